@@ -1,0 +1,121 @@
+"""A checkpoint file on disk: where it is, what it holds, and whose classes it knows."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.utils.file_io import PathManager
+
+from persondet.checkpoint.restricted_pickle import load_arrays
+from persondet.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
+
+# The key, beside `model`, under which a checkpoint of ours carries what it needs to be a model.
+CARRIED = "persondet"
+CLASS_LAYER = "roi_heads.box_predictor.cls_score.weight"
+
+
+@dataclass(frozen=True)
+class CarriedFacts:
+    """What a checkpoint says of itself; empty for weights that come from elsewhere."""
+
+    config: str = ""
+    class_names: tuple[str, ...] = ()
+    iteration: int | None = None
+    score_threshold: float | None = None
+    validation: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: dict[str, Any]) -> CarriedFacts:
+        """Read the facts of a loaded checkpoint."""
+        carried = checkpoint.get(CARRIED)
+        if not isinstance(carried, dict):
+            return cls()
+        return cls(
+            config=str(carried.get("config", "")),
+            class_names=tuple(str(name) for name in carried.get("class_names", ())),
+            iteration=carried.get("iteration"),
+            score_threshold=carried.get("score_threshold"),
+            validation=dict(carried.get("validation", {})),
+        )
+
+
+def local_weights(weights: str) -> str:
+    """Return the local file of a path or an address such as `detectron2://…`, fetching it once.
+
+    Raises: CheckpointError: when the file is missing or the address cannot be reached.
+    """
+    path, _, query = weights.partition("?")
+    if "://" not in path:
+        if not os.path.isfile(path):
+            raise CheckpointError(
+                f"{path}: there is no such checkpoint; give MODEL.WEIGHTS a .pth or .pkl file, "
+                "or an empty string to start from random weights."
+            )
+        return weights
+    try:
+        local = PathManager.get_local_path(path)
+    except Exception as error:  # urllib, iopath and sockets raise a dozen kinds
+        raise CheckpointError(
+            f"{path} cannot be fetched ({_reason(error)}); download it elsewhere and name the file "
+            "with MODEL.WEIGHTS, or give an empty string to start from random weights."
+        ) from error
+    return f"{local}?{query}" if query else local
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Load a `.pth` (tensors only) or `.pkl` (arrays only) file onto the CPU.
+
+    Returns: a dict with at least `model`: names → tensors or arrays.
+
+    Raises: CheckpointError: when the file is missing, damaged, or holds more than plain data.
+    """
+    path = Path(path)
+    if path.suffix == ".pkl":
+        return _detectron_layout(load_arrays(path), path)
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: there is no such checkpoint.") from error
+    except Exception as error:  # zip, pickle and struct errors: all mean the same to a person
+        raise CheckpointError(
+            f"{path}: not a checkpoint of plain tensors, or a damaged one "
+            f"({_reason(error)}); use another checkpoint of the run, or train again."
+        ) from error
+    if not isinstance(loaded, dict):
+        raise CheckpointError(f"{path}: holds a {type(loaded).__name__}, not a dict of tensors.")
+    if "model" not in loaded:
+        loaded = {"model": loaded}
+    state = loaded["model"]
+    plain = isinstance(state, dict) and any(torch.is_tensor(value) for value in state.values())
+    if not plain:
+        raise CheckpointError(f"{path}: holds no weights of a model.")
+    return loaded
+
+
+def class_count(checkpoint: dict[str, Any]) -> int | None:
+    """Return how many classes the box head of a checkpoint tells apart, background not counted."""
+    weight = checkpoint["model"].get(CLASS_LAYER)
+    return None if weight is None else int(weight.shape[0]) - 1
+
+
+def _detectron_layout(data: Any, path: Path) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{path}: holds a {type(data).__name__}, not a dict of arrays.")
+    if "model" in data and "__author__" in data:
+        return data
+    # Caffe2's files: detection models keep their arrays under "blobs", backbones at the top.
+    arrays = data.get("blobs", data)
+    kept = {name: value for name, value in arrays.items() if not name.endswith("_momentum")}
+    return {"model": kept, "__author__": "Caffe2", "matching_heuristics": True}
+
+
+def _reason(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text.split(". ")[0][:120].rstrip(".") or type(error).__name__

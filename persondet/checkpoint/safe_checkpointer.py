@@ -1,0 +1,115 @@
+"""Detectron2's checkpointer, with atomic saves, safe loads and a report of what was loaded."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from torch import nn
+
+from persondet.checkpoint.key_report import KeyReport
+from persondet.checkpoint.model_file import CARRIED, CarriedFacts, load_checkpoint, local_weights
+from persondet.errors import CheckpointError
+from persondet.files import atomic_path, write_text
+
+logger = logging.getLogger(__name__)
+
+
+class SafeDetectionCheckpointer(DetectionCheckpointer):
+    """Save whole or not at all; load tensors only; say what fitted.
+
+    A kill while fvcore's checkpointer writes leaves a truncated file and an empty
+    `last_checkpoint`; here both appear under their names only when complete.
+
+    Args:
+        carried: what every saved file carries beside the weights (config, class names).
+        others: as `DetectionCheckpointer`: objects with `state_dict()` and `load_state_dict()`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        save_to_disk: bool | None = None,
+        carried: dict[str, Any] | None = None,
+        **others: Any,
+    ) -> None:
+        super().__init__(model, save_dir, save_to_disk=save_to_disk, **others)
+        self.carried = dict(carried or {})
+        self.key_report: KeyReport | None = None
+        self.facts = CarriedFacts()
+
+    def save(self, name: str, **extra: Any) -> None:
+        """Save `<name>.pth` with everything that `--resume` needs, and tag it as the newest."""
+        if not self.save_dir or not self.save_to_disk:
+            return
+        states = {key: value.state_dict() for key, value in self.checkpointables.items()}
+        self._write(name, states | extra)
+        self.tag_last_checkpoint(f"{name}.pth")
+
+    def save_model(self, name: str, *, iteration: int) -> None:
+        """Save `<name>.pth` as a model to use: weights, config and class names, no optimizer.
+
+        It is not tagged: the best model is not the newest, and a resume from it would train the
+        same steps twice.
+        """
+        if self.save_dir and self.save_to_disk:
+            self._write(name, {"iteration": iteration})
+
+    def _write(self, name: str, extra: dict[str, Any]) -> None:
+        carried = self.carried | {"iteration": extra.get("iteration")}
+        path = Path(self.save_dir) / f"{name}.pth"
+        with atomic_path(path) as temporary:
+            torch.save({"model": self.model.state_dict(), CARRIED: carried, **extra}, temporary)
+        logger.info("Saved %s", path)
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Write the name of the newest checkpoint, whole or not at all."""
+        write_text(Path(self.save_dir) / "last_checkpoint", last_filename_basename)
+
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
+        """Load weights (and `checkpointables`, all of them by default) from a file or address.
+
+        Raises: CheckpointError: when the file is missing, foreign, damaged or unreachable.
+        """
+        if path:
+            path = local_weights(path)
+        return super().load(path, checkpointables)
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+        """As Detectron2's, but a tag that names no file is an error and not a fresh start."""
+        if resume and self.has_checkpoint():
+            newest = self.get_checkpoint_file()
+            if not os.path.isfile(newest):
+                raise CheckpointError(
+                    f"{self.save_dir}/last_checkpoint names {newest}, which is not there; write "
+                    "the name of a checkpoint of this folder into it, or start without --resume."
+                )
+        return super().resume_or_load(path, resume=resume)
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        checkpoint = load_checkpoint(filename)
+        query = self._parsed_url_during_load.query if self._parsed_url_during_load else ""
+        if "matching_heuristics=True" in query:
+            checkpoint["matching_heuristics"] = True
+        self.facts = CarriedFacts.from_checkpoint(checkpoint)
+        self._loading_from = filename
+        return checkpoint
+
+    def _load_model(self, checkpoint: dict[str, Any]) -> Any:
+        incompatible = super()._load_model(checkpoint)
+        expected = self.model.state_dict().keys()
+        self.key_report = KeyReport.from_incompatible(expected, incompatible)
+        if not self.key_report.loaded:
+            raise CheckpointError(
+                f"{self._loading_from}: none of its tensors fits this model; check that "
+                "MODEL.WEIGHTS and --config-file belong together."
+            )
+        logger.info(self.key_report.text(self._loading_from))
+        # Reported above in one table; fvcore would log the same again, three times as long.
+        return None

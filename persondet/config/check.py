@@ -1,0 +1,144 @@
+"""Merging what a person wrote into the config, and the rules between keys.
+
+Every mistake becomes one sentence that names the key and what would have worked.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import yaml
+from detectron2.config import CfgNode
+
+from persondet.errors import ConfigError
+
+CHOICES: dict[str, tuple[object, ...]] = {
+    "DATASETS.ROBOFLOW.MASKS": ("auto", "polygon", "bitmask", "box", "none"),
+    "INPUT.FORMAT": ("BGR", "RGB"),
+    "MODEL.BACKBONE.FREEZE_AT": (0, 1, 2, 3, 4, 5),
+    "SOLVER.OPTIMIZER": ("SGD", "AdamW"),
+    "SOLVER.AMP.DTYPE": ("auto", "float32", "bfloat16", "float16"),
+    "SOLVER.BEST_CHECKPOINT.MODE": ("max", "min"),
+    "SOLVER.LR_SCHEDULER_NAME": (
+        "WarmupMultiStepLR",
+        "WarmupCosineLR",
+        "WarmupStepWithFixedGammaLR",
+    ),
+}
+AT_LEAST: dict[str, float] = {
+    "SOLVER.IMS_PER_BATCH": 1,
+    "SOLVER.MAX_ITER": 1,
+    "SOLVER.BACKBONE_LR_FACTOR": 0,
+    "SOLVER.CHECKPOINT_KEEP": 1,
+    "SOLVER.CHECKPOINT_PERIOD": 1,
+    "DATALOADER.NUM_WORKERS": 0,
+    "TEST.EVAL_PERIOD": 0,
+    "TEST.VAL_LOSS.MAX_BATCHES": 0,
+    "INPUT.ALBUMENTATIONS.MIN_VISIBILITY": 0,
+    "INPUT.ALBUMENTATIONS.MIN_BOX_SIZE": 0,
+    "VISUALIZATION.SCORE_THRESH": 0,
+    "VIDEO.BATCH_SIZE": 0,
+    "VIDEO.STRIDE": 1,
+    "LOG_PERIOD": 1,
+}
+AT_MOST: dict[str, float] = {
+    "INPUT.ALBUMENTATIONS.MIN_VISIBILITY": 1,
+    "VISUALIZATION.SCORE_THRESH": 1,
+}
+
+
+def merge_yaml(cfg: CfgNode, config_file: str | Path) -> None:
+    """Merge a YAML file and its `_BASE_` chain into `cfg`, in place, with the safe loader.
+
+    Raises: ConfigError: when a file is missing, is not plain YAML, or has an unknown key.
+    """
+    path = Path(config_file)
+    if not path.is_file():
+        known = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        hint = f"that folder has {', '.join(known)}" if known else "check the path"
+        raise ConfigError(f"{path}: there is no such config file; {hint}.")
+    try:
+        cfg.merge_from_file(str(path), allow_unsafe=False)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a plain YAML file ({_one_line(error)}).") from error
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{path}: its _BASE_ names a file that is not there: {error.filename}."
+        ) from error
+    except KeyError as error:
+        raise ConfigError(f"{path}: {_unknown_key(cfg, error)}") from error
+    except (AssertionError, AttributeError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path}: {_one_line(error)}.") from error
+
+
+def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
+    """Merge `[KEY, VALUE, …]` of a command line into `cfg`, in place.
+
+    Raises: ConfigError: when a key is unknown or a value is of another type.
+    """
+    for key, value in zip(opts[::2], opts[1::2], strict=True):
+        try:
+            cfg.merge_from_list([key, value])
+        except KeyError as error:
+            raise ConfigError(f"command line: {_unknown_key(cfg, error, key)}") from error
+        except (AssertionError, AttributeError, TypeError, ValueError, SyntaxError) as error:
+            known = dict(_leaves(cfg))
+            if key not in known:
+                raise ConfigError(f"command line: {_unknown_key(cfg, error, key)}") from error
+            raise ConfigError(
+                f"command line: {key} is {known[key]!r} now, and {value!r} is of another type."
+            ) from error
+
+
+def check_cfg(cfg: CfgNode) -> None:
+    """Check values that are wrong whatever the data: choices, ranges, and keys that disagree.
+
+    Raises: ConfigError: naming the key, its value and what would have worked.
+    """
+    known = dict(_leaves(cfg))
+    for key, choices in CHOICES.items():
+        if known[key] not in choices:
+            listed = ", ".join(str(choice) for choice in choices)
+            raise ConfigError(f"config: {key} is {known[key]!r}; choose one of {listed}.")
+    for key, bound in AT_LEAST.items():
+        if known[key] < bound:
+            raise ConfigError(f"config: {key} is {known[key]}; it must be at least {bound}.")
+    for key, bound in AT_MOST.items():
+        if known[key] > bound:
+            raise ConfigError(f"config: {key} is {known[key]}; it must be at most {bound}.")
+    if not cfg.DATASETS.ROBOFLOW.NAME or "/" in cfg.DATASETS.ROBOFLOW.NAME:
+        raise ConfigError("config: DATASETS.ROBOFLOW.NAME must be a plain name such as 'person'.")
+    metric = cfg.SOLVER.BEST_CHECKPOINT.METRIC
+    if metric.startswith("segm/") and not cfg.MODEL.MASK_ON:
+        raise ConfigError(
+            f"config: SOLVER.BEST_CHECKPOINT.METRIC is {metric!r}, but MODEL.MASK_ON is False; "
+            "use 'bbox/AP'."
+        )
+
+
+def _leaves(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in node.items():
+        if isinstance(value, CfgNode):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _unknown_key(cfg: CfgNode, error: Exception, key: str = "") -> str:
+    # yacs says "Non-existent config key: A.B.C"; a value that is no leaf names the node only.
+    name = key or str(error.args[0] if error.args else error).split(": ")[-1].strip("'\"")
+    known = [leaf for leaf, _ in _leaves(cfg)]
+    if any(leaf.startswith(f"{name}.") for leaf in known):
+        return f"{name} is a group of keys; give one of its keys, such as {name}.…"
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if not close:
+        tail = name.rsplit(".", 1)[-1]
+        close = [leaf for leaf in known if leaf.rsplit(".", 1)[-1] == tail][:1]
+    hint = f"did you mean {close[0]}?" if close else "the keys are in persondet/config/defaults.py."
+    return f"{name} is no config key; {hint}"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

@@ -1,0 +1,90 @@
+"""Every config key that persondet adds to Detectron2's, with its default.
+
+`0`, `""` and `()` mean off, or "follows from the rest".
+"""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode
+from detectron2.config import get_cfg as get_detectron2_cfg
+
+
+def get_cfg() -> CfgNode:
+    """Return a fresh config with Detectron2's defaults and ours."""
+    cfg = get_detectron2_cfg()
+    add_persondet_config(cfg)
+    return cfg
+
+
+def add_persondet_config(cfg: CfgNode) -> None:
+    """Add persondet's keys to `cfg`, in place."""
+    # "cuda" where a GPU can be used, else "cpu"; or any device that torch knows.
+    cfg.MODEL.DEVICE = "auto"
+
+    cfg.DATASETS.ROBOFLOW = CfgNode()
+    # Export folder with train/, valid/ and test/; empty: $DETECTRON2_DATASETS/<NAME>.
+    cfg.DATASETS.ROBOFLOW.ROOT = ""
+    # Registers <NAME>_train, <NAME>_valid and <NAME>_test.
+    cfg.DATASETS.ROBOFLOW.NAME = "person"
+    # Keep these classes, in this order; empty: all but Roboflow's grouping categories.
+    # MODEL.ROI_HEADS.NUM_CLASSES follows from it.
+    cfg.DATASETS.ROBOFLOW.CLASSES = ()
+    # "auto", "polygon", "bitmask", "box" (fill the box), or "none".
+    cfg.DATASETS.ROBOFLOW.MASKS = "auto"
+    # Datasets for the validation loss, the periodic AP and the choice of the best model. Empty:
+    # the export's valid split. DATASETS.TEST is read for the final number only.
+    cfg.DATASETS.VAL = ()
+
+    cfg.INPUT.ALBUMENTATIONS = CfgNode()
+    # A name in configs/augmentations/, a YAML file, or "none".
+    cfg.INPUT.ALBUMENTATIONS.PIPELINE = "street"
+    # A box that keeps less than this share of its area is dropped, with its mask.
+    cfg.INPUT.ALBUMENTATIONS.MIN_VISIBILITY = 0.2
+    # A box whose shorter side is below this many pixels is dropped, with its mask.
+    cfg.INPUT.ALBUMENTATIONS.MIN_BOX_SIZE = 2.0
+
+    cfg.MODEL.FREEZE = CfgNode()
+    # Modules to freeze beside MODEL.BACKBONE.FREEZE_AT, by name or shell pattern,
+    # e.g. ("proposal_generator", "backbone.fpn_*").
+    cfg.MODEL.FREEZE.MODULES = ()
+    # Convolutions in channels-last memory format: faster on CPUs and on tensor cores.
+    cfg.MODEL.CHANNELS_LAST = True
+
+    # "SGD" or "AdamW".
+    cfg.SOLVER.OPTIMIZER = "SGD"
+    # Learning rate of the backbone relative to the heads.
+    cfg.SOLVER.BACKBONE_LR_FACTOR = 1.0
+    # Mixed precision is on, in the type that DTYPE says.
+    cfg.SOLVER.AMP.ENABLED = True
+    # "float32", "bfloat16", "float16", or "auto": what the device does best.
+    cfg.SOLVER.AMP.DTYPE = "auto"
+    cfg.SOLVER.BEST_CHECKPOINT = CfgNode()
+    # What makes a model the best on the validation split; "auto": segm/AP with masks, else bbox/AP.
+    cfg.SOLVER.BEST_CHECKPOINT.METRIC = "auto"
+    # "max" or "min".
+    cfg.SOLVER.BEST_CHECKPOINT.MODE = "max"
+    # How many of the newest periodic checkpoints stay; best and final are never removed.
+    cfg.SOLVER.CHECKPOINT_KEEP = 3
+
+    # Iterations between evaluations on the validation split (Detectron2's key; its default is off).
+    cfg.TEST.EVAL_PERIOD = 500
+    cfg.TEST.VAL_LOSS = CfgNode()
+    # Follow loss and accuracy on the validation split, as often as the AP.
+    cfg.TEST.VAL_LOSS.ENABLED = True
+    # 0: every validation image; n: the first n batches.
+    cfg.TEST.VAL_LOSS.MAX_BATCHES = 0
+    # Seeds the proposal samplers, so that the same weights give the same loss twice.
+    cfg.TEST.VAL_LOSS.SEED = 0
+
+    # Iterations between rows of the event log (metrics.json, TensorBoard, the printed line).
+    cfg.LOG_PERIOD = 20
+
+    cfg.VISUALIZATION = CfgNode()
+    # Detections below this score are not drawn; 0: the threshold in the checkpoint, else 0.5.
+    cfg.VISUALIZATION.SCORE_THRESH = 0.0
+
+    cfg.VIDEO = CfgNode()
+    # Frames per forward pass; 0: chosen by device.
+    cfg.VIDEO.BATCH_SIZE = 0
+    # Annotate every n-th frame.
+    cfg.VIDEO.STRIDE = 1

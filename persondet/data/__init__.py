@@ -1,0 +1,1 @@
+"""From a Roboflow export to training samples: read, clean, register, augment, load."""

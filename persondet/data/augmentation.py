@@ -1,0 +1,267 @@
+"""Albumentations pipelines written in YAML: read, checked by name and argument, composed."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+# Albumentations asks the network for a newer version when it is imported, unless told not to.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+import albumentations as A  # noqa: E402
+import cv2  # noqa: E402
+
+from persondet.errors import ConfigError  # noqa: E402
+
+PIPELINE_FOLDER = Path(__file__).resolve().parents[2] / "configs" / "augmentations"
+
+_CONTAINERS = ("OneOf", "SomeOf", "Sequential")
+
+# These keep straight lines straight: all they do to coordinates is one projective matrix.
+STRAIGHT_LINE_TRANSFORMS = frozenset(
+    "Affine AtLeastOneBBoxRandomCrop BBoxSafeRandomCrop CenterCrop Crop CropAndPad D4 "
+    "HorizontalFlip LongestMaxSize NoOp Pad PadIfNeeded Perspective RandomCrop "
+    "RandomCropFromBorders RandomResizedCrop RandomRotate90 RandomScale RandomSizedBBoxSafeCrop "
+    "RandomSizedCrop Resize Rotate SafeRotate ShiftScaleRotate SmallestMaxSize SquareSymmetry "
+    "Transpose VerticalFlip".split()
+)
+# Albumentations multiplies point coordinates by the scale as if the origin were the centre of the
+# first pixel, but resizes pixels about their outer edge.
+_SCALES_POINTS = frozenset(
+    "CropAndPad LongestMaxSize RandomResizedCrop RandomScale RandomSizedBBoxSafeCrop "
+    "RandomSizedCrop Resize SmallestMaxSize".split()
+)
+# Without a fill value for masks these hide a part of the picture and leave the mask whole.
+_HIDES_PIXELS = frozenset(
+    "CoarseDropout ConstrainedCoarseDropout Erasing GridDropout XYMasking".split()
+)
+_CHANGES_VALUES = frozenset("FromFloat Normalize ToFloat".split())
+
+
+def build_augmentation(
+    pipeline: str, *, min_visibility: float = 0.0, min_box_size: float = 0.0
+) -> A.Compose | None:
+    """Build an Albumentations pipeline from a YAML file.
+
+    The file is a list of `Name: {argument: value}` (or just `Name`) of Albumentations transforms;
+    `OneOf`, `SomeOf`, `Sequential` hold such a list in `transforms`. YAML is read by the safe
+    loader. A result takes `image` (uint8, (H, W, 3), RGB), `bboxes` (pascal_voc) with
+    `instance_indices`, and `masks`; when `keeps_straight_lines(result)` also `keypoints` (xy, pixel
+    centres), none of which is ever dropped.
+
+    Args:
+        pipeline: a name in `configs/augmentations/`, the path of a YAML file, or `"none"`.
+        min_visibility: share of its area that a box must keep in each transform.
+        min_box_size: pixels that the shorter side of a box must keep.
+
+    Returns:
+        the pipeline, None when there is nothing to do.
+
+    Raises:
+        ConfigError: when the file is missing or is no such list, a name or an argument is unknown
+            (the closest one is suggested), a value is refused, or a transform cannot be used for
+            detection (its name and the reason are given).
+    """
+    if pipeline in ("", "none"):
+        return None
+    path = _find(pipeline)
+    transforms = _build_list(_read(path), str(path))
+    if not transforms:
+        return None
+    straight = all(_is_straight(transform) for transform in _leaves(transforms))
+    if straight:
+        for transform in _leaves(transforms):
+            if type(transform).__name__ in _SCALES_POINTS:
+                original = transform.apply_to_keypoints
+                transform.apply_to_keypoints = functools.partial(_scale_about_edge, original)
+    return A.Compose(
+        transforms,
+        bbox_params=A.BboxParams(
+            "pascal_voc",
+            label_fields=["instance_indices"],
+            min_visibility=min_visibility,
+            min_width=min_box_size,
+            min_height=min_box_size,
+            clip=True,
+        ),
+        keypoint_params=A.KeypointParams("xy", remove_invisible=False) if straight else None,
+    )
+
+
+def keeps_straight_lines(augmentation: A.Compose) -> bool:
+    """Whether polygons may be transformed by their corners: the geometry is one 3 x 3 matrix."""
+    return all(_is_straight(transform) for transform in _leaves(augmentation.transforms))
+
+
+def _find(pipeline: str) -> Path:
+    named = PIPELINE_FOLDER / f"{pipeline}.yaml"
+    if os.sep not in pipeline and named.is_file():
+        return named
+    path = Path(pipeline)
+    if path.is_file():
+        return path
+    names = sorted(file.stem for file in PIPELINE_FOLDER.glob("*.yaml")) or ["none"]
+    close = difflib.get_close_matches(pipeline, names, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise ConfigError(
+        f"INPUT.ALBUMENTATIONS.PIPELINE is {pipeline!r}, which is neither a pipeline nor a file; "
+        f"{hint}There are {', '.join(names)}; or give the path of a YAML file."
+    )
+
+
+def _read(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8")) or []
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path} is not a plain YAML file: {reason}.") from None
+
+
+def _build_list(entries: Any, where: str) -> list[A.BasicTransform | A.BaseCompose]:
+    if not isinstance(entries, list):
+        raise ConfigError(f"{where}: expected a list of 'Name: {{arguments}}' entries.")
+    return [_build_entry(entry, where) for entry in entries]
+
+
+def _build_entry(entry: Any, where: str) -> A.BasicTransform | A.BaseCompose:
+    if isinstance(entry, str):
+        entry = {entry: {}}
+    if not isinstance(entry, dict) or len(entry) != 1 or not isinstance(next(iter(entry)), str):
+        raise ConfigError(
+            f"{where}: {str(entry)[:60]!r} is not one 'Name: {{arguments}}'; "
+            "start each transform with '- '."
+        )
+    name, arguments = next(iter(entry.items()))
+    arguments = {} if arguments is None else arguments
+    if not isinstance(arguments, dict):
+        raise ConfigError(f"{where}: the arguments of {name} must be 'name: value' pairs.")
+    kind = _transform_class(name, where)
+    arguments = {key: _tuples(value) for key, value in arguments.items()}
+    known = [key for key in inspect.signature(kind.__init__).parameters if key != "self"]
+    for key in arguments:
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise ConfigError(
+                f"{where}: {name} has no argument {key!r}; {hint}It takes {', '.join(known)}."
+            )
+    if name in _CONTAINERS:
+        nested = list(arguments.get("transforms") or ())
+        if not nested:
+            raise ConfigError(f"{where}: {name} needs a list of 'transforms'.")
+        arguments["transforms"] = _build_list(nested, f"{where}: {name}")
+    if name in _HIDES_PIXELS:
+        arguments.setdefault("fill_mask", 0)
+    transform = _construct(kind, name, arguments, where)
+    _check_border(transform, name, where)
+    return transform
+
+
+def _transform_class(name: str, where: str) -> Any:
+    kind = getattr(A, name, None)
+    if name in _CONTAINERS:
+        return kind
+    if not (inspect.isclass(kind) and issubclass(kind, A.BasicTransform)):
+        names = [
+            other
+            for other in dir(A)
+            if inspect.isclass(getattr(A, other)) and issubclass(getattr(A, other), A.BasicTransform)
+        ]
+        close = difflib.get_close_matches(name, [*names, *_CONTAINERS], n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ConfigError(
+            f"{where}: Albumentations {A.__version__} has no transform {name!r}; {hint}"
+            "Names are written as in its documentation, e.g. HorizontalFlip."
+        )
+    reason = _why_unusable(kind, name)
+    if reason:
+        raise ConfigError(f"{where}: {name} cannot be used for detection: {reason}; remove it.")
+    return kind
+
+
+def _why_unusable(kind: Any, name: str) -> str:
+    targets = {target.name for target in _targets(kind)}
+    if "IMAGE" not in targets:
+        return "it does not work on images"
+    if name in _CHANGES_VALUES:
+        return "it changes the range of the pixel values, and the model normalises by itself"
+    if issubclass(kind, A.ImageOnlyTransform) or name == "NoOp":
+        return ""
+    if not targets & {"BBOXES", "KEYPOINTS"}:
+        return "it supports neither boxes nor points, so the annotations would not follow the image"
+    if not {"BBOXES", "MASK"} <= targets:
+        return "it does not support both boxes and masks"
+    return ""
+
+
+def _targets(kind: Any) -> tuple[Any, ...]:
+    targets = getattr(kind, "_targets", ())
+    return tuple(targets) if isinstance(targets, (tuple, list, set)) else (targets,)
+
+
+def _construct(kind: Any, name: str, arguments: dict[str, Any], where: str) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # Albumentations only warns of some refused values
+            transform = kind(**arguments)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{where}: {name} refuses its arguments: {reason}.") from None
+    if name not in _CONTAINERS:
+        further = set(transform.targets_as_params) - {"image", "bboxes", "masks"}
+        if further:
+            raise ConfigError(
+                f"{where}: {name} cannot be used here: it needs further inputs "
+                f"({', '.join(sorted(further))}); remove it."
+            )
+    return transform
+
+
+def _check_border(transform: Any, name: str, where: str) -> None:
+    mirrored = (cv2.BORDER_REFLECT, cv2.BORDER_REFLECT_101, cv2.BORDER_WRAP)
+    if isinstance(transform, A.DualTransform) and (
+        getattr(transform, "border_mode", cv2.BORDER_CONSTANT) in mirrored
+    ):
+        raise ConfigError(
+            f"{where}: {name} has a border_mode that mirrors or repeats the picture, and with it "
+            "people who have no annotation; use 0 (constant) or 1 (replicate)."
+        )
+
+
+def _tuples(value: Any) -> Any:
+    """YAML has no tuples, Albumentations takes its ranges as tuples."""
+    if isinstance(value, list) and not any(isinstance(item, (dict, str)) for item in value):
+        return tuple(_tuples(item) for item in value)
+    return value
+
+
+def _leaves(transforms: Any) -> Iterator[Any]:
+    for transform in transforms:
+        if isinstance(transform, A.BaseCompose):
+            yield from _leaves(transform.transforms)
+        else:
+            yield transform
+
+
+def _is_straight(transform: Any) -> bool:
+    image_only = isinstance(transform, A.ImageOnlyTransform)
+    return image_only or type(transform).__name__ in STRAIGHT_LINE_TRANSFORMS
+
+
+def _scale_about_edge(
+    original: Any, keypoints: npt.NDArray[Any], **params: Any
+) -> npt.NDArray[Any]:
+    shifted = keypoints.copy()
+    shifted[:, :2] += 0.5
+    scaled = original(shifted, **params)
+    scaled[:, :2] -= 0.5
+    return scaled

@@ -1,0 +1,259 @@
+"""Dataset dict to training sample: the only file that touches training pixels."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import albumentations as A
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.data import transforms as T
+from detectron2.data.detection_utils import read_image
+from PIL import Image
+from torch.utils.data import get_worker_info
+
+from persondet.data.augmentation import build_augmentation, keeps_straight_lines
+from persondet.data.instance_geometry import (
+    InstanceShapes,
+    projected,
+    rasterised,
+    to_instances,
+)
+from persondet.data.polygons import FloatArray, projective_matrix
+from persondet.errors import ConfigError, DatasetError
+
+logger = logging.getLogger(__name__)
+
+Seed = int | Sequence[int]
+
+
+class AlbumentationsDatasetMapper:
+    """Callable that reads one image, augments it with Albumentations, and keeps its people in step.
+
+    The image is read as Detectron2 reads it (EXIF orientation applied), augmented in RGB, resized
+    by its shorter side, and handed out in `image_format`. Annotations are changed by the same
+    geometry: as polygons while every transform keeps straight lines straight, as rasters otherwise
+    and for RLE. With augmentation, boxes are recomputed from what remains visible of the mask.
+    Crowd annotations are left out, as Detectron2 does in training.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        augmentation: A.Compose | None = None,
+        min_sizes: Sequence[int] = (800,),
+        max_size: int = 1333,
+        size_sampling: str = "choice",
+        image_format: str = "BGR",
+        with_annotations: bool = True,
+        use_masks: bool = True,
+        mask_format: str = "polygon",
+        min_visibility: float = 0.0,
+        min_box_size: float = 0.0,
+    ) -> None:
+        """Set the mapper up by plain arguments; `AlbumentationsDatasetMapper(cfg)` reads a config.
+
+        Args:
+            augmentation: from `build_augmentation`; None: images are only resized.
+            min_sizes: short side in pixels; one of them (`size_sampling="choice"`) or any between
+                the two (`"range"`) per image; 0 leaves the size alone.
+            max_size: the longer side never exceeds this many pixels.
+            image_format: `"BGR"` or `"RGB"`, channel order of the result.
+            with_annotations: False leaves `instances` out, as for evaluation.
+            use_masks: give `gt_masks`.
+            mask_format: `"polygon"` gives `PolygonMasks` wherever the geometry allows it,
+                `"bitmask"` always `BitMasks`.
+            min_visibility: share of its area (of the mask's, where there is one) that an
+                annotation must keep.
+            min_box_size: pixels that the shorter side of a box must have in the result.
+
+        Raises: ConfigError: when a value is none of those.
+        """
+        if image_format not in ("BGR", "RGB"):
+            raise ConfigError(f"INPUT.FORMAT is {image_format!r}; use 'BGR' or 'RGB'.")
+        if mask_format not in ("polygon", "bitmask"):
+            raise ConfigError(f"INPUT.MASK_FORMAT is {mask_format!r}; use 'polygon' or 'bitmask'.")
+        if size_sampling not in ("choice", "range") or not min_sizes:
+            raise ConfigError(
+                f"INPUT.MIN_SIZE_TRAIN_SAMPLING is {size_sampling!r} with sizes {tuple(min_sizes)}; "
+                "use 'choice' with one or more sizes, or 'range' with two."
+            )
+        if size_sampling == "range" and len(min_sizes) != 2:
+            raise ConfigError(f"INPUT.MIN_SIZE_TRAIN needs two sizes for 'range', not {min_sizes}.")
+        self.augmentation = augmentation
+        self.straight = augmentation is not None and keeps_straight_lines(augmentation)
+        self.min_sizes = tuple(min_sizes)
+        self.max_size = max_size
+        self.size_sampling = size_sampling
+        self.image_format = image_format
+        self.with_annotations = with_annotations
+        self.use_masks = use_masks
+        self.mask_format = mask_format
+        self.min_visibility = min_visibility
+        self.min_box_size = min_box_size
+
+    @classmethod
+    def from_config(
+        cls, cfg: CfgNode, is_train: bool = True, *, with_annotations: bool | None = None
+    ) -> dict[str, Any]:
+        """Translate a config: training augments and resizes at random, otherwise test size only.
+
+        `with_annotations` defaults to `is_train`; a validation loss takes False and True.
+        """
+        keys = cfg.INPUT.ALBUMENTATIONS
+        arguments: dict[str, Any] = {
+            "image_format": cfg.INPUT.FORMAT,
+            "use_masks": cfg.MODEL.MASK_ON,
+            "mask_format": cfg.INPUT.MASK_FORMAT,
+            "with_annotations": is_train if with_annotations is None else with_annotations,
+        }
+        if not is_train:
+            return arguments | {
+                "min_sizes": (cfg.INPUT.MIN_SIZE_TEST,),
+                "max_size": cfg.INPUT.MAX_SIZE_TEST,
+            }
+        sizes = cfg.INPUT.MIN_SIZE_TRAIN
+        return arguments | {
+            "augmentation": build_augmentation(
+                keys.PIPELINE, min_visibility=keys.MIN_VISIBILITY, min_box_size=1.0
+            ),
+            "min_sizes": (sizes,) if isinstance(sizes, int) else tuple(sizes),
+            "max_size": cfg.INPUT.MAX_SIZE_TRAIN,
+            "size_sampling": cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING,
+            "min_visibility": keys.MIN_VISIBILITY,
+            "min_box_size": keys.MIN_BOX_SIZE,
+        }
+
+    def __call__(self, dataset_dict: dict[str, Any], seed: Seed | None = None) -> dict[str, Any]:
+        """Map one standard dataset dict (not modified) to a model input.
+
+        Args:
+            dataset_dict: with `file_name`, `height`, `width`, `image_id`, and `annotations`.
+            seed: all randomness of this sample follows from it (a number or several); None takes
+                it from numpy's global random state.
+
+        Returns:
+            `image`: uint8, (3, H, W), in `image_format`; `height`, `width` of the file;
+            `image_id`, `file_name`; and, with annotations, `instances` of the transformed image:
+            `gt_boxes` (XYXY_ABS), `gt_classes`, and `gt_masks` when masks are used, all three also
+            present, and empty, when nobody is in the picture.
+
+        Raises: DatasetError: when the image cannot be read or its size is not the json's, or an
+            annotation lacks the mask that training needs.
+        """
+        if get_worker_info() is not None and cv2.getNumThreads() > 1:
+            # Workers are the parallelism; OpenCV's threads, forked along, could hang or compete.
+            cv2.setNumThreads(0)
+        image = _read_rgb(dataset_dict)
+        rng = np.random.default_rng(np.random.randint(2**31) if seed is None else seed)
+        shapes = None
+        if self.with_annotations:
+            shapes = InstanceShapes.of(
+                dataset_dict, use_masks=self.use_masks, rasterise=self._rasterises
+            )
+        if self.augmentation is not None:
+            image, shapes = self._augment(image, shapes, rng)
+        resize = self._resize(image.shape[0], image.shape[1], rng)
+        image = resize.apply_image(image)
+        sample = {
+            key: dataset_dict[key]
+            for key in ("file_name", "height", "width", "image_id")
+            if key in dataset_dict
+        }
+        channels = image.transpose(2, 0, 1)
+        if self.image_format == "BGR":
+            channels = channels[::-1]
+        sample["image"] = torch.from_numpy(np.ascontiguousarray(channels))
+        if shapes is not None:
+            sample["instances"] = to_instances(
+                shapes,
+                resize,
+                mask_format=self.mask_format if self.use_masks else "",
+                recompute_boxes=self.augmentation is not None,
+                min_visibility=self.min_visibility,
+                min_box_size=self.min_box_size,
+            )
+        return sample
+
+    @property
+    def _rasterises(self) -> bool:
+        return self.augmentation is not None and not self.straight
+
+    def _augment(
+        self, image: npt.NDArray[np.uint8], shapes: InstanceShapes | None, rng: np.random.Generator
+    ) -> tuple[npt.NDArray[np.uint8], InstanceShapes | None]:
+        assert self.augmentation is not None
+        # One stream for all transforms: seeding each alike would make their decisions agree.
+        self.augmentation.set_random_state(rng, random.Random(int(rng.integers(2**63))))
+        height, width = image.shape[:2]
+        boxes = np.zeros((0, 4)) if shapes is None else shapes.clipped_boxes(height, width)
+        inputs: dict[str, Any] = {
+            "image": image,
+            "bboxes": boxes,
+            "instance_indices": np.arange(len(boxes)),
+        }
+        rasters = [] if shapes is None else [mask for mask in shapes.rasters if mask is not None]
+        if rasters:
+            inputs["masks"] = rasters
+        probe = _probe_points(width, height)
+        if self.straight:
+            inputs["keypoints"] = probe - 0.5  # Albumentations counts from pixel centres
+        result = self.augmentation(**inputs)
+        image = np.ascontiguousarray(result["image"])
+        if shapes is None:
+            return image, None
+        masks = result.get("masks", [])
+        if self.straight:
+            moved = np.asarray(result["keypoints"], np.float64) + 0.5
+            matrix = projective_matrix(probe, moved)
+            return image, projected(shapes, matrix, masks, image.shape[0], image.shape[1])
+        kept = np.asarray(result["instance_indices"]).astype(int)
+        return image, rasterised(shapes, masks, result["bboxes"], kept, image.shape[:2])
+
+    def _resize(self, height: int, width: int, rng: np.random.Generator) -> Any:
+        if self.size_sampling == "range":
+            size = int(rng.integers(self.min_sizes[0], self.min_sizes[1] + 1))
+        else:
+            size = self.min_sizes[int(rng.integers(len(self.min_sizes)))]
+        if size == 0:
+            return T.ResizeTransform(height, width, height, width, Image.BILINEAR)
+        new_height, new_width = T.ResizeShortestEdge.get_output_shape(
+            height, width, size, self.max_size
+        )
+        return T.ResizeTransform(height, width, new_height, new_width, Image.BILINEAR)
+
+
+def _read_rgb(dataset_dict: dict[str, Any]) -> npt.NDArray[np.uint8]:
+    path = dataset_dict["file_name"]
+    try:
+        image = read_image(path, format="RGB")
+    except FileNotFoundError:
+        raise DatasetError(f"{path}: the image is gone; unpack the export again.") from None
+    except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DatasetError(
+            f"{path}: the image cannot be read ({reason}); replace it or remove it from the json."
+        ) from None
+    height, width = image.shape[:2]
+    expected = dataset_dict.get("height", height), dataset_dict.get("width", width)
+    if (height, width) != expected:
+        turned = " (the other way round: an EXIF rotation)" if (width, height) == expected else ""
+        raise DatasetError(
+            f"{path} is {width} x {height} pixels, but its json says {expected[1]} x "
+            f"{expected[0]}{turned}; export the dataset again with 'auto-orient'."
+        )
+    return image
+
+
+def _probe_points(width: int, height: int) -> FloatArray:
+    """The centres of the four corner pixels, (4, 2): where they go tells the whole matrix."""
+    left, top, right, bottom = 0.5, 0.5, max(width - 0.5, 1.5), max(height - 0.5, 1.5)
+    return np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
+

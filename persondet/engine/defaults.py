@@ -1,0 +1,178 @@
+"""The one road from the command line to a checked, frozen config and registered data."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
+from detectron2.utils.logger import setup_logger
+
+from persondet.checkpoint.model_file import local_weights
+from persondet.config import check_cfg, get_cfg, merge_opts, merge_yaml
+from persondet.data.register import RoboflowDatasets, register_roboflow_coco
+from persondet.engine.run_folder import refuse_used_folder, remove_run
+from persondet.errors import ConfigError, DatasetError
+from persondet.files import write_text
+from persondet.modeling.precision import resolve_device
+
+logger = logging.getLogger(__name__)
+
+
+def load_cfg(config_file: str | Path = "", opts: Sequence[str] = ()) -> CfgNode:
+    """Return the config of a YAML file and overrides, checked; nothing is registered or frozen.
+
+    Raises: ConfigError: in one sentence, when a file, key or value cannot be used.
+    """
+    cfg = get_cfg()
+    if config_file:
+        merge_yaml(cfg, config_file)
+    merge_opts(cfg, opts)
+    check_cfg(cfg)
+    check_device(cfg)
+    return cfg
+
+
+def setup(args: argparse.Namespace) -> CfgNode:
+    """Merge and check the config, register the datasets, prepare the run folder, seed, freeze.
+
+    Every rank of a run calls this: the catalogs live in each process.
+
+    Args:
+        args: with `config_file` and `opts`; `eval_only`, `resume` and `overwrite` where the
+            command has them.
+
+    Returns: the frozen config; `DATASETS.*`, `MODEL.ROI_HEADS.NUM_CLASSES`, `INPUT.MASK_FORMAT`
+    and `MODEL.DEVICE` are filled in. What was asked for is in `OUTPUT_DIR/config.yaml`.
+
+    Raises: PersondetError: in one sentence, before anything is written.
+    """
+    cfg = load_cfg(args.config_file, args.opts)
+    training = not getattr(args, "eval_only", False)
+    resume = getattr(args, "resume", False)
+    # Everything that can be refused is refused before the run folder is touched.
+    if cfg.MODEL.WEIGHTS and not (training and resume) and "://" not in cfg.MODEL.WEIGHTS:
+        local_weights(cfg.MODEL.WEIGHTS)
+    check_export(cfg)
+    overwrite = getattr(args, "overwrite", False)
+    if training:
+        refuse_used_folder(cfg.OUTPUT_DIR, resume=resume, overwrite=overwrite)
+    comm.synchronize()
+    os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
+    start_logging(cfg.OUTPUT_DIR)
+    datasets = register_datasets(cfg)
+    if training and not cfg.DATASETS.TRAIN:
+        raise DatasetError(
+            f"{export_root(cfg)}: has no train split to learn from; use --eval-only, or add one."
+        )
+    if training and overwrite and not resume and comm.is_main_process():
+        remove_run(Path(cfg.OUTPUT_DIR))
+    if comm.is_main_process() and (training or not Path(cfg.OUTPUT_DIR, "config.yaml").exists()):
+        write_text(Path(cfg.OUTPUT_DIR) / "config.yaml", cfg.dump())
+    if training and not cfg.DATASETS.VAL:
+        logger.warning(
+            "No validation split: no validation loss and AP, and the best model is the last."
+        )
+    cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
+    if datasets is not None:
+        logger.info("Classes: %s", ", ".join(datasets.classes))
+    seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + comm.get_rank())
+    torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
+    cfg.freeze()
+    return cfg
+
+
+def start_logging(output_dir: str) -> None:
+    """Send the log to the terminal and to `log.txt` in `output_dir` (further ranks: `.rankN`)."""
+    for name in ("fvcore", "detectron2", "persondet"):
+        setup_logger(output_dir, distributed_rank=comm.get_rank(), name=name)
+
+
+def export_root(cfg: CfgNode) -> Path:
+    """Return the export folder: `DATASETS.ROBOFLOW.ROOT`, or the default below the datasets."""
+    if cfg.DATASETS.ROBOFLOW.ROOT:
+        return Path(cfg.DATASETS.ROBOFLOW.ROOT).expanduser()
+    return Path(os.environ.get("DETECTRON2_DATASETS", "datasets")) / cfg.DATASETS.ROBOFLOW.NAME
+
+
+def check_export(cfg: CfgNode) -> None:
+    """Refuse an export folder that is not there, where the config needs one.
+
+    Raises: DatasetError: naming the folder and the key to set.
+    """
+    if _uses_export(cfg) and not export_root(cfg).is_dir():
+        raise DatasetError(
+            f"{export_root(cfg)}: there is no such export folder; set DATASETS.ROBOFLOW.ROOT to a "
+            "Roboflow COCO export with train/, valid/ and test/."
+        )
+
+
+def register_datasets(cfg: CfgNode) -> RoboflowDatasets | None:
+    """Register the export, and fill in the keys that follow from it, in place.
+
+    Raises: DatasetError: when the export cannot be used. ConfigError: when the config asks for
+    masks that the export does not have.
+    """
+    if not _uses_export(cfg):
+        return None
+    keys = cfg.DATASETS.ROBOFLOW
+    datasets = register_roboflow_coco(
+        keys.NAME,
+        export_root(cfg),
+        classes=tuple(keys.CLASSES),
+        masks=keys.MASKS,
+        output_dir=cfg.OUTPUT_DIR,
+    )
+    for key, split in (("TRAIN", "train"), ("VAL", "valid"), ("TEST", "test")):
+        if not cfg.DATASETS[key] and split in datasets.names:
+            cfg.DATASETS[key] = (datasets.names[split],)
+    _check_registered(cfg, datasets)
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(datasets.classes)
+    cfg.MODEL.RETINANET.NUM_CLASSES = len(datasets.classes)
+    if cfg.MODEL.MASK_ON and not datasets.has_masks:
+        raise ConfigError(
+            f"{export_root(cfg)}: has boxes and no masks, and MODEL.MASK_ON is True; use "
+            "configs/person_faster_rcnn_R_50_FPN.yaml, or set DATASETS.ROBOFLOW.MASKS to box to "
+            "fill the boxes."
+        )
+    if datasets.mask_format:
+        cfg.INPUT.MASK_FORMAT = datasets.mask_format
+    return datasets
+
+
+def check_device(cfg: CfgNode) -> None:
+    """Refuse a GPU that is not there.
+
+    Raises: ConfigError: naming the key.
+    """
+    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(
+            "config: MODEL.DEVICE is 'cuda', and this machine has no GPU that torch can use; set "
+            "it to 'auto' or 'cpu'."
+        )
+
+
+def _uses_export(cfg: CfgNode) -> bool:
+    named = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.VAL, *cfg.DATASETS.TEST)
+    ours = f"{cfg.DATASETS.ROBOFLOW.NAME}_"
+    return bool(
+        cfg.DATASETS.ROBOFLOW.ROOT or not named or any(name.startswith(ours) for name in named)
+    )
+
+
+def _check_registered(cfg: CfgNode, datasets: RoboflowDatasets) -> None:
+    ours = f"{cfg.DATASETS.ROBOFLOW.NAME}_"
+    known = set(datasets.names.values())
+    for key in ("TRAIN", "VAL", "TEST"):
+        for name in cfg.DATASETS[key]:
+            if name.startswith(ours) and name not in known:
+                raise DatasetError(
+                    f"{export_root(cfg)}: DATASETS.{key} names {name}, and the export has only "
+                    f"{', '.join(sorted(known))}."
+                )

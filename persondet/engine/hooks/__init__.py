@@ -1,0 +1,7 @@
+"""Training hooks, one file each; their order is set in `persondet/engine/trainer.py`."""
+
+from persondet.engine.hooks.best_checkpoint import BestCheckpointHook
+from persondet.engine.hooks.event_writer import EventWriterHook
+from persondet.engine.hooks.validation_loss import ValidationLossHook
+
+__all__ = ["BestCheckpointHook", "EventWriterHook", "ValidationLossHook"]

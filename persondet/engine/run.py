@@ -1,0 +1,110 @@
+"""A whole run: train, choose the best model, score it on the test split, keep the numbers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+
+from persondet.data.register import class_names, image_count
+from persondet.engine.defaults import setup
+from persondet.engine.inference_model import build_inference_model
+from persondet.engine.run_folder import find_model
+from persondet.engine.trainer import Trainer
+from persondet.errors import ConfigError
+from persondet.files import write_json
+from persondet.results import format_results_table, write_results
+
+logger = logging.getLogger(__name__)
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Train and score, or with `args.eval_only` score alone; every rank of a run calls this.
+
+    Args:
+        args: `config_file`, `opts`, `resume`, `eval_only`, `overwrite`.
+
+    Returns: what `results.json` holds; empty on all ranks but the first.
+    """
+    cfg = setup(args)
+    if args.eval_only:
+        return _evaluate_only(cfg, resume=args.resume)
+    return _train(cfg, resume=args.resume)
+
+
+def _train(cfg: CfgNode, *, resume: bool) -> dict[str, Any]:
+    start = time.perf_counter()
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=resume)
+    trainer.train()
+    trained = time.perf_counter()
+    if comm.is_main_process() and not cfg.DATASETS.VAL:
+        trainer.checkpointer.save_model("model_best", iteration=trainer.max_iter - 1)
+        write_json(
+            Path(cfg.OUTPUT_DIR) / "model_best.json",
+            {"metric": None, "score": None, "iteration": trainer.max_iter - 1},
+        )
+    comm.synchronize()
+    if not cfg.DATASETS.TEST:
+        logger.warning("No test split: the run ends without a final score.")
+        return {}
+    best = find_model(cfg.OUTPUT_DIR)
+    logger.info("Scoring %s on the test split", best.name)
+    trainer.checkpointer.load(str(best), checkpointables=[])
+    scores = Trainer.test(cfg, trainer.model)
+    if not comm.is_main_process():
+        return {}
+    record = json.loads((Path(cfg.OUTPUT_DIR) / "model_best.json").read_text(encoding="utf-8"))
+    results = {
+        "model": best.name,
+        "iteration": record["iteration"],
+        "chosen_by": {"metric": record["metric"], "score": record["score"]},
+        "classes": list(class_names(cfg.DATASETS.TEST[0])),
+        "test": _first_dataset(cfg, scores),
+        "freeze_at": cfg.MODEL.BACKBONE.FREEZE_AT,
+        "initial_weights": cfg.MODEL.WEIGHTS,
+        "seconds": {"train": trained - start, "test": time.perf_counter() - trained},
+    }
+    write_results(cfg.OUTPUT_DIR, results)
+    logger.info("Test split:\n%s", format_results_table(results))
+    return results
+
+
+def _evaluate_only(cfg: CfgNode, *, resume: bool) -> dict[str, Any]:
+    if not cfg.DATASETS.TEST:
+        raise ConfigError(
+            "config: DATASETS.TEST is empty and the export has no test split; name a registered "
+            "dataset, such as DATASETS.TEST \"('person_valid',)\"."
+        )
+    if resume:
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.MODEL.WEIGHTS = str(find_model(cfg.OUTPUT_DIR))
+        cfg.freeze()
+    built = build_inference_model(cfg, class_names(cfg.DATASETS.TEST[0]))
+    scores = Trainer.test(cfg, built.model)
+    if not comm.is_main_process():
+        return {}
+    results = {
+        "model": cfg.MODEL.WEIGHTS,
+        "iteration": built.facts.iteration,
+        "classes": list(built.class_names),
+        "test": _first_dataset(cfg, scores),
+    }
+    # Beside the predictions that it sums up; the run's own results.json stays as it is.
+    write_results(Path(cfg.OUTPUT_DIR) / "inference" / cfg.DATASETS.TEST[0], results)
+    logger.info("Scores:\n%s", format_results_table(results))
+    return results
+
+
+def _first_dataset(cfg: CfgNode, scores: dict[str, Any]) -> dict[str, Any]:
+    name = cfg.DATASETS.TEST[0]
+    # With several test sets Detectron2 nests the scores by name; the first one is the headline.
+    tasks = scores[name] if name in scores else scores
+    return {"dataset": name, "images": image_count(name), **tasks}

@@ -1,0 +1,65 @@
+"""The folder of a run (`OUTPUT_DIR`): which files are a run's, and when they may go."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from persondet.errors import CheckpointError, OutputExistsError
+
+# What a training writes; any of the first group makes a folder "used".
+_PRODUCTS = (
+    "metrics.json",
+    "model_*.pth",
+    "last_checkpoint",
+    "events.out.tfevents.*",
+    "results.json",
+    "model_best.json",
+    "config.yaml",
+    "parameters.txt",
+)
+_FOLDERS = ("inference", "plots")
+_MARKS = ("metrics.json", "model_*.pth", "last_checkpoint", "results.json")
+
+
+def refuse_used_folder(folder: str | Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse a run folder that holds another run.
+
+    Raises: OutputExistsError: when it is used, and neither `resume` nor `overwrite` is set.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise OutputExistsError(f"OUTPUT_DIR {folder} is a file; choose another folder.")
+    used = any(next(folder.glob(mark), None) for mark in _MARKS)
+    if used and not (resume or overwrite):
+        raise OutputExistsError(
+            f"OUTPUT_DIR {folder} holds a run already; add --resume to go on with it, "
+            "--overwrite to replace it, or choose another OUTPUT_DIR."
+        )
+
+
+def remove_run(folder: Path) -> None:
+    """Remove an earlier run's own files; the log goes on, and files of other origin stay."""
+    for pattern in _PRODUCTS:
+        for path in folder.glob(pattern):
+            path.unlink()
+    for name in _FOLDERS:
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def find_model(folder: str | Path) -> Path:
+    """Return the model of a run: the best, else the final, else the newest checkpoint.
+
+    Raises: CheckpointError: when the folder has none.
+    """
+    folder = Path(folder)
+    for name in ("model_best.pth", "model_final.pth"):
+        if (folder / name).is_file():
+            return folder / name
+    newest = sorted(folder.glob("model_*.pth"))
+    if not newest:
+        raise CheckpointError(
+            f"{folder}: holds no model_best.pth or other checkpoint; give the OUTPUT_DIR of a "
+            "training that has saved one."
+        )
+    return newest[-1]

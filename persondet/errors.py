@@ -1,0 +1,43 @@
+"""The errors that a person can mend: one sentence each, and the exit code of the command.
+
+A command-line tool prints the sentence and ends with `exit_code`; any other exception is a bug
+and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+
+class PersondetError(Exception):
+    """Bad input: the message names the file, the field and the mend in one sentence."""
+
+    exit_code = 2
+
+
+class ConfigError(PersondetError):
+    """A config file, a key or a combination of keys cannot be used."""
+
+
+class DatasetError(PersondetError):
+    """An export, its json or one of its images cannot be used."""
+
+
+class CheckpointError(PersondetError):
+    """A checkpoint is missing, damaged, or belongs to another model."""
+
+
+class MediaError(PersondetError):
+    """A picture or a clip cannot be read or written."""
+
+
+class OutputExistsError(PersondetError):
+    """The output is there already, and overwriting it was not asked for."""
+
+
+class InstallationError(PersondetError):
+    """Something that the command needs is not installed."""
+
+
+class PartialResultError(PersondetError):
+    """Some of the work was done and kept; the message says how much."""
+
+    exit_code = 3

@@ -1,0 +1,91 @@
+"""Files on disk: atomic writes, digests, and paths that cannot leave their folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from persondet.errors import DatasetError, OutputExistsError
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, and rename it to `path` when the block succeeds.
+
+    The temporary name keeps the suffix, because writers choose a format by it. When the block
+    raises, the temporary file is removed and whatever stood at `path` stays as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        # mkstemp makes private files; the result gets the mode that a plain open() would give.
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` (UTF-8) to `path`, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any, *, indent: int | None = 2) -> None:
+    """Write `value` as JSON to `path`, whole or not at all.
+
+    Raises: ValueError: when `value` holds NaN or an infinity, which are not JSON.
+    """
+    write_text(path, json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def sha256_of_file(path: str | Path) -> str:
+    """Return the SHA-256 of a file's bytes as 64 hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def path_inside(root: str | Path, name: str) -> Path:
+    """Return `root / name` for a relative `name` that stays inside `root`.
+
+    Links are resolved, so a link that points out of the folder is refused too.
+
+    Raises: DatasetError: when `name` is empty, absolute, or leads out of `root`.
+    """
+    parts = {*PurePosixPath(name).parts, *PureWindowsPath(name).parts}
+    absolute = PurePosixPath(name).is_absolute() or bool(PureWindowsPath(name).anchor)
+    if not name or absolute or ".." in parts or "\0" in name:
+        raise DatasetError(
+            f"{root}: the name {name!r} leads out of its folder; "
+            "use names relative to the folder, without '..'."
+        )
+    base = Path(root).resolve()
+    path = base / name
+    if not path.resolve().is_relative_to(base):
+        raise DatasetError(f"{root}: {name!r} is a link that leads out of its folder; copy the file.")
+    return path
+
+
+def refuse_existing(path: str | Path, *, overwrite: bool = False) -> None:
+    """Raise when `path` exists (a folder counts when it is not empty) and may not be replaced.
+
+    Raises: OutputExistsError: with the name of the flag that allows it.
+    """
+    path = Path(path)
+    used = any(path.iterdir()) if path.is_dir() else os.path.lexists(path)
+    if used and not overwrite:
+        raise OutputExistsError(
+            f"{path} is there already; choose another --output, or add --overwrite to replace it."
+        )

@@ -1,0 +1,1 @@
+"""What is frozen, in which precision the model runs, and whose classes it speaks."""

@@ -1,0 +1,165 @@
+"""`metrics.json` of a run → one series of numbers per scalar.
+
+Detectron2 appends a JSON object per line. After a resume the iterations go backwards, rows lack
+keys, `NaN` appears where the loss diverged, and a killed run leaves half a line.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from persondet.results import RunError
+
+FILE_NAME = "metrics.json"
+logger = logging.getLogger(__name__)
+
+
+class Series(NamedTuple):
+    """One scalar over the run: `iterations` int64 (N,), increasing; `values` float64 (N,)."""
+
+    iterations: np.ndarray
+    values: np.ndarray
+
+    def finite(self) -> Series:
+        """Return the series without its NaN and infinite values."""
+        keep = np.isfinite(self.values)
+        return Series(self.iterations[keep], self.values[keep])
+
+    def best(self, mode: str = "max") -> tuple[int, float] | None:
+        """Return (iteration, value) of the largest or smallest finite value, the first of equals.
+
+        `mode` is "max" or "min"; None when no value is finite.
+        """
+        iterations, values = self.finite()
+        if not len(values):
+            return None
+        index = int(np.argmax(values) if mode == "max" else np.argmin(values))
+        return int(iterations[index]), float(values[index])
+
+
+@dataclass(frozen=True)
+class Events:
+    """The scalars of a run by name, as Detectron2 names them (`total_loss`, `val/total_loss`).
+
+    `restarts` are the iterations at which a resume went back, and `unreadable_lines` counts the
+    lines that were skipped.
+    """
+
+    path: Path
+    series: dict[str, Series]
+    restarts: tuple[int, ...] = field(default=())
+    unreadable_lines: int = 0
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.series
+
+    def __getitem__(self, name: str) -> Series:
+        return self.series[name]
+
+    @property
+    def last_iteration(self) -> int:
+        """The largest iteration of any scalar; -1 when there is none."""
+        return max((int(series.iterations[-1]) for series in self.series.values()), default=-1)
+
+    def names(self, prefix: str = "") -> list[str]:
+        """Return the names of the scalars that begin with `prefix`, sorted."""
+        return sorted(name for name in self.series if name.startswith(prefix))
+
+    def finite(self, name: str) -> Series | None:
+        """Return the finite part of scalar `name`; None when that is missing or empty."""
+        series = self.series.get(name)
+        finite = series.finite() if series is not None else None
+        return finite if finite is not None and len(finite.values) else None
+
+
+def load_events(run_dir: str | Path) -> Events:
+    """Return the scalars of `run_dir/metrics.json`.
+
+    When iterations go backwards (a resume, or an older run in the same file), the rows from that
+    iteration on are superseded and dropped, also those that the later run did not reach. Several
+    rows of one iteration are joined, the last value of a key wins. NaN stays NaN.
+
+    Raises: RunError: when the file is missing, cannot be read, or holds no row.
+    """
+    path = Path(run_dir) / FILE_NAME
+    rows: dict[int, dict[str, float]] = {}
+    restarts: list[int] = []
+    unreadable = 0
+    newest = -1
+    try:
+        with path.open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                if not line.strip():
+                    continue
+                parsed = list(_rows_of_line(line))
+                unreadable += not parsed
+                for iteration, scalars in parsed:
+                    if iteration < newest:
+                        restarts.append(iteration)
+                        rows = {k: row for k, row in rows.items() if k < iteration}
+                    rows.setdefault(iteration, {}).update(scalars)
+                    newest = iteration
+    except OSError as error:
+        raise RunError(
+            f"{path} cannot be read ({error.strerror or error}); give the OUTPUT_DIR of a training."
+        ) from None
+    if not rows:
+        raise RunError(
+            f"{path} holds no row yet; wait for the first LOG_PERIOD iterations of the training."
+        )
+    if unreadable:
+        logger.warning("%s: %d unreadable lines were skipped", path, unreadable)
+    return Events(path, _series_of_rows(rows), tuple(restarts), unreadable)
+
+
+def _rows_of_line(line: str) -> Iterator[tuple[int, dict[str, float]]]:
+    """Yield (iteration, scalars) of one line; nothing when it cannot be read.
+
+    Rows are flat objects, so the last brace of a line begins a row: that finds the row that a
+    resumed run appended to half a line of the run that was killed.
+    """
+    for text in (line, line[max(line.rfind("{"), 0) :]):
+        try:
+            row = json.loads(text)
+        except (ValueError, RecursionError):
+            continue
+        iteration = row.get("iteration") if isinstance(row, dict) else None
+        if _is_number(iteration) and float(iteration).is_integer() and 0 <= iteration < 2**53:
+            yield (
+                int(iteration),
+                {
+                    key: math.nan if value is None else float(value)
+                    for key, value in row.items()
+                    if key != "iteration" and (value is None or _is_number(value))
+                },
+            )
+        return
+
+
+def _is_number(value: Any) -> bool:
+    """Return whether `value` is a number that fits a float (True and False are none)."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, float) or abs(value) < 2**1023
+
+
+def _series_of_rows(rows: dict[int, dict[str, float]]) -> dict[str, Series]:
+    """Return the columns of `rows`: per key its iterations (increasing) and values."""
+    columns: dict[str, tuple[list[int], list[float]]] = {}
+    for iteration in sorted(rows):
+        for key, value in rows[iteration].items():
+            iterations, values = columns.setdefault(key, ([], []))
+            iterations.append(iteration)
+            values.append(value)
+    return {
+        key: Series(np.array(iterations, dtype=np.int64), np.array(values, dtype=np.float64))
+        for key, (iterations, values) in sorted(columns.items())
+    }

@@ -1,0 +1,145 @@
+"""The numbers of a run on disk: `results.json`, written once at the end and read by everyone else.
+
+    {"schema": 1, "model": "model_best.pth", "iteration": 350, "classes": ["person"],
+     "test": {"dataset": "person_test", "images": 60,
+              "bbox": {"AP": 52.1, "AP50": 88.7, ...}, "segm": {"AP": ..., ...}},
+     "valid": {...}, "seconds": {"train": 301.5, ...}}
+
+Average precision is in points, 0 to 100; a number that does not exist (no ground truth of that
+size) is null. Only the standard library is used here, so that a report needs no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from persondet.errors import PersondetError
+from persondet.files import write_json
+
+SCHEMA = 1
+FILE_NAME = "results.json"
+METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+TASKS = {"bbox": "box", "segm": "mask"}
+
+
+class RunError(PersondetError):
+    """A run folder lacks one of its files, or the file is damaged."""
+
+
+def write_results(run_dir: str | Path, results: Mapping[str, Any]) -> Path:
+    """Write `results` to `run_dir/results.json`, whole or not at all, and return the path.
+
+    The schema version is added, numpy numbers become plain ones, and NaN and infinities become
+    null, because JSON has neither.
+
+    Raises: RunError: when `results` has no "test" and no "valid", or their numbers are not 0..100.
+    """
+    path = Path(run_dir) / FILE_NAME
+    plain = {"schema": SCHEMA, **{k: _plain(v) for k, v in results.items() if k != "schema"}}
+    _check(plain, path)
+    write_json(path, plain)
+    return path
+
+
+def read_results(run_dir: str | Path) -> dict[str, Any]:
+    """Return what `write_results` wrote into `run_dir`; numbers that do not exist are None.
+
+    Raises: RunError: when the file is missing, damaged, or of a newer version.
+    """
+    path = Path(run_dir) / FILE_NAME
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise RunError(
+            f"{path} cannot be read; a run writes it when its final evaluation ends, "
+            "so finish the training or evaluate with --eval-only."
+        ) from None
+    except ValueError as error:
+        raise RunError(f"{path} is not JSON ({error}); evaluate again with --eval-only.") from None
+    _check(results, path)
+    return results
+
+
+def format_results_table(results: Mapping[str, Any], split: str = "test") -> str:
+    """Return the average precisions of one split as a plain-text table, without a final newline.
+
+    Rows are box and mask (those that were evaluated), columns AP, AP50, AP75, APs, APm, APl in
+    points (0 to 100); a dash stands for a number that does not exist.
+
+    `results` is what `read_results` returns, and `split` is "test" or "valid".
+
+    Raises: RunError: when `results` has no numbers of that split.
+    """
+    scores = results.get(split)
+    if not scores:
+        raise RunError(f"these results have no numbers of the {split} split; evaluate it first.")
+    rows = [["", *METRICS]]
+    for task, name in TASKS.items():
+        if isinstance(scores.get(task), Mapping):
+            rows.append([name, *(_cell(scores[task].get(metric)) for metric in METRICS)])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
+        for row in rows
+    ]
+    title = str(scores.get("dataset") or split)
+    if scores.get("images") is not None:
+        title += f", {scores['images']} images"
+    return "\n".join([title, *lines])
+
+
+def _cell(value: Any) -> str:
+    """Return a number with one decimal; a dash for None and for what is not finite."""
+    return "-" if value is None or not math.isfinite(value) else f"{value:.1f}"
+
+
+def _plain(value: Any) -> Any:
+    """Return `value` made of what JSON has: numpy numbers as plain ones, NaN as None."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if hasattr(value, "tolist"):  # numpy numbers and arrays, without importing numpy
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _check(results: Any, path: Path) -> None:
+    """Raise RunError unless `results` has the form that this module's docstring shows."""
+    again = "evaluate again with --eval-only."
+    if not isinstance(results, dict):
+        raise RunError(f"{path}: the top level is not an object; {again}")
+    schema = results.get("schema")
+    if type(schema) is not int or schema < 1:
+        raise RunError(f'{path}: the field "schema" is {schema!r}, not a version; {again}')
+    if schema > SCHEMA:
+        raise RunError(
+            f"{path} has schema {schema} and this persondet knows up to {SCHEMA}; update persondet."
+        )
+    splits = [split for split in ("test", "valid") if results.get(split) is not None]
+    if not splits:
+        raise RunError(f'{path}: neither "test" nor "valid" has numbers; {again}')
+    for split in splits:
+        scores = results[split]
+        if not isinstance(scores, dict):
+            raise RunError(f'{path}: "{split}" is not an object; {again}')
+        for task in TASKS:
+            if scores.get(task) is None:
+                continue
+            if not isinstance(scores[task], dict):
+                raise RunError(f'{path}: "{split}.{task}" is not an object; {again}')
+            for metric, value in scores[task].items():
+                number = isinstance(value, int | float) and not isinstance(value, bool)
+                if value is not None and not (number and 0 <= value <= 100):
+                    raise RunError(
+                        f'{path}: "{split}.{task}.{metric}" is {value!r}, '
+                        f"not a number from 0 to 100; {again}"
+                    )

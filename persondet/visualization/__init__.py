@@ -1,0 +1,1 @@
+"""Drawing on arrays: detections on frames, ground truth on contact sheets."""

@@ -1,0 +1,51 @@
+"""The package's build, and the one place where its direct dependencies are named.
+
+Ranges stand here; the exact versions that the tests ran with stand in constraints.txt.
+Detectron2 is not among them: no index carries a build of it for today's Python, and
+`python tools/install_detectron2.py` installs it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+DEPENDENCIES = [
+    "albumentations>=2.0.8,<2.1",
+    "av>=14",
+    "matplotlib>=3.8",
+    "numpy>=1.26,<3",
+    "opencv-python-headless>=4.10",
+    "Pillow>=10",
+    "pycocotools>=2.0.8",
+    "PyYAML>=6",
+    "setuptools<81",  # Detectron2 imports pkg_resources, which 81 and later lack
+    "tensorboard>=2.16",
+    "torch>=2.4,<3",
+    "torchvision>=0.19",
+    "tqdm>=4.66",
+]
+# Ruff and mypy are pinned here too: another version formats and complains differently.
+DEVELOPMENT = [
+    "hypothesis>=6.100",
+    "mypy==2.4.1",
+    "pytest>=8",
+    "pytest-timeout>=2.3",
+    "ruff==0.17.6",
+]
+
+README = Path(__file__).parent / "README.md"
+
+setup(
+    name="persondet",
+    version="0.1.0",
+    description="Person detection and segmentation with Detectron2, from Roboflow exports.",
+    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["persondet", "persondet.*"]),
+    python_requires=">=3.11",
+    install_requires=DEPENDENCIES,
+    extras_require={"dev": DEVELOPMENT},
+)

@@ -1,0 +1,107 @@
+"""Fixtures that all tests share."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tiny_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Roboflow COCO export, 6/3/3 images of 96 x 64 pixels: do not change it, use `write_export`."""
+    root: Path = tmp_path_factory.mktemp("tiny") / "export"
+    write_export(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real inputs, from PERSONDET_REAL_DATA; tests without it are skipped."""
+    folder = os.environ.get("PERSONDET_REAL_DATA", "")
+    if not folder:
+        pytest.skip("PERSONDET_REAL_DATA is not set: no real inputs to try")
+    return Path(folder)
+
+
+def write_export(
+    root: Path,
+    counts: Mapping[str, int] | None = None,
+    *,
+    size: tuple[int, int] = (96, 64),
+    seed: int = 0,
+) -> None:
+    """Write a Roboflow COCO export with its habits: grouping category 0, annotation ids from 0.
+
+    The people are bright octagons, the last training image shows none, `area` is box area.
+
+    Args:
+        root: folder to write; gets one sub-folder per key of `counts`.
+        counts: images per split folder; default train 6, valid 3, test 3.
+        size: width and height in pixels.
+        seed: another seed, other pictures.
+    """
+    rng = np.random.default_rng(seed)
+    for split, count in ({"train": 6, "valid": 3, "test": 3} if counts is None else counts).items():
+        folder = root / split
+        folder.mkdir(parents=True)
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        for number in range(count):
+            people = 0 if split == "train" and number == count - 1 else int(rng.integers(1, 4))
+            pixels, polygons = _scene(rng, size, people)
+            digest = hashlib.md5(f"{split}{number}{seed}".encode()).hexdigest()
+            name = f"scene_{number}_jpg.rf.{digest}.jpg"
+            cv2.imwrite(str(folder / name), pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])
+            images.append(
+                {"id": number, "file_name": name, "width": size[0], "height": size[1], "license": 1}
+            )
+            for polygon in polygons:
+                low, high = polygon.min(axis=0), polygon.max(axis=0)
+                annotations.append(
+                    {
+                        "id": len(annotations),
+                        "image_id": number,
+                        "category_id": 1,
+                        "bbox": [*low.tolist(), *(high - low).tolist()],
+                        "area": float((high - low).prod()),
+                        "segmentation": [polygon.reshape(-1).tolist()],
+                        "iscrowd": 0,
+                    }
+                )
+        coco = {
+            "info": {"description": "octagons"},
+            "licenses": [{"id": 1, "name": "CC0", "url": ""}],
+            "categories": [
+                {"id": 0, "name": "people", "supercategory": "none"},
+                {"id": 1, "name": "person", "supercategory": "people"},
+            ],
+            "images": images,
+            "annotations": annotations,
+        }
+        (folder / "_annotations.coco.json").write_text(json.dumps(coco))
+
+
+def _scene(
+    rng: np.random.Generator, size: tuple[int, int], people: int
+) -> tuple[np.ndarray[Any, Any], list[np.ndarray[Any, Any]]]:
+    """An image (H, W, 3) uint8 BGR, and its people as polygons (8, 2) in continuous coordinates."""
+    width, height = size
+    pixels = rng.integers(60, 90, (height, width, 3), dtype=np.uint8)
+    polygons = []
+    angles = np.linspace(0, 2 * np.pi, 8, endpoint=False)
+    for _ in range(people):
+        half = np.array([rng.uniform(5, 9), rng.uniform(10, 18)])
+        centre = rng.uniform(half, np.array(size) - half)
+        polygon = np.round(centre + half * np.stack([np.cos(angles), np.sin(angles)], axis=1), 2)
+        color = [int(value) for value in rng.integers(170, 255, 3)]
+        cv2.fillPoly(pixels, [np.round((polygon - 0.5) * 16).astype(np.int32)], color, shift=4)
+        polygons.append(polygon)
+    return pixels, polygons

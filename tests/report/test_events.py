@@ -1,0 +1,163 @@
+"""metrics.json as it really looks: resumed, cut off, with NaN, with keys missing."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from persondet.report.events import Series, load_events
+from persondet.results import RunError
+
+
+def write_rows(folder, *rows):
+    """Write rows (dicts, or raw text for a damaged line) as a metrics.json."""
+    lines = [row if isinstance(row, str) else json.dumps(row) + "\n" for row in rows]
+    (folder / "metrics.json").write_text("".join(lines))
+    return folder
+
+
+def values(events, name):
+    """Return {iteration: value} of a scalar."""
+    return dict(zip(*(column.tolist() for column in events[name]), strict=True))
+
+
+def test_columns_are_arrays_and_rows_may_lack_keys(tmp_path):
+    events = load_events(
+        write_rows(
+            tmp_path,
+            {"iteration": 19, "total_loss": 2.0, "lr": 0.1},
+            {"iteration": 39, "bbox/AP": 12.5},
+            {"iteration": 59, "total_loss": 1, "lr": 0.2},
+        )
+    )
+    loss = events["total_loss"]
+    assert loss.iterations.dtype == np.int64
+    assert loss.values.dtype == np.float64
+    assert values(events, "total_loss") == {19: 2.0, 59: 1.0}
+    assert values(events, "bbox/AP") == {39: 12.5}
+    assert events.names() == ["bbox/AP", "lr", "total_loss"]
+    assert events.names("l") == ["lr"]
+    assert "lr" in events
+    assert "iteration" not in events
+    assert events.last_iteration == 59
+    assert events.restarts == ()
+
+
+def test_trap_4_after_a_resume_the_last_row_of_an_iteration_wins(tmp_path):
+    old = [{"iteration": i, "total_loss": 9.0} for i in (20, 40, 60, 80)]
+    new = [{"iteration": i, "total_loss": 1.0} for i in (60, 80, 100)]
+    events = load_events(write_rows(tmp_path, *old, *new))
+    assert values(events, "total_loss") == {20: 9.0, 40: 9.0, 60: 1.0, 80: 1.0, 100: 1.0}
+    assert events.restarts == (60,)
+
+
+def test_rows_that_a_resume_threw_away_do_not_come_back(tmp_path):
+    """The resumed run was stopped earlier than the first: its iterations 60 and 80 are gone."""
+    old = [{"iteration": i, "total_loss": 9.0, "bbox/AP": float(i)} for i in (20, 40, 60, 80)]
+    events = load_events(write_rows(tmp_path, *old, {"iteration": 40, "total_loss": 1.0}))
+    assert values(events, "total_loss") == {20: 9.0, 40: 1.0}
+    assert events["bbox/AP"].best() == (20, 20.0)
+
+
+def test_an_old_run_in_front_is_superseded(tmp_path):
+    old = [{"iteration": i, "total_loss": 9.0} for i in range(19, 500, 20)]
+    new = [{"iteration": i, "total_loss": 1.0} for i in range(19, 60, 20)]
+    events = load_events(write_rows(tmp_path, *old, *new))
+    assert values(events, "total_loss") == {19: 1.0, 39: 1.0, 59: 1.0}
+
+
+def test_rows_of_one_iteration_are_joined_and_the_last_value_wins(tmp_path):
+    rows = [{"iteration": 9, "a": 1, "b": 1}, {"iteration": 9, "b": 2, "val/a": 3}]
+    events = load_events(write_rows(tmp_path, *rows))
+    assert [values(events, n) for n in ("a", "b", "val/a")] == [{9: 1.0}, {9: 2.0}, {9: 3.0}]
+
+
+def test_nan_null_and_infinity_are_kept_but_are_not_finite(tmp_path):
+    line = '{"iteration": 1, "a": NaN, "b": null, "c": Infinity, "d": 4}\n'
+    events = load_events(write_rows(tmp_path, line, {"iteration": 2, "a": 5}))
+    assert math.isnan(values(events, "a")[1])
+    assert math.isnan(values(events, "b")[1])
+    assert events.finite("b") is None
+    assert events.finite("c") is None
+    assert events.finite("missing") is None
+    assert events.finite("a").values.tolist() == [5.0]
+    assert events["a"].best("min") == (2, 5.0)
+    assert events["b"].best() is None
+
+
+def test_a_cut_last_line_is_skipped_and_counted(tmp_path, caplog):
+    events = load_events(write_rows(tmp_path, {"iteration": 1, "a": 1}, '{"iteration": 2, "a'))
+    assert values(events, "a") == {1: 1.0}
+    assert events.unreadable_lines == 1
+    assert "1 unreadable" in caplog.text
+
+
+def test_a_row_appended_to_a_cut_line_is_found(tmp_path):
+    """A run killed while writing, resumed later: both write into the same line."""
+    glued = '{"iteration": 3, "a' + json.dumps({"iteration": 2, "a": 7}) + "\n"
+    events = load_events(write_rows(tmp_path, {"iteration": 1, "a": 1}, glued))
+    assert values(events, "a") == {1: 1.0, 2: 7.0}
+    assert events.unreadable_lines == 0
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "null",
+        "[1, 2]",
+        '"text"',
+        '{"a": 1}',  # no iteration
+        '{"iteration": "7", "a": 1}',
+        '{"iteration": true, "a": 1}',
+        '{"iteration": -1, "a": 1}',
+        '{"iteration": NaN, "a": 1}',
+        '{"iteration": 1.5, "a": 1}',
+        '{"iteration": 1' + "0" * 400 + ', "a": 1}',
+        "[" * 100_000,
+        "\0\ufffd",
+    ],
+)
+def test_a_line_that_is_no_row_is_skipped(tmp_path, line):
+    events = load_events(write_rows(tmp_path, line + "\n", {"iteration": 5, "a": 1}))
+    assert values(events, "a") == {5: 1.0}
+    assert events.unreadable_lines == 1
+
+
+def test_values_that_are_no_numbers_are_left_out(tmp_path):
+    row = {"iteration": 1, "text": "x", "flag": True, "list": [1], "big": 10**400, "a": 1}
+    assert load_events(write_rows(tmp_path, row)).names() == ["a"]
+
+
+def test_a_missing_file_and_an_empty_one_are_one_sentence(tmp_path):
+    with pytest.raises(RunError, match=r"metrics\.json cannot be read .*OUTPUT_DIR"):
+        load_events(tmp_path)
+    write_rows(tmp_path, "\n")
+    with pytest.raises(RunError, match="holds no row"):
+        load_events(tmp_path)
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.floats(-10, 10)), min_size=1, max_size=60))
+def test_any_order_of_iterations_gives_increasing_series(tmp_path_factory, rows):
+    folder = write_rows(
+        tmp_path_factory.mktemp("run"), *({"iteration": i, "a": value} for i, value in rows)
+    )
+    events = load_events(folder)
+    # The independent path: a row survives when no later row has a smaller iteration.
+    kept = {
+        i: value
+        for k, (i, value) in enumerate(rows)
+        if all(later >= i for later, _ in rows[k + 1 :])
+    }
+    assert values(events, "a") == kept
+    assert (np.diff(events["a"].iterations) > 0).all()
+
+
+def test_the_best_is_the_first_of_equals():
+    series = Series(np.array([1, 2, 3, 4]), np.array([1.0, 5.0, np.nan, 5.0]))
+    assert series.best() == (2, 5.0)
+    assert series.best("min") == (1, 1.0)

@@ -1,0 +1,112 @@
+"""results.json: round trip, NaN, damaged files, and the table."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from persondet.results import RunError, format_results_table, read_results, write_results
+
+RESULTS = {
+    "model": "model_best.pth",
+    "iteration": 350,
+    "classes": ["person"],
+    "test": {
+        "dataset": "person_test",
+        "images": 60,
+        "bbox": {"AP": 52.125, "AP50": 88.7, "AP75": 55.0, "APs": 3.0, "APm": 40.0, "APl": 100.0},
+        "segm": {"AP": 41.0, "AP50": 76.4, "AP75": 44.0, "APs": None, "APm": 30.0, "APl": 60.25},
+    },
+    "seconds": {"train": 301.5},
+}
+
+
+def test_what_is_written_is_read_back(tmp_path):
+    path = write_results(tmp_path, RESULTS)
+    assert path == tmp_path / "results.json"
+    assert read_results(tmp_path) == {"schema": 1, **RESULTS}
+
+
+def test_numpy_numbers_become_plain_and_nan_becomes_null(tmp_path):
+    scores = {"AP": np.float32(50), "APs": math.nan, "APm": np.float64("nan"), "APl": np.int64(7)}
+    write_results(tmp_path, {"test": {"bbox": scores}, "classes": ("a",), "speed": np.ones(2)})
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    results = json.loads((tmp_path / "results.json").read_text(), parse_constant=refuse)
+    assert results["test"]["bbox"] == {"AP": 50.0, "APs": None, "APm": None, "APl": 7}
+    assert results["classes"] == ["a"]
+    assert results["speed"] == [1.0, 1.0]
+
+
+def test_numbers_outside_0_to_100_are_refused_and_the_older_file_stays(tmp_path):
+    write_results(tmp_path, RESULTS)
+    with pytest.raises(RunError, match=r"test\.bbox\.AP.* 0 to 100"):
+        write_results(tmp_path, {"test": {"bbox": {"AP": 100.5}}})
+    assert read_results(tmp_path)["test"] == RESULTS["test"]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("", "not JSON"),
+        ('{"schema": 1, "test": {"bbox"', "not JSON"),  # half a file
+        ("[1]", "top level"),
+        ("{}", '"schema"'),
+        ('{"schema": true, "test": {}}', '"schema"'),
+        ('{"schema": 2, "test": {}}', "update persondet"),
+        ('{"schema": 1}', "neither"),
+        ('{"schema": 1, "test": []}', "not an object"),
+        ('{"schema": 1, "test": {"bbox": 3}}', "test.bbox"),
+        ('{"schema": 1, "test": {"bbox": {"AP": "high"}}}', "test.bbox.AP"),
+        ('{"schema": 1, "test": {"bbox": {"AP": true}}}', "test.bbox.AP"),
+        ('{"schema": 1, "valid": {"segm": {"AP": -1}}}', "valid.segm.AP"),
+        ('{"schema": 1, "test": {"bbox": {"AP": NaN}}}', "test.bbox.AP"),
+    ],
+)
+def test_a_damaged_file_is_one_sentence_that_names_it(tmp_path, content, says):
+    (tmp_path / "results.json").write_text(content)
+    with pytest.raises(RunError) as error:
+        read_results(tmp_path)
+    message = str(error.value)
+    assert str(tmp_path / "results.json") in message
+    assert says in message
+    assert "\n" not in message
+    assert message.endswith(".")
+
+
+def test_a_missing_file_says_what_to_do(tmp_path):
+    with pytest.raises(RunError, match=r"results\.json cannot be read.*--eval-only"):
+        read_results(tmp_path)
+
+
+def test_the_table_has_a_row_per_task_and_a_dash_for_what_does_not_exist():
+    assert format_results_table(RESULTS).splitlines() == [
+        "person_test, 60 images",
+        "        AP  AP50  AP75  APs   APm    APl",
+        "box   52.1  88.7  55.0  3.0  40.0  100.0",
+        "mask  41.0  76.4  44.0    -  30.0   60.2",
+    ]
+
+
+def test_the_table_of_boxes_only_has_no_mask_row():
+    table = format_results_table({"valid": {"bbox": {"AP": math.nan}}}, split="valid")
+    assert table.splitlines()[0] == "valid"
+    assert len(table.splitlines()) == 3
+    assert table.splitlines()[2].split() == ["box", *"------"]
+
+
+def test_a_table_of_a_split_without_numbers_says_so():
+    with pytest.raises(RunError, match="valid"):
+        format_results_table(RESULTS, split="valid")
+
+
+def test_results_need_no_torch():
+    code = "import sys, persondet.results; sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

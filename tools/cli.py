@@ -1,0 +1,89 @@
+"""What every tool shares: the config flags, and how errors become exit codes.
+
+Standard library only, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+EXIT_CODES = "exit codes: 0 done, 1 findings, 2 bad input, 3 partial result, 130 interrupted"
+
+
+def build_parser(description: str, *, example: str) -> argparse.ArgumentParser:
+    """Return a parser whose help shows defaults, an example and the exit codes."""
+
+    class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+        pass
+
+    return argparse.ArgumentParser(
+        description=description,
+        epilog=f"example:\n  {example}\n\n{EXIT_CODES}",
+        formatter_class=Formatter,
+        allow_abbrev=False,
+    )
+
+
+def add_config_arguments(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
+    """Add `--config-file`, `--opts KEY VALUE …` and trailing `KEY VALUE …` to `parser`."""
+    group = parser.add_argument_group("config")
+    group.add_argument(
+        "--config-file", metavar="FILE", required=required, help="YAML config", default=argparse.SUPPRESS if required else ""
+    )
+    group.add_argument(
+        "--opts",
+        dest="opts_flag",
+        metavar="KEY VALUE",
+        nargs=argparse.REMAINDER,
+        default=[],
+        help="config overrides; the last flag of the line, as in Detectron2's demo",
+    )
+    group.add_argument(
+        "opts",
+        metavar="KEY VALUE",
+        nargs=argparse.REMAINDER,
+        default=[],
+        help="config overrides at the end of the line, as in Detectron2's train_net",
+    )
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse `argv` and join the two styles of overrides into `args.opts`."""
+    args = parser.parse_args(argv)
+    if hasattr(args, "opts_flag"):
+        args.opts = [*args.opts, *args.opts_flag]
+        del args.opts_flag
+        if args.opts and args.opts[0] == "--":
+            args.opts = args.opts[1:]
+        stray = [word for word in args.opts[::2] if word.startswith("-")]
+        if stray or len(args.opts) % 2:
+            word = stray[0] if stray else args.opts[-1]
+            parser.error(f"overrides are KEY VALUE pairs after the flags; cannot use {word!r}")
+    return args
+
+
+def run(main: Callable[[Sequence[str] | None], int | None]) -> None:
+    """Call `main` with the command line and exit: one sentence and a code for bad input."""
+    # albumentations asks the network for a newer release when it is imported.
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    try:
+        from persondet.errors import PersondetError
+    except ModuleNotFoundError:
+        print("error: persondet is not installed; run `make install`, or `pip install -e .`", file=sys.stderr)
+        sys.exit(2)
+    try:
+        code = main(None) or 0
+    except PersondetError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        # The reader of a pipe (`| head`) has gone: no error of ours, and nothing left to say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)

@@ -1,0 +1,62 @@
+"""Train a detector on a Roboflow export, follow it on the validation split, score it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+import cli
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the parser; the flags are those of Detectron2's own train_net."""
+    parser = cli.build_parser(
+        "Train Mask R-CNN on the people of a Roboflow COCO export, choose the best model by the "
+        "validation split, and score it on the test split.",
+        example="python tools/train_net.py --config-file configs/person_mask_rcnn_R_50_FPN.yaml "
+        "DATASETS.ROBOFLOW.ROOT datasets/person OUTPUT_DIR output/person",
+    )
+    run = parser.add_argument_group("run")
+    run.add_argument("--resume", action="store_true", help="go on with the run in OUTPUT_DIR")
+    run.add_argument(
+        "--eval-only",
+        action="store_true",
+        help="score MODEL.WEIGHTS (with --resume: the best model in OUTPUT_DIR) on DATASETS.TEST",
+    )
+    run.add_argument(
+        "--overwrite", action="store_true", help="replace the run that OUTPUT_DIR holds"
+    )
+    ranks = parser.add_argument_group("several processes")
+    ranks.add_argument("--num-gpus", type=int, default=1, metavar="N", help="GPUs per machine")
+    ranks.add_argument("--num-machines", type=int, default=1, metavar="N", help="machines")
+    ranks.add_argument("--machine-rank", type=int, default=0, metavar="N", help="this machine")
+    ranks.add_argument(
+        "--dist-url", default="auto", metavar="URL", help="where the ranks meet, tcp://host:port"
+    )
+    cli.add_config_arguments(parser, required=True)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, launch one process per GPU, train."""
+    args = cli.parse(get_parser(), argv)
+    from persondet.environment import require_detectron2
+
+    require_detectron2()
+    from detectron2.engine import launch
+
+    from persondet.engine.run import run
+
+    launch(
+        run,
+        args.num_gpus,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+        args=(args,),
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

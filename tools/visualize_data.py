@@ -1,0 +1,103 @@
+"""Draw ground truth beside augmented samples as a contact sheet."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import cli
+
+# --split → the key of DATASETS that names its datasets.
+SPLITS = {"train": "TRAIN", "valid": "VAL", "test": "TEST"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the sheet and print its path; return the exit code."""
+    parser = cli.build_parser(
+        "Draw images of a dataset as annotated (left) and as the training sees them (right of it), "
+        "each row one image. No model is built.",
+        example="python tools/visualize_data.py --dataset datasets/people --output sheet.png\n  "
+        "python tools/visualize_data.py --config-file configs/person_mask_rcnn_R_50_FPN.yaml "
+        "--output sheet.png DATASETS.ROBOFLOW.ROOT datasets/people",
+    )
+    group = parser.add_argument_group("what to draw")
+    group.add_argument(
+        "--dataset", metavar="DIR", default="", help="Roboflow export, instead of the config's"
+    )
+    group.add_argument(
+        "--augmentation",
+        metavar="NAME",
+        default="",
+        help="pipeline of configs/augmentations/ or a YAML file, instead of the config's",
+    )
+    group.add_argument("--split", choices=list(SPLITS), default="train", help="which split")
+    group.add_argument("--images", metavar="N", type=_positive, default=6, help="rows")
+    group.add_argument(
+        "--versions", metavar="N", type=_positive, default=3, help="augmented versions per row"
+    )
+    group = parser.add_argument_group("output")
+    group.add_argument("--output", metavar="FILE", type=Path, required=True, help="PNG or JPEG")
+    group.add_argument("--overwrite", action="store_true", help="replace an existing output")
+    cli.add_config_arguments(parser)
+    args = cli.parse(parser, argv)
+    if args.output.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        parser.error(f"--output must end in .png or .jpg, not {args.output.suffix!r}")
+
+    opts = list(args.opts)
+    if args.dataset:
+        opts += ["DATASETS.ROBOFLOW.ROOT", args.dataset]
+    if args.augmentation:
+        opts += ["INPUT.ALBUMENTATIONS.PIPELINE", args.augmentation]
+    print(draw_sheet(args, opts))
+    return 0
+
+
+def draw_sheet(args: argparse.Namespace, opts: Sequence[str]) -> Path:
+    """Write the sheet that `args` asks for, with the config overrides `opts`; return its path."""
+    from persondet.files import atomic_path, refuse_existing
+
+    refuse_existing(args.output, overwrite=args.overwrite)
+
+    import cv2
+    from detectron2.data import get_detection_dataset_dicts
+
+    from persondet.data.dataset_mapper import AlbumentationsDatasetMapper
+    from persondet.engine.defaults import load_cfg, register_datasets
+    from persondet.errors import DatasetError
+    from persondet.visualization.ground_truth import evenly_spaced, ground_truth_sheet
+
+    cfg = load_cfg(args.config_file, opts)
+    with tempfile.TemporaryDirectory() as scratch:  # no run is made: keep nothing but the sheet
+        cfg.OUTPUT_DIR = scratch
+        datasets = register_datasets(cfg)
+        names = cfg.DATASETS[SPLITS[args.split]]
+        if not names:
+            raise DatasetError(f"the dataset has no {args.split} split; choose another --split.")
+        dicts = get_detection_dataset_dicts(names, filter_empty=False)
+    if datasets is not None and not args.config_file:
+        cfg.MODEL.MASK_ON = datasets.has_masks  # no model is named: draw what there is
+    sheet = ground_truth_sheet(
+        evenly_spaced(dicts, args.images),
+        AlbumentationsDatasetMapper(cfg, is_train=True),
+        datasets.classes if datasets is not None else (),
+        versions=args.versions,
+        seed=max(0, cfg.SEED),
+        image_format=cfg.INPUT.FORMAT,
+    )
+    with atomic_path(args.output) as temporary:
+        cv2.imwrite(str(temporary), sheet)
+    return args.output
+
+
+def _positive(text: str) -> int:
+    """Return `text` as a whole number of at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return number
+
+
+if __name__ == "__main__":
+    cli.run(main)
