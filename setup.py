@@ -14,6 +14,7 @@ from setuptools import find_packages, setup
 DEPENDENCIES = [
     "albumentations>=2.0.8,<2.1",
     "av>=14",
+    "fvcore>=0.1.5,<0.1.6",
     "matplotlib>=3.8",
     "numpy>=1.26,<3",
     "opencv-python-headless>=4.10",
@@ -21,6 +22,7 @@ DEPENDENCIES = [
     "pycocotools>=2.0.8",
     "PyYAML>=6",
     "setuptools<81",  # Detectron2 imports pkg_resources, which 81 and later lack
+    "tabulate>=0.9",
     "tensorboard>=2.16",
     "torch>=2.4,<3",
     "torchvision>=0.19",

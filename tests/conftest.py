@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def tiny_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Roboflow COCO export, 6/3/3 images of 96 x 64 pixels: do not change it, use `write_export`."""
+    """A Roboflow COCO export, 6/3/3 images of 96 x 64 pixels: do not change it, use `export_writer` for that."""
     root: Path = tmp_path_factory.mktemp("tiny") / "export"
     write_export(root)
     return root
@@ -29,6 +29,12 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("PERSONDET_REAL_DATA is not set: no real inputs to try")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def export_writer() -> Callable[..., None]:
+    """The function `write_export(root, counts=None, *, size=(96, 64), seed=0)`."""
+    return write_export
 
 
 def write_export(

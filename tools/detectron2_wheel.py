@@ -101,7 +101,7 @@ def mend(files: Mapping[str, bytes], mends: Sequence[Mend] = MENDS) -> dict[str,
         if text.count(change.old) != 1:
             raise ValueError(f"{change.file} does not hold `{change.old}` exactly once")
         head, _, body = text.partition("\n")
-        notice = f"# Changed for persondet: `{change.new}`, because {change.reason}."
+        notice = f"# Changed for persondet: {change.reason}."
         text = f"{head}\n{notice}\n{body.replace(change.old, change.new)}"
         result[change.file] = text.encode()
     return result

@@ -101,9 +101,13 @@ def make(venv: Path, gigabytes: float | None) -> None:
     version = "{}.{}.{}".format(*sys.version_info[:3])
     if not same_python:
         if venv.exists():
-            print(f"{venv}: was made by another Python; it is made anew with {version}.", flush=True)
+            print(
+                f"{venv}: was made by another Python; it is made anew with {version}.", flush=True
+            )
         run(sys.executable, "-m", "venv", "--clear", venv)
-    print(f"{venv}: installing the pinned packages (some minutes and gigabytes at first)", flush=True)
+    print(
+        f"{venv}: installing the pinned packages (some minutes and gigabytes at first)", flush=True
+    )
     pip = (python, "-m", "pip", "--disable-pip-version-check", "install", "-q")
     run(*pip, "-c", "constraints.txt", "setuptools", "wheel")
     run(*pip, "--no-build-isolation", "-c", "constraints.txt", "-e", ".[dev]")

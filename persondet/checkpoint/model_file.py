@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from detectron2.utils.file_io import PathManager
 
 from persondet.checkpoint.restricted_pickle import load_arrays
 from persondet.errors import CheckpointError
+from persondet.files import atomic_path
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +99,17 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     if not plain:
         raise CheckpointError(f"{path}: holds no weights of a model.")
     return loaded
+
+
+def rewrite_config(path: Path, change: Callable[[str], str]) -> None:
+    """Change the config that a checkpoint carries, and nothing else of it; atomic."""
+    checkpoint = load_checkpoint(path)
+    carried = checkpoint.get(CARRIED, {})
+    changed = change(carried.get("config", ""))
+    if changed != carried.get("config", ""):
+        carried["config"] = changed
+        with atomic_path(path) as temporary:
+            torch.save(checkpoint, temporary)
 
 
 def class_count(checkpoint: dict[str, Any]) -> int | None:

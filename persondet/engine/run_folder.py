@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from persondet.checkpoint.model_file import rewrite_config
 from persondet.errors import CheckpointError, OutputExistsError
+from persondet.files import write_text
 
 # What a training writes; any of the first group makes a folder "used".
 _PRODUCTS = (
@@ -63,3 +65,27 @@ def find_model(folder: str | Path) -> Path:
             "training that has saved one."
         )
     return newest[-1]
+
+
+def move_run(work: Path, output: Path) -> None:
+    """Put the finished run `work` in the place of `output`, which goes only then.
+
+    Configs, on disk and in the checkpoints, that name the old place are made to name the new.
+    """
+    for config in work.rglob("config.yaml"):
+        write_text(config, _relocated(config.read_text(encoding="utf-8"), work, output))
+    for path in work.rglob("model_*.pth"):
+        rewrite_config(path, lambda text: _relocated(text, work, output))
+    for results in work.rglob("results.json"):
+        write_text(results, _relocated(results.read_text(encoding="utf-8"), work, output))
+    replaced = output.with_name(f".{output.name}.replaced")
+    shutil.rmtree(replaced, ignore_errors=True)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if output.exists():
+        output.rename(replaced)
+    work.rename(output)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _relocated(text: str, work: Path, output: Path) -> str:
+    return text.replace(str(work), str(output))

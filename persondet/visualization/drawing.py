@@ -64,7 +64,7 @@ def draw_mask(
     cv2.copyTo(tinted, inside, part)
     if outline > 0:
         contours, _ = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(image, contours, -1, color, outline, cv2.LINE_AA, offset=(x, y))
+        cv2.drawContours(image, contours, -1, color, outline, cv2.LINE_8, offset=(x, y))
 
 
 def draw_box(

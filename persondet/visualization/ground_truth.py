@@ -111,7 +111,7 @@ def ground_truth_sheet(
         image = _read_bgr(dataset_dict["file_name"])
         tiles.append(draw_dataset_dict(image, dataset_dict, class_names))
         count = len(dataset_dict.get("annotations", ()))
-        captions.append(f"{Path(dataset_dict['file_name']).name}: {count} annotated")
+        captions.append(f"{_count(count)}: {Path(dataset_dict['file_name']).name}")
         for version, sample in enumerate(samples, start=1):
             if sample is None:
                 tiles.append(np.zeros_like(image))
@@ -120,7 +120,7 @@ def ground_truth_sheet(
             tiles.append(draw_training_sample(sample, class_names, image_format=image_format))
             height, width = tiles[-1].shape[:2]
             objects = len(sample["instances"])
-            captions.append(f"augmented {version}: {objects} objects, {width} x {height}")
+            captions.append(f"augmented {version}: {_count(objects)}, {width} x {height}")
     return contact_sheet(tiles, captions, columns=versions + 1, tile_size=tile_size)
 
 
@@ -138,6 +138,10 @@ def _read_bgr(path: str) -> np.ndarray:
         raise DatasetError(f"{path}: the image cannot be read ({error}).") from error
 
 
+def _count(objects: int) -> str:
+    return "1 object" if objects == 1 else f"{objects} objects"
+
+
 def _draw_objects(
     image: np.ndarray,
     objects: Sequence[tuple[Any, int, np.ndarray | None]],
@@ -145,7 +149,7 @@ def _draw_objects(
 ) -> np.ndarray:
     """Return a copy of `image` with (box XYXY_ABS, class, mask or None) per object."""
     image = np.ascontiguousarray(image).copy()
-    width = line_width(image)
+    width = max(2, line_width(image))  # the sheet makes pictures smaller
     for index, (_, _, mask) in enumerate(objects):
         if mask is not None:
             draw_mask(image, mask, palette_color(index), outline=width)

@@ -29,7 +29,8 @@ class VideoWriter:
     """An H.264 clip (yuv420p, BT.709, fast start) that appears under its name when it is whole.
 
     Use it as a context manager: frames go to a temporary file beside the target, which is renamed
-    on success and removed on failure. The same frames give the same bytes.
+    on success and removed on failure. The same frames give the same bytes where the width is a
+    multiple of 16; x264 needs `threads=1` for that at other widths.
 
     Attributes:
         frames_written: frames handed to the encoder so far.

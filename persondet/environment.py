@@ -1,0 +1,87 @@
+"""What this process runs on: friendly errors for what is not installed, and versions for a record."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+from importlib import metadata
+
+from persondet.errors import InstallationError
+
+# Name in the report → name of the distribution. OpenCV comes in several, so its module is asked.
+_DISTRIBUTIONS = {
+    "persondet": "persondet",
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "detectron2": "detectron2",
+    "numpy": "numpy",
+    "albumentations": "albumentations",
+    "pycocotools": "pycocotools",
+    "av": "av",
+}
+
+
+def require_detectron2() -> None:
+    """Import PyTorch and Detectron2, or say in one sentence what to run.
+
+    Raises: InstallationError: when one of them cannot be imported, with the reason.
+    """
+    _require("torch", "install it with `make install`, or `pip install torch torchvision`")
+    _require("detectron2.modeling", "run `python tools/install_detectron2.py`")
+
+
+def _require(module: str, mend: str) -> None:
+    """Import `module`, or raise `InstallationError` with the mend."""
+    # A broken build fails with OSError (a shared library) or RuntimeError as well as ImportError.
+    try:
+        importlib.import_module(module)
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        name = "PyTorch" if module == "torch" else "Detectron2"
+        reason = " ".join(str(error).split())
+        raise InstallationError(f"{name} cannot be imported ({reason}); {mend}.") from error
+
+
+def environment_report() -> dict[str, str | int]:
+    """Return versions and hardware as plain values that JSON can hold.
+
+    A package that is not installed has the version ""; `cuda` and `device` describe the first GPU
+    that PyTorch sees, "" and "cpu" without one; `cpu_count` counts the cores this process may use.
+    """
+    report: dict[str, str | int] = {"python": platform.python_version(), "os": platform.platform()}
+    for name, distribution in _DISTRIBUTIONS.items():
+        report[name] = _version(distribution)
+    report["opencv"] = _opencv_version()
+    report.update(_device())
+    report["cpu_count"] = _cpu_count()
+    return report
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _opencv_version() -> str:
+    try:
+        return str(importlib.import_module("cv2").__version__)
+    except ImportError:
+        return ""
+
+
+def _device() -> dict[str, str | int]:
+    try:
+        torch = importlib.import_module("torch")
+    except (ImportError, OSError):
+        return {"cuda": "", "device": "cpu"}
+    if not torch.cuda.is_available():
+        return {"cuda": "", "device": "cpu"}
+    return {"cuda": str(torch.version.cuda or ""), "device": str(torch.cuda.get_device_name(0))}
+
+
+def _cpu_count() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,61 @@
+"""Which clips are meant, and where their annotated twins go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from persondet.errors import MediaError
+
+CLIP_SUFFIXES = frozenset(
+    ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ts .webm .wmv".split()
+)
+ANNOTATED = "_annotated"
+
+
+def plan_clips(video_input: str | Path, output: str | Path) -> list[tuple[Path, Path]]:
+    """Return (clip, target) pairs for a file or a folder of clips.
+
+    A file's target is `output` when that has a suffix and is no folder, else
+    `output/<stem>_annotated.mp4`; a folder's clips, sorted by name, always go into the folder
+    `output`. Clips named `…_annotated` are results of earlier calls and are left alone.
+
+    Raises: MediaError: when the input is missing, a folder has no clip, the output of a folder is
+        a file, or two clips would get the same target.
+    """
+    source, target = Path(video_input), Path(output)
+    if not source.exists():
+        raise MediaError(f"{source} does not exist; give a video file or a folder of clips.")
+    if not source.is_dir():
+        if target.suffix and not target.is_dir():
+            return [(source, target)]
+        return [(source, _inside(target, source))]
+    if target.is_file():
+        raise MediaError(
+            f"{target} is a file, but {source} is a folder; give a folder as --output."
+        )
+    clips = sorted(
+        path
+        for path in source.iterdir()
+        if path.suffix.lower() in CLIP_SUFFIXES
+        and path.is_file()
+        and not path.stem.endswith(ANNOTATED)
+        and not path.name.startswith(".")
+    )
+    if not clips:
+        known = " ".join(sorted(CLIP_SUFFIXES))
+        raise MediaError(f"{source}: the folder has no clip; names must end in one of {known}.")
+    plan: dict[Path, Path] = {}
+    for clip in clips:
+        place = _inside(target, clip)
+        if place in plan:
+            raise MediaError(
+                f"{plan[place].name} and {clip.name} in {source} would both become {place.name}; "
+                "rename one of them."
+            )
+        plan[place] = clip
+    return [(clip, place) for place, clip in plan.items()]
+
+
+def _inside(folder: Path, clip: Path) -> Path:
+    """Return the target of a clip in a folder."""
+    return folder / f"{clip.stem}{ANNOTATED}.mp4"

@@ -1,0 +1,175 @@
+"""Saving whole or not at all, loading nothing but tensors, and saying what fitted."""
+
+from __future__ import annotations
+
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from persondet.checkpoint import SafeDetectionCheckpointer
+from persondet.checkpoint import safe_checkpointer as module
+from persondet.checkpoint.model_file import (
+    CarriedFacts,
+    class_count,
+    load_checkpoint,
+    local_weights,
+    rewrite_config,
+)
+from persondet.checkpoint.restricted_pickle import load_arrays
+from persondet.errors import CheckpointError
+
+
+def two_layers(classes: int = 3) -> nn.Module:
+    model = nn.Sequential(OrderedDict(body=nn.Linear(4, 4), head=nn.Linear(4, classes)))
+    for number, parameter in enumerate(model.parameters()):
+        nn.init.constant_(parameter, number + 1.0)
+    return model
+
+
+class Command:
+    """A pickle that would make a folder when it is loaded."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> Any:
+        return (Path.mkdir, (self.folder,))
+
+
+def test_weights_come_back_and_the_file_carries_config_and_classes(tmp_path: Path) -> None:
+    carried = {"config": "SEED: 1\n", "class_names": ["person"]}
+    SafeDetectionCheckpointer(two_layers(), str(tmp_path), carried=carried).save("m", iteration=7)
+    model = nn.Sequential(OrderedDict(body=nn.Linear(4, 4), head=nn.Linear(4, 3)))
+    checkpointer = SafeDetectionCheckpointer(model)
+    rest = checkpointer.load(str(tmp_path / "m.pth"))
+    assert rest["iteration"] == 7
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), two_layers().parameters()))
+    assert checkpointer.facts == CarriedFacts("SEED: 1\n", ("person",), 7)
+    assert (tmp_path / "last_checkpoint").read_text() == "m.pth"
+
+
+def test_the_best_model_is_not_tagged_for_resume_and_has_no_optimizer(tmp_path: Path) -> None:
+    model = two_layers()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    checkpointer = SafeDetectionCheckpointer(model, str(tmp_path), optimizer=optimizer)
+    checkpointer.save("model_0000009", iteration=9)
+    checkpointer.save_model("model_best", iteration=4)
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000009.pth"
+    assert "optimizer" not in load_checkpoint(tmp_path / "model_best.pth")
+    assert "optimizer" in load_checkpoint(tmp_path / "model_0000009.pth")
+
+
+def test_trap_16_a_save_that_dies_leaves_the_older_file_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpointer = SafeDetectionCheckpointer(two_layers(), str(tmp_path))
+    checkpointer.save("m", iteration=1)
+
+    def dies(data: Any, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(module.torch, "save", dies)
+    with pytest.raises(OSError, match="no space"):
+        checkpointer.save("m", iteration=2)
+    assert load_checkpoint(tmp_path / "m.pth")["iteration"] == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["last_checkpoint", "m.pth"]
+
+
+def test_heads_that_do_not_fit_are_named_and_the_rest_is_loaded(tmp_path: Path) -> None:
+    SafeDetectionCheckpointer(two_layers(classes=6), str(tmp_path)).save("m")
+    model = two_layers(classes=2)
+    nn.init.zeros_(model.body.weight)
+    head = model.head.weight.clone()
+    checkpointer = SafeDetectionCheckpointer(model)
+    checkpointer.load(str(tmp_path / "m.pth"))
+    assert torch.equal(model.body.weight, torch.ones(4, 4))
+    assert torch.equal(model.head.weight, head)
+    report = checkpointer.key_report
+    assert report is not None
+    assert {name for name, _, _ in report.not_fitting} == {"head.weight", "head.bias"}
+    assert report.loaded == 2
+    assert "head.weight: checkpoint (6, 4), model (2, 4)" in report.text("m.pth")
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+    torch.save({"model": {"other.weight": torch.ones(2)}}, tmp_path / "m.pth")
+    with pytest.raises(CheckpointError, match="none of its tensors fits"):
+        SafeDetectionCheckpointer(two_layers()).load(str(tmp_path / "m.pth"))
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pkl"])
+def test_trap_15_a_file_that_carries_code_is_refused_and_does_not_run(
+    tmp_path: Path, suffix: str
+) -> None:
+    target = tmp_path / "ran"
+    path = tmp_path / f"evil{suffix}"
+    if suffix == ".pth":
+        torch.save({"model": {"w": torch.ones(1)}, "x": Command(target)}, path)
+    else:
+        path.write_bytes(pickle.dumps({"model": {}, "__author__": "x", "x": Command(target)}))
+    with pytest.raises(CheckpointError, match="not a"):
+        load_checkpoint(path)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_arrays_in_a_model_zoo_pickle_come_back(tmp_path: Path, protocol: int) -> None:
+    arrays = {
+        "w": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "n": np.int64(3),
+        "f": np.asfortranarray(np.ones((2, 2))),
+    }
+    path = tmp_path / "zoo.pkl"
+    data = {"model": OrderedDict(arrays), "__author__": "zoo", "matching_heuristics": True}
+    path.write_bytes(pickle.dumps(data, protocol=protocol))
+    loaded = load_arrays(path)
+    for name, array in arrays.items():
+        assert np.array_equal(loaded["model"][name], array)
+    assert load_checkpoint(path)["__author__"] == "zoo"
+
+
+def test_a_truncated_file_is_one_sentence(tmp_path: Path) -> None:
+    checkpointer = SafeDetectionCheckpointer(two_layers(), str(tmp_path))
+    checkpointer.save("m")
+    whole = (tmp_path / "m.pth").read_bytes()
+    (tmp_path / "m.pth").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match="damaged") as caught:
+        load_checkpoint(tmp_path / "m.pth")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_an_unreachable_address_name_the_key(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="MODEL.WEIGHTS"):
+        local_weights(str(tmp_path / "none.pth"))
+    with pytest.raises(CheckpointError, match="cannot be fetched.*MODEL.WEIGHTS"):
+        local_weights("http://127.0.0.1:9/model.pkl")
+
+
+def test_class_count_leaves_the_background_out() -> None:
+    weight = torch.zeros(81, 16)
+    assert class_count({"model": {"roi_heads.box_predictor.cls_score.weight": weight}}) == 80
+    assert class_count({"model": {}}) is None
+
+
+def test_rewriting_the_config_leaves_the_tensors_alone(tmp_path: Path) -> None:
+    SafeDetectionCheckpointer(two_layers(), str(tmp_path), carried={"config": "A: old/x\n"}).save("m")
+    before = load_checkpoint(tmp_path / "m.pth")["model"]
+    rewrite_config(tmp_path / "m.pth", lambda text: text.replace("old", "new"))
+    after = load_checkpoint(tmp_path / "m.pth")
+    assert CarriedFacts.from_checkpoint(after).config == "A: new/x\n"
+    assert all(torch.equal(before[name], after["model"][name]) for name in before)
+
+
+def test_a_tag_that_names_no_file_stops_the_resume(tmp_path: Path) -> None:
+    checkpointer = SafeDetectionCheckpointer(two_layers(), str(tmp_path))
+    checkpointer.save("m")
+    (tmp_path / "m.pth").unlink()
+    with pytest.raises(CheckpointError, match="last_checkpoint"):
+        checkpointer.resume_or_load("", resume=True)

@@ -1,0 +1,83 @@
+"""Keys, their mistakes, and the rules between them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from persondet.config import check_cfg, get_cfg, merge_opts, merge_yaml
+from persondet.errors import ConfigError
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+@pytest.mark.parametrize(
+    "path", sorted(CONFIGS.glob("*.yaml")) + sorted(CONFIGS.glob("quick_schedules/*.yaml"))
+)
+def test_every_config_merges_and_passes_the_checks(path: Path) -> None:
+    cfg = get_cfg()
+    merge_yaml(cfg, path)
+    check_cfg(cfg)
+    assert cfg.SEED == 42
+
+
+@pytest.mark.parametrize(
+    ("opts", "words"),
+    [
+        (["SOLVER.MAX_ITR", "3"], "did you mean SOLVER.MAX_ITER?"),
+        (["MODEL.ROI_HEAD.NUM_CLASSES", "3"], "did you mean MODEL.ROI_HEADS.NUM_CLASSES?"),
+        (["MODEL.FREEZE_AT", "2"], "did you mean MODEL"),
+        (["SOLVER.MAX_ITER", "many"], "of another type"),
+        (["MODEL", "3"], "is a group of keys"),
+    ],
+)
+def test_a_wrong_override_is_one_sentence_with_the_mend(opts: list[str], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        merge_opts(get_cfg(), opts)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("SOLVER.OPTIMIZER", "adam", "choose one of SGD, AdamW"),
+        ("MODEL.BACKBONE.FREEZE_AT", "6", "choose one of 0, 1, 2, 3, 4, 5"),
+        ("DATASETS.ROBOFLOW.MASKS", "rle", "auto, polygon"),
+        ("LOG_PERIOD", "0", "at least 1"),
+        ("INPUT.ALBUMENTATIONS.MIN_VISIBILITY", "1.5", "at most 1"),
+        ("SOLVER.BEST_CHECKPOINT.METRIC", "segm/AP", "MODEL.MASK_ON"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_what_would_work(key: str, value: str, words: str) -> None:
+    cfg = get_cfg()
+    merge_opts(cfg, [key, value])
+    with pytest.raises(ConfigError, match=words):
+        check_cfg(cfg)
+
+
+def test_a_missing_config_lists_its_neighbours() -> None:
+    with pytest.raises(ConfigError, match="person_mask_rcnn_R_50_FPN.yaml"):
+        merge_yaml(get_cfg(), CONFIGS / "person_mask_rcnn.yaml")
+
+
+@pytest.mark.parametrize("where", ["top", "base"])
+def test_yaml_tags_run_nothing(tmp_path: Path, where: str) -> None:
+    marker = tmp_path / "ran"
+    evil = tmp_path / "evil.yaml"
+    evil.write_text(f"OUTPUT_DIR: !!python/object/apply:os.mkdir ['{marker}']\n")
+    config = evil
+    if where == "base":
+        config = tmp_path / "config.yaml"
+        config.write_text("_BASE_: evil.yaml\n")
+    with pytest.raises(ConfigError, match="not a plain YAML"):
+        merge_yaml(get_cfg(), config)
+    assert not marker.exists()
+
+
+def test_an_unknown_key_in_a_file_names_the_file(tmp_path: Path) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text("SOLVER:\n  BASE_RL: 0.1\n")
+    with pytest.raises(ConfigError, match=r"mine.yaml: .*did you mean SOLVER.BASE_LR\?"):
+        merge_yaml(get_cfg(), config)

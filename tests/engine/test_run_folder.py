@@ -1,0 +1,59 @@
+"""When a run folder may be used, which model is its model, and how it moves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from persondet.checkpoint.model_file import CARRIED, CarriedFacts, load_checkpoint
+from persondet.engine.run_folder import find_model, move_run, refuse_used_folder, remove_run
+from persondet.errors import CheckpointError, OutputExistsError
+
+
+@pytest.mark.parametrize("mark", ["metrics.json", "model_0000099.pth", "results.json"])
+def test_a_used_folder_is_refused_unless_asked(tmp_path: Path, mark: str) -> None:
+    refuse_used_folder(tmp_path / "new", resume=False, overwrite=False)
+    refuse_used_folder(tmp_path, resume=False, overwrite=False)
+    (tmp_path / mark).touch()
+    with pytest.raises(OutputExistsError, match="--resume.*--overwrite"):
+        refuse_used_folder(tmp_path, resume=False, overwrite=False)
+    refuse_used_folder(tmp_path, resume=True, overwrite=False)
+    refuse_used_folder(tmp_path, resume=False, overwrite=True)
+
+
+def test_overwriting_removes_the_run_and_nothing_else(tmp_path: Path) -> None:
+    for name in ("metrics.json", "model_final.pth", "my_notes.txt", "log.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "inference").mkdir()
+    remove_run(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.txt", "my_notes.txt"]
+
+
+def test_the_best_model_goes_before_the_final_and_the_newest(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="holds no model_best.pth"):
+        find_model(tmp_path)
+    for name in ("model_0000009.pth", "model_0000019.pth", "model_final.pth", "model_best.pth"):
+        (tmp_path / name).touch()
+        assert find_model(tmp_path).name == name
+
+
+def test_a_moved_run_names_its_new_place_and_the_old_result_goes_last(tmp_path: Path) -> None:
+    work, output = tmp_path / ".demo.unfinished", tmp_path / "out" / "demo"
+    (work / "pretrain").mkdir(parents=True)
+    output.mkdir(parents=True)
+    (output / "old.txt").touch()
+    text = f"MODEL:\n  WEIGHTS: {work}/pretrain/model_final.pth\nOUTPUT_DIR: {work}\n"
+    (work / "config.yaml").write_text(text)
+    (work / "pretrain" / "config.yaml").write_text(f"OUTPUT_DIR: {work}/pretrain\n")
+    torch.save({"model": {"w": torch.ones(2)}, CARRIED: {"config": text}}, work / "model_best.pth")
+    move_run(work, output)
+    expected = text.replace(str(work), str(output))
+    assert (output / "config.yaml").read_text() == expected
+    assert (output / "pretrain/config.yaml").read_text() == f"OUTPUT_DIR: {output}/pretrain\n"
+    carried = CarriedFacts.from_checkpoint(load_checkpoint(output / "model_best.pth"))
+    assert carried.config == expected
+    assert not work.exists()
+    assert not (output / "old.txt").exists()
+    assert [path.name for path in output.parent.iterdir()] == ["demo"]

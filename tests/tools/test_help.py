@@ -1,0 +1,42 @@
+"""Every tool explains itself at once: `--help` imports nothing heavy."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
+# Parts of a tool, or run before anything is installed: no command line of their own.
+NOT_TOOLS = {"cli.py", "detectron2_wheel.py"}
+HEAVY = ("torch", "detectron2", "cv2", "av", "albumentations", "matplotlib", "numpy")
+
+# Runs a tool as `python tools/x.py --help` does, then names the heavy modules that it imported.
+PROBE = f"""
+import runpy, sys
+sys.argv = [sys.argv[1], "--help"]
+sys.path.insert(0, {str(TOOLS)!r})
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+except SystemExit as end:
+    print("exit code", end.code)
+print("heavy", [name for name in {HEAVY!r} if name in sys.modules])
+"""
+
+
+@pytest.mark.parametrize(
+    "tool", sorted(p.name for p in TOOLS.glob("*.py") if p.name not in NOT_TOOLS)
+)
+def test_help_is_light_and_has_an_example_and_the_exit_codes(tool):
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, str(TOOLS / tool)], capture_output=True, text=True, timeout=60
+    )
+    assert done.stderr == ""
+    assert "exit code 0" in done.stdout
+    assert "heavy []" in done.stdout
+    assert "usage:" in done.stdout
+    assert "example" in done.stdout
+    assert f"tools/{tool}" in done.stdout
+    assert "exit codes:" in done.stdout

@@ -1,0 +1,47 @@
+"""tools/plot_metrics.py: files, messages and exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import plot_metrics
+import pytest
+
+from persondet.results import RunError
+
+TOOL = Path(plot_metrics.__file__)
+
+
+def write_run(folder, *rows):
+    folder.mkdir()
+    (folder / "metrics.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_it_prints_the_files_that_it_wrote(tmp_path, capsys):
+    run = write_run(tmp_path / "run", {"iteration": 0, "lr": 0.1}, {"iteration": 9, "lr": 0.2})
+    assert plot_metrics.main([str(run), "--output", str(tmp_path / "out")]) == 0
+    printed = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert sorted(printed) == sorted((tmp_path / "out").iterdir())
+    assert {path.name for path in printed} == {"training_curves.png", "learning_rate.png"}
+    assert [path.name for path in run.iterdir()] == ["metrics.json"]
+
+
+def test_a_run_without_a_scalar_to_plot_is_refused(tmp_path):
+    run = write_run(tmp_path / "run", {"iteration": 0, "time": 0.1})
+    with pytest.raises(RunError, match="no loss, accuracy, AP or learning rate"):
+        plot_metrics.main([str(run)])
+
+
+def test_a_folder_without_metrics_ends_with_code_2_and_one_line(tmp_path):
+    command = [sys.executable, str(TOOL), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert "metrics.json" in done.stderr
+    assert list(tmp_path.iterdir()) == []

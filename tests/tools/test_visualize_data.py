@@ -1,0 +1,109 @@
+"""tools/visualize_data.py: an export in, a contact sheet out, and the bad input in between."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import visualize_data
+
+from persondet.errors import ConfigError, DatasetError, OutputExistsError
+
+BACKGROUND = 245
+
+
+def write_export(root, *, masks=True, images=3):
+    """Write an export with a train split: a white square per image, annotated."""
+    folder = root / "train"
+    folder.mkdir(parents=True)
+    square = [20, 10, 60, 10, 60, 50, 20, 50]
+    coco = {
+        "categories": [
+            {"id": 0, "name": "people", "supercategory": "none"},
+            {"id": 1, "name": "person", "supercategory": "people"},
+        ],
+        "images": [],
+        "annotations": [],
+    }
+    for index in range(images):
+        name = f"street_{index}.png"
+        picture = np.full((80, 120, 3), 60, dtype=np.uint8)
+        picture[10:50, 20:60] = 255
+        cv2.imwrite(str(folder / name), picture)
+        coco["images"].append({"id": index, "file_name": name, "height": 80, "width": 120})
+        coco["annotations"].append(
+            {
+                "id": index,
+                "image_id": index,
+                "category_id": 1,
+                "bbox": [20, 10, 40, 40],
+                "area": 1600,
+                "iscrowd": 0,
+                "segmentation": [square] if masks else [],
+            }
+        )
+    (folder / "_annotations.coco.json").write_text(json.dumps(coco))
+    return root
+
+
+def draw(root, output, *flags):
+    return visualize_data.main(["--dataset", str(root), "--output", str(output), *map(str, flags)])
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_a_sheet_without_a_config(tmp_path, capsys, masks):
+    root = write_export(tmp_path / "export", masks=masks)
+    assert draw(root, tmp_path / "sheet.png", "--images", 2, "--augmentation", "none") == 0
+    assert capsys.readouterr().out.split() == [str(tmp_path / "sheet.png")]
+    sheet = cv2.imread(str(tmp_path / "sheet.png"))
+    rows = sheet.shape[0] // 2
+    tiles = np.array_split(sheet[:rows], 4, axis=1)
+    # The square is white in the picture; its mask tints it, a box leaves it as it is.
+    white = [int((tile.min(axis=2) > 250).sum()) for tile in tiles]
+    assert all(count < 500 for count in white) if masks else all(count > 5000 for count in white)
+    assert [p.name for p in tmp_path.iterdir() if p.name != "export"] == ["sheet.png"]
+
+
+def test_the_seed_gives_the_same_sheet_and_another_seed_another(tmp_path):
+    root = write_export(tmp_path / "export", images=1)
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        assert draw(root, tmp_path / f"{name}.png", "--images", 1, "SEED", seed) == 0
+    first, again, other = ((tmp_path / f"{name}.png").read_bytes() for name in "abc")
+    assert first == again != other
+
+
+def test_bad_input_writes_nothing(tmp_path):
+    root, output = write_export(tmp_path / "export"), tmp_path / "sheet.png"
+    with pytest.raises(DatasetError, match="no valid split"):
+        draw(root, output, "--split", "valid")
+    with pytest.raises(DatasetError, match="no such"):
+        draw(tmp_path / "missing", output)
+    with pytest.raises(ConfigError, match="did you mean 'street'"):
+        draw(root, output, "--augmentation", "streat")
+    with pytest.raises(SystemExit):
+        draw(root, tmp_path / "sheet.gif")
+    assert [path.name for path in tmp_path.iterdir()] == ["export"]
+
+
+def test_an_existing_output_is_kept_unless_told(tmp_path):
+    root, output = write_export(tmp_path / "export", images=1), tmp_path / "sheet.png"
+    output.write_bytes(b"mine")
+    with pytest.raises(OutputExistsError, match="--overwrite"):
+        draw(root, output)
+    assert output.read_bytes() == b"mine"
+    assert draw(root, output, "--overwrite", "--images", 1) == 0
+    assert cv2.imread(str(output)) is not None
+
+
+@pytest.mark.skipif("PERSONDET_REAL_DATA" not in os.environ, reason="PERSONDET_REAL_DATA is unset")
+@pytest.mark.parametrize(
+    "export", ["roboflow-multimodal-human-polygons/dataset", "roboflow-heads-boxes-only"]
+)
+def test_real_exports(tmp_path, export):
+    root = Path(os.environ["PERSONDET_REAL_DATA"]) / export
+    assert draw(root, tmp_path / "sheet.png", "--images", 2, "--versions", 1) == 0
+    assert (cv2.imread(str(tmp_path / "sheet.png")) != BACKGROUND).mean() > 0.3

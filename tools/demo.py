@@ -1,0 +1,38 @@
+"""The whole main job on the bundled sample: pictures, training, score, clip, plots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cli
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the demo's steps and print the table at the end."""
+    parser = cli.build_parser(
+        "Make the sample, pre-train on street objects, transfer to people with frozen layers, "
+        "score on the test split, annotate the clip, draw the plots. About a quarter of an hour "
+        "on two CPU cores.",
+        example="python tools/demo.py --output output/demo",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        default="output/demo",
+        help="the run folder; an earlier demo in it is replaced when the new one has succeeded",
+    )
+    parser.add_argument(
+        "--sample", metavar="DIR", default="datasets/sample", help="where the sample lies or goes"
+    )
+    args = cli.parse(parser, argv)
+    from persondet.demo import run_demo, summary
+    from persondet.environment import require_detectron2
+
+    require_detectron2()
+    results = run_demo(args.output, args.sample, lambda line: print(f"\n== {line}", flush=True))
+    print(f"\n{summary(results, args.output)}")
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)
