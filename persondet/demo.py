@@ -170,15 +170,19 @@ def _annotate(work: Path, sample: Path) -> dict[str, float]:
     clip = work / "city_walk_annotated.mp4"
     summary = annotate_video(sample / "city_walk.mp4", clip, Predictor.from_run(work))
     truth = json.loads((sample / "city_walk_groundtruth.json").read_text(encoding="utf-8"))
+    _, records = read_records(summary.records)
     score = score_frames(
-        [frame["people"] for frame in read_records(clip.with_suffix(".jsonl")).frames],
+        [
+            [{"box": person.box, "score": person.score} for person in frame.people]
+            for frame in records
+        ],
         [frame["people"] for frame in truth["frames"]],
     )
     return {
         "recall": score.recall,
         "precision": score.precision,
         "frames": score.frames,
-        "seconds": summary.seconds,
+        "frames_per_second": summary.fps,
     }
 
 

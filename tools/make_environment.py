@@ -78,8 +78,8 @@ def digest(venv: Path) -> str:
 
 
 def venv_version(python: Path) -> tuple[int, ...] | None:
-    """Return the version of an environment's interpreter, or None when it does not start."""
-    code = "import sys; print(*sys.version_info[:2])"
+    """Return the version of an environment's interpreter, or None when it or its pip is broken."""
+    code = "import pip, sys; print(*sys.version_info[:2])"
     try:
         result = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
@@ -102,7 +102,8 @@ def make(venv: Path, gigabytes: float | None) -> None:
     if not same_python:
         if venv.exists():
             print(
-                f"{venv}: was made by another Python; it is made anew with {version}.", flush=True
+                f"{venv}: has another Python, or is unfinished; it is made anew with {version}.",
+                flush=True,
             )
         run(sys.executable, "-m", "venv", "--clear", venv)
     print(

@@ -28,7 +28,7 @@ def _forget_datasets() -> Iterator[None]:
     yield
     for name in set(DatasetCatalog.keys()) - before:
         DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+        MetadataCatalog.pop(name, None)
 
 
 def _edit(root: Path, change: Callable[[dict[str, Any]], None], split: str = "train") -> None:

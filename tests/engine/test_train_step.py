@@ -58,10 +58,11 @@ def test_float16_scales_the_loss_and_leaves_out_a_step_that_overflows() -> None:
     before = model.linear.weight.detach().clone()
     with EventStorage():
         trainer.iter = 0
-        trainer.scaler.update(2.0**24)  # beyond float16's 65504: the gradients overflow
+        # Beyond float16's 65504: the gradients overflow.
+        trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**24)
         trainer.run_step()
         assert torch.equal(model.linear.weight, before)
-        trainer.scaler.update(2.0**8)
+        trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
         trainer.run_step()
     assert set(model.seen) == {torch.float16}
     assert not torch.equal(model.linear.weight, before)

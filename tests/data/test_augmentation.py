@@ -1,0 +1,146 @@
+"""Pipelines in YAML: what is built, and how mistakes are named."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import albumentations as A
+import numpy as np
+import pytest
+
+from persondet.data.augmentation import (
+    PIPELINE_FOLDER,
+    STRAIGHT_LINE_TRANSFORMS,
+    build_augmentation,
+    keeps_straight_lines,
+)
+from persondet.errors import ConfigError
+
+
+def _file(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_none_is_none(tmp_path: Path) -> None:
+    assert build_augmentation("none") is None
+    assert build_augmentation("") is None
+    assert build_augmentation(str(PIPELINE_FOLDER / "none.yaml")) is None
+    assert build_augmentation(_file(tmp_path, "")) is None
+
+
+@pytest.mark.parametrize("name", ["light", "street", "crowd"])
+def test_ours_keep_polygons_and_leave_the_people_in(name: str) -> None:
+    augmentation = build_augmentation(name)
+    assert augmentation is not None
+    assert keeps_straight_lines(augmentation)
+    image = np.full((90, 160, 3), 100, np.uint8)
+    for seed in range(30):
+        augmentation.set_random_state(np.random.default_rng(seed), random.Random(seed))
+        boxes = np.array([[60.0, 20, 90, 80]])
+        result = augmentation(
+            image=image, bboxes=boxes, instance_indices=[0], keypoints=np.zeros((4, 2))
+        )
+        assert result["image"].dtype == np.uint8
+        assert len(result["bboxes"]) == 1
+        assert len(result["keypoints"]) == 4
+
+
+def test_the_file_says_what_is_built(tmp_path: Path) -> None:
+    text = """
+- HorizontalFlip
+- Affine: {rotate: [-3, 3], p: 1.0}
+- OneOf:
+    p: 0.4
+    transforms:
+      - GaussianBlur: {blur_limit: [3, 5], p: 0.25}
+      - MedianBlur
+- CoarseDropout: {num_holes_range: [1, 3]}
+"""
+    built = build_augmentation(_file(tmp_path, text))
+    assert built is not None
+    flip, affine, either, dropout = built.transforms
+    assert [type(t).__name__ for t in built.transforms] == [
+        *("HorizontalFlip", "Affine", "OneOf", "CoarseDropout")
+    ]
+    assert (flip.p, affine.p, either.p) == (0.5, 1.0, 0.4)
+    assert affine.rotate == (-3, 3)
+    assert either.transforms[0].blur_limit == (3, 5)
+    # Trap 12: unless told, it would hide people and leave their masks whole.
+    assert dropout.fill_mask == 0
+    assert not keeps_straight_lines(built)
+
+
+def test_a_mask_may_be_left_whole_on_purpose(tmp_path: Path) -> None:
+    built = build_augmentation(_file(tmp_path, "- CoarseDropout: {fill_mask: null}"))
+    assert built is not None
+    assert built.transforms[0].fill_mask is None
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("- HorizontalFilp: {p: 1}", "did you mean 'HorizontalFlip'"),
+        ("- HorizontalFlip: {prob: 1}", "HorizontalFlip has no argument 'prob'; did you mean 'p'"),
+        ("- Affine: {rotation: 4}", "no argument 'rotation'; did you mean 'rotate'"),
+        ("- HorizontalFlip: {p: 3}", "HorizontalFlip refuses its arguments"),
+        ("- RandomRain: {slant_range: [5]}", "RandomRain refuses its arguments"),
+        ("- CenterCrop: {height: 10}", "CenterCrop refuses its arguments"),
+        # Trap 12: several transforms support neither boxes nor points.
+        ("- OverlayElements", "OverlayElements cannot be used for detection: it supports neither"),
+        ("- ToTensorV2", "ToTensorV2 cannot be used for detection"),
+        ("- Normalize", "the model normalises by itself"),
+        ("- CenterCrop3D: {size: [1, 2, 3]}", "does not work on images"),
+        ("- RandomCropNearBBox", "needs further inputs (cropping_bbox)"),
+        ("- FDA", "needs further inputs"),
+        ("- Rotate: {border_mode: 4}", "mirrors or repeats"),
+        ("HorizontalFlip: {p: 1}", "expected a list"),
+        ("- HorizontalFlip: {p: 1}\n  VerticalFlip: {p: 1}", "not one 'Name: {arguments}'"),
+        ("- 7", "not one 'Name: {arguments}'"),
+        ("- HorizontalFlip: 0.5", "must be 'name: value' pairs"),
+        ("- OneOf: {p: 1}", "OneOf needs a list of 'transforms'"),
+        ("- OneOf: {transforms: [Flipp]}", "no transform 'Flipp'"),
+        ("- Compose: {transforms: []}", "no transform 'Compose'"),
+        ("- a: [", "not a plain YAML file"),
+        ("- !!python/object/apply:os.system ['true']", "not a plain YAML file"),
+    ],
+)
+def test_mistakes_are_named_in_one_sentence(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build_augmentation(_file(tmp_path, text))
+    assert says in str(caught.value)
+    assert "pipeline.yaml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_pipeline_lists_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'street'.*crowd, light, none, street"):
+        build_augmentation("steet")
+
+
+def test_the_list_of_straight_transforms_names_real_ones() -> None:
+    for name in STRAIGHT_LINE_TRANSFORMS:
+        assert issubclass(getattr(A, name), A.DualTransform)
+
+
+def test_trap_12_importing_albumentations_asks_no_network() -> None:
+    script = (
+        "import json, os, socket, urllib.request\n"
+        "asked = []\n"
+        "urllib.request.OpenerDirector.open = lambda *a, **k: asked.append(1)\n"
+        "socket.create_connection = lambda *a, **k: asked.append(1)\n"
+        "import persondet.data.augmentation\n"
+        "print(json.dumps([asked, os.environ['NO_ALBUMENTATIONS_UPDATE']]))\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "NO_ALBUMENTATIONS_UPDATE"}
+    environment["PYTHONPATH"] = str(PIPELINE_FOLDER.parents[1])
+    result = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+    )
+    assert json.loads(result.stdout) == [[], "1"]

@@ -1,0 +1,473 @@
+"""Training samples: pixels, boxes and masks in step, against rasters and stock Detectron2."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pycocotools.mask as mask_util
+import pytest
+import torch
+from detectron2.config import get_cfg
+from detectron2.data import DatasetMapper
+from detectron2.structures import BitMasks, BoxMode, PolygonMasks, polygons_to_bitmask
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from persondet.data.augmentation import STRAIGHT_LINE_TRANSFORMS, build_augmentation
+from persondet.data.dataset_mapper import AlbumentationsDatasetMapper
+from persondet.errors import ConfigError, DatasetError
+
+AnyDict = dict[str, Any]
+WIDTH, HEIGHT = 96, 64
+
+
+def _mapper(tmp_path: Path, pipeline: str = "", **options: Any) -> AlbumentationsDatasetMapper:
+    """A mapper of `pipeline` (YAML text) that leaves the size alone unless told."""
+    augmentation = None
+    if pipeline:
+        path = tmp_path / "pipeline.yaml"
+        path.write_text(pipeline)
+        augmentation = build_augmentation(
+            str(path), min_visibility=options.get("min_visibility", 0.0)
+        )
+    return AlbumentationsDatasetMapper(
+        augmentation=augmentation, **({"min_sizes": (0,), "use_masks": True} | options)
+    )
+
+
+def _record(path: Path, image: np.ndarray, *segmentations: Any) -> AnyDict:
+    """Write `image` (RGB) losslessly, and describe it; boxes are the extents of the polygons."""
+    cv2.imwrite(str(path), image[:, :, ::-1])
+    annotations = []
+    for segmentation in segmentations:
+        if isinstance(segmentation, dict):
+            box = mask_util.toBbox(segmentation).tolist()
+        else:
+            points = np.concatenate([np.reshape(part, (-1, 2)) for part in segmentation])
+            low, high = points.min(axis=0), points.max(axis=0)
+            box = [*low.tolist(), *(high - low).tolist()]
+        annotations.append(
+            {
+                "bbox": box,
+                "bbox_mode": BoxMode.XYWH_ABS,
+                "category_id": len(annotations),
+                "iscrowd": 0,
+                "segmentation": segmentation,
+            }
+        )
+    height, width = image.shape[:2]
+    return {
+        "file_name": str(path),
+        "height": height,
+        "width": width,
+        "image_id": 3,
+        "annotations": annotations,
+    }
+
+
+def _rectangle(x0: float, y0: float, x1: float, y1: float) -> list[list[float]]:
+    return [[x0, y0, x1, y0, x1, y1, x0, y1]]
+
+
+def _rle(mask: np.ndarray) -> AnyDict:
+    rle: AnyDict = mask_util.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return rle
+
+
+def _bits(sample: AnyDict) -> np.ndarray:
+    """The masks of a sample as (N, H, W) bool."""
+    masks = sample["instances"].gt_masks
+    height, width = sample["instances"].image_size
+    if isinstance(masks, BitMasks):
+        return np.asarray(masks.tensor.numpy())
+    return np.array([polygons_to_bitmask(parts, height, width) for parts in masks.polygons])
+
+
+def _iou(first: np.ndarray, second: np.ndarray) -> float:
+    return float((first & second).sum() / (first | second).sum())
+
+
+def _grey(value: int = 100) -> np.ndarray:
+    return np.full((HEIGHT, WIDTH, 3), value, np.uint8)
+
+
+# Pixels.
+
+
+@pytest.mark.parametrize("pipeline", ["", "- HorizontalFlip: {p: 1}"])
+@pytest.mark.parametrize(("image_format", "channel"), [("BGR", 0), ("RGB", 2)])
+def test_trap_12_a_blue_image_stays_blue(
+    tmp_path: Path, pipeline: str, image_format: str, channel: int
+) -> None:
+    blue = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    blue[:, :, 2] = 255
+    mapper = _mapper(tmp_path, pipeline, image_format=image_format)
+    image = mapper(_record(tmp_path / "a.png", blue), seed=0)["image"]
+    assert image.dtype == torch.uint8
+    assert image.shape == (3, HEIGHT, WIDTH)
+    assert image.is_contiguous()
+    assert (image[channel] == 255).all()
+    assert image.sum() == 255 * HEIGHT * WIDTH
+
+
+def test_trap_12_colour_transforms_see_rgb(tmp_path: Path) -> None:
+    # A sepia tone adds red and takes blue; on BGR it would be the other way round.
+    sample = _mapper(tmp_path, "- ToSepia: {p: 1}")(_record(tmp_path / "a.png", _grey()), seed=0)
+    blue, _, red = sample["image"].float().mean(dim=(1, 2))
+    assert red > blue + 20
+
+
+@pytest.mark.parametrize("mask_format", ["polygon", "bitmask"])
+@pytest.mark.parametrize("masks", [True, False])
+def test_without_augmentation_it_equals_detectron2s_mapper(
+    tmp_path: Path, masks: bool, mask_format: str
+) -> None:
+    cfg = get_cfg()
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN = (80,), 100
+    cfg.INPUT.RANDOM_FLIP = "none"
+    cfg.INPUT.MASK_FORMAT = mask_format
+    cfg.MODEL.MASK_ON = masks
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    triangle = [[5.5, 7.25, 40.0, 10.0, 20.0, 50.0]]
+    record = _record(tmp_path / "a.png", image, triangle, _rectangle(30, 2, 60.5, 33))
+    stock = DatasetMapper(cfg, True)(record)
+    ours = AlbumentationsDatasetMapper(
+        min_sizes=(80,), max_size=100, use_masks=masks, mask_format=mask_format
+    )(record)
+    assert torch.equal(ours["image"], stock["image"])
+    expected, found = stock["instances"], ours["instances"]
+    assert found.image_size == expected.image_size
+    assert torch.equal(found.gt_boxes.tensor, expected.gt_boxes.tensor)
+    assert torch.equal(found.gt_classes, expected.gt_classes)
+    assert found.has("gt_masks") == masks
+    if masks:
+        assert type(found.gt_masks) is type(expected.gt_masks)
+        for first, second in zip(_bits(ours), _bits(stock), strict=True):
+            # Detectron2 rasterises for BitMasks after resizing, too.
+            assert _iou(first, second) == 1.0
+    test_time = DatasetMapper(cfg, False)(record)
+    cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST = 800, 1333
+    bare = AlbumentationsDatasetMapper(with_annotations=False)(record)
+    assert torch.equal(bare["image"], test_time["image"])
+    assert set(bare) == set(test_time)
+
+
+def test_the_dict_is_not_modified(tmp_path: Path) -> None:
+    record = _record(tmp_path / "a.png", _grey(), _rectangle(10, 10, 30, 50))
+    before = repr(record)
+    _mapper(tmp_path, "- HorizontalFlip: {p: 1}")(record, seed=1)
+    assert repr(record) == before
+
+
+# Geometry.
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    x=st.integers(0, WIDTH - 8),
+    y=st.integers(0, HEIGHT - 8),
+    w=st.integers(2, 8),
+    h=st.integers(2, 8),
+    name=st.sampled_from(["HorizontalFlip", "VerticalFlip", "Transpose"]),
+)
+def test_trap_12_a_flipped_small_polygon_equals_the_flipped_raster(
+    tmp_path: Path, x: int, y: int, w: int, h: int, name: str
+) -> None:
+    record = _record(tmp_path / "a.png", _grey(), _rectangle(x, y, x + w, y + h))
+    once = _bits(_mapper(tmp_path, f"- {name}: {{p: 1}}")(record, seed=0))[0]
+    raster = polygons_to_bitmask(_rectangle(x, y, x + w, y + h), HEIGHT, WIDTH)
+    flips = {"HorizontalFlip": np.fliplr, "VerticalFlip": np.flipud, "Transpose": np.transpose}
+    assert raster.sum() == w * h
+    assert _iou(once, flips[name](raster)) >= 0.98
+    twice_mapper = _mapper(tmp_path, f"- {name}: {{p: 1}}\n- {name}: {{p: 1}}")
+    twice = twice_mapper(record, seed=0)
+    assert _iou(_bits(twice)[0], raster) == 1.0
+    np.testing.assert_allclose(
+        twice["instances"].gt_boxes.tensor[0], [x, y, x + w, y + h], atol=1e-3
+    )
+
+
+MOVES = {
+    "Affine": "{scale: [0.7, 1.3], rotate: [-30, 30], shear: [-10, 10], p: 1}",
+    "AtLeastOneBBoxRandomCrop": "{height: 100, width: 150}",
+    "BBoxSafeRandomCrop": "{}",
+    "CenterCrop": "{height: 120, width: 180}",
+    "Crop": "{x_min: 13, y_min: 7, x_max: 190, y_max: 150}",
+    "CropAndPad": "{percent: [-0.1, 0.1]}",
+    "D4": "{}",
+    "HorizontalFlip": "{p: 1}",
+    "LongestMaxSize": "{max_size: 130}",
+    "NoOp": "{}",
+    "Pad": "{padding: [3, 8, 11, 2]}",
+    "PadIfNeeded": "{min_height: 256, min_width: 300}",
+    "Perspective": "{scale: [0.05, 0.1], p: 1}",
+    "RandomCrop": "{height: 150, width: 190}",
+    "RandomCropFromBorders": "{}",
+    "RandomResizedCrop": "{size: [110, 170], scale: [0.6, 1.0]}",
+    "RandomRotate90": "{p: 1}",
+    "RandomScale": "{scale_limit: [-0.5, 0.5], p: 1}",
+    "RandomSizedBBoxSafeCrop": "{height: 110, width: 170}",
+    "RandomSizedCrop": "{min_max_height: [120, 150], size: [90, 130]}",
+    "Resize": "{height: 80, width: 100}",
+    "Rotate": "{limit: [-45, 45], p: 1}",
+    "SafeRotate": "{limit: [-45, 45], p: 1}",
+    "ShiftScaleRotate": "{p: 1}",
+    "SmallestMaxSize": "{max_size: 240}",
+    "SquareSymmetry": "{}",
+    "Transpose": "{p: 1}",
+    "VerticalFlip": "{p: 1}",
+}
+
+
+def test_every_straight_transform_is_tried() -> None:
+    assert set(MOVES) == STRAIGHT_LINE_TRANSFORMS
+
+
+@pytest.mark.parametrize("name", sorted(MOVES))
+@pytest.mark.filterwarnings("ignore:ShiftScaleRotate is a special case")
+def test_polygons_follow_the_pixels(tmp_path: Path, name: str) -> None:
+    """A bright shape on black: where its pixels go, its polygon goes, to a fraction of a pixel."""
+    shape = np.array([[100.0, 40], [140, 60], [130, 110], [105, 95], [80, 100], [90, 60]])
+    large = np.zeros((160 * 8, 200 * 8), np.uint8)
+    cv2.fillPoly(large, [np.round(shape * 8 - 0.5).astype(np.int32)], 255)
+    image = cv2.resize(large, (200, 160), interpolation=cv2.INTER_AREA)
+    record = _record(tmp_path / "a.png", np.dstack([image] * 3), [shape.reshape(-1).tolist()])
+    mapper = _mapper(tmp_path, f"- {name}: {MOVES[name]}")
+    tried = 0
+    for seed in range(12):
+        sample = mapper(record, seed=seed)
+        if not len(sample["instances"]):
+            continue
+        (parts,) = sample["instances"].gt_masks.polygons
+        height, width = sample["instances"].image_size
+        zoomed = polygons_to_bitmask([part * 8 for part in parts], height * 8, width * 8)
+        truth = cv2.resize(zoomed.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+        pixels = sample["image"][0].numpy() / 255
+        rows, columns = np.mgrid[:height, :width]
+        drift = [
+            (grid * pixels).sum() / pixels.sum() - (grid * truth).sum() / truth.sum()
+            for grid in (rows, columns)
+        ]
+        assert np.abs(drift).max() < 0.25, (seed, drift)
+        assert _iou(pixels > 0.5, truth > 0.5) > 0.94, seed
+        tried += 1
+    assert tried >= 6
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 10_000), resize=st.sampled_from([0, 48, 100]))
+def test_trap_12_boxes_and_masks_stay_in_step_under_heavy_crops(
+    tmp_path: Path, seed: int, resize: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    boxes = [
+        (x, y, x + rng.uniform(3, 30), y + rng.uniform(3, 40))
+        for x, y in rng.uniform([0, 0], [60, 24], (8, 2))
+    ]
+    record = _record(tmp_path / "a.png", _grey(), *(_rectangle(*box) for box in boxes))
+    text = (
+        "- Affine: {scale: [0.5, 2.0], rotate: [-45, 45], p: 1}\n- RandomCrop: {height: 30, width: 40}"
+    )
+    sample = _mapper(tmp_path, text, min_sizes=(resize,), min_visibility=0.3, min_box_size=2.0)(
+        record, seed=seed
+    )
+    instances = sample["instances"]
+    bits = _bits(sample).reshape(-1, *instances.image_size)
+    assert len(bits) == len(instances.gt_boxes) == len(instances.gt_classes)
+    assert sample["image"].shape[1:] == instances.image_size
+    for box, mask in zip(instances.gt_boxes.tensor.numpy(), bits, strict=True):
+        assert (box[2:] - box[:2]).min() >= 2.0 - 1e-4
+        assert box.min() >= 0
+        assert box[2] <= instances.image_size[1] + 1e-4
+        assert box[3] <= instances.image_size[0] + 1e-4
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        extent = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+        np.testing.assert_allclose(box, extent, atol=1.01)
+    assert list(instances.gt_classes) == sorted(set(instances.gt_classes.tolist()))
+
+
+def test_min_visibility_is_the_share_that_a_crop_leaves(tmp_path: Path) -> None:
+    # The crop keeps x < 30: 100 %, 50 %, 10 % and nothing of the four.
+    people = [_rectangle(x, 10, x + 20, 50) for x in (0, 20, 28, 40)]
+    record = _record(tmp_path / "a.png", _grey(), *people)
+    crop = f"- Crop: {{x_max: 30, y_max: {HEIGHT}}}"
+    for least, classes in ((0.0, [0, 1, 2]), (0.09, [0, 1, 2]), (0.2, [0, 1]), (0.6, [0])):
+        for masks in (True, False):
+            mapper = _mapper(tmp_path, crop, min_visibility=least, use_masks=masks)
+            instances = mapper(record, seed=0)["instances"]
+            assert instances.gt_classes.tolist() == classes
+            assert instances.gt_boxes.tensor[-1, 2] == pytest.approx(20 if classes == [0] else 30)
+
+
+def test_min_box_size_counts_pixels_of_the_result(tmp_path: Path) -> None:
+    record = _record(tmp_path / "a.png", _grey(), _rectangle(0, 0, 10, 30), _rectangle(9, 9, 15, 40))
+    mapper = _mapper(tmp_path, "", min_sizes=(HEIGHT // 2,), min_box_size=4.0)
+    assert mapper(record)["instances"].gt_classes.tolist() == [0]
+
+
+def test_what_bends_lines_is_rasterised_and_stays_in_step(tmp_path: Path) -> None:
+    people = [_rectangle(5, 5, 25, 60), _rectangle(40, 20, 60, 50), _rectangle(94, 2, 96, 4)]
+    image = _grey(0)
+    for index, (part,) in enumerate(people):
+        x0, y0, x1, y1 = (int(part[i]) for i in (0, 1, 4, 5))
+        image[y0:y1, x0:x1] = 100 + 50 * index
+    record = _record(tmp_path / "a.png", image, *people)
+    mapper = _mapper(tmp_path, "- ElasticTransform: {alpha: 30, sigma: 6, p: 1}", min_visibility=0.5)
+    for seed in range(6):
+        sample = mapper(record, seed=seed)
+        instances = sample["instances"]
+        assert isinstance(instances.gt_masks, BitMasks)
+        assert len(instances) >= 2
+        assert torch.equal(
+            instances.gt_masks.get_bounding_boxes().tensor, instances.gt_boxes.tensor
+        )
+        for number, mask in zip(instances.gt_classes.tolist(), _bits(sample), strict=True):
+            assert np.median(sample["image"][0].numpy()[mask]) == 100 + 50 * number
+
+
+def test_trap_12_a_hole_in_the_picture_is_a_hole_in_the_mask(tmp_path: Path) -> None:
+    record = _record(tmp_path / "a.png", _grey(200), _rectangle(0, 0, WIDTH, HEIGHT))
+    text = "- CoarseDropout: {num_holes_range: [3, 3], fill: 0, p: 1}"
+    sample = _mapper(tmp_path, text)(record, seed=0)
+    hidden = sample["image"][0].numpy() == 0
+    assert hidden.any()
+    np.testing.assert_array_equal(_bits(sample)[0], ~hidden)
+
+
+def test_rle_masks_follow_straight_transforms_as_rasters(tmp_path: Path) -> None:
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[10:30, 5:20] = True
+    mask[15:18, 8:11] = False
+    record = _record(tmp_path / "a.png", _grey(), _rectangle(50, 5, 60, 40), _rle(mask))
+    sample = _mapper(tmp_path, "- HorizontalFlip: {p: 1}")(record, seed=0)
+    assert isinstance(sample["instances"].gt_masks, BitMasks)
+    np.testing.assert_array_equal(_bits(sample)[1], np.fliplr(mask))
+    np.testing.assert_array_equal(sample["instances"].gt_boxes.tensor[1], [76, 10, 91, 30])
+    polygon = polygons_to_bitmask(_rectangle(36, 5, 46, 40), HEIGHT, WIDTH)
+    assert _iou(_bits(sample)[0], polygon) == 1.0
+
+
+def test_boxes_without_masks_follow_what_bends_lines(tmp_path: Path) -> None:
+    record = _record(tmp_path / "a.png", _grey(), _rectangle(5, 5, 25, 60))
+    text = "- GridDistortion: {num_steps: 3, distort_limit: 0.0, p: 1}"
+    sample = _mapper(tmp_path, text, use_masks=False)(record, seed=0)
+    assert not sample["instances"].has("gt_masks")
+    np.testing.assert_allclose(sample["instances"].gt_boxes.tensor[0], [5, 5, 25, 60], atol=1.5)
+
+
+# Annotations.
+
+
+@pytest.mark.parametrize(("mask_format", "kind"), [("polygon", PolygonMasks), ("bitmask", BitMasks)])
+@pytest.mark.parametrize(
+    "pipeline",
+    ["", "- RandomCrop: {height: 30, width: 40}", "- ElasticTransform: {p: 1}", "- BBoxSafeRandomCrop"],
+)
+def test_trap_14_a_picture_without_people_gives_empty_fields(
+    tmp_path: Path, pipeline: str, mask_format: str, kind: type
+) -> None:
+    mapper = _mapper(tmp_path, pipeline, mask_format=mask_format)
+    instances = mapper(_record(tmp_path / "a.png", _grey()), seed=0)["instances"]
+    assert len(instances) == 0
+    assert instances.gt_boxes.tensor.shape == (0, 4)
+    assert instances.gt_classes.dtype == torch.int64
+    assert isinstance(instances.gt_masks, kind)
+    assert len(instances.gt_masks) == 0
+
+
+def test_crowds_are_left_out(tmp_path: Path) -> None:
+    record = _record(tmp_path / "a.png", _grey(), _rectangle(1, 1, 9, 9), _rectangle(9, 9, 30, 30))
+    record["annotations"][0]["iscrowd"] = 1
+    assert _mapper(tmp_path)(record)["instances"].gt_classes.tolist() == [1]
+
+
+def test_trap_09_a_missing_mask_is_said_at_once(tmp_path: Path) -> None:
+    record = _record(tmp_path / "a.png", _grey(), _rectangle(1, 1, 9, 9), _rectangle(9, 9, 30, 30))
+    del record["annotations"][1]["segmentation"]
+    with pytest.raises(DatasetError, match=r"a\.png: an annotation has no mask.*MASK_ON"):
+        _mapper(tmp_path)(record)
+    assert len(_mapper(tmp_path, use_masks=False)(record)["instances"]) == 2
+
+
+# Randomness.
+
+
+def test_trap_12_a_sample_follows_from_its_seed_alone(tmp_path: Path) -> None:
+    text = "- HorizontalFlip\n- Affine: {rotate: [-20, 20], p: 0.8}\n- GaussNoise: {p: 0.5}"
+    record = _record(tmp_path / "a.png", _grey(), _rectangle(20, 10, 40, 50))
+    options: AnyDict = {"min_sizes": (40, 64), "size_sampling": "range"}
+    first, second = _mapper(tmp_path, text, **options), _mapper(tmp_path, text, **options)
+    forwards = [first(record, seed=(7, n)) for n in range(8)]
+    backwards = [second(record, seed=(7, n)) for n in reversed(range(8))][::-1]
+    for one, other in zip(forwards, backwards, strict=True):
+        assert torch.equal(one["image"], other["image"])
+        assert torch.equal(
+            one["instances"].gt_boxes.tensor, other["instances"].gt_boxes.tensor
+        )
+    assert len({tuple(sample["image"].shape) for sample in forwards}) > 2
+    np.random.seed(3)
+    state = np.random.get_state()[1].copy()
+    first(record, seed=1)
+    np.testing.assert_array_equal(state, np.random.get_state()[1])
+
+
+def test_transforms_decide_independently(tmp_path: Path) -> None:
+    # Seeded alike, two flips at p = 0.5 would always agree and cancel out.
+    image = _grey()
+    image[:, :10] = 255
+    record = _record(tmp_path / "a.png", image)
+    mapper = _mapper(tmp_path, "- HorizontalFlip\n- HorizontalFlip")
+    left = [bool(mapper(record, seed=n)["image"][0, 0, 0] == 255) for n in range(40)]
+    assert 8 < sum(left) < 32
+
+
+# Files that cannot be used.
+
+
+def test_trap_13_a_truncated_image_is_named(tmp_path: Path, tiny_export: Path) -> None:
+    picture = next((tiny_export / "train").glob("*.jpg"))
+    path = tmp_path / "half.jpg"
+    path.write_bytes(picture.read_bytes()[: picture.stat().st_size // 2])
+    record = {"file_name": str(path), "height": 64, "width": 96, "annotations": []}
+    with pytest.raises(DatasetError, match=r"half\.jpg: the image cannot be read.*truncated"):
+        _mapper(tmp_path)(record)
+    (tmp_path / "page.jpg").write_text("<html>")
+    with pytest.raises(DatasetError, match=r"page\.jpg: the image cannot be read"):
+        _mapper(tmp_path)({**record, "file_name": str(tmp_path / "page.jpg")})
+    with pytest.raises(DatasetError, match="the image is gone"):
+        _mapper(tmp_path)({**record, "file_name": str(tmp_path / "none.jpg")})
+
+
+def test_trap_13_sizes_that_disagree_are_named(tmp_path: Path) -> None:
+    record = _record(tmp_path / "a.png", _grey())
+    with pytest.raises(DatasetError, match=r"a\.png is 96 x 64 pixels, but its json says 96 x 65;"):
+        _mapper(tmp_path)({**record, "height": 65})
+    with pytest.raises(DatasetError, match="the other way round: an EXIF rotation"):
+        _mapper(tmp_path)({**record, "height": 96, "width": 64})
+
+
+def test_trap_13_real_bad_images(tmp_path: Path, real_data: Path) -> None:
+    for name in ("truncated_jpeg.jpg", "broken.png", "broken_data_stream.png"):
+        path = shutil.copy(real_data / "bad-images" / name, tmp_path)
+        with pytest.raises(DatasetError, match=name):
+            _mapper(tmp_path)({"file_name": str(path), "annotations": []})
+    upright = _mapper(tmp_path, with_annotations=False)
+    turned = upright({"file_name": str(real_data / "bad-images" / "exif_Landscape_6.jpg")})
+    assert turned["image"].shape[2] > turned["image"].shape[1]
+
+
+def test_options_that_make_no_sense_are_refused() -> None:
+    for options in (
+        {"image_format": "YUV-BT.601"},
+        {"mask_format": "rle"},
+        {"size_sampling": "all"},
+        {"min_sizes": ()},
+        {"size_sampling": "range", "min_sizes": (1, 2, 3)},
+    ):
+        with pytest.raises(ConfigError, match=r"INPUT\."):
+            AlbumentationsDatasetMapper(**options)

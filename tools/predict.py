@@ -1,0 +1,91 @@
+"""Annotate pictures with the people that a model finds in them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import cli
+from model_arguments import add_model_arguments, check_model_arguments, load_predictor
+from progress import Progress
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the parser; `--input --output --opts` are those of Detectron2's demo."""
+    parser = cli.build_parser(
+        "Find the people in pictures; write annotated pictures, predictions.json (COCO results "
+        "format) and images.json (image_id to file name) into a folder.",
+        example="python tools/predict.py --run output/demo --input street.jpg photos/ 'more/*.png' "
+        "--output annotated/",
+    )
+    group = parser.add_argument_group("pictures")
+    group.add_argument(
+        "--input",
+        metavar="PATH",
+        nargs="+",
+        required=True,
+        help="files, folders, glob patterns",
+        default=argparse.SUPPRESS,
+    )
+    group.add_argument(
+        "--output",
+        metavar="DIR",
+        type=Path,
+        required=True,
+        help="folder for the results",
+        default=argparse.SUPPRESS,
+    )
+    group.add_argument("--overwrite", action="store_true", help="replace results in a used folder")
+    group = parser.add_argument_group("drawing")
+    group.add_argument("--no-masks", action="store_true", help="do not draw masks")
+    group.add_argument("--no-labels", action="store_true", help="do not draw class and score")
+    add_model_arguments(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Check the inputs, load the model, annotate; print what was written."""
+    parser = get_parser()
+    args = cli.parse(parser, argv)
+    check_model_arguments(parser, args)
+    from persondet.environment import require_detectron2
+
+    require_detectron2()
+    from persondet.errors import PartialResultError
+    from persondet.pictures import check_picture_output, find_pictures, predict_pictures
+    from persondet.visualization.visualizer import draw_instances
+
+    pictures = find_pictures(args.input)
+    check_picture_output(pictures, args.output, overwrite=args.overwrite)
+    predictor = load_predictor(args)
+    with Progress(str(args.output), "pictures") as progress:
+        summary = predict_pictures(
+            pictures,
+            args.output,
+            predictor,
+            lambda image, instances: draw_instances(
+                image,
+                instances,
+                predictor.metadata,
+                masks=not args.no_masks,
+                labels=not args.no_labels,
+                count=False,
+            ),
+            overwrite=args.overwrite,
+            progress=progress,
+        )
+    print(f"{summary.pictures} pictures, {summary.people} people; written to {args.output}")
+    for _, reason in summary.skipped:
+        print(f"skipped: {reason}", file=sys.stderr)
+    if summary.skipped:
+        raise PartialResultError(
+            f"{len(summary.skipped)} of {len(pictures)} pictures could not be read; "
+            "the rest is written."
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)
