@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from persondet.environment import quiet_upstream
 from persondet.errors import OutputExistsError, PersondetError
 from persondet.results import read_results, write_results
 
@@ -138,7 +139,7 @@ def _arguments(*, ROOT: Path, OUTPUT_DIR: Path, opts: list[str]) -> argparse.Nam
 
 def _in_own_process(function: Callable[..., Any], *args: Any) -> Any:
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
+    with ProcessPoolExecutor(1, context, initializer=quiet_upstream) as pool:
         try:
             return pool.submit(function, *args).result()
         except BrokenProcessPool as error:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import platform
+import warnings
 from importlib import metadata
 
 from persondet.errors import InstallationError
@@ -85,3 +87,14 @@ def _cpu_count() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def quiet_upstream() -> None:
+    """Keep the deprecation notes of Detectron2 about its own code off the terminal.
+
+    They come at every start, concern calls that Detectron2 makes and a user cannot change, and
+    hide what matters. Warnings about anything else are left as they are.
+    """
+    for message in (r"`torch\.jit\.script", r"torch\.meshgrid: in an upcoming release"):
+        warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)

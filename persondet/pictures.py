@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import logging
 import struct
 from collections.abc import Callable, Iterator, Sequence
@@ -12,9 +11,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-from detectron2.data.detection_utils import read_image
+from detectron2.data.detection_utils import convert_PIL_to_numpy
 from detectron2.structures import Instances
-from PIL import Image
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from persondet.errors import MediaError
 from persondet.files import atomic_path, refuse_existing, write_json
@@ -78,8 +77,10 @@ def _matches(entry: Path) -> Iterator[tuple[Path, str]]:
         if entry.suffix.lower() in PICTURE_SUFFIXES:
             yield entry, entry.name
     else:
-        for match in sorted(glob.glob(str(entry), recursive=True)):
-            yield from _matches(Path(match))
+        root = Path(entry.anchor or ".")
+        pattern = str(entry.relative_to(root)) if entry.anchor else str(entry)
+        for match in sorted(root.glob(pattern)):
+            yield from _matches(match)
 
 
 def read_picture(path: str | Path) -> np.ndarray:
@@ -89,10 +90,28 @@ def read_picture(path: str | Path) -> np.ndarray:
     """
     path = Path(path)
     try:
-        return np.ascontiguousarray(read_image(str(path), format="BGR"))
+        with open(path, "rb") as file, Image.open(file) as image:
+            # Detectron2's read_image looks for EXIF first and swallows what that raises, so that
+            # broken PNGs pass; load() says what is wrong with the file.
+            image.load()
+            return np.ascontiguousarray(convert_PIL_to_numpy(_upright(image), "BGR"))
     except _BROKEN as error:
-        reason = describe_foreign_file(path) or str(error).removesuffix(".") or type(error).__name__
+        reason = describe_foreign_file(path)
+        if not reason:
+            unknown = isinstance(error, UnidentifiedImageError)
+            reason = (
+                "it is no picture, or a broken one" if unknown else str(error).removesuffix(".")
+            )
         raise MediaError(f"{path}: the picture cannot be read ({reason}).") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn a picture as its EXIF says; EXIF that cannot be read turns nothing."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except _BROKEN as error:
+        logger.debug("EXIF that cannot be read: %s", error)
+        return image
 
 
 def check_picture_output(

@@ -53,8 +53,9 @@ class Predictor:
         self.cfg.defrost()
         self.cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
         if confidence_threshold is not None:
-            # Masks of detections that would be dropped anyway need not be computed.
-            self.cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = confidence_threshold
+            # Masks of detections that would be dropped anyway need not be computed. The model
+            # keeps what is above its threshold, we keep what reaches it: hence a hair below.
+            self.cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = max(confidence_threshold - 1e-6, 0.0)
         self._built: InferenceModel = build_inference_model(self.cfg)
         self.confidence_threshold = _threshold(confidence_threshold, cfg, self._built.facts)
         self.model = self._built.model

@@ -8,21 +8,33 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 
 EXIT_CODES = "exit codes: 0 done, 1 findings, 2 bad input, 3 partial result, 130 interrupted"
 
 
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Wraps the description, keeps the example's lines, and names defaults that say something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, "", False, []) or "(default" in (action.help or ""):
+            return action.help
+        return super()._get_help_string(action)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if text.startswith("example:"):
+            return super()._fill_text(text, width, indent)
+        return textwrap.fill(text, width, initial_indent=indent, subsequent_indent=indent)
+
+
 def build_parser(description: str, *, example: str) -> argparse.ArgumentParser:
     """Return a parser whose help shows defaults, an example and the exit codes."""
-
-    class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-        pass
 
     return argparse.ArgumentParser(
         description=description,
         epilog=f"example:\n  {example}\n\n{EXIT_CODES}",
-        formatter_class=Formatter,
+        formatter_class=_Formatter,
         allow_abbrev=False,
     )
 
@@ -31,7 +43,7 @@ def add_config_arguments(parser: argparse.ArgumentParser, *, required: bool = Fa
     """Add `--config-file`, `--opts KEY VALUE …` and trailing `KEY VALUE …` to `parser`."""
     group = parser.add_argument_group("config")
     group.add_argument(
-        "--config-file", metavar="FILE", required=required, help="YAML config", default=argparse.SUPPRESS if required else ""
+        "--config-file", metavar="FILE", required=required, default="", help="YAML config"
     )
     group.add_argument(
         "--opts",
@@ -70,11 +82,13 @@ def run(main: Callable[[Sequence[str] | None], int | None]) -> None:
     # albumentations asks the network for a newer release when it is imported.
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     try:
+        from persondet.environment import quiet_upstream
         from persondet.errors import PersondetError
     except ModuleNotFoundError:
         print("error: persondet is not installed; run `make install`, or `pip install -e .`", file=sys.stderr)
         sys.exit(2)
     try:
+        quiet_upstream()
         code = main(None) or 0
     except PersondetError as error:
         print(f"error: {error}", file=sys.stderr)

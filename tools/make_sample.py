@@ -16,10 +16,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         "with objects (street_objects/), and a clip with ground truth (city_walk.mp4).",
         example="python tools/make_sample.py --output datasets/sample --seed 7",
     )
-    parser.add_argument("--output", metavar="DIR", required=True, help="folder to write", default=None)
+    parser.add_argument(
+        "--output", metavar="DIR", required=True, help="folder to write", default=None
+    )
     parser.add_argument("--seed", type=int, default=7, help="the same seed gives the same bytes")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes; no influence on the result")
-    parser.add_argument("--overwrite", action="store_true", help="replace the folder when it exists")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="processes; no influence on the result",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the folder when it exists"
+    )
     args = cli.parse(parser, argv)
     if args.seed < 0:
         parser.error("--seed must be 0 or more")
@@ -32,12 +41,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def progress(part: str, done: int, total: int) -> None:
         if part not in bars:
-            bars[part] = tqdm(total=total, desc=part, file=sys.stderr, mininterval=1.0 if sys.stderr.isatty() else 15.0)
+            bars[part] = tqdm(
+                total=total,
+                desc=part,
+                file=sys.stderr,
+                mininterval=1.0 if sys.stderr.isatty() else 15.0,
+            )
         bars[part].update(done - bars[part].n)
         if done == total:
             bars[part].close()
 
-    record = make_sample(args.output, args.seed, overwrite=args.overwrite, workers=args.workers, progress=progress)
+    record = make_sample(
+        args.output, args.seed, overwrite=args.overwrite, workers=args.workers, progress=progress
+    )
     print(f"{'':24}images  objects  occluded  under 48 px  without")
     for kind in ("people", "street_objects"):
         for split, row in record[kind].items():
@@ -46,7 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"{row['small']:13.1%}{row['empty_images']:9}"
             )
     clip = record["city_walk"]
-    print(f"city_walk.mp4: {clip['frames']} frames at {clip['fps']} per second, {clip['people']} people")
+    print(
+        f"city_walk.mp4: {clip['frames']} frames at {clip['fps']} per second, {clip['people']} people"
+    )
     print(f"written: {args.output}")
     return 0
 

@@ -45,8 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     require_detectron2()
     from detectron2.engine import launch
 
+    from persondet.engine.defaults import check_gpu_count
     from persondet.engine.run import run
 
+    check_gpu_count(args.num_gpus)
     launch(
         run,
         args.num_gpus,

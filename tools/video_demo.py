@@ -6,20 +6,17 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cli
-from model_arguments import (
-    add_model_arguments,
-    at_least_one,
-    check_model_arguments,
-    load_predictor,
-)
+import model_arguments
 from progress import Progress
 
 if TYPE_CHECKING:
     from persondet.predictor import Predictor
     from persondet.video.pipeline import VideoSummary
+
+UNSET = argparse.SUPPRESS
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -31,46 +28,27 @@ def get_parser() -> argparse.ArgumentParser:
         "--output walk_annotated.mp4\n  python tools/video_demo.py --config-file "
         "configs/person_mask_rcnn_R_50_FPN.yaml --video-input clips/ --output annotated/",
     )
-    group = parser.add_argument_group("clips")
-    group.add_argument(
-        "--video-input",
-        metavar="PATH",
-        type=Path,
-        required=True,
-        help="clip or folder of clips",
-        default=argparse.SUPPRESS,
-    )
-    group.add_argument(
+    add = parser.add_argument_group("clips").add_argument
+    path: dict[str, Any] = {"metavar": "PATH", "type": Path, "required": True, "default": UNSET}
+    number: dict[str, Any] = {
+        "metavar": "N",
+        "type": model_arguments.at_least_one,
+        "default": UNSET,
+    }
+    add("--video-input", **path, help="clip, or folder of clips")
+    add(
         "--output",
-        metavar="PATH",
-        type=Path,
-        required=True,
-        default=argparse.SUPPRESS,
+        **path,
         help=".mp4, .mov or .mkv for one clip, or a folder, which gets <stem>_annotated.mp4",
     )
-    group.add_argument("--overwrite", action="store_true", help="replace existing outputs")
-    group.add_argument(
-        "--stride",
-        metavar="N",
-        type=at_least_one,
-        help="annotate every n-th frame (default: VIDEO.STRIDE)",
-        default=argparse.SUPPRESS,
-    )
-    group.add_argument(
-        "--max-frames",
-        metavar="N",
-        type=at_least_one,
-        help="stop after this many frames",
-        default=argparse.SUPPRESS,
-    )
-    group = parser.add_argument_group("drawing")
-    for part, text in (
-        ("masks", "masks"),
-        ("labels", "class and score"),
-        ("count", "the number of people in view"),
-    ):
-        group.add_argument(f"--no-{part}", action="store_true", help=f"do not draw {text}")
-    add_model_arguments(parser)
+    add("--overwrite", action="store_true", help="replace existing outputs")
+    add("--stride", **number, help="annotate every n-th frame (default: VIDEO.STRIDE)")
+    add("--max-frames", **number, help="stop after this many frames (default: all)")
+    add = parser.add_argument_group("drawing").add_argument
+    add("--no-masks", action="store_true", help="do not draw masks")
+    add("--no-labels", action="store_true", help="do not draw class and score")
+    add("--no-count", action="store_true", help="do not draw the number of people in view")
+    model_arguments.add_model_arguments(parser)
     return parser
 
 
@@ -78,41 +56,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Check all clips, load the model, annotate; print one line per clip."""
     parser = get_parser()
     args = cli.parse(parser, argv)
-    check_model_arguments(parser, args)
-    from persondet.errors import MediaError, PartialResultError
-    from persondet.video.clips import plan_clips
-    from persondet.video.io import VideoReader
-    from persondet.video.pipeline import check_output
+    model_arguments.check_model_arguments(parser, args)
+    from persondet.errors import PartialResultError
+    from persondet.video.clips import check_clips, plan_clips
 
     plan = plan_clips(args.video_input, args.output)
-    failed = 0
-    readable = []
-    for clip, target in plan:
-        check_output(clip, target, overwrite=args.overwrite)
-        try:
-            VideoReader(clip).close()
-            readable.append((clip, target))
-        except MediaError as error:
-            if len(plan) == 1:
-                raise
-            print(f"skipped: {error}", file=sys.stderr)
-            failed += 1
-    if not readable:
-        raise MediaError(f"{args.video_input}: none of its {failed} clips can be read.")
-    predictor = load_predictor(args)
+    readable, faults = check_clips(plan, overwrite=args.overwrite)
+    for fault in faults:
+        print(f"skipped: {fault}", file=sys.stderr)
+    predictor = model_arguments.load_predictor(args)
     for clip, target in readable:
         summary = annotate(clip, target, predictor, args)
-        people = f"{summary.people_mean:.1f} people per frame, {summary.people_max} at most"
         print(
             f"{clip.name}: {summary.frames} frames in {summary.seconds:.1f} s "
-            f"({summary.fps:.1f} per second), {people}; written to {summary.output}"
+            f"({summary.fps:.1f} per second), {summary.people_mean:.1f} people per frame, "
+            f"{summary.people_max} at most; written to {summary.output}"
         )
         if summary.damage:
+            faults.append(summary.damage)
             print(f"incomplete: {clip}: {summary.damage}", file=sys.stderr)
-            failed += 1
-    if failed:
+    if faults:
         raise PartialResultError(
-            f"{failed} of {len(plan)} clips could not be read to the end; the rest is written."
+            f"{len(faults)} of {len(plan)} clips could not be read to the end; the rest is written."
         )
     return 0
 

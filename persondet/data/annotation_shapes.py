@@ -127,7 +127,9 @@ def _usable_rle(rle: dict[str, Any], width: int, height: int) -> dict[str, Any] 
         whole = all(type(count) is int and count >= 0 for count in counts)
         if not whole or sum(counts) != height * width:
             return None
-        compressed = mask_util.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+        compressed = mask_util.frPyObjects(
+            {"size": [height, width], "counts": counts}, height, width
+        )
         counts = compressed["counts"].decode("ascii")
     if not isinstance(counts, str) or not _covers(counts, height * width):
         return None

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import difflib
-import functools
 import inspect
+import logging
 import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
+import albumentations as A
+import cv2
 import yaml
 
-# Albumentations asks the network for a newer version when it is imported, unless told not to.
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-import albumentations as A  # noqa: E402
-import cv2  # noqa: E402
+from persondet.data.edge_scaling import EXACT_TRANSFORMS
+from persondet.errors import ConfigError
 
-from persondet.errors import ConfigError  # noqa: E402
+logger = logging.getLogger(__name__)
 
 PIPELINE_FOLDER = Path(__file__).resolve().parents[2] / "configs" / "augmentations"
 
@@ -33,12 +31,6 @@ STRAIGHT_LINE_TRANSFORMS = frozenset(
     "RandomCropFromBorders RandomResizedCrop RandomRotate90 RandomScale RandomSizedBBoxSafeCrop "
     "RandomSizedCrop Resize Rotate SafeRotate ShiftScaleRotate SmallestMaxSize SquareSymmetry "
     "Transpose VerticalFlip".split()
-)
-# Albumentations multiplies point coordinates by the scale as if the origin were the centre of the
-# first pixel, but resizes pixels about their outer edge.
-_SCALES_POINTS = frozenset(
-    "CropAndPad LongestMaxSize RandomResizedCrop RandomScale RandomSizedBBoxSafeCrop "
-    "RandomSizedCrop Resize SmallestMaxSize".split()
 )
 # Without a fill value for masks these hide a part of the picture and leave the mask whole.
 _HIDES_PIXELS = frozenset(
@@ -78,11 +70,6 @@ def build_augmentation(
     if not transforms:
         return None
     straight = all(_is_straight(transform) for transform in _leaves(transforms))
-    if straight:
-        for transform in _leaves(transforms):
-            if type(transform).__name__ in _SCALES_POINTS:
-                original = transform.apply_to_keypoints
-                transform.apply_to_keypoints = functools.partial(_scale_about_edge, original)
     return A.Compose(
         transforms,
         bbox_params=A.BboxParams(
@@ -149,7 +136,7 @@ def _build_entry(entry: Any, where: str) -> A.BasicTransform | A.BaseCompose:
     known = [key for key in inspect.signature(kind.__init__).parameters if key != "self"]
     for key in arguments:
         if key not in known:
-            close = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+            close = difflib.get_close_matches(str(key), known, n=1, cutoff=0.4)
             hint = f"did you mean {close[0]!r}? " if close else ""
             raise ConfigError(
                 f"{where}: {name} has no argument {key!r}; {hint}It takes {', '.join(known)}."
@@ -174,7 +161,8 @@ def _transform_class(name: str, where: str) -> Any:
         names = [
             other
             for other in dir(A)
-            if inspect.isclass(getattr(A, other)) and issubclass(getattr(A, other), A.BasicTransform)
+            if inspect.isclass(getattr(A, other))
+            and issubclass(getattr(A, other), A.BasicTransform)
         ]
         close = difflib.get_close_matches(name, [*names, *_CONTAINERS], n=1, cutoff=0.5)
         hint = f"did you mean {close[0]!r}? " if close else ""
@@ -185,7 +173,7 @@ def _transform_class(name: str, where: str) -> Any:
     reason = _why_unusable(kind, name)
     if reason:
         raise ConfigError(f"{where}: {name} cannot be used for detection: {reason}; remove it.")
-    return kind
+    return EXACT_TRANSFORMS.get(name, kind)
 
 
 def _why_unusable(kind: Any, name: str) -> str:
@@ -210,12 +198,14 @@ def _targets(kind: Any) -> tuple[Any, ...]:
 
 def _construct(kind: Any, name: str, arguments: dict[str, Any], where: str) -> Any:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # Albumentations only warns of some refused values
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
             transform = kind(**arguments)
     except Exception as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{where}: {name} refuses its arguments: {reason}.") from None
+    for warning in caught:
+        logger.warning("%s: %s: %s", where, name, warning.message)
     if name not in _CONTAINERS:
         further = set(transform.targets_as_params) - {"image", "bboxes", "masks"}
         if further:
@@ -255,13 +245,3 @@ def _leaves(transforms: Any) -> Iterator[Any]:
 def _is_straight(transform: Any) -> bool:
     image_only = isinstance(transform, A.ImageOnlyTransform)
     return image_only or type(transform).__name__ in STRAIGHT_LINE_TRANSFORMS
-
-
-def _scale_about_edge(
-    original: Any, keypoints: npt.NDArray[Any], **params: Any
-) -> npt.NDArray[Any]:
-    shifted = keypoints.copy()
-    shifted[:, :2] += 0.5
-    scaled = original(shifted, **params)
-    scaled[:, :2] -= 0.5
-    return scaled

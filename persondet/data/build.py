@@ -83,9 +83,7 @@ def build_train_loader(cfg: CfgNode) -> DataLoader[list[dict[str, Any]]]:
             f"SOLVER.IMS_PER_BATCH is {batch_size}, which {world_size} processes cannot share; "
             f"use a multiple of {world_size}."
         )
-    dicts = _dataset_dicts(
-        cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
-    )
+    dicts = _dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
     sampler = PositionSampler(
         _training_sampler(cfg, dicts, seed), rank=comm.get_rank(), world_size=world_size

@@ -155,7 +155,7 @@ def _clean_split(
     merged = len(all_names) - len(set(all_names.values()))
     report["categories merged by name"] += merged
     numbers = {name: number for number, name in enumerate(classes, start=1)}
-    annotations = []
+    annotations: list[dict[str, Any]] = []
     for annotation in coco["annotations"]:
         name = all_names.get(annotation["category_id"])
         if name is None:
@@ -239,9 +239,7 @@ def _settle_masks(annotations: list[dict[str, Any]], masks: str, report: Counter
     return "bitmask" if has_rle or masks == "bitmask" else "polygon"
 
 
-def _set_area(
-    annotation: dict[str, Any], height: int, width: int, report: Counter[str]
-) -> None:
+def _set_area(annotation: dict[str, Any], height: int, width: int, report: Counter[str]) -> None:
     segmentation: Segmentation = annotation["segmentation"]
     area = segmentation_area(segmentation, height, width) if segmentation else 0.0
     if area == 0:  # no mask, or one thinner than a pixel

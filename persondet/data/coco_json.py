@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from persondet.errors import DatasetError
-from persondet.files import write_json
+from persondet.files import write_text
 
 CocoDict = dict[str, Any]
 
-_REQUIRED = {
+_REQUIRED: dict[str, dict[str, type]] = {
     "images": {"id": int, "file_name": str, "width": int, "height": int},
     "annotations": {"id": int, "image_id": int, "category_id": int},
     "categories": {"id": int, "name": str},
@@ -56,7 +56,15 @@ def write_coco(path: str | Path, coco: CocoDict) -> None:
 
     Raises: ValueError: when it holds NaN or an infinity.
     """
-    write_json(path, coco, indent=None)
+    write_text(path, coco_text(coco))
+
+
+def coco_text(coco: CocoDict) -> str:
+    """Return a COCO dict as one line of JSON, the bytes that `write_coco` writes.
+
+    Raises: ValueError: when it holds NaN or an infinity.
+    """
+    return json.dumps(coco, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def _parse(path: Path, text: str) -> Any:

@@ -152,17 +152,22 @@ class AlbumentationsDatasetMapper:
             # Workers are the parallelism; OpenCV's threads, forked along, could hang or compete.
             cv2.setNumThreads(0)
         image = _read_rgb(dataset_dict)
-        rng = np.random.default_rng(np.random.randint(2**31) if seed is None else seed)
+        if seed is None:
+            seed = np.random.randint(2**31)  # noqa: NPY002 - the state that loader workers seed
+        rng = np.random.default_rng(seed)
         shapes = None
         if self.with_annotations:
             shapes = InstanceShapes.of(
-                dataset_dict, use_masks=self.use_masks, rasterise=self._rasterises
+                dataset_dict,
+                (image.shape[0], image.shape[1]),
+                use_masks=self.use_masks,
+                rasterise=self.augmentation is not None and not self.straight,
             )
         if self.augmentation is not None:
             image, shapes = self._augment(image, shapes, rng)
         resize = self._resize(image.shape[0], image.shape[1], rng)
         image = resize.apply_image(image)
-        sample = {
+        sample: dict[str, Any] = {
             key: dataset_dict[key]
             for key in ("file_name", "height", "width", "image_id")
             if key in dataset_dict
@@ -181,10 +186,6 @@ class AlbumentationsDatasetMapper:
                 min_box_size=self.min_box_size,
             )
         return sample
-
-    @property
-    def _rasterises(self) -> bool:
-        return self.augmentation is not None and not self.straight
 
     def _augment(
         self, image: npt.NDArray[np.uint8], shapes: InstanceShapes | None, rng: np.random.Generator
@@ -223,11 +224,11 @@ class AlbumentationsDatasetMapper:
         else:
             size = self.min_sizes[int(rng.integers(len(self.min_sizes)))]
         if size == 0:
-            return T.ResizeTransform(height, width, height, width, Image.BILINEAR)
+            return T.ResizeTransform(height, width, height, width, Image.Resampling.BILINEAR)
         new_height, new_width = T.ResizeShortestEdge.get_output_shape(
             height, width, size, self.max_size
         )
-        return T.ResizeTransform(height, width, new_height, new_width, Image.BILINEAR)
+        return T.ResizeTransform(height, width, new_height, new_width, Image.Resampling.BILINEAR)
 
 
 def _read_rgb(dataset_dict: dict[str, Any]) -> npt.NDArray[np.uint8]:
@@ -256,4 +257,3 @@ def _probe_points(width: int, height: int) -> FloatArray:
     """The centres of the four corner pixels, (4, 2): where they go tells the whole matrix."""
     left, top, right, bottom = 0.5, 0.5, max(width - 0.5, 1.5), max(height - 0.5, 1.5)
     return np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
-

@@ -54,13 +54,23 @@ class InstanceShapes:
 
     @classmethod
     def of(
-        cls, dataset_dict: dict[str, Any], *, use_masks: bool, rasterise: bool
+        cls,
+        dataset_dict: dict[str, Any],
+        size: tuple[int, int],
+        *,
+        use_masks: bool,
+        rasterise: bool,
     ) -> InstanceShapes:
         """Read the annotations of a standard dataset dict, without those of crowds.
 
+        Args:
+            size: height and width of the image.
+            use_masks: read the masks, not only the boxes.
+            rasterise: turn polygons into rasters.
+
         Raises: DatasetError: when masks are used and an annotation has none.
         """
-        height, width = dataset_dict["height"], dataset_dict["width"]
+        height, width = size
         annotations = [a for a in dataset_dict.get("annotations", ()) if not a.get("iscrowd", 0)]
         polygons: list[list[FloatArray] | None] = []
         rasters: list[Mask | None] = []
@@ -108,8 +118,8 @@ def projected(
     Args:
         masks: the rasters of `shapes`, already transformed, in the same order (those that exist).
     """
-    corners = shapes.boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 2)
-    corners = transform_points(corners, matrix).reshape(-1, 4, 2)
+    points = shapes.boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 2)
+    corners = transform_points(points, matrix).reshape(-1, 4, 2)
     whole_boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
     boxes = np.clip(whole_boxes, 0, [width, height, width, height])
     remaining = iter(masks)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import colorsys
 import functools
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Sequence
@@ -17,10 +16,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
 from persondet.data.clean import clean_export
-from persondet.data.coco_json import CocoDict, read_coco, write_coco
+from persondet.data.coco_json import CocoDict, coco_text, read_coco
 from persondet.data.roboflow import ANNOTATION_FILE, find_splits
 from persondet.errors import DatasetError
-from persondet.files import path_inside
+from persondet.files import path_inside, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -90,10 +89,13 @@ def register_roboflow_coco(
         raise DatasetError(f"{root}: {error}") from None
     json_files = {}
     for split, coco in clean.splits.items():
-        digest = hashlib.sha256(json.dumps(coco, sort_keys=True).encode()).hexdigest()[:12]
-        json_files[split] = Path(output_dir).resolve() / "datasets" / f"{name}_{split}_{digest}.json"
+        text = coco_text(coco)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+        json_files[split] = (
+            Path(output_dir).resolve() / "datasets" / f"{name}_{split}_{digest}.json"
+        )
         if not json_files[split].exists():
-            write_coco(json_files[split], coco)
+            write_text(json_files[split], text)
     names = {split: f"{name}_{split}" for split in clean.splits}
     for stale in {f"{name}_{split}" for split in ("train", "valid", "test")} - set(names.values()):
         if stale in _registered:
@@ -133,7 +135,7 @@ def load_dataset_dicts(json_file: Path, image_root: Path) -> list[dict[str, Any]
     contiguous = _contiguous_ids(coco)
     records = {
         image["id"]: {
-            "file_name": os.path.join(image_root, image["file_name"]),
+            "file_name": str(image_root / image["file_name"]),
             "height": image["height"],
             "width": image["width"],
             "image_id": image["id"],
@@ -164,8 +166,7 @@ def check_image_files(coco: CocoDict, folder: Path) -> None:
     missing = [
         image["file_name"]
         for image in coco["images"]
-        if image["file_name"] not in plain
-        and not path_inside(folder, image["file_name"]).is_file()
+        if image["file_name"] not in plain and not path_inside(folder, image["file_name"]).is_file()
     ]
     if missing:
         raise DatasetError(

@@ -158,6 +158,18 @@ def check_device(cfg: CfgNode) -> None:
         )
 
 
+def check_gpu_count(count: int) -> None:
+    """Refuse more GPUs than there are; one process needs none.
+
+    Raises: ConfigError: naming the flag.
+    """
+    if count > 1 and count > torch.cuda.device_count():
+        raise ConfigError(
+            f"command line: --num-gpus is {count}, and torch finds {torch.cuda.device_count()} on "
+            "this machine; leave the flag out."
+        )
+
+
 def _uses_export(cfg: CfgNode) -> bool:
     named = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.VAL, *cfg.DATASETS.TEST)
     ours = f"{cfg.DATASETS.ROBOFLOW.NAME}_"

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
@@ -144,7 +144,7 @@ def _rows_of_line(line: str) -> Iterator[tuple[int, dict[str, float]]]:
         return
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     """Return whether `value` is a number that fits a float (True and False are none)."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
@@ -152,10 +152,10 @@ def _is_number(value: Any) -> bool:
 
 
 def _series_of_rows(rows: dict[int, dict[str, float]]) -> dict[str, Series]:
-    """Return the columns of `rows`: per key its iterations (increasing) and values."""
+    """Return the columns of `rows`, which are in order: per key its iterations and values."""
     columns: dict[str, tuple[list[int], list[float]]] = {}
-    for iteration in sorted(rows):
-        for key, value in rows[iteration].items():
+    for iteration, scalars in rows.items():
+        for key, value in scalars.items():
             iterations, values = columns.setdefault(key, ([], []))
             iterations.append(iteration)
             values.append(value)

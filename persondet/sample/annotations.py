@@ -18,7 +18,9 @@ _ZOOM = 4
 _DATE = "2025-01-15T09:00:00+00:00"
 
 
-def mask_to_polygons(mask: NDArray[np.bool_], x: int = 0, y: int = 0, *, tolerance: float = 0.45) -> list[Polygon]:
+def mask_to_polygons(
+    mask: NDArray[np.bool_], x: int = 0, y: int = 0, *, tolerance: float = 0.45
+) -> list[Polygon]:
     """Return the outlines of a mask as COCO polygons [x0, y0, x1, y1, …], the first point repeated.
 
     `mask`: bool (h, w), placed at (`x`, `y`) in the image. Coordinates are continuous image
@@ -39,7 +41,7 @@ def mask_to_polygons(mask: NDArray[np.bool_], x: int = 0, y: int = 0, *, toleran
             simple = cv2.approxPolyDP(contour, tolerance * _ZOOM, True)[:, 0].astype(np.float64)
             if len(simple) < 3:
                 continue
-            points = (simple + 0.5) / _ZOOM - 1.0 + (left, 0)
+            points: NDArray[Any] = (simple + 0.5) / _ZOOM - 1.0 + (left, 0)
             points = np.clip(points, 0.0, (width, height)) + (x, y)
             points = np.round(np.vstack([points, points[:1]]), 3)
             polygons.append([float(value) for value in points.ravel()])
@@ -55,7 +57,10 @@ def _without_holes(mask: NDArray[np.uint8]) -> list[tuple[NDArray[np.uint8], int
             # The contour of a hole runs on the mask's pixels around it.
             if links[3] >= 0 and cv2.contourArea(contour) - 0.5 * len(contour) + 1 >= 5:
                 cut = left + width // 2
-                first, last = _without_holes(np.ascontiguousarray(mask[:, :cut])), _without_holes(np.ascontiguousarray(mask[:, cut:]))
+                first, last = (
+                    _without_holes(np.ascontiguousarray(mask[:, :cut])),
+                    _without_holes(np.ascontiguousarray(mask[:, cut:])),
+                )
                 return first + [(piece, at + cut) for piece, at in last]
     return [(mask, 0)]
 
@@ -70,10 +75,14 @@ def polygon_box(polygons: list[Polygon]) -> list[float]:
 def categories(project: str, names: tuple[str, ...]) -> list[dict[str, Any]]:
     """Return the grouping category 0 named after the project, and the classes from 1."""
     group = [{"id": 0, "name": project, "supercategory": "none"}]
-    return group + [{"id": k, "name": name, "supercategory": project} for k, name in enumerate(names, 1)]
+    return group + [
+        {"id": k, "name": name, "supercategory": project} for k, name in enumerate(names, 1)
+    ]
 
 
-def coco_json(project: str, names: tuple[str, ...], pictures: list[dict[str, Any]], size: tuple[int, int]) -> dict[str, Any]:
+def coco_json(
+    project: str, names: tuple[str, ...], pictures: list[dict[str, Any]], size: tuple[int, int]
+) -> dict[str, Any]:
     """Return the content of `_annotations.coco.json`.
 
     `pictures`: one dict per image, with `file_name`, `original` (its name before the export) and
@@ -115,7 +124,13 @@ def coco_json(project: str, names: tuple[str, ...], pictures: list[dict[str, Any
             "url": "",
             "date_created": _DATE,
         },
-        "licenses": [{"id": 1, "url": "https://creativecommons.org/publicdomain/zero/1.0/", "name": "Public Domain"}],
+        "licenses": [
+            {
+                "id": 1,
+                "url": "https://creativecommons.org/publicdomain/zero/1.0/",
+                "name": "Public Domain",
+            }
+        ],
         "categories": categories(project, names),
         "images": images,
         "annotations": annotations,

@@ -27,7 +27,8 @@ class Camera:
         """Return frame points (..., 2) of world points; Z must be positive."""
         x, y, z = np.broadcast_arrays(*(np.asarray(value, np.float64) for value in (x, y, z)))
         return np.stack(
-            [self.centre + self.focal * x / z, self.horizon + self.focal * (self.eye - y) / z], axis=-1
+            [self.centre + self.focal * x / z, self.horizon + self.focal * (self.eye - y) / z],
+            axis=-1,
         )
 
     def point(self, x: float, y: float, z: float) -> tuple[float, float]:

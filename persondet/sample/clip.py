@@ -12,16 +12,24 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
 from persondet.files import write_text
+from persondet.masks import encode_mask
 from persondet.sample.paint import Image, Sprite, composite
 from persondet.sample.people import STRIDE, Looks, Pose, random_looks
 from persondet.sample.placement import MIN_SEEN, furnish, scene_rng
 from persondet.sample.scenes import (
-    Item, Scene, Seen, empty_scene, furniture_item, lamp_pools, make_item, paint_shadows, person_item, visible_part,
+    Item,
+    Scene,
+    Seen,
+    empty_scene,
+    furniture_item,
+    lamp_pools,
+    paint_shadows,
+    person_item,
+    visible_part,
 )  # fmt: skip
-from persondet.sample.weather import light_map, mirror_ground, relight, sensor
+from persondet.sample.weather import Sensor, light_map, mirror_ground, relight
 from persondet.video.io import VideoWriter
 
 FPS = 25
@@ -48,30 +56,57 @@ class Track:
         return x, z, Pose(heading, phase, 1.0, self.arms)
 
 
-def plan_tracks(rng: np.random.Generator, scene: Scene, seconds: float) -> list[Track]:
-    """Return nine walks: across the view in both directions, and along it."""
+def _walk(rng: np.random.Generator, scene: Scene, looks: Looks, kind: str, seconds: float) -> Track:
+    """Return one proposal for a walk: "across" the view near the camera, or "along" the street."""
     camera = scene.camera
-    tracks = []
-    depths = (4.6, 6.0, 5.2, 7.6, 9.5, 6.8, 11.5, 8.4, 13.5)
-    unit = camera.focal / (camera.height / 360.0) / 450.0  # so that sizes follow the frame
-    for k, base in enumerate(depths):
+    speed = float(rng.uniform(1.05, 1.45))
+    pixels = np.exp(
+        rng.uniform(np.log(150.0), np.log(330.0) if kind == "across" else np.log(260.0))
+    )
+    z = camera.depth_for(looks.height_m, float(pixels) * camera.height / 720.0)
+    if kind == "across":
+        direction = float(rng.choice((-1.0, 1.0)))
+        velocity = (direction * speed, float(rng.uniform(-0.1, 0.1)))
+    else:
+        angle = float(rng.choice((-1.0, 1.0)) * rng.uniform(0.9, 1.45))
+        velocity = (speed * np.cos(angle) * float(rng.choice((-1.0, 1.0))), speed * np.sin(angle))
+    # Somewhere in the clip each of them is well inside the panorama.
+    moment = float(rng.uniform(0.1, 0.9)) * seconds
+    x = camera.across(camera.width * float(rng.uniform(0.2, 0.8)), z)
+    start = (float(x - velocity[0] * moment), float(z - velocity[1] * moment))
+    arms = str(rng.choice(("swing", "swing", "swing", "phone", "pockets")))
+    return Track(looks, start, velocity, float(rng.uniform(0.0, 2.0 * np.pi)), arms)
+
+
+def plan_tracks(
+    rng: np.random.Generator, scene: Scene, seconds: float, count: int = 11
+) -> list[Track]:
+    """Return `count` walks that keep clear of walls, furniture and each other."""
+    camera = scene.camera
+    times = np.linspace(0.0, seconds, 40)
+    tracks: list[Track] = []
+    paths: list[NDArray[np.float64]] = []
+    still = np.array([(item.x, item.z) for item in scene.items])
+    for k in range(count):
         looks = random_looks(rng)
-        z = base * unit * rng.uniform(0.95, 1.06)
-        speed = rng.uniform(1.0, 1.45)
-        arms = str(rng.choice(("swing", "swing", "swing", "phone", "pockets")))
-        if k in (4, 6, 8):  # towards the camera or away from it
-            column = camera.width * rng.uniform(0.3, 0.7)
-            away = k == 6
-            z = z if away else z + 1.5
-            vx, vz = rng.uniform(-0.25, 0.25), speed * (0.6 if away else -0.5)
-            x = camera.across(column, z + 0.5 * seconds * vz) - 0.5 * seconds * vx
-        else:
-            direction = 1.0 if k % 2 == 0 else -1.0
-            # In the middle of the clip they pass the middle of the street, one after the other.
-            meet = camera.across(camera.width * (0.5 + 0.07 * (k - 3.5)), z)
-            vx, vz = direction * speed * float(np.clip(z / (6.0 * unit), 0.75, 1.3)), rng.uniform(-0.08, 0.08)
-            x = meet - vx * seconds * rng.uniform(0.4, 0.6)
-        tracks.append(Track(looks, (float(x), float(z)), (float(vx), float(vz)), float(rng.uniform(0, 6.28)), arms))
+        for attempt in range(400):
+            track = _walk(rng, scene, looks, "across" if k % 5 < 2 else "along", seconds)
+            path = np.array(track.start) + times[:, None] * np.array(track.velocity)
+            if path[:, 1].min() < 3.4 or path[:, 1].max() > camera.depth_for(
+                1.7, 34.0 * camera.height / 360.0
+            ):
+                continue
+            column = camera.centre + camera.focal * path[:, 0] / path[:, 1]
+            inside = (column > 0) & (column < camera.width)
+            walls = [scene.street.walkable(x, z) for x, z in path[inside]]
+            near = min((float(np.hypot(*(path - other).T).min()) for other in paths), default=9.0)
+            clear = float(np.hypot(*(path[:, None] - still[None]).reshape(-1, 2).T).min())
+            if (
+                all(walls) and inside.mean() > 0.55 and near > 0.5 and clear > 0.6
+            ) or attempt == 399:
+                tracks.append(track)
+                paths.append(path)
+                break
     return tracks
 
 
@@ -80,20 +115,23 @@ class _Panorama:
 
     def __init__(self, rng: np.random.Generator, size: tuple[int, int]) -> None:
         self.size = size
-        self.scene = empty_scene(rng, size, "day", "clear", "along", view=_VIEW)
+        self.scene = empty_scene(rng, size, "day", "clear", "along", pedestrian=True, view=_VIEW)
         furnish(self.scene, rng, without=("car",))
         camera = self.scene.camera
         near = camera.depth_for(1.7, 330.0 * size[1] / 720.0)
-        for column, name in ((0.36, "lamp_post"), (0.66, "traffic_sign"), (0.52, "trash_can")):
-            item = furniture_item(self.scene, rng, name, camera.across(column * camera.width, near), near)
+        for column, name in ((0.36, "lamp_post"), (0.66, "traffic_sign"), (0.53, "planter")):
+            item = furniture_item(
+                self.scene, rng, name, camera.across(column * camera.width, near), near
+            )
             if item is not None:
                 self.scene.items.append(item)
-        self.factor = light_map(self.scene.light, (camera.width, camera.height), lamp_pools(self.scene))
+        self.factor = light_map(
+            self.scene.light, (camera.width, camera.height), lamp_pools(self.scene)
+        )
         self.ground = self.scene.street.image.copy()
         if self.scene.light.wet:
             mirror_ground(self.ground, self.scene.street.glow, camera.horizon, 0.4)
-        still = [item for item in self.scene.items]
-        paint_shadows(self.ground, self.scene, still)
+        paint_shadows(self.ground, self.scene, self.scene.items)
 
     def offset(self, share: float) -> float:
         """Return the left edge of the frame at `share` (0..1) of the clip, in panorama pixels."""
@@ -103,12 +141,17 @@ class _Panorama:
     def window(self, picture: Image, offset: float) -> Image:
         """Return the frame's part of a panorama."""
         matrix = np.array([[1.0, 0.0, -offset], [0.0, 1.0, 0.0]])
-        return cv2.warpAffine(picture, matrix, self.size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return cv2.warpAffine(
+            picture, matrix, self.size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
 
     def frame_scene(self, offset: float) -> Scene:
         """Return the scene seen by the frame's own camera, without items."""
-        camera = replace(self.scene.camera, width=self.size[0], centre=self.scene.camera.centre - offset)
-        street = replace(self.scene.street, camera=camera)
+        camera = replace(
+            self.scene.camera, width=self.size[0], centre=self.scene.camera.centre - offset
+        )
+        ground = self.window(self.scene.street.ground, offset)
+        street = replace(self.scene.street, camera=camera, ground=ground)
         return Scene(street, self.scene.light)
 
     def still_items(self, offset: float) -> list[Item]:
@@ -121,8 +164,12 @@ class _Panorama:
             x0, y0, x1, y1 = item.sprite.box
             if x1 + whole < 0 or x0 + whole > self.size[0]:
                 continue
-            pixels = cv2.warpAffine(item.sprite.bgra, matrix, (x1 - x0 + 1, y1 - y0), flags=cv2.INTER_LINEAR)
-            moved.append(replace(item, sprite=Sprite(pixels, x0 + whole, y0), mask=pixels[:, :, 3] > 127))
+            pixels = cv2.warpAffine(
+                item.sprite.bgra, matrix, (x1 - x0 + 1, y1 - y0), flags=cv2.INTER_LINEAR
+            )
+            moved.append(
+                replace(item, sprite=Sprite(pixels, x0 + whole, y0), mask=pixels[:, :, 3] > 127)
+            )
         return moved
 
 
@@ -130,14 +177,13 @@ def _record(number: int, item: Item, seen: Seen, size: tuple[int, int]) -> dict[
     width, height = size
     rows, columns = np.flatnonzero(seen.mask.any(axis=1)), np.flatnonzero(seen.mask.any(axis=0))
     box = [seen.x + columns[0], seen.y + rows[0], seen.x + columns[-1] + 1, seen.y + rows[-1] + 1]
-    full = np.zeros((height, width), np.uint8, order="F")
+    full = np.zeros((height, width), bool)
     full[seen.y : seen.y + seen.mask.shape[0], seen.x : seen.x + seen.mask.shape[1]] = seen.mask
-    rle = coco_mask.encode(full)
     return {
         "track_id": number,
         "box": [float(value) for value in box],
         "visible_share": round(seen.share, 4),
-        "mask": {"size": [height, width], "counts": rle["counts"].decode("ascii")},
+        "mask": encode_mask(full, np.array(box)),
     }
 
 
@@ -160,6 +206,7 @@ def write_clip(
     rng = scene_rng(seed, "city_walk")
     panorama = _Panorama(rng, size)
     tracks = plan_tracks(rng, panorama.scene, frames / FPS)
+    lens = Sensor(rng, size, panorama.scene.light, fields=6)
     records: list[dict[str, Any]] = []
     smallest = MIN_SEEN * (size[1] / 360.0) ** 2 / 4
     with VideoWriter(Path(path), width=size[0], height=size[1], fps=Fraction(FPS)) as writer:
@@ -171,7 +218,7 @@ def write_clip(
                 if seen.area >= smallest and seen.share >= 0.1:
                     listed.append(_record(number, item, seen, size))
             records.append({"index": index, "people": listed})
-            writer.write(sensor(image, scene_rng(seed, "city_walk", "frame", index), panorama.scene.light))
+            writer.write(lens(image, rng))
             if progress is not None:
                 progress(index + 1, frames)
     content = {
@@ -200,8 +247,7 @@ def _frame(
     factor = panorama.factor
     low = int(round(offset / 4))
     image = relight(image, factor[:, low : low + panorama.size[0] // 4], None)
-    seen = [(number, item, visible_part(item, scene.items, *panorama.size)) for number, item in people]
+    seen = [
+        (number, item, visible_part(item, scene.items, *panorama.size)) for number, item in people
+    ]
     return image, [entry for entry in seen if entry[2].area > 0]
-
-
-_ = (NDArray, make_item)

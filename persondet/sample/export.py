@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 
 from persondet.files import refuse_existing, write_json, write_text
 from persondet.sample.annotations import coco_json, mask_to_polygons, polygon_box
@@ -29,8 +28,12 @@ SIZE = (640, 360)
 HIDDEN_BELOW = 0.75
 """A person counts as occluded when no more than this share of them is visible."""
 
-_PROJECTS = {"people": ("people-walking", ("person",)), "street_objects": ("street-objects", OBJECT_CLASSES)}
+_PROJECTS = {
+    "people": ("people-walking", ("person",)),
+    "street_objects": ("street-objects", OBJECT_CLASSES),
+}
 Progress = Callable[[str, int, int], None]
+"""Called as `progress(part, done, total)`."""
 
 
 def generator_digest() -> str:
@@ -39,6 +42,20 @@ def generator_digest() -> str:
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def sample_is_current(folder: str | Path, seed: int) -> bool:
+    """Return whether `folder` holds the whole sample of `seed`, drawn by today's code."""
+    folder = Path(folder)
+    try:
+        record = json.loads((folder / "sample.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    if not isinstance(record, dict) or record.get("generator") != generator_digest():
+        return False
+    parts = [f"{kind}/{split}/_annotations.coco.json" for kind in _PROJECTS for split in _FIRST]
+    parts += ["city_walk.mp4", "city_walk_groundtruth.json"]
+    return record.get("seed") == seed and all((folder / part).is_file() for part in parts)
 
 
 def render_picture(
@@ -59,12 +76,23 @@ def render_picture(
             kept.append(item)
             continue
         seen = visible_part(item, scene.items, *size)
-        polygons = mask_to_polygons(seen.mask, seen.x, seen.y) if seen.area >= smallest and seen.share >= 0.1 else []
+        polygons = (
+            mask_to_polygons(seen.mask, seen.x, seen.y)
+            if seen.area >= smallest and seen.share >= 0.1
+            else []
+        )
         if not polygons:
             continue  # hardly to be seen: it leaves the picture too, so nothing is unannotated
         kept.append(item)
         box = polygon_box(polygons)
-        objects.append({"category": names.index(item.name) + 1, "polygons": polygons, "share": seen.share, "height": box[3]})
+        objects.append(
+            {
+                "category": names.index(item.name) + 1,
+                "polygons": polygons,
+                "share": seen.share,
+                "height": box[3],
+            }
+        )
     scene.items = kept
     encoded, data = cv2.imencode(".jpg", render(scene, rng), [cv2.IMWRITE_JPEG_QUALITY, 92])
     if not encoded:
@@ -104,18 +132,26 @@ def write_export(
             work = partial(render_picture, seed=seed, kind=kind, split=split, size=size)
             pictures, objects = [], []
             for plan, (data, found) in zip(plans, run(work, plans), strict=True):
-                stem = f"{'street' if kind == 'people' else 'object'}_{_FIRST[split] + plan.index:04d}"
+                stem = (
+                    f"{'street' if kind == 'people' else 'object'}_{_FIRST[split] + plan.index:04d}"
+                )
                 name = f"{stem}_jpg.rf.{hashlib.md5(data, usedforsecurity=False).hexdigest()}.jpg"
                 (target / name).write_bytes(data)
                 pictures.append(
-                    {"file_name": name, "original": f"{stem}.jpg", "objects": [(o["category"], o["polygons"]) for o in found]}
+                    {
+                        "file_name": name,
+                        "original": f"{stem}.jpg",
+                        "objects": [(o["category"], o["polygons"]) for o in found],
+                    }
                 )
                 objects.append(found)
                 done += 1
                 if progress is not None:
                     progress(kind, done, total)
             content = coco_json(project, names, pictures, size)
-            write_text(target / "_annotations.coco.json", json.dumps(content, separators=(",", ":")))
+            write_text(
+                target / "_annotations.coco.json", json.dumps(content, separators=(",", ":"))
+            )
             result[split] = _shares(objects, size)
     write_text(folder / "README.roboflow.txt", _readme(project, names, sum(counts.values()), size))
     return result
@@ -132,7 +168,9 @@ def _shares(objects: list[list[dict[str, Any]]], size: tuple[int, int]) -> dict[
         "objects": len(every),
         "empty_images": sum(not found for found in objects),
         "occluded": round(sum(one["share"] <= HIDDEN_BELOW for one in every) / count, 4),
-        "small": round(sum(one["height"] < SMALL_HEIGHT * size[1] / 360.0 for one in every) / count, 4),
+        "small": round(
+            sum(one["height"] < SMALL_HEIGHT * size[1] / 360.0 for one in every) / count, 4
+        ),
     }
 
 
@@ -191,10 +229,17 @@ def make_sample(
     output.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     try:
-        arguments: dict[str, Any] = {"size": size, "seed": seed, "workers": workers, "progress": progress}
+        arguments: dict[str, Any] = {
+            "size": size,
+            "seed": seed,
+            "workers": workers,
+            "progress": progress,
+        }
         record: dict[str, Any] = {"version": 1, "seed": seed, "generator": generator_digest()}
         record["people"] = write_export(draft / "people", "people", people_counts, **arguments)
-        record["street_objects"] = write_export(draft / "street_objects", "street_objects", object_counts, **arguments)
+        record["street_objects"] = write_export(
+            draft / "street_objects", "street_objects", object_counts, **arguments
+        )
         step = partial(progress, "city_walk") if progress is not None else None
         record["city_walk"] = write_clip(
             draft / "city_walk.mp4", draft / "city_walk_groundtruth.json", seed,

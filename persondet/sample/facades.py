@@ -31,7 +31,9 @@ class Facade:
 
 
 class _Front:
-    def __init__(self, rng: np.random.Generator, width_m: float, height_m: float, scale: float, lit: bool) -> None:
+    def __init__(
+        self, rng: np.random.Generator, width_m: float, height_m: float, scale: float, lit: bool
+    ) -> None:
         self.rng, self.scale, self.lit = rng, scale, lit
         self.width, self.height = width_m, height_m
         shape = (max(int(height_m * scale), 8), max(int(width_m * scale), 8), 3)
@@ -42,7 +44,9 @@ class _Front:
     def pixel(self, x: float, y: float) -> tuple[int, int]:
         return int(round(x * self.scale)), self.picture.shape[0] - int(round(y * self.scale))
 
-    def box(self, x0: float, y0: float, x1: float, y1: float, colour: Colour, glow: Colour | None = None) -> None:
+    def box(
+        self, x0: float, y0: float, x1: float, y1: float, colour: Colour, glow: Colour | None = None
+    ) -> None:
         first, last = self.pixel(x0, y1), self.pixel(x1, y0)
         last = (max(last[0] - 1, first[0]), max(last[1] - 1, first[1]))
         cv2.rectangle(self.picture, first, last, colour, -1)
@@ -55,36 +59,51 @@ class _Front:
 
     def wall(self) -> Colour:
         rng = self.rng
-        base = np.array(_WALLS[int(rng.integers(len(_WALLS)))], float) * rng.uniform(0.8, 1.08) + rng.normal(0, 6, 3)
+        base = np.array(_WALLS[int(rng.integers(len(_WALLS)))], float) * rng.uniform(
+            0.8, 1.08
+        ) + rng.normal(0, 6, 3)
         colour = (float(base[0]), float(base[1]), float(base[2]))
         height, width = self.picture.shape[:2]
         rough = rng.normal(1.0, 0.05, (max(height // 3, 2), max(width // 3, 2))).astype(np.float32)
         stains = rng.normal(1.0, 0.06, (6, 5)).astype(np.float32)
-        texture = cv2.resize(rough, (width, height)) * cv2.resize(stains, (width, height), interpolation=cv2.INTER_CUBIC)
-        self.picture[:] = np.clip(texture[:, :, None] * base.astype(np.float32), 0, 255).astype(np.uint8)
+        texture = cv2.resize(rough, (width, height)) * cv2.resize(
+            stains, (width, height), interpolation=cv2.INTER_CUBIC
+        )
+        self.picture[:] = np.clip(texture[:, :, None] * base.astype(np.float32), 0, 255).astype(
+            np.uint8
+        )
         if rng.random() < 0.45:  # bricks
             course = max(int(0.28 * self.scale), 3)
             brick = course * 2
             joint = shade(colour, 0.86)
-            self.picture[::course] = np.uint8(joint)
+            self.picture[::course] = np.array(joint, np.uint8)
             for row in range(0, height, course):
                 offset = brick // 2 if (row // course) % 2 else 0
-                self.picture[row : row + course, offset::brick] = np.uint8(joint)
+                self.picture[row : row + course, offset::brick] = np.array(joint, np.uint8)
         return colour
 
     def window(self, x: float, y: float, width: float, tall: float, frame: Colour) -> None:
         rng = self.rng
         self.box(x - 0.1, y - 0.12, x + width + 0.1, y + tall + 0.1, frame)
         on = self.lit and rng.random() < 0.5
-        glass: Colour = _LIT[int(rng.integers(len(_LIT)))] if on else shade((118, 100, 84), rng.uniform(0.55, 1.25))
-        glow = shade(glass, rng.uniform(0.55, 0.9)) if on else None
+        glass: Colour = (
+            _LIT[int(rng.integers(len(_LIT)))]
+            if on
+            else shade((118, 100, 84), rng.uniform(0.55, 1.25))
+        )
+        glow = shade(glass, rng.uniform(0.3, 0.6)) if on else None
         self.box(x, y, x + width, y + tall, glass, glow)
         if not on:
-            self.poly([(x, y + tall), (x + 0.55 * width, y + tall), (x, y + 0.35 * tall)], blend(glass, (226, 214, 200), 0.35))
+            self.poly(
+                [(x, y + tall), (x + 0.55 * width, y + tall), (x, y + 0.35 * tall)],
+                blend(glass, (226, 214, 200), 0.35),
+            )
         if rng.random() < 0.4:
             cloth = blend((210, 214, 218), glass, 0.3)
             self.box(x, y, x + 0.22 * width, y + tall, cloth, shade(cloth, 0.4) if on else None)
-            self.box(x + 0.78 * width, y, x + width, y + tall, cloth, shade(cloth, 0.4) if on else None)
+            self.box(
+                x + 0.78 * width, y, x + width, y + tall, cloth, shade(cloth, 0.4) if on else None
+            )
         bar = shade(frame, 0.95)
         self.box(x + 0.47 * width, y, x + 0.53 * width, y + tall, bar)
         self.box(x, y + 0.62 * tall, x + width, y + 0.67 * tall, bar)
@@ -97,13 +116,24 @@ class _Front:
         self.box(x - 0.02, y, x + 0.02, y + 0.75, (70, 70, 74))
         self.box(x - 0.18, y, x + 0.18, y + 0.05, (60, 60, 64))
         self.poly([(x - 0.2, y + 0.62), (x - 0.15, y + 1.0), (x - 0.22, y + 1.3), (x + 0.22, y + 1.3), (x + 0.15, y + 1.0), (x + 0.2, y + 0.62)], colour)  # fmt: skip
-        self.poly([(x - 0.14, y + 0.68), (x - 0.1, y + 1.0), (x - 0.12, y + 1.26), (x, y + 1.26), (x, y + 0.68)], shade(colour, 1.25))
+        self.poly(
+            [
+                (x - 0.14, y + 0.68),
+                (x - 0.1, y + 1.0),
+                (x - 0.12, y + 1.26),
+                (x, y + 1.26),
+                (x, y + 0.68),
+            ],
+            shade(colour, 1.25),
+        )
         self.box(x - 0.05, y + 1.29, x + 0.05, y + 1.38, pale)
         self.people += 1
 
     def poster(self, x: float, y: float, width: float, tall: float) -> None:
         """A framed, flat picture of a person in two inks."""
-        picture = poster_picture(self.rng, max(int(width * self.scale), 4), max(int(tall * self.scale), 6))
+        picture = poster_picture(
+            self.rng, max(int(width * self.scale), 4), max(int(tall * self.scale), 6)
+        )
         left, top = self.pixel(x, y + tall)
         height, across = self.picture.shape[:2]
         h, w = min(picture.shape[0], height - top), min(picture.shape[1], across - left)
@@ -118,7 +148,7 @@ class _Front:
         self.box(x0, 0.0, x1, 3.7, shade(sign, 0.45))
         door = x0 + rng.uniform(0.1, 0.7) * (x1 - x0 - 1.2)
         inside: Colour = _LIT[int(rng.integers(len(_LIT)))] if self.lit else (128, 140, 150)
-        glow = shade(inside, 0.75) if self.lit else None
+        glow = shade(inside, 0.42) if self.lit else None
         panes = [(x0 + 0.2, door - 0.15), (door + 1.25, x1 - 0.2)]
         for left, right in panes:
             if right - left < 0.7:
@@ -127,21 +157,37 @@ class _Front:
             for _ in range(int((right - left) * 1.6)):  # goods on shelves
                 gx, gy = rng.uniform(left, max(right - 0.4, left)), rng.choice((0.55, 1.15, 1.75))
                 tone = shade(_SIGNS[int(rng.integers(len(_SIGNS)))], 1.2)
-                self.box(gx, gy, min(gx + rng.uniform(0.15, 0.4), right), gy + rng.uniform(0.15, 0.45), tone)
+                self.box(
+                    gx,
+                    gy,
+                    min(gx + rng.uniform(0.15, 0.4), right),
+                    gy + rng.uniform(0.15, 0.45),
+                    tone,
+                )
             if people_pictures:
                 for k in range(int(rng.integers(0, 3))):
                     if left + 0.5 + k * 0.9 < right - 0.3:
                         self.mannequin(left + 0.5 + k * 0.9, 0.55)
-            self.poly([(left, 2.9), (left + 0.4 * (right - left), 2.9), (left, 1.2)], blend(inside, (235, 230, 220), 0.3)) if not self.lit else None
+            self.poly(
+                [(left, 2.9), (left + 0.4 * (right - left), 2.9), (left, 1.2)],
+                blend(inside, (235, 230, 220), 0.3),
+            ) if not self.lit else None
             self.box(left - 0.06, 2.86, right + 0.06, 2.95, shade(sign, 0.7))
         self.box(door, 0.0, door + 1.1, 2.6, shade(sign, 0.75))
         self.box(door + 0.15, 0.3, door + 0.95, 2.45, shade(inside, 0.8), glow)
         lettering = blend(sign, (240, 240, 240), 0.85)
-        self.box(x0, 3.0, x1, 3.65, sign, shade(sign, 0.5) if self.lit else None)
+        self.box(x0, 3.0, x1, 3.65, sign, shade(sign, 0.3) if self.lit else None)
         cursor = x0 + 0.4
         while cursor < x1 - 0.6:
             step = rng.uniform(0.12, 0.32)
-            self.box(cursor, 3.18, cursor + step, 3.18 + rng.uniform(0.2, 0.32), lettering, shade(lettering, 0.6) if self.lit else None)
+            self.box(
+                cursor,
+                3.18,
+                cursor + step,
+                3.18 + rng.uniform(0.2, 0.32),
+                lettering,
+                shade(lettering, 0.5) if self.lit else None,
+            )
             cursor += step + (0.4 if rng.random() < 0.2 else 0.07)
         if rng.random() < 0.5:  # a striped awning
             first, second = shade(sign, 1.3), (226, 228, 230)
@@ -149,27 +195,44 @@ class _Front:
             step = (x1 - x0) / count
             for k in range(count):
                 left = x0 + k * step
-                self.poly([(left, 3.1), (left + step, 3.1), (left + step, 2.35), (left + step / 2, 2.25), (left, 2.35)], first if k % 2 else second)
+                self.poly(
+                    [
+                        (left, 3.1),
+                        (left + step, 3.1),
+                        (left + step, 2.35),
+                        (left + step / 2, 2.25),
+                        (left, 2.35),
+                    ],
+                    first if k % 2 else second,
+                )
 
 
 def poster_picture(rng: np.random.Generator, width: int, height: int) -> Image:
     """Return a framed poster, uint8 (height, width, 3): a flat bust in two inks and lines of text."""
     paper = shade(_SIGNS[int(rng.integers(len(_SIGNS)))], 1.5)
     ink = shade(_SIGNS[int(rng.integers(len(_SIGNS)))], 0.75)
-    big = np.full((96, 64, 3), np.uint8(paper), np.uint8)
+    big = np.full((96, 64, 3), np.array(paper, np.uint8), np.uint8)
     middle = int(rng.integers(24, 40))
     cv2.ellipse(big, (middle, 78), (24, 30), 0, 180, 360, ink, -1, cv2.LINE_AA)
-    cv2.ellipse(big, (middle, 34), (11, 14), 0, 0, 360, blend(paper, (250, 250, 250), 0.5), -1, cv2.LINE_AA)
+    cv2.ellipse(
+        big, (middle, 34), (11, 14), 0, 0, 360, blend(paper, (250, 250, 250), 0.5), -1, cv2.LINE_AA
+    )
     cv2.ellipse(big, (middle, 29), (12, 11), 0, 180, 360, ink, -1, cv2.LINE_AA)
-    big[78:] = np.uint8(blend(paper, (250, 250, 250), 0.7))
+    big[78:] = np.array(blend(paper, (250, 250, 250), 0.7), np.uint8)
     for row in (82, 88):
-        big[row : row + 3, 8 : int(rng.integers(30, 58))] = np.uint8(ink)
+        big[row : row + 3, 8 : int(rng.integers(30, 58))] = np.array(ink, np.uint8)
     cv2.rectangle(big, (0, 0), (63, 95), (40, 40, 42), 4)
     return cv2.resize(big, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def paint_facade(
-    rng: np.random.Generator, width_m: float, height_m: float, scale: float, *, lit: bool, people_pictures: bool
+    rng: np.random.Generator,
+    width_m: float,
+    height_m: float,
+    scale: float,
+    *,
+    lit: bool,
+    people_pictures: bool,
 ) -> Facade:
     """Return a house front, `scale` pixels per metre.
 

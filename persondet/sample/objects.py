@@ -23,7 +23,9 @@ def compose_objects(
     unit = size[1] / 360.0
     for _ in range(int(rng.integers(4, 9))):
         name = str(rng.choice(OBJECT_CLASSES, p=(0.2, 0.26, 0.14, 0.2, 0.2)))
-        tall = np.exp(rng.uniform(np.log(26.0), np.log(120.0))) * (1.7 if name == "traffic_sign" else 1.0)
+        tall = np.exp(rng.uniform(np.log(26.0), np.log(120.0))) * (
+            1.7 if name == "traffic_sign" else 1.0
+        )
         for _ in range(10):
             z = camera.depth_for(_HEIGHTS[name], tall * unit)
             if name == "car" and scene.street.layout == "along":

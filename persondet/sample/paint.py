@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Colour = tuple[float, float, float]
-Image = NDArray[np.uint8]
+Image = NDArray[Any]  # uint8; OpenCV's stubs forget the type of what they return
 
 _SHIFT = 4  # fractional bits of OpenCV's drawing coordinates
 
@@ -74,8 +75,9 @@ class Canvas:
         self.pixels: Image = np.zeros((height * oversample, width * oversample, 4), np.uint8)
 
     def _fixed(self, points: ArrayLike) -> NDArray[np.int32]:
-        inner = (np.asarray(points, np.float64) - self.origin) * self.oversample - 0.5
-        return np.rint(np.clip(inner, -30000, 30000) * (1 << _SHIFT)).astype(np.int32)
+        scale = self.oversample << _SHIFT
+        inner = (np.asarray(points, np.float64) - self.origin) * scale - (1 << _SHIFT) / 2
+        return np.rint(inner.clip(-500000, 500000)).astype(np.int32)
 
     def polygon(self, points: ArrayLike, colour: Colour) -> None:
         """Fill the polygon `points` (N, 2)."""
@@ -85,7 +87,13 @@ class Canvas:
         """Draw an open line through `points` (N, 2), `width` frame pixels wide."""
         thickness = max(int(round(width * self.oversample)), 1)
         cv2.polylines(
-            self.pixels, [self._fixed(points)], False, (*colour, 255.0), thickness, cv2.LINE_AA, _SHIFT
+            self.pixels,
+            [self._fixed(points)],
+            False,
+            (*colour, 255.0),
+            thickness,
+            cv2.LINE_AA,
+            _SHIFT,
         )
 
     def ellipse(
@@ -107,24 +115,31 @@ class Canvas:
         first, last = np.asarray(start, np.float64), np.asarray(end, np.float64)
         axis = last - first
         length = float(np.hypot(axis[0], axis[1]))
-        across = np.array([0.0, 1.0]) if length < 1e-6 else np.array([-axis[1], axis[0]]) / length
+        along = np.array([1.0, 0.0]) if length < 1e-6 else axis / length
+        across = np.array([-along[1], along[0]])
         # Light comes from one side and a little from above.
         lit = across * np.clip(across @ np.array([light, -0.45]), -1.0, 1.0)
         for width, offset, factor in ((1.0, 0.0, 0.70), (0.82, 0.16, 0.88), (0.5, 0.32, 1.06)):
+            # Narrower bands reach as far as the bar does: no dark ring where two bars meet.
+            reach = along * (1.0 - width)
             outline = _tapered(
-                first + lit * offset * start_radius,
+                first + lit * offset * start_radius - reach * start_radius,
                 start_radius * width,
-                last + lit * offset * end_radius,
+                last + lit * offset * end_radius + reach * end_radius,
                 end_radius * width,
             )
             self.polygon(outline, shade(colour, factor))
 
     def finish(self) -> Sprite:
-        """Return the painting at frame resolution."""
+        """Return the painting at frame resolution, cut to what is painted."""
         pixels = self.pixels
         if self.oversample > 1:
             pixels = cv2.resize(pixels, self.size, interpolation=cv2.INTER_AREA)
-        return Sprite(pixels, int(self.origin[0]), int(self.origin[1]))
+        x, y, width, height = cv2.boundingRect(np.ascontiguousarray(pixels[:, :, 3]))
+        if width == 0:
+            width, height = 1, 1
+        painted = np.ascontiguousarray(pixels[y : y + height, x : x + width])
+        return Sprite(painted, int(self.origin[0]) + x, int(self.origin[1]) + y)
 
 
 _TURN = np.linspace(0.0, 2.0 * np.pi, 25)[:-1]

@@ -29,7 +29,13 @@ _TROUSERS: tuple[Colour, ...] = (
     (44, 40, 40), (62, 58, 58), (120, 84, 52), (96, 66, 42), (150, 112, 76),
     (104, 128, 150), (140, 160, 176), (84, 84, 86), (60, 72, 66), (70, 86, 110),
 )  # fmt: skip
-_SHOES: tuple[Colour, ...] = ((34, 32, 34), (50, 62, 86), (222, 222, 222), (60, 60, 150), (96, 92, 88))
+_SHOES: tuple[Colour, ...] = (
+    (34, 32, 34),
+    (50, 62, 86),
+    (222, 222, 222),
+    (60, 60, 150),
+    (96, 92, 88),
+)
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,9 @@ class Pose:
 def _pick(rng: np.random.Generator, options: tuple[Colour, ...]) -> Colour:
     base = options[int(rng.integers(len(options)))]
     jitter = rng.normal(0.0, 7.0, 3) + rng.normal(0.0, 8.0)
-    blue, green, red = np.clip(np.asarray(base) + jitter, 12, 245)
+    # Worn cloth is greyer than dye.
+    pale = np.mean(base) + (np.asarray(base) - np.mean(base)) * rng.uniform(0.65, 1.0)
+    blue, green, red = np.clip(pale + jitter, 12, 245)
     return float(blue), float(green), float(red)
 
 
@@ -89,12 +97,14 @@ def random_looks(rng: np.random.Generator, *, rain: bool = False, cold: bool = F
     child = rng.random() < 0.08
     height = rng.uniform(1.2, 1.5) if child else float(np.clip(rng.normal(1.71, 0.09), 1.5, 1.95))
     warm = {"tshirt": 4, "shirt": 3, "jacket": 2, "coat": 0.4, "dress": 1.2}
-    top = _choose(rng, {"tshirt": 0.3, "shirt": 2, "jacket": 4, "coat": 3} if cold or rain else warm)
+    top = _choose(
+        rng, {"tshirt": 0.3, "shirt": 2, "jacket": 4, "coat": 3} if cold or rain else warm
+    )
     bottoms = {"trousers": 5.0, "shorts": 0.0 if cold else 1.2, "skirt": 1.0}
     return Looks(
         height_m=float(height),
         build=float(rng.uniform(0.94, 1.28)),
-        skin=_pick(rng, _SKIN),
+        skin=_SKIN[int(rng.integers(len(_SKIN)))],
         hair=_pick(rng, _HAIR),
         hair_style=_choose(rng, {"short": 5, "long": 3, "bun": 1, "bald": 0.6, "curly": 1}),
         hat=_choose(rng, {"": 6, "cap": 1, "beanie": 1, "brim": 0.5, "hood": 1.2 if rain else 0.3}),

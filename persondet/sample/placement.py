@@ -10,7 +10,13 @@ import numpy as np
 from persondet.sample.furniture import FURNITURE
 from persondet.sample.people import Looks, Pose, random_looks, random_pose
 from persondet.sample.scenes import (
-    Item, Scene, empty_scene, furniture_item, person_item, umbrella_item, visible_part,
+    Item,
+    Scene,
+    empty_scene,
+    furniture_item,
+    person_item,
+    umbrella_item,
+    visible_part,
 )  # fmt: skip
 
 SMALL_SHARE, HIDDEN_SHARE, EMPTY_SHARE = 0.175, 0.33, 0.06
@@ -44,7 +50,9 @@ def scene_rng(seed: int, *path: str | int) -> np.random.Generator:
     return np.random.default_rng([seed, *words])
 
 
-def _spread(rng: np.random.Generator, options: tuple[tuple[str, float], ...], count: int) -> list[str]:
+def _spread(
+    rng: np.random.Generator, options: tuple[tuple[str, float], ...], count: int
+) -> list[str]:
     """Return `count` options in their shares, shuffled."""
     edges = np.cumsum([share for _, share in options])
     places = (np.arange(count) + 0.5) / count * edges[-1]
@@ -78,7 +86,6 @@ def plan_split(seed: int, kind: str, split: str, count: int) -> list[Plan]:
 def furnish(scene: Scene, rng: np.random.Generator, *, without: tuple[str, ...] = ()) -> None:
     """Put cars, lamps, trees and smaller furniture into a scene."""
     street, camera = scene.street, scene.camera
-    edge = camera.across(camera.width, 1.0) - camera.across(0.0, 1.0)
     if street.layout == "along":
         lanes = [street.walls[0] + 1.0, street.walls[1] - 1.0]
         if street.road is not None:
@@ -88,7 +95,12 @@ def furnish(scene: Scene, rng: np.random.Generator, *, without: tuple[str, ...] 
                 z = rng.uniform(5.0, 12.0)
                 while z < 26.0 and rng.random() < 0.62:
                     # The face towards the middle of the road; the body reaches to the kerb.
-                    _add(scene, furniture_item(scene, rng, "car", kerb + inward * 1.9, z) if kerb * inward < 0 else None)
+                    _add(
+                        scene,
+                        furniture_item(scene, rng, "car", kerb + inward * 1.9, z)
+                        if kerb * inward < 0
+                        else None,
+                    )
                     z += rng.uniform(5.3, 9.0)
         start = rng.uniform(4.5, 8.0)
         for lane in lanes:
@@ -98,14 +110,16 @@ def furnish(scene: Scene, rng: np.random.Generator, *, without: tuple[str, ...] 
     else:
         lanes = []
         if street.road is not None:
-            near, far = street.road
+            far = street.road[1]
             if "car" not in without:
                 x = camera.across(0.0, far) - 2.0
                 while x < camera.across(camera.width, far):
                     if rng.random() < 0.4:
                         _add(scene, furniture_item(scene, rng, "car", x, far - 1.85))
                     x += rng.uniform(5.0, 7.0)
-            for x in np.arange(camera.across(0.0, far) + rng.uniform(0, 5), camera.across(camera.width, far), 6.5):
+            for x in np.arange(
+                camera.across(0.0, far) + rng.uniform(0, 5), camera.across(camera.width, far), 6.5
+            ):
                 name = "lamp_post" if rng.random() < 0.5 else "tree"
                 _add(scene, furniture_item(scene, rng, name, float(x), far + 0.4))
     names = [name for name in FURNITURE if name not in ("tree", *without)]
@@ -114,12 +128,12 @@ def furnish(scene: Scene, rng: np.random.Generator, *, without: tuple[str, ...] 
         name = str(rng.choice(names, p=weights / weights.sum()))
         for _ in range(8):
             z = float(np.exp(rng.uniform(np.log(4.2), np.log(16.0))))
-            lane = float(rng.choice(lanes)) + rng.uniform(-0.3, 0.3) if lanes and rng.random() < 0.6 else None
-            x = camera.across(rng.uniform(0.03, 0.97) * camera.width, z) if lane is None else lane
+            x = camera.across(rng.uniform(0.03, 0.97) * camera.width, z)
+            if lanes and rng.random() < 0.6:
+                x = float(rng.choice(lanes)) + rng.uniform(-0.3, 0.3)
             if street.walkable(x, z) and not street.on_road(x, z) and is_free(scene, x, z, 1.0):
                 _add(scene, furniture_item(scene, rng, name, x, z))
                 break
-    del edge
 
 
 def _add(scene: Scene, item: Item | None) -> None:
@@ -163,7 +177,11 @@ class _Crowd:
     def column(self, hidden: bool, z: float, width: float) -> float:
         """Return a frame column to try: anywhere, or at the edge of something nearer."""
         camera, rng = self.scene.camera, self.rng
-        nearer = [item for item in self.scene.items if item.depth < z - 0.2 and item.name not in ("umbrella", "tree")]
+        nearer = [
+            item
+            for item in self.scene.items
+            if item.depth < z - 0.2 and item.name not in ("umbrella", "tree")
+        ]
         if hidden and nearer:
             item = nearer[int(rng.integers(len(nearer)))]
             columns = np.flatnonzero(item.mask.any(axis=0))
@@ -174,7 +192,7 @@ class _Crowd:
 
     def place(self, looks: Looks, pose: Pose, pixels: float, hidden: bool) -> bool:
         """Place one person `pixels` tall; False when no place was found."""
-        scene, camera, rng = self.scene, self.scene.camera, self.rng
+        scene, camera = self.scene, self.scene.camera
         z = camera.depth_for(looks.height_m, pixels)
         at = person_item(scene, looks, pose, 0.0, z)
         for attempt in range(36):
@@ -185,7 +203,9 @@ class _Crowd:
                 continue
             item = _shifted(at, x, z, dx, 0)
             seen = visible_part(item, scene.items, camera.width, camera.height)
-            inside = np.count_nonzero(item.mask) and seen.area / max(seen.share, 1e-6) / np.count_nonzero(item.mask)
+            inside = np.count_nonzero(item.mask) and seen.area / max(
+                seen.share, 1e-6
+            ) / np.count_nonzero(item.mask)
             good = 0.36 <= seen.share <= 0.73 if hidden else seen.share >= 0.8
             if not good or inside < 0.6 or seen.area < 1.6 * MIN_SEEN * self.unit**2:
                 continue
@@ -207,9 +227,15 @@ class _Crowd:
             return False
         person = self.people[-1]
         others = [item for item in self.people if item is not person]
-        before = [visible_part(item, scene.items, camera.width, camera.height).share for item in others]
+        before = [
+            visible_part(item, scene.items, camera.width, camera.height).share for item in others
+        ]
         for _ in range(14):
-            name = str(rng.choice(("trash_can", "planter", "bollard", "poster_stand", "traffic_sign", "trash_can")))
+            name = str(
+                rng.choice(
+                    ("trash_can", "planter", "bollard", "poster_stand", "traffic_sign", "trash_can")
+                )
+            )
             z = person.z - rng.uniform(0.5, 1.2)
             if z < 2.6:
                 continue
@@ -218,14 +244,20 @@ class _Crowd:
                 continue
             items = [*scene.items, item]
             seen = visible_part(person, items, camera.width, camera.height)
-            after = [visible_part(other, items, camera.width, camera.height).share for other in others]
-            if 0.36 <= seen.share <= 0.73 and all(b - a < 0.04 or b < 0.5 and a > 0.36 for a, b in zip(after, before, strict=True)):
+            after = [
+                visible_part(other, items, camera.width, camera.height).share for other in others
+            ]
+            if 0.36 <= seen.share <= 0.73 and all(
+                b - a < 0.04 for a, b in zip(after, before, strict=True)
+            ):
                 scene.items.append(item)
                 return True
         return True
 
 
-def compose(seed: int, kind: str, split: str, plan: Plan, size: tuple[int, int]) -> tuple[Scene, np.random.Generator]:
+def compose(
+    seed: int, kind: str, split: str, plan: Plan, size: tuple[int, int]
+) -> tuple[Scene, np.random.Generator]:
     """Return the scene of a plan, and the generator for what follows (rain, noise)."""
     rng = scene_rng(seed, kind, split, plan.index)
     scene = empty_scene(rng, size, plan.time, plan.weather, plan.layout)
@@ -234,7 +266,9 @@ def compose(seed: int, kind: str, split: str, plan: Plan, size: tuple[int, int])
     unit = size[1] / 360.0
     wanted: list[tuple[float, bool]] = []
     for small, hidden in zip(plan.small, plan.hidden, strict=True):
-        pixels = rng.uniform(36.0, 46.0) if small else np.exp(rng.uniform(np.log(52.0), np.log(235.0)))
+        pixels = (
+            rng.uniform(36.0, 46.0) if small else np.exp(rng.uniform(np.log(52.0), np.log(235.0)))
+        )
         wanted.append((float(pixels) * unit, hidden))
     for pixels, hidden in sorted(wanted, reverse=True):
         looks = random_looks(rng, rain=plan.weather == "rain", cold=rng.random() < 0.3)

@@ -10,7 +10,7 @@ from persondet.sample.people import Pose
 Point = NDArray[np.float64]
 
 HIP, THIGH, SHANK = 0.525, 0.245, 0.240
-SHOULDER, UPPER_ARM, FOREARM = 0.815, 0.172, 0.150
+SHOULDER, UPPER_ARM, FOREARM = 0.803, 0.165, 0.150
 
 
 class Skeleton:
@@ -29,7 +29,11 @@ class Skeleton:
         for side, offset, phase in (("left", 1.0, pose.phase), ("right", -1.0, pose.phase + np.pi)):
             self._leg(side, offset, phase, pose.gait)
             self._arm(side, offset, phase, pose, lean)
-        ground = min(self.joints[f"{side}_{part}"][2] for side in ("left", "right") for part in ("heel", "toe"))
+        ground = min(
+            self.joints[f"{side}_{part}"][2]
+            for side in ("left", "right")
+            for part in ("heel", "toe")
+        )
         sink = ground - 0.018
         self.joints["neck"] = np.array([lean, 0.0, 0.865])
         self.joints["head"] = np.array([lean + 0.012, 0.0, 0.928])
@@ -51,7 +55,9 @@ class Skeleton:
         ankle = joint + SHANK * np.array([np.sin(shank), 0.0, -np.cos(shank)])
         ankle[1] = offset * 0.04
         # Toes up before heel strike, heel up at push-off.
-        strike = np.exp(-(((turn + 0.05 * np.pi) % (2 * np.pi) - 0.05 * np.pi) / (0.16 * np.pi)) ** 2)
+        strike = np.exp(
+            -((((turn + 0.05 * np.pi) % (2 * np.pi) - 0.05 * np.pi) / (0.16 * np.pi)) ** 2)
+        )
         push = np.exp(-(((turn - 1.08 * np.pi) / (0.24 * np.pi)) ** 2))
         pitch = gait * np.radians(20.0 * strike - 42.0 * push)
         along = np.array([np.cos(pitch), 0.0, np.sin(pitch)])
@@ -78,7 +84,7 @@ class Skeleton:
             raised, bend, spread = np.radians(18.0), np.radians(118.0), 0.0
         elif pose.arms == "carry":
             raised, bend, spread = raised * 0.3, np.radians(10.0), 0.02
-        shoulder = np.array([lean, offset * 0.106, SHOULDER])
+        shoulder = np.array([lean, offset * 0.1, SHOULDER])
         elbow = shoulder + UPPER_ARM * np.array([np.sin(raised), 0.0, -np.cos(raised)])
         elbow[1] += offset * spread
         lower = raised + bend

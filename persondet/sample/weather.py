@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -51,7 +52,7 @@ def random_light(rng: np.random.Generator, time: str, weather: str) -> Light:
         "day": (0.96, 1.0, 1.05),
         "overcast": (0.93, 0.92, 0.90),
         "dusk": (0.62, 0.60, 0.74),
-        "night": (0.42, 0.33, 0.31),
+        "night": (0.40, 0.31, 0.28),
     }[time]
     if weather != "clear":
         grey = float(np.mean(low))
@@ -70,29 +71,35 @@ def random_light(rng: np.random.Generator, time: str, weather: str) -> Light:
         sky_low=low,
         fog_colour=low,
         fog_range=fog,
-        noise=float({"day": 2.0, "overcast": 2.5, "dusk": 4.0, "night": 5.5}[time] * rng.uniform(0.6, 1.3)),
+        noise=float(
+            {"day": 2.0, "overcast": 2.5, "dusk": 4.0, "night": 5.5}[time] * rng.uniform(0.6, 1.3)
+        ),
         blur=float(rng.uniform(0.25, 0.6)),
     )
 
 
-def haze(light: Light, depth: float | NDArray[np.float32]) -> float | NDArray[np.float32]:
+def haze(light: Light, depth: float) -> float:
     """Return the share of fog in front of something `depth` metres away."""
-    return 1.0 - np.exp(-np.asarray(depth) / light.fog_range)
+    return 1.0 - math.exp(-depth / light.fog_range)
 
 
 def haze_sprite(sprite: Sprite, light: Light, depth: float) -> Sprite:
     """Return `sprite` seen through the air of the scene."""
-    share = float(haze(light, depth))
+    share = haze(light, depth)
     if share < 0.02:
         return sprite
     # Premultiplied: fog is added in proportion to coverage.
     keep = 1.0 - share
     fog = np.array(light.fog_colour) * share / 255.0
-    matrix = np.array([[keep, 0, 0, fog[0]], [0, keep, 0, fog[1]], [0, 0, keep, fog[2]], [0, 0, 0, 1]])
+    matrix = np.array(
+        [[keep, 0, 0, fog[0]], [0, keep, 0, fog[1]], [0, 0, keep, fog[2]], [0, 0, 0, 1]]
+    )
     return Sprite(cv2.transform(sprite.bgra, matrix), sprite.x, sprite.y, sprite.glow)
 
 
-def light_map(light: Light, size: tuple[int, int], lamps: list[tuple[float, float, float]]) -> NDArray[np.float32]:
+def light_map(
+    light: Light, size: tuple[int, int], lamps: list[tuple[float, float, float]]
+) -> NDArray[np.float32]:
     """Return the factor (h/4, w/4, 3) that lights the scene: ambient plus pools below the lamps.
 
     `lamps` holds (x, y of the ground below, radius) in frame pixels; `size` is (width, height).
@@ -102,7 +109,7 @@ def light_map(light: Light, size: tuple[int, int], lamps: list[tuple[float, floa
     factor[:] = np.array(light.ambient, np.float32)
     if light.lamps:
         ys, xs = np.mgrid[0:height, 0:width].astype(np.float32)
-        warm = np.array((0.50, 0.66, 0.80), np.float32) * (1.0 if light.time == "night" else 0.45)
+        warm = np.array((0.36, 0.50, 0.62), np.float32) * (1.0 if light.time == "night" else 0.5)
         total = np.zeros((height, width), np.float32)
         for x, y, radius in lamps:
             across = (xs * 4 - x) / radius
@@ -119,8 +126,8 @@ def relight(image: Image, factor: NDArray[np.float32], glow: Image | None) -> Im
     lit = cv2.multiply(image, full, dtype=cv2.CV_8U)
     if glow is not None:
         small = cv2.resize(glow, (width // 4, height // 4), interpolation=cv2.INTER_AREA)
-        halo = cv2.addWeighted(cv2.GaussianBlur(small, (0, 0), width / 200), 0.7,
-                               cv2.GaussianBlur(small, (0, 0), width / 60), 0.9, 0.0)  # fmt: skip
+        halo = cv2.addWeighted(cv2.GaussianBlur(small, (0, 0), width / 200), 0.35,
+                               cv2.GaussianBlur(small, (0, 0), width / 60), 0.5, 0.0)  # fmt: skip
         halo = cv2.resize(halo, (width, height), interpolation=cv2.INTER_LINEAR)
         lit = cv2.add(cv2.add(lit, glow), halo)
     return lit
@@ -134,7 +141,12 @@ def mirror_ground(image: Image, glow: Image, horizon: float, strength: float) ->
     above = glow[max(line - below, 0) : line][::-1]
     small = cv2.resize(above, (width // 2, max(len(above) // 8, 1)), interpolation=cv2.INTER_AREA)
     small = cv2.GaussianBlur(small, (0, 0), 1.6)
-    mirrored = cv2.resize(small, (width, len(above)), interpolation=cv2.INTER_LINEAR)
+    small = (
+        small * np.linspace(1.0, 0.0, len(small))[:, None, None]
+    )  # it ends before the frame does
+    mirrored = cv2.resize(small, (width, len(above)), interpolation=cv2.INTER_LINEAR).astype(
+        np.uint8
+    )
     part = image[line : line + len(above)]
     part[:] = cv2.addWeighted(part, 1.0, mirrored, strength, 0.0)
 
@@ -142,7 +154,7 @@ def mirror_ground(image: Image, glow: Image, horizon: float, strength: float) ->
 def rain(image: Image, rng: np.random.Generator, amount: float = 1.0) -> Image:
     """Return `image` behind streaks of rain."""
     height, width = image.shape[:2]
-    layer = np.zeros((height, width), np.uint8)
+    layer: Image = np.zeros((height, width), np.uint8)
     scale = height / 360.0
     count = int(190 * amount)
     starts = rng.uniform((-20, -40), (width + 20, height), (count, 2))
@@ -156,14 +168,32 @@ def rain(image: Image, rng: np.random.Generator, amount: float = 1.0) -> Image:
     return cv2.add(image, cv2.cvtColor(layer, cv2.COLOR_GRAY2BGR))
 
 
-def sensor(image: Image, rng: np.random.Generator, light: Light) -> Image:
-    """Return `image` as a small camera sees it: slightly soft, with noise."""
-    height, width = image.shape[:2]
-    sigma = light.blur * height / 360.0
-    if sigma > 0.3:
-        image = cv2.GaussianBlur(image, (0, 0), sigma)
-    grain = rng.standard_normal((height, width), np.float32) * light.noise
-    colour = rng.standard_normal((height // 2, width // 2, 3), np.float32) * (0.8 * light.noise)
-    noise = cv2.resize(colour, (width, height), interpolation=cv2.INTER_LINEAR)
-    noise += grain[:, :, None]
-    return cv2.add(image, noise, dtype=cv2.CV_8U)
+class Sensor:
+    """A small camera: a slightly soft lens, and noise from a few fields shifted at random.
+
+    Drawing fresh noise would cost more than drawing the scene; shifted fields look the same.
+    """
+
+    def __init__(
+        self, rng: np.random.Generator, size: tuple[int, int], light: Light, fields: int = 1
+    ) -> None:
+        """Draw `fields` fields of noise for frames of `size` (width, height)."""
+        width, height = size
+        self.sigma = light.blur * height / 360.0
+        self.fields = []
+        for _ in range(fields):
+            grain = rng.standard_normal((height, width), np.float32) * light.noise
+            colour = rng.standard_normal((height // 2, width // 2, 3), np.float32) * (
+                0.8 * light.noise
+            )
+            noise = cv2.resize(colour, (width, height), interpolation=cv2.INTER_LINEAR)
+            self.fields.append(np.rint(noise + grain[:, :, None]).astype(np.int16))
+
+    def __call__(self, image: Image, rng: np.random.Generator) -> Image:
+        """Return `image` (uint8 (height, width, 3)) as this camera sees it."""
+        if self.sigma > 0.3:
+            image = cv2.GaussianBlur(image, (0, 0), self.sigma)
+        noise = self.fields[int(rng.integers(len(self.fields)))]
+        if len(self.fields) > 1:
+            noise = np.roll(noise, tuple(rng.integers(0, noise.shape[:2])), axis=(0, 1))
+        return cv2.add(image, noise, dtype=cv2.CV_8U)

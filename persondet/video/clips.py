@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from persondet.errors import MediaError
+from persondet.video.io import VideoReader
+from persondet.video.pipeline import check_output
 
 CLIP_SUFFIXES = frozenset(
     ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ts .webm .wmv".split()
@@ -54,6 +57,34 @@ def plan_clips(video_input: str | Path, output: str | Path) -> list[tuple[Path, 
             )
         plan[place] = clip
     return [(clip, place) for place, clip in plan.items()]
+
+
+def check_clips(
+    plan: Sequence[tuple[Path, Path]], *, overwrite: bool = False
+) -> tuple[list[tuple[Path, Path]], list[str]]:
+    """Look at all clips and targets before a model is loaded.
+
+    Args:
+        plan: (clip, target) pairs.
+        overwrite: allow targets that exist.
+
+    Returns: the pairs whose clip can be read, and a sentence for each of the others.
+
+    Raises: MediaError: when no clip can be read, or a target cannot be written.
+        OutputExistsError: when a target is there already.
+    """
+    readable, unreadable = [], []
+    for clip, target in plan:
+        check_output(clip, target, overwrite=overwrite)
+        try:
+            VideoReader(clip).close()
+            readable.append((clip, target))
+        except MediaError as error:
+            unreadable.append(str(error))
+    if not readable:
+        more = f" (and {len(unreadable) - 1} more clips)" if len(unreadable) > 1 else ""
+        raise MediaError(f"{unreadable[0]}{more}")
+    return readable, unreadable
 
 
 def _inside(folder: Path, clip: Path) -> Path:

@@ -296,7 +296,9 @@ def test_real_oddities(real_data: Path, tmp_path: Path) -> None:
     assert cats.mask_format == "polygon"
     _same_as_detectron2(cats)
     tiny = real_data / "tiny-roboflow-variants" / "tests" / "assets"
-    mixed = register_roboflow_coco("mixed", tiny / "coco_dataset/coco_roboflow", output_dir=tmp_path)
+    mixed = register_roboflow_coco(
+        "mixed", tiny / "coco_dataset/coco_roboflow", output_dir=tmp_path
+    )
     assert list(mixed.names) == ["train", "valid"]
     assert mixed.mask_format == "bitmask"
     _same_as_detectron2(mixed)

@@ -48,9 +48,10 @@ def test_refusals(tmp_path: Path) -> None:
     _split(tmp_path / "b" / "valid")
     with pytest.raises(DatasetError, match="valid/ and val/"):
         find_splits(tmp_path / "b")
+    _split(tmp_path / "c" / "one" / "train")
+    _split(tmp_path / "c" / "two" / "train")
     with pytest.raises(DatasetError, match="several exports"):
-        _split(tmp_path / "c" / "train")
-        find_splits(tmp_path)
+        find_splits(tmp_path / "c")
     (tmp_path / "export.zip").touch()
     with pytest.raises(DatasetError, match="unpack it"):
         find_splits(tmp_path / "export.zip")

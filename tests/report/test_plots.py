@@ -34,7 +34,7 @@ def write_run(folder, rows):
 def full_row(iteration):
     row = {"iteration": iteration, "lr": 1e-3, "bbox/AP": 30.0, "segm/AP50": 50.0}
     for prefix in ("", "val/"):
-        row |= {f"{prefix}total_loss": 2.0, f"{prefix}loss_cls": 1.0, f"{prefix}loss_$x$": 1.0}
+        row |= {f"{prefix}total_loss": 2.0, f"{prefix}loss_cls": 1.0, f"{prefix}loss_$\\frac$": 1.0}
         row |= {f"{prefix}fast_rcnn/cls_accuracy": 0.9, f"{prefix}mask_rcnn/accuracy": 0.8}
     return row
 
@@ -84,7 +84,9 @@ def test_the_same_run_gives_the_same_bytes(tmp_path):
 @pytest.mark.parametrize(
     "rows",
     [
-        [{"iteration": 0, "total_loss": float("nan")}],  # diverged at once: nothing to draw
+        [
+            {"iteration": 0, "total_loss": float("nan"), "loss_cls": float("nan")}
+        ],  # diverged at once: nothing to draw
         [{"iteration": 3, "time": 0.5}],
     ],
 )

@@ -266,17 +266,43 @@ def test_detectron2_of_this_environment_is_found_working() -> None:
     assert found["file"] == detectron2.__file__
 
 
-def test_masks_are_pasted_under_numpy_2() -> None:
+def test_masks_are_pasted_where_numpy_2_must_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     mask_ops = pytest.importorskip("detectron2.layers.mask_ops")
     import numpy as np
     import torch
+    from PIL import Image
+
+    class Picture:
+        """What some versions of Pillow are to numpy 2: an image that cannot lend its memory."""
+
+        def __init__(self, image: Image.Image) -> None:
+            self.image = image
+
+        def resize(self, size: tuple[int, int], resample: int) -> Picture:
+            return Picture(self.image.resize(tuple(map(int, size)), resample=resample))
+
+        def __array__(self, dtype: object = None, copy: bool | None = None) -> np.ndarray:
+            if copy is False:
+                raise ValueError("Unable to avoid copy while creating an array as requested.")
+            return np.array(self.image)
+
+    class Pictures:
+        BILINEAR = Image.BILINEAR
+
+        @staticmethod
+        def fromarray(array: np.ndarray) -> Picture:
+            return Picture(Image.fromarray(array))
 
     mask = torch.zeros(28, 28)
     mask[:14] = 1  # the upper half of the box is the object
     box = torch.tensor([2.0, 4.0, 10.0, 12.0])
-    image = np.asarray(mask_ops.paste_mask_in_image_old(mask, box, 16, 20, 0.5))
-    assert image.shape == (16, 20)
-    assert image[5:7, 3:9].all() and not image[9:].any() and not image[:, 12:].any()
+    plain = np.asarray(mask_ops.paste_mask_in_image_old(mask, box, 16, 20, 0.5))
+    assert plain.shape == (16, 20)
+    assert plain[5:7, 3:9].all()
+    assert plain.sum() == plain[4:9, 2:11].sum() > 0
+    monkeypatch.setattr(mask_ops, "Image", Pictures)
+    copied = np.asarray(mask_ops.paste_mask_in_image_old(mask, box, 16, 20, 0.5))
+    assert (copied == plain).all()
 
 
 def test_mapper_that_returns_none_gets_another_item() -> None:

@@ -82,7 +82,14 @@ def test_continuous_integration_runs_make_test() -> None:
     assert script.stat().st_mode & 0o111
 
 
+@pytest.fixture(autouse=True)
+def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test may start a real installation, not even when the check it tests is broken."""
+    monkeypatch.setattr(make_environment, "run", lambda *_: pytest.fail("it ran something"))
+
+
 def failure(tmp_path: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Return what a call that must fail says; nothing was made by then."""
     venv = tmp_path / "venv"
     assert make_environment.main(["--venv", str(venv), *arguments]) == 2
     assert not venv.exists()
@@ -116,12 +123,11 @@ def test_full_disk_is_refused_before_anything_is_fetched(
     assert "takes 5.0" in failure(tmp_path, capsys, "--disk-gb", "5")
 
 
-def test_made_environment_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_made_environment_is_left_alone(tmp_path: Path) -> None:
     venv = tmp_path / "venv"
     (venv / "bin").mkdir(parents=True)
     (venv / "bin" / "python").symlink_to(sys.executable)
     (venv / "persondet.sha256").write_text(make_environment.digest(venv))
-    monkeypatch.setattr(make_environment, "run", lambda *_: pytest.fail("it ran something"))
     assert make_environment.main(["--venv", str(venv)]) == 0
 
 

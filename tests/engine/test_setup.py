@@ -1,0 +1,124 @@
+"""The road from the command line to a frozen config and registered data."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from persondet.engine import load_cfg, setup
+from persondet.errors import ConfigError, DatasetError, PersondetError
+from tests.conftest import write_export
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+INSTANT = CONFIGS / "quick_schedules/person_mask_rcnn_R_18_FPN_instant_test.yaml"
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_before() -> Iterator[None]:
+    names = ("fvcore", "detectron2", "persondet")
+    before = {n: (logging.getLogger(n).handlers[:], logging.getLogger(n).propagate) for n in names}
+    yield
+    for name, (handlers, propagate) in before.items():
+        logging.getLogger(name).handlers[:] = handlers
+        logging.getLogger(name).propagate = propagate
+
+
+def arguments(*opts: object, config: Path = INSTANT, **flags: bool) -> argparse.Namespace:
+    words = [str(word) for word in opts]
+    defaults = {"resume": False, "eval_only": False, "overwrite": False}
+    return argparse.Namespace(config_file=str(config), opts=words, **(defaults | flags))
+
+
+def test_classes_splits_and_device_follow_from_the_export(
+    tiny_export: Path, tmp_path: Path
+) -> None:
+    cfg = setup(arguments("DATASETS.ROBOFLOW.ROOT", tiny_export, "OUTPUT_DIR", tmp_path / "run"))
+    assert cfg.DATASETS.TRAIN == ("person_train",)
+    assert cfg.DATASETS.VAL == ("person_valid",)
+    assert cfg.DATASETS.TEST == ("person_test",)
+    assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 1
+    assert cfg.MODEL.DEVICE in ("cpu", "cuda")
+    assert cfg.is_frozen()
+    # What was asked is kept, so that another machine can choose its own device.
+    assert load_cfg(tmp_path / "run/config.yaml").MODEL.DEVICE == "auto"
+
+
+def test_trap_6_the_periodic_evaluation_never_names_the_test_split(
+    tiny_export: Path, tmp_path: Path
+) -> None:
+    cfg = setup(arguments("DATASETS.ROBOFLOW.ROOT", tiny_export, "OUTPUT_DIR", tmp_path / "run"))
+    assert not set(cfg.DATASETS.VAL) & set(cfg.DATASETS.TEST)
+
+
+def test_an_export_without_a_valid_split_trains_without_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_export(tmp_path / "export", {"train": 3, "test": 1})
+    cfg = setup(
+        arguments("DATASETS.ROBOFLOW.ROOT", tmp_path / "export", "OUTPUT_DIR", tmp_path / "run")
+    )
+    assert cfg.DATASETS.VAL == ()
+    assert "No validation split" in (tmp_path / "run/log.txt").read_text()
+
+
+def test_the_default_place_of_an_export_is_below_detectron2_datasets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_export(tmp_path / "crowd", {"train": 2, "valid": 1})
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    cfg = setup(arguments("DATASETS.ROBOFLOW.NAME", "crowd", "OUTPUT_DIR", tmp_path / "run"))
+    assert cfg.DATASETS.TRAIN == ("crowd_train",)
+
+
+@pytest.mark.parametrize(
+    ("opts", "kind", "words"),
+    [
+        (("DATASETS.ROBOFLOW.ROOT", "nowhere"), DatasetError, "DATASETS.ROBOFLOW.ROOT"),
+        (("MODEL.WEIGHTS", "nowhere.pth"), PersondetError, "nowhere.pth"),
+        (("DATASETS.TRAIN", "('person_trian',)"), DatasetError, "person_train"),
+        pytest.param(
+            ("MODEL.DEVICE", "cuda"),
+            ConfigError,
+            "MODEL.DEVICE",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU"),
+        ),
+    ],
+)
+def test_bad_input_is_refused_before_a_run_is_touched(
+    tiny_export: Path, tmp_path: Path, opts: tuple[str, str], kind: type[Exception], words: str
+) -> None:
+    old = tmp_path / "metrics.json"
+    old.write_text("{}")
+    common = ("DATASETS.ROBOFLOW.ROOT", tiny_export, "OUTPUT_DIR", tmp_path)
+    with pytest.raises(kind, match=words) as caught:
+        setup(arguments(*common, *opts, overwrite=True))
+    assert "\n" not in str(caught.value)
+    assert old.read_text() == "{}"
+
+
+def test_a_used_folder_needs_resume_or_overwrite(tiny_export: Path, tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").write_text("{}")
+    common = ("DATASETS.ROBOFLOW.ROOT", tiny_export, "OUTPUT_DIR", tmp_path)
+    with pytest.raises(PersondetError, match="holds a run already"):
+        setup(arguments(*common))
+    setup(arguments(*common, resume=True))
+    assert (tmp_path / "metrics.json").exists()
+    setup(arguments(*common, overwrite=True))
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_an_export_without_masks_names_the_config_for_boxes(
+    tiny_export: Path, tmp_path: Path
+) -> None:
+    opts = ("DATASETS.ROBOFLOW.MASKS", "none", "DATASETS.ROBOFLOW.ROOT", tiny_export)
+    with pytest.raises(ConfigError, match="person_faster_rcnn_R_50_FPN.yaml"):
+        setup(arguments(*opts, "OUTPUT_DIR", tmp_path / "run"))
+    boxes = CONFIGS / "person_faster_rcnn_R_50_FPN.yaml"
+    weights = ("MODEL.WEIGHTS", "")
+    cfg = setup(arguments(*opts, *weights, "OUTPUT_DIR", tmp_path / "boxes", config=boxes))
+    assert not cfg.MODEL.MASK_ON

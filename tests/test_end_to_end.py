@@ -1,0 +1,206 @@
+"""The main job through the tools, as a person runs it: train, resume, score, predict, annotate."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from persondet.checkpoint.model_file import CarriedFacts, load_checkpoint
+from persondet.report.events import load_events
+from persondet.sample.clip import write_clip
+from persondet.sample.export import write_export
+from persondet.video.io import VideoReader
+from persondet.video.records import read_records
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = ROOT / "configs/quick_schedules/person_mask_rcnn_R_18_FPN_instant_test.yaml"
+
+
+def tool(name: str, *arguments: object, expect: int = 0) -> str:
+    """Run a tool as a person does, from another folder than the repository; return its output."""
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / f"{name}.py"), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=Path(sys.prefix),
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=400,
+    )
+    assert result.returncode == expect, f"exit {result.returncode}\n{result.stdout}{result.stderr}"
+    return result.stdout + result.stderr
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a space in its name, an export of each kind, and a clip."""
+    root: Path = tmp_path_factory.mktemp("end to end")
+    write_export(root / "people", "people", {"train": 12, "valid": 4, "test": 4}, (320, 180))
+    write_export(root / "objects", "street_objects", {"train": 8, "valid": 2, "test": 2}, (320, 180))
+    write_clip(root / "clip.mp4", root / "clip.json", 3, frames=9, size=(320, 180))
+    return root
+
+
+@pytest.fixture(scope="module")
+def pretrained(folder: Path) -> Path:
+    tool(
+        "train_net",
+        *("--config-file", CONFIG),
+        *("DATASETS.ROBOFLOW.ROOT", folder / "objects", "OUTPUT_DIR", folder / "pretrained"),
+        *("MODEL.BACKBONE.FREEZE_AT", 0, "SOLVER.MAX_ITER", 4),
+    )
+    return folder / "pretrained"
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path, pretrained: Path) -> Path:
+    """A transfer of 20 steps, stopped after 10 and resumed."""
+    common = (
+        *("DATASETS.ROBOFLOW.ROOT", folder / "people", "OUTPUT_DIR", folder / "run"),
+        *("MODEL.WEIGHTS", pretrained / "model_final.pth"),
+    )
+    first = tool("train_net", "--config-file", CONFIG, *common, "SOLVER.MAX_ITER", 10)
+    assert "backbone.bottom_up.res2" in first
+    assert "roi_heads.box_predictor.cls_score.weight: checkpoint (6, 64), model (2, 64)" in first
+    second = tool("train_net", "--config-file", CONFIG, "--resume", *common)
+    assert "iter: 19" in second
+    return folder / "run"
+
+
+def test_the_run_folder_holds_scores_curves_and_models(run: Path) -> None:
+    results = json.loads((run / "results.json").read_text())
+    assert results["test"]["images"] == 4
+    for task in ("bbox", "segm"):
+        assert 0 <= results["test"][task]["AP50"] <= 100
+    names = {path.name for path in run.iterdir()}
+    assert {"model_best.pth", "model_final.pth", "config.yaml", "log.txt"} <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    facts = CarriedFacts.from_checkpoint(load_checkpoint(run / "model_best.pth"))
+    assert facts.class_names == ("person",)
+    assert "ROBOFLOW" in facts.config
+
+
+def test_training_and_validation_stand_side_by_side(run: Path) -> None:
+    events = load_events(run)
+    for name in ("total_loss", "loss_mask", "fast_rcnn/cls_accuracy", "mask_rcnn/accuracy"):
+        for twin in (name, f"val/{name}"):
+            assert len(events[twin].values) >= 2, twin
+            assert all(math.isfinite(value) for value in events[twin].values), twin
+    assert list(events["total_loss"].iterations) == sorted(events["total_loss"].iterations)
+    assert events["segm/AP"].iterations[0] == 9
+
+
+def test_frozen_tensors_equal_the_pretrained_ones_to_the_bit(run: Path, pretrained: Path) -> None:
+    before = load_checkpoint(pretrained / "model_final.pth")["model"]
+    after = load_checkpoint(run / "model_final.pth")["model"]
+    frozen = [
+        name
+        for name in after
+        if name.startswith(("backbone.bottom_up.stem", "backbone.bottom_up.res2"))
+    ]
+    assert len(frozen) >= 20
+    assert all(torch.equal(before[name], after[name]) for name in frozen)
+    assert not torch.equal(
+        before["backbone.bottom_up.res3.0.conv1.weight"],
+        after["backbone.bottom_up.res3.0.conv1.weight"],
+    )
+
+
+def test_scoring_alone_gives_the_runs_own_numbers(run: Path, folder: Path) -> None:
+    before = (run / "results.json").read_bytes()
+    out = tool(
+        "train_net",
+        *("--config-file", run / "config.yaml", "--eval-only"),
+        *("MODEL.WEIGHTS", run / "model_best.pth", "OUTPUT_DIR", folder / "scored"),
+    )
+    assert "person_test" in out
+    again = json.loads((folder / "scored/inference/person_test/results.json").read_text())
+    assert again["test"] == json.loads(before)["test"]
+    assert (run / "results.json").read_bytes() == before
+
+
+def test_pictures_are_annotated_and_listed(run: Path, folder: Path) -> None:
+    out = folder / "predicted"
+    tool(
+        "predict",
+        *("--run", run, "--input", folder / "people/test", "--output", out),
+        *("--confidence-threshold", 0.05),
+    )
+    assert len(list(out.glob("*.jpg"))) == 4
+    listed = {image["id"] for image in json.loads((out / "images.json").read_text())["images"]}
+    assert {row["image_id"] for row in json.loads((out / "predictions.json").read_text())} <= listed
+
+
+def test_a_clip_comes_back_whole_with_its_records(run: Path, folder: Path) -> None:
+    out = folder / "annotated" / "clip.mp4"
+    tool(
+        "video_demo",
+        *("--config-file", run / "config.yaml", "--video-input", folder / "clip.mp4"),
+        *("--output", out, "--confidence-threshold", 0.05),
+        *("--opts", "MODEL.WEIGHTS", run / "model_best.pth"),
+    )
+    with VideoReader(out) as reader:
+        assert sum(1 for _ in reader) == 9
+    _, records = read_records(out.with_suffix(".jsonl"))
+    assert [record.index for record in records] == list(range(9))
+
+
+def test_the_event_log_becomes_plots(run: Path) -> None:
+    tool("plot_metrics", run)
+    assert {"loss.png", "accuracy.png", "average_precision.png", "learning_rate.png"} <= {
+        path.name for path in (run / "plots").iterdir()
+    }
+
+
+def test_the_ground_truth_becomes_a_contact_sheet(run: Path, folder: Path) -> None:
+    sheet = folder / "sheet.png"
+    tool("visualize_data", "--config-file", run / "config.yaml", "--output", sheet)
+    assert sheet.stat().st_size > 10_000
+
+
+def test_bad_input_is_one_sentence_and_exit_2_with_nothing_overwritten(
+    run: Path, folder: Path, tmp_path: Path
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    config = ("--config-file", CONFIG)
+    people = ("DATASETS.ROBOFLOW.ROOT", folder / "people")
+    no_json = tmp_path / "no_json"
+    (no_json / "train").mkdir(parents=True)
+    not_coco = tmp_path / "not_coco"
+    (not_coco / "train").mkdir(parents=True)
+    (not_coco / "train/_annotations.coco.json").write_text('{"pictures": []}')
+    foreign = tmp_path / "foreign.pth"
+    torch.save({"model": {"w": torch.ones(1)}}, foreign)
+    text = tmp_path / "clip.mp4"
+    text.write_text("<html>not a clip</html>")
+    out = ("OUTPUT_DIR", tmp_path / "out")
+    video = ("video_demo", "--run", run)
+    cases: list[tuple[object, ...]] = [
+        ("train_net", *config, "DATASETS.ROBOFLOW.ROOT", tmp_path / "nowhere", *out),
+        ("train_net", *config, "DATASETS.ROBOFLOW.ROOT", no_json, *out),
+        ("train_net", *config, "DATASETS.ROBOFLOW.ROOT", not_coco, *out),
+        ("train_net", *config, *people, *out, "SOLVER.MAX_ITR", 3),
+        ("train_net", *config, *people, *out, "MODEL.WEIGHTS", tmp_path / "none.pth"),
+        ("train_net", *config, *people, *out, "MODEL.WEIGHTS", foreign),
+        ("train_net", *config, *people, "OUTPUT_DIR", run),
+        (*video, "--video-input", text, "--output", tmp_path / "out.mp4"),
+        (*video, "--video-input", folder / "clip.mp4", "--output", folder / "clip.mp4"),
+        (*video, "--video-input", tmp_path / "none.mp4", "--output", tmp_path / "out.mp4"),
+        ("plot_metrics", tmp_path / "nowhere"),
+    ]
+    for name, *arguments in cases:
+        output = tool(str(name), *arguments, expect=2)
+        assert "Traceback" not in output, output
+        errors = [line for line in output.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1, output
+    after = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    assert before == after
+    assert not (tmp_path / "out.mp4").exists()

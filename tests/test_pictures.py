@@ -1,0 +1,209 @@
+"""Single pictures: strict reading, what goes where, COCO results that pycocotools loads."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from detectron2.data.catalog import Metadata
+from detectron2.data.detection_utils import read_image
+from detectron2.structures import Boxes, Instances
+from PIL import Image
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+
+from persondet.errors import MediaError, OutputExistsError
+from persondet.pictures import (
+    IMAGES,
+    PREDICTIONS,
+    coco_results,
+    find_pictures,
+    predict_pictures,
+    read_picture,
+)
+
+
+class OnePerPicture:
+    """Finds a person in the left half of every picture."""
+
+    def __init__(self):
+        self.metadata = Metadata(name="stub", thing_classes=["bag", "person"])
+
+    def __call__(self, image):
+        height, width = image.shape[:2]
+        found = Instances((height, width))
+        found.pred_boxes = Boxes(torch.tensor([[1.25, 2.0, width / 2, height - 2.0]]))
+        found.scores = torch.tensor([0.75])
+        found.pred_classes = torch.tensor([1])
+        found.pred_masks = torch.zeros((1, height, width), dtype=torch.bool)
+        found.pred_masks[0, 3 : height - 3, 2 : width // 2] = True
+        return found
+
+
+def darken(image, instances):
+    return image // 2
+
+
+def write(path, size=(40, 30), value=90):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.full((size[1], size[0], 3), value, np.uint8))
+    return path
+
+
+def names(found):
+    return [name for _, name in found]
+
+
+def test_files_folders_and_globs_are_found(tmp_path):
+    for name in (
+        "in/a.jpg",
+        "in/deep/b.PNG",
+        "in/notes.txt",
+        "more/c1.png",
+        "more/c2.png",
+        "d.bmp",
+    ):
+        write(tmp_path / (name if name != "in/notes.txt" else "in/notes.png"))
+    inputs = [tmp_path / "in", tmp_path / "more" / "c*.png", tmp_path / "d.bmp"]
+    assert names(find_pictures(inputs)) == [
+        *("a.jpg", "deep/b.PNG", "notes.png", "c1.png", "c2.png", "d.bmp")
+    ]
+
+
+def test_a_relative_glob_is_found(tmp_path, monkeypatch):
+    write(tmp_path / "x" / "a.jpg")
+    monkeypatch.chdir(tmp_path)
+    assert names(find_pictures(["x/*.jpg"])) == ["a.jpg"]
+    assert names(find_pictures(["**/*.jpg"])) == ["a.jpg"]
+
+
+def test_inputs_without_pictures_and_clashing_names_are_refused(tmp_path):
+    write(tmp_path / "x" / "a.jpg")
+    write(tmp_path / "y" / "a.jpg")
+    with pytest.raises(MediaError, match="no picture"):
+        find_pictures([tmp_path / "none.jpg"])
+    with pytest.raises(MediaError, match=r"would both be written as a\.jpg"):
+        find_pictures([tmp_path / "x", tmp_path / "y"])
+    assert names(find_pictures([tmp_path / "x", tmp_path / "x" / "a.jpg"])) == ["a.jpg"]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_respected_as_detectron2_does(orientation, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (24, 36, 3), dtype=np.uint8)
+    image = Image.fromarray(cv2.resize(pixels, (36, 24)))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "turned.jpg"
+    image.save(path, exif=exif)
+    read = read_picture(path)
+    assert read.shape == ((24, 36, 3) if orientation < 5 else (36, 24, 3))
+    assert np.array_equal(read, read_image(str(path), format="BGR"))
+    assert read.flags.c_contiguous
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_a_truncated_picture_is_refused(suffix, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    path = tmp_path / f"cut{suffix}"
+    Image.fromarray(noise).save(path)
+    assert read_picture(path).shape == (64, 64, 3)
+    path.write_bytes(path.read_bytes()[:-600])
+    with pytest.raises(MediaError, match="cut"):
+        read_picture(path)
+
+
+def test_pictures_of_the_real_kind(real_data):
+    folder = real_data / "bad-images"
+    broken = {
+        *("broken.png", "broken_data_stream.png", "truncated_end_chunk.png", "truncated_image.png"),
+        *("truncated_jpeg.jpg", "ultrahdr.jpg"),
+    }
+    refused = {}
+    for path, name in find_pictures([folder]):
+        try:
+            image = read_picture(path)
+        except MediaError as error:
+            refused[name] = str(error)
+        else:
+            assert image.dtype == np.uint8
+            assert image.shape[2] == 3
+    assert not any("\n" in reason for reason in refused.values())
+    assert set(refused) == broken
+
+
+def test_results_load_in_pycocotools_and_hold_the_very_masks(tmp_path):
+    write(tmp_path / "in" / "a.jpg")
+    write(tmp_path / "in" / "b" / "c.png", size=(60, 50))
+    output = tmp_path / "out"
+    summary = predict_pictures(find_pictures([tmp_path / "in"]), output, OnePerPicture(), darken)
+    assert (summary.pictures, summary.people, summary.skipped) == (2, 2, ())
+    results = COCO(str(output / IMAGES)).loadRes(str(output / PREDICTIONS))
+    assert [results.imgs[i]["file_name"] for i in (1, 2)] == ["a.jpg", "b/c.png"]
+    assert results.cats[2]["name"] == "person"
+    for annotation in results.anns.values():
+        image = results.imgs[annotation["image_id"]]
+        width, height = image["width"], image["height"]
+        assert annotation["category_id"] == 2
+        assert annotation["bbox"] == [1.25, 2, width / 2 - 1.25, height - 4]
+        mask = coco_mask.decode(annotation["segmentation"]).astype(bool)
+        expected = np.zeros((height, width), bool)
+        expected[3 : height - 3, 2 : width // 2] = True
+        assert np.array_equal(mask, expected)
+    drawn = cv2.imread(str(output / "b" / "c.png"))
+    assert drawn.shape == (50, 60, 3)
+    assert (drawn == 45).all()
+
+
+def test_a_broken_picture_is_skipped_and_named(tmp_path):
+    write(tmp_path / "in" / "a.jpg")
+    (tmp_path / "in" / "b.jpg").write_bytes(b"<html>")
+    pictures = find_pictures([tmp_path / "in"])
+    summary = predict_pictures(pictures, tmp_path / "out", OnePerPicture(), darken)
+    assert summary.pictures == 1
+    ((path, reason),) = summary.skipped
+    assert path.name == "b.jpg"
+    assert "HTML page" in reason
+    assert not (tmp_path / "out" / "b.jpg").exists()
+    with pytest.raises(MediaError, match="none of the 1 pictures"):
+        predict_pictures(pictures[1:], tmp_path / "other", OnePerPicture(), darken)
+
+
+def test_used_folders_and_the_sources_own_folder_are_refused(tmp_path):
+    source = write(tmp_path / "in" / "a.jpg")
+    before = source.read_bytes()
+    pictures = find_pictures([tmp_path / "in"])
+    write(tmp_path / "out" / "other.jpg")
+    with pytest.raises(OutputExistsError):
+        predict_pictures(pictures, tmp_path / "out", OnePerPicture(), darken)
+    with pytest.raises(MediaError, match="is the source itself"):
+        predict_pictures(pictures, tmp_path / "in", OnePerPicture(), darken, overwrite=True)
+    with pytest.raises(MediaError, match="is a file"):
+        predict_pictures(pictures, source, OnePerPicture(), darken)
+    assert source.read_bytes() == before
+    predict_pictures(pictures, tmp_path / "out", OnePerPicture(), darken, overwrite=True)
+    assert sorted(os.listdir(tmp_path / "out")) == sorted(
+        ["a.jpg", "images.json", "other.jpg", "predictions.json"]
+    )
+
+
+def test_category_ids_are_the_datasets_where_the_model_knows_them(tmp_path):
+    predictor = OnePerPicture()
+    predictor.metadata.thing_dataset_id_to_contiguous_id = {7: 0, 3: 1}
+    write(tmp_path / "in" / "a.jpg")
+    predict_pictures(find_pictures([tmp_path / "in"]), tmp_path / "out", predictor, darken)
+    (result,) = json.loads((tmp_path / "out" / PREDICTIONS).read_text())
+    assert result["category_id"] == 3
+
+
+def test_a_model_without_masks_and_boxes_that_are_no_numbers():
+    found = Instances((30, 40))
+    found.pred_boxes = Boxes(torch.tensor([[0.0, 0, 4, 5], [float("inf"), 0, 1, 1]]))
+    found.scores = torch.tensor([0.5, 0.4])
+    found.pred_classes = torch.tensor([0, 0])
+    assert coco_results(found, 9, [1]) == [
+        {"image_id": 9, "category_id": 1, "bbox": [0, 0, 4, 5], "score": 0.5}
+    ]

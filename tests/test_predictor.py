@@ -1,0 +1,135 @@
+"""The Python door, on a tiny model with random weights."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+
+from persondet.checkpoint import SafeDetectionCheckpointer
+from persondet.engine import load_cfg
+from persondet.errors import CheckpointError, ConfigError
+from persondet.predictor import Predictor
+
+CONFIG = (
+    Path(__file__).resolve().parents[1]
+    / "configs/quick_schedules/person_mask_rcnn_R_18_FPN_instant_test.yaml"
+)
+
+
+def tiny_cfg(classes: int = 1) -> CfgNode:
+    cfg = load_cfg(CONFIG, ["MODEL.DEVICE", "cpu", "SOLVER.AMP.ENABLED", "False"])
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = classes
+    return cfg
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tmp_path_factory.mktemp("run")
+    cfg = tiny_cfg()
+    torch.manual_seed(0)
+    carried = {"config": cfg.dump(), "class_names": ["worker"]}
+    checkpointer = SafeDetectionCheckpointer(build_model(cfg), str(folder), carried=carried)
+    checkpointer.save_model("model_best", iteration=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def image() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (96, 128, 3), dtype=np.uint8)
+
+
+def test_a_run_becomes_instances_in_the_pixels_of_the_image(run: Path, image: np.ndarray) -> None:
+    predictor = Predictor.from_run(run, confidence_threshold=0.01)
+    people = predictor(image)
+    assert len(people) > 0
+    assert people.image_size == (96, 128)
+    assert people.pred_masks.shape == (len(people), 96, 128)
+    assert people.pred_masks.dtype == torch.bool
+    boxes = people.pred_boxes.tensor
+    assert boxes.dtype == people.scores.dtype == torch.float32
+    assert float(boxes.min()) >= 0
+    assert float(boxes[:, 2].max()) <= 128
+    assert float(boxes[:, 3].max()) <= 96
+    assert people.scores.tolist() == sorted(people.scores.tolist(), reverse=True)
+    assert predictor.metadata.thing_classes == ["worker"]
+
+
+def test_a_threshold_keeps_what_is_above_it_and_changes_nothing_else(
+    run: Path, image: np.ndarray
+) -> None:
+    everything = Predictor.from_run(run, confidence_threshold=0.0)(image)
+    middle = float(everything.scores.median())
+    above = Predictor.from_run(run, confidence_threshold=middle)(image)
+    kept = everything[everything.scores >= middle]
+    assert 0 < len(kept) < len(everything)
+    assert torch.equal(above.scores, kept.scores)
+    assert torch.equal(above.pred_boxes.tensor, kept.pred_boxes.tensor)
+    assert torch.equal(above.pred_masks, kept.pred_masks)
+
+
+def test_a_batch_gives_each_image_its_own_answer(run: Path, image: np.ndarray) -> None:
+    predictor = Predictor.from_run(run, confidence_threshold=0.01)
+    other = np.ascontiguousarray(image[:, ::-1])
+    together = predictor.predict_batch([image, other])
+    for alone, batched in zip((predictor(image), predictor(other)), together, strict=True):
+        assert len(alone) == len(batched)
+        assert torch.allclose(alone.pred_boxes.tensor, batched.pred_boxes.tensor, atol=1e-2)
+
+
+def test_the_order_of_thresholds_is_flag_key_checkpoint_half(run: Path) -> None:
+    cfg = tiny_cfg()
+    cfg.MODEL.WEIGHTS = str(run / "model_best.pth")
+    assert Predictor(cfg).confidence_threshold == 0.5
+    cfg.VISUALIZATION.SCORE_THRESH = 0.3
+    assert Predictor(cfg).confidence_threshold == 0.3
+    assert Predictor(cfg, confidence_threshold=0.0).confidence_threshold == 0.0
+    with pytest.raises(ConfigError, match="from 0 to 1"):
+        Predictor(cfg, confidence_threshold=1.5)
+
+
+def test_a_model_zoo_file_of_80_classes_finds_people_before_any_training(
+    tmp_path: Path, image: np.ndarray
+) -> None:
+    torch.manual_seed(0)
+    model = build_model(tiny_cfg(classes=80))
+    # Person stands first among COCO's classes: make it and the second class equally likely.
+    model.roi_heads.box_predictor.cls_score.weight.data.zero_()
+    model.roi_heads.box_predictor.cls_score.bias.data[:2] = 8.0
+    arrays = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    path = tmp_path / "zoo.pkl"
+    path.write_bytes(pickle.dumps({"model": arrays, "__author__": "zoo"}))
+    cfg = tiny_cfg()
+    cfg.MODEL.WEIGHTS = str(path)
+    predictor = Predictor(cfg, confidence_threshold=0.1)
+    people = predictor(image)
+    assert predictor.metadata.thing_classes == ["person"]
+    assert len(people) > 0
+    assert set(people.pred_classes.tolist()) == {0}
+    # the same file with the 80-class config: the same people among its detections
+    cfg.DATASETS.ROBOFLOW.CLASSES = ("person", "bicycle")
+    both = Predictor(cfg, confidence_threshold=0.1)(image)
+    assert torch.equal(both.scores[both.pred_classes == 0], people.scores)
+    assert (both.pred_classes == 1).any()
+
+
+def test_what_is_no_run_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such run folder"):
+        Predictor.from_run(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match="holds no model_best.pth"):
+        Predictor.from_run(tmp_path)
+    torch.save({"model": {"w": torch.ones(1)}}, tmp_path / "model_best.pth")
+    with pytest.raises(CheckpointError, match="carries no config"):
+        Predictor.from_run(tmp_path)
+    with pytest.raises(CheckpointError, match="MODEL.WEIGHTS is empty"):
+        Predictor(tiny_cfg())
+
+
+def test_an_image_of_another_kind_is_a_bug_of_the_caller(run: Path) -> None:
+    with pytest.raises(ValueError, match="uint8"):
+        Predictor.from_run(run)(np.zeros((4, 4, 3), np.float32))

@@ -1,0 +1,82 @@
+"""The command line of predict: outputs, messages and exit codes; the model is a stand-in."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import cv2
+import numpy as np
+import predict
+import pytest
+import torch
+from detectron2.data.catalog import Metadata
+from detectron2.structures import Boxes, Instances
+
+from persondet.errors import MediaError, OutputExistsError, PartialResultError
+
+
+class OnePerPicture:
+    """Stands in for the model: one person in every picture."""
+
+    metadata = Metadata(name="stub", thing_classes=["person"])
+
+    def __call__(self, image):
+        found = Instances(image.shape[:2])
+        found.pred_boxes = Boxes(torch.tensor([[8.0, 20, 40, 56]]))
+        found.scores, found.pred_classes = torch.tensor([0.9]), torch.tensor([0])
+        return found
+
+
+@pytest.fixture(autouse=True)
+def stand_in(monkeypatch):
+    """Replaces the loading of a model, and counts it."""
+    asked = []
+    monkeypatch.setattr(
+        predict, "load_predictor", lambda args: asked.append(args) or OnePerPicture()
+    )
+    return asked
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("a.png", "b c.png"):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / "in" / name), np.full((64, 96, 3), 90, np.uint8))
+    return tmp_path / "in"
+
+
+def run(*words):
+    return predict.main(["--run", "some/run", *map(str, words)])
+
+
+def test_pictures_and_results_are_written(folder, tmp_path, capsys):
+    assert run("--input", folder, "--output", tmp_path / "out") == 0
+    assert sorted(os.listdir(tmp_path / "out")) == [
+        *("a.png", "b c.png", "images.json", "predictions.json")
+    ]
+    results = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert [row["bbox"] for row in results] == [[8, 20, 32, 36]] * 2
+    drawn = cv2.imread(str(tmp_path / "out" / "a.png"))
+    assert (drawn[20, 8:40] != 90).any(axis=1).all()  # the box's upper edge
+    assert (drawn[60:] == 90).all()
+    assert capsys.readouterr().out.startswith("2 pictures, 2 people; written to")
+
+
+def test_a_broken_picture_ends_with_partial(folder, tmp_path, capsys):
+    whole = (folder / "a.png").read_bytes()
+    (folder / "broken.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(PartialResultError, match="1 of 3 pictures"):
+        run("--input", folder, "--output", tmp_path / "out")
+    assert "broken.png" in capsys.readouterr().err
+    assert (tmp_path / "out" / "a.png").exists()
+
+
+def test_bad_input_is_refused_before_the_model_is_loaded(folder, tmp_path, stand_in):
+    with pytest.raises(MediaError, match="no picture"):
+        run("--input", tmp_path / "none.png", "--output", tmp_path / "out")
+    with pytest.raises(OutputExistsError):
+        run("--input", folder / "a.png", "--output", folder.parent)
+    with pytest.raises(MediaError, match="source itself"):
+        run("--input", folder, "--output", folder, "--overwrite")
+    assert stand_in == []

@@ -1,0 +1,54 @@
+"""Which clips are meant, and where their annotated twins go."""
+
+from __future__ import annotations
+
+import pytest
+
+from persondet.errors import MediaError, OutputExistsError
+from persondet.video.clips import check_clips, plan_clips
+
+
+def test_a_file_goes_to_a_file_or_into_a_folder(clip, tmp_path):
+    (tmp_path / "there.v2").mkdir()
+    twin = f"{clip.stem}_annotated.mp4"
+    assert plan_clips(clip, tmp_path / "b.mkv") == [(clip, tmp_path / "b.mkv")]
+    assert plan_clips(clip, tmp_path / "new") == [(clip, tmp_path / "new" / twin)]
+    assert plan_clips(clip, tmp_path / "there.v2") == [(clip, tmp_path / "there.v2" / twin)]
+
+
+def test_a_folder_gives_its_clips_but_not_their_annotated_twins(tmp_path):
+    for name in ("b.MP4", "a.avi", "a_annotated.mp4", "notes.txt", ".hidden.mp4"):
+        (tmp_path / name).touch()
+    plan = plan_clips(tmp_path, tmp_path)
+    assert [(clip.name, target.name) for clip, target in plan] == [
+        ("a.avi", "a_annotated.mp4"),
+        ("b.MP4", "b_annotated.mp4"),
+    ]
+
+
+def test_what_cannot_be_planned_is_refused(tmp_path):
+    with pytest.raises(MediaError, match="does not exist"):
+        plan_clips(tmp_path / "none", tmp_path)
+    with pytest.raises(MediaError, match="has no clip"):
+        plan_clips(tmp_path, tmp_path)
+    for name in ("a.avi", "a.mp4"):
+        (tmp_path / name).touch()
+    with pytest.raises(MediaError, match=r"a\.avi and a\.mp4"):
+        plan_clips(tmp_path, tmp_path)
+    with pytest.raises(MediaError, match="is a file"):
+        plan_clips(tmp_path, tmp_path / "a.mp4")
+
+
+def test_broken_clips_are_told_apart_from_good_ones(clip, tmp_path):
+    bad = tmp_path / "bad.mp4"
+    bad.write_text("<html>")
+    plan = [(bad, tmp_path / "x.mp4"), (clip, tmp_path / "y.mp4")]
+    readable, faults = check_clips(plan)
+    assert readable == plan[1:]
+    assert len(faults) == 1
+    assert "HTML" in faults[0]
+    with pytest.raises(MediaError, match="HTML"):
+        check_clips(plan[:1])
+    (tmp_path / "y.mp4").touch()
+    with pytest.raises(OutputExistsError):
+        check_clips(plan)

@@ -1,0 +1,131 @@
+"""Writing clips: as many frames as were given, at their times, in a file that browsers play."""
+
+from __future__ import annotations
+
+import logging
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from persondet.errors import MediaError
+from persondet.video.io import VideoReader, VideoWriter
+
+
+def write(path, frames, fps=Fraction(25), times=None, **choices):
+    height, width = frames[0].shape[:2]
+    with VideoWriter(path, width=width, height=height, fps=fps, **choices) as writer:
+        for number, image in enumerate(frames):
+            writer.write(image, None if times is None else times[number])
+    return path
+
+
+@pytest.mark.parametrize("rate", [Fraction(25), Fraction(30000, 1001), Fraction(24000, 1001)])
+def test_codec_pixels_rate_and_fast_start(rate, tmp_path, squares, atoms):
+    path = write(tmp_path / "clip.mp4", [squares(n) for n in range(12)], rate)
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert stream.codec_context.codec_tag == "avc1"
+        assert stream.codec_context.name == "h264"
+        assert stream.codec_context.pix_fmt == "yuv420p"
+        assert stream.average_rate == rate
+        times = [frame.pts * frame.time_base for frame in container.decode(stream)]
+    assert times == [n / rate for n in range(12)]
+    order = atoms(path)
+    assert order.index("moov") < order.index("mdat")
+
+
+def test_colours_survive(tmp_path):
+    colors = [(0, 0, 255), (0, 255, 0), (255, 0, 0), (128, 128, 128), (0, 159, 230)]
+    frames = [np.full((64, 96, 3), color, dtype=np.uint8) for color in colors for _ in range(2)]
+    path = write(tmp_path / "colours.mp4", frames, crf=10)
+    for read, given in zip(VideoReader(path), frames, strict=True):
+        assert np.abs(read.image.astype(int) - given).max() <= 8
+
+
+@pytest.mark.parametrize("size", [(95, 63), (96, 63), (95, 64)])
+def test_odd_sizes_are_padded_by_a_pixel_and_said(size, tmp_path, squares, caplog):
+    width, height = size
+    frames = [squares(n, width, height) for n in range(4)]
+    with caplog.at_level(logging.WARNING):
+        path = write(tmp_path / "odd.mp4", frames, crf=5)
+    assert f"{width} x {height} is odd" in caplog.text
+    reader = VideoReader(path)
+    assert (reader.width, reader.height) == (width + width % 2, height + height % 2)
+    image = next(iter(reader)).image[:height, :width].astype(int)
+    assert np.abs(image - frames[0]).mean() < 4
+
+
+def test_the_same_frames_give_the_same_bytes(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (12, 64, 96, 3), dtype=np.uint8)
+    first, second = (write(tmp_path / f"{name}.mp4", noise).read_bytes() for name in "ab")
+    assert first == second
+
+
+def test_variable_times_are_kept(tmp_path, squares):
+    times = [Fraction(t, 1000) for t in (0, 40, 61, 200, 213, 500)]
+    frames = [squares(n) for n in range(6)]
+    path = write(
+        tmp_path / "variable.mp4", frames, Fraction(12), times, time_base=Fraction(1, 1000)
+    )
+    assert [frame.time for frame in VideoReader(path)] == times
+
+
+def test_a_failure_leaves_neither_the_clip_nor_a_leftover(tmp_path, squares):
+    target = tmp_path / "clip.mp4"
+    target.write_bytes(b"what was there")
+    with (
+        pytest.raises(KeyError),
+        VideoWriter(target, width=96, height=64, fps=Fraction(25)) as writer,
+    ):
+        writer.write(squares(0))
+        raise KeyError("in the middle")
+    assert target.read_bytes() == b"what was there"
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def test_a_clip_without_frames_is_refused(tmp_path):
+    with (
+        pytest.raises(MediaError, match="no frame was written"),
+        VideoWriter(tmp_path / "none.mp4", width=96, height=64, fps=Fraction(25)),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("image", "says"),
+    [
+        (np.zeros((64, 95, 3), np.uint8), r"expected uint8 \(64, 96, 3\)"),
+        (np.zeros((64, 96, 3), np.float32), "float32"),
+    ],
+)
+def test_frames_of_another_size_or_type_are_refused(image, says, tmp_path):
+    with (
+        pytest.raises(MediaError, match=says),
+        VideoWriter(tmp_path / "clip.mp4", width=96, height=64, fps=Fraction(25)) as writer,
+    ):
+        writer.write(image)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "choices", "says"),
+    [
+        ("clip.avi", {}, "use a name in .mp4, .mov, .mkv"),
+        ("clip", {}, "use a name in"),
+        ("clip.mp4", {"crf": 60}, "crf 0 to 51"),
+        ("clip.mp4", {"fps": Fraction(0)}, "must be positive"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_at_once(name, choices, says, tmp_path):
+    choices = {"width": 96, "height": 64, "fps": Fraction(25), **choices}
+    with pytest.raises(MediaError, match=says):
+        VideoWriter(tmp_path / name, **choices)
+
+
+@pytest.mark.parametrize("suffix", [".mov", ".mkv"])
+def test_other_containers_by_name(suffix, tmp_path, squares):
+    path = write(tmp_path / f"clip{suffix}", [squares(n) for n in range(5)])
+    assert len(list(VideoReader(path))) == 5

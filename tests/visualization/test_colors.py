@@ -1,0 +1,62 @@
+"""Colours: stable for the same person, different for people side by side."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from persondet.visualization.colors import PATIENCE, ColorAssigner, box_iou
+from persondet.visualization.drawing import PALETTE
+
+LABELS = np.zeros(2, dtype=int)
+
+
+def walkers(step):
+    """Two people who walk towards each other, 3 pixels a frame."""
+    left, right = 10 + 3 * step, 300 - 3 * step
+    return np.array([[left, 50, left + 30, 120], [right, 20, right + 30, 90.0]])
+
+
+def test_box_iou_known_answers():
+    first = np.array([[0, 0, 10, 10], [5, 5, 5, 5.0]])
+    second = np.array([[0, 0, 10, 10], [5, 0, 15, 10], [20, 20, 30, 30], [5, 5, 5, 5.0]])
+    assert np.allclose(box_iou(first, second), [[1, 1 / 3, 0, 0], [0, 0, 0, 0]])
+
+
+def test_people_keep_their_colours_whatever_their_order():
+    colors = ColorAssigner()
+    first = colors.by_overlap(walkers(0), LABELS)
+    assert len(set(first)) == 2
+    for step in range(1, 30):
+        now = colors.by_overlap(walkers(step)[::-1], LABELS)
+        assert now[::-1] == first
+
+
+def test_a_person_who_is_missed_for_a_while_keeps_the_colour():
+    colors = ColorAssigner()
+    first = colors.by_overlap(walkers(0), LABELS)
+    for _ in range(PATIENCE):
+        assert colors.by_overlap(walkers(0)[:1], LABELS[:1]) == first[:1]
+    assert colors.by_overlap(walkers(0), LABELS) == first
+
+
+def test_another_class_is_another_person():
+    colors = ColorAssigner()
+    box = walkers(0)[:1]
+    (first,) = colors.by_overlap(box, np.array([0]))
+    (second,) = colors.by_overlap(box, np.array([1]))
+    assert first != second
+
+
+def test_as_many_people_as_colours_are_all_different():
+    boxes = np.array([[40 * n, 0, 40 * n + 30, 60] for n in range(len(PALETTE))], dtype=float)
+    numbers = ColorAssigner().by_overlap(boxes, np.zeros(len(boxes), dtype=int))
+    assert sorted(numbers) == list(range(len(PALETTE)))
+
+
+def test_tracks_keep_their_colour_for_good():
+    colors = ColorAssigner()
+    first = dict(zip("abc", colors.by_track("abc"), strict=True))
+    assert len(set(first.values())) == 3
+    for _ in range(100):
+        colors.by_track("bx")
+    assert colors.by_track("cba") == [first[name] for name in "cba"]

@@ -1,0 +1,170 @@
+"""Drawing detections: Detectron2's call, pixels where they belong and nowhere else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data.catalog import Metadata
+from detectron2.structures import Boxes, Instances
+from detectron2.utils.video_visualizer import VideoVisualizer
+from detectron2.utils.visualizer import ColorMode, VisImage
+
+from persondet.visualization import drawing
+from persondet.visualization.labels import plate_size
+from persondet.visualization.visualizer import (
+    PersonVideoVisualizer,
+    draw_instances,
+    font_size,
+    label_texts,
+)
+
+METADATA = Metadata(name="drawn", thing_classes=["person"])
+HEIGHT, WIDTH = 180, 320
+BOX = (100, 60, 140, 150)
+
+
+def instances(boxes=(BOX,), *, masks=True, tracks=None):
+    found = Instances((HEIGHT, WIDTH))
+    found.pred_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
+    found.scores = torch.linspace(0.97, 0.6, len(boxes)) if len(boxes) else torch.zeros(0)
+    found.pred_classes = torch.zeros(len(boxes), dtype=torch.int64)
+    if masks:
+        found.pred_masks = torch.zeros((len(boxes), HEIGHT, WIDTH), dtype=torch.bool)
+        for mask, (x0, y0, x1, y1) in zip(found.pred_masks, boxes, strict=True):
+            mask[y0 + 10 : y1 - 10, x0 + 5 : x1 - 5] = True
+    if tracks is not None:
+        found.ID = tracks
+    return found
+
+
+@pytest.fixture
+def frame():
+    return np.random.default_rng(0).integers(90, 110, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+
+
+def draw(frame, found, **choices):
+    return PersonVideoVisualizer(METADATA, **choices).draw_instance_predictions(frame, found)
+
+
+def test_it_is_a_video_visualizer_and_gives_a_vis_image(frame, tmp_path):
+    visualizer = PersonVideoVisualizer(METADATA)
+    assert isinstance(visualizer, VideoVisualizer)
+    drawn = visualizer.draw_instance_predictions(frame, instances())
+    assert isinstance(drawn, VisImage)
+    image = drawn.get_image()
+    assert (image.shape, image.dtype) == (frame.shape, np.uint8)
+    drawn.save(tmp_path / "drawn.png")
+    import cv2
+
+    assert np.array_equal(cv2.imread(str(tmp_path / "drawn.png"))[:, :, ::-1], image)
+
+
+def test_pixels_outside_of_box_mask_label_and_count_stay_as_they_are(frame):
+    before = frame.copy()
+    image = draw(frame, instances()).get_image()
+    assert np.array_equal(frame, before)
+    changed = (image != frame).any(axis=2)
+    size = font_size(frame)
+    allowed = np.zeros((HEIGHT, WIDTH), dtype=bool)
+    x0, y0, x1, y1 = BOX
+    allowed[y0 - 1 : y1 + 1, x0 - 1 : x1 + 1] = True
+    width, height = plate_size("person 97%", size)
+    allowed[y0 - height : y0, x0 : x0 + width] = True
+    width, height = plate_size("1 person in view", size * 5 // 4)
+    margin = size * 5 // 4 // 2
+    allowed[margin : margin + height, margin : margin + width] = True
+    assert changed[allowed].any()
+    assert not changed[~allowed].any()
+
+
+def test_the_mask_is_tinted_and_its_surroundings_in_the_box_are_not(frame):
+    image = draw(frame, instances(), labels=False, count=False).get_image().astype(int)
+    color = np.array(drawing.palette_color(0))[::-1]
+    inside = image[80:130, 110:130]
+    expected = frame[80:130, 110:130] + 0.42 * (color - frame[80:130, 110:130].astype(int))
+    assert np.abs(inside - expected).max() <= 2
+    assert np.array_equal(image[62:67, 102:138], frame[62:67, 102:138])
+    assert (image[60, 100:140] == color).all()  # the box's upper edge
+
+
+@pytest.mark.parametrize("choice", ["masks", "labels", "count"])
+def test_parts_can_be_left_out(choice, frame):
+    everything, less = draw(frame, instances()), draw(frame, instances(), **{choice: False})
+    changed = (everything.get_image() != less.get_image()).any(axis=2)
+    where = {"masks": (100, 120), "labels": (50, 110), "count": (10, 10)}[choice]
+    assert changed[where]
+    assert np.array_equal(less.get_image()[where], frame[where])
+
+
+def test_labels_of_boxes_at_the_border_stay_inside(frame):
+    boxes = [(0, 0, 30, 60), (300, 0, 320, 50), (290, 150, 320, 180), (-9, 100, 8, 300)]
+    found = instances(boxes, masks=False)
+    drawn = draw(frame, found, count=False).get_image().astype(int)
+    plain = draw(frame, found, count=False, labels=False).get_image()
+    changed = (drawn != plain).any(axis=2)
+    width, height = plate_size("person 97%", font_size(frame))
+    # Four whole plates: none is cut by the border or hidden by another.
+    assert changed.sum() > 0.9 * 4 * width * height
+
+
+def test_nobody_in_view_draws_the_count_alone(frame):
+    image = draw(frame, instances(boxes=[])).get_image()
+    assert (image != frame).any()
+    assert np.array_equal(image[40:], frame[40:])
+    assert np.array_equal(draw(frame, instances(boxes=[]), count=False).get_image(), frame)
+
+
+def test_colours_are_stable_over_frames_and_by_track(frame):
+    visualizer = PersonVideoVisualizer(METADATA, labels=False, count=False)
+    near, far = (100, 60, 140, 150), (200, 60, 240, 150)
+
+    def colors(boxes, tracks=None):
+        found = instances(boxes, tracks=tracks)
+        image = visualizer.draw_instance_predictions(frame, found).get_image()
+        return [tuple(image[y0, x0 + 5].tolist()) for x0, y0, _, _ in boxes]
+
+    first = colors([near, far])
+    assert first[0] != first[1]
+    assert colors([far, near]) == first[::-1]
+    by_track = colors([near, far], tracks=[7, 9])
+    assert colors([near, far], tracks=[9, 7]) == by_track[::-1]
+
+
+def test_labels_say_class_score_and_track():
+    assert label_texts(instances([BOX, BOX]), ["person"]) == ["person 97%", "person 60%"]
+    assert label_texts(instances([BOX], tracks=[12]), None) == ["#12 0 97%"]
+
+
+def test_given_colours_are_used(frame):
+    found = instances()
+    found.COLOR = [(1.0, 0.0, 0.5)]
+    image = draw(frame, found, labels=False, count=False).get_image()
+    assert image[60, 120].tolist() == [255, 0, 128]
+
+
+def test_grey_mode_leaves_colour_on_people_only(frame):
+    found = instances()
+    visualizer = PersonVideoVisualizer(METADATA, ColorMode.IMAGE_BW, labels=False, count=False)
+    image = visualizer.draw_instance_predictions(frame, found).get_image().astype(int)
+    assert np.ptp(image[5, 5]) == 0
+    assert np.ptp(image[100, 120]) > 0
+
+
+def test_boxes_that_are_no_numbers_are_passed_over(frame):
+    found = instances([BOX, (0, 0, 5, 5)], masks=False)
+    found.pred_boxes.tensor[1, 0] = float("nan")
+    image = draw(frame, found).get_image()
+    assert np.array_equal(image, draw(frame, instances(masks=False)).get_image())
+
+
+def test_single_pictures_are_bgr_and_not_changed(frame):
+    before = frame.copy()
+    drawn = draw_instances(frame, instances(), METADATA, labels=False, count=False)
+    assert np.array_equal(frame, before)
+    assert tuple(drawn[60, 120]) == drawing.palette_color(0)
+
+
+@pytest.mark.parametrize(("lines", "size"), [(240, 11), (360, 11), (720, 16), (2160, 48)])
+def test_the_font_grows_with_the_picture(lines, size):
+    assert font_size(np.zeros((lines, lines * 16 // 9, 3), np.uint8)) == size
