@@ -13,12 +13,12 @@ from setuptools import find_packages, setup
 
 DEPENDENCIES = [
     "albumentations>=2.0.8,<2.1",
-    "av>=14",
+    "av>=15",
     "fvcore>=0.1.5,<0.1.6",
     "matplotlib>=3.8",
     "numpy>=1.26,<3",
     "opencv-python-headless>=4.10",
-    "Pillow>=10",
+    "Pillow>=10.1",
     "pycocotools>=2.0.8",
     "PyYAML>=6",
     "setuptools<81",  # Detectron2 imports pkg_resources, which 81 and later lack
@@ -32,7 +32,7 @@ DEPENDENCIES = [
 DEVELOPMENT = [
     "hypothesis>=6.100",
     "mypy==2.4.1",
-    "pytest>=8",
+    "pytest>=9",
     "pytest-timeout>=2.3",
     "ruff==0.17.6",
 ]

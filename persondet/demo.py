@@ -6,7 +6,6 @@ gives its memory back. The result appears under its name when everything has suc
 
 from __future__ import annotations
 
-import argparse
 import json
 import multiprocessing
 import shutil
@@ -16,6 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from persondet.environment import quiet_upstream
@@ -106,7 +106,7 @@ def summary(results: dict[str, Any], output: str | Path) -> str:
     return "\n".join(lines)
 
 
-def _pretraining(work: Path, sample: Path) -> argparse.Namespace:
+def _pretraining(work: Path, sample: Path) -> SimpleNamespace:
     return _arguments(
         ROOT=sample / "street_objects",
         OUTPUT_DIR=work / "pretrain",
@@ -119,7 +119,7 @@ def _pretraining(work: Path, sample: Path) -> argparse.Namespace:
     )
 
 
-def _transfer(work: Path, sample: Path) -> argparse.Namespace:
+def _transfer(work: Path, sample: Path) -> SimpleNamespace:
     return _arguments(
         ROOT=sample / "people",
         OUTPUT_DIR=work,
@@ -127,8 +127,8 @@ def _transfer(work: Path, sample: Path) -> argparse.Namespace:
     )
 
 
-def _arguments(*, ROOT: Path, OUTPUT_DIR: Path, opts: list[str]) -> argparse.Namespace:
-    return argparse.Namespace(
+def _arguments(*, ROOT: Path, OUTPUT_DIR: Path, opts: list[str]) -> SimpleNamespace:
+    return SimpleNamespace(
         config_file=str(CONFIG),
         opts=["DATASETS.ROBOFLOW.ROOT", str(ROOT), "OUTPUT_DIR", str(OUTPUT_DIR), *opts],
         resume=False,
@@ -150,13 +150,13 @@ def _in_own_process(function: Callable[..., Any], *args: Any) -> Any:
 
 
 def _make_sample(sample: Path) -> None:
-    from persondet.sample.export import sample_is_current, make_sample
+    from persondet.sample.export import make_sample, sample_is_current
 
     if not sample_is_current(sample, SEED):
         make_sample(sample, SEED, overwrite=True)
 
 
-def _train(args: argparse.Namespace) -> None:
+def _train(args: Any) -> None:
     from persondet.engine.run import run
 
     run(args)

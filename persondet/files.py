@@ -74,7 +74,9 @@ def path_inside(root: str | Path, name: str) -> Path:
     base = Path(root).resolve()
     path = base / name
     if not path.resolve().is_relative_to(base):
-        raise DatasetError(f"{root}: {name!r} is a link that leads out of its folder; copy the file.")
+        raise DatasetError(
+            f"{root}: {name!r} is a link that leads out of its folder; copy the file."
+        )
     return path
 
 

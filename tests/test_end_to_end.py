@@ -44,7 +44,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a space in its name, an export of each kind, and a clip."""
     root: Path = tmp_path_factory.mktemp("end to end")
     write_export(root / "people", "people", {"train": 12, "valid": 4, "test": 4}, (320, 180))
-    write_export(root / "objects", "street_objects", {"train": 8, "valid": 2, "test": 2}, (320, 180))
+    write_export(
+        root / "objects", "street_objects", {"train": 8, "valid": 2, "test": 2}, (320, 180)
+    )
     write_clip(root / "clip.mp4", root / "clip.json", 3, frames=9, size=(320, 180))
     return root
 

@@ -32,7 +32,7 @@ def run(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_real_export_trains_and_learns(run: Path) -> None:
     events = load_events(run)
     assert events["total_loss"].values[-1] < 0.8 * events["total_loss"].values[0]
-    assert list(events["segm/AP"].iterations)[0] == 49
+    assert events["segm/AP"].iterations[0] == 49
 
 
 def test_its_test_split_is_scored_alone(run: Path, tmp_path: Path) -> None:

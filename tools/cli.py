@@ -85,7 +85,10 @@ def run(main: Callable[[Sequence[str] | None], int | None]) -> None:
         from persondet.environment import quiet_upstream
         from persondet.errors import PersondetError
     except ModuleNotFoundError:
-        print("error: persondet is not installed; run `make install`, or `pip install -e .`", file=sys.stderr)
+        print(
+            "error: persondet is not installed; run `make install`, or `pip install -e .`",
+            file=sys.stderr,
+        )
         sys.exit(2)
     try:
         quiet_upstream()

@@ -31,16 +31,12 @@ class KeyReport:
         ]
         absent = wrong | set(keys.missing_keys)
         return cls(
-            loaded=sum(
-                name not in absent and not name.endswith(_UNIMPORTANT) for name in expected
-            ),
+            loaded=sum(name not in absent and not name.endswith(_UNIMPORTANT) for name in expected),
             not_fitting=tuple(
                 (name, tuple(theirs), tuple(ours)) for name, theirs, ours in keys.incorrect_shapes
             ),
             missing=tuple(missing),
-            unused=tuple(
-                name for name in keys.unexpected_keys if not name.endswith(_UNIMPORTANT)
-            ),
+            unused=tuple(name for name in keys.unexpected_keys if not name.endswith(_UNIMPORTANT)),
         )
 
     def text(self, path: str) -> str:
@@ -53,7 +49,9 @@ class KeyReport:
                 for name, theirs, ours in self.not_fitting
             ]
         if self.missing:
-            lines.append(f"Left at their start values, because the checkpoint has none: {_group(self.missing)}")
+            lines.append(
+                f"Left at their start values, because the checkpoint has none: {_group(self.missing)}"
+            )
         if self.unused:
             lines.append(f"In the checkpoint and not used: {_group(self.unused)}")
         return "\n".join(lines)

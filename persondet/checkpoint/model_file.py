@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,7 +54,7 @@ def local_weights(weights: str) -> str:
     """
     path, _, query = weights.partition("?")
     if "://" not in path:
-        if not os.path.isfile(path):
+        if not Path(path).is_file():
             raise CheckpointError(
                 f"{path}: there is no such checkpoint; give MODEL.WEIGHTS a .pth or .pkl file, "
                 "or an empty string to start from random weights."

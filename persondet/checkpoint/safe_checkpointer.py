@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +84,7 @@ class SafeDetectionCheckpointer(DetectionCheckpointer):
         """As Detectron2's, but a tag that names no file is an error and not a fresh start."""
         if resume and self.has_checkpoint():
             newest = self.get_checkpoint_file()
-            if not os.path.isfile(newest):
+            if not Path(newest).is_file():
                 raise CheckpointError(
                     f"{self.save_dir}/last_checkpoint names {newest}, which is not there; write "
                     "the name of a checkpoint of this folder into it, or start without --resume."

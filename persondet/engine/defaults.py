@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from detectron2.config import CfgNode
@@ -21,6 +21,9 @@ from persondet.engine.run_folder import refuse_used_folder, remove_run
 from persondet.errors import ConfigError, DatasetError
 from persondet.files import write_text
 from persondet.modeling.precision import resolve_device
+
+if TYPE_CHECKING:
+    import argparse
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +67,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if training:
         refuse_used_folder(cfg.OUTPUT_DIR, resume=resume, overwrite=overwrite)
     comm.synchronize()
-    os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
+    Path(cfg.OUTPUT_DIR).mkdir(parents=True, exist_ok=True)
     start_logging(cfg.OUTPUT_DIR)
     datasets = register_datasets(cfg)
     if training and not cfg.DATASETS.TRAIN:

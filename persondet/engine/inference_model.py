@@ -36,9 +36,7 @@ class InferenceModel:
     weights: str
 
 
-def build_inference_model(
-    cfg: CfgNode, class_names: Sequence[str] | None = None
-) -> InferenceModel:
+def build_inference_model(cfg: CfgNode, class_names: Sequence[str] | None = None) -> InferenceModel:
     """Build the config's model, load `MODEL.WEIGHTS`, and make it speak `class_names`.
 
     A model of COCO's 80 classes serves before any training: its `person` is mapped to ours.

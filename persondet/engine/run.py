@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from detectron2.config import CfgNode
 from detectron2.utils import comm
@@ -20,6 +19,9 @@ from persondet.engine.trainer import Trainer
 from persondet.errors import ConfigError
 from persondet.files import write_json
 from persondet.results import format_results_table, write_results
+
+if TYPE_CHECKING:
+    import argparse
 
 logger = logging.getLogger(__name__)
 
@@ -106,5 +108,5 @@ def _evaluate_only(cfg: CfgNode, *, resume: bool) -> dict[str, Any]:
 def _first_dataset(cfg: CfgNode, scores: dict[str, Any]) -> dict[str, Any]:
     name = cfg.DATASETS.TEST[0]
     # With several test sets Detectron2 nests the scores by name; the first one is the headline.
-    tasks = scores[name] if name in scores else scores
+    tasks = scores.get(name, scores)
     return {"dataset": name, "images": image_count(name), **tasks}

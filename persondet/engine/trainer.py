@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 import weakref
 from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -70,7 +71,7 @@ class Trainer(DefaultTrainer):
         table = parameter_table(model)
         logger.info("Parameters:\n%s", table)
         if comm.is_main_process():
-            write_text(os.path.join(cfg.OUTPUT_DIR, "parameters.txt"), table + "\n")
+            write_text(Path(cfg.OUTPUT_DIR) / "parameters.txt", table + "\n")
         logger.info("Computing in %s on %s", resolve_dtype(cfg), cfg.MODEL.DEVICE)
         self.register_hooks(self.build_hooks())
 
@@ -114,10 +115,7 @@ class Trainer(DefaultTrainer):
     def _validation_loss_hook(self) -> ValidationLossHook:
         cfg = self.cfg
         return ValidationLossHook(
-            {
-                name: lambda name=name: build_validation_loss_loader(cfg, name)
-                for name in cfg.DATASETS.VAL
-            },
+            {name: partial(build_validation_loss_loader, cfg, name) for name in cfg.DATASETS.VAL},
             period=cfg.TEST.EVAL_PERIOD,
             max_batches=cfg.TEST.VAL_LOSS.MAX_BATCHES,
             seed=cfg.TEST.VAL_LOSS.SEED,

@@ -6,9 +6,9 @@ import contextlib
 import io
 import logging
 import math
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -64,7 +64,7 @@ def build_evaluator(
     Args:
         output_dir: where the predictions go; default: `OUTPUT_DIR/inference/<dataset_name>`.
     """
-    output_dir = output_dir or os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
+    output_dir = output_dir or str(Path(cfg.OUTPUT_DIR) / "inference" / dataset_name)
     return RoboflowCOCOEvaluator(dataset_name, masks=cfg.MODEL.MASK_ON, output_dir=output_dir)
 
 

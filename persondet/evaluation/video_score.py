@@ -64,7 +64,9 @@ def score_frames(
     return VideoScore(frames, hits, misses, false_alarms)
 
 
-def _matches(boxes: Sequence[Sequence[float]], people: Sequence[Sequence[float]], iou: float) -> int:
+def _matches(
+    boxes: Sequence[Sequence[float]], people: Sequence[Sequence[float]], iou: float
+) -> int:
     if not boxes or not people:
         return 0
     overlaps = box_iou(np.asarray(boxes, dtype=np.float64), np.asarray(people, dtype=np.float64))

@@ -47,6 +47,8 @@ class ClassMappedModel(nn.Module):
         mapping: for each of its classes ours, or -1.
     """
 
+    mapping: torch.Tensor
+
     def __init__(self, model: nn.Module, mapping: Sequence[int]) -> None:
         super().__init__()
         self.model = model

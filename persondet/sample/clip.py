@@ -34,6 +34,7 @@ from persondet.video.io import VideoWriter
 
 FPS = 25
 _VIEW = 1.42  # width of the painted street over the width of the frame
+_PAN_SECONDS = 10.4  # from the left end to the right; shorter clips see the middle of it
 
 
 @dataclass(frozen=True)
@@ -134,9 +135,9 @@ class _Panorama:
         paint_shadows(self.ground, self.scene, self.scene.items)
 
     def offset(self, share: float) -> float:
-        """Return the left edge of the frame at `share` (0..1) of the clip, in panorama pixels."""
+        """Return the left edge of the frame at `share` (0..1) of the pan, in panorama pixels."""
         slack = self.scene.camera.width - self.size[0]
-        return slack * (0.5 - 0.42 * np.cos(np.pi * share))
+        return slack * (0.5 - 0.42 * float(np.cos(np.pi * min(max(share, 0.0), 1.0))))
 
     def window(self, picture: Image, offset: float) -> Image:
         """Return the frame's part of a panorama."""
@@ -205,14 +206,19 @@ def write_clip(
     """
     rng = scene_rng(seed, "city_walk")
     panorama = _Panorama(rng, size)
-    tracks = plan_tracks(rng, panorama.scene, frames / FPS)
+    tracks = plan_tracks(rng, panorama.scene, _PAN_SECONDS)
+    # A clip shorter than the pan shows the middle of it.
+    first = 0.5 * (_PAN_SECONDS - frames / FPS)
     lens = Sensor(rng, size, panorama.scene.light, fields=6)
     records: list[dict[str, Any]] = []
     smallest = MIN_SEEN * (size[1] / 360.0) ** 2 / 4
-    with VideoWriter(Path(path), width=size[0], height=size[1], fps=Fraction(FPS)) as writer:
+    with VideoWriter(
+        Path(path), width=size[0], height=size[1], fps=Fraction(FPS), threads=1
+    ) as writer:
         for index in range(frames):
-            offset = float(panorama.offset(index / max(frames - 1, 1)))
-            image, people = _frame(panorama, tracks, offset, index / FPS)
+            seconds = first + index / FPS
+            offset = panorama.offset(seconds / _PAN_SECONDS)
+            image, people = _frame(panorama, tracks, offset, seconds)
             listed = []
             for number, item, seen in people:
                 if seen.area >= smallest and seen.share >= 0.1:

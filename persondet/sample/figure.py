@@ -135,6 +135,6 @@ def _weave(bgra: Image, seed: int) -> Image:
         np.random.default_rng(seed).uniform(0.91, 1.07, (20, 8)).astype(np.float32)
     )
     folds = cv2.resize(folds, (width, height), interpolation=cv2.INTER_CUBIC)
-    folds *= np.linspace(1.04, 0.9, height, dtype=np.float32)[:, None]
+    folds = folds * np.linspace(1.04, 0.9, height, dtype=np.float32)[:, None]
     every = cv2.merge([folds, folds, folds, np.ones_like(folds)])
     return cv2.multiply(bgra, every, dtype=cv2.CV_8U)

@@ -38,7 +38,7 @@ def blend(first: Colour, second: Colour, share: float) -> Colour:
     )
 
 
-@dataclass
+@dataclass(eq=False)
 class Sprite:
     """A painted cut-out: premultiplied BGRA, uint8 (h, w, 4), with its place in the frame.
 

@@ -120,7 +120,7 @@ def random_looks(rng: np.random.Generator, *, rain: bool = False, cold: bool = F
         shoes=_pick(rng, _SHOES),
         bag=_choose(rng, {"": 5, "backpack": 1.6, "handbag": 1, "shoulder": 1.2, "shopping": 1}),
         bag_colour=_pick(rng, _CLOTH),
-        umbrella=_pick(rng, _CLOTH) if rain and rng.random() < 0.4 else None,
+        umbrella=_pick(rng, _CLOTH) if rain and rng.random() < 0.3 else None,
         texture_seed=int(rng.integers(1 << 30)),
     )
 

@@ -25,11 +25,13 @@ SMALL_SHARE, HIDDEN_SHARE, EMPTY_SHARE = 0.175, 0.33, 0.06
 SMALL_HEIGHT = 48.0
 """A person is small below this height in pixels, in a frame 360 pixels tall."""
 
+_HIDDEN = (0.45, 0.73)  # visible share of the people that are planned to be hidden
+
 MIN_SEEN = 60.0
 """Visible pixels of the least visible person, in a frame 360 pixels tall."""
 
-_TIMES = (("day", 0.45), ("overcast", 0.22), ("dusk", 0.17), ("night", 0.16))
-_WEATHERS = (("clear", 0.68), ("rain", 0.20), ("fog", 0.12))
+_TIMES = (("day", 0.46), ("overcast", 0.24), ("dusk", 0.16), ("night", 0.14))
+_WEATHERS = (("clear", 0.70), ("rain", 0.18), ("fog", 0.12))
 
 
 @dataclass(frozen=True)
@@ -206,7 +208,7 @@ class _Crowd:
             inside = np.count_nonzero(item.mask) and seen.area / max(
                 seen.share, 1e-6
             ) / np.count_nonzero(item.mask)
-            good = 0.36 <= seen.share <= 0.73 if hidden else seen.share >= 0.8
+            good = _HIDDEN[0] <= seen.share <= _HIDDEN[1] if hidden else seen.share >= 0.8
             if not good or inside < 0.6 or seen.area < 1.6 * MIN_SEEN * self.unit**2:
                 continue
             self._accept(item, looks, pose, dx)
@@ -247,7 +249,7 @@ class _Crowd:
             after = [
                 visible_part(other, items, camera.width, camera.height).share for other in others
             ]
-            if 0.36 <= seen.share <= 0.73 and all(
+            if _HIDDEN[0] <= seen.share <= _HIDDEN[1] and all(
                 b - a < 0.04 for a, b in zip(after, before, strict=True)
             ):
                 scene.items.append(item)
@@ -267,7 +269,7 @@ def compose(
     wanted: list[tuple[float, bool]] = []
     for small, hidden in zip(plan.small, plan.hidden, strict=True):
         pixels = (
-            rng.uniform(36.0, 46.0) if small else np.exp(rng.uniform(np.log(52.0), np.log(235.0)))
+            rng.uniform(38.5, 46.5) if small else np.exp(rng.uniform(np.log(54.0), np.log(230.0)))
         )
         wanted.append((float(pixels) * unit, hidden))
     for pixels, hidden in sorted(wanted, reverse=True):

@@ -34,7 +34,7 @@ from persondet.sample.weather import (
 Mask = NDArray[np.bool_]
 
 
-@dataclass
+@dataclass(eq=False)
 class Item:
     """Something that stands in the scene at ground point (x, z), in metres.
 

@@ -7,7 +7,7 @@ the clip is. The predictor and the visualizer are handed in.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -194,7 +194,7 @@ def expected_frames(reader: VideoReader, stride: int, max_frames: int | None) ->
 
 def _batches(
     reader: VideoReader, stride: int, max_frames: int | None, size: int
-) -> Iterator[list[VideoFrame]]:
+) -> Generator[list[VideoFrame], None, None]:
     """Yield the chosen frames in lists of `size`; the last one may be shorter."""
     batch: list[VideoFrame] = []
     chosen = 0
@@ -213,10 +213,10 @@ def _batches(
 
 
 def _detect(
-    batches: Iterator[list[VideoFrame]], predictor: FramePredictor
-) -> Iterator[list[tuple[VideoFrame, Instances]]]:
+    batches: Generator[list[VideoFrame], None, None], predictor: FramePredictor
+) -> Generator[list[tuple[VideoFrame, Instances]], None, None]:
     """Yield each batch's frames with the people in them."""
-    with closing(batches):  # type: ignore[type-var]
+    with closing(batches):
         for batch in batches:
             people = predictor.predict_batch([frame.image for frame in batch])
             yield list(zip(batch, people, strict=True))

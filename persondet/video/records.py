@@ -95,7 +95,7 @@ def people_of(instances: Instances, classes: Sequence[str]) -> tuple[PersonRecor
     scores = instances.scores.cpu().numpy().astype(np.float64)
     numbers = instances.pred_classes.cpu().numpy()
     masks = np.asarray(instances.pred_masks.cpu()) if instances.has("pred_masks") else None
-    tracks = list(instances.ID) if instances.has("ID") else [None] * len(instances)
+    tracks = [int(track) for track in instances.ID] if instances.has("ID") else None
     people = []
     for i, (box, score) in enumerate(zip(boxes, scores, strict=True)):
         if not (np.isfinite(box).all() and math.isfinite(score)):
@@ -108,7 +108,7 @@ def people_of(instances: Instances, classes: Sequence[str]) -> tuple[PersonRecor
                 score=round(float(score), 4),
                 class_name=classes[int(numbers[i])],
                 mask=None if masks is None else encode_mask(masks[i], box)["counts"],
-                track_id=None if tracks[i] is None else int(tracks[i]),
+                track_id=None if tracks is None else tracks[i],
             )
         )
     return tuple(people)

@@ -58,29 +58,43 @@ class ColorAssigner:
         for person in kept:
             person.missed += 1
         kept = [person for person in kept if person.missed <= PATIENCE]
-        used = Counter(number for number in numbers if number is not None)
-        used.update(person.color for person in kept)
-        result = [self._least_used(used) if number is None else number for number in numbers]
+        result = _fill(numbers, boxes, Counter(person.color for person in kept))
         self._seen = kept + [
             _Seen(np.asarray(box, dtype=np.float64), int(label), number)
             for box, label, number in zip(boxes, labels, result, strict=True)
         ]
         return result
 
-    def by_track(self, tracks: Sequence[Hashable]) -> list[int]:
-        """Return the palette number of each track; a track keeps its number for good."""
-        used = Counter(self._by_track[track] for track in tracks if track in self._by_track)
-        for track in tracks:
-            if track not in self._by_track:
-                self._by_track[track] = self._least_used(used)
-        return [self._by_track[track] for track in tracks]
+    def by_track(self, tracks: Sequence[Hashable], boxes: np.ndarray) -> list[int]:
+        """Return the palette number of each track; a track keeps its number for good.
 
-    @staticmethod
-    def _least_used(used: Counter[int]) -> int:
-        """Return the palette number that the fewest have, and count it as used."""
-        number = min(range(len(PALETTE)), key=lambda candidate: (used[candidate], candidate))
-        used[number] += 1
-        return number
+        Args:
+            tracks: the N identities of the frame.
+            boxes: (N, 4), XYXY_ABS, pixels.
+        """
+        result = _fill([self._by_track.get(track) for track in tracks], boxes, Counter())
+        self._by_track.update(zip(tracks, result, strict=True))
+        return result
+
+
+def _fill(numbers: Sequence[int | None], boxes: np.ndarray, remembered: Counter[int]) -> list[int]:
+    """Choose palette numbers where there is None yet: those whose next bearer is farthest away.
+
+    Colours that nobody in view has come first, and of these the ones that fewest of the people
+    have who are out of view for a moment (`remembered`).
+    """
+    filled = list(numbers)
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+
+    def preference(color: int, i: int) -> tuple[float, int, int]:
+        same = [j for j, number in enumerate(filled) if number == color]
+        distance = np.abs(centres[same] - centres[i]).sum(axis=1).min() if same else np.inf
+        return (-float(distance), remembered[color], color)
+
+    for i, number in enumerate(filled):
+        if number is None:
+            filled[i] = min(preference(color, i) for color in range(len(PALETTE)))[2]
+    return [number for number in filled if number is not None]
 
 
 def box_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -18,9 +18,11 @@ MOST_OVERLAP = 0.25
 
 
 @lru_cache(maxsize=16)
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def _font(size: int) -> ImageFont.FreeTypeFont:
     """Return Pillow's own font: no file to look for, the same on every machine."""
-    return ImageFont.load_default(size)
+    font = ImageFont.load_default(size)
+    assert isinstance(font, ImageFont.FreeTypeFont), "Pillow was built without FreeType"
+    return font
 
 
 @lru_cache(maxsize=2048)
@@ -31,7 +33,7 @@ def text_coverage(text: str, size: int) -> np.ndarray:
     """
     font = _font(size)
     width = max(1, round(font.getlength(text)))
-    ascent, descent = font.getmetrics()  # type: ignore[union-attr]
+    ascent, descent = font.getmetrics()
     mask, (left, top) = font.getmask2(text, mode="L", anchor="ls")
     glyphs = np.array(mask, dtype=np.uint8).reshape(mask.size[::-1])
     coverage = np.zeros((ascent + descent, width), dtype=np.uint8)
@@ -77,8 +79,8 @@ def draw_plate(
         return
     letters = plate[y0 - y : y1 - y, x0 - x : x1 - x]
     below = image[y0:y1, x0:x1].astype(np.float32)
-    ground = below + (np.float32(color) - below) * np.float32(alpha)
-    mixed = ground + (np.float32(contrasting(color)) - ground) * letters
+    ground = below + (np.array(color, np.float32) - below) * np.float32(alpha)
+    mixed = ground + (np.array(contrasting(color), np.float32) - ground) * letters
     image[y0:y1, x0:x1] = np.round(mixed).astype(np.uint8)
 
 

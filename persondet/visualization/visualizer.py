@@ -113,10 +113,10 @@ class PersonVideoVisualizer(VideoVisualizer):
         """Return a BGR colour for each instance."""
         if predictions.has("COLOR"):  # Detectron2's convention: RGB, 0..1
             return [tuple(round(255 * float(v)) for v in rgb[::-1]) for rgb in predictions.COLOR]  # type: ignore[misc]
+        boxes = predictions.pred_boxes.tensor.numpy()
         if predictions.has("ID"):
-            numbers = self._colors.by_track([int(track) for track in predictions.ID])
+            numbers = self._colors.by_track([int(track) for track in predictions.ID], boxes)
         else:
-            boxes = predictions.pred_boxes.tensor.numpy()
             numbers = self._colors.by_overlap(boxes, predictions.pred_classes.numpy())
         return [drawing.palette_color(number) for number in numbers]
 

@@ -49,7 +49,10 @@ def test_weights_come_back_and_the_file_carries_config_and_classes(tmp_path: Pat
     checkpointer = SafeDetectionCheckpointer(model)
     rest = checkpointer.load(str(tmp_path / "m.pth"))
     assert rest["iteration"] == 7
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), two_layers().parameters()))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(model.parameters(), two_layers().parameters(), strict=True)
+    )
     assert checkpointer.facts == CarriedFacts("SEED: 1\n", ("person",), 7)
     assert (tmp_path / "last_checkpoint").read_text() == "m.pth"
 
@@ -159,7 +162,9 @@ def test_class_count_leaves_the_background_out() -> None:
 
 
 def test_rewriting_the_config_leaves_the_tensors_alone(tmp_path: Path) -> None:
-    SafeDetectionCheckpointer(two_layers(), str(tmp_path), carried={"config": "A: old/x\n"}).save("m")
+    SafeDetectionCheckpointer(two_layers(), str(tmp_path), carried={"config": "A: old/x\n"}).save(
+        "m"
+    )
     before = load_checkpoint(tmp_path / "m.pth")["model"]
     rewrite_config(tmp_path / "m.pth", lambda text: text.replace("old", "new"))
     after = load_checkpoint(tmp_path / "m.pth")

@@ -71,6 +71,11 @@ def test_trap_07_a_grouping_category_that_is_used_in_any_split_stays() -> None:
     assert clean_export(splits).classes == ("people", "person")
 
 
+def test_trap_07_a_category_above_itself_groups_nothing() -> None:
+    categories = [{"id": 1, "name": "person"}, {"id": 2, "name": "bus", "supercategory": "bus"}]
+    assert clean_export({"train": _coco(categories=categories)}).classes == ("person", "bus")
+
+
 def test_trap_07_two_categories_of_one_name_are_merged() -> None:
     categories = [
         {"id": 0, "name": "Person", "supercategory": "none"},

@@ -207,7 +207,7 @@ MOVES = {
     "NoOp": "{}",
     "Pad": "{padding: [3, 8, 11, 2]}",
     "PadIfNeeded": "{min_height: 256, min_width: 300}",
-    "Perspective": "{scale: [0.05, 0.1], p: 1}",
+    "Perspective": "{scale: [0.2, 0.25], p: 1}",
     "RandomCrop": "{height: 150, width: 190}",
     "RandomCropFromBorders": "{}",
     "RandomResizedCrop": "{size: [110, 170], scale: [0.6, 1.0]}",
@@ -254,7 +254,11 @@ def test_polygons_follow_the_pixels(tmp_path: Path, name: str) -> None:
             (grid * pixels).sum() / pixels.sum() - (grid * truth).sum() / truth.sum()
             for grid in (rows, columns)
         ]
-        assert np.abs(drift).max() < 0.25, (seed, drift)
+        low, high = sample["instances"].gt_boxes.tensor[0].numpy().reshape(2, 2)
+        if low.min() > 1 and (high < (width - 1, height - 1)).all():  # not cut by the border
+            # Half a pixel forgotten between its warp and its scaling shows as a tenth.
+            limit = 0.08 if name == "Perspective" else 0.15
+            assert np.abs(drift).max() < limit, (seed, drift)
         assert _iou(pixels > 0.5, truth > 0.5) > 0.94, seed
         tried += 1
     assert tried >= 6

@@ -44,9 +44,7 @@ class ToyDetector(nn.Module):
 
 def batches(count: int = 3, size: int = 2, seed: int = 0) -> list[Batch]:
     generator = torch.Generator().manual_seed(seed)
-    return [
-        [{"x": torch.randn(2, generator=generator)} for _ in range(size)] for _ in range(count)
-    ]
+    return [[{"x": torch.randn(2, generator=generator)} for _ in range(size)] for _ in range(count)]
 
 
 def train(

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from persondet.report.events import Series, load_events
@@ -141,6 +141,7 @@ def test_a_missing_file_and_an_empty_one_are_one_sentence(tmp_path):
         load_events(tmp_path)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 30), st.floats(-10, 10)), min_size=1, max_size=60))
 def test_any_order_of_iterations_gives_increasing_series(tmp_path_factory, rows):
     folder = write_rows(

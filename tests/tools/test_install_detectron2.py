@@ -273,7 +273,7 @@ def test_masks_are_pasted_where_numpy_2_must_copy(monkeypatch: pytest.MonkeyPatc
     from PIL import Image
 
     class Picture:
-        """What some versions of Pillow are to numpy 2: an image that cannot lend its memory."""
+        """An image whose memory numpy cannot borrow: there numpy 2 refuses `copy=False`."""
 
         def __init__(self, image: Image.Image) -> None:
             self.image = image

@@ -42,8 +42,7 @@ def test_an_error_arrives_after_the_items_before_it():
 
     got = []
     with pytest.raises(KeyError, match="broken"):
-        for item in prefetch(prefetch(source(), 1), 5):
-            got.append(item)
+        got.extend(prefetch(prefetch(source(), 1), 5))
     assert got == [0, 1, 2]
     assert our_threads() == []
 

@@ -191,3 +191,12 @@ def test_real_bad_files_are_refused_and_the_old_avi_is_read(real_data):
         with pytest.raises(MediaError, match=r"HTML page|address|bookmark"):
             VideoReader(folder / name)
     assert VideoReader(folder / "vtest_ac3_no_people.avi").announced_frames == 835
+
+
+def test_a_real_avi_with_its_index_at_the_end_is_cut(real_data, tmp_path):
+    whole = (real_data / "bad-videos" / "vtest_ac3_no_people.avi").read_bytes()
+    path = tmp_path / "cut.avi"
+    path.write_bytes(whole[: len(whole) // 20])
+    reader = VideoReader(path)
+    assert 5 < len(list(reader)) < 100
+    assert reader.damage == "the clip is cut: it should have 835 frames"

@@ -53,10 +53,19 @@ def test_as_many_people_as_colours_are_all_different():
     assert sorted(numbers) == list(range(len(PALETTE)))
 
 
+def test_more_people_than_colours_share_with_those_far_away():
+    boxes = np.array([[40 * n, 0, 40 * n + 30, 60] for n in range(len(PALETTE) + 2)], dtype=float)
+    numbers = ColorAssigner().by_overlap(boxes, np.zeros(len(boxes), dtype=int))
+    assert sorted(numbers[: len(PALETTE)]) == list(range(len(PALETTE)))
+    # The eighth person stands farthest from the first, the ninth then from the second.
+    assert numbers[len(PALETTE) :] == numbers[:2]
+
+
 def test_tracks_keep_their_colour_for_good():
     colors = ColorAssigner()
-    first = dict(zip("abc", colors.by_track("abc"), strict=True))
+    boxes = np.array([[40 * n, 0, 40 * n + 30, 60] for n in range(3)], dtype=float)
+    first = dict(zip("abc", colors.by_track("abc", boxes), strict=True))
     assert len(set(first.values())) == 3
     for _ in range(100):
-        colors.by_track("bx")
-    assert colors.by_track("cba") == [first[name] for name in "cba"]
+        colors.by_track("bx", boxes[:2])
+    assert colors.by_track("cba", boxes) == [first[name] for name in "cba"]

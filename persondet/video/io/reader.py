@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
 
 import av
 import av.error
@@ -24,7 +24,8 @@ _UNSPECIFIED_COLORSPACE = 2
 _UPRIGHT = (1, 0, 0, 1)
 
 
-class VideoFrame(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class VideoFrame:
     """One picture of a clip.
 
     index: position in the clip, from 0.
@@ -129,7 +130,7 @@ class VideoReader:
             return max(1, round(seconds * self.frame_rate))
         return None
 
-    def _decode(self) -> Iterator[av.VideoFrame]:
+    def _decode(self) -> Generator[av.VideoFrame, None, None]:
         """Yield decoded frames; a broken packet is skipped, a broken container ends the clip."""
         lost = 0
         try:
@@ -162,7 +163,7 @@ class VideoReader:
         start = Fraction(self._container.start_time or 0, av.time_base)
         time: Fraction | None = None
         if frame.pts is not None:
-            tick = Fraction(frame.time_base)
+            tick = Fraction(frame.time_base or self.time_base)
             # The container's start is in microseconds: round it to the stream's own clock.
             time = max(Fraction(0), (frame.pts - round(start / tick)) * tick)
         if previous is None:
@@ -204,7 +205,7 @@ def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
     data = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
         return _UPRIGHT
-    a, b, _, c, d = struct.unpack("=5i", bytes(data)[:20])
+    a, b, _, c, d = struct.unpack("=5i", bytes(data)[:20])  # type: ignore[call-overload]
     if abs(a) + abs(d) >= abs(b) + abs(c):
         return (-1 if a < 0 else 1, 0, 0, -1 if d < 0 else 1)
     return (0, -1 if b < 0 else 1, -1 if c < 0 else 1, 0)

@@ -1,0 +1,80 @@
+"""The clip and its ground truth: decoded again, they belong together."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from persondet.masks import decode_mask
+from persondet.sample.clip import write_clip
+from persondet.video.io import VideoReader
+
+FRAMES, SIZE = 12, (320, 192)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("clip")
+    write_clip(folder / "walk.mp4", folder / "walk.json", 4, frames=FRAMES, size=SIZE)
+    return folder, json.loads((folder / "walk.json").read_text())
+
+
+def pictures(folder: Path) -> list[np.ndarray]:
+    with VideoReader(folder / "walk.mp4") as reader:
+        return [frame.image.copy() for frame in reader]
+
+
+def masks_of(truth: dict[str, Any]) -> list[dict[int, np.ndarray]]:
+    return [
+        {person["track_id"]: decode_mask(person["mask"]["counts"], SIZE[1], SIZE[0]) for person in frame["people"]}
+        for frame in truth["frames"]
+    ]  # fmt: skip
+
+
+def test_every_frame_of_the_clip_has_its_ground_truth(clip):
+    folder, truth = clip
+    with VideoReader(folder / "walk.mp4") as reader:
+        shapes = [frame.image.shape for frame in reader]
+    assert shapes == [(SIZE[1], SIZE[0], 3)] * FRAMES
+    assert [frame["index"] for frame in truth["frames"]] == list(range(FRAMES))
+    assert (truth["version"], truth["fps"]) == (1, 25)
+    assert (truth["width"], truth["height"]) == SIZE
+
+
+def test_boxes_are_the_extent_of_the_masks_and_masks_are_disjoint(clip):
+    _, truth = clip
+    for frame, masks in zip(truth["frames"], masks_of(truth), strict=True):
+        assert sum(masks.values(), np.zeros((SIZE[1], SIZE[0]), int)).max() <= 1
+        for person in frame["people"]:
+            rows, columns = np.nonzero(masks[person["track_id"]])
+            extent = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+            assert person["box"] == extent
+            assert 0.1 <= person["visible_share"] <= 1.0
+
+
+def test_people_keep_their_identity_and_move_a_little_per_frame(clip):
+    _, truth = clip
+    assert 2 <= max(len(frame["people"]) for frame in truth["frames"]) <= 12
+    for before, after in pairwise(masks_of(truth)):
+        common = before.keys() & after.keys()
+        assert common
+        for number in common:
+            if min(before[number].sum(), after[number].sum()) > 250:
+                joint = (before[number] & after[number]).sum()
+                assert joint > 0.4 * (before[number] | after[number]).sum()
+
+
+def test_the_same_seed_gives_the_same_clip_and_truth(clip, tmp_path):
+    folder, _ = clip
+    write_clip(tmp_path / "walk.mp4", tmp_path / "walk.json", 4, frames=FRAMES, size=SIZE)
+    assert (tmp_path / "walk.json").read_bytes() == (folder / "walk.json").read_bytes()
+    for first, again in zip(pictures(folder), pictures(tmp_path), strict=True):
+        # The pictures are the same; x264 rounds small frames a little differently at times.
+        assert np.abs(first.astype(int) - again).mean() < 2.0
+    write_clip(tmp_path / "other.mp4", tmp_path / "other.json", 5, frames=FRAMES, size=SIZE)
+    assert (tmp_path / "other.json").read_bytes() != (folder / "walk.json").read_bytes()
