@@ -13,7 +13,7 @@ from setuptools import find_packages, setup
 
 DEPENDENCIES = [
     "albumentations>=2.0.8,<2.1",
-    "av>=15",
+    "av>=18",
     "fvcore>=0.1.5,<0.1.6",
     "matplotlib>=3.8",
     "numpy>=1.26,<3",

@@ -165,7 +165,6 @@ def predict_pictures(
         try:
             image = read_picture(path)
         except MediaError as error:
-            logger.warning("skipped: %s", error)
             skipped.append((path, str(error)))
         else:
             instances = predictor(image)
@@ -181,7 +180,7 @@ def predict_pictures(
     categories = [{"id": i, "name": name} for i, name in zip(category_ids, names, strict=True)]
     # pycocotools needs "info" and "annotations" to load a file.
     listing = {"info": {}, "images": images, "categories": categories, "annotations": []}
-    write_json(output / PREDICTIONS, results)
+    write_json(output / PREDICTIONS, results, indent=None)
     write_json(output / IMAGES, listing)
     return PictureSummary(len(images), len(results), tuple(skipped))
 

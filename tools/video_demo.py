@@ -74,7 +74,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         if summary.damage:
             faults.append(summary.damage)
-            print(f"incomplete: {clip}: {summary.damage}", file=sys.stderr)
+            print(
+                f"incomplete: {clip}: {summary.damage}; {summary.frames} were annotated",
+                file=sys.stderr,
+            )
     if faults:
         raise PartialResultError(
             f"{len(faults)} of {len(plan)} clips could not be read to the end; the rest is written."

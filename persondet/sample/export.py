@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -180,7 +181,9 @@ def _map(workers: int) -> Iterator[Callable[..., Any]]:
     if workers <= 1:
         yield map
         return
-    with ProcessPoolExecutor(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+    # A fork would copy the locks of OpenCV's threads, and could wait for them for ever.
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, spawn, cv2.setNumThreads, (1,)) as pool:
         yield partial(pool.map, chunksize=4)
 
 

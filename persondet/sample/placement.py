@@ -19,13 +19,13 @@ from persondet.sample.scenes import (
     visible_part,
 )  # fmt: skip
 
-SMALL_SHARE, HIDDEN_SHARE, EMPTY_SHARE = 0.175, 0.33, 0.06
+SMALL_SHARE, HIDDEN_SHARE, EMPTY_SHARE = 0.165, 0.345, 0.06
 """Planned shares: people under 48 pixels, people hidden by a quarter or more, empty images."""
 
 SMALL_HEIGHT = 48.0
 """A person is small below this height in pixels, in a frame 360 pixels tall."""
 
-_HIDDEN = (0.45, 0.73)  # visible share of the people that are planned to be hidden
+_HIDDEN = (0.5, 0.73)  # visible share of the people that are planned to be hidden
 
 MIN_SEEN = 60.0
 """Visible pixels of the least visible person, in a frame 360 pixels tall."""
@@ -68,7 +68,7 @@ def plan_split(seed: int, kind: str, split: str, count: int) -> list[Plan]:
     times, weathers = _spread(rng, _TIMES, count), _spread(rng, _WEATHERS, count)
     layouts = _spread(rng, (("along", 0.62), ("across", 0.38)), count)
     empty = int(round(EMPTY_SHARE * count)) if kind == "people" else 0
-    people = np.array([0] * empty + [3 + k % 7 for k in range(count - empty)])
+    people = np.array([0] * empty + [2 + k % 6 for k in range(count - empty)])
     people = people[rng.permutation(count)]
     total = int(people.sum())
     small = np.arange(total) < round(SMALL_SHARE * total)
@@ -184,6 +184,10 @@ class _Crowd:
             for item in self.scene.items
             if item.depth < z - 0.2 and item.name not in ("umbrella", "tree")
         ]
+        # Mostly things hide people; now and then somebody who walks by.
+        things = [item for item in nearer if item.name != "person"]
+        if things and rng.random() < 0.75:
+            nearer = things
         if hidden and nearer:
             item = nearer[int(rng.integers(len(nearer)))]
             columns = np.flatnonzero(item.mask.any(axis=0))
@@ -197,6 +201,8 @@ class _Crowd:
         scene, camera = self.scene, self.scene.camera
         z = camera.depth_for(looks.height_m, pixels)
         at = person_item(scene, looks, pose, 0.0, z)
+        above = umbrella_item(scene, looks, pose, 0.0, z)
+        whole = int(np.count_nonzero(at.mask))
         for attempt in range(36):
             column = self.column(hidden and attempt < 30, z, 0.3 * pixels)
             dx = int(round(column - camera.centre))
@@ -204,23 +210,18 @@ class _Crowd:
             if not scene.street.walkable(x, z) or not is_free(scene, x, z, 0.55):
                 continue
             item = _shifted(at, x, z, dx, 0)
-            seen = visible_part(item, scene.items, camera.width, camera.height)
-            inside = np.count_nonzero(item.mask) and seen.area / max(
-                seen.share, 1e-6
-            ) / np.count_nonzero(item.mask)
-            good = _HIDDEN[0] <= seen.share <= _HIDDEN[1] if hidden else seen.share >= 0.8
-            if not good or inside < 0.6 or seen.area < 1.6 * MIN_SEEN * self.unit**2:
+            # Their own umbrella can hide them too.
+            umbrella = [_shifted(above, x, z, dx, 0)] if above is not None else []
+            seen = visible_part(item, [*scene.items, *umbrella], camera.width, camera.height)
+            if whole == 0 or seen.area < 1.6 * MIN_SEEN * self.unit**2:
                 continue
-            self._accept(item, looks, pose, dx)
-            return True
+            inside = seen.area / seen.share / whole
+            good = _HIDDEN[0] <= seen.share <= _HIDDEN[1] if hidden else seen.share >= 0.88
+            if good and inside >= 0.6:
+                scene.items += [item, *umbrella]
+                self.people.append(item)
+                return True
         return False
-
-    def _accept(self, item: Item, looks: Looks, pose: Pose, dx: int) -> None:
-        umbrella = umbrella_item(self.scene, looks, pose, 0.0, item.z)
-        self.scene.items.append(item)
-        self.people.append(item)
-        if umbrella is not None:
-            self.scene.items.append(_shifted(umbrella, item.x, item.z, dx, 0))
 
     def cover(self, looks: Looks, pose: Pose, pixels: float) -> bool:
         """Place a person in the open, then something small right in front; False when it fails."""
@@ -266,17 +267,15 @@ def compose(
     furnish(scene, rng)
     crowd = _Crowd(scene, rng)
     unit = size[1] / 360.0
-    wanted: list[tuple[float, bool]] = []
+    wanted: list[tuple[float, float, bool, Looks, Pose]] = []
     for small, hidden in zip(plan.small, plan.hidden, strict=True):
-        pixels = (
-            rng.uniform(38.5, 46.5) if small else np.exp(rng.uniform(np.log(54.0), np.log(230.0)))
-        )
-        wanted.append((float(pixels) * unit, hidden))
-    for pixels, hidden in sorted(wanted, reverse=True):
+        low, high = (40.0, 46.5) if small else (60.0, 235.0)
+        pixels = float(np.exp(rng.uniform(np.log(low), np.log(high)))) * unit
         looks = random_looks(rng, rain=plan.weather == "rain", cold=rng.random() < 0.3)
-        pose = random_pose(rng, looks)
-        if hidden:
-            crowd.place(looks, pose, pixels, True) or crowd.cover(looks, pose, pixels)
-        else:
-            crowd.place(looks, pose, pixels, False)
+        z = scene.camera.depth_for(looks.height_m, pixels)
+        wanted.append((z, pixels, hidden, looks, random_pose(rng, looks)))
+    # From near to far: a child is nearer than an adult of the same size in the picture.
+    for _, pixels, hidden, looks, pose in sorted(wanted, key=lambda one: one[0]):
+        if not crowd.place(looks, pose, pixels, hidden) and hidden:
+            crowd.cover(looks, pose, pixels)
     return scene, rng

@@ -16,6 +16,7 @@ from persondet.sample.camera import Camera
 from persondet.sample.carried import paint_umbrella
 from persondet.sample.figure import paint_person
 from persondet.sample.furniture import FURNITURE
+from persondet.sample.lens import out_of_focus, pale
 from persondet.sample.paint import Image, Sprite, composite, ellipse_points, overlap
 from persondet.sample.people import Looks, Pose
 from persondet.sample.street import Street, build_street
@@ -143,6 +144,7 @@ def empty_scene(
     street = build_street(
         rng, camera, light, layout, people_pictures=people_pictures, pedestrian=pedestrian
     )
+    street.image = out_of_focus(street.image)
     return Scene(street, light)
 
 
@@ -179,15 +181,15 @@ def furniture_item(
         sprite = car(rng, camera, light, x, z, along=along)
         if sprite is None:
             return None
-        return make_item(name, haze_sprite(sprite, light, z + 1.0), x, z, foot_width=0.0)
+        return make_item(name, pale(haze_sprite(sprite, light, z + 1.0)), x, z, foot_width=0.0)
     if name == "bicycle":
-        return make_item(
-            name, haze_sprite(bicycle(rng, camera, light, x, z), light, z), x, z, foot_width=1.4
-        )
+        sprite = pale(haze_sprite(bicycle(rng, camera, light, x, z), light, z))
+        return make_item(name, sprite, x, z, foot_width=1.4)
     painter, _ = FURNITURE[name]
     widths = {"bench": 1.9, "planter": 1.3, "trash_can": 0.6, "tree": 1.1, "poster_stand": 1.2}
     sprite = painter(rng, camera, light, x, z)
-    return make_item(name, haze_sprite(sprite, light, z), x, z, foot_width=widths.get(name, 0.3))
+    sprite = pale(haze_sprite(sprite, light, z))
+    return make_item(name, sprite, x, z, foot_width=widths.get(name, 0.3))
 
 
 def paint_shadows(image: Image, scene: Scene, items: list[Item]) -> None:
@@ -201,7 +203,8 @@ def paint_shadows(image: Image, scene: Scene, items: list[Item]) -> None:
         scale = camera.pixels_per_metre(item.z)
         foot = np.array(camera.point(item.x, 0.0, item.z))
         spot = ellipse_points(
-            foot / 2, (0.75 * item.foot_width * scale / 2, 0.2 * item.foot_width * scale / 2)
+            foot / 2,
+            (0.75 * item.foot_width * scale / 2, min(0.2 * item.foot_width, 0.15) * scale / 2),
         )
         cv2.fillPoly(
             small, [np.rint(np.clip(spot, -4000, 4000) * 16).astype(np.int32)], 120, cv2.LINE_AA, 4

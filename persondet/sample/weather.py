@@ -52,7 +52,7 @@ def random_light(rng: np.random.Generator, time: str, weather: str) -> Light:
         "day": (0.96, 1.0, 1.05),
         "overcast": (0.93, 0.92, 0.90),
         "dusk": (0.62, 0.60, 0.74),
-        "night": (0.40, 0.31, 0.28),
+        "night": (0.46, 0.37, 0.34),
     }[time]
     if weather != "clear":
         grey = float(np.mean(low))

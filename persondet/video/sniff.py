@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 
 _BOOKMARKS = (b"book\0\0\0\0mark", b"bplist00")
@@ -29,13 +28,3 @@ def describe_foreign_file(path: Path) -> str:
     if text.startswith("version https://git-lfs"):
         return "it is a Git LFS pointer, so fetch the file itself with `git lfs pull`"
     return ""
-
-
-def missing_riff_bytes(path: Path) -> int:
-    """Return how many bytes a RIFF file (AVI) lacks of the size in its header; 0 for others."""
-    with open(path, "rb") as file:
-        head = file.read(12)
-    if len(head) < 12 or head[:4] != b"RIFF" or head[8:] != b"AVI ":
-        return 0
-    announced = struct.unpack("<I", head[4:8])[0] + 8
-    return max(0, announced - path.stat().st_size)

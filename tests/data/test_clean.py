@@ -199,8 +199,9 @@ def test_trap_11_area_is_that_of_the_mask() -> None:
 
 
 def test_trap_11_parts_that_overlap_count_once() -> None:
-    (annotation,) = _cleaned({"segmentation": [SQUARE, SQUARE]})
-    assert annotation["area"] == 400
+    further_right = [20.0, 10.0, 40.0, 10.0, 40.0, 30.0, 20.0, 30.0]
+    (annotation,) = _cleaned({"segmentation": [SQUARE, further_right]})
+    assert annotation["area"] == 600
 
 
 def test_trap_13_boxes_are_clipped_and_empty_ones_dropped() -> None:
@@ -273,6 +274,14 @@ def test_flat_polygons_are_nested_and_broken_parts_dropped() -> None:
 )
 def test_an_rle_that_does_not_fit_its_image_is_no_mask(rle: Any) -> None:
     assert usable_segmentation(rle, 100, 80)[0] == []
+
+
+@pytest.mark.parametrize("height", [40, 160])
+def test_an_rle_of_another_image_is_no_mask(height: int) -> None:
+    mask = np.zeros((height, 100), np.uint8)
+    mask[5:15, 20:40] = 1
+    counts = mask_util.encode(np.asfortranarray(mask))["counts"].decode()
+    assert usable_segmentation({"size": [80, 100], "counts": counts}, 100, 80)[0] == []
 
 
 @given(st.lists(st.integers(1, 70), min_size=1, max_size=40))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +17,7 @@ from detectron2.data.catalog import Metadata
 from detectron2.structures import Boxes, Instances
 
 from persondet.errors import MediaError, OutputExistsError, PartialResultError
-from persondet.video.io import VideoReader
+from persondet.video.io import VideoReader, VideoWriter
 from persondet.video.records import read_records
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "video_demo.py"
@@ -153,3 +154,17 @@ def test_the_command_says_one_sentence_and_ends_with_code_2(tmp_path):
     assert done.stdout == ""
     assert done.stderr.splitlines()[-1].startswith("error: none.mp4 does not exist")
     assert "Traceback" not in done.stderr
+
+
+def test_a_cut_clip_is_kept_and_ends_with_partial(tmp_path, capsys):
+    noise = np.random.default_rng(0).integers(0, 255, (20, 64, 96, 3), dtype=np.uint8)
+    with VideoWriter(tmp_path / "cut.mp4", width=96, height=64, fps=Fraction(25)) as writer:
+        for image in noise:
+            writer.write(image)
+    data = (tmp_path / "cut.mp4").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(data[: len(data) // 2])
+    with pytest.raises(PartialResultError):
+        run("--video-input", tmp_path / "cut.mp4", "--output", tmp_path / "o.mp4", "--stride", 1)
+    kept = len(list(VideoReader(tmp_path / "o.mp4")))
+    assert 5 <= kept <= 15
+    assert f"it should have 20 frames; {kept} were annotated" in capsys.readouterr().err

@@ -14,7 +14,7 @@ import av.error
 import numpy as np
 
 from persondet.errors import MediaError
-from persondet.video.sniff import describe_foreign_file, missing_riff_bytes
+from persondet.video.sniff import describe_foreign_file
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ class VideoReader:
             self.frames_read += 1
             frame = next(self._decoded, None)
         if self.damage:
-            logger.warning("%s: %s; %d frames were read", self.path, self.damage, self.frames_read)
+            logger.info("%s: %s; %d frames were read", self.path, self.damage, self.frames_read)
 
     def _picture_stream(self) -> av.VideoStream:
         """Return the main picture stream; cover art of a sound file is none."""
@@ -152,8 +152,6 @@ class VideoReader:
 
     def _is_cut(self) -> bool:
         """Say whether the file ends before what its index points to; demuxers keep silent then."""
-        if missing_riff_bytes(self.path):
-            return True
         entries = self._stream.index_entries
         size = self.path.stat().st_size
         return len(entries) > 0 and entries[-1].pos + entries[-1].size > size
