@@ -12,6 +12,11 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# A busy machine is no failure: nothing is timed in tests.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

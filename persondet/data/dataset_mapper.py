@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import transforms as T
-from detectron2.data.detection_utils import read_image
+from detectron2.data.detection_utils import _apply_exif_orientation, convert_PIL_to_numpy
 from PIL import Image
 from torch.utils.data import get_worker_info
 
@@ -234,7 +234,11 @@ class AlbumentationsDatasetMapper:
 def _read_rgb(dataset_dict: dict[str, Any]) -> npt.NDArray[np.uint8]:
     path = dataset_dict["file_name"]
     try:
-        image = read_image(path, format="RGB")
+        # As Detectron2's read_image, which looks for EXIF before it decodes, swallows what that
+        # raises, and so hands out broken PNGs in part.
+        with open(path, "rb") as file, Image.open(file) as stored:
+            stored.load()
+            image = convert_PIL_to_numpy(_apply_exif_orientation(stored), "RGB")
     except FileNotFoundError:
         raise DatasetError(f"{path}: the image is gone; unpack the export again.") from None
     except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError) as error:

@@ -472,7 +472,12 @@ def test_trap_13_sizes_that_disagree_are_named(tmp_path: Path) -> None:
 
 
 def test_trap_13_real_bad_images(tmp_path: Path, real_data: Path) -> None:
-    for name in ("truncated_jpeg.jpg", "broken.png"):
+    for name in (
+        "truncated_jpeg.jpg",
+        "broken.png",
+        "broken_data_stream.png",
+        "truncated_end_chunk.png",
+    ):
         path = shutil.copy(real_data / "bad-images" / name, tmp_path)
         with pytest.raises(DatasetError, match=name):
             _mapper(tmp_path)({"file_name": str(path), "annotations": []})
