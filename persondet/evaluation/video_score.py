@@ -45,14 +45,14 @@ def score_frames(
 
     Args:
         detections: per frame, dicts with `box` (XYXY, pixels) and `score`.
-        truth: per frame, dicts with `box` (XYXY, pixels) and `visible` (0 to 1).
+        truth: per frame, dicts with `box` (XYXY, pixels) and `visible_share` (0 to 1).
     """
     frames = hits = misses = false_alarms = 0
     for found, people in zip(detections, truth, strict=True):
         counted = [
             person["box"]
             for person in people
-            if person["visible"] >= min_visible
+            if person["visible_share"] >= min_visible
             and person["box"][3] - person["box"][1] >= min_height
         ]
         ranked = sorted(found, key=lambda detection: -detection["score"])

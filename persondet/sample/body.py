@@ -47,7 +47,7 @@ class Body:
     @property
     def thickness(self) -> float:
         """Pixels per unit of limb radius: wider people have thicker limbs, less than in proportion."""
-        return self.height * (0.55 + 0.45 * self.girth)
+        return self.height * (0.63 + 0.45 * self.girth)
 
     def limb(
         self, start: str, start_radius: float, end: str, end_radius: float, colour: Colour

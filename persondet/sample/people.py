@@ -8,7 +8,7 @@ import numpy as np
 
 from persondet.sample.paint import Colour
 
-STRIDE = 0.86
+STRIDE = 0.7
 """Ground covered by one full gait cycle, in body heights (follows from the leg swing below)."""
 
 _SKIN: tuple[Colour, ...] = (

@@ -217,7 +217,7 @@ class _Crowd:
                 continue
             inside = seen.area / seen.share / whole
             good = _HIDDEN[0] <= seen.share <= _HIDDEN[1] if hidden else seen.share >= 0.88
-            if good and inside >= 0.6:
+            if good and inside >= 0.8:
                 scene.items += [item, *umbrella]
                 self.people.append(item)
                 return True
@@ -269,7 +269,7 @@ def compose(
     unit = size[1] / 360.0
     wanted: list[tuple[float, float, bool, Looks, Pose]] = []
     for small, hidden in zip(plan.small, plan.hidden, strict=True):
-        low, high = (40.0, 46.5) if small else (60.0, 235.0)
+        low, high = (40.0, 46.5) if small else (66.0, 205.0)
         pixels = float(np.exp(rng.uniform(np.log(low), np.log(high)))) * unit
         looks = random_looks(rng, rain=plan.weather == "rain", cold=rng.random() < 0.3)
         z = scene.camera.depth_for(looks.height_m, pixels)

@@ -44,10 +44,10 @@ class Skeleton:
 
     def _leg(self, side: str, offset: float, phase: float, gait: float) -> None:
         turn = phase % (2.0 * np.pi)
-        thigh = gait * (np.radians(25.0) * np.cos(turn) + np.radians(4.0))
+        thigh = gait * (np.radians(20.0) * np.cos(turn) + np.radians(4.0))
         swing = np.exp(-(((turn - 1.36 * np.pi) / (0.27 * np.pi)) ** 2))
         give = np.exp(-(((turn - 0.25 * np.pi) / (0.2 * np.pi)) ** 2))
-        knee = np.radians(4.0) + gait * np.radians(56.0 * swing + 11.0 * give)
+        knee = np.radians(4.0) + gait * np.radians(46.0 * swing + 10.0 * give)
         shank = thigh - knee
         lateral = offset * 0.048
         hip = np.array([0.0, lateral, HIP])
@@ -73,7 +73,7 @@ class Skeleton:
 
     def _arm(self, side: str, offset: float, phase: float, pose: Pose, lean: float) -> None:
         swing = -np.cos(phase) * pose.gait
-        raised = np.radians(-3.0 + 21.0 * swing)
+        raised = np.radians(-3.0 + 15.0 * swing)
         bend = np.radians(16.0 + 12.0 * max(swing, 0.0) * pose.gait)
         spread = 0.018
         if pose.arms == "pockets":

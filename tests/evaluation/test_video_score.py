@@ -15,7 +15,7 @@ from persondet.evaluation.video_score import box_iou, score_frames
 
 
 def person(box: list[float], visible: float = 1.0) -> dict[str, Any]:
-    return {"box": box, "visible": visible}
+    return {"box": box, "visible_share": visible}
 
 
 def found(box: list[float], score: float = 0.9) -> dict[str, Any]:
