@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs/quick_schedules/person_mask_rcnn_R_18_FPN_instant_test.yaml"
 
 
-def tool(name: str, *arguments: object, expect: int = 0) -> str:
+def tool(name: str, *arguments: object, expect: int = 0, limit: float = 400) -> str:
     """Run a tool as a person does, from another folder than the repository; return its output."""
     result = subprocess.run(
         [sys.executable, str(ROOT / "tools" / f"{name}.py"), *map(str, arguments)],
@@ -33,7 +33,7 @@ def tool(name: str, *arguments: object, expect: int = 0) -> str:
         text=True,
         cwd=Path(sys.prefix),
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        timeout=400,
+        timeout=limit,
     )
     assert result.returncode == expect, f"exit {result.returncode}\n{result.stdout}{result.stderr}"
     return result.stdout + result.stderr

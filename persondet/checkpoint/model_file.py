@@ -100,6 +100,23 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     return loaded
 
 
+def check_weights(weights: str) -> None:
+    """Refuse weights that no detector of ours can start from, before anything is written.
+
+    Raises: CheckpointError: when the file is missing, unreachable, damaged, or not a detector's.
+    """
+    path, _, query = local_weights(weights).partition("?")
+    checkpoint = load_checkpoint(path)
+    # Weights that are matched by heuristics have names of their own.
+    if checkpoint.get("matching_heuristics") or "matching_heuristics" in query:
+        return
+    if not any("backbone." in name for name in checkpoint["model"]):
+        some = ", ".join(list(checkpoint["model"])[:3])
+        raise CheckpointError(
+            f"{weights}: none of its tensors fits a detector (it has {some}); check MODEL.WEIGHTS."
+        )
+
+
 def rewrite_config(path: Path, change: Callable[[str], str]) -> None:
     """Change the config that a checkpoint carries, and nothing else of it; atomic."""
     checkpoint = load_checkpoint(path)

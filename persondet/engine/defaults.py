@@ -14,7 +14,7 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
-from persondet.checkpoint.model_file import local_weights
+from persondet.checkpoint.model_file import check_weights
 from persondet.config import check_cfg, get_cfg, merge_opts, merge_yaml
 from persondet.data.register import RoboflowDatasets, register_roboflow_coco
 from persondet.engine.run_folder import refuse_used_folder, remove_run
@@ -60,12 +60,12 @@ def setup(args: argparse.Namespace) -> CfgNode:
     training = not getattr(args, "eval_only", False)
     resume = getattr(args, "resume", False)
     # Everything that can be refused is refused before the run folder is touched.
-    if cfg.MODEL.WEIGHTS and not (training and resume) and "://" not in cfg.MODEL.WEIGHTS:
-        local_weights(cfg.MODEL.WEIGHTS)
     check_export(cfg)
     overwrite = getattr(args, "overwrite", False)
     if training:
         refuse_used_folder(cfg.OUTPUT_DIR, resume=resume, overwrite=overwrite)
+    if cfg.MODEL.WEIGHTS and not resume:
+        check_weights(cfg.MODEL.WEIGHTS)
     comm.synchronize()
     Path(cfg.OUTPUT_DIR).mkdir(parents=True, exist_ok=True)
     start_logging(cfg.OUTPUT_DIR)

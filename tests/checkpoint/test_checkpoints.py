@@ -16,6 +16,7 @@ from persondet.checkpoint import SafeDetectionCheckpointer
 from persondet.checkpoint import safe_checkpointer as module
 from persondet.checkpoint.model_file import (
     CarriedFacts,
+    check_weights,
     class_count,
     load_checkpoint,
     local_weights,
@@ -178,3 +179,11 @@ def test_a_tag_that_names_no_file_stops_the_resume(tmp_path: Path) -> None:
     (tmp_path / "m.pth").unlink()
     with pytest.raises(CheckpointError, match="last_checkpoint"):
         checkpointer.resume_or_load("", resume=True)
+
+
+def test_weights_of_another_kind_are_refused_before_a_run_is_touched(tmp_path: Path) -> None:
+    torch.save({"model": {"text_encoder.w": torch.ones(1)}}, tmp_path / "m.pth")
+    with pytest.raises(CheckpointError, match="it has text_encoder.w"):
+        check_weights(str(tmp_path / "m.pth"))
+    torch.save({"model": {"backbone.bottom_up.w": torch.ones(1)}}, tmp_path / "ours.pth")
+    check_weights(str(tmp_path / "ours.pth"))

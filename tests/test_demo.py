@@ -1,0 +1,73 @@
+"""The demo: its table, what it refuses to replace, and (soak) what it must reach."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+import torch
+
+from persondet.checkpoint.model_file import load_checkpoint
+from persondet.demo import refuse_foreign_folder, summary
+from persondet.errors import OutputExistsError
+from persondet.video.io import VideoReader
+from persondet.video.records import read_records
+from tests.test_end_to_end import tool
+
+RESULTS: dict[str, Any] = {
+    "test": {"bbox": {"AP": 50.04, "AP50": 88.0}, "segm": {"AP": 40.0, "AP50": 77.25}},
+    "video": {"recall": 0.91, "precision": 0.876},
+    "seconds": {"train": 300.4, "video": 61.0},
+}
+
+
+def test_the_table_tells_scores_seconds_and_what_to_open() -> None:
+    lines = summary(RESULTS, "output/demo").splitlines()
+    assert lines[1].split() == ["box", "50.0", "88.0"]
+    assert lines[2].split() == ["mask", "40.0", "77.2"]
+    assert "91% of the people found, 88% of the boxes are people" in "\n".join(lines)
+    assert "train 300, video 61" in "\n".join(lines)
+    assert "  output/demo/city_walk_annotated.mp4" in lines
+
+
+def test_only_an_earlier_demo_is_replaced(tmp_path: Path) -> None:
+    refuse_foreign_folder(tmp_path / "new")
+    refuse_foreign_folder(tmp_path)
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(OutputExistsError, match="not an earlier demo"):
+        refuse_foreign_folder(tmp_path)
+    (tmp_path / "results.json").touch()
+    (tmp_path / "pretrain").mkdir()
+    refuse_foreign_folder(tmp_path)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_the_demo_reaches_its_goals(tmp_path: Path) -> None:
+    run, sample = tmp_path / "demo", tmp_path / "sample"
+    tool("demo", "--output", run, "--sample", sample, limit=3000)
+    results = json.loads((run / "results.json").read_text())
+    assert results["test"]["images"] == 60
+    assert results["test"]["bbox"]["AP50"] >= 85
+    assert results["test"]["segm"]["AP50"] >= 75
+    assert results["freeze_at"] >= 2
+
+    before = load_checkpoint(run / "pretrain/model_final.pth")["model"]
+    after = load_checkpoint(run / "model_best.pth")["model"]
+    for name in after:
+        if name.startswith(("backbone.bottom_up.stem", "backbone.bottom_up.res2")):
+            assert torch.equal(before[name], after[name]), name
+
+    clip = run / "city_walk_annotated.mp4"
+    with VideoReader(sample / "city_walk.mp4") as source, VideoReader(clip) as annotated:
+        assert len(list(source)) == len(list(annotated)) == 260
+    with av.open(str(clip)) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.codec_tag, stream.pix_fmt) == ("avc1", "yuv420p")
+    _, records = read_records(clip.with_suffix(".jsonl"))
+    assert len(list(records)) == 260
+    assert results["video"]["recall"] >= 0.7
+    assert results["video"]["precision"] >= 0.7
