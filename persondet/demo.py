@@ -24,7 +24,7 @@ from persondet.results import read_results, write_results
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "sample_mask_rcnn_R_18_FPN.yaml"
 SEED = 7
-PRETRAIN_STEPS = 200
+PRETRAIN_STEPS = 120
 
 Announce = Callable[[str], None]
 

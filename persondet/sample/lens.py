@@ -9,9 +9,9 @@ import numpy as np
 
 from persondet.sample.paint import Image, Sprite
 
-BLUR = 1.5  # pixels at a frame height of 360
-STREET_COLOUR, STREET_CONTRAST = 0.45, 0.6  # shares that remain
-THING_COLOUR, THING_CONTRAST = 0.5, 0.75
+BLUR = 2.0  # pixels at a frame height of 360
+STREET_COLOUR, STREET_CONTRAST = 0.38, 0.52  # shares that remain
+THING_COLOUR, THING_CONTRAST = 0.4, 0.62
 MIDDLE = 128.0  # grey level that contrast is taken around
 
 

@@ -19,19 +19,19 @@ from persondet.sample.scenes import (
     visible_part,
 )  # fmt: skip
 
-SMALL_SHARE, HIDDEN_SHARE, EMPTY_SHARE = 0.165, 0.345, 0.06
+SMALL_SHARE, HIDDEN_SHARE, EMPTY_SHARE = 0.17, 0.36, 0.06
 """Planned shares: people under 48 pixels, people hidden by a quarter or more, empty images."""
 
 SMALL_HEIGHT = 48.0
 """A person is small below this height in pixels, in a frame 360 pixels tall."""
 
-_HIDDEN = (0.5, 0.73)  # visible share of the people that are planned to be hidden
+_HIDDEN = (0.6, 0.74)  # visible share of the people that are planned to be hidden
 
 MIN_SEEN = 60.0
 """Visible pixels of the least visible person, in a frame 360 pixels tall."""
 
-_TIMES = (("day", 0.46), ("overcast", 0.24), ("dusk", 0.16), ("night", 0.14))
-_WEATHERS = (("clear", 0.70), ("rain", 0.18), ("fog", 0.12))
+_TIMES = (("day", 0.50), ("overcast", 0.26), ("dusk", 0.14), ("night", 0.10))
+_WEATHERS = (("clear", 0.76), ("rain", 0.14), ("fog", 0.10))
 
 
 @dataclass(frozen=True)
@@ -269,7 +269,7 @@ def compose(
     unit = size[1] / 360.0
     wanted: list[tuple[float, float, bool, Looks, Pose]] = []
     for small, hidden in zip(plan.small, plan.hidden, strict=True):
-        low, high = (40.0, 46.5) if small else (66.0, 205.0)
+        low, high = (42.0, 47.0) if small else (80.0, 205.0)
         pixels = float(np.exp(rng.uniform(np.log(low), np.log(high)))) * unit
         looks = random_looks(rng, rain=plan.weather == "rain", cold=rng.random() < 0.3)
         z = scene.camera.depth_for(looks.height_m, pixels)
