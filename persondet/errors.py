@@ -6,11 +6,21 @@ and keeps its traceback.
 
 from __future__ import annotations
 
+import re
+
 
 class PersondetError(Exception):
     """Bad input: the message names the file, the field and the mend in one sentence."""
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        """Return the sentence alone: a data loader's worker wraps it in its own traceback."""
+        text = super().__str__()
+        if "Original Traceback" not in text:
+            return text
+        wrapped = re.search(rf"^(?:[\w.]+\.)?{type(self).__name__}: (.*)\Z", text, re.M | re.S)
+        return wrapped[1].strip() if wrapped else text
 
 
 class ConfigError(PersondetError):

@@ -22,8 +22,13 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     raises, the temporary file is removed and whatever stood at `path` stays as it was.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+    make_folder(path.parent)
+    try:
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent
+        )
+    except OSError as error:
+        raise _not_writable(path, error) from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -35,6 +40,23 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def make_folder(path: str | Path) -> None:
+    """Make a folder and those above it, where they are missing.
+
+    Raises: OutputExistsError: when it cannot be made, or a file has its name.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _not_writable(Path(path), error) from error
+
+
+def _not_writable(path: Path, error: OSError) -> OutputExistsError:
+    return OutputExistsError(
+        f"{path} cannot be written ({error.strerror or error}); choose another place."
+    )
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -66,7 +88,8 @@ def path_inside(root: str | Path, name: str) -> Path:
     """
     parts = {*PurePosixPath(name).parts, *PureWindowsPath(name).parts}
     absolute = PurePosixPath(name).is_absolute() or bool(PureWindowsPath(name).anchor)
-    if not name or absolute or ".." in parts or "\0" in name:
+    nameable = name.isprintable() or name.encode(errors="ignore").decode() == name
+    if not name or absolute or ".." in parts or "\0" in name or not nameable:
         raise DatasetError(
             f"{root}: the name {name!r} leads out of its folder; "
             "use names relative to the folder, without '..'."

@@ -12,6 +12,7 @@ from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from detectron2.data.catalog import Metadata
 from detectron2.structures import Instances
+from yaml import YAMLError
 
 from persondet.checkpoint.model_file import CarriedFacts, load_checkpoint
 from persondet.config import get_cfg
@@ -150,7 +151,13 @@ def run_cfg(run_dir: str | Path) -> CfgNode:
             "with MODEL.WEIGHTS instead."
         )
     cfg = get_cfg()
-    cfg.merge_from_other_cfg(CfgNode.load_cfg(facts.config))
+    try:
+        cfg.merge_from_other_cfg(CfgNode.load_cfg(facts.config))
+    except (AssertionError, AttributeError, KeyError, TypeError, ValueError, YAMLError) as error:
+        raise CheckpointError(
+            f"{weights}: the config that it carries is not one of this version ({error}); use "
+            "--config-file with MODEL.WEIGHTS instead."
+        ) from error
     cfg.MODEL.WEIGHTS = str(weights)
     return cfg
 

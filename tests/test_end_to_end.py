@@ -168,10 +168,16 @@ def test_the_ground_truth_becomes_a_contact_sheet(run: Path, folder: Path) -> No
     assert sheet.stat().st_size > 10_000
 
 
+def _models_and_numbers(run: Path) -> dict[Path, int]:
+    """What a run must not lose, with the times of the last change."""
+    names = ("*.pth", "*.json", "last_checkpoint", "config.yaml", "inference/**/*.json")
+    return {path: path.stat().st_mtime_ns for name in names for path in run.glob(name)}
+
+
 def test_bad_input_is_one_sentence_and_exit_2_with_nothing_overwritten(
     run: Path, folder: Path, tmp_path: Path
 ) -> None:
-    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    before = _models_and_numbers(run)
     config = ("--config-file", CONFIG)
     people = ("DATASETS.ROBOFLOW.ROOT", folder / "people")
     no_json = tmp_path / "no_json"
@@ -185,6 +191,8 @@ def test_bad_input_is_one_sentence_and_exit_2_with_nothing_overwritten(
     text.write_text("<html>not a clip</html>")
     out = ("OUTPUT_DIR", tmp_path / "out")
     video = ("video_demo", "--run", run)
+    replaced, best = ("OUTPUT_DIR", run), run / "model_best.pth"
+    sample = ("--config-file", ROOT / "configs/sample_mask_rcnn_R_18_FPN.yaml")
     cases: list[tuple[object, ...]] = [
         ("train_net", *config, "DATASETS.ROBOFLOW.ROOT", tmp_path / "nowhere", *out),
         ("train_net", *config, "DATASETS.ROBOFLOW.ROOT", no_json, *out),
@@ -196,6 +204,9 @@ def test_bad_input_is_one_sentence_and_exit_2_with_nothing_overwritten(
         (*video, "--video-input", text, "--output", tmp_path / "out.mp4"),
         (*video, "--video-input", folder / "clip.mp4", "--output", folder / "clip.mp4"),
         (*video, "--video-input", tmp_path / "none.mp4", "--output", tmp_path / "out.mp4"),
+        ("train_net", *config, "--overwrite", *people, *replaced, "MODEL.FREEZE.MODULES", "('x',)"),
+        ("train_net", *config, "--overwrite", *people, *replaced, "MODEL.WEIGHTS", foreign),
+        ("train_net", *sample, "--eval-only", *people, *out, "MODEL.WEIGHTS", best),
         ("plot_metrics", tmp_path / "nowhere"),
     ]
     for name, *arguments in cases:
@@ -203,6 +214,5 @@ def test_bad_input_is_one_sentence_and_exit_2_with_nothing_overwritten(
         assert "Traceback" not in output, output
         errors = [line for line in output.splitlines() if line.startswith("error: ")]
         assert len(errors) == 1, output
-    after = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
-    assert before == after
+    assert _models_and_numbers(run) == before
     assert not (tmp_path / "out.mp4").exists()

@@ -66,7 +66,8 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
     """Parse `argv` and join the two styles of overrides into `args.opts`."""
     args = parser.parse_args(argv)
     if hasattr(args, "opts_flag"):
-        args.opts = [*args.opts, *args.opts_flag]
+        # Trailing pairs swallow a later --opts, and the other way round: both are pairs.
+        args.opts = [word for word in (*args.opts, *args.opts_flag) if word != "--opts"]
         del args.opts_flag
         if args.opts and args.opts[0] == "--":
             args.opts = args.opts[1:]

@@ -137,10 +137,13 @@ def class_count(checkpoint: dict[str, Any]) -> int | None:
 def _detectron_layout(data: Any, path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise CheckpointError(f"{path}: holds a {type(data).__name__}, not a dict of arrays.")
-    if "model" in data and "__author__" in data:
-        return data
+    zoo = "model" in data and "__author__" in data
     # Caffe2's files: detection models keep their arrays under "blobs", backbones at the top.
-    arrays = data.get("blobs", data)
+    arrays = data["model"] if zoo else data.get("blobs", data)
+    if not isinstance(arrays, dict) or not all(isinstance(name, str) for name in arrays):
+        raise CheckpointError(f"{path}: holds no weights of a model.")
+    if zoo:
+        return data
     kept = {name: value for name, value in arrays.items() if not name.endswith("_momentum")}
     return {"model": kept, "__author__": "Caffe2", "matching_heuristics": True}
 

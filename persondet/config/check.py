@@ -6,6 +6,7 @@ Every mistake becomes one sentence that names the key and what would have worked
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ CHOICES: dict[str, tuple[object, ...]] = {
 AT_LEAST: dict[str, float] = {
     "SOLVER.IMS_PER_BATCH": 1,
     "SOLVER.MAX_ITER": 1,
+    "SOLVER.BASE_LR": 0,
     "SOLVER.BACKBONE_LR_FACTOR": 0,
     "SOLVER.CHECKPOINT_KEEP": 1,
     "SOLVER.CHECKPOINT_PERIOD": 1,
@@ -47,6 +49,7 @@ AT_LEAST: dict[str, float] = {
 AT_MOST: dict[str, float] = {
     "INPUT.ALBUMENTATIONS.MIN_VISIBILITY": 1,
     "VISUALIZATION.SCORE_THRESH": 1,
+    "SEED": 2**32 - 1,
 }
 
 
@@ -70,6 +73,8 @@ def merge_yaml(cfg: CfgNode, config_file: str | Path) -> None:
         ) from error
     except KeyError as error:
         raise ConfigError(f"{path}: {_unknown_key(cfg, error)}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: its _BASE_ leads back to itself; remove it.") from error
     except (AssertionError, AttributeError, TypeError, ValueError) as error:
         raise ConfigError(f"{path}: {_one_line(error)}.") from error
 
@@ -111,7 +116,14 @@ def check_cfg(cfg: CfgNode) -> None:
             raise ConfigError(f"config: {key} is {known[key]}; it must be at most {bound}.")
     if not cfg.DATASETS.ROBOFLOW.NAME or "/" in cfg.DATASETS.ROBOFLOW.NAME:
         raise ConfigError("config: DATASETS.ROBOFLOW.NAME must be a plain name such as 'person'.")
+    if not cfg.OUTPUT_DIR:
+        raise ConfigError("config: OUTPUT_DIR is empty; name the folder of the run.")
     metric = cfg.SOLVER.BEST_CHECKPOINT.METRIC
+    if metric != "auto" and not re.fullmatch(r"(bbox|segm)/AP(50|75|s|m|l|-.+)?", metric):
+        raise ConfigError(
+            f"config: SOLVER.BEST_CHECKPOINT.METRIC is {metric!r}; use 'auto', 'bbox/AP', "
+            "'segm/AP', or one of their columns such as 'bbox/AP50'."
+        )
     if metric.startswith("segm/") and not cfg.MODEL.MASK_ON:
         raise ConfigError(
             f"config: SOLVER.BEST_CHECKPOINT.METRIC is {metric!r}, but MODEL.MASK_ON is False; "

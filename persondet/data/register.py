@@ -119,6 +119,11 @@ def class_names(dataset_name: str) -> tuple[str, ...]:
     return tuple(MetadataCatalog.get(dataset_name).thing_classes)
 
 
+def is_registered(dataset_name: str) -> bool:
+    """Return whether Detectron2 knows a dataset of this name."""
+    return dataset_name in DatasetCatalog
+
+
 def image_count(dataset_name: str) -> int:
     """Return the number of images of a registered dataset, those without annotations included."""
     return len(DatasetCatalog.get(dataset_name))

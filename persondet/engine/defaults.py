@@ -16,10 +16,10 @@ from detectron2.utils.logger import setup_logger
 
 from persondet.checkpoint.model_file import check_weights
 from persondet.config import check_cfg, get_cfg, merge_opts, merge_yaml
-from persondet.data.register import RoboflowDatasets, register_roboflow_coco
-from persondet.engine.run_folder import refuse_used_folder, remove_run
+from persondet.data.register import RoboflowDatasets, is_registered, register_roboflow_coco
+from persondet.engine.run_folder import refuse_used_folder
 from persondet.errors import ConfigError, DatasetError
-from persondet.files import write_text
+from persondet.files import make_folder, write_text
 from persondet.modeling.precision import resolve_device
 
 if TYPE_CHECKING:
@@ -67,17 +67,15 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if cfg.MODEL.WEIGHTS and not resume:
         check_weights(cfg.MODEL.WEIGHTS)
     comm.synchronize()
-    Path(cfg.OUTPUT_DIR).mkdir(parents=True, exist_ok=True)
+    make_folder(cfg.OUTPUT_DIR)
     start_logging(cfg.OUTPUT_DIR)
     datasets = register_datasets(cfg)
     if training and not cfg.DATASETS.TRAIN:
         raise DatasetError(
             f"{export_root(cfg)}: has no train split to learn from; use --eval-only, or add one."
         )
-    if training and overwrite and not resume and comm.is_main_process():
-        remove_run(Path(cfg.OUTPUT_DIR))
-    if comm.is_main_process() and (training or not Path(cfg.OUTPUT_DIR, "config.yaml").exists()):
-        write_text(Path(cfg.OUTPUT_DIR) / "config.yaml", cfg.dump())
+    if comm.is_main_process() and not Path(cfg.OUTPUT_DIR, "config.yaml").exists():
+        write_text(Path(cfg.OUTPUT_DIR) / "config.yaml", config_text(cfg))
     if training and not cfg.DATASETS.VAL:
         logger.warning(
             "No validation split: no validation loss and AP, and the best model is the last."
@@ -89,6 +87,15 @@ def setup(args: argparse.Namespace) -> CfgNode:
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
     cfg.freeze()
     return cfg
+
+
+def config_text(cfg: CfgNode) -> str:
+    """Return the config as YAML for another machine: the device that `auto` chose is `auto`."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    if resolve_device("auto") == cfg.MODEL.DEVICE:
+        cfg.MODEL.DEVICE = "auto"
+    return str(cfg.dump())
 
 
 def start_logging(output_dir: str) -> None:
@@ -154,10 +161,18 @@ def check_device(cfg: CfgNode) -> None:
 
     Raises: ConfigError: naming the key.
     """
-    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+    if cfg.MODEL.DEVICE == "auto":
+        return
+    try:
+        device = torch.device(cfg.MODEL.DEVICE)
+    except RuntimeError as error:
         raise ConfigError(
-            "config: MODEL.DEVICE is 'cuda', and this machine has no GPU that torch can use; set "
-            "it to 'auto' or 'cpu'."
+            f"config: MODEL.DEVICE is {cfg.MODEL.DEVICE!r}; use 'auto', 'cpu' or 'cuda'."
+        ) from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"config: MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, and torch finds no such GPU on this "
+            "machine; set it to 'auto' or 'cpu'."
         )
 
 
@@ -186,7 +201,7 @@ def _check_registered(cfg: CfgNode, datasets: RoboflowDatasets) -> None:
     known = set(datasets.names.values())
     for key in ("TRAIN", "VAL", "TEST"):
         for name in cfg.DATASETS[key]:
-            if name.startswith(ours) and name not in known:
+            if not is_registered(name) or (name.startswith(ours) and name not in known):
                 raise DatasetError(
                     f"{export_root(cfg)}: DATASETS.{key} names {name}, and the export has only "
                     f"{', '.join(sorted(known))}."

@@ -11,6 +11,7 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from persondet.checkpoint import SafeDetectionCheckpointer
+from persondet.checkpoint.key_report import KeyReport
 from persondet.checkpoint.model_file import (
     CarriedFacts,
     class_count,
@@ -19,7 +20,7 @@ from persondet.checkpoint.model_file import (
 )
 from persondet.errors import CheckpointError
 from persondet.modeling.class_mapping import map_classes
-from persondet.modeling.precision import resolve_device, set_memory_format
+from persondet.modeling.precision import keep_boxes_exact, resolve_device, set_memory_format
 
 COCO_CLASSES = tuple(
     str(category["name"]) for category in COCO_CATEGORIES if category["isthing"] == 1
@@ -72,8 +73,10 @@ def build_inference_model(cfg: CfgNode, class_names: Sequence[str] | None = None
     model_cfg.defrost()
     model_cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
     model_cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(theirs)
-    model = build_model(model_cfg)
-    SafeDetectionCheckpointer(model).load(weights, checkpointables=[])
+    model = keep_boxes_exact(build_model(model_cfg))
+    checkpointer = SafeDetectionCheckpointer(model)
+    checkpointer.load(weights, checkpointables=[])
+    _refuse_gaps(cfg.MODEL.WEIGHTS, checkpointer.key_report)
     set_memory_format(model_cfg, model)
     return InferenceModel(
         model=map_classes(model, theirs, ours).eval(),
@@ -81,3 +84,15 @@ def build_inference_model(cfg: CfgNode, class_names: Sequence[str] | None = None
         facts=facts,
         weights=cfg.MODEL.WEIGHTS,
     )
+
+
+def _refuse_gaps(weights: str, report: KeyReport | None) -> None:
+    # A head with random weights would predict noise, and nobody would know why.
+    if report is None:
+        return
+    gaps = [name for name, _, _ in report.not_fitting] + list(report.missing)
+    if gaps:
+        raise CheckpointError(
+            f"{weights}: {gaps[0]} does not fit this model ({len(gaps)} tensors in all); use the "
+            "config it was trained with: the config.yaml in its run folder."
+        )

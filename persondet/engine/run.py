@@ -12,12 +12,12 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 
 from persondet.data.register import class_names, image_count
-from persondet.engine.defaults import setup
+from persondet.engine.defaults import config_text, setup
 from persondet.engine.inference_model import build_inference_model
-from persondet.engine.run_folder import find_model
+from persondet.engine.run_folder import find_model, remove_run
 from persondet.engine.trainer import Trainer
 from persondet.errors import ConfigError
-from persondet.files import write_json
+from persondet.files import write_json, write_text
 from persondet.results import format_results_table, write_results
 
 if TYPE_CHECKING:
@@ -44,9 +44,16 @@ def _train(cfg: CfgNode, *, resume: bool) -> dict[str, Any]:
     start = time.perf_counter()
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=resume)
-    trainer.train()
+    if comm.is_main_process() and not resume:
+        # Only now is the new run known to start; refuse_used_folder has seen to the permission.
+        remove_run(Path(cfg.OUTPUT_DIR))
+        write_text(Path(cfg.OUTPUT_DIR) / "config.yaml", config_text(cfg))
+    comm.synchronize()
+    if trainer.start_iter < trainer.max_iter:
+        trainer.train()
     trained = time.perf_counter()
-    if comm.is_main_process() and not cfg.DATASETS.VAL:
+    if comm.is_main_process() and not (Path(cfg.OUTPUT_DIR) / "model_best.json").is_file():
+        logger.warning("No score on a validation split: the best model is the last.")
         trainer.checkpointer.save_model("model_best", iteration=trainer.max_iter - 1)
         write_json(
             Path(cfg.OUTPUT_DIR) / "model_best.json",

@@ -17,8 +17,6 @@ _PRODUCTS = (
     "events.out.tfevents.*",
     "results.json",
     "model_best.json",
-    "config.yaml",
-    "parameters.txt",
 )
 _FOLDERS = ("inference", "plots")
 _MARKS = ("metrics.json", "model_*.pth", "last_checkpoint", "results.json")
@@ -32,7 +30,12 @@ def refuse_used_folder(folder: str | Path, *, resume: bool, overwrite: bool) -> 
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise OutputExistsError(f"OUTPUT_DIR {folder} is a file; choose another folder.")
-    used = any(next(folder.glob(mark), None) for mark in _MARKS)
+    # A start that failed leaves an empty event log; nothing would be lost with it.
+    used = any(
+        path.name != "metrics.json" or path.stat().st_size
+        for mark in _MARKS
+        for path in folder.glob(mark)
+    )
     if used and not (resume or overwrite):
         raise OutputExistsError(
             f"OUTPUT_DIR {folder} holds a run already; add --resume to go on with it, "
@@ -41,7 +44,10 @@ def refuse_used_folder(folder: str | Path, *, resume: bool, overwrite: bool) -> 
 
 
 def remove_run(folder: Path) -> None:
-    """Remove an earlier run's own files; the log goes on, and files of other origin stay."""
+    """Remove an earlier run's own files; the log goes on, and files of other origin stay.
+
+    Called when the new run is ready to train: what stops it earlier costs nothing.
+    """
     for pattern in _PRODUCTS:
         for path in folder.glob(pattern):
             path.unlink()

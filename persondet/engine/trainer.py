@@ -24,12 +24,19 @@ from persondet.data.build import (
     build_validation_loss_loader,
 )
 from persondet.data.register import class_names
+from persondet.engine.defaults import config_text
 from persondet.engine.hooks import BestCheckpointHook, EventWriterHook, ValidationLossHook
 from persondet.engine.train_step import AutocastTrainer
+from persondet.errors import ConfigError, PersondetError
 from persondet.evaluation import build_evaluator, evaluate
 from persondet.files import write_text
 from persondet.modeling.freeze import freeze_from_cfg, parameter_table
-from persondet.modeling.precision import autocast, resolve_dtype, set_memory_format
+from persondet.modeling.precision import (
+    autocast,
+    keep_boxes_exact,
+    resolve_dtype,
+    set_memory_format,
+)
 from persondet.solver.build import build_optimizer
 
 logger = logging.getLogger(__name__)
@@ -63,7 +70,10 @@ class Trainer(DefaultTrainer):
         self.checkpointer = SafeDetectionCheckpointer(
             model,
             cfg.OUTPUT_DIR,
-            carried={"config": cfg.dump(), "class_names": list(class_names(cfg.DATASETS.TRAIN[0]))},
+            carried={
+                "config": config_text(cfg),
+                "class_names": list(class_names(cfg.DATASETS.TRAIN[0])),
+            },
             trainer=weakref.proxy(self),
         )
         self.start_iter = 0
@@ -109,8 +119,26 @@ class Trainer(DefaultTrainer):
                         datasets=tuple(cfg.DATASETS.VAL),
                     )
                 )
-            last.append(EventWriterHook(self.build_writers(), cfg.LOG_PERIOD, period))
+            last.append(EventWriterHook(self.build_writers, cfg.LOG_PERIOD, period))
         return [hooks.IterationTimer(), hooks.LRScheduler(), *saved, *validated, *last]
+
+    def train(self) -> None:
+        """Train; what a person can mend stops it with one sentence and no traceback.
+
+        Raises: ConfigError: when the loss is no longer finite. DatasetError: when an image cannot
+        be read.
+        """
+        log = logging.getLogger("detectron2.engine.train_loop")
+        log.addFilter(_without_mendable)
+        try:
+            super().train()
+        except FloatingPointError as error:
+            raise ConfigError(
+                f"training diverged at iteration {self.iter}: the loss is not finite; lower "
+                f"SOLVER.BASE_LR ({self.cfg.SOLVER.BASE_LR} now), or start from trained weights."
+            ) from error
+        finally:
+            log.removeFilter(_without_mendable)
 
     def _validation_loss_hook(self) -> ValidationLossHook:
         cfg = self.cfg
@@ -130,7 +158,8 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
         """Build the model, freeze what the config names, and set its memory format."""
-        return set_memory_format(cfg, freeze_from_cfg(cfg, build_model(cfg)))
+        model = keep_boxes_exact(freeze_from_cfg(cfg, build_model(cfg)))
+        return set_memory_format(cfg, model)
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -164,6 +193,12 @@ class Trainer(DefaultTrainer):
         if evaluators is not None:
             return super().test(cfg, model, evaluators)
         return evaluate(cfg, model, cfg.DATASETS.TEST, cls.build_test_loader)
+
+
+def _without_mendable(record: logging.LogRecord) -> bool:
+    # Detectron2 logs a traceback of whatever ends the loop; the sentence is printed by the tool.
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, PersondetError | FloatingPointError)
 
 
 def best_metric(cfg: CfgNode) -> str:

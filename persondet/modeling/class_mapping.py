@@ -60,7 +60,7 @@ class ClassMappedModel(nn.Module):
         translated = []
         for output in outputs:
             instances = output["instances"]
-            classes = self.mapping[instances.pred_classes]
+            classes = self.mapping.to(instances.pred_classes.device)[instances.pred_classes]
             kept = instances[classes >= 0]
             kept.pred_classes = classes[classes >= 0]
             translated.append({**output, "instances": kept})

@@ -6,6 +6,8 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 
+from persondet.errors import ConfigError
+
 
 def build_optimizer(cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
     """Build `SOLVER.OPTIMIZER` over the trainable parameters of `model`.
@@ -26,6 +28,11 @@ def build_optimizer(cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimiz
         weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
         lr_factor_func=rate_factor,
     )
+    if not groups:
+        raise ConfigError(
+            "config: MODEL.BACKBONE.FREEZE_AT and MODEL.FREEZE.MODULES freeze every parameter; "
+            "nothing is left to train."
+        )
     common = {"lr": cfg.SOLVER.BASE_LR, "weight_decay": cfg.SOLVER.WEIGHT_DECAY, "foreach": True}
     optimizer: torch.optim.Optimizer
     if cfg.SOLVER.OPTIMIZER == "AdamW":

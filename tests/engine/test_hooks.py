@@ -151,7 +151,7 @@ def test_trap_1_each_evaluation_gets_a_row_between_two_periods(tmp_path: Path) -
     path = tmp_path / "metrics.json"
     hooks = [
         Evaluation({1: 10.0, 3: 30.0}),
-        EventWriterHook([JSONWriter(str(path))], 20, evaluation_period=2),
+        EventWriterHook(lambda: [JSONWriter(str(path))], 20, evaluation_period=2),
     ]
     train(hooks, steps=6)
     rows = [json.loads(line) for line in path.read_text().splitlines()]

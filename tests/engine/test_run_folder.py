@@ -16,7 +16,9 @@ from persondet.errors import CheckpointError, OutputExistsError
 def test_a_used_folder_is_refused_unless_asked(tmp_path: Path, mark: str) -> None:
     refuse_used_folder(tmp_path / "new", resume=False, overwrite=False)
     refuse_used_folder(tmp_path, resume=False, overwrite=False)
-    (tmp_path / mark).touch()
+    (tmp_path / "metrics.json").touch()  # what a start that failed leaves
+    refuse_used_folder(tmp_path, resume=False, overwrite=False)
+    (tmp_path / mark).write_text("{}")
     with pytest.raises(OutputExistsError, match="--resume.*--overwrite"):
         refuse_used_folder(tmp_path, resume=False, overwrite=False)
     refuse_used_folder(tmp_path, resume=True, overwrite=False)

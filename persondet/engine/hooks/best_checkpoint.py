@@ -51,7 +51,9 @@ class BestCheckpointHook(HookBase):
         """Take up the best score of an earlier run that `--resume` continues."""
         record = Path(self._checkpointer.save_dir) / "model_best.json"
         resumed = self.trainer.start_iter > 0
-        if resumed and self.best_score is None and record.is_file():
+        # The file beside the best model is newer than what the checkpoint knew: a checkpoint is
+        # saved before the evaluation of its own step.
+        if resumed and record.is_file():
             facts = json.loads(record.read_text(encoding="utf-8"))
             if facts.get("metric") in self._names:
                 self.best_score, self.best_iteration = facts["score"], facts["iteration"]

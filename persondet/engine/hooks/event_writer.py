@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from detectron2.engine.hooks import PeriodicWriter
 from detectron2.utils.events import EventWriter
 
@@ -13,14 +15,22 @@ class EventWriterHook(PeriodicWriter):
     all but the last would be lost.
 
     Args:
-        writers: Detectron2's event writers.
+        build_writers: returns Detectron2's event writers; called when training starts, because
+            they open their files at once.
         period: iterations between rows.
         evaluation_period: iterations between evaluations; 0: none.
     """
 
-    def __init__(self, writers: list[EventWriter], period: int, evaluation_period: int) -> None:
-        super().__init__(writers, period)
+    def __init__(
+        self, build_writers: Callable[[], list[EventWriter]], period: int, evaluation_period: int
+    ) -> None:
+        super().__init__([], period)
+        self._build_writers = build_writers
         self._evaluation_period = evaluation_period
+
+    def before_train(self) -> None:
+        """Open the event log."""
+        self._writers = self._build_writers()
 
     def after_step(self) -> None:
         """Write when a period ends, and once more when an evaluation ended off that beat."""
