@@ -43,9 +43,9 @@ def tool(name: str, *arguments: object, expect: int = 0, limit: float = 400) -> 
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a space in its name, an export of each kind, and a clip."""
     root: Path = tmp_path_factory.mktemp("end to end")
-    write_export(root / "people", "people", {"train": 12, "valid": 4, "test": 4}, (320, 180))
+    write_export(root / "people", "people", {"train": 12, "valid": 4, "test": 4}, size=(320, 180))
     write_export(
-        root / "objects", "street_objects", {"train": 8, "valid": 2, "test": 2}, (320, 180)
+        root / "objects", "street_objects", {"train": 8, "valid": 2, "test": 2}, size=(320, 180)
     )
     write_clip(root / "clip.mp4", root / "clip.json", 3, frames=9, size=(320, 180))
     return root
@@ -97,7 +97,7 @@ def test_training_and_validation_stand_side_by_side(run: Path) -> None:
             assert len(events[twin].values) >= 2, twin
             assert all(math.isfinite(value) for value in events[twin].values), twin
     assert list(events["total_loss"].iterations) == sorted(events["total_loss"].iterations)
-    assert events["segm/AP"].iterations[0] == 9
+    assert events["segm/AP"].iterations[0] == 10  # the evaluation after the tenth step
 
 
 def test_frozen_tensors_equal_the_pretrained_ones_to_the_bit(run: Path, pretrained: Path) -> None:

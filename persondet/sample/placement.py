@@ -19,7 +19,7 @@ from persondet.sample.scenes import (
     visible_part,
 )  # fmt: skip
 
-SMALL_SHARE, HIDDEN_SHARE, EMPTY_SHARE = 0.17, 0.36, 0.06
+SMALL_SHARE, HIDDEN_SHARE, EMPTY_SHARE = 0.18, 0.36, 0.06
 """Planned shares: people under 48 pixels, people hidden by a quarter or more, empty images."""
 
 SMALL_HEIGHT = 48.0
@@ -269,7 +269,7 @@ def compose(
     unit = size[1] / 360.0
     wanted: list[tuple[float, float, bool, Looks, Pose]] = []
     for small, hidden in zip(plan.small, plan.hidden, strict=True):
-        low, high = (42.0, 47.0) if small else (80.0, 205.0)
+        low, high = (41.0, 45.5) if small else (80.0, 205.0)
         pixels = float(np.exp(rng.uniform(np.log(low), np.log(high)))) * unit
         looks = random_looks(rng, rain=plan.weather == "rain", cold=rng.random() < 0.3)
         z = scene.camera.depth_for(looks.height_m, pixels)
