@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -153,7 +154,7 @@ def _make_sample(sample: Path) -> None:
     from persondet.sample.export import make_sample, sample_is_current
 
     if not sample_is_current(sample, SEED):
-        make_sample(sample, SEED, overwrite=True)
+        make_sample(sample, SEED, overwrite=True, workers=min(os.cpu_count() or 1, 8))
 
 
 def _train(args: Any) -> None:

@@ -116,6 +116,11 @@ def check_cfg(cfg: CfgNode) -> None:
             raise ConfigError(f"config: {key} is {known[key]}; it must be at most {bound}.")
     if not cfg.DATASETS.ROBOFLOW.NAME or "/" in cfg.DATASETS.ROBOFLOW.NAME:
         raise ConfigError("config: DATASETS.ROBOFLOW.NAME must be a plain name such as 'person'.")
+    if cfg.INPUT.CROP.ENABLED:
+        raise ConfigError(
+            "config: INPUT.CROP is Detectron2's own cropping, which does nothing here; put a crop "
+            "into INPUT.ALBUMENTATIONS.PIPELINE, such as BBoxSafeRandomCrop in 'crowd'."
+        )
     if not cfg.OUTPUT_DIR:
         raise ConfigError("config: OUTPUT_DIR is empty; name the folder of the run.")
     metric = cfg.SOLVER.BEST_CHECKPOINT.METRIC

@@ -48,6 +48,10 @@ def test_a_wrong_override_is_one_sentence_with_the_mend(opts: list[str], words: 
         ("LOG_PERIOD", "0", "at least 1"),
         ("INPUT.ALBUMENTATIONS.MIN_VISIBILITY", "1.5", "at most 1"),
         ("SOLVER.BEST_CHECKPOINT.METRIC", "segm/AP", "MODEL.MASK_ON"),
+        ("SOLVER.BEST_CHECKPOINT.METRIC", "foo/AP", "use 'auto'"),
+        ("INPUT.CROP.ENABLED", "True", "INPUT.ALBUMENTATIONS.PIPELINE"),
+        ("SOLVER.BASE_LR", "-1.0", "at least 0"),
+        ("SEED", "4294967296", "at most 4294967295"),
     ],
 )
 def test_a_wrong_value_is_refused_with_what_would_work(key: str, value: str, words: str) -> None:
