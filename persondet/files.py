@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +43,80 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield an empty folder beside `path`, and rename it to `path` when the block succeeds.
+
+    When the block raises, the folder is removed and whatever stood at `path` stays as it was. When
+    the process is killed, an unfinished folder with a hidden name stays; the next one removes it.
+
+    Raises: OutputExistsError: when `path` is there already and `overwrite` is False (an empty
+        folder does not count), or cannot be written.
+    """
+    path = Path(path)
+    make_folder(path.parent)
+    _remove_abandoned(path)
+    refuse_existing(path, overwrite=overwrite)
+    try:
+        draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=_DRAFT, dir=path.parent))
+    except OSError as error:
+        raise _not_writable(path, error) from error
+    lock = os.open(draft, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield draft
+        mask = os.umask(0)
+        os.umask(mask)
+        draft.chmod(0o777 & ~mask)
+        _replace_folder(draft, path, overwrite)
+    finally:
+        os.close(lock)
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+_DRAFT, _OLD = ".unfinished", ".replaced"
+
+
+def _replace_folder(draft: Path, path: Path, overwrite: bool) -> None:
+    """Rename `draft` to `path`, whatever is there (only an empty folder without `overwrite`)."""
+    old = draft.with_suffix(_OLD)
+    if os.path.lexists(path):
+        if overwrite:
+            path.rename(old)
+        else:
+            refuse_existing(path)  # somebody may have filled it meanwhile
+            path.rmdir()
+    draft.rename(path)
+    if old.is_dir() and not old.is_symlink():
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        old.unlink(missing_ok=True)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Clear up after a killed process: remove its drafts of `path`, put back what it moved away.
+
+    A draft on which somebody holds a lock is being written, and stays.
+    """
+    for old in path.parent.glob(f".{glob.escape(path.name)}.*{_OLD}"):
+        if not os.path.lexists(path):
+            old.rename(path)
+        else:
+            shutil.rmtree(old, ignore_errors=True)
+    for draft in path.parent.glob(f".{glob.escape(path.name)}.*{_DRAFT}"):
+        try:
+            lock = os.open(draft, os.O_RDONLY)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(draft, ignore_errors=True)
+        except BlockingIOError:
+            continue
+        finally:
+            os.close(lock)
 
 
 def make_folder(path: str | Path) -> None:

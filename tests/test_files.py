@@ -1,0 +1,95 @@
+"""A folder appears under its name whole or not at all."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from persondet.errors import OutputExistsError
+from persondet.files import atomic_folder
+
+
+def _fill(path: Path, then: Exception | None = None) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("1")
+    if then is not None:
+        raise then
+
+
+def test_a_folder_appears_when_it_is_complete(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "a b[1]"
+    with atomic_folder(target) as draft:
+        assert not target.exists()
+        assert draft.parent == target.parent
+        (draft / "x").write_text("1")
+    assert os.listdir(target) == ["x"]
+    assert os.listdir(target.parent) == ["a b[1]"]
+
+
+def test_what_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / "old").write_text("1")
+    with pytest.raises(OutputExistsError, match="--overwrite"), atomic_folder(target):
+        pass
+    with pytest.raises(KeyError), atomic_folder(target, overwrite=True) as draft:
+        _fill(draft / "new", then=KeyError())
+    assert os.listdir(target) == ["old"]
+    with atomic_folder(target, overwrite=True) as draft:
+        (draft / "new").write_text("2")
+    assert os.listdir(target) == ["new"]
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with atomic_folder(tmp_path / "out") as draft:
+        (draft / "new").write_text("2")
+    assert os.listdir(tmp_path / "out") == ["new"]
+
+
+def test_what_somebody_else_wrote_meanwhile_is_not_lost(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    with pytest.raises(OutputExistsError), atomic_folder(target):
+        _fill(target / "theirs")
+    assert os.listdir(target) == ["theirs"]
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_what_a_killed_process_had_moved_away_is_put_back(tmp_path: Path) -> None:
+    old = tmp_path / ".out.abc.replaced"
+    old.mkdir()
+    (old / "precious").write_text("1")
+    with pytest.raises(OutputExistsError), atomic_folder(tmp_path / "out"):
+        pass
+    assert os.listdir(tmp_path / "out") == ["precious"]
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def _killed_in_the_middle(target: Path) -> None:
+    with atomic_folder(target) as draft:
+        (draft / "half").write_text("1")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_the_next_start_removes_what_a_killed_one_left_and_nothing_else(tmp_path: Path) -> None:
+    process = multiprocessing.get_context("spawn").Process(
+        target=_killed_in_the_middle, args=(tmp_path / "out",)
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    (left,) = os.listdir(tmp_path)
+    assert left.startswith(".out.")
+    with atomic_folder(tmp_path / "out") as draft:
+        assert os.listdir(tmp_path) == [draft.name]
+        # One that is being written holds its lock: another start leaves it alone.
+        with atomic_folder(tmp_path / "out") as other:
+            (other / "y").write_text("1")
+        assert draft.is_dir()
+        (tmp_path / "out" / "y").unlink()
+    assert os.listdir(tmp_path) == ["out"]
