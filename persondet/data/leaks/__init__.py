@@ -1,0 +1,1 @@
+"""Leaks between splits: the same picture, or nearly the same, where it must not be."""

@@ -1,0 +1,201 @@
+"""Which pictures of an export lie in two splits: as a file, a version, a copy, a frame of one clip."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from persondet.data.leaks.near_identical import near_identical_pairs
+from persondet.data.leaks.sources import clip_name, source_name
+from persondet.data.validation.findings import Findings
+
+SAME_FILE, SAME_SOURCE = "leak-same-file", "leak-same-source"
+NEAR_IDENTICAL, SAME_CLIP = "leak-near-identical", "leak-same-clip"
+VERSIONS = (SAME_FILE, SAME_SOURCE, NEAR_IDENTICAL)
+"""The kinds that make a picture a version of another, the strongest first."""
+_ORDER = {"train": 0, "valid": 1, "test": 2}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What is known of one picture; what is not known is not compared.
+
+    Attributes:
+        split: `train`, `valid` or `test`.
+        file_name: as the json has it.
+        digest: SHA-256 of the file, b"": not known.
+        hashes: uint64, (8,), see `picture_signature`; None: not known.
+        thumbnail: uint8, (32, 32); None: not known.
+    """
+
+    split: str
+    file_name: str
+    digest: bytes = b""
+    hashes: npt.NDArray[np.uint64] | None = None
+    thumbnail: npt.NDArray[np.uint8] | None = None
+
+
+@dataclass(frozen=True)
+class Leak:
+    """A picture of a split that is scored, and its partner in a split that learns.
+
+    Attributes:
+        split, file_name: the picture, in `valid` or `test`.
+        partner_split, partner: the other, in an earlier split.
+    """
+
+    split: str
+    file_name: str
+    partner_split: str
+    partner: str
+
+
+@dataclass(frozen=True)
+class Share:
+    """How many pictures of a split leaked.
+
+    Attributes:
+        images: the pictures of the split.
+        leaked: those with a version in an earlier split (of `test`: in `train` or `valid`).
+        clip_mates: those without one, but with another frame of their clip in an earlier split.
+    """
+
+    images: int
+    leaked: int
+    clip_mates: int
+
+
+@dataclass
+class Leaks:
+    """What splits share.
+
+    Attributes:
+        kinds: code to leaks. A picture stands under its strongest kind only, and once.
+        shares: `valid` and `test`, those that there are, to their shares.
+        to_drop: split to the sorted names of pictures that have a version in a later split.
+    """
+
+    kinds: dict[str, list[Leak]] = field(default_factory=dict)
+    shares: dict[str, Share] = field(default_factory=dict)
+    to_drop: dict[str, list[str]] = field(default_factory=dict)
+
+    def add_to(self, findings: Findings) -> None:
+        """Count each leak under its code, in the split that is scored."""
+        for code, leaks in self.kinds.items():
+            for leak in leaks:
+                detail = f"in {leak.partner_split}: {leak.partner}"
+                findings.add(code, leak.split, leak.file_name, detail=detail)
+
+    def as_json(self) -> dict[str, dict[str, Any]]:
+        """Return the shares as plain dicts: `images`, `leaked`, `share`, `clip_mates`."""
+        return {
+            split: {
+                "images": share.images,
+                "leaked": share.leaked,
+                "share": share.leaked / share.images if share.images else 0.0,
+                "clip_mates": share.clip_mates,
+            }
+            for split, share in self.shares.items()
+        }
+
+
+def find_leaks(pictures: Sequence[Picture]) -> Leaks:
+    """Return which pictures of `valid` and `test` are known from a split before them.
+
+    A picture that is known in several ways counts once, by the strongest: the same file (digest),
+    the same source (name before `.rf.`), nearly the same picture (turned or mirrored, too), a frame
+    of the same clip (by name). The order of `pictures` does not matter.
+
+    Args:
+        pictures: all pictures of all splits.
+
+    Raises: ValueError: when a split is none of `train`, `valid`, `test`.
+    """
+    unknown = {picture.split for picture in pictures} - _ORDER.keys()
+    if unknown:
+        raise ValueError(f"a split is one of {', '.join(_ORDER)}, not {', '.join(sorted(unknown))}")
+    pictures = sorted(pictures, key=lambda p: (_ORDER[p.split], p.file_name, p.digest))
+    partners = {
+        SAME_FILE: _by_key(pictures, lambda p: p.digest),
+        SAME_SOURCE: _by_key(pictures, lambda p: source_name(p.file_name)),
+        NEAR_IDENTICAL: _by_likeness(pictures),
+        SAME_CLIP: _by_key(pictures, lambda p: clip_name(p.file_name)),
+    }
+    leaks = Leaks(kinds={kind: [] for kind in partners})
+    leaked: dict[str, dict[str, int]] = {kind: defaultdict(int) for kind in partners}
+    # Test first: it is the number that counts.
+    for index in reversed(range(len(pictures))):
+        one = pictures[index]
+        for kind, partner in partners.items():
+            other = next(_before(pictures, index, partner.get(index, ())), None)
+            if other is not None:
+                leaks.kinds[kind].append(
+                    Leak(one.split, one.file_name, other.split, other.file_name)
+                )
+                leaked[kind][one.split] += 1
+                break
+    for kind in leaks.kinds:
+        leaks.kinds[kind].sort(key=lambda leak: (-_ORDER[leak.split], leak.file_name))
+    for split in ("valid", "test"):
+        images = sum(picture.split == split for picture in pictures)
+        if images:
+            versions = sum(leaked[kind][split] for kind in VERSIONS)
+            leaks.shares[split] = Share(images, versions, leaked[SAME_CLIP][split])
+    drop = {
+        (pictures[index].split, pictures[index].file_name)
+        for kind in VERSIONS
+        for index, others in partners[kind].items()
+        if any(_ORDER[pictures[o].split] > _ORDER[pictures[index].split] for o in others)
+    }
+    for split in ("train", "valid"):
+        names = sorted(name for where, name in drop if where == split)
+        if names:
+            leaks.to_drop[split] = names
+    return leaks
+
+
+def _before(pictures: Sequence[Picture], index: int, others: Iterable[int]) -> Iterator[Picture]:
+    """The partners in splits before the picture's own, those of train first."""
+    own = _ORDER[pictures[index].split]
+    return (pictures[o] for o in sorted(others) if _ORDER[pictures[o].split] < own)
+
+
+def _by_key(
+    pictures: Sequence[Picture], key: Callable[[Picture], Hashable]
+) -> Mapping[int, list[int]]:
+    """Picture to one partner in each other split that has the same key; an empty key is none."""
+    first: dict[Hashable, dict[str, int]] = defaultdict(dict)
+    for index, picture in enumerate(pictures):
+        if key(picture):
+            first[key(picture)].setdefault(picture.split, index)
+    return {
+        index: [o for split, o in found.items() if split != picture.split]
+        for index, picture in enumerate(pictures)
+        if len(found := first.get(key(picture), {})) > 1
+    }
+
+
+def _by_likeness(pictures: Sequence[Picture]) -> Mapping[int, list[int]]:
+    """Picture to at least one partner in each other split that has a nearly identical picture."""
+    known = [
+        (index, picture.hashes, picture.thumbnail)
+        for index, picture in enumerate(pictures)
+        if picture.hashes is not None and picture.thumbnail is not None
+    ]
+    partners: dict[int, list[int]] = defaultdict(list)
+    if known:
+        places = [index for index, _, _ in known]
+        pairs = near_identical_pairs(
+            np.stack([hashes for _, hashes, _ in known]),
+            thumbnails=np.stack([thumbnail for _, _, thumbnail in known]),
+            groups=np.array([_ORDER[pictures[index].split] for index in places]),
+        )
+        for one, other in pairs.tolist():
+            partners[places[one]].append(places[other])
+            partners[places[other]].append(places[one])
+    return partners

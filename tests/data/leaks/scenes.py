@@ -1,0 +1,69 @@
+"""Pictures for the tests of leaks: invented scenes, and what copying does to a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+
+Picture = np.ndarray[Any, Any]
+
+
+def scene(rng: np.random.Generator, size: tuple[int, int] = (160, 120)) -> Picture:
+    """A picture (H, W, 3), uint8, with light and shade, boxes and discs, and a little noise."""
+    width, height = size
+    coarse = rng.integers(40, 200, (7, 9, 3), dtype=np.uint8)
+    pixels = cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC)
+    for _ in range(int(rng.integers(4, 9))):
+        x, y = int(rng.integers(width)), int(rng.integers(height))
+        color = [int(value) for value in rng.integers(0, 256, 3)]
+        if rng.random() < 0.5:
+            cv2.circle(pixels, (x, y), int(rng.integers(5, 20)), color, -1)
+        else:
+            w, h = int(rng.integers(8, 40)), int(rng.integers(8, 40))
+            cv2.rectangle(pixels, (x, y), (x + w, y + h), color, -1)
+    return np.clip(pixels + rng.normal(0, 4, pixels.shape), 0, 255).astype(np.uint8)
+
+
+def jpeg(pixels: Picture, quality: int) -> Picture:
+    """What is left of a picture after JPEG."""
+    ok, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    assert ok
+    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    assert decoded is not None
+    return decoded
+
+
+def light(pixels: Picture, factor: float, offset: float) -> Picture:
+    """Brightness and contrast, clipped to 0..255."""
+    return np.clip(pixels.astype(float) * factor + offset, 0, 255).astype(np.uint8)
+
+
+def resized(pixels: Picture, x: float, y: float) -> Picture:
+    return cv2.resize(pixels, None, fx=x, fy=y, interpolation=cv2.INTER_AREA)
+
+
+COPIES: dict[str, Callable[[Picture], Picture]] = {
+    "recompressed": lambda p: jpeg(p, 30),
+    "half the size": lambda p: jpeg(resized(p, 0.5, 0.5), 90),
+    "another aspect": lambda p: jpeg(resized(p, 0.8, 1.2), 90),
+    "brighter": lambda p: jpeg(light(p, 1.25, 0), 90),
+    "brighter, clipped": lambda p: jpeg(light(p, 1, 60), 90),
+    "darker": lambda p: jpeg(light(p, 0.6, 0), 90),
+    "less contrast": lambda p: jpeg(light(p, 0.6, 50), 90),
+    "more contrast": lambda p: jpeg(light(p, 1.4, -50), 90),
+    "mirrored": lambda p: jpeg(p[:, ::-1].copy(), 90),
+    "upside down": lambda p: jpeg(p[::-1].copy(), 90),
+    "turned": lambda p: jpeg(np.rot90(p).copy(), 90),
+    "turned back": lambda p: jpeg(np.rot90(p, 3).copy(), 90),
+    "grey": lambda p: jpeg(
+        cv2.cvtColor(cv2.cvtColor(p, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR), 90
+    ),
+    "everything": lambda p: jpeg(light(resized(p[:, ::-1], 0.6, 0.6), 1.2, -10), 40),
+}
+
+
+def grey(pixels: Picture) -> Picture:
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from persondet.data.leaks.find import (
+    NEAR_IDENTICAL,
+    SAME_CLIP,
+    SAME_FILE,
+    SAME_SOURCE,
+    Picture,
+    Share,
+    find_leaks,
+)
+from persondet.data.leaks.perceptual_hash import picture_signature
+from persondet.data.validation.findings import Findings
+from tests.data.leaks.scenes import COPIES, grey, scene
+
+CODES = (SAME_FILE, SAME_SOURCE, NEAR_IDENTICAL, SAME_CLIP)
+
+
+def named(leaks, code: str) -> list[tuple[str, str, str, str]]:
+    return [(k.split, k.file_name, k.partner_split, k.partner) for k in leaks.kinds[code]]
+
+
+def seen(split: str, name: str, pixels: np.ndarray, digest: bytes = b"") -> Picture:
+    return Picture(split, name, digest, *picture_signature(grey(pixels)))
+
+
+def test_each_kind_by_itself():
+    picture = scene(np.random.default_rng(0))
+    other = scene(np.random.default_rng(1))
+    leaks = find_leaks(
+        [
+            Picture("train", "a.jpg", b"1"),
+            Picture("test", "b.jpg", b"1"),
+            Picture("train", "s_jpg.rf.1.jpg"),
+            Picture("valid", "s_jpg.rf.2.jpg"),
+            seen("valid", "n.jpg", picture),
+            seen("test", "m.jpg", COPIES["mirrored"](picture)),
+            seen("test", "o.jpg", other),
+            Picture("train", "w_mp4-1.jpg"),
+            Picture("test", "w_mp4-2.jpg"),
+            Picture("test", "w_mp4-3.jpg"),
+        ]
+    )
+    assert named(leaks, SAME_FILE) == [("test", "b.jpg", "train", "a.jpg")]
+    assert named(leaks, SAME_SOURCE) == [("valid", "s_jpg.rf.2.jpg", "train", "s_jpg.rf.1.jpg")]
+    assert named(leaks, NEAR_IDENTICAL) == [("test", "m.jpg", "valid", "n.jpg")]
+    assert [leak[1] for leak in named(leaks, SAME_CLIP)] == ["w_mp4-2.jpg", "w_mp4-3.jpg"]
+    assert leaks.shares == {"valid": Share(2, 1, 0), "test": Share(5, 2, 2)}
+    assert leaks.to_drop == {"train": ["a.jpg", "s_jpg.rf.1.jpg"], "valid": ["n.jpg"]}
+    assert leaks.as_json()["test"] == {"images": 5, "leaked": 2, "share": 0.4, "clip_mates": 2}
+    findings = Findings()
+    leaks.add_to(findings)
+    assert findings.counts() == {SAME_FILE: 1, SAME_SOURCE: 1, NEAR_IDENTICAL: 1, SAME_CLIP: 2}
+    (example,) = next(iter(findings)).examples
+    assert (example.split, example.file, example.detail) == ("test", "b.jpg", "in train: a.jpg")
+
+
+def test_the_strongest_kind_wins_and_a_picture_counts_once():
+    picture = scene(np.random.default_rng(0))
+    name = "w_mp4-{}_jpg.rf.{}.jpg"
+    pictures = [
+        seen("train", name.format(1, "a"), picture, b"1"),
+        seen("train", name.format(1, "b"), picture, b"2"),
+        seen("test", name.format(1, "c"), picture, b"1"),
+    ]
+    for strongest in (SAME_FILE, SAME_SOURCE, NEAR_IDENTICAL, SAME_CLIP):
+        leaks = find_leaks(pictures)
+        assert {code: len(leaks.kinds[code]) for code in CODES} == {
+            code: int(code == strongest) for code in CODES
+        }
+        if strongest == SAME_FILE:
+            pictures = [Picture(p.split, p.file_name, b"", p.hashes, p.thumbnail) for p in pictures]
+        elif strongest == SAME_SOURCE:
+            pictures = [
+                Picture(p.split, f"w_mp4-{i}.jpg", b"", p.hashes, p.thumbnail)
+                for i, p in enumerate(pictures)
+            ]
+        else:
+            pictures = [Picture(p.split, p.file_name) for p in pictures]
+
+
+def test_every_version_is_dropped_wherever_the_other_lies():
+    pictures = [Picture(s, f"{s}{i}.jpg", b"1") for s in ("train", "valid") for i in range(3)]
+    assert find_leaks(pictures).to_drop == {"train": ["train0.jpg", "train1.jpg", "train2.jpg"]}
+    leaks = find_leaks([*pictures, Picture("test", "t.jpg", b"1")])
+    assert leaks.to_drop["valid"] == ["valid0.jpg", "valid1.jpg", "valid2.jpg"]
+    assert named(leaks, SAME_FILE)[0] == ("test", "t.jpg", "train", "train0.jpg")
+
+
+def test_copies_of_copies_are_dropped_too():
+    picture = scene(np.random.default_rng(3))
+    pictures = [seen("train", f"{i}.jpg", COPIES["recompressed"](picture)) for i in range(4)]
+    leaks = find_leaks([*pictures, seen("test", "t.jpg", picture)])
+    assert leaks.to_drop == {"train": ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]}
+
+
+def test_versions_within_one_split_are_no_leak():
+    leaks = find_leaks(
+        [Picture("train", "a_jpg.rf.1.jpg", b"1"), Picture("train", "a_jpg.rf.2.jpg", b"1")]
+    )
+    assert not any(leaks.kinds.values()) and not leaks.shares and not leaks.to_drop
+
+
+def test_what_is_not_known_is_not_compared():
+    leaks = find_leaks([Picture("train", "a.jpg"), Picture("test", "a.jpg"), Picture("valid", "")])
+    assert not any(leaks.kinds.values())
+    assert leaks.shares == {"valid": Share(1, 0, 0), "test": Share(1, 0, 0)}
+    assert find_leaks([]).as_json() == {}
+
+
+def test_the_order_of_the_pictures_does_not_matter():
+    rng = np.random.default_rng(4)
+    pictures = []
+    for number in range(12):
+        picture = scene(rng)
+        for split in ("train", "valid", "test"):
+            if rng.random() < 0.6:
+                pictures.append(seen(split, f"{split}{number}.jpg", picture, bytes([number % 5])))
+    expected = find_leaks(pictures)
+    assert any(expected.kinds.values())
+    for seed in range(3):
+        random.Random(seed).shuffle(pictures)
+        assert find_leaks(pictures) == expected
+
+
+def test_another_split_is_a_mistake_of_the_caller():
+    with pytest.raises(ValueError, match="train, valid, test"):
+        find_leaks([Picture("val", "a.jpg")])
