@@ -61,7 +61,7 @@ ROOMS: dict[str, set[str]] = {
 # What may be named in one place only → where: a folder or a file of the package.
 OWNERS_OF_MODULES = {
     "av": ("video/io/", "video/io.py"),
-    "matplotlib": ("report/plots.py",),
+    "matplotlib": ("report/plots.py", "report/dataset_page.py"),
     "albumentations": ("data/",),
     "argparse": (),
     "pickle": ("checkpoint/restricted_pickle.py",),

@@ -1,0 +1,291 @@
+"""The report on a dataset as one page of figures, A4 across, for the screen and for paper.
+
+Splits differ in colour (Okabe and Ito, as in `persondet.report.plots`) and in hatching, so that a
+grey print reads as well.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Patch
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+
+from persondet.errors import MediaError
+from persondet.files import atomic_path
+from persondet.report.anchor_reach import REACH, reach_in_words, training_scale
+from persondet.report.plots import BLACK, BLUE, GREEN, PURPLE, STYLE, VERMILION
+
+A4 = (11.69, 8.27)  # inches
+FORMATS = {".png": "png", ".pdf": "pdf"}
+_SPLITS = {"train": (BLUE, ""), "valid": (VERMILION, "////"), "test": (GREEN, "....")}
+_CLASSES, _NAME, _PEOPLE, _SIZES = 9, 22, 12, 7
+_MASKS = {
+    "polygon": "polygons",
+    "rle": "RLE",
+    "empty": "box only",
+    "other": "faulty",
+}
+# For scripts that DejaVu lacks; whichever is installed.
+_FONTS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "Noto Sans", "Unifont")
+_STYLE = {
+    **STYLE,
+    "font.size": 8.5,
+    "axes.titlesize": 10,
+    "legend.fontsize": 8,
+    "hatch.linewidth": 0.6,
+    "text.parse_math": False,  # a `$` in a name is a `$`
+    "pdf.fonttype": 42,
+}
+
+
+def write_dataset_page(
+    report: Mapping[str, Any], path: str | Path, *, anchors: Mapping[str, Any] | None = None
+) -> None:
+    """Draw a dataset's numbers as one page and write it as PNG or PDF, whole or not at all.
+
+    Args:
+        report: the report on a dataset, as the json of `check`.
+        path: a name that ends in `.png` or `.pdf`.
+        anchors: what the boxes are held against: `sizes` (sides of the anchors in pixels),
+            `shortest_edge` and `longest_edge` (to which training resizes, pixels; 0: it does not).
+            None: the boxes are shown in the pixels of the stored images.
+
+    Raises: MediaError: when `path` has another ending.
+    """
+    path = Path(path)
+    kind = FORMATS.get(path.suffix.lower())
+    if kind is None:
+        raise MediaError(f"{path}: the page is written as .png or .pdf; choose one of them.")
+    installed = set(fontManager.get_font_names())
+    families = ["DejaVu Sans", *(name for name in _FONTS if name in installed)]
+    metadata = {"Software": None} if kind == "png" else {"CreationDate": None}
+    with matplotlib.rc_context({**_STYLE, "font.family": families}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a box is drawn in its place
+        figure = _page(report, anchors)
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, format=kind, metadata=metadata)
+
+
+def _page(report: Mapping[str, Any], anchors: Mapping[str, Any] | None) -> Figure:
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12, hspace=0.04, wspace=0.03)
+    figure = Figure(figsize=A4, layout=layout)
+    FigureCanvasAgg(figure)
+    statistics = report["statistics"]
+    images = sum(part["images"] for part in statistics["splits"].values())
+    objects = sum(part["annotations"] for part in statistics["splits"].values())
+    found = f"kinds of errors: {report['errors']}, of warnings: {report['warnings']}"
+    name = _short(Path(report["folder"]).name, 26) if report.get("folder") else ""
+    title = f"{name or 'dataset'}: {images} images, {objects} objects — {found}"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    splits = [Patch(label=split, **_look(split)) for split in statistics["splits"]]
+    figure.legend(handles=splits, loc="upper right", ncols=3)
+    rows: Any = figure.subfigures(2, 1, height_ratios=(1.1, 1))
+    upper, lower = rows
+    classes, people, sizes = upper.subplots(1, 3, width_ratios=(1.25, 1, 1))
+    _draw_classes(classes, statistics)
+    _draw_people(people, statistics)
+    _draw_image_sizes(sizes, statistics)
+    wide, narrow = lower.subfigures(1, 2, width_ratios=(2.1, 1))
+    _draw_box_sizes(wide.subplots(), statistics, anchors)
+    masks, leaks = narrow.subplots(2, 1)
+    _draw_masks(masks, statistics["masks"])
+    _draw_leaks(leaks, report["leaks"] if len(report["splits"]) > 1 else {})
+    return figure
+
+
+def _draw_classes(axes: Axes, statistics: Mapping[str, Any]) -> None:
+    """Draw the objects of each split, by class: one bar per split."""
+    entries = [(_short(e["name"], _NAME), e["boxes"]) for e in statistics["classes"]]
+    rest = entries[_CLASSES:]
+    if len(rest) > 1:
+        sums = {s: sum(boxes.get(s, 0) for _, boxes in rest) for s in statistics["splits"]}
+        entries = [*entries[:_CLASSES], (f"{len(rest)} more classes", sums)]
+    bars = [
+        (split, [boxes.get(split, 0) for _, boxes in entries]) for split in statistics["splits"]
+    ]
+    _bars(axes, [name for name, _ in entries], bars)
+    _titled(axes, "Objects by class", "objects (number)")
+    most = max((value for _, values in bars for value in values), default=0)
+    axes.set_xlim(0, max(1, most) * 1.18)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+
+
+def _draw_people(axes: Axes, statistics: Mapping[str, Any]) -> None:
+    """Draw how many objects the images of each split show, in percent of its images."""
+    splits = statistics["splits"]
+    pairs = {split: part["per_image"]["histogram"] for split, part in splits.items()}
+    most = max((count for histogram in pairs.values() for count, _ in histogram), default=0)
+    step = -(-(most + 1) // (_PEOPLE + 1))  # objects per bar; 0 keeps a bar of its own
+    last = -(-most // step)
+    names = ["0"] + [
+        f"{step * (i - 1) + 1}" if step == 1 else f"{step * (i - 1) + 1}–{step * i}"
+        for i in range(1, last + 1)
+    ]
+    width = 0.8 / max(1, len(pairs))
+    for index, (split, histogram) in enumerate(pairs.items()):
+        heights = np.zeros(last + 1)
+        for count, images in histogram:
+            heights[-(-count // step)] += images
+        share = 100 * heights / max(1.0, heights.sum())
+        places = np.arange(last + 1) + (index - (len(pairs) - 1) / 2) * width
+        axes.bar(places, share, width, label=split, **_look(split))
+    axes.set_xticks(range(last + 1), names, rotation=90 if step > 1 else 0)
+    _titled(axes, "Objects per image", "objects in an image (number)", "images of the split (%)")
+    axes.set_ylim(0, max(1.0, axes.get_ylim()[1]))
+    axes.grid(axis="x", visible=False)
+
+
+def _draw_image_sizes(axes: Axes, statistics: Mapping[str, Any]) -> None:
+    """Draw the most frequent image sizes as bars, or all known ones as points when many."""
+    sizes = statistics["image_sizes"]
+    if statistics["image_sizes_total"] <= _SIZES:
+        names = [f"{s['width']} × {s['height']}" for s in sizes]
+        _bars(axes, names, [("", [s["images"] for s in sizes])])
+        _titled(axes, "Image sizes", "images (number)", "width × height (pixels)")
+        axes.set_xlim(0, max([1, *(s["images"] for s in sizes)]) * 1.18)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+        return
+    counts = np.array([s["images"] for s in sizes], np.float64)
+    area = 15 + 300 * counts / counts.max()
+    x, y = [s["width"] for s in sizes], [s["height"] for s in sizes]
+    axes.scatter(x, y, area, color=BLUE, alpha=0.55, edgecolors=BLACK, linewidths=0.5)
+    axes.set_xlim(0, max(x) * 1.12)
+    axes.set_ylim(0, max(y) * 1.12)
+    total = statistics["image_sizes_total"]
+    title = f"Image sizes (the {len(sizes)} most frequent)"
+    title = title if len(sizes) < total else f"Image sizes ({total})"
+    _titled(axes, title, "width (pixels)", "height (pixels); area of a dot: images")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+
+
+def _draw_box_sizes(
+    axes: Axes, statistics: Mapping[str, Any], anchors: Mapping[str, Any] | None
+) -> None:
+    """Draw √area of the boxes as training sees them, over the sides of the anchors."""
+    sample = statistics["box_sample"]
+    sides = np.array(sample["side"], np.float64)
+    sizes = sorted(float(size) for size in anchors["sizes"]) if anchors else []
+    title, scale = "Box sizes in the stored images", "in the stored image"
+    if anchors:
+        width, height = (np.array(sample[key], np.float64) for key in ("width", "height"))
+        shortest, longest = float(anchors["shortest_edge"]), float(anchors["longest_edge"])
+        sides = sides * training_scale(width, height, shortest, longest)
+        title, scale = "Box sizes against the anchors", "after the resizing of training"
+    label = f"√area of the box {scale} (pixels, logarithmic scale)"
+    if not len(sides):
+        axes.set_axis_off()
+        axes.set_title(title)
+        axes.text(0.5, 0.5, "no valid box", ha="center", transform=axes.transAxes)
+        return
+    shown = np.concatenate([sides, np.array(sizes) * REACH, np.array(sizes) / REACH])
+    low, high = np.floor(np.log2(max(1.0, shown.min()))), np.ceil(np.log2(max(2.0, shown.max())))
+    edges = 2 ** np.arange(low, high + 0.01, 0.25)
+    counts, _ = np.histogram(np.clip(sides, edges[0], edges[-1]), edges)
+    share = 100 * counts / len(sides)
+    axes.bar(edges[:-1], share, np.diff(edges), align="edge", color=BLUE, edgecolor="white")
+    axes.set_xscale("log", base=2)
+    ticks = (2 ** np.arange(low, high + 1)).tolist()
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xticks(ticks, [f"{tick:.0f}" for tick in ticks])
+    axes.set_xlim(edges[0], edges[-1])
+    axes.set_ylim(0, share.max() * 1.3)
+    for size in sizes:
+        axes.axvline(size, color=VERMILION, linestyle="--", linewidth=1.3)
+        axes.text(size, share.max() * 1.29, f" {size:g}", color=VERMILION, va="top", fontsize=8)
+    if sizes:
+        label += "\ndashed: sides of the anchors; shaded: boxes that they meet with an IoU of 0.5"
+        title += f" ({reach_in_words(sides, sizes)})"
+        axes.axvspan(
+            sizes[0] / REACH, sizes[-1] * REACH, color=VERMILION, alpha=0.08, linewidth=0, zorder=0
+        )
+    _titled(axes, title, label, "boxes (%)")
+
+
+def _draw_masks(axes: Axes, masks: Mapping[str, int]) -> None:
+    """Draw the kinds of masks as shares of all annotations."""
+    kinds = [kind for kind in _MASKS if masks[kind]] or ["polygon"]
+    total = max(1, sum(masks.values()))
+    shares = [100 * masks[kind] / total for kind in kinds]
+    axes.barh([_MASKS[kind] for kind in kinds], shares, 0.6, color=PURPLE)
+    for place, (kind, share) in enumerate(zip(kinds, shares, strict=True)):
+        axes.text(share, place, f" {masks[kind]}", va="center", fontsize=8)
+    _ranked(axes, len(kinds), 2)
+    axes.set_xlim(0, 118)
+    axes.set_xticks(range(0, 101, 25))
+    _titled(axes, "Masks", "objects (%)")
+
+
+def _draw_leaks(axes: Axes, leaks: Mapping[str, Mapping[str, Any]]) -> None:
+    """Draw the share of each held-out split that training knows already."""
+    entries = [(split, leaks[split]) for split in ("test", "valid") if split in leaks]
+    title = "Leaks between splits"
+    if not entries:
+        axes.set_axis_off()
+        axes.set_title(title)
+        text = "no two splits to compare"
+        axes.text(0.5, 0.5, text, ha="center", transform=axes.transAxes)
+        return
+    shares = [100 * leak["leaked"] / max(1, leak["images"]) for _, leak in entries]
+    axes.barh([split for split, _ in entries], shares, 0.6, color=VERMILION)
+    for place, ((_, leak), share) in enumerate(zip(entries, shares, strict=True)):
+        clips = leak.get("clip_mates", 0)
+        text = f" {leak['leaked']} of {leak['images']}"
+        text += f"; {clips} share a clip" if clips else ""
+        inside = share > 55
+        axes.text(
+            share, place, text + " " * inside, va="center", ha="right" if inside else "left",
+            color="white" if inside else BLACK, fontsize=8,
+        )  # fmt: skip
+    _ranked(axes, len(entries), 2)
+    axes.set_xlim(0, 118)
+    axes.set_xticks(range(0, 101, 25))
+    _titled(axes, title, "images known from a split that learns (%)")
+
+
+def _bars(axes: Axes, names: Sequence[str], bars: Sequence[tuple[str, Sequence[int]]]) -> None:
+    """Draw horizontal bars: a group per name from top to bottom, in it one bar per split."""
+    height = 0.8 / max(1, len(bars))
+    for index, (split, values) in enumerate(bars):
+        places = np.arange(len(names)) + (index - (len(bars) - 1) / 2) * height
+        drawn = axes.barh(places, values, height, label=split, **_look(split))
+        size = 8 if len(names) * len(bars) <= 20 else 6
+        axes.bar_label(drawn, [f" {value}" for value in values], fontsize=size)
+    axes.set_yticks(range(len(names)), names)
+    _ranked(axes, len(names), 3)
+
+
+def _ranked(axes: Axes, count: int, least: int) -> None:
+    """Put the first bar on top, and keep few bars from growing thick."""
+    room = max(count, least)
+    middle = (count - 1) / 2
+    axes.set_ylim(middle + room / 2, middle - room / 2)
+    axes.grid(axis="y", visible=False)
+
+
+def _titled(axes: Axes, title: str, x_label: str, y_label: str = "") -> None:
+    axes.set_title(title)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+
+
+def _look(split: str) -> dict[str, Any]:
+    color, hatch = _SPLITS.get(split, (BLUE, ""))
+    return {"facecolor": color, "hatch": hatch, "edgecolor": "white", "linewidth": 0.4}
+
+
+def _short(value: object, most: int) -> str:
+    """Return a stranger's name as one short line."""
+    text = "".join(c if c.isprintable() else "�" for c in str(value)[: 10 * most])
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,0 +1,286 @@
+"""Image files: what training can read, and nothing else, is without a problem."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import random
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from detectron2.data.detection_utils import _apply_exif_orientation, convert_PIL_to_numpy
+from PIL import Image
+
+from persondet.data.leaks.perceptual_hash import picture_signature
+from persondet.data.validation.image_files import decode_pictures, read_headers
+
+
+def picture(size=(96, 64), mode="RGB", seed=0):
+    """A picture with broad shapes and fine noise, of the given PIL mode."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize(size)
+    noise = rng.integers(-9, 9, (size[1], size[0], 3))
+    pixels = np.clip(np.asarray(coarse).astype(int) + noise, 0, 255).astype(np.uint8)
+    return Image.fromarray(pixels).convert(mode)
+
+
+def exif(orientation):
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def huge_png(width, height):
+    """A valid PNG of one colour, 1 bit a pixel: far smaller than it announces."""
+    row = b"\0" + bytes((width + 7) // 8)
+    packer = zlib.compressobj(9)
+    data = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    )
+
+
+def both(folder, *names):
+    headers, facts = read_headers(folder, names), decode_pictures(folder, names, workers=1)
+    assert list(headers) == list(facts) == list(dict.fromkeys(names))
+    return headers, facts
+
+
+def strictly_readable(path):
+    """The shape that training sees: Detectron2's `read_image` after a load.
+
+    `read_image` alone swallows what loading some broken PNGs raises, and turns a TIFF twice.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+            image.load()
+            return convert_PIL_to_numpy(_apply_exif_orientation(image), "BGR").shape
+    except Exception:
+        return None
+
+
+def test_the_facts_of_a_good_picture(tmp_path):
+    image = picture((400, 300), "L")
+    image.save(tmp_path / "ein Bild – ä.png")
+    (tmp_path / "sub").mkdir()
+    picture((40, 30)).save(tmp_path / "sub" / "b.jpg", exif=exif(6))
+    headers, facts = both(tmp_path, "ein Bild – ä.png", "sub/b.jpg")
+    plain, turned = facts.values()
+    assert (plain.problem, plain.width, plain.height, plain.orientation) == ("", 400, 300, 1)
+    assert (turned.width, turned.height, turned.orientation) == (40, 30, 6)
+    assert turned.upright_size == (30, 40)
+    hashes, thumbnail = picture_signature(np.asarray(image))
+    assert (plain.hashes == hashes).all() and (plain.thumbnail == thumbnail).all()
+    assert (
+        plain.digest.hex()
+        == hashlib.sha256((tmp_path / "ein Bild – ä.png").read_bytes()).hexdigest()
+    )
+    for name, header in headers.items():
+        assert header.upright_size == facts[name].upright_size
+        assert header.digest == b"" and header.hashes is None and header.thumbnail is None
+
+
+def test_every_kind_of_picture_has_the_size_that_training_sees(tmp_path):
+    wide = picture((96, 64))
+    for orientation in range(1, 9):
+        for suffix in ("jpg", "png", "tif", "webp"):
+            wide.save(tmp_path / f"{orientation}.{suffix}", exif=exif(orientation))
+    for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "I", "F"):
+        suffix = "tif" if mode in ("CMYK", "I", "F") else "png"
+        image = Image.new("I;16", (96, 64), 999) if mode == "I;16" else wide.convert("L")
+        image = wide if mode in ("P", "RGB", "RGBA", "CMYK") else image
+        image.convert(mode).save(tmp_path / f"mode {mode}.{suffix}")
+    palette = wide.convert("P")
+    palette.save(tmp_path / "clear.png", transparency=b"\0\x80\xff")
+    wide.save(tmp_path / "clear.gif", transparency=0)
+    frames = [picture(seed=seed) for seed in range(3)]
+    for suffix in ("gif", "tif", "webp", "png"):
+        frames[0].save(tmp_path / f"frames.{suffix}", save_all=True, append_images=frames[1:])
+    wide.convert("CMYK").save(tmp_path / "cmyk.jpg")
+    wide.save(tmp_path / "progressive.jpg", progressive=True)
+    wide.save(tmp_path / "a.bmp")
+    (tmp_path / "no suffix").write_bytes((tmp_path / "a.bmp").read_bytes())
+    names = sorted(os.listdir(tmp_path))
+    headers, facts = both(tmp_path, *names)
+    for name in names:
+        shape = strictly_readable(tmp_path / name)
+        assert shape is not None, name
+        assert not facts[name].problem and facts[name].hashes.shape == (8,), facts[name]
+        assert headers[name].upright_size == facts[name].upright_size == shape[1::-1], name
+
+
+def test_all_pictures_of_the_real_collection(real_data):
+    folder = real_data / "bad-images"
+    names = sorted(path.name for path in folder.iterdir())
+    headers, facts = both(folder, *names)
+    for name, fact in facts.items():
+        shape = strictly_readable(folder / name)
+        assert (fact.problem == "") == (shape is not None), (name, fact)
+        if shape:
+            assert fact.upright_size == headers[name].upright_size == shape[1::-1], name
+    problems = {name: fact.problem for name, fact in facts.items() if fact.problem}
+    assert problems == {
+        "LICENSE.pillow": "image-unreadable",
+        "broken.png": "image-unreadable",
+        "broken_data_stream.png": "image-unreadable",
+        "truncated_end_chunk.png": "image-truncated",
+        "truncated_image.png": "image-truncated",
+        "truncated_jpeg.jpg": "image-truncated",
+        "ultrahdr.jpg": "image-truncated",
+    }
+
+
+@pytest.mark.parametrize(
+    "kind", ["baseline", "progressive", "restarts", "grey", "cmyk", "png", "interlaced"]
+)
+def test_a_file_that_is_cut_anywhere_is_truncated(tmp_path, kind):
+    image = picture((200, 144), {"grey": "L", "cmyk": "CMYK"}.get(kind, "RGB"))
+    options = {
+        "progressive": {"progressive": True},
+        "restarts": {"restart_marker_blocks": 3},
+        "interlaced": {"interlace": 1},
+    }.get(kind, {})
+    whole = io.BytesIO()
+    image.save(whole, "PNG" if kind in ("png", "interlaced") else "JPEG", **options)
+    data = whole.getvalue()
+    rng = random.Random(kind)
+    cuts = [3, 9, *rng.sample(range(2, len(data)), 60), *range(len(data) - 12, len(data))]
+    for cut in cuts:
+        (tmp_path / f"{cut}.jpg").write_bytes(data[:cut])
+    names = [f"{cut}.jpg" for cut in cuts]
+    for name, fact in decode_pictures(tmp_path, names, workers=1).items():
+        # A PNG may lack the check sum of its last chunk: Pillow does not read it.
+        if strictly_readable(tmp_path / name) is None:
+            assert fact.problem == "image-truncated", (name, len(data), fact)
+        else:
+            assert "png" in kind or kind == "interlaced", (name, len(data))
+            assert fact.problem == "" and int(name[:-4]) > len(data) - 13
+
+
+def test_every_damage_that_a_full_load_finds_is_found(tmp_path):
+    rng = random.Random(0)
+    for number in range(120):
+        whole = io.BytesIO()
+        size = (rng.choice((130, 300)), rng.choice((130, 257)))
+        image = picture(size, rng.choice(("RGB", "L", "CMYK")), number)
+        if number % 4 or image.mode == "CMYK":
+            progressive, subsampling = rng.random() < 0.5, rng.choice((0, 2))
+            image.save(whole, "JPEG", progressive=progressive, subsampling=subsampling)
+        else:
+            image.save(whole, "PNG")
+        data = bytearray(whole.getvalue())
+        for _ in range(rng.choice((1, 3, 20))):
+            data[rng.randrange(2, len(data))] = rng.randrange(256)
+        if rng.random() < 0.3:
+            start = rng.randrange(200, len(data))
+            del data[start : start + rng.choice((1, 40))]
+        (tmp_path / f"{number}.jpg").write_bytes(data)
+    names = sorted(os.listdir(tmp_path))
+    facts = decode_pictures(tmp_path, names, workers=1)
+    readable = {name: strictly_readable(tmp_path / name) is not None for name in names}
+    assert {name: not facts[name].problem for name in names} == readable
+    assert 20 < sum(readable.values()) < 110  # both cases were there
+
+
+def test_a_pixel_bomb_is_told_by_its_header(tmp_path):
+    bomb = huge_png(20_000, 20_000)
+    assert len(bomb) < 60_000
+    (tmp_path / "bomb.png").write_bytes(bomb)
+    headers, facts = both(tmp_path, "bomb.png")
+    for fact in (headers["bomb.png"], facts["bomb.png"]):
+        assert fact.problem == "image-too-large" and "400000000" in fact.detail
+    assert Image.MAX_IMAGE_PIXELS * 2 < 400_000_000
+
+
+def test_names_that_lead_out_of_the_folder(tmp_path):
+    folder = tmp_path / "train"
+    folder.mkdir()
+    picture().save(tmp_path / "out.jpg")
+    picture().save(folder / "in.jpg")
+    (folder / "link out.jpg").symlink_to(tmp_path / "out.jpg")
+    (folder / "link in.jpg").symlink_to("in.jpg")
+    (folder / "up").symlink_to(tmp_path)
+    (folder / "gone.jpg").symlink_to("nowhere.jpg")
+    (folder / "circle.jpg").symlink_to("circle.jpg")
+    outside = ["/etc/hostname", "../out.jpg", "link out.jpg", "up/out.jpg", "", "a/../../out.jpg"]
+    outside += ["C:\\x.jpg", "..\\out.jpg", "nul\0.jpg", "half \ud800.jpg", str(folder / "in.jpg")]
+    headers, facts = both(folder, *outside, "link in.jpg", "gone.jpg", "circle.jpg", "in.jpg/x.jpg")
+    for found in (headers, facts):
+        assert {found[name].problem for name in outside} == {"file-name-outside"}
+        assert not any(found[name].digest for name in outside)
+        assert found["link in.jpg"].problem == ""
+        assert found["gone.jpg"].problem == found["in.jpg/x.jpg"].problem == "file-missing"
+        assert found["circle.jpg"].problem == "image-unreadable"
+
+
+def test_what_is_no_picture(tmp_path):
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "folder.jpg").mkdir()
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "text.jpg").write_text("<html>")
+    (tmp_path / "program.jpg").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    names = ["empty.jpg", "folder.jpg", "pipe.jpg", "text.jpg", "program.jpg"]
+    for found in both(tmp_path, *names, "x" * 300 + ".jpg", "no/such.jpg"):
+        assert {found[name].problem for name in names} == {"image-unreadable"}, found
+        assert found["x" * 300 + ".jpg"].problem == found["no/such.jpg"].problem == "file-missing"
+        assert "empty" in found["empty.jpg"].detail and "0x" not in found["text.jpg"].detail
+        assert "folder" in found["folder.jpg"].detail
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read(tmp_path):
+    picture().save(tmp_path / "a.jpg")
+    (tmp_path / "a.jpg").chmod(0)
+    for found in both(tmp_path, "a.jpg"):
+        assert found["a.jpg"].problem == "image-unreadable"
+        assert "permission" in found["a.jpg"].detail
+
+
+def test_broken_exif_turns_nothing(tmp_path):
+    for number, raw in enumerate(
+        [b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", b"", b"Exif\0\0"]
+    ):
+        picture().save(tmp_path / f"{number}.jpg", exif=raw)
+    for value in (0, 9, 65535):
+        picture().save(tmp_path / f"{value + 10}.jpg", exif=exif(value))
+    names = sorted(os.listdir(tmp_path))
+    for found in both(tmp_path, *names):
+        assert {(fact.problem, fact.orientation) for fact in found.values()} == {("", 1)}
+
+
+def test_exif_behind_the_pixels_of_a_png_is_seen(tmp_path):
+    whole = io.BytesIO()
+    picture().save(whole, "PNG")
+    data, tags = whole.getvalue(), exif(8).tobytes().removeprefix(b"Exif\0\0")
+    (tmp_path / "late.png").write_bytes(data[:-12] + chunk(b"eXIf", tags) + data[-12:])
+    for found in both(tmp_path, "late.png"):
+        assert found["late.png"].upright_size == (64, 96)
+
+
+def test_nothing_is_printed(tmp_path, capfd):
+    whole = io.BytesIO()
+    picture().save(whole, "TIFF", compression="tiff_lzw")
+    data = bytearray(whole.getvalue())
+    for start in range(8, len(data), len(data) // 30):
+        (tmp_path / f"{start}.tif").write_bytes(data[:start] + b"\xff\x03" + data[start + 2 :])
+    both(tmp_path, *sorted(os.listdir(tmp_path)))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_progress_ends_at_all(tmp_path):
+    picture().save(tmp_path / "a.jpg")
+    names = ["a.jpg", *(f"missing {i}.jpg" for i in range(50))]
+    for look in (read_headers, decode_pictures):
+        seen = []
+        look(tmp_path, names, progress=lambda done, total, seen=seen: seen.append((done, total)))
+        assert seen[-1] == (51, 51) and seen == sorted(seen)
+    assert decode_pictures(tmp_path, []) == read_headers(tmp_path, []) == {}

@@ -1,0 +1,174 @@
+"""Numbers about an export: known answers, and none that a fault of the json can spoil."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from persondet.data.validation.statistics import dataset_statistics
+
+
+def coco(images, annotations, categories=((1, "person"),)):
+    return {
+        "images": [
+            {"id": number, "file_name": f"{number}.jpg", "width": width, "height": height}
+            for number, (width, height) in enumerate(images)
+        ],
+        "annotations": annotations,
+        "categories": [{"id": number, "name": name} for number, name in categories],
+    }
+
+
+def annotation(image, box, category=1, **more):
+    return {"id": 1, "image_id": image, "category_id": category, "bbox": box, **more}
+
+
+def test_known_numbers():
+    train = coco(
+        [(100, 50), (100, 50), (200, 100)],
+        [
+            annotation(0, [0, 0, 16, 16], segmentation=[[0, 0, 1, 0, 1, 1]]),
+            annotation(0, [0, 0, 32, 32.0], segmentation=[]),
+            annotation(2, [0, 0, 96, 96], segmentation={"size": [1, 1], "counts": "x"}),
+            annotation(2, [0, 0, 100, 25], 7, segmentation="x"),
+        ],
+        [(0, "people"), (1, "person")],
+    )
+    valid = coco([(100, 50)], [annotation(0, [1, 1, 8, 32])], [(5, "person"), (1, "dog")])
+    found = dataset_statistics({"train": train, "valid": valid})
+    assert found["splits"] == {
+        "train": {
+            "images": 3,
+            "annotations": 4,
+            "without_annotations": 1,
+            "per_image": {"mean": 1.333, "max": 2, "histogram": [[0, 1], [2, 2]]},
+        },
+        "valid": {
+            "images": 1,
+            "annotations": 1,
+            "without_annotations": 0,
+            "per_image": {"mean": 1.0, "max": 1, "histogram": [[1, 1]]},
+        },
+    }
+    assert found["classes"] == [
+        {"name": "person", "boxes": {"train": 3, "valid": 0}},
+        {"name": "dog", "boxes": {"train": 0, "valid": 1}},
+        {"name": "people", "boxes": {"train": 0, "valid": 0}},
+    ]
+    assert found["unknown_class"] == 1
+    sizes = found["box_sizes"]
+    assert sizes["boxes"] == 5
+    assert (sizes["small"], sizes["medium"], sizes["large"]) == (0.4, 0.4, 0.2)
+    assert sizes["quantile_levels"][3] == 0.5
+    assert [sizes["side"][i] for i in (0, 3, -1)] == [16, 32, 96]
+    assert [sizes["height"][i] for i in (0, 3, -1)] == [16, 32, 96]
+    assert sizes["relative_height"][-1] == 0.96
+    assert math.isclose(sizes["relative_side"][-1], 96 / math.sqrt(20000), abs_tol=1e-4)
+    assert (sizes["aspect"][0], sizes["aspect"][-1]) == (0.25, 4.0)
+    assert found["box_sample"] == {
+        "side": [16.0, 16.0, 32.0, 50.0, 96.0],
+        "width": [100, 100, 100, 200, 200],
+        "height": [50, 50, 50, 100, 100],
+    }
+    assert found["masks"] == {"polygon": 1, "rle": 1, "empty": 2, "other": 1}
+    assert found["image_sizes"] == [
+        {"width": 100, "height": 50, "images": 3},
+        {"width": 200, "height": 100, "images": 1},
+    ]
+    assert (found["image_sizes_total"], found["image_sizes_unknown"]) == (2, 0)
+
+
+def test_what_is_no_number_is_left_out_of_what_needs_it():
+    whole = [annotation(0, [0, 0, 10, 10]) for _ in range(3)]
+    faults = [
+        *("x", None, [1, 2, 3], [0, 0, "1", 2], [0, 0, True, 2], {"a": 1}, [[0], 0, 1, 1], 7),
+        *([0, 0, math.nan, 1], [0, 0, math.inf, 1], [0, 0, 10**400, 1], [0, 0, -1, 5]),
+        *([0, 0, 0, 5], [math.nan] * 4, [0, 0, 2**60, 1]),
+    ]
+    for fault in faults:
+        found = dataset_statistics({"test": coco([(20, 20)], [*whole, annotation(0, fault)])})
+        assert found["splits"]["test"]["annotations"] == 4, fault
+        assert found["box_sizes"]["boxes"] == 3, fault
+        assert found["box_sizes"]["side"] == [10.0] * 7
+    for fault in ([], {}, None, 5, "x", math.nan, [1]):
+        broken = [annotation(fault, [0, 0, 1, 1]), annotation(0, [0, 0, 1, 1], fault)]
+        found = dataset_statistics({"test": coco([(20, 20)], [*whole, *broken])})
+        assert found["unknown_class"] == 1, fault
+        assert found["splits"]["test"]["per_image"]["max"] == 4, fault
+    for fault in (0, -1, "640", None, 10**30, math.inf, math.nan, [], True):
+        found = dataset_statistics({"test": coco([(fault, 20), (20, 20)], whole)})
+        assert found["image_sizes_unknown"] == 1, fault
+        assert found["box_sizes"]["boxes"] == 3  # sizes in pixels need no image
+        assert len(found["box_sample"]["side"]) == 0  # all are in the first
+
+
+def test_nothing_there():
+    for empty in ({}, {"images": None, "annotations": "x", "categories": {}}, coco([], [])):
+        found = dataset_statistics({"train": empty})
+        assert found["splits"]["train"]["images"] == 0
+        assert found["box_sizes"]["side"] is None
+        json.dumps(found, allow_nan=False)
+    assert dataset_statistics({})["splits"] == {}
+
+
+def test_a_large_sample_has_the_quantiles_of_all():
+    rng = np.random.default_rng(0)
+    sides = np.exp(rng.normal(4, 0.8, 30_000))
+    annotations = [annotation(0, [0, 0, side, side]) for side in sides.tolist()]
+    found = dataset_statistics({"train": coco([(5000, 5000)], annotations)})
+    sample = np.array(found["box_sample"]["side"])
+    assert len(sample) == 2000
+    for level in (0.01, 0.1, 0.5, 0.9, 0.99):
+        assert math.isclose(np.quantile(sample, level), np.quantile(sides, level), rel_tol=0.01)
+    for limit in (32, 96):
+        assert abs((sample < limit).mean() - (sides < limit).mean()) < 0.002
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3)
+    | st.sampled_from([10**400, 2**63, -(2**70), "NaN", 0, 1]),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)  # fmt: skip
+BOXES = st.lists(st.integers(-3, 50) | st.floats(-3, 50), min_size=4, max_size=4)
+
+
+def records(**fields):
+    optional = {key: value | ANYTHING for key, value in fields.items()}
+    return st.lists(st.fixed_dictionaries({}, optional=optional) | ANYTHING, max_size=5) | ANYTHING
+
+
+IDS = st.integers(0, 3)
+COCO = st.fixed_dictionaries(
+    {},
+    optional={
+        "images": records(id=IDS, width=st.integers(1, 99), height=st.integers(1, 99)),
+        "annotations": records(id=IDS, image_id=IDS, category_id=IDS, bbox=BOXES),
+        "categories": records(id=IDS, name=st.sampled_from("ab")),
+    },
+)
+
+
+@given(st.dictionaries(st.sampled_from(["train", "valid", "test"]), COCO, max_size=3))
+def test_any_json_gives_finite_numbers_that_add_up(splits):
+    found = dataset_statistics(splits)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    total = Counter()
+    for part in found["splits"].values():
+        histogram = part["per_image"]["histogram"]
+        assert sum(images for _, images in histogram) == part["images"]
+        assert sum(number * images for number, images in histogram) <= part["annotations"]
+        total.update(images=part["images"], annotations=part["annotations"])
+    assert sum(found["masks"].values()) == total["annotations"]
+    classes = sum(number for entry in found["classes"] for number in entry["boxes"].values())
+    assert classes + found["unknown_class"] == total["annotations"]
+    assert (
+        sum(size["images"] for size in found["image_sizes"]) + found["image_sizes_unknown"]
+        == (total["images"])
+    )
+    assert len(found["box_sample"]["side"]) <= found["box_sizes"]["boxes"] <= total["annotations"]
