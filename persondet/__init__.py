@@ -25,11 +25,15 @@ _MODULE_OF = {
     "annotate_video": "persondet.video",
     "build_augmentation": "persondet.data.augmentation",
     "build_evaluator": "persondet.evaluation",
+    "clean_coco": "persondet.data.clean",
+    "find_leaks": "persondet.data.leaks.find",
     "freeze_modules": "persondet.modeling.freeze",
     "load_events": "persondet.report",
     "parameter_table": "persondet.modeling.freeze",
     "register_roboflow_coco": "persondet.data.register",
     "setup": "persondet.engine",
+    "split_coco": "persondet.data.split",
+    "validate_coco": "persondet.data.inspection",
 }
 
 __all__ = ["__version__", *sorted(_MODULE_OF)]
@@ -38,10 +42,14 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not run __getattr__
     from persondet.checkpoint import SafeDetectionCheckpointer as SafeDetectionCheckpointer
     from persondet.config import add_persondet_config as add_persondet_config
     from persondet.data.augmentation import build_augmentation as build_augmentation
+    from persondet.data.clean import clean_coco as clean_coco
     from persondet.data.dataset_mapper import (
         AlbumentationsDatasetMapper as AlbumentationsDatasetMapper,
     )
+    from persondet.data.inspection import validate_coco as validate_coco
+    from persondet.data.leaks.find import find_leaks as find_leaks
     from persondet.data.register import register_roboflow_coco as register_roboflow_coco
+    from persondet.data.split import split_coco as split_coco
     from persondet.engine import Trainer as Trainer
     from persondet.engine import setup as setup
     from persondet.engine.hooks import BestCheckpointHook as BestCheckpointHook

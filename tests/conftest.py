@@ -69,7 +69,7 @@ def write_export(
             people = 0 if split == "train" and number == count - 1 else int(rng.integers(1, 4))
             pixels, polygons = _scene(rng, size, people)
             digest = hashlib.md5(f"{split}{number}{seed}".encode()).hexdigest()
-            name = f"scene_{number}_jpg.rf.{digest}.jpg"
+            name = f"scene_{number}_{split}_jpg.rf.{digest}.jpg"  # a source of its own
             cv2.imwrite(str(folder / name), pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])
             images.append(
                 {"id": number, "file_name": name, "width": size[0], "height": size[1], "license": 1}

@@ -1,92 +1,143 @@
-"""The shape of one COCO annotation: which of its box and its mask is usable, and its area.
+"""The shape of one COCO annotation: what is wrong with its box and mask, and what can be used.
 
 Boxes are COCO's [x, y, width, height] in pixels. A segmentation is a list of polygons
-[x0, y0, x1, y1, ...] in continuous pixel coordinates, or an RLE `{"size": [h, w], "counts": ...}`;
-`[]` stands for no mask.
+[x0, y0, x1, y1, ...] in continuous pixel coordinates, or an RLE (see `persondet.data.rle`);
+`[]` stands for no mask. Faults are codes of `persondet.data.validation.codes`.
 """
 
 from __future__ import annotations
 
-import math
-from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pycocotools.mask as mask_util
 
-from persondet.data.polygons import clip_polygon, extent, polygon_area
+from persondet.data.polygons import clip_polygon, extent, is_on_a_line
+from persondet.data.rle import compressed_rle, rle_fault
 
 Box = list[float]
 Segmentation = list[list[float]] | dict[str, Any]
 
+SLIGHT = 0.5
+"""Pixels by which rounding may push a box or a polygon out of its image."""
 
-def clipped_box(box: Any, width: int, height: int) -> Box | None:
-    """Return `box` clipped to the image, itself when it lies inside, None when it is unusable.
+NOISE = 1e-6
+"""Pixels below which leaving the image is floating-point noise: no finding, no change."""
 
-    Unusable is what is not four finite numbers, or has no area inside the image.
+TINY = 2.0
+"""Pixels of a box's shorter side below which hardly anything can be seen."""
+
+_NUMBERS = {int, float}
+
+
+def inspect_box(box: Any, width: int, height: int) -> tuple[str, Box | None]:
+    """Return the code of a box's fault ("" when it has none), and what can be used of the box.
+
+    Args:
+        box: whatever the json has as `bbox`.
+        width, height: of the image, in pixels.
+
+    Returns: `(code, box)`: the very same list when nothing is wrong; clipped when it leaves the
+    image; None when nothing of it can be used.
     """
-    if not _is_numbers(box) or len(box) != 4:
-        return None
+    if type(box) is not list or len(box) != 4 or not set(map(type, box)) <= _NUMBERS:
+        return "box-invalid", None
     x, y, w, h = box
-    if w <= 0 or h <= 0:
-        return None
-    if x >= 0 and y >= 0 and x + w <= width and y + h <= height:
-        return list(box)
+    if not (abs(x) < 1e9 and abs(y) < 1e9 and abs(w) < 1e9 and abs(h) < 1e9):
+        return "box-invalid", None
+    if w < 0 or h < 0:
+        return "box-negative", None
+    if w == 0 or h == 0:
+        return "box-zero", None
+    beyond = max(-x, -y, x + w - width, y + h - height)
+    if beyond <= NOISE:
+        return ("box-tiny" if min(w, h) < TINY else ""), box
+    code = "box-outside-slightly" if beyond <= SLIGHT + NOISE else "box-outside"
     left, top = max(float(x), 0.0), max(float(y), 0.0)
     right, bottom = min(float(x + w), float(width)), min(float(y + h), float(height))
-    if right <= left or bottom <= top:
-        return None
-    return [left, top, right - left, bottom - top]
+    if right - left <= NOISE or bottom - top <= NOISE:
+        return code, None
+    return code, [left, top, right - left, bottom - top]
 
 
-def usable_segmentation(
+def inspect_segmentation(
     segmentation: Any, width: int, height: int
-) -> tuple[Segmentation, Counter[str]]:
-    """Return what can be used of a segmentation (`[]`: nothing), and what had to be mended.
+) -> tuple[set[str], Segmentation]:
+    """Return the codes of a segmentation's faults, and what can be used of it.
 
-    A flat polygon is nested, polygons are clipped to the image, parts that are no polygon (fewer
-    than 3 points, an odd number of coordinates, NaN, no area) are dropped, RLE becomes compressed.
+    A flat polygon is nested, polygons are clipped to the image, parts that are no polygon are
+    dropped. An absent one (None, `[]`) is no fault here: whether it is, the whole export tells.
+
+    Args:
+        segmentation: whatever the json has.
+        width, height: of the image, in pixels.
+
+    Returns: `(codes, segmentation)`: the very same object when nothing is wrong, `[]` when nothing
+    of it can be used.
     """
-    repairs: Counter[str] = Counter()
-    if not segmentation:
-        return [], repairs
+    if segmentation is None or segmentation == []:
+        return set(), []
     if isinstance(segmentation, dict):
-        rle = _usable_rle(segmentation, width, height)
-        if not rle:
-            repairs["unusable masks dropped"] += 1
-        return rle or [], repairs
+        fault = rle_fault(segmentation, width, height)
+        return ({fault}, []) if fault else (set(), segmentation)
     if not isinstance(segmentation, list):
-        repairs["unusable masks dropped"] += 1
-        return [], repairs
-    if _is_numbers(segmentation):
-        segmentation = [segmentation]
-        repairs["flat polygons nested"] += 1
-    parts = []
-    for part in segmentation:
-        usable = _usable_polygon(part, width, height)
-        if usable is None:
-            repairs["unusable polygon parts dropped"] += 1
-            continue
-        if usable is not part:
-            repairs["polygons clipped to the image"] += 1
-        parts.append(usable)
-    if not parts:
-        repairs["unusable masks dropped"] += 1
-    return parts, repairs
+        return {"mask-invalid"}, []
+    codes: set[str] = set()
+    parts = segmentation
+    if type(segmentation[0]) in _NUMBERS:
+        codes.add("polygon-flat")
+        parts = [segmentation]
+    usable = []
+    for part in parts:
+        code, polygon = _inspect_polygon(part, width, height)
+        if code:
+            codes.add(code)
+        if polygon is not None:
+            usable.append(polygon)
+    return codes, (usable if codes else segmentation)
 
 
-def segmentation_area(segmentation: Segmentation, height: int, width: int) -> float:
+def mask_area(segmentation: Segmentation, height: int, width: int) -> float:
     """Return the number of pixels a (non-empty) segmentation covers, as COCO rasterises it."""
     if isinstance(segmentation, dict):
-        return float(mask_util.area(segmentation))
+        return float(mask_util.area(compressed_rle(segmentation)))
     rles = mask_util.frPyObjects(segmentation, height, width)
     return float(mask_util.area(rles[0] if len(rles) == 1 else mask_util.merge(rles)))
 
 
-def box_of_segmentation(segmentation: Segmentation) -> Box:
+def mask_areas(
+    segmentations: Sequence[Segmentation], sizes: Sequence[tuple[int, int]]
+) -> list[float]:
+    """Return `mask_area` of many segmentations, in less time than one by one.
+
+    Args:
+        segmentations: non-empty ones.
+        sizes: height and width in pixels of each one's image.
+    """
+    areas = [0.0] * len(segmentations)
+    single: dict[tuple[int, int], list[tuple[int, list[float]]]] = {}
+    for index, segmentation in enumerate(segmentations):
+        if isinstance(segmentation, list) and len(segmentation) == 1:
+            single.setdefault(sizes[index], []).append((index, segmentation[0]))
+        else:
+            areas[index] = mask_area(segmentation, *sizes[index])
+    for (height, width), polygons in single.items():
+        for start in range(0, len(polygons), _BATCH):
+            batch = polygons[start : start + _BATCH]
+            rles = mask_util.frPyObjects([polygon for _, polygon in batch], height, width)
+            for (index, _), area in zip(batch, mask_util.area(rles), strict=True):
+                areas[index] = float(area)
+    return areas
+
+
+_BATCH = 255  # pycocotools' area counts in a byte
+
+
+def box_of_mask(segmentation: Segmentation) -> Box:
     """Return the box that encloses a (non-empty) segmentation."""
     if isinstance(segmentation, dict):
-        return [float(value) for value in mask_util.toBbox(segmentation)]
+        return [float(value) for value in mask_util.toBbox(compressed_rle(segmentation))]
     x0, y0, x1, y1 = extent([np.asarray(part, np.float64).reshape(-1, 2) for part in segmentation])
     return [float(x0), float(y0), float(x1 - x0), float(y1 - y0)]
 
@@ -98,69 +149,28 @@ def box_as_polygon(box: Box) -> list[float]:
 
 
 def _is_numbers(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(number, (int, float))
-        and not isinstance(number, bool)
-        and abs(number) < 1e9  # False for NaN too; keeps float32 and the rasteriser in range
-        for number in value
-    )
+    # The comparison is False for NaN too, and keeps float32 and the rasteriser in range.
+    return type(value) is list and all(type(n) in _NUMBERS and abs(n) < 1e9 for n in value)
 
 
-def _usable_polygon(part: Any, width: int, height: int) -> list[float] | None:
-    if not _is_numbers(part) or len(part) < 6 or len(part) % 2:
-        return None
+def _inspect_polygon(part: Any, width: int, height: int) -> tuple[str, list[float] | None]:
+    if part == []:
+        return "polygon-empty", None
+    if not _is_numbers(part):
+        return "polygon-invalid", None
+    if len(part) % 2:
+        return "polygon-odd", None
+    if len(part) < 6:
+        return "polygon-short", None
     points = np.asarray(part, np.float64).reshape(-1, 2)
+    if is_on_a_line(points):
+        return "polygon-empty", None
     low, high = points.min(axis=0), points.max(axis=0)
-    inside = low.min() >= 0 and high[0] <= width and high[1] <= height
-    if not inside:
-        points = clip_polygon(points, width, height)
-    if len(points) < 3 or polygon_area(points) <= 0:
-        return None
-    return part if inside else [float(value) for value in points.reshape(-1)]
-
-
-def _usable_rle(rle: dict[str, Any], width: int, height: int) -> dict[str, Any] | None:
-    counts = rle.get("counts")
-    if rle.get("size") != [height, width]:
-        return None
-    if isinstance(counts, list):
-        whole = all(type(count) is int and count >= 0 for count in counts)
-        if not whole or sum(counts) != height * width:
-            return None
-        compressed = mask_util.frPyObjects(
-            {"size": [height, width], "counts": counts}, height, width
-        )
-        counts = compressed["counts"].decode("ascii")
-    if not isinstance(counts, str) or not _covers(counts, height * width):
-        return None
-    clean = {"size": [height, width], "counts": counts}
-    return clean if mask_util.area(clean) > 0 else None
-
-
-def _covers(counts: str, pixels: int) -> bool:
-    """Whether the runs of a compressed RLE add up to `pixels`; the C code does not check.
-
-    Source: the LEB128-like code of COCO's RLE: 5 bits a character from 48 on, 0x20 says that more
-    follow, and from the third run on the difference to the run before last is stored.
-    """
-    runs: list[int] = []
-    position = 0
-    while position < len(counts):
-        value = shift = 0
-        more = True
-        while more:
-            if position >= len(counts) or not 48 <= ord(counts[position]) < 112 or shift > 60:
-                return False
-            code = ord(counts[position]) - 48
-            value |= (code & 0x1F) << shift
-            more = bool(code & 0x20)
-            position += 1
-            shift += 5
-            if not more and code & 0x10:
-                value -= 1 << shift
-        if len(runs) > 2:
-            value += runs[-2]
-        if value < 0:
-            return False
-        runs.append(value)
-    return sum(runs) == pixels and all(math.isfinite(run) for run in runs)
+    beyond = max(-low[0], -low[1], high[0] - width, high[1] - height)
+    if beyond <= NOISE:
+        return "", part
+    code = "polygon-outside-slightly" if beyond <= SLIGHT + NOISE else "polygon-outside"
+    points = clip_polygon(points, width, height)
+    if len(points) < 3 or is_on_a_line(points):
+        return code, None
+    return code, [float(value) for value in points.reshape(-1)]

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import gc
+import hashlib
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
+
+import msgspec
 
 from persondet.errors import DatasetError
-from persondet.files import write_text
+from persondet.files import atomic_path
 
 CocoDict = dict[str, Any]
 
-_REQUIRED: dict[str, dict[str, type]] = {
-    "images": {"id": int, "file_name": str, "width": int, "height": int},
-    "annotations": {"id": int, "image_id": int, "category_id": int},
-    "categories": {"id": int, "name": str},
-}
-_TYPE_NAMES = {int: "a whole number", str: "a text"}
+_LISTS = ("images", "annotations", "categories")
+_AGAIN = "export the dataset again, or mend the file."
 
 
 def read_coco(path: str | Path) -> CocoDict:
-    """Read a COCO instances json and check its outline: lists of records with typed ids and names.
+    """Read a COCO instances json and check its outline: an object with three lists.
 
-    What is inside `bbox` and `segmentation` is not judged here (see `persondet.data.clean`).
+    What is inside the records is not judged here (see `persondet.data.inspection`); NaN and
+    infinities, which Python's own writer produces, are read as such.
 
     Args:
         path: the json file, UTF-8.
@@ -32,53 +35,103 @@ def read_coco(path: str | Path) -> CocoDict:
         dict with the lists `images`, `annotations`, `categories`, and whatever else the file holds.
 
     Raises:
-        DatasetError: when the file is missing, is not JSON (the line is named), holds NaN or an
-            infinity, or is not COCO (the first wrong entry is named).
+        DatasetError: when the file is missing, is not JSON (the line is named), or is not COCO.
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        content = path.read_bytes()
     except FileNotFoundError:
         raise DatasetError(f"{path}: there is no such file; expected a COCO json.") from None
-    except UnicodeDecodeError as error:
-        raise DatasetError(
-            f"{path} is not a text file in UTF-8 (byte {error.start}); export it again as COCO json."
-        ) from None
     except OSError as error:
-        raise DatasetError(f"{path} cannot be read: {error.strerror}.") from None
-    coco = _parse(path, text)
+        raise DatasetError(
+            f"{path} cannot be read ({error.strerror}); expected a COCO json."
+        ) from None
+    with collector_paused():
+        coco = _parse(path, content)
     _check_outline(path, coco)
     return coco
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Pause Python's garbage collector while many records are made.
+
+    It would walk millions of objects again and again, none of which can be garbage yet.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def write_coco(path: str | Path, coco: CocoDict) -> None:
     """Write a COCO dict as compact JSON to `path`, whole or not at all.
 
-    Raises: ValueError: when it holds NaN or an infinity.
+    NaN and infinities, which JSON does not have, become null.
     """
-    write_text(path, coco_text(coco))
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.writelines(coco_chunks(coco))
 
 
-def coco_text(coco: CocoDict) -> str:
-    """Return a COCO dict as one line of JSON, the bytes that `write_coco` writes.
+def coco_digest(coco: CocoDict) -> str:
+    """Return the SHA-256, in hexadecimal digits, of the bytes that `write_coco` writes."""
+    digest = hashlib.sha256()
+    for chunk in coco_chunks(coco):
+        digest.update(chunk)
+    return digest.hexdigest()
 
-    Raises: ValueError: when it holds NaN or an infinity.
-    """
-    return json.dumps(coco, allow_nan=False, ensure_ascii=False) + "\n"
+
+def coco_chunks(coco: CocoDict) -> Iterator[bytes]:
+    """Yield the bytes that `write_coco` writes, a few thousand records at a time."""
+    opening = b"{"
+    for key, value in coco.items():
+        yield opening + _dumps(str(key)) + b":"
+        opening = b","
+        if not isinstance(value, list) or len(value) <= _RECORDS:
+            yield _dumps(value)
+            continue
+        for start in range(0, len(value), _RECORDS):
+            chunk = _dumps(value[start : start + _RECORDS])
+            yield (b"," if start else b"[") + chunk[1:-1]
+        yield b"]"
+    yield b"}\n" if coco else b"{}\n"
 
 
-def _parse(path: Path, text: str) -> Any:
-    def refuse(constant: str) -> NoReturn:
-        raise DatasetError(f"{path} holds {constant}, which is not a number in JSON; {_AGAIN}")
+_RECORDS = 4096
 
-    def finite(digits: str) -> float:
-        value = float(digits)
-        if math.isinf(value):
-            refuse(digits)
-        return value
 
+def _dumps(value: Any) -> bytes:
     try:
-        return json.loads(text, parse_constant=refuse, parse_float=finite)
+        return msgspec.json.encode(value)  # writes NaN as null
+    except UnicodeEncodeError:  # half of a surrogate pair: no UTF-8, but an escape can say it
+        return json.dumps(_finite(value), allow_nan=False, separators=(",", ":")).encode()
+
+
+def _finite(value: Any) -> Any:
+    """Return a copy of a JSON value with null in the place of NaN and infinities."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return value
+
+
+def _parse(path: Path, content: bytes) -> Any:
+    try:
+        return msgspec.json.decode(content)  # faster than json, and in less memory than orjson
+    except (ValueError, RecursionError):
+        pass  # not JSON, or Python's dialect of it (NaN): the slow reader knows
+    try:
+        return json.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise DatasetError(
+            f"{path} is not a text file in UTF-8 (byte {error.start}); export it again as COCO json."
+        ) from None
     except json.JSONDecodeError as error:
         raise DatasetError(
             f"{path} is not JSON: {error.msg} in line {error.lineno}, column {error.colno}; {_AGAIN}"
@@ -89,42 +142,18 @@ def _parse(path: Path, text: str) -> Any:
         raise DatasetError(f"{path} holds a number with too many digits; {_AGAIN}") from None
 
 
-_AGAIN = "export the dataset again, or mend the file."
-
-
 def _check_outline(path: Path, coco: Any) -> None:
     if not isinstance(coco, dict):
         raise DatasetError(
             f"{path} is not COCO: the file holds a {type(coco).__name__}, "
             "but COCO is an object with images, annotations and categories."
         )
-    missing = [key for key in _REQUIRED if key not in coco]
+    missing = [key for key in _LISTS if key not in coco]
     if missing:
         raise DatasetError(
             f"{path} is not COCO: it has no {', no '.join(repr(key) for key in missing)} list; "
             "export the dataset in the format 'COCO' or 'COCO Segmentation'."
         )
-    for key, fields in _REQUIRED.items():
+    for key in _LISTS:
         if not isinstance(coco[key], list):
             raise DatasetError(f"{path} is not COCO: {key!r} is not a list; {_AGAIN}")
-        for index, record in enumerate(coco[key]):
-            if not isinstance(record, dict):
-                raise DatasetError(f"{path}: {key}[{index}] is not an object; {_AGAIN}")
-            for field, kind in fields.items():
-                # `True` is an int for Python, not for COCO.
-                if type(record.get(field)) is not kind:
-                    raise DatasetError(
-                        f"{path}: {key}[{index}] needs {field!r} as {_TYPE_NAMES[kind]}, "
-                        f"but has {_short(record.get(field))}; {_AGAIN}"
-                    )
-    for index, image in enumerate(coco["images"]):
-        if image["width"] < 1 or image["height"] < 1:
-            raise DatasetError(
-                f"{path}: images[{index}] ({image['file_name']!r}) says it is "
-                f"{_short(image['width'])} x {_short(image['height'])} pixels; {_AGAIN}"
-            )
-
-
-def _short(value: Any) -> str:
-    text = "nothing" if value is None else repr(value)
-    return text if len(text) <= 40 else text[:37] + "..."

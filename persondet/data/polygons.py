@@ -23,6 +23,18 @@ def polygon_area(polygon: FloatArray) -> float:
     return 0.5 * abs(float(x[:-1] @ y[1:] - x[1:] @ y[:-1]))
 
 
+def is_on_a_line(polygon: FloatArray, tolerance: float = 1e-6) -> bool:
+    """Return whether all points of a polygon (N, 2) lie on one line, to `tolerance` pixels.
+
+    The area says less: that of an outline which crosses itself can be 0 although it encloses some.
+    """
+    offsets = polygon - polygon[0]
+    lengths = np.hypot(offsets[:, 0], offsets[:, 1])
+    far = offsets[lengths.argmax()]
+    across = np.abs(offsets[:, 0] * far[1] - offsets[:, 1] * far[0])
+    return bool(across.max() <= tolerance * lengths.max())
+
+
 def clip_polygon(polygon: FloatArray, width: float, height: float) -> FloatArray:
     """Return the part of a polygon (N, 2) inside [0, width] x [0, height], as (M, 2).
 

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import colorsys
 import functools
-import hashlib
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pycocotools.mask as mask_util
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
-from persondet.data.clean import clean_export
-from persondet.data.coco_json import CocoDict, coco_text, read_coco
-from persondet.data.roboflow import ANNOTATION_FILE, find_splits
+from persondet.data.clean import CleanExport, clean_coco
+from persondet.data.coco_json import CocoDict, coco_digest, read_coco, write_coco
+from persondet.data.roboflow import file_names, read_export
+from persondet.data.validation.image_files import read_headers
 from persondet.errors import DatasetError
-from persondet.files import path_inside, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -60,48 +59,40 @@ def register_roboflow_coco(
 
     The cleaned json is written to `<output_dir>/datasets/<name>_<split>_<digest of content>.json`,
     so that Detectron2's loader and its `COCOEvaluator` read the same truth and no cache of an
-    older truth can be met. The export itself is not touched. Loading is lazy. Registering the same
+    older truth can be met. The headers of all pictures are read, their pixels are not. The export
+    itself is not touched. Loading is lazy. Registering the same
     content again changes nothing; other content replaces what was registered under the name.
 
     Args:
         name: the datasets are called `<name>_train`, `<name>_valid`, `<name>_test`.
         root: the export's folder (see `persondet.data.roboflow.find_splits`).
-        classes, masks: see `persondet.data.clean.clean_export`.
+        classes, masks: see `persondet.data.clean.clean_coco`.
         output_dir: the run folder.
 
     Raises:
-        DatasetError: when the export, a split's json or a class is missing or unusable, an image
-            file is missing or lies outside its folder, or the name belongs to another dataset.
+        DatasetError: when the export, a split's json or a class is missing or unusable, when an
+            image cannot be used (missing, outside its folder, no picture, of another size, its id
+            used twice), or when the name belongs to another dataset.
     """
-    folders = find_splits(root)
-    raw = {split: read_coco(folder / ANNOTATION_FILE) for split, folder in folders.items()}
-    for split, coco in list(raw.items()):
-        if not coco["images"]:
-            logger.warning("%s names no image; the split is left out.", folders[split])
-            del raw[split]
-    if not raw:
-        raise DatasetError(f"{root}: no split names an image; export the dataset again.")
-    for split, coco in raw.items():
-        check_image_files(coco, folders[split])
     try:
-        clean = clean_export(raw, classes=classes, masks=masks)
+        clean, folders = _cleaned(root, classes, masks)
     except DatasetError as error:
         raise DatasetError(f"{root}: {error}") from None
     json_files = {}
     for split, coco in clean.splits.items():
-        text = coco_text(coco)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+        digest = coco_digest(coco)[:12]
         json_files[split] = (
             Path(output_dir).resolve() / "datasets" / f"{name}_{split}_{digest}.json"
         )
         if not json_files[split].exists():
-            write_text(json_files[split], text)
+            write_coco(json_files[split], coco)
     names = {split: f"{name}_{split}" for split in clean.splits}
     for stale in {f"{name}_{split}" for split in ("train", "valid", "test")} - set(names.values()):
         if stale in _registered:
             _forget(stale)
     for split, dataset_name in names.items():
-        _register(dataset_name, json_files[split], folders[split].resolve(), clean.classes)
+        ids = [category["id"] for category in clean.splits[split]["categories"]]
+        _register(dataset_name, json_files[split], folders[split].resolve(), clean.classes, ids)
     datasets = RoboflowDatasets(
         names=names,
         classes=clean.classes,
@@ -110,7 +101,7 @@ def register_roboflow_coco(
         image_counts={split: len(coco["images"]) for split, coco in clean.splits.items()},
         json_files=json_files,
     )
-    _log(root, datasets, clean.report)
+    _log(root, datasets, clean.changes)
     return datasets
 
 
@@ -150,34 +141,16 @@ def load_dataset_dicts(json_file: Path, image_root: Path) -> list[dict[str, Any]
     }
     for annotation in coco["annotations"]:
         instance = {
-            "iscrowd": annotation["iscrowd"],
+            "iscrowd": int(annotation["iscrowd"]),
             "bbox": annotation["bbox"],
             "category_id": contiguous[annotation["category_id"]],
             "bbox_mode": BoxMode.XYWH_ABS,
         }
-        if annotation["segmentation"]:
-            instance["segmentation"] = annotation["segmentation"]
+        mask = annotation["segmentation"]
+        if mask:
+            instance["segmentation"] = _as_detectron2(mask)
         records[annotation["image_id"]]["annotations"].append(instance)
     return list(records.values())
-
-
-def check_image_files(coco: CocoDict, folder: Path) -> None:
-    """Check that every image of a COCO dict is a file inside `folder`.
-
-    Raises: DatasetError: when a name leads out of the folder, or files are missing.
-    """
-    # One listing instead of a system call (or ten, with links) per image.
-    plain = {entry.name for entry in os.scandir(folder) if entry.is_file(follow_symlinks=False)}
-    missing = [
-        image["file_name"]
-        for image in coco["images"]
-        if image["file_name"] not in plain and not path_inside(folder, image["file_name"]).is_file()
-    ]
-    if missing:
-        raise DatasetError(
-            f"{folder / ANNOTATION_FILE}: the image {missing[0]!r} is not in the folder "
-            f"({len(missing)} of {len(coco['images'])} are missing); unpack the export again."
-        )
 
 
 def class_colors(count: int) -> list[tuple[int, int, int]]:
@@ -190,6 +163,28 @@ def class_colors(count: int) -> list[tuple[int, int, int]]:
     return colors
 
 
+def _cleaned(
+    root: str | Path, classes: Sequence[str], masks: str
+) -> tuple[CleanExport, dict[str, Path]]:
+    """Return the cleaned splits of an export and their folders; refuse what would fail later."""
+    export = read_export(root)
+    facts = {
+        split: read_headers(export.folders[split], file_names(coco))
+        for split, coco in export.splits.items()
+    }
+    clean = clean_coco(export.splits, classes=classes, masks=masks, facts=facts, refuse=True)
+    for split in sorted(export.splits.keys() - clean.splits.keys()):
+        logger.warning("%s names no image; the split is left out.", export.folders[split])
+    return clean, {split: export.folders[split] for split in clean.splits}
+
+
+def _as_detectron2(mask: Any) -> Any:
+    """Return a segmentation as `load_coco_json` does: runs in a list become pycocotools' bytes."""
+    if isinstance(mask, dict) and isinstance(mask["counts"], list):
+        return mask_util.frPyObjects(mask, *mask["size"])
+    return mask
+
+
 def _contiguous_ids(coco: CocoDict) -> dict[int, int]:
     return {
         number: index
@@ -197,7 +192,9 @@ def _contiguous_ids(coco: CocoDict) -> dict[int, int]:
     }
 
 
-def _register(name: str, json_file: Path, image_root: Path, classes: tuple[str, ...]) -> None:
+def _register(
+    name: str, json_file: Path, image_root: Path, classes: tuple[str, ...], ids: Sequence[int]
+) -> None:
     if name in DatasetCatalog and _registered.get(name) == (json_file, image_root):
         return
     if name in _registered:
@@ -213,7 +210,7 @@ def _register(name: str, json_file: Path, image_root: Path, classes: tuple[str, 
         image_root=str(image_root),
         evaluator_type="coco",
         thing_classes=list(classes),
-        thing_dataset_id_to_contiguous_id={index + 1: index for index in range(len(classes))},
+        thing_dataset_id_to_contiguous_id={number: index for index, number in enumerate(ids)},
         thing_colors=class_colors(len(classes)),
     )
     _registered[name] = (json_file, image_root)
@@ -226,9 +223,9 @@ def _forget(name: str) -> None:
             catalog.remove(name)
 
 
-def _log(root: str | Path, datasets: RoboflowDatasets, report: dict[str, int]) -> None:
+def _log(root: str | Path, datasets: RoboflowDatasets, changes: dict[str, int]) -> None:
     counts = ", ".join(f"{n} {split}" for split, n in datasets.image_counts.items())
-    mended = "; ".join(f"{key}: {n}" for key, n in report.items()) or "nothing to mend"
+    mended = "; ".join(f"{key}: {n}" for key, n in changes.items()) or "nothing to mend"
     logger.info(
         "%s: %s images, classes %s, %s. Cleaned: %s.",
         root,
@@ -237,7 +234,7 @@ def _log(root: str | Path, datasets: RoboflowDatasets, report: dict[str, int]) -
         f"{datasets.mask_format} masks" if datasets.has_masks else "boxes only",
         mended,
     )
-    filled = report.get("masks filled from the box")
+    filled = changes.get("mask-from-box")
     if filled:
         logger.warning(
             "%s: %d annotations have no mask and got their filled box as one; "

@@ -1,0 +1,295 @@
+"""Dividing an export into train, valid and test, so that nothing of one is known from another."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from persondet.data.balance import Group, deal_groups
+from persondet.data.cleaning import refuse_nesting
+from persondet.data.coco_json import CocoDict, write_coco
+from persondet.data.grouping import Item, group_items
+from persondet.data.merging import Merged, image_id, merge_coco
+from persondet.data.roboflow import ANNOTATION_FILE, copy_readmes, file_names, read_export
+from persondet.data.split_summary import SPLITS, figures_of, notes_of, renamed_files, split_lines
+from persondet.data.validation.image_facts import ImageFacts
+from persondet.errors import DatasetError
+from persondet.files import atomic_folder, path_inside, refuse_existing, write_json
+
+FRACTIONS = (0.7, 0.2, 0.1)
+SPLITTING = "splitting.json"
+__all__ = ["Division", "check_fractions", "split_coco", "split_export", "split_lines"]
+Progress = Callable[[int, int | None], None]
+
+
+@dataclass(frozen=True)
+class Division:
+    """A divided dataset.
+
+    Attributes:
+        splits: `train` and, where they have images, `valid` and `test` to their COCO dicts.
+        origins: split to, for each of its image records, (which source, `file_name` there).
+        summary: plain lists and dicts: `fractions`, `seed`, `group_clips`, `splits` (split to
+            `images`, `people`, `people_per_image`, `without_people`), `groups` (`count`, `of_several`,
+            `largest`), `renamed`, `notes` (sentences).
+    """
+
+    splits: dict[str, CocoDict]
+    origins: dict[str, list[tuple[int, Any]]]
+    summary: dict[str, Any]
+
+
+def split_coco(
+    coco: CocoDict | Sequence[CocoDict],
+    *,
+    fractions: Sequence[float] = FRACTIONS,
+    seed: int = 0,
+    group_clips: bool = False,
+    facts: Sequence[Mapping[str, ImageFacts]] = (),
+) -> Division:
+    """Divide a COCO dict into train, valid and test.
+
+    Images of one file, of one source (name before `.rf.`), of the same bytes or nearly the same
+    picture stay together, with `group_clips` also frames of one clip. A group that is larger than
+    its share is told in the notes and never cut. The order of the records has no influence on
+    where an image goes. Faults stay: a record without file, and an annotation without image, go to
+    train as they are.
+
+    Args:
+        coco: one dict, or several that are merged first (see `persondet.data.merging`). Not
+            changed.
+        fractions: the shares of train, valid and test by images; train above 0, sum 1.
+        seed: another seed, another division.
+        group_clips: keep the frames of a clip together, as far as file names tell (see
+            `clip_name`).
+        facts: for each dict, what is known of its files by `file_name`; () for names alone.
+
+    Raises: DatasetError: when the fractions are none, an image id stands for two images, or a
+        name leads out of the folder.
+    """
+    shares = check_fractions(fractions)
+    cocos = [coco] if isinstance(coco, Mapping) else list(coco)
+    facts = facts or [{}] * len(cocos)
+    merged = merge_coco(cocos)
+    known = [facts[source].get(_text(name)) for source, name in merged.origins]
+    _refuse_outside(merged, known)
+    usable = [
+        image_id(image) is not None and _text(name) != "" and (not fact or _is_there(fact))
+        for image, (_, name), fact in zip(merged.coco["images"], merged.origins, known, strict=True)
+    ]
+    order = [index for index, use in enumerate(usable) if use]
+    order.sort(key=lambda i: (merged.origins[i], image_id(merged.coco["images"][i])))
+    people: Counter[Any] = Counter(_image_of(a) for a in merged.coco["annotations"])
+    per_image = [people[image_id(merged.coco["images"][index])] for index in order]
+    members = group_items(
+        [
+            Item(*merged.origins[index], image_id(merged.coco["images"][index]), known[index])
+            for index in order
+        ],
+        clips=group_clips,
+    )
+    groups = [
+        Group(len(group), sum(per_image[i] for i in group), sum(not per_image[i] for i in group))
+        for group in members
+    ]
+    dealt = deal_groups(groups, shares, seed)
+    where = ["train"] * len(usable)
+    for group, target in zip(members, dealt, strict=True):
+        for index in group:
+            where[order[index]] = SPLITS[target]
+    splits, origins = _cut(merged, where)
+    summary = {
+        "version": 1,
+        "fractions": list(shares),
+        "seed": seed,
+        "group_clips": group_clips,
+        "splits": {name: figures_of(part) for name, part in splits.items()},
+        "groups": {
+            "count": len(groups),
+            "of_several": sum(group.images > 1 for group in groups),
+            "largest": max((group.images for group in groups), default=0),
+        },
+        "renamed": renamed_files(merged),
+        "notes": notes_of(
+            [
+                (group.images, merged.origins[order[m[0]]][1])
+                for group, m in zip(groups, members, strict=True)
+            ],
+            dealt,
+            shares,
+            left=usable.count(False),
+            orphans=len(merged.coco["annotations"])
+            - sum(people[n] for n in {image_id(image) for image in merged.coco["images"]} - {None}),
+        ),
+    }
+    return Division(splits, origins, summary)
+
+
+def split_export(
+    root: str | Path,
+    output: str | Path,
+    *,
+    fractions: Sequence[float] = FRACTIONS,
+    seed: int = 0,
+    group_clips: bool = False,
+    overwrite: bool = False,
+    workers: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Write an export divided anew: hard links, copies where the file system refuses them.
+
+    Splits that the export has are merged first. The same export and seed give the same bytes.
+
+    Args:
+        root: the export, see `persondet.data.roboflow.find_splits`.
+        output: the folder to write, beside `root`; it appears when it is complete.
+        fractions, seed, group_clips: see `split_coco`.
+        overwrite: replace `output` if it is there.
+        workers: processes that load pictures; 0: one per core.
+        progress: called with the number of pictures done and of all.
+
+    Returns: the summary (see `Division`), as it is written to `splitting.json`.
+
+    Raises:
+        DatasetError: as `read_export` and `split_coco`, or when a file cannot be written.
+        OutputExistsError: when `output` is there already and `overwrite` is False.
+    """
+    from persondet.data.validation.image_files import decode_pictures
+
+    root, output = Path(root), Path(output)
+    check_fractions(fractions)
+    refuse_existing(output, overwrite=overwrite)
+    refuse_nesting(root, output)
+    export = read_export(root)
+    folders, names = list(export.folders), [file_names(c) for c in export.splits.values()]
+    total, facts, before = sum(map(len, names)), [], 0
+    for folder, some in zip(export.folders.values(), names, strict=True):
+        step = _shifted(progress, before, total)
+        facts.append(decode_pictures(folder, some, workers=workers, progress=step))
+        before += len(some)
+    try:
+        division = split_coco(
+            list(export.splits.values()),
+            fractions=fractions,
+            seed=seed,
+            group_clips=group_clips,
+            facts=facts,
+        )
+    except DatasetError as error:
+        raise DatasetError(f"{root}: {error}") from None
+    summary = division.summary
+    for entry in summary["renamed"]:
+        entry["from"] = f"{folders[entry.pop('source')]}/{entry['from']}"
+    if len(folders) > 1:
+        merged = ", ".join(folders[:-1]) + f" and {folders[-1]}"
+        summary["notes"].insert(0, f"{merged} of the export were merged and divided anew.")
+    sources = list(export.folders.values())
+    with atomic_folder(output, overwrite=overwrite) as draft:
+        for split, coco in division.splits.items():
+            _write(draft / split, coco, division.origins[split], sources)
+        copy_readmes(dict.fromkeys((root, *(f.parent for f in sources))), draft)
+        write_json(draft / SPLITTING, summary)
+    return summary
+
+
+def check_fractions(fractions: Sequence[float]) -> tuple[float, float, float]:
+    """Return the shares of train, valid and test, their sum exactly 1 up to rounding.
+
+    Raises: DatasetError: with the form that is expected.
+    """
+    values = [float(value) for value in fractions]
+    usable = len(values) == 3 and all(math.isfinite(v) and v >= 0 for v in values)
+    if not usable or values[0] == 0 or abs(sum(values) - 1) > 1e-6:
+        raise DatasetError(
+            f"--fractions {' '.join(f'{value:g}' for value in values)}: expected three shares, of "
+            "train, valid and test, that add up to 1, train above 0, e.g. --fractions 0.7 0.2 0.1."
+        )
+    train, valid, test = (value / sum(values) for value in values)
+    return train, valid, test
+
+
+def _text(name: Any) -> str:
+    return name if isinstance(name, str) else ""
+
+
+def _image_of(annotation: Any) -> Any:
+    value = annotation.get("image_id") if isinstance(annotation, dict) else None
+    return value if type(value) is int else None
+
+
+def _is_there(fact: ImageFacts) -> bool:
+    return fact.problem != "file-missing"
+
+
+def _refuse_outside(merged: Merged, known: Sequence[ImageFacts | None]) -> None:
+    outside = [
+        name
+        for (_, name), fact in zip(merged.origins, known, strict=True)
+        if fact is not None and fact.problem == "file-name-outside"
+    ]
+    if outside:
+        raise DatasetError(
+            f"the file name {outside[0]!r} leads out of its folder, as {len(outside)} in all do; "
+            "run check to see them and clean to drop them, then split."
+        )
+
+
+def _cut(
+    merged: Merged, where: Sequence[str]
+) -> tuple[dict[str, CocoDict], dict[str, list[tuple[int, Any]]]]:
+    parts: dict[str, tuple[list[Any], list[Any]]] = {split: ([], []) for split in SPLITS}
+    origins: dict[str, list[tuple[int, Any]]] = {split: [] for split in SPLITS}
+    split_of: dict[int, str] = {}
+    for image, origin, split in zip(merged.coco["images"], merged.origins, where, strict=True):
+        parts[split][0].append(image)
+        origins[split].append(origin)
+        number = image_id(image)
+        if number is not None:
+            split_of[number] = split
+    for annotation in merged.coco["annotations"]:
+        parts[split_of.get(_image_of(annotation), "train")][1].append(annotation)
+    splits = {
+        split: {**merged.coco, "images": images, "annotations": annotations}
+        for split, (images, annotations) in parts.items()
+        if images or split == "train"
+    }
+    return splits, {split: origins[split] for split in splits}
+
+
+def _write(
+    target: Path, coco: CocoDict, origins: Sequence[tuple[int, Any]], sources: Sequence[Path]
+) -> None:
+    """Write the json of one split, and its pictures where they are there."""
+    target.mkdir()
+    try:
+        for image, (source, name) in zip(coco["images"], origins, strict=True):
+            if not _text(name) or not isinstance(image["file_name"], str):
+                continue
+            picture = path_inside(sources[source], name).resolve()
+            link = path_inside(target, image["file_name"])
+            if not picture.is_file() or link.exists():  # missing; or listed twice
+                continue
+            link.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(picture, link)
+            except OSError:  # another file system, or one without hard links
+                shutil.copyfile(picture, link)
+        write_coco(target / ANNOTATION_FILE, coco)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DatasetError(
+            f"{target.parent.parent}: a picture cannot be written there ({reason}); "
+            "choose another --output."
+        ) from error
+
+
+def _shifted(progress: Progress | None, before: int, total: int) -> Progress | None:
+    if progress is None:
+        return None
+    return lambda done, _: progress(before + done, total)
