@@ -42,6 +42,7 @@ class SafeDetectionCheckpointer(DetectionCheckpointer):
         self.carried = dict(carried or {})
         self.key_report: KeyReport | None = None
         self.facts = CarriedFacts()
+        self._resumes = False
 
     def save(self, name: str, **extra: Any) -> None:
         """Save `<name>.pth` with everything that `--resume` needs, and tag it as the newest."""
@@ -81,8 +82,12 @@ class SafeDetectionCheckpointer(DetectionCheckpointer):
         return super().load(path, checkpointables)
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
-        """As Detectron2's, but a tag that names no file is an error and not a fresh start."""
-        if resume and self.has_checkpoint():
+        """As Detectron2's, but a tag that names no file is an error and not a fresh start.
+
+        Raises: CheckpointError: also when the run that is resumed knew other classes.
+        """
+        self._resumes = resume and self.has_checkpoint()
+        if self._resumes:
             newest = self.get_checkpoint_file()
             if not Path(newest).is_file():
                 raise CheckpointError(
@@ -98,7 +103,25 @@ class SafeDetectionCheckpointer(DetectionCheckpointer):
             checkpoint["matching_heuristics"] = True
         self.facts = CarriedFacts.from_checkpoint(checkpoint)
         self._loading_from = filename
+        self._compare_classes()
         return checkpoint
+
+    def _compare_classes(self) -> None:
+        """Compare the classes that the checkpoint knows with those that it is to learn."""
+        theirs, ours = self.facts.class_names, tuple(self.carried.get("class_names", ()))
+        if not theirs or not ours or theirs == ours:
+            return
+        difference = f"knows {', '.join(theirs)}, and the dataset has {', '.join(ours)}"
+        if self._resumes:
+            raise CheckpointError(
+                f"{self._loading_from}: {difference}; resume with the classes the run began with, "
+                "or start anew in another OUTPUT_DIR."
+            )
+        logger.warning(
+            "%s %s: the layers that tell classes apart start from other classes.",
+            self._loading_from,
+            difference,
+        )
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         incompatible = super()._load_model(checkpoint)

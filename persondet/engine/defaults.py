@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +20,7 @@ from persondet.checkpoint.model_file import check_weights
 from persondet.config import check_cfg, get_cfg, merge_opts, merge_yaml
 from persondet.data.register import RoboflowDatasets, is_registered, register_roboflow_coco
 from persondet.engine.run_folder import refuse_used_folder
-from persondet.errors import ConfigError, DatasetError
+from persondet.errors import ConfigError, DatasetError, PersondetError
 from persondet.files import make_folder, write_text
 from persondet.modeling.precision import resolve_device
 
@@ -67,13 +69,17 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if cfg.MODEL.WEIGHTS and not resume:
         check_weights(cfg.MODEL.WEIGHTS)
     comm.synchronize()
+    with _nothing_left_by_a_refusal(cfg.OUTPUT_DIR) as records:
+        datasets = register_datasets(cfg)
+        if training and not cfg.DATASETS.TRAIN:
+            raise DatasetError(
+                f"{export_root(cfg)}: has no train split to learn from; use --eval-only, or divide "
+                "it with tools/prepare_dataset.py split."
+            )
     make_folder(cfg.OUTPUT_DIR)
     start_logging(cfg.OUTPUT_DIR)
-    datasets = register_datasets(cfg)
-    if training and not cfg.DATASETS.TRAIN:
-        raise DatasetError(
-            f"{export_root(cfg)}: has no train split to learn from; use --eval-only, or add one."
-        )
+    for record in records:
+        logging.getLogger(record.name).handle(record)
     if comm.is_main_process() and not Path(cfg.OUTPUT_DIR, "config.yaml").exists():
         write_text(Path(cfg.OUTPUT_DIR) / "config.yaml", config_text(cfg))
     if training and not cfg.DATASETS.VAL:
@@ -87,6 +93,39 @@ def setup(args: argparse.Namespace) -> CfgNode:
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
     cfg.freeze()
     return cfg
+
+
+@contextmanager
+def _nothing_left_by_a_refusal(output_dir: str) -> Iterator[list[logging.LogRecord]]:
+    """Hold the log back, and remove the run folder when it was made in vain; yield the records."""
+    existed = Path(output_dir).exists()
+    held = _Held()
+    log = logging.getLogger("persondet")
+    level, propagate = log.level, log.propagate
+    log.addHandler(held)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        yield held.records
+    except PersondetError:
+        if not existed and comm.is_main_process():
+            shutil.rmtree(output_dir, ignore_errors=True)
+        raise
+    finally:
+        log.removeHandler(held)
+        log.setLevel(level)
+        log.propagate = propagate
+
+
+class _Held(logging.Handler):
+    """Keeps records for later."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
 
 
 def config_text(cfg: CfgNode) -> str:

@@ -181,6 +181,23 @@ def test_a_tag_that_names_no_file_stops_the_resume(tmp_path: Path) -> None:
         checkpointer.resume_or_load("", resume=True)
 
 
+def test_classes_are_compared_when_a_checkpoint_meets_another_dataset(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = str(tmp_path)
+    SafeDetectionCheckpointer(two_layers(), run, carried={"class_names": ["person"]}).save("m")
+    same = SafeDetectionCheckpointer(two_layers(), run, carried={"class_names": ["person"]})
+    same.resume_or_load("", resume=True)
+    dogs = {"class_names": ["dog", "cat"]}
+    other = SafeDetectionCheckpointer(two_layers(), run, carried=dogs)
+    with pytest.raises(CheckpointError, match="knows person, and the dataset has dog, cat"):
+        other.resume_or_load("", resume=True)
+    assert not [record for record in caplog.records if "classes apart" in record.message]
+    fresh = SafeDetectionCheckpointer(two_layers(), run, carried=dogs)
+    fresh.resume_or_load(str(tmp_path / "m.pth"), resume=False)
+    assert [record for record in caplog.records if "classes apart" in record.message]
+
+
 def test_weights_of_another_kind_are_refused_before_a_run_is_touched(tmp_path: Path) -> None:
     torch.save({"model": {"text_encoder.w": torch.ones(1)}}, tmp_path / "m.pth")
     with pytest.raises(CheckpointError, match="it has text_encoder.w"):

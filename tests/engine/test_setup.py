@@ -55,6 +55,25 @@ def test_trap_6_the_periodic_evaluation_never_names_the_test_split(
     assert not set(cfg.DATASETS.VAL) & set(cfg.DATASETS.TEST)
 
 
+def test_a_dataset_that_is_refused_leaves_no_run_folder(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_export(tmp_path / "export", {"train": 3, "valid": 1, "test": 1})
+    picture = next((tmp_path / "export" / "train").glob("*.jpg"))
+    content = picture.read_bytes()
+    words = ("DATASETS.ROBOFLOW.ROOT", tmp_path / "export", "OUTPUT_DIR", tmp_path / "run")
+    picture.write_bytes(b"<html>")
+    with pytest.raises(DatasetError, match="no picture"):
+        setup(arguments(*words))
+    assert not (tmp_path / "run").exists()
+    picture.write_bytes(content)
+    with pytest.raises(DatasetError, match="MASK_ON|DATASETS"):
+        setup(arguments(*words, "DATASETS.TRAIN", "('person_other',)"))
+    assert not (tmp_path / "run").exists()
+    setup(arguments(*words))
+    assert "Cleaned: grouping-category: 1" in (tmp_path / "run" / "log.txt").read_text()
+
+
 def test_an_export_without_a_valid_split_trains_without_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
