@@ -6,6 +6,7 @@ Standard library only, so that `--help` answers at once.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 import textwrap
@@ -32,6 +33,24 @@ def build_parser(description: str, *, example: str) -> argparse.ArgumentParser:
     """Return a parser whose help shows defaults, an example and the exit codes."""
 
     return argparse.ArgumentParser(
+        description=description,
+        epilog=f"example:\n  {example}\n\n{EXIT_CODES}",
+        formatter_class=_Formatter,
+        allow_abbrev=False,
+    )
+
+
+def add_command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    description: str,
+    *,
+    example: str,
+) -> argparse.ArgumentParser:
+    """Return the parser of a sub-command; the first sentence of its description lists it."""
+    return commands.add_parser(
+        name,
+        help=description.partition(". ")[0].rstrip("."),
         description=description,
         epilog=f"example:\n  {example}\n\n{EXIT_CODES}",
         formatter_class=_Formatter,
@@ -76,6 +95,13 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
             word = stray[0] if stray else args.opts[-1]
             parser.error(f"overrides are KEY VALUE pairs after the flags; cannot use {word!r}")
     return args
+
+
+def show_log() -> None:
+    """Show what the package reports while it works, plainly, on standard error."""
+    log = logging.getLogger("persondet")
+    log.addHandler(logging.StreamHandler())
+    log.setLevel(logging.INFO)
 
 
 def run(main: Callable[[Sequence[str] | None], int | None]) -> None:

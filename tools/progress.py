@@ -15,9 +15,9 @@ class Progress:
     Call it with the number done and the number of all (None: not known).
     """
 
-    def __init__(self, name: str, unit: str) -> None:
-        """Name the loop, e.g. a file, and what it counts, e.g. "frames"."""
-        self.name, self.unit = name, unit
+    def __init__(self, name: str, unit: str, *, size: int = 1) -> None:
+        """Name the loop, e.g. a file, and what it shows, e.g. "frames"; it counts `size` of one."""
+        self.name, self.unit, self.size = name, unit, size
         self._on_terminal = sys.stderr.isatty()
         self._started = self._said = time.monotonic()
         self._bar = None
@@ -31,6 +31,7 @@ class Progress:
 
     def __call__(self, done: int, total: int | None) -> None:
         """Show that `done` of `total` are done."""
+        done, total = done // self.size, None if total is None else total // self.size
         if self._bar is not None:
             self._bar.total = total
             self._bar.update(done - self._bar.n)

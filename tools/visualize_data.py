@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cli
+from argument_types import positive
 
 # --split → the key of DATASETS that names its datasets.
 SPLITS = {"train": "TRAIN", "valid": "VAL", "test": "TEST"}
@@ -33,9 +34,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="pipeline of configs/augmentations/ or a YAML file, instead of the config's",
     )
     group.add_argument("--split", choices=list(SPLITS), default="train", help="which split")
-    group.add_argument("--images", metavar="N", type=_positive, default=6, help="rows")
+    group.add_argument("--images", metavar="N", type=positive, default=6, help="rows")
     group.add_argument(
-        "--versions", metavar="N", type=_positive, default=3, help="augmented versions per row"
+        "--versions", metavar="N", type=positive, default=3, help="augmented versions per row"
+    )
+    group.add_argument(
+        "--cleaning",
+        action="store_true",
+        help="instead, what `prepare_dataset.py clean` changes: before beside after",
     )
     group = parser.add_argument_group("output")
     group.add_argument("--output", metavar="FILE", type=Path, required=True, help="PNG or JPEG")
@@ -50,22 +56,40 @@ def main(argv: Sequence[str] | None = None) -> int:
         opts += ["DATASETS.ROBOFLOW.ROOT", args.dataset]
     if args.augmentation:
         opts += ["INPUT.ALBUMENTATIONS.PIPELINE", args.augmentation]
-    print(draw_sheet(args, opts))
+    from persondet.files import refuse_existing
+
+    refuse_existing(args.output, overwrite=args.overwrite)
+    draw = draw_cleaning if args.cleaning else draw_sheet
+    print(draw(args, opts))
     return 0
+
+
+def draw_cleaning(args: argparse.Namespace, opts: Sequence[str]) -> Path | str:
+    """Write the sheet of what cleaning changes; return its path, or that it changes nothing."""
+    from persondet.data.changes import changed_images
+    from persondet.engine.defaults import export_root, load_cfg
+    from persondet.visualization.cleaning_sheet import cleaning_sheet
+    from persondet.visualization.contact_sheet import write_sheet
+    from persondet.visualization.ground_truth import evenly_spaced
+
+    cfg = load_cfg(args.config_file, opts)
+    keys = cfg.DATASETS.ROBOFLOW
+    changed = changed_images(export_root(cfg), args.split, classes=keys.CLASSES, masks=keys.MASKS)
+    if not changed:
+        return f"{export_root(cfg)}: cleaning changes no box and no mask of {args.split}"
+    shown = evenly_spaced(changed, args.images)
+    sheet = cleaning_sheet([(c.path, c.before, c.after, ", ".join(c.codes)) for c in shown])
+    return write_sheet(args.output, sheet)
 
 
 def draw_sheet(args: argparse.Namespace, opts: Sequence[str]) -> Path:
     """Write the sheet that `args` asks for, with the config overrides `opts`; return its path."""
-    from persondet.files import atomic_path, refuse_existing
-
-    refuse_existing(args.output, overwrite=args.overwrite)
-
-    import cv2
     from detectron2.data import get_detection_dataset_dicts
 
     from persondet.data.dataset_mapper import AlbumentationsDatasetMapper
     from persondet.engine.defaults import load_cfg, register_datasets
     from persondet.errors import DatasetError
+    from persondet.visualization.contact_sheet import write_sheet
     from persondet.visualization.ground_truth import evenly_spaced, ground_truth_sheet
 
     cfg = load_cfg(args.config_file, opts)
@@ -86,17 +110,7 @@ def draw_sheet(args: argparse.Namespace, opts: Sequence[str]) -> Path:
         seed=max(0, cfg.SEED),
         image_format=cfg.INPUT.FORMAT,
     )
-    with atomic_path(args.output) as temporary:
-        cv2.imwrite(str(temporary), sheet)
-    return args.output
-
-
-def _positive(text: str) -> int:
-    """Return `text` as a whole number of at least 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return number
+    return write_sheet(args.output, sheet)
 
 
 if __name__ == "__main__":

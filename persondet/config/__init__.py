@@ -1,6 +1,14 @@
 """The config: Detectron2's keys and ours, their defaults, and the rules between them."""
 
+from persondet.config.anchors import training_anchors
 from persondet.config.check import check_cfg, merge_opts, merge_yaml
 from persondet.config.defaults import add_persondet_config, get_cfg
 
-__all__ = ["add_persondet_config", "check_cfg", "get_cfg", "merge_opts", "merge_yaml"]
+__all__ = [
+    "add_persondet_config",
+    "check_cfg",
+    "get_cfg",
+    "merge_opts",
+    "merge_yaml",
+    "training_anchors",
+]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
 
+from persondet.errors import MediaError
+from persondet.files import atomic_path
 from persondet.visualization.drawing import FONT, contrasting
 
 BACKGROUND = (245, 245, 245)
@@ -62,6 +65,17 @@ def contact_sheet(
             cv2.LINE_AA,
         )
     return sheet
+
+
+def write_sheet(path: str | Path, sheet: np.ndarray) -> Path:
+    """Write a picture (uint8, (H, W, 3), BGR) whole or not at all, and return its path.
+
+    Raises: MediaError: when OpenCV cannot write the format that the name ends in.
+    """
+    with atomic_path(path) as temporary:
+        if not cv2.imwrite(str(temporary), sheet):
+            raise MediaError(f"{path}: the picture cannot be written; end its name in .png.")
+    return Path(path)
 
 
 def letterbox(

@@ -1,0 +1,57 @@
+"""Annotations of any content are drawn, and what leaves the picture is seen."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from persondet.visualization.cleaning_sheet import MARGIN, cleaning_sheet, draw_annotations
+
+IMAGE = np.zeros((60, 100, 3), np.uint8)
+
+
+def test_a_box_that_leaves_the_picture_is_seen_on_the_margin() -> None:
+    margin = round(MARGIN * 100)
+    bare = draw_annotations(IMAGE, [])
+    assert bare.shape == (60 + 2 * margin, 100 + 2 * margin, 3)
+    drawn = draw_annotations(IMAGE, [{"bbox": [-5, 10, 20, 20]}])
+    changed = (drawn != bare).any(axis=2)
+    assert changed[:, :margin].any()
+    assert not changed[:, margin + 20 :].any()
+
+
+def test_a_flat_polygon_is_drawn_like_a_nested_one() -> None:
+    polygon = [10, 10, 50, 10, 50, 40, 10, 40]
+    flat = draw_annotations(IMAGE, [{"segmentation": polygon}])
+    assert np.array_equal(flat, draw_annotations(IMAGE, [{"segmentation": [polygon]}]))
+    assert (flat != draw_annotations(IMAGE, [])).any()
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        {},
+        {"bbox": None, "segmentation": "x"},
+        {"bbox": [math.nan] * 4, "segmentation": [[]]},
+        {"bbox": [1, 2], "segmentation": [[1, 2, 3], None, 7]},
+        {"bbox": ["a"] * 4, "segmentation": {"size": [60, 100]}},
+        {"segmentation": {"size": [60, 100], "counts": [3, -1]}},
+        {"segmentation": {"size": [9, 9], "counts": "!"}},
+    ],
+)
+def test_what_cannot_be_drawn_is_left_out(annotation: dict[str, Any]) -> None:
+    assert np.array_equal(draw_annotations(IMAGE, [annotation]), draw_annotations(IMAGE, []))
+
+
+def test_a_row_per_image_also_for_those_that_cannot_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), IMAGE)
+    one = cleaning_sheet([(path, [{"bbox": [1, 1, 9, 9]}], [], "box-zero")])
+    two = cleaning_sheet([(path, [], [], ""), (tmp_path / "none.png", [], None, "file-missing")])
+    assert two.shape[1] == one.shape[1]
+    assert two.shape[0] > 1.8 * one.shape[0]
