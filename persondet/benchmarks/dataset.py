@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import resource
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,8 +15,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from persondet.data.clean import clean_coco
-from persondet.data.coco_json import read_coco, write_coco
+from persondet.benchmarks.json_work import measure_json_work
+from persondet.data.coco_json import write_coco
 from persondet.data.leaks.near_identical import near_identical_pairs
 from persondet.data.validation.validate import check_export
 
@@ -66,7 +63,7 @@ def benchmark_dataset(
             _tell(progress, 2 * number + 3, steps)
         big = Path(scratch) / "big.json"
         _write_json(big, annotations)
-        seconds, peak = _in_own_process(big)
+        seconds, peak = measure_json_work(big)
     _tell(progress, steps - 1, steps)
     search = _seconds(lambda: near_identical_pairs(_hashes(hashes)))
     _tell(progress, steps, steps)
@@ -175,25 +172,3 @@ def _hashes(count: int) -> np.ndarray:
     twins = np.arange(100, count, 100)
     hashes[twins] = hashes[twins - 1] ^ np.uint64(0b1010)
     return hashes
-
-
-def _in_own_process(path: Path) -> tuple[float, float]:
-    """Return seconds and peak memory (MB, the interpreter included) of the json work."""
-    spawn = multiprocessing.get_context("spawn")
-    receiver, sender = spawn.Pipe(duplex=False)
-    process = spawn.Process(target=_json_work, args=(path, sender))
-    process.start()
-    sender.close()
-    result: tuple[float, float] = receiver.recv()
-    process.join()
-    return result
-
-
-def _json_work(path: Path, sender: Any) -> None:
-    start = time.perf_counter()
-    clean = clean_coco({"train": read_coco(path)})
-    write_coco(path.with_name("clean.json"), clean.splits["train"])
-    seconds = time.perf_counter() - start
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes here
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
-    sender.send((seconds, peak))
