@@ -236,7 +236,9 @@ def test_copies_where_links_are_refused(flat: Path, tmp_path: Path, monkeypatch)
 
     monkeypatch.setattr(os, "link", refuse)
     split_export(flat, tmp_path / "out", workers=1)
-    for path in (tmp_path / "out").rglob("*.jpg"):
+    paths = [*(tmp_path / "out").rglob("*.jpg"), *(tmp_path / "out").rglob("*.png")]
+    assert len(paths) == 16
+    for path in paths:
         assert path.read_bytes() == (flat / path.name).read_bytes()
         assert path.stat().st_nlink == 1
 

@@ -98,6 +98,17 @@ def test_the_leak_between_groups_survives_copies_within_one():
     assert {tuple(p) for p in pairs.tolist()} >= {(0, 2), (1, 2)}
 
 
+@pytest.mark.parametrize("grouped", [False, True])
+def test_a_crowd_that_shares_a_band_hides_no_pair(grouped: bool):
+    """300 hashes with one band in common, far from each other but for ten pairs."""
+    rng = np.random.default_rng(9)
+    far = [int(value) << 16 for value in rng.integers(0, 2**48, 290)]
+    near = [value ^ 0x0003_0003_0003_0000 for value in far[50:60]]
+    groups = np.repeat([0, 1], [290, 10]) if grouped else None
+    pairs = near_identical_pairs(alone(far + near), groups=groups)
+    assert pairs.tolist() == [[50 + k, 290 + k] for k in range(10)]
+
+
 @pytest.mark.parametrize("distance", [0, 7, 8])
 def test_near_ends_at_seven_bits(distance: int):
     # Spread over the bands as unkindly as possible: 2, 2, 2 and 1 of 7.
