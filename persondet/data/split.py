@@ -106,7 +106,7 @@ def split_coco(
     splits, origins = _cut(merged, where)
     summary = {
         "version": 1,
-        "fractions": list(shares),
+        "fractions": [float(value) for value in fractions],
         "seed": seed,
         "group_clips": group_clips,
         "splits": {name: figures_of(part) for name, part in splits.items()},

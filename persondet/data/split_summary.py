@@ -67,11 +67,11 @@ def notes_of(
 
 def split_lines(summary: Mapping[str, Any]) -> list[str]:
     """Return the summary of `split_export` as lines of text."""
-    lines = ["  split   images  without people  people  people per image"]
+    lines = ["  split   images  without objects  objects  objects per image"]
     for split, figures in summary["splits"].items():
         lines.append(
-            f"  {split:<6}{figures['images']:>8}{figures['without_people']:>16}"
-            f"{figures['people']:>8}{figures['people_per_image']:>18.2f}"
+            f"  {split:<6}{figures['images']:>8}{figures['without_people']:>17}"
+            f"{figures['people']:>9}{figures['people_per_image']:>19.2f}"
         )
     groups = summary["groups"]
     if groups["of_several"]:
