@@ -107,3 +107,22 @@ def test_real_exports(tmp_path, export):
     root = Path(os.environ["PERSONDET_REAL_DATA"]) / export
     assert draw(root, tmp_path / "sheet.png", "--images", 2, "--versions", 1) == 0
     assert (cv2.imread(str(tmp_path / "sheet.png")) != BACKGROUND).mean() > 0.3
+
+
+def test_what_cleaning_changes_is_drawn_before_beside_after(tmp_path, capsys):
+    root = write_export(tmp_path / "export")
+    assert draw(root, tmp_path / "sheet.png", "--cleaning") == 0
+    assert "cleaning changes no box and no mask of train" in capsys.readouterr().out
+    assert not (tmp_path / "sheet.png").exists()
+    path = root / "train" / "_annotations.coco.json"
+    coco = json.loads(path.read_text())
+    coco["annotations"][1]["bbox"] = [-30, 10, 40, 40]
+    coco["annotations"][1]["segmentation"] = coco["annotations"][1]["segmentation"][0]
+    path.write_text(json.dumps(coco))
+    assert draw(root, tmp_path / "sheet.png", "--cleaning") == 0
+    sheet = cv2.imread(str(tmp_path / "sheet.png"))
+    before, after = np.array_split(sheet, 2, axis=1)
+    assert before.shape == after.shape
+    assert (before != after).any()
+    with pytest.raises(DatasetError, match="choose another --split"):
+        draw(root, tmp_path / "valid.png", "--cleaning", "--split", "valid")
