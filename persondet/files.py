@@ -147,7 +147,11 @@ def write_json(path: str | Path, value: Any, *, indent: int | None = 2) -> None:
 
     Raises: ValueError: when `value` holds NaN or an infinity, which are not JSON.
     """
-    write_text(path, json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False) + "\n")
+    text = json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False)
+    if any("\ud800" <= character <= "\udfff" for character in set(text)):
+        # Half of a surrogate pair: no UTF-8, but an escape can say it.
+        text = json.dumps(value, indent=indent, allow_nan=False)
+    write_text(path, text + "\n")
 
 
 def sha256_of_file(path: str | Path) -> str:

@@ -178,10 +178,13 @@ def _inspect_chunk(
         if not flag_is_good:
             codes.add("crowd-flag-invalid")
         area = float(screen.area[index]) if clear else None
-        if not fault and segmentation:
+        if box is not None and segmentation:
             extent = screen.extent[index].tolist() if clear else _extent(segmentation)
-            if _overlap(annotation["bbox"], extent) < BESIDE:
-                codes.add("box-beside-mask")
+            if _overlap(box, extent) < BESIDE:
+                if fault == "box-outside":
+                    box = None  # the mask knows better
+                else:
+                    codes.add("box-beside-mask")
         codes.update(_area_fault(annotation, segmentation, area, fault, candidate.use))
         file, number = candidate.record["file_name"], _shown(annotation.get("id"))
         for code in sorted(codes):

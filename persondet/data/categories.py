@@ -51,7 +51,7 @@ def class_table(
         keep: the classes to keep, in this order; empty: all.
         findings: gets what is found.
 
-    Raises: DatasetError: when there is no class, or one of `keep` is unknown or named twice.
+    Raises: DatasetError: when one of `keep` is unknown or named twice.
     """
     pairs = {split: _pairs(split, coco, findings) for split, coco in splits.items()}
     uses = _uses(splits, pairs)
@@ -222,14 +222,12 @@ def _report_classes(
 
 
 def _kept(every: Sequence[str], keep: Sequence[str]) -> tuple[str, ...]:
-    if not every:
-        raise DatasetError("the export names no class in 'categories'; export it again.")
     for name in keep:
         if name not in every:
             close = difflib.get_close_matches(name, every, n=1, cutoff=0.5)
             hint = f"did you mean {close[0]!r}? " if close else ""
             raise DatasetError(
-                f"the export has no class {name!r}; {hint}It has: {', '.join(sorted(every))}."
+                f"the export has no class {name!r}; {hint}It has: {', '.join(sorted(every)) or 'none'}."
             )
     if len(set(keep)) < len(keep):
         raise DatasetError(f"a class is named twice in {', '.join(keep)}; name each once.")
@@ -244,7 +242,7 @@ def _ids(
         for number, name in table.items():
             if name is not None:
                 numbers[name].add(number)
-    if all(len(found) == 1 for found in numbers.values()):
+    if names and all(len(found) == 1 for found in numbers.values()):
         ids = [next(iter(numbers[name])) for name in names]
         rising = ids == sorted(set(ids))
         if rising and ids[0] >= 0 and ids[-1] <= _MAX_ID:

@@ -108,6 +108,8 @@ def _clean(
     for finding in inspection.findings.refused():
         if refuse or finding.code.name == "category-id-twice":
             raise DatasetError(_refusal(finding))
+    if not inspection.table.names:
+        raise DatasetError("the export names no class in 'categories'; export it again.")
     changes: Counter[str] = Counter()
     for finding in inspection.findings:
         if finding.code.changes:

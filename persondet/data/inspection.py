@@ -101,7 +101,7 @@ def validate_coco(splits: Mapping[str, CocoDict], *, facts: Facts | None = None)
         splits: split to a COCO dict as `read_coco` returns it.
         facts: what the image files are; None: the jsons are believed.
 
-    Raises: DatasetError: when no split names an image, or there is no class at all.
+    Raises: DatasetError: when no split names an image.
     """
     return inspect_coco(splits, facts=facts).findings
 

@@ -128,7 +128,7 @@ def _add_categories(known: list[Any], categories: Sequence[Any]) -> dict[Any, An
                 known.append(category)
         elif ids.get(number) == name:
             continue
-        elif named[name] == 1:
+        elif named[name] == 1 and name in ids.values():
             changes[number] = next(i for i, other in ids.items() if other == name)
         else:
             new = number if number not in ids else max(ids) + 1

@@ -167,6 +167,8 @@ def split_export(
     refuse_existing(output, overwrite=overwrite)
     refuse_nesting(root, output)
     export = read_export(root)
+    if not any(coco["images"] for coco in export.splits.values()):
+        raise DatasetError(f"{root}: no split names an image; export the dataset again.")
     folders, names = list(export.folders), [file_names(c) for c in export.splits.values()]
     total, facts, before = sum(map(len, names)), [], 0
     for folder, some in zip(export.folders.values(), names, strict=True):

@@ -334,3 +334,11 @@ def test_changes_are_counted_under_known_names() -> None:
     assert not CHANGES.keys() & CODES.keys()
     coco = _coco({"bbox": [0, 0, 0, 0]}, {"iscrowd": "x", "area": -1}, {"segmentation": []})
     assert clean_coco({"train": coco}).changes.keys() <= CODES.keys() | CHANGES.keys()
+
+
+def test_a_box_that_leaves_the_image_is_the_masks_where_clipping_leaves_too_little() -> None:
+    far, near = _cleaned(
+        {"bbox": [-100, 10, 110, 20]}, {"bbox": [10, -3, 20, 33], "segmentation": [SQUARE]}
+    )
+    assert far["bbox"] == [10, 10, 20, 20]
+    assert near["bbox"] == [10, 0, 20, 30]

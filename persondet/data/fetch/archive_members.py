@@ -14,6 +14,9 @@ from typing import BinaryIO
 
 from persondet.errors import DatasetError
 
+MAX_DEPTH = 32
+"""Folders in one another, of which an export has three."""
+
 
 @dataclass(frozen=True)
 class ArchiveLimits:
@@ -196,7 +199,8 @@ def _safe_path(info: zipfile.ZipInfo, label: str) -> PurePosixPath:
         raise DatasetError(
             f"{label}: the name {shown!r} leads out of the folder; the archive is not unpacked."
         )
-    if any(len(part.encode("utf-8", "surrogatepass")) > 255 for part in path.parts):
+    lengths = [len(part.encode("utf-8", "surrogatepass")) for part in path.parts]
+    if max(lengths) > 255 or len(lengths) > MAX_DEPTH:
         raise DatasetError(f"{label}: the name {shown!r} is too long; pack it under a shorter one.")
     return path
 

@@ -122,7 +122,7 @@ _TABLE = (
     Code("box-zero", "error", "width or height of the box is 0",
          "taken from the mask, or dropped where there is none", "mended"),
     Code("box-outside", "error", "the box leaves the image by more than half a pixel",
-         "clipped; taken from the mask, or dropped, where nothing is left", "mended"),
+         "clipped; taken from the mask where too little is left, or dropped where nothing is", "mended"),
     Code("box-outside-slightly", "warning", "the box leaves the image by at most half a pixel",
          "clipped", "mended"),
     Code("box-tiny", "warning", "the shorter side of the box is under 2 pixels",

@@ -35,8 +35,7 @@ def check_export(
     Returns: plain lists and dicts: `version` (1), `splits` (split to folder name), `statistics`,
     `findings` (see `Findings.as_json`), `errors` and `warnings` (numbers of codes), `leaks`.
 
-    Raises: DatasetError: when there is no export, a json cannot be read, or it names no image or
-        no class at all.
+    Raises: DatasetError: when there is no export, a json cannot be read, or none names an image.
     """
     export = read_export(root)
     facts = look_at_pictures(export, decode=decode, workers=workers, progress=progress)
