@@ -13,7 +13,7 @@ import os
 import re
 import stat
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -91,16 +91,55 @@ def decode_pictures(
         dict from name to facts, in the order of `names`; a file with a problem has the digest of
         its bytes where these could be read, but no signature.
     """
-    names = list(dict.fromkeys(names))
+    found = decode_splits(
+        {"": folder}, {"": names}, workers=workers, patience=patience, progress=progress
+    )
+    return found[""]
+
+
+def decode_splits(
+    folders: Mapping[str, str | Path],
+    names: Mapping[str, Iterable[str]],
+    *,
+    workers: int = 0,
+    patience: float = PATIENCE,
+    progress: Progress | None = None,
+) -> dict[str, dict[str, ImageFacts]]:
+    """Do as `decode_pictures` for several folders at once, with the same processes.
+
+    Args:
+        folders: split to its folder.
+        names: split to file names relative to its folder.
+        workers, patience, progress: see `decode_pictures`.
+
+    Returns:
+        dict from split to dict from name to facts, in the order of `names`.
+    """
+    tasks = {
+        f"{split}\0{name}": (split, name)
+        for split, own in names.items()
+        for name in dict.fromkeys(own)
+    }
     found: dict[str, ImageFacts] = {}
-    look = functools.partial(_look, _Folder(folder), decode=True)
-    results = results_of_processes(look, names, _lost, workers=workers, patience=patience)
+    roots = {split: _Folder(folder) for split, folder in folders.items()}
+    look = functools.partial(_look_up, roots, tasks)
+    results = results_of_processes(look, list(tasks), _lost, workers=workers, patience=patience)
     with closing(results):  # type: ignore[type-var]
-        for name, facts in results:
-            found[name] = facts
+        for key, facts in results:
+            found[key] = facts
             if progress is not None:
-                progress(len(found), len(names))
-    return {name: found[name] for name in names}
+                progress(len(found), len(tasks))
+    ordered: dict[str, dict[str, ImageFacts]] = {split: {} for split in names}
+    for key, (split, name) in tasks.items():
+        ordered[split][name] = found[key]
+    return ordered
+
+
+def _look_up(
+    roots: Mapping[str, _Folder], tasks: Mapping[str, tuple[str, str]], key: str
+) -> ImageFacts:
+    split, name = tasks[key]
+    return _look(roots[split], name, decode=True)
 
 
 def _lost(reason: str) -> ImageFacts:

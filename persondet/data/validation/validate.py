@@ -11,7 +11,7 @@ from persondet.data.inspection import inspect_coco
 from persondet.data.leaks.find import Leaks, Picture, find_leaks
 from persondet.data.roboflow import SPLIT_FOLDERS, Export, file_names, read_export
 from persondet.data.validation.image_facts import ImageFacts
-from persondet.data.validation.image_files import decode_pictures, read_headers
+from persondet.data.validation.image_files import decode_splits, read_headers
 from persondet.data.validation.statistics import dataset_statistics
 
 Progress = Callable[[int, int | None], None]
@@ -71,17 +71,9 @@ def look_at_pictures(
         progress: called with the number of pictures done and of all.
     """
     names = {split: file_names(coco) for split, coco in export.splits.items()}
-    total = sum(map(len, names.values()))
-    facts: Facts = {}
-    done = 0
-    for split, folder in export.folders.items():
-        step = _shifted(progress, done, total)
-        if decode:
-            facts[split] = decode_pictures(folder, names[split], workers=workers, progress=step)
-        else:
-            facts[split] = read_headers(folder, names[split], progress=step)
-        done += len(names[split])
-    return facts
+    if decode:
+        return decode_splits(export.folders, names, workers=workers, progress=progress)
+    return {split: read_headers(folder, names[split]) for split, folder in export.folders.items()}
 
 
 def leaks_of(facts: Facts) -> Leaks:
@@ -94,12 +86,6 @@ def leaks_of(facts: Facts) -> Leaks:
             if not fact.problem
         ]
     )
-
-
-def _shifted(progress: Progress | None, before: int, total: int) -> Progress | None:
-    if progress is None:
-        return None
-    return lambda done, _: progress(before + done, total)
 
 
 def _unlisted(folder: Path, listed: dict[str, ImageFacts]) -> Iterator[str]:
