@@ -317,7 +317,7 @@ def _box_partly_outside(annotation: Annotation, image: Coco, rng: Rng) -> Verdic
     size = (image["width"], image["height"])[axis]
     beyond = float(rng.uniform(0.51, box[2 + axis] - 1))
     box[axis] = -beyond if rng.integers(2) else size - box[2 + axis] + beyond
-    return clipped(list(box, far=True))
+    return clipped(list(box), far=True)
 
 
 @annotation_fault("box-outside", "entirely")
