@@ -15,7 +15,7 @@ import subprocess
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,14 @@ from tests.data.test_export_habits import people, write_habit
 from tests.data.test_faults_property import in_this_process
 
 TOOLS = Path(prepare_dataset.__file__).parent
+
+
+def mostly_slow(values: Iterable[Any]) -> list[Any]:
+    """The values for a parametrisation, all but the first two marked slow."""
+    return [
+        value if index < 2 else pytest.param(value, marks=pytest.mark.slow)
+        for index, value in enumerate(values)
+    ]
 
 
 @dataclass
@@ -320,7 +328,7 @@ OUTSIDE = ["../x.jpg", "/etc/hostname", "a/../../../x.jpg", "..", "../train/../.
 NOWHERE = ["a\0.jpg", "x" * 5000, "\ud800.jpg", "nowhere/" * 300, "a.jpg/b.jpg", ".", ""]
 
 
-@pytest.mark.parametrize("name", OUTSIDE + NOWHERE, ids=lambda name: ascii(name)[:20])
+@pytest.mark.parametrize("name", mostly_slow(OUTSIDE + NOWHERE), ids=lambda name: ascii(name)[:20])
 def test_a_file_name_that_leads_astray_is_found_and_dropped(
     prepare: Prepare, tmp_path: Path, name: str
 ) -> None:
@@ -516,7 +524,7 @@ def test_what_is_no_coco_json_is_said_in_one_sentence(
             said.refused()
 
 
-@pytest.mark.parametrize("number", [[[]], {}, None, "1", 1.5])
+@pytest.mark.parametrize("number", mostly_slow([[[]], {}, None, "1", 1.5]))
 def test_a_category_without_a_number(prepare: Prepare, tmp_path: Path, number: Any) -> None:
     """In the train split; the others have the same class with its number."""
     root = good_export(tmp_path / "export")
@@ -547,7 +555,7 @@ NAMES = [
 NAMES_TO_DRAW = {"$\\undefined{x}$", "\x1b[31mred\x07", "\ud800", "x" * 3000, "\0"}
 
 
-@pytest.mark.parametrize("name", NAMES, ids=lambda name: ascii(name)[:16])
+@pytest.mark.parametrize("name", mostly_slow(NAMES), ids=lambda name: ascii(name)[:16])
 def test_class_names_that_want_to_be_more_than_names(
     prepare: Prepare, tmp_path: Path, name: str
 ) -> None:
@@ -577,7 +585,9 @@ def test_class_names_that_want_to_be_more_than_names(
     assert prepare("check", tmp_path / "clean").code == 0
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if "\0" not in name and len(name) < 200])
+@pytest.mark.parametrize(
+    "name", mostly_slow(name for name in NAMES if "\0" not in name and len(name) < 200)
+)
 def test_file_names_that_want_to_be_more_than_names(
     prepare: Prepare, tmp_path: Path, name: str
 ) -> None:
