@@ -110,7 +110,7 @@ EXPORTS = {
         {"train": 1, "valid": 1},
         {"train": 1, "valid": 2},
         {"mask-missing": 1},
-        {"box-tiny": 3, "class-unused": 1, "split-missing": 1},
+        {"box-tiny": 3, "box-beside-mask": 1, "class-unused": 1, "split-missing": 1},
         ["a", "b", "c"],
         (0, 1),  # two black pictures of different sizes
         trains=False,
@@ -196,6 +196,11 @@ def facts(root: Path) -> Counter[str]:
                 is_box = abs(annotation["area"] - w * h) <= 0.01 * w * h
                 area = raster_area(parts, height, width)
                 found["area-of-box"] += is_box and abs(area - w * h) > 0.002 * w * h
+            if isinstance(annotation["segmentation"], dict):
+                rle = mask_util.frPyObjects(annotation["segmentation"], height, width)
+                rows, columns = np.nonzero(mask_util.decode(rle))
+                extent = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+                found["box-beside-mask"] += overlap([x, y, x + w, y + h], extent) < 0.5
     categories = [coco["categories"] for _, coco in splits.values()]
     assert all(each == categories[0] for each in categories)
     used = {annotation["category_id"] for annotation in everything}
@@ -370,6 +375,8 @@ def test_20_steps_and_an_evaluation(real_data: Path, tmp_path: Path, name: str, 
         *("--config-file", CONFIG),
         *("DATASETS.ROBOFLOW.ROOT", tmp_path / "clean", "OUTPUT_DIR", tmp_path / "run"),
         *("SOLVER.MAX_ITER", 20, "TEST.EVAL_PERIOD", 20, "SOLVER.CHECKPOINT_PERIOD", 20),
+        *("TEST.DETECTIONS_PER_IMAGE", 20, "INPUT.MIN_SIZE_TEST", 160),
+        *("MODEL.MASK_ON", EXPORTS[name].has_masks or masks == "box"),
     )
     assert "iter: 19" in said
     results = json.loads((tmp_path / "run/results.json").read_text())

@@ -6,9 +6,11 @@ import posixpath
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from persondet.data.leaks.close_look import CloseLook
 from persondet.data.leaks.near_identical import near_identical_pairs
 from persondet.data.leaks.sources import clip_name, source_name
 from persondet.data.validation.image_facts import ImageFacts
@@ -16,12 +18,16 @@ from persondet.data.validation.image_facts import ImageFacts
 
 @dataclass(frozen=True)
 class Item:
-    """An image: the json it is from, its name and id there, and what is known of its file."""
+    """An image: the json it is from, its name and id there, and what is known of its file.
+
+    Without its `path` the file is not looked at again, see `find_leaks`.
+    """
 
     source: int
     file_name: str
     image_id: int | None
     facts: ImageFacts | None = None
+    path: Path | None = None
 
 
 def group_items(items: Sequence[Item], *, clips: bool = False) -> list[list[int]]:
@@ -59,6 +65,7 @@ def group_items(items: Sequence[Item], *, clips: bool = False) -> list[list[int]
         pairs = near_identical_pairs(
             np.stack([hashes for _, hashes, _ in known]),
             thumbnails=np.stack([thumbnail for _, _, thumbnail in known]),
+            look=CloseLook([items[index].path for index, _, _ in known]),
         )
         for one, other in pairs.tolist():
             join(known[one][0], known[other][0])

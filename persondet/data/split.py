@@ -52,6 +52,7 @@ def split_coco(
     seed: int = 0,
     group_clips: bool = False,
     facts: Sequence[Mapping[str, ImageFacts]] = (),
+    folders: Sequence[Path] = (),
 ) -> Division:
     """Divide a COCO dict into train, valid and test.
 
@@ -66,9 +67,9 @@ def split_coco(
             changed.
         fractions: the shares of train, valid and test by images; train above 0, sum 1.
         seed: another seed, another division.
-        group_clips: keep the frames of a clip together, as far as file names tell (see
-            `clip_name`).
-        facts: for each dict, what is known of its files by `file_name`; () for names alone.
+        group_clips: keep a clip's frames together, as far as names tell (see `clip_name`).
+        facts, folders: for each dict, what is known of its files by `file_name`, and where they
+            are, to look at alike ones again; () for names alone.
 
     Raises: DatasetError: when the fractions are none, an image id stands for two images, or a
         name leads out of the folder.
@@ -78,6 +79,7 @@ def split_coco(
     facts = facts or [{}] * len(cocos)
     merged = merge_coco(cocos)
     known = [facts[source].get(_text(name)) for source, name in merged.origins]
+    paths = [folders[source] / _text(name) if folders else None for source, name in merged.origins]
     _refuse_outside(merged, known)
     usable = [
         image_id(image) is not None and _text(name) != "" and (not fact or _is_there(fact))
@@ -89,8 +91,8 @@ def split_coco(
     per_image = [people[image_id(merged.coco["images"][index])] for index in order]
     members = group_items(
         [
-            Item(*merged.origins[index], image_id(merged.coco["images"][index]), known[index])
-            for index in order
+            Item(*merged.origins[i], image_id(merged.coco["images"][i]), known[i], paths[i])
+            for i in order
         ],
         clips=group_clips,
     )
@@ -182,6 +184,7 @@ def split_export(
             seed=seed,
             group_clips=group_clips,
             facts=facts,
+            folders=list(export.folders.values()),
         )
     except DatasetError as error:
         raise DatasetError(f"{root}: {error}") from None

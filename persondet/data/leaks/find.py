@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from persondet.data.leaks.close_look import CloseLook
 from persondet.data.leaks.near_identical import near_identical_pairs
 from persondet.data.leaks.sources import clip_name, source_name
 from persondet.data.validation.findings import Findings
@@ -31,6 +33,7 @@ class Picture:
         digest: SHA-256 of the file, b"": not known.
         hashes: uint64, (8,), see `picture_signature`; None: not known.
         thumbnail: uint8, (32, 32); None: not known.
+        path: the file, to look at again; None: hashes and thumbnails decide, less sharply.
     """
 
     split: str
@@ -38,6 +41,7 @@ class Picture:
     digest: bytes = b""
     hashes: npt.NDArray[np.uint64] | None = None
     thumbnail: npt.NDArray[np.uint8] | None = None
+    path: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,9 @@ def find_leaks(pictures: Sequence[Picture]) -> Leaks:
 
     A picture that is known in several ways counts once, by the strongest: the same file (digest),
     the same source (name before `.rf.`), nearly the same picture (turned or mirrored, too), a frame
-    of the same clip (by name). The order of `pictures` does not matter.
+    of the same clip (by name). The order of `pictures` does not matter. Files of pictures that may
+    be nearly the same are read again: of a picture at most those of `MAX_LOOKS` others that are not
+    (see `near_identical_pairs`).
 
     Args:
         pictures: all pictures of all splits.
@@ -194,6 +200,7 @@ def _by_likeness(pictures: Sequence[Picture]) -> Mapping[int, list[int]]:
             np.stack([hashes for _, hashes, _ in known]),
             thumbnails=np.stack([thumbnail for _, _, thumbnail in known]),
             groups=np.array([_ORDER[pictures[index].split] for index in places]),
+            look=CloseLook([pictures[index].path for index in places]),
         )
         for one, other in pairs.tolist():
             partners[places[one]].append(places[other])

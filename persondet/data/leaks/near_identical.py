@@ -15,7 +15,7 @@ Source: Norouzi, Punjani, Fleet, "Fast Search in Hamming Space with Multi-Index 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -37,7 +37,10 @@ _LIMITS = (1, 32, 1024, 1 << 62)
 _CHUNK = 1 << 19  # candidates that are looked at together: bounds the memory
 _BUDGET = 100_000_000  # candidates in all, beside 2,000 for each picture
 _CLOSEST = 64  # candidates of one lookup that are compared by their thumbnails
-_MIN_CORRELATION = 0.85
+_MIN_CORRELATION, _MIN_CORRELATION_TO_LOOK = 0.85, 0.7
+MAX_LOOKS = 16
+_ROTATIONS = (5, 6)  # the orientations that are not their own inverse
+Look = Callable[[int, int, int], bool | None]
 _BITS_SET = np.array([value.bit_count() for value in range(1 << _BAND_BITS)], np.uint8)
 
 
@@ -46,12 +49,16 @@ def near_identical_pairs(
     *,
     thumbnails: npt.NDArray[np.uint8] | None = None,
     groups: npt.NDArray[np.int64] | None = None,
+    look: Look | None = None,
 ) -> Indices:
     """Return pairs of pictures that are nearly identical: enough to connect or to convict each.
 
     Near to each other are two pictures whose hashes differ by at most `MAX_DISTANCE` bits, when one
     is turned or mirrored suitably, and whose thumbnails show the same picture (see
-    `persondet.data.leaks.same_picture`). Without thumbnails the hashes decide alone.
+    `persondet.data.leaks.same_picture`). Without thumbnails the hashes decide alone. With `look`, the
+    thumbnails only choose the candidates, generously, and `look` decides. It is asked about the most
+    alike first; a picture whose first `MAX_LOOKS` candidates were other pictures is given up, so that
+    there are at most N times as many questions, beside those answered with yes.
 
     Not all pairs are returned, which would be too many for many copies of one picture:
 
@@ -68,6 +75,9 @@ def near_identical_pairs(
         hashes: uint64, (N, 8), as `picture_signature` makes them.
         thumbnails: uint8, (N, 32, 32), or None.
         groups: whole numbers, (N,), at most 32 different ones, or None.
+        look: called with (one, other, orientation), says whether picture `one`, turned, is the same
+            picture as `other`; None when it cannot tell: then the thumbnails decide. Needs
+            `thumbnails`.
 
     Returns:
         int64, (M, 2), pairs of indices, the smaller first, sorted, none twice.
@@ -80,7 +90,7 @@ def near_identical_pairs(
     hashes = np.ascontiguousarray(hashes, np.uint64)
     known: Chains | Partners = Chains(count) if groups is None else Partners(groups)
     if count > 1:
-        _Search(hashes, thumbnails, known).run()
+        _Search(hashes, thumbnails, known, look).run()
     return known.pairs()
 
 
@@ -92,10 +102,12 @@ class _Search:
         hashes: npt.NDArray[np.uint64],
         thumbnails: npt.NDArray[np.uint8] | None,
         known: Chains | Partners,
+        look: Look | None,
     ) -> None:
         self.hashes = np.ascontiguousarray(hashes.T)  # 8, N
         self.bands = self.hashes.view(np.uint16).reshape(8, -1, _BANDS)
-        self.thumbnails, self.known = thumbnails, known
+        self.thumbnails, self.known, self.look = thumbnails, known, look
+        self.refused = np.zeros(len(hashes), np.int64)  # how often `look` said no
         self.left = _BUDGET + 2000 * len(hashes)
         if thumbnails is not None:
             self.cells = distinctive_cells(thumbnails)
@@ -148,18 +160,54 @@ class _Search:
         if self.thumbnails is not None and len(one):
             kept = self._alike(one, other, orientation)
             one, other = one[kept], other[kept]
-            same = same_picture(
-                turned(self.thumbnails[one], orientation),
-                self.thumbnails[other],
-                np.minimum(self.cells[one], self.cells[other]),
-            )
+            if self.look is not None:
+                self._look_closely(self.look, one, other, orientation)
+                return
+            same = self._same(one, other, orientation)
             one, other = one[same], other[same]
         if len(one):
             self.known.add(one, other)
 
+    def _same(self, one: Indices, other: Indices, orientation: int) -> npt.NDArray[np.bool_]:
+        assert self.thumbnails is not None
+        return same_picture(
+            turned(self.thumbnails[one], orientation),
+            self.thumbnails[other],
+            np.minimum(self.cells[one], self.cells[other]),
+        )
+
+    def _look_closely(self, look: Look, one: Indices, other: Indices, orientation: int) -> None:
+        """Ask `look` about candidates, the best of each picture first, and add what it confirms."""
+        asked: set[tuple[int, int]] = set()
+        while len(one):
+            wanted = self.known.wants(one, other) & (self.refused[one] < MAX_LOOKS)
+            one, other = one[wanted], other[wanted]
+            _, now = np.unique(one, return_index=True)
+            confirmed = []
+            for index in now.tolist():
+                a, b = int(one[index]), int(other[index])
+                if (b, a) in asked and orientation not in _ROTATIONS:
+                    continue  # the same question from the other side
+                asked.add((a, b))
+                answer = look(a, b, orientation)
+                if answer is None:
+                    place = slice(index, index + 1)
+                    answer = bool(self._same(one[place], other[place], orientation)[0])
+                if answer:
+                    confirmed.append(index)
+                else:
+                    self.refused[a] += 1
+            if confirmed:
+                self.known.add(one[confirmed], other[confirmed])
+            one, other = np.delete(one, now), np.delete(other, now)
+
     def _alike(self, one: Indices, other: Indices, orientation: int) -> Indices:
-        """The candidates worth a comparison: correlated ones, of each picture's only the best."""
+        """The candidates worth a comparison: correlated ones, of each picture's only the best.
+
+        Returns indices: the best of each picture first, then the second, and so on.
+        """
         alike = np.minimum(self.cells[one], self.cells[other]) > 0
+        least = _MIN_CORRELATION if self.look is None else _MIN_CORRELATION_TO_LOOK
         index = np.flatnonzero(alike)
         score = np.empty(len(index), np.float32)
         for start in range(0, len(index), 1 << 14):
@@ -167,11 +215,12 @@ class _Search:
             score[start : start + len(some)] = _correlation(
                 turned(self.small[one[some]], orientation), self.small[other[some]]
             )
-        index, score = index[score > _MIN_CORRELATION], score[score > _MIN_CORRELATION]
+        index, score = index[score > least], score[score > least]
         best = np.lexsort((-score, one[index]))
         ranked = one[index][best]
         rank = np.arange(len(ranked)) - np.searchsorted(ranked, ranked)
-        return np.sort(index[best][rank < _CLOSEST])
+        by_rank = np.argsort(rank, kind="stable")
+        return np.asarray(index[best][by_rank][rank[by_rank] < _CLOSEST])
 
 
 class _Table:

@@ -27,6 +27,31 @@ def scene(rng: np.random.Generator, size: tuple[int, int] = (160, 120)) -> Pictu
     return np.clip(pixels + rng.normal(0, 4, pixels.shape), 0, 255).astype(np.uint8)
 
 
+def octagons(rng: np.random.Generator, size: tuple[int, int] = (320, 240)) -> Picture:
+    """One to three bright octagons on dark noise: what few, plain shapes are."""
+    pixels = rng.integers(60, 90, (size[1], size[0], 3), dtype=np.uint8)
+    angles = np.linspace(0, 2 * np.pi, 8, endpoint=False)
+    circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    for _ in range(int(rng.integers(1, 4))):
+        half = rng.uniform((10, 20), (16, 34))
+        points = rng.uniform(half, np.array(size) - half) + half * circle
+        cv2.fillPoly(pixels, [points.astype(np.int32)], rng.integers(170, 255, 3).tolist())
+    return pixels
+
+
+def plain_shapes(rng: np.random.Generator, size: tuple[int, int] = (320, 240)) -> Picture:
+    """Two to five discs and rectangles on plain ground."""
+    pixels = np.full((size[1], size[0], 3), rng.integers(0, 256, 3), np.uint8)
+    for number in range(int(rng.integers(2, 6))):
+        color = rng.integers(0, 256, 3).tolist()
+        x, y, w, h = (int(v) for v in rng.integers((20, 20, 16, 16), (*size, 100, 100)))
+        if number % 2:
+            cv2.circle(pixels, (x, y), w // 2, color, -1)
+        else:
+            cv2.rectangle(pixels, (x, y), (x + w, y + h), color, -1)
+    return pixels
+
+
 def jpeg(pixels: Picture, quality: int) -> Picture:
     """What is left of a picture after JPEG."""
     ok, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -16,7 +19,7 @@ from persondet.data.leaks.find import (
 )
 from persondet.data.leaks.perceptual_hash import picture_signature
 from persondet.data.validation.findings import Findings
-from tests.data.leaks.scenes import COPIES, grey, scene
+from tests.data.leaks.scenes import COPIES, grey, octagons, scene
 
 CODES = (SAME_FILE, SAME_SOURCE, NEAR_IDENTICAL, SAME_CLIP)
 
@@ -131,3 +134,32 @@ def test_the_order_of_the_pictures_does_not_matter():
 def test_another_split_is_a_mistake_of_the_caller():
     with pytest.raises(ValueError, match="train, valid, test"):
         find_leaks([Picture("val", "a.jpg")])
+
+
+def test_files_are_looked_at_where_thumbnails_cannot_tell(tmp_path: Path):
+    """Octagons on noise: too few shapes for a thumbnail, enough for the files."""
+    rng = np.random.default_rng(5)
+    pictures = []
+    for number in range(12):
+        picture = octagons(rng, (640, 480))
+        copy = list(COPIES.values())[number % len(COPIES)](picture)
+        for split, pixels in (("train", picture), ("test", copy)):
+            path = tmp_path / f"{split}{number}.jpg"
+            cv2.imwrite(str(path), pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])
+            seen_as = seen(split, path.name, pixels)
+            pictures.append(replace(seen_as, path=path))
+    leaks = named(find_leaks(pictures), NEAR_IDENTICAL)
+    assert {(name, other) for _, name, _, other in leaks} == {
+        (f"test{k}.jpg", f"train{k}.jpg") for k in range(12)
+    }
+    blind = find_leaks([replace(picture, path=None) for picture in pictures])
+    assert len(blind.kinds[NEAR_IDENTICAL]) < 12
+
+
+def test_a_file_that_is_gone_leaves_the_thumbnails(tmp_path: Path):
+    picture = scene(np.random.default_rng(6), (320, 240))
+    there = replace(seen("train", "a.jpg", picture), path=tmp_path / "a.jpg")
+    other = replace(seen("test", "b.jpg", COPIES["half the size"](picture)), path=tmp_path / "b")
+    assert named(find_leaks([there, other]), NEAR_IDENTICAL) == [
+        ("test", "b.jpg", "train", "a.jpg")
+    ]
