@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import glob
 import hashlib
@@ -41,6 +42,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.umask(mask)
         os.chmod(temporary, 0o666 & ~mask)
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise _not_writable(path, error) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -71,11 +76,16 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
         os.umask(mask)
         draft.chmod(0o777 & ~mask)
         _replace_folder(draft, path, overwrite)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise _not_writable(path, error) from error
+        raise
     finally:
         os.close(lock)
         shutil.rmtree(draft, ignore_errors=True)
 
 
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 _DRAFT, _OLD = ".unfinished", ".replaced"
 
 

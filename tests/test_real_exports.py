@@ -12,6 +12,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pycocotools.mask as mask_util
 import pytest
 
 from persondet.data.cleaning import clean_dataset

@@ -97,6 +97,12 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
     return args
 
 
+def _printable(text: str) -> str:
+    """Return a sentence as a terminal may show it: names in it come from strangers."""
+    escaped = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return escaped if len(escaped) <= 1500 else f"{escaped[:1200]} … {escaped[-250:]}"
+
+
 def show_log() -> None:
     """Show what the package reports while it works, plainly, on standard error."""
     log = logging.getLogger("persondet")
@@ -121,7 +127,7 @@ def run(main: Callable[[Sequence[str] | None], int | None]) -> None:
         quiet_upstream()
         code = main(None) or 0
     except PersondetError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_printable(str(error))}", file=sys.stderr)
         code = error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -10,9 +10,12 @@ from persondet.data.annotation_shapes import (
     Box,
     Segmentation,
     box_of_mask,
+    covers_no_pixel,
     inspect_box,
     inspect_segmentation,
     mask_area,
+    mask_extent,
+    overlap,
 )
 from persondet.data.image_records import ImageUse
 from persondet.data.polygon_screen import outline_crosses, screen_polygons
@@ -171,16 +174,19 @@ def _inspect_chunk(
             crosses = isinstance(segmentation, list) and outline_crosses(segmentation)
         if crosses:
             codes.add("polygon-self-intersecting")
+        area = float(screen.area[index]) if clear else None
+        extent = mask_extent(segmentation, screen.extent[index] if clear else None)
+        if covers_no_pixel(segmentation, area, extent, width, height):
+            codes.add("mask-without-pixels")
+            segmentation = []
         fault, box = inspect_box(annotation.get("bbox"), width, height)
         if fault:
             codes.add(fault)
         crowd, flag_is_good = _crowd_flag(annotation)
         if not flag_is_good:
             codes.add("crowd-flag-invalid")
-        area = float(screen.area[index]) if clear else None
         if box is not None and segmentation:
-            extent = screen.extent[index].tolist() if clear else _extent(segmentation)
-            if _overlap(box, extent) < BESIDE:
+            if overlap(box, extent) < BESIDE:
                 if fault == "box-outside":
                     box = None  # the mask knows better
                 else:
@@ -228,19 +234,6 @@ def _keep(
     result.kept.append(turned(record, use.turn, *use.size) if use.turn != 1 else record)
     result.class_names.append(candidate.class_name)
     result.raw_ids.append(number)
-
-
-def _extent(segmentation: Segmentation) -> list[float]:
-    x, y, w, h = box_of_mask(segmentation)
-    return [x, y, x + w, y + h]
-
-
-def _overlap(box: Box, extent: Sequence[float]) -> float:
-    """Return the intersection over union of a box XYWH and an extent XYXY."""
-    x, y, w, h = box
-    x0, y0, x1, y1 = extent
-    shared = max(0.0, min(x + w, x1) - max(x, x0)) * max(0.0, min(y + h, y1) - max(y, y0))
-    return shared / (w * h + (x1 - x0) * (y1 - y0) - shared)
 
 
 def _crowd_flag(annotation: Mapping[str, Any]) -> tuple[Any, bool]:

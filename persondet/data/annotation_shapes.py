@@ -7,6 +7,7 @@ Boxes are COCO's [x, y, width, height] in pixels. A segmentation is a list of po
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -142,10 +143,58 @@ def box_of_mask(segmentation: Segmentation) -> Box:
     return [float(x0), float(y0), float(x1 - x0), float(y1 - y0)]
 
 
+def mask_extent(
+    segmentation: Segmentation, known: Sequence[float] | None = None
+) -> Sequence[float]:
+    """Return the box XYXY around a mask, `known` if it is known already; of no mask, nothing."""
+    if known is not None:
+        return known
+    if not segmentation:
+        return ()
+    x, y, w, h = box_of_mask(segmentation)
+    return (x, y, x + w, y + h)
+
+
+def covers_no_pixel(
+    segmentation: Segmentation, area: float | None, extent: Sequence[float], width: int, height: int
+) -> bool:
+    """Return whether COCO's rasteriser finds no pixel in polygons.
+
+    Args:
+        segmentation: polygons; an RLE, or no mask, is never meant.
+        area: that the polygons enclose, in square pixels; None: not known.
+        extent: the box XYXY around them.
+        width, height: of the image, in pixels.
+    """
+    if not segmentation or isinstance(segmentation, dict):
+        return False
+    longer = max(extent[2] - extent[0], extent[3] - extent[1])
+    if area is not None and area > 2.0 * max(longer, 2.0):
+        return False  # not thin enough
+    return mask_area(segmentation, height, width) == 0
+
+
+def overlap(box: Box, extent: Sequence[float]) -> float:
+    """Return the intersection over union of a box XYWH and one XYXY."""
+    x, y, w, h = box
+    x0, y0, x1, y1 = extent
+    shared = max(0.0, min(x + w, x1) - max(x, x0)) * max(0.0, min(y + h, y1) - max(y, y0))
+    return shared / (w * h + (x1 - x0) * (y1 - y0) - shared)
+
+
 def box_as_polygon(box: Box) -> list[float]:
     """Return the four corners of a box as one polygon."""
     x, y, w, h = box
     return [x, y, x + w, y, x + w, y + h, x, y + h]
+
+
+def touched_pixels(box: Box, height: int, width: int) -> list[float]:
+    """Return the rectangle of all pixels of an image that a box touches, as one polygon."""
+    x, y, w, h = box
+    left, top = min(math.floor(x), width - 1), min(math.floor(y), height - 1)
+    right, bottom = min(math.ceil(x + w), width), min(math.ceil(y + h), height)
+    right, bottom = max(right, left + 1), max(bottom, top + 1)
+    return box_as_polygon([left, top, right - left, bottom - top])
 
 
 def _is_numbers(value: Any) -> bool:

@@ -192,11 +192,12 @@ def _spellings(
         variants.setdefault(" ".join(name.split()).casefold(), []).append(name)
     spelling: dict[str, str] = {}
     for names in variants.values():
-        best = max(names, key=lambda name: count[name])  # the first of equals
+        usual = max(names, key=lambda name: count[name])  # the first of equals
+        best = usual if len(names) == 1 else " ".join(usual.split())
         for name in names:
             spelling[name] = best
-            if name != best:
-                detail = f"{name!r} and {best!r}"
+            if name != usual:
+                detail = f"{name!r} and {usual!r}"
                 findings.add("category-name-case", split_of[name], detail=detail)
     return spelling
 
@@ -225,10 +226,8 @@ def _kept(every: Sequence[str], keep: Sequence[str]) -> tuple[str, ...]:
     for name in keep:
         if name not in every:
             close = difflib.get_close_matches(name, every, n=1, cutoff=0.5)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise DatasetError(
-                f"the export has no class {name!r}; {hint}It has: {', '.join(sorted(every)) or 'none'}."
-            )
+            hint = f", did you mean {close[0]!r}?" if close else ""
+            raise DatasetError(f"the export has no class {name!r}{hint} (it has {_listed(every)}).")
     if len(set(keep)) < len(keep):
         raise DatasetError(f"a class is named twice in {', '.join(keep)}; name each once.")
     return tuple(keep) if keep else tuple(every)
@@ -248,3 +247,10 @@ def _ids(
         if rising and ids[0] >= 0 and ids[-1] <= _MAX_ID:
             return dict(zip(names, ids, strict=True))
     return {name: number for number, name in enumerate(names, start=1)}
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return the first names of a list, each as a text that prints."""
+    shown = [name if name.isprintable() and len(name) <= 40 else ascii(name[:40]) for name in names]
+    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
+    return (", ".join(shown[:12]) or "none") + more

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from persondet.data.annotation_shapes import box_as_polygon, mask_areas
+from persondet.data.annotation_shapes import box_as_polygon, mask_area, mask_areas, touched_pixels
 from persondet.data.coco_json import CocoDict, collector_paused
 from persondet.data.inspection import Facts, Inspection, inspect_coco
 from persondet.data.validation.findings import Finding, Findings
@@ -106,10 +106,8 @@ def _clean(
 ) -> CleanExport:
     inspection = inspect_coco(splits, classes=classes, facts=facts, drop=drop)
     for finding in inspection.findings.refused():
-        if refuse or finding.code.name == "category-id-twice":
+        if refuse or not finding.code.changes:
             raise DatasetError(_refusal(finding))
-    if not inspection.table.names:
-        raise DatasetError("the export names no class in 'categories'; export it again.")
     changes: Counter[str] = Counter()
     for finding in inspection.findings:
         if finding.code.changes:
@@ -139,9 +137,9 @@ def _refusal(finding: Finding) -> str:
     detail = f" ({example.detail})" if example.detail else ""
     more = f", and {finding.count - 1} more like it" if finding.count > 1 else ""
     mend = (
-        "give each category its own id"
-        if code.name == "category-id-twice"
-        else f"`python tools/prepare_dataset.py clean` writes a dataset without it ({code.mend})"
+        f"`python tools/prepare_dataset.py clean` writes a dataset without it ({code.mend})"
+        if code.changes
+        else "mend the json, or export the dataset again"
     )
     return f"{where}{code.meaning}{detail}{more}; {mend}."
 
@@ -212,7 +210,12 @@ def _set_areas(
     )
     area_of = {id(annotation): area for annotation, area in zip(masked, areas, strict=True)}
     for annotation in annotations:
-        # No mask, or one thinner than a pixel: the area of the box.
-        area = area_of.get(id(annotation)) or annotation["bbox"][2] * annotation["bbox"][3]
+        area = area_of.get(id(annotation))
+        if area is None:
+            area = annotation["bbox"][2] * annotation["bbox"][3]
+        elif area == 0:  # what clipping left, or a box, thinner than a pixel: the pixels it touches
+            size = sizes[annotation["image_id"]]
+            annotation["segmentation"] = [touched_pixels(annotation["bbox"], *size)]
+            area = mask_area(annotation["segmentation"], *size)
         changes["area-recomputed"] += annotation.get("area") != area
         annotation["area"] = area

@@ -72,7 +72,11 @@ def inspect_coco(
             findings.add("info-missing", split)
     if not used:
         raise DatasetError("no split names an image; export the dataset again.")
+    if not any(coco["annotations"] for coco in used.values()):
+        findings.add("no-annotations", next(iter(used)))
     table = class_table(used, classes, findings)
+    if not table.names:
+        findings.add("no-class", next(iter(used)))
     images: dict[str, list[dict[str, Any]]] = {}
     annotations: dict[str, InspectedAnnotations] = {}
     dropped: dict[str, dict[str, str]] = {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import io
+import math
 import struct
 import zlib
 from collections import Counter
@@ -409,6 +410,22 @@ def _polygon_odd(annotation: Annotation, image: Coco, rng: Rng) -> Verdict | Non
     index = _any_part(annotation, rng)
     annotation["segmentation"][index].pop()
     return without_part(index)
+
+
+@annotation_fault("mask-without-pixels", kinds=POLYGONS)
+def _mask_without_pixels(annotation: Annotation, image: Coco, rng: Rng) -> Verdict | None:
+    if not _polygons(annotation):
+        return None
+    x, y, w, h = annotation["bbox"]
+    for shift in np.arange(0, 1, 0.05).tolist():
+        left = math.floor(x + w / 2) + shift
+        sliver = [left, y, left + 0.2, y, left + 0.2, y + h, left, y + h]
+        if raster_area([sliver], image["height"], image["width"]) == 0:
+            break
+    else:
+        return None
+    annotation["segmentation"] = [sliver]
+    return filled_box
 
 
 @annotation_fault("polygon-short", kinds=POLYGONS)

@@ -100,7 +100,7 @@ def test_names_that_differ_in_case_are_one_class_under_the_usual_spelling() -> N
     categories = [{"id": 1, "name": "Person"}, {"id": 2, "name": " person"}]
     coco = _coco({"category_id": 2}, {"category_id": 2, "iscrowd": 1}, {}, categories=categories)
     clean = clean_coco({"train": coco})
-    assert clean.classes == (" person",)
+    assert clean.classes == ("person",)
     assert clean.findings.counts()["category-name-case"] == 1
 
 
@@ -140,7 +140,7 @@ def test_classes_can_be_chosen_and_ordered() -> None:
     assert clean.classes == ("person", "dog")
     assert [a["category_id"] for a in clean.splits["train"]["annotations"]] == [2, 1]
     assert clean.changes["class-left-out"] == 1
-    with pytest.raises(DatasetError, match="no class 'persn'; did you mean 'person'"):
+    with pytest.raises(DatasetError, match="no class 'persn', did you mean 'person'"):
         clean_coco({"train": coco}, classes=("persn",))
     with pytest.raises(DatasetError, match="named twice"):
         clean_coco({"train": coco}, classes=("dog", "dog"))
@@ -342,3 +342,21 @@ def test_a_box_that_leaves_the_image_is_the_masks_where_clipping_leaves_too_litt
     )
     assert far["bbox"] == [10, 10, 20, 20]
     assert near["bbox"] == [10, 0, 20, 30]
+
+
+def test_every_mask_covers_a_pixel_so_that_truth_as_prediction_scores_100() -> None:
+    sliver = [30.2, 20.0, 30.5, 20.0, 30.5, 60.0, 30.2, 60.0]
+    cleaned = _cleaned(
+        {"bbox": [30.2, 20, 0.3, 40], "segmentation": [sliver]},
+        {"bbox": [50, 20, 4, 4], "segmentation": [[50, 20, 50.3, 20, 50, 20.3]]},
+        {"bbox": [99.8, 79.8, 0.1, 0.1], "segmentation": []},
+        {},
+    )
+    for annotation in cleaned:
+        rle = mask_util.merge(mask_util.frPyObjects(annotation["segmentation"], 80, 100))
+        assert annotation["area"] == mask_util.area(rle) > 0
+    assert cleaned[1]["segmentation"] == [[50, 20, 54, 20, 54, 24, 50, 24]]
+    assert cleaned[2]["segmentation"] == [[99, 79, 100, 79, 100, 80, 99, 80]]
+    again = clean_coco({"train": _coco() | {"annotations": cleaned}})
+    assert again.splits["train"]["annotations"] == cleaned
+    assert "mask-without-pixels" not in again.findings.counts()

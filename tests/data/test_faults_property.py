@@ -118,7 +118,9 @@ def test_every_code_about_an_annotation_or_an_image_has_a_way_to_break_it() -> N
     of_splits_and_categories = {
         name
         for name in CODES
-        if name.startswith(("split-", "info-", "categor", "class", "grouping-", "masks-none"))
+        if name.startswith(
+            ("split-", "info-", "categor", "class", "grouping-", "masks-none", "no-")
+        )
     }
     elsewhere = {"leak-near-identical", "leak-same-clip", "mask-formats-mixed"}
     assert {fault.code for fault in FAULTS} == set(CODES) - of_splits_and_categories - elsewhere

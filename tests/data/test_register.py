@@ -217,7 +217,7 @@ def test_images_may_lie_in_a_sub_folder(export: Path, tmp_path: Path) -> None:
 
 
 def test_refusals_name_the_export(export: Path, tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"export: the export has no class 'Person'; did you"):
+    with pytest.raises(DatasetError, match=r"export: the export has no class 'Person', did you"):
         register_roboflow_coco("tiny", export, classes=["Person"], output_dir=tmp_path)
     DatasetCatalog.register("taken_train", list)
     with pytest.raises(DatasetError, match="'taken_train' belongs to another dataset"):

@@ -25,7 +25,8 @@ of each side it is 0.7 to 1.0, after 2 % 0.4 to 0.9. Independent pairs: 57,630 o
 leave 0.32 or more; of 499,500 pairs each of octagons on noise, circles, rectangles, smooth noise,
 plain noise, gradients, horizons and single spots none is accepted, the nearest being circles (at the
 limit for their number of cells, 9.9) and octagons (2.6 times the limit). Pictures of one or two
-plain shapes have too few cells to be told apart, so a fifth of their copies are missed.
+plain shapes have too few cells to be told apart by thumbnails alone, so a fifth of their copies are
+missed: where the files are there, `persondet.data.leaks.same_detail` decides.
 """
 
 from __future__ import annotations

@@ -73,6 +73,11 @@ def _splits(report: Mapping[str, Any]) -> Iterator[str]:
             ]
         )
     yield from _table(rows, left=2)
+    for split, part in splits.items():
+        sources = part.get("sources", 0)
+        if 0 < sources < part["images"]:
+            count = _count(sources, "source")
+            yield f"  versions: the {part['images']} {split} images come from {count}, by their names"
 
 
 def _classes(statistics: Mapping[str, Any]) -> Iterator[str]:
@@ -232,11 +237,12 @@ def _example(example: Mapping[str, Any]) -> Iterator[str]:
 
 def _next(report: Mapping[str, Any]) -> Iterator[str]:
     codes = {finding["code"] for finding in report["findings"]}
+    refused = [f for f in report["findings"] if f["clean"].startswith("refused")]
     folder = str(report.get("folder", ""))
     tool = "next: python tools/prepare_dataset.py"
     leaking = any(share["leaked"] for share in report["leaks"].values())
-    if "category-id-twice" in codes:
-        yield "next: give each category an id of its own in the json: which one is meant is not known"
+    if refused:
+        yield f"next: mend the json, or export the dataset again: {refused[0]['meaning']}"
     elif len(report["splits"]) == 1:
         yield f"{tool} split {_from_to(folder, 'split')}"
     elif report["errors"] or leaking:

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from persondet.data.leaks.sources import source_name
+
 FloatArray = npt.NDArray[np.float64]
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -34,6 +36,7 @@ class _Split:
     class_of: npt.NDArray[np.int64]  # (N,): index into names, -1: not known
     boxes: FloatArray  # (N, 4): x, y, width, height; NaN where that is no box
     masks: Counter[str]
+    sources: int  # different pictures before augmentation, as far as names tell
 
 
 def dataset_statistics(splits: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -93,6 +96,7 @@ def _outline(part: _Split) -> dict[str, Any]:
         "images": len(part.sizes),
         "annotations": len(part.image_of),
         "without_annotations": int((counts == 0).sum()),
+        "sources": part.sources,
         "per_image": {
             "mean": round(float(counts.mean()), 3) if len(counts) else 0.0,
             "max": int(counts.max(initial=0)),
@@ -182,7 +186,14 @@ def _read(coco: Mapping[str, Any]) -> _Split:
         _indices(annotations, "category_id", categories),
         _box_array([annotation.get("bbox") for annotation in annotations]),
         Counter(_mask_kind(annotation.get("segmentation")) for annotation in annotations),
+        _sources(images),
     )
+
+
+def _sources(images: Sequence[Mapping[str, Any]]) -> int:
+    names = (image.get("file_name") for image in images)
+    known = {source_name(name) or name for name in names if isinstance(name, str)}
+    return len(known)
 
 
 def _records(coco: Mapping[str, Any], key: str) -> list[dict[str, Any]]:

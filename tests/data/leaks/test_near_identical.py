@@ -65,7 +65,7 @@ def clustered(draw: st.DrawFn) -> np.ndarray:
     return np.stack(hashes)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(clustered())
 def test_the_pairs_connect_what_comparing_each_with_each_connects(hashes: np.ndarray):
     near = all_near(hashes)
@@ -77,7 +77,7 @@ def test_the_pairs_connect_what_comparing_each_with_each_connects(hashes: np.nda
     assert (pairs[:, 0] < pairs[:, 1]).all()
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(clustered(), st.integers(1, 4), st.randoms(use_true_random=False))
 def test_with_groups_whoever_has_a_partner_gets_one(hashes: np.ndarray, count: int, chance):
     groups = np.array([chance.randrange(count) * 7 - 3 for _ in hashes])

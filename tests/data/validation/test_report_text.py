@@ -143,7 +143,7 @@ def test_the_next_step_fits_what_was_found():
     assert "clean data/ --output data-clean" in last(both, "box-zero", folder="data/")
     assert "clean . --output clean" in last(both, "box-zero", folder=".")
     assert "clean DIR --output DIR2" in last(both, "box-zero", folder="a\x1bb")
-    assert "category" in last(both, "category-id-twice", "box-zero")
+    assert "two categories" in last(both, "category-id-twice", "box-zero")
     assert "Nothing has to be mended" in last(both, "box-tiny")
 
 

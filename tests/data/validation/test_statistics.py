@@ -46,12 +46,14 @@ def test_known_numbers():
             "images": 3,
             "annotations": 4,
             "without_annotations": 1,
+            "sources": 3,
             "per_image": {"mean": 1.333, "max": 2, "histogram": [[0, 1], [2, 2]]},
         },
         "valid": {
             "images": 1,
             "annotations": 1,
             "without_annotations": 0,
+            "sources": 1,
             "per_image": {"mean": 1.0, "max": 1, "histogram": [[1, 1]]},
         },
     }
