@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-from detectron2.data.detection_utils import convert_PIL_to_numpy
 from detectron2.structures import Instances
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from persondet.errors import MediaError
 from persondet.files import atomic_path, refuse_existing, write_json
 from persondet.masks import encode_mask
+from persondet.picture_file import read_picture_file
 from persondet.video.sniff import describe_foreign_file
 
 logger = logging.getLogger(__name__)
@@ -26,11 +24,6 @@ PICTURE_SUFFIXES = frozenset(".bmp .jpeg .jpg .png .tif .tiff .webp".split())
 PREDICTIONS = "predictions.json"
 IMAGES = "images.json"
 JPEG_QUALITY = 92
-# What Pillow raises for broken files, besides OSError.
-_BROKEN = (
-    *(OSError, ValueError, SyntaxError, TypeError, EOFError, IndexError, struct.error),
-    *(OverflowError, ZeroDivisionError, AttributeError, Image.DecompressionBombError),
-)
 
 
 @dataclass(frozen=True)
@@ -86,32 +79,17 @@ def _matches(entry: Path) -> Iterator[tuple[Path, str]]:
 def read_picture(path: str | Path) -> np.ndarray:
     """Read a whole picture, upright as its EXIF says: uint8, (H, W, 3), BGR.
 
-    Raises: MediaError: when the file is missing, truncated, or no picture.
+    Raises: MediaError: when the file is missing, truncated, or no picture; it says what else the
+        file is, where that can be seen.
     """
     path = Path(path)
     try:
-        with open(path, "rb") as file, Image.open(file) as image:
-            # Detectron2's read_image looks for EXIF first and swallows what that raises, so that
-            # broken PNGs pass; load() says what is wrong with the file.
-            image.load()
-            return np.ascontiguousarray(convert_PIL_to_numpy(_upright(image), "BGR"))
-    except _BROKEN as error:
+        return read_picture_file(path)
+    except MediaError as error:
         reason = describe_foreign_file(path)
         if not reason:
-            unknown = isinstance(error, UnidentifiedImageError)
-            reason = (
-                "it is no picture, or a broken one" if unknown else str(error).removesuffix(".")
-            )
+            raise
         raise MediaError(f"{path}: the picture cannot be read ({reason}).") from error
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """Turn a picture as its EXIF says; EXIF that cannot be read turns nothing."""
-    try:
-        return ImageOps.exif_transpose(image)
-    except _BROKEN as error:
-        logger.debug("EXIF that cannot be read: %s", error)
-        return image
 
 
 def check_picture_output(

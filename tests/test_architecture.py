@@ -40,12 +40,13 @@ ROOMS: dict[str, set[str]] = {
     "modeling": set(),
     "solver": set(),
     "checkpoint": set(),
-    "visualization": {"masks"},
+    "picture_file": set(),
+    "visualization": {"masks", "picture_file"},
     "sample": {"masks", "video"},
     "report": {"results"},
     "evaluation": {"masks", "modeling", "results", "visualization"},
     "video": {"masks", "visualization"},
-    "pictures": {"masks", "video"},  # what video is for clips
+    "pictures": {"masks", "picture_file", "video"},  # what video is for clips
     "engine": {
         *("checkpoint", "config", "data", "evaluation", "modeling", "results", "solver"),
         "visualization",

@@ -68,7 +68,7 @@ def draw_cleaning(args: argparse.Namespace, opts: Sequence[str]) -> Path | str:
     """Write the sheet of what cleaning changes; return its path, or that it changes nothing."""
     from persondet.data.changes import changed_images
     from persondet.engine.defaults import export_root, load_cfg
-    from persondet.visualization.cleaning_sheet import cleaning_sheet
+    from persondet.visualization.cleaning_sheet import CleanedImage, cleaning_sheet
     from persondet.visualization.contact_sheet import write_sheet
     from persondet.visualization.ground_truth import evenly_spaced
 
@@ -78,7 +78,8 @@ def draw_cleaning(args: argparse.Namespace, opts: Sequence[str]) -> Path | str:
     if not changed:
         return f"{export_root(cfg)}: cleaning changes no box and no mask of {args.split}"
     shown = evenly_spaced(changed, args.images)
-    sheet = cleaning_sheet([(c.path, c.before, c.after, ", ".join(c.codes)) for c in shown])
+    rows = [CleanedImage(c.path, c.before, c.after, c.origins, ", ".join(c.codes)) for c in shown]
+    sheet = cleaning_sheet(rows)
     return write_sheet(args.output, sheet)
 
 

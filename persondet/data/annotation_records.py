@@ -185,12 +185,11 @@ def _inspect_chunk(
         crowd, flag_is_good = _crowd_flag(annotation)
         if not flag_is_good:
             codes.add("crowd-flag-invalid")
-        if box is not None and segmentation:
-            if overlap(box, extent) < BESIDE:
-                if fault == "box-outside":
-                    box = None  # the mask knows better
-                else:
-                    codes.add("box-beside-mask")
+        if box is not None and segmentation and overlap(box, extent) < BESIDE:
+            if fault == "box-outside":
+                box = None  # the mask knows better
+            else:
+                codes.add("box-beside-mask")
         codes.update(_area_fault(annotation, segmentation, area, fault, candidate.use))
         file, number = candidate.record["file_name"], _shown(annotation.get("id"))
         for code in sorted(codes):

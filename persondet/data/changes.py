@@ -25,12 +25,14 @@ class ChangedImage:
         path: the picture; None when its name leads out of the folder.
         before: the annotations as the json has them, of any content.
         after: the cleaned ones; None when the image is dropped.
+        origins: index into `before` of each of `after`.
         codes: the codes of what was found, most frequent first.
     """
 
     path: Path | None
     before: list[dict[str, Any]]
     after: list[dict[str, Any]] | None
+    origins: tuple[int, ...]
     codes: tuple[str, ...]
 
 
@@ -74,7 +76,7 @@ def changed_images(
         codes = inspect_coco({split: one}, facts={split: facts[split]}).findings.counts()
         seen = [code for code, _ in Counter(codes).most_common() if _is_of_images(code)]
         path = None if leads_out(name) else export.folders[split] / name
-        changed.append(ChangedImage(path, old, new, tuple(seen)))
+        changed.append(ChangedImage(path, old, new, _origins(old, new or ()), tuple(seen)))
     return changed
 
 
@@ -89,6 +91,23 @@ def _by_image(coco: CocoDict) -> dict[int, list[dict[str, Any]]]:
 
 def _shapes(annotations: Sequence[dict[str, Any]]) -> list[tuple[Any, Any]]:
     return [(one.get("bbox"), one.get("segmentation") or []) for one in annotations]
+
+
+def _origins(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]) -> tuple[int, ...]:
+    """Return where each cleaned annotation comes from: the order is kept, some are left out."""
+    origins: list[int] = []
+    start = 0
+    for number, one in enumerate(after):
+        last = len(before) - len(after) + number  # so that enough are left for the others
+        same = (
+            index
+            for index in range(start, last + 1)
+            if before[index].get("bbox") == one["bbox"]
+            or (one["segmentation"] and before[index].get("segmentation") == one["segmentation"])
+        )
+        origins.append(min(next(same, start), len(before) - 1))
+        start = origins[-1] + 1
+    return tuple(origins)
 
 
 def _is_of_images(code: str) -> bool:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from detectron2.data import detection_utils
 
+from persondet.errors import MediaError
+from persondet.picture_file import read_picture_file
 from persondet.visualization.contact_sheet import contact_sheet
 from persondet.visualization.drawing import draw_box, draw_mask, line_width, palette_color
 from persondet.visualization.ground_truth import segmentation_to_mask
@@ -18,42 +20,61 @@ MARGIN = 0.08  # of the picture's longer side: what leaves the picture is seen i
 _GREY = (120, 120, 120)
 
 
+@dataclass(frozen=True)
+class CleanedImage:
+    """An image before and after cleaning.
+
+    Attributes:
+        path: the picture; None: there is none to read.
+        before: COCO annotations of any content.
+        after: the cleaned ones; None: the image is dropped.
+        origins: index into `before` of each of `after`: what belongs together has one colour.
+        found: what was found, in words.
+    """
+
+    path: Path | None
+    before: Sequence[Mapping[str, Any]]
+    after: Sequence[Mapping[str, Any]] | None
+    origins: Sequence[int]
+    found: str
+
+
 def cleaning_sheet(
-    images: Sequence[
-        tuple[Path | None, Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]] | None, str]
-    ],
-    *,
-    tile_size: tuple[int, int] = (480, 360),
+    images: Sequence[CleanedImage], *, tile_size: tuple[int, int] = (480, 360)
 ) -> np.ndarray:
     """Return a contact sheet with a row per image: its annotations before and after cleaning.
 
     Args:
-        images: path (None: there is none to read), annotations before (COCO, of any content), the
-            cleaned ones (None: the image is dropped), and what was found, in words.
+        images: what to show.
         tile_size: width and height of a picture on the sheet, in pixels.
 
     Returns: uint8, (H, W, 3), BGR. A picture that cannot be read is grey.
     """
     tiles, captions = [], []
-    for path, before, after, found in images:
-        image = _readable(path)
-        tiles.append(draw_annotations(image, before))
-        captions.append(f"before: {len(before)}; {found or 'class or mask left out'}")
-        tiles.append(draw_annotations(image, after or ()))
-        name = path.name if path else "outside of its folder"
-        captions.append(f"after: {'dropped' if after is None else len(after)}; {name}")
-        if after is None:
+    for one in images:
+        image = _readable(one.path)
+        tiles.append(draw_annotations(image, one.before))
+        captions.append(f"before: {len(one.before)}; {one.found or 'class or mask left out'}")
+        tiles.append(draw_annotations(image, one.after or (), one.origins))
+        name = one.path.name if one.path else "outside of its folder"
+        captions.append(f"after: {'dropped' if one.after is None else len(one.after)}; {name}")
+        if one.after is None:
             tiles[-1] = cv2.addWeighted(tiles[-1], 0.25, np.full_like(tiles[-1], 255), 0.75, 0)
     return contact_sheet(tiles, captions, columns=2, tile_size=tile_size)
 
 
-def draw_annotations(image: np.ndarray, annotations: Sequence[Mapping[str, Any]]) -> np.ndarray:
+def draw_annotations(
+    image: np.ndarray,
+    annotations: Sequence[Mapping[str, Any]],
+    colors: Sequence[int] | None = None,
+) -> np.ndarray:
     """Return `image` with a margin, and on it COCO annotations of any content.
 
     Args:
         image: uint8, (H, W, 3), BGR.
         annotations: with `bbox` (XYWH, pixels) and `segmentation` (polygons, a flat polygon, or
             RLE); what cannot be drawn is left out.
+        colors: number of each one's colour; by default its index.
 
     Returns: uint8, (H + 2 m, W + 2 m, 3), BGR, with m = `MARGIN` of the longer side.
     """
@@ -63,11 +84,14 @@ def draw_annotations(image: np.ndarray, annotations: Sequence[Mapping[str, Any]]
         image, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=_GREY
     )
     thick = max(2, line_width(image))
-    for index, annotation in enumerate(annotations):
+    numbered = list(
+        zip(range(len(annotations)) if colors is None else colors, annotations, strict=False)
+    )
+    for index, annotation in numbered:
         mask = _mask(annotation.get("segmentation"), canvas.shape[:2], (height, width), margin)
         if mask is not None:
             draw_mask(canvas, mask, palette_color(index), outline=thick)
-    for index, annotation in enumerate(annotations):
+    for index, annotation in numbered:
         box = _numbers(annotation.get("bbox"))
         if box is not None and len(box) == 4:
             x, y, w, h = np.clip(box + [margin, margin, 0, 0], -32768, 32767)
@@ -108,6 +132,8 @@ def _numbers(value: Any) -> np.ndarray | None:
 
 def _readable(path: Path | None) -> np.ndarray:
     try:
-        return np.ascontiguousarray(detection_utils.read_image(str(path), format="BGR"))
-    except (OSError, ValueError, SyntaxError):
-        return np.full((360, 480, 3), _GREY, np.uint8)
+        if path is not None:
+            return read_picture_file(path)
+    except MediaError:
+        pass
+    return np.full((360, 480, 3), _GREY, np.uint8)

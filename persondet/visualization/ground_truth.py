@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import pycocotools.mask
-from detectron2.data import detection_utils
 from detectron2.structures import BoxMode
 
-from persondet.errors import DatasetError
+from persondet.errors import DatasetError, MediaError
+from persondet.picture_file import read_picture_file
 from persondet.visualization.contact_sheet import contact_sheet
 from persondet.visualization.drawing import (
     draw_box,
@@ -133,9 +133,9 @@ def evenly_spaced(items: Sequence[Any], count: int) -> list[Any]:
 def _read_bgr(path: str) -> np.ndarray:
     """Return an image as uint8, (H, W, 3), BGR, turned as its EXIF tag says."""
     try:
-        return np.ascontiguousarray(detection_utils.read_image(path, format="BGR"))
-    except (OSError, ValueError, SyntaxError) as error:
-        raise DatasetError(f"{path}: the image cannot be read ({error}).") from error
+        return read_picture_file(path)
+    except MediaError as error:
+        raise DatasetError(str(error)) from error
 
 
 def _count(objects: int) -> str:

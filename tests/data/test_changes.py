@@ -31,6 +31,7 @@ def test_changed_boxes_and_dropped_images_and_nothing_else(
     assert clipped.after is not None
     assert clipped.after[0]["bbox"] == [0, 0, 31, 20]
     assert clipped.codes == ("box-outside",)
+    assert clipped.origins == tuple(range(len(clipped.after)))
     assert dropped.after is None
     assert dropped.codes == ("file-missing",)
     shutil.rmtree(root / "test")

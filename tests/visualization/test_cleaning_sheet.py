@@ -10,7 +10,12 @@ import cv2
 import numpy as np
 import pytest
 
-from persondet.visualization.cleaning_sheet import MARGIN, cleaning_sheet, draw_annotations
+from persondet.visualization.cleaning_sheet import (
+    MARGIN,
+    CleanedImage,
+    cleaning_sheet,
+    draw_annotations,
+)
 
 IMAGE = np.zeros((60, 100, 3), np.uint8)
 
@@ -51,7 +56,20 @@ def test_what_cannot_be_drawn_is_left_out(annotation: dict[str, Any]) -> None:
 def test_a_row_per_image_also_for_those_that_cannot_be_read(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     cv2.imwrite(str(path), IMAGE)
-    one = cleaning_sheet([(path, [{"bbox": [1, 1, 9, 9]}], [], "box-zero")])
-    two = cleaning_sheet([(path, [], [], ""), (tmp_path / "none.png", [], None, "file-missing")])
+    one = cleaning_sheet([CleanedImage(path, [{"bbox": [1, 1, 9, 9]}], [], (), "box-zero")])
+    two = cleaning_sheet(
+        [
+            CleanedImage(path, [], [], (), ""),
+            CleanedImage(tmp_path / "none.png", [], None, (), "file-missing"),
+        ]
+    )
     assert two.shape[1] == one.shape[1]
     assert two.shape[0] > 1.8 * one.shape[0]
+
+
+def test_an_object_keeps_its_colour_when_one_before_it_is_dropped() -> None:
+    first, second = {"bbox": [5, 5, 20, 20]}, {"bbox": [50, 5, 20, 20]}
+    both = draw_annotations(IMAGE, [first, second])
+    alone = draw_annotations(IMAGE, [second], [1])
+    assert np.array_equal(both[:, 60:], alone[:, 60:])
+    assert not np.array_equal(both[:, 60:], draw_annotations(IMAGE, [second])[:, 60:])
