@@ -34,6 +34,13 @@ def _work(path: Path, sender: Any) -> None:
     clean = clean_coco({"train": read_coco(path)})
     write_coco(path.with_name("clean.json"), clean.splits["train"])
     seconds = time.perf_counter() - start
+    sender.send((seconds, _peak_mb()))
+
+
+def _peak_mb() -> float:
+    status = Path("/proc/self/status")
+    if status.exists():  # `ru_maxrss` starts at what the parent had
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(lines["VmHWM"].split()[0]) * 1024 / 1e6
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes here
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
-    sender.send((seconds, peak))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

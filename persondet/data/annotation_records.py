@@ -163,19 +163,21 @@ def _inspect_chunk(
 ) -> None:
     given = [candidate.annotation.get("segmentation") for candidate in chunk]
     screen = screen_polygons(given, [candidate.use.size for candidate in chunk])
+    clears, crossings = screen.faultless.tolist(), screen.crosses.tolist()
+    areas, extents = screen.area.tolist(), screen.extent.tolist()
     for index, candidate in enumerate(chunk):
         annotation, (width, height) = candidate.annotation, candidate.use.size
-        clear = bool(screen.faultless[index])
+        clear = clears[index]
         codes: set[str] = set()
         segmentation: Any = given[index]
-        crosses = bool(screen.crosses[index])
+        crosses = crossings[index]
         if not clear:
             codes, segmentation = inspect_segmentation(given[index], width, height)
             crosses = isinstance(segmentation, list) and outline_crosses(segmentation)
         if crosses:
             codes.add("polygon-self-intersecting")
-        area = float(screen.area[index]) if clear else None
-        extent = mask_extent(segmentation, screen.extent[index] if clear else None)
+        area = areas[index] if clear else None
+        extent = mask_extent(segmentation, extents[index] if clear else None)
         if covers_no_pixel(segmentation, area, extent, width, height):
             codes.add("mask-without-pixels")
             segmentation = []

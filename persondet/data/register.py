@@ -37,6 +37,7 @@ class RoboflowDatasets:
         mask_format: `"polygon"`, `"bitmask"` or `""`; what `INPUT.MASK_FORMAT` should be.
         image_counts: split to its number of images, those without annotations included.
         json_files: split to the cleaned json that loader and evaluator read.
+        annotation_counts: split to its number of annotations.
     """
 
     names: dict[str, str]
@@ -45,6 +46,7 @@ class RoboflowDatasets:
     mask_format: str
     image_counts: dict[str, int]
     json_files: dict[str, Path]
+    annotation_counts: dict[str, int]
 
 
 def register_roboflow_coco(
@@ -100,6 +102,7 @@ def register_roboflow_coco(
         mask_format=clean.mask_format,
         image_counts={split: len(coco["images"]) for split, coco in clean.splits.items()},
         json_files=json_files,
+        annotation_counts={split: len(coco["annotations"]) for split, coco in clean.splits.items()},
     )
     _log(root, datasets, clean.changes)
     return datasets

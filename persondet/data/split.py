@@ -162,7 +162,7 @@ def split_export(
         DatasetError: as `read_export` and `split_coco`, or when a file cannot be written.
         OutputExistsError: when `output` is there already and `overwrite` is False.
     """
-    from persondet.data.validation.image_files import decode_pictures
+    from persondet.data.validation.image_files import decode_splits
 
     root, output = Path(root), Path(output)
     check_fractions(fractions)
@@ -171,19 +171,16 @@ def split_export(
     export = read_export(root)
     if not any(coco["images"] for coco in export.splits.values()):
         raise DatasetError(f"{root}: no split names an image; export the dataset again.")
-    folders, names = list(export.folders), [file_names(c) for c in export.splits.values()]
-    total, facts, before = sum(map(len, names)), [], 0
-    for folder, some in zip(export.folders.values(), names, strict=True):
-        step = _shifted(progress, before, total)
-        facts.append(decode_pictures(folder, some, workers=workers, progress=step))
-        before += len(some)
+    folders = list(export.folders)
+    names = {split: file_names(coco) for split, coco in export.splits.items()}
+    facts = decode_splits(export.folders, names, workers=workers, progress=progress)
     try:
         division = split_coco(
             list(export.splits.values()),
             fractions=fractions,
             seed=seed,
             group_clips=group_clips,
-            facts=facts,
+            facts=list(facts.values()),
             folders=list(export.folders.values()),
         )
     except DatasetError as error:
@@ -278,7 +275,8 @@ def _write(
                 continue
             picture = path_inside(sources[source], name).resolve()
             link = path_inside(target, image["file_name"])
-            if not picture.is_file() or link.exists():  # missing; or listed twice
+            # Missing, also for a name that no disk can hold; or listed twice.
+            if not _is_file(picture) or os.path.lexists(link):
                 continue
             link.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -294,7 +292,8 @@ def _write(
         ) from error
 
 
-def _shifted(progress: Progress | None, before: int, total: int) -> Progress | None:
-    if progress is None:
-        return None
-    return lambda done, _: progress(before + done, total)
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # the name is too long for a file
+        return False

@@ -76,6 +76,11 @@ def setup(args: argparse.Namespace) -> CfgNode:
                 f"{export_root(cfg)}: has no train split to learn from; use --eval-only, or divide "
                 "it with tools/prepare_dataset.py split."
             )
+        if training and datasets is not None and not datasets.annotation_counts.get("train", 1):
+            raise DatasetError(
+                f"{export_root(cfg)}: the train split has no annotation that can be used, so there "
+                "is nothing to learn; see tools/prepare_dataset.py check."
+            )
     make_folder(cfg.OUTPUT_DIR)
     start_logging(cfg.OUTPUT_DIR)
     for record in records:

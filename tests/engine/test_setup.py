@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,6 +73,16 @@ def test_a_dataset_that_is_refused_leaves_no_run_folder(
     assert not (tmp_path / "run").exists()
     setup(arguments(*words))
     assert "Cleaned: grouping-category: 1" in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_a_train_split_without_annotations_teaches_nothing(tmp_path: Path) -> None:
+    write_export(tmp_path / "export", {"train": 2, "valid": 2})
+    path = tmp_path / "export" / "train" / "_annotations.coco.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"annotations": []}))
+    words = ("DATASETS.ROBOFLOW.ROOT", tmp_path / "export", "OUTPUT_DIR", tmp_path / "run")
+    with pytest.raises(DatasetError, match="nothing to learn"):
+        setup(arguments(*words))
+    setup(arguments(*words, "DATASETS.TEST", "('person_valid',)", eval_only=True))
 
 
 def test_an_export_without_a_valid_split_trains_without_one(

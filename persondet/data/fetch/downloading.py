@@ -97,7 +97,7 @@ def download_export(
             transfer()
         mend = (
             f"the zip is kept as {partial.archive}: unpack it by hand and run "
-            "`tools/prepare_dataset.py clean` on the folder, or generate a new version"
+            "`python tools/prepare_dataset.py clean` on the folder, or generate a new version"
         )
         try:
             return import_archive(

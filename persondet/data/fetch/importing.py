@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import stat
 from collections import Counter
@@ -53,7 +54,7 @@ def import_export(
     refuse_existing(output, overwrite=overwrite)
     if not source.is_dir():
         mend = (
-            "unpack the zip by hand and run `tools/prepare_dataset.py clean` on the folder, or "
+            "unpack the zip by hand and run `python tools/prepare_dataset.py clean` on the folder, or "
             "export it again"
         )
         return import_archive(
@@ -68,8 +69,8 @@ def import_export(
     label, limits = str(source), limits or ArchiveLimits()
     export = find_export(source, label)
     mend = (
-        f"run `tools/prepare_dataset.py clean {export.root} --output {output}` to go on without "
-        "them, or export it again"
+        f"run `python tools/prepare_dataset.py clean {shlex.quote(str(export.root))} --output "
+        f"{shlex.quote(str(output))}` to go on without them, or export it again"
     )
     belongings = find_belongings(export, label, limits, mend)
     with atomic_folder(output, overwrite=overwrite) as draft:
