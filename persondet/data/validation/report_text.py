@@ -179,7 +179,8 @@ def _leaks(compared: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
             )
         if clips:
             verb = "is a frame" if clips == 1 else "are frames"
-            part = _of(clips, share["images"], split)
+            more = "a further " if share["leaked"] else ""
+            part = more + _of(clips, share["images"], split)
             yield from _wrapped(
                 f"  leaks: {part} {verb} of a clip that is in {learns} too: "
                 "the score may look better than it is",
