@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from persondet.data.leaks.perceptual_hash import turned
 from persondet.data.leaks.same_detail import LARGE_SIDE, large_grey, same_detail
 
 _KEPT = 1024  # pictures of 25 KB
+_ALIGNED = 2  # of one picture's candidates: a cropped copy is among the most alike
 
 
 class CloseLook:
@@ -23,6 +24,7 @@ class CloseLook:
     def __init__(self, paths: Sequence[Path | None]) -> None:
         """Take the file of each picture, None where there is none to look at."""
         self._paths = paths
+        self._aligned: Counter[int] = Counter()
         self._read: OrderedDict[int, npt.NDArray[np.uint8] | None] = OrderedDict()
 
     def __call__(self, one: int, other: int, orientation: int) -> bool | None:
@@ -33,7 +35,12 @@ class CloseLook:
         first, second = self._picture(one), self._picture(other)
         if first is None or second is None:
             return None
-        return same_detail(np.ascontiguousarray(turned(first, orientation)), second)
+        aligning = self._aligned[one] < _ALIGNED
+        answer = same_detail(
+            np.ascontiguousarray(turned(first, orientation)), second, aligning=aligning
+        )
+        self._aligned[one] += not answer
+        return answer
 
     def _picture(self, index: int) -> npt.NDArray[np.uint8] | None:
         path = self._paths[index]

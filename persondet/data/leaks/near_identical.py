@@ -38,7 +38,7 @@ _CHUNK = 1 << 19  # candidates that are looked at together: bounds the memory
 _BUDGET = 100_000_000  # candidates in all, beside 2,000 for each picture
 _CLOSEST = 64  # candidates of one lookup that are compared by their thumbnails
 _MIN_CORRELATION, _MIN_CORRELATION_TO_LOOK = 0.85, 0.7
-MAX_LOOKS = 16
+MAX_LOOKS = 8
 _ROTATIONS = (5, 6)  # the orientations that are not their own inverse
 Look = Callable[[int, int, int], bool | None]
 _BITS_SET = np.array([value.bit_count() for value in range(1 << _BAND_BITS)], np.uint8)
@@ -56,7 +56,7 @@ def near_identical_pairs(
     Near to each other are two pictures whose hashes differ by at most `MAX_DISTANCE` bits, when one
     is turned or mirrored suitably, and whose thumbnails show the same picture (see
     `persondet.data.leaks.same_picture`). Without thumbnails the hashes decide alone. With `look`, the
-    thumbnails only choose the candidates, generously, and `look` decides. It is asked about the most
+    thumbnails also choose candidates, generously, and `look` decides. It is asked about the most
     alike first; a picture whose first `MAX_LOOKS` candidates were other pictures is given up, so that
     there are at most N times as many questions, beside those answered with yes.
 
@@ -76,8 +76,7 @@ def near_identical_pairs(
         thumbnails: uint8, (N, 32, 32), or None.
         groups: whole numbers, (N,), at most 32 different ones, or None.
         look: called with (one, other, orientation), says whether picture `one`, turned, is the same
-            picture as `other`; None when it cannot tell: then the thumbnails decide. Needs
-            `thumbnails`.
+            picture as `other`; None when it cannot tell, which counts as no. Needs `thumbnails`.
 
     Returns:
         int64, (M, 2), pairs of indices, the smaller first, sorted, none twice.
@@ -160,10 +159,13 @@ class _Search:
         if self.thumbnails is not None and len(one):
             kept = self._alike(one, other, orientation)
             one, other = one[kept], other[kept]
+            same = self._same(one, other, orientation)
             if self.look is not None:
+                # What convinces in small needs no second look.
+                self.known.add(one[same], other[same])
+                one, other = one[~same], other[~same]
                 self._look_closely(self.look, one, other, orientation)
                 return
-            same = self._same(one, other, orientation)
             one, other = one[same], other[same]
         if len(one):
             self.known.add(one, other)
@@ -190,9 +192,6 @@ class _Search:
                     continue  # the same question from the other side
                 asked.add((a, b))
                 answer = look(a, b, orientation)
-                if answer is None:
-                    place = slice(index, index + 1)
-                    answer = bool(self._same(one[place], other[place], orientation)[0])
                 if answer:
                     confirmed.append(index)
                 else:

@@ -23,7 +23,7 @@ a Compact Image Code", IEEE Transactions on Communications 31 (4), 1983.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -55,30 +55,61 @@ _MOST_CHANGE = 0.04
 _HOPELESS = 0.6  # unexplained without alignment: not worth aligning
 
 
-@dataclass(frozen=True)
 class Agreement:
-    """How far two pictures agree.
+    """How far two pictures agree; what is dearer to know is found when it is asked for.
 
     Attributes:
         unexplained: the share of the variance that no curve of the grey values explains, when
             noise is blurred away.
         spot: the largest difference of 5 x 5 pixels, in standard deviations.
-        tiles: how many tiles have detail, in the three finest bands together.
-        correlations: of the detail, in each band; 1 where there is none.
-        textured: how many tiles have detail of the finest band in both pictures.
-        texture: the median of its correlation over these; 0 when there is none.
     """
 
-    unexplained: float
-    spot: float
-    tiles: float
-    correlations: tuple[float, ...]
-    textured: int
-    texture: float
+    def __init__(self, first: Bytes, second: Bytes) -> None:
+        """Compare two pictures, uint8, (160, 160), as they are; symmetric."""
+        # A clipped copy is a function of its original, but not the other way round.
+        ways = [(_toned(a, b), b.astype(np.float32)) for a, b in _both(first, second)]
+        rests = [_unexplained(guess, truth) for guess, truth in ways]
+        self._first, self._second = first, second
+        self._guess, self._truth = guess, truth = ways[int(rests[1] < rests[0])]
+        self.unexplained = min(rests)
+        edges = np.minimum(_range(guess), _range(truth))
+        excess = np.maximum(np.abs(guess - truth) - _EDGE_SHIFT * edges, 0)
+        largest = float(cv2.blur(excess, _SPOT).max()) - _ROUNDING
+        self.spot = largest / max(float(truth.std()), 1.0)
+
+    @cached_property
+    def _bands(self) -> tuple[float, tuple[float, ...]]:
+        return _of_bands(self._guess, self._truth)
+
+    @property
+    def tiles(self) -> float:
+        """How many tiles have detail, in the three finest bands together."""
+        return self._bands[0]
+
+    @property
+    def correlations(self) -> tuple[float, ...]:
+        """Of the detail, in each band; 1 where there is none."""
+        return self._bands[1]
+
+    @cached_property
+    def _textures(self) -> Floats:
+        return _texture(self._first.astype(np.float32), self._second.astype(np.float32))
+
+    @property
+    def textured(self) -> int:
+        """How many tiles have detail of the finest band in both pictures."""
+        return len(self._textures)
+
+    @property
+    def texture(self) -> float:
+        """The median of its correlation over these; 0 when there is none."""
+        return float(np.median(self._textures)) if self.textured else 0.0
 
     @property
     def same(self) -> bool:
         """Whether both are the same picture."""
+        if self.unexplained >= MAX_UNEXPLAINED or self.spot >= MAX_SPOT:
+            return False  # before what is dearer is asked
         few = min(1, max(0.08, (self.tiles / ENOUGH_TILES) ** 2))
         return (
             self.unexplained < MAX_UNEXPLAINED * few
@@ -121,34 +152,19 @@ def large_grey(grey: Bytes) -> Bytes:
     return np.asarray(cv2.resize(grey, (LARGE_SIDE, LARGE_SIDE), interpolation=way), np.uint8)
 
 
-def same_detail(first: Bytes, second: Bytes) -> bool | None:
+def same_detail(first: Bytes, second: Bytes, *, aligning: bool = True) -> bool | None:
     """Return whether two pictures, uint8, (160, 160), turned alike, are the same picture.
 
     Returns None when they agree, but have too little detail to tell, or lost it: smooth pictures of
-    which one is clipped.
+    which one is clipped. Without `aligning`, a cropped copy is not recognised.
     """
-    upright = agreement(first, second)
+    upright = Agreement(first, second)
     if upright.same:
         return True
-    aligned = align(first, second) if upright.unexplained < _HOPELESS else None
-    if aligned is not None and agreement(aligned, second).same_aligned:
+    aligned = align(first, second) if aligning and upright.unexplained < _HOPELESS else None
+    if aligned is not None and Agreement(aligned, second).same_aligned:
         return True
     return False if upright.different else None
-
-
-def agreement(first: Bytes, second: Bytes) -> Agreement:
-    """Compare two pictures, uint8, (160, 160), as they are; symmetric."""
-    # A clipped copy is a function of its original, but not the other way round.
-    ways = [(_toned(one, other), other.astype(np.float32)) for one, other in _both(first, second)]
-    rests = [_unexplained(guess, truth) for guess, truth in ways]
-    guess, truth = ways[int(rests[1] < rests[0])]
-    tiles, correlations = _of_bands(guess, truth)
-    texture = _texture(first.astype(np.float32), second.astype(np.float32))
-    difference = np.abs(guess - truth) - _EDGE_SHIFT * np.minimum(_range(guess), _range(truth))
-    spot = float(cv2.blur(np.maximum(difference, 0), _SPOT).max()) - _ROUNDING
-    spread = max(float(truth.std()), 1.0)
-    middle = float(np.median(texture)) if len(texture) else 0.0
-    return Agreement(min(rests), spot / spread, tiles, correlations, len(texture), middle)
 
 
 def align(first: Bytes, second: Bytes) -> Bytes | None:
