@@ -129,6 +129,20 @@ def _remove_abandoned(path: Path) -> None:
             os.close(lock)
 
 
+def link_or_copy(source: str | Path, target: str | Path) -> None:
+    """Give a file a second name: a hard link, or a copy where the file system refuses one.
+
+    Folders above `target` are made where they are missing.
+
+    Raises: OSError: when neither can be written.
+    """
+    Path(target).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        shutil.copyfile(source, target)
+
+
 def make_folder(path: str | Path) -> None:
     """Make a folder and those above it, where they are missing.
 

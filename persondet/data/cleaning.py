@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from persondet.data.leaks.find import Leaks
 from persondet.data.roboflow import ANNOTATION_FILE, Export, copy_readmes, read_export
 from persondet.data.validation.validate import leaks_of, look_at_pictures
 from persondet.errors import DatasetError
-from persondet.files import atomic_folder, path_inside, refuse_existing, write_json
+from persondet.files import atomic_folder, link_or_copy, path_inside, refuse_existing, write_json
 
 CLEANING = "cleaning.json"
 
@@ -89,12 +87,7 @@ def write_split(target: Path, coco: CocoDict, source: Path) -> None:
     try:
         for image in coco["images"]:
             picture = path_inside(source, image["file_name"]).resolve()
-            link = path_inside(target, image["file_name"])
-            link.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.link(picture, link)
-            except OSError:  # another file system, or one without hard links
-                shutil.copyfile(picture, link)
+            link_or_copy(picture, path_inside(target, image["file_name"]))
         write_coco(target / ANNOTATION_FILE, coco)
     except OSError as error:
         reason = error.strerror or str(error)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from persondet.data.roboflow import ANNOTATION_FILE, copy_readmes, file_names, r
 from persondet.data.split_summary import SPLITS, figures_of, notes_of, renamed_files, split_lines
 from persondet.data.validation.image_facts import ImageFacts
 from persondet.errors import DatasetError
-from persondet.files import atomic_folder, path_inside, refuse_existing, write_json
+from persondet.files import atomic_folder, link_or_copy, path_inside, refuse_existing, write_json
 
 FRACTIONS = (0.7, 0.2, 0.1)
 SPLITTING = "splitting.json"
@@ -278,11 +277,7 @@ def _write(
             # Missing, also for a name that no disk can hold; or listed twice.
             if not _is_file(picture) or os.path.lexists(link):
                 continue
-            link.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.link(picture, link)
-            except OSError:  # another file system, or one without hard links
-                shutil.copyfile(picture, link)
+            link_or_copy(picture, link)
         write_coco(target / ANNOTATION_FILE, coco)
     except OSError as error:
         reason = error.strerror or str(error)
