@@ -55,7 +55,7 @@ def environment_report() -> dict[str, str | int]:
         report[name] = _version(distribution)
     report["opencv"] = _opencv_version()
     report.update(_device())
-    report["cpu_count"] = _cpu_count()
+    report["cpu_count"] = cpu_count()
     return report
 
 
@@ -83,7 +83,8 @@ def _device() -> dict[str, str | int]:
     return {"cuda": str(torch.version.cuda or ""), "device": str(torch.cuda.get_device_name(0))}
 
 
-def _cpu_count() -> int:
+def cpu_count() -> int:
+    """Return how many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

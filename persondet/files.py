@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import glob
 import hashlib
 import json
@@ -16,6 +15,11 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from persondet.errors import DatasetError, OutputExistsError
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows: what a killed process leaves is not removed there
+    fcntl = None  # type: ignore[assignment]
 
 
 @contextmanager
@@ -68,9 +72,8 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
         draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=_DRAFT, dir=path.parent))
     except OSError as error:
         raise _not_writable(path, error) from error
-    lock = os.open(draft, os.O_RDONLY)
+    lock = _locked(draft)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
         yield draft
         mask = os.umask(0)
         os.umask(mask)
@@ -81,12 +84,29 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
             raise _not_writable(path, error) from error
         raise
     finally:
-        os.close(lock)
+        if lock is not None:
+            os.close(lock)
         shutil.rmtree(draft, ignore_errors=True)
 
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 _DRAFT, _OLD = ".unfinished", ".replaced"
+
+
+def _locked(folder: Path) -> int | None:
+    """Return a descriptor that holds a lock on a folder, None where there are no such locks.
+
+    Raises: BlockingIOError: when somebody else holds it.
+    """
+    if fcntl is None:
+        return None
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise
+    return lock
 
 
 def _replace_folder(draft: Path, path: Path, overwrite: bool) -> None:
@@ -117,15 +137,11 @@ def _remove_abandoned(path: Path) -> None:
             shutil.rmtree(old, ignore_errors=True)
     for draft in path.parent.glob(f".{glob.escape(path.name)}.*{_DRAFT}"):
         try:
-            lock = os.open(draft, os.O_RDONLY)
-        except OSError:
+            lock = _locked(draft)
+        except OSError:  # held, or not ours
             continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if lock is not None:
             shutil.rmtree(draft, ignore_errors=True)
-        except BlockingIOError:
-            continue
-        finally:
             os.close(lock)
 
 

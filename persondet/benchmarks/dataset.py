@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import tempfile
 import time
@@ -19,6 +18,7 @@ from persondet.benchmarks.json_work import measure_json_work
 from persondet.data.coco_json import write_coco
 from persondet.data.leaks.near_identical import near_identical_pairs
 from persondet.data.validation.validate import check_export
+from persondet.environment import cpu_count
 
 _SIZE = (1280, 720)
 _PEOPLE = 10  # per image
@@ -96,7 +96,7 @@ def _bare_decode(files: list[Path]) -> None:
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # one thread per picture, as many pictures as cores
     try:
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        with ThreadPoolExecutor(cpu_count()) as pool:
             for image in pool.map(cv2.imread, map(str, files)):
                 assert image is not None
     finally:

@@ -17,6 +17,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.sharedctypes import RawValue
 from typing import Any, Generic, TypeVar
 
+from persondet.environment import cpu_count
+
 Result = TypeVar("Result")
 
 PATIENCE = 60.0
@@ -51,7 +53,7 @@ def results_of_processes(
     Raises: RuntimeError: with the worker's traceback, when `function` raises.
     """
     waiting = deque(list(names[i : i + _BATCH]) for i in range(0, len(names), _BATCH))
-    count = min(workers or len(os.sched_getaffinity(0)), len(waiting))
+    count = min(workers or cpu_count(), len(waiting))
     pool: list[_Worker[Result]] = []
     deaths: dict[str, int] = {}
     losses = 0
