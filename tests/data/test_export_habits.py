@@ -282,8 +282,19 @@ def test_a_few_steps_of_training(habit: Habit, tmp_path: Path) -> None:
         assert 0 <= results["test"]["bbox"]["AP"] <= 100
 
 
-@pytest.mark.slow
-@ALL
+@pytest.mark.parametrize(
+    "habit",
+    [
+        pytest.param(
+            habit,
+            id=name,
+            marks=pytest.mark.slow
+            if index < 2 or "file-missing" in habit.findings
+            else pytest.mark.soak,
+        )
+        for index, (name, habit) in enumerate(HABITS.items())
+    ],
+)
 def test_a_few_steps_on_the_export_as_it_is(habit: Habit, tmp_path: Path) -> None:
     """Training mends in memory what is safe to mend, and refuses the rest in one sentence."""
     habit.write(tmp_path / "export")
