@@ -112,11 +112,12 @@ def find_splits(root: str | Path) -> dict[str, Path]:
 
 def _splits_of(folder: Path) -> dict[str, Path]:
     splits: dict[str, Path] = {}
-    if (folder / ANNOTATION_FILE).is_file():
-        splits["train"] = folder
+    flat = (folder / ANNOTATION_FILE).is_file()
     for split, names in SPLIT_FOLDERS.items():
         found = [folder / name for name in names if (folder / name).is_dir()]
-        if found and "train" in splits and splits["train"] == folder:
+        if flat:  # folders beside its json are folders of pictures
+            found = [path for path in found if (path / ANNOTATION_FILE).is_file()]
+        if found and flat:
             raise DatasetError(
                 f"{folder} has {ANNOTATION_FILE} itself and in {found[0].name}/; keep one of them."
             )
@@ -127,4 +128,4 @@ def _splits_of(folder: Path) -> dict[str, Path]:
             )
         if found:
             splits[split] = found[0]
-    return splits
+    return {"train": folder} if flat else splits

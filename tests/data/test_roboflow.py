@@ -36,6 +36,17 @@ def test_an_export_one_folder_down_is_found(tmp_path: Path) -> None:
     assert find_splits(tmp_path) == {"train": train}
 
 
+def test_a_flat_export_is_the_train_split(tmp_path: Path) -> None:
+    _split(tmp_path / "flat")
+    assert find_splits(tmp_path / "flat") == {"train": tmp_path / "flat"}
+    assert find_splits(tmp_path) == {"train": tmp_path / "flat"}
+    (tmp_path / "flat" / "test").mkdir()  # a folder of pictures
+    assert find_splits(tmp_path / "flat") == {"train": tmp_path / "flat"}
+    _split(tmp_path / "flat" / "valid")
+    with pytest.raises(DatasetError, match=r"itself and in valid/; keep one"):
+        find_splits(tmp_path / "flat")
+
+
 def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no such folder; expected a Roboflow export"):
         find_splits(tmp_path / "nowhere")
