@@ -93,7 +93,8 @@ def test_nothing_is_left_running_when_the_caller_stops():
 
 
 SCRIPT = """
-import os, sys, time
+import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits another
 from persondet.data.validation.worker_processes import results_of_processes
 
 def slow(name):
