@@ -68,6 +68,8 @@ def inspect_annotations(
     images: Mapping[int, ImageUse],
     classes: Mapping[int, str | None],
     findings: Findings,
+    *,
+    crossings: bool = True,
 ) -> InspectedAnnotations:
     """Inspect the annotations of a split; nothing of the input is modified.
 
@@ -77,6 +79,7 @@ def inspect_annotations(
         images: image id to its use (see `persondet.data.image_records`).
         classes: category id to class name, None: not asked for.
         findings: gets what is found.
+        crossings: look for outlines that cross themselves.
     """
     result = InspectedAnnotations()
     chunk: list[_Candidate] = []
@@ -88,10 +91,10 @@ def inspect_annotations(
             continue
         chunk.append(candidate)
         if len(chunk) == _CHUNK:
-            _inspect_chunk(split, chunk, findings, seen, result)
+            _inspect_chunk(split, chunk, findings, seen, result, crossings)
             chunk = []
     if chunk:
-        _inspect_chunk(split, chunk, findings, seen, result)
+        _inspect_chunk(split, chunk, findings, seen, result, crossings)
     return result
 
 
@@ -160,20 +163,22 @@ def _inspect_chunk(
     findings: Findings,
     seen: dict[Any, list[Any]],
     result: InspectedAnnotations,
+    crossings: bool,
 ) -> None:
     given = [candidate.annotation.get("segmentation") for candidate in chunk]
-    screen = screen_polygons(given, [candidate.use.size for candidate in chunk])
-    clears, crossings = screen.faultless.tolist(), screen.crosses.tolist()
+    sizes = [candidate.use.size for candidate in chunk]
+    screen = screen_polygons(given, sizes, crossings=crossings)
+    clears, crossing = screen.faultless.tolist(), screen.crosses.tolist()
     areas, extents = screen.area.tolist(), screen.extent.tolist()
     for index, candidate in enumerate(chunk):
         annotation, (width, height) = candidate.annotation, candidate.use.size
         clear = clears[index]
         codes: set[str] = set()
         segmentation: Any = given[index]
-        crosses = crossings[index]
+        crosses = crossing[index]
         if not clear:
             codes, segmentation = inspect_segmentation(given[index], width, height)
-            crosses = isinstance(segmentation, list) and outline_crosses(segmentation)
+            crosses = crossings and type(segmentation) is list and outline_crosses(segmentation)
         if crosses:
             codes.add("polygon-self-intersecting")
         area = areas[index] if clear else None

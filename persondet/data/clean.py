@@ -44,7 +44,7 @@ class CleanExport:
         splits: split name to a COCO dict; the ids of its categories rise in the order of `classes`.
         classes: the class names; index is the contiguous class number that models predict.
         mask_format: `"polygon"`, `"bitmask"` (RLE among them), or `""` when there are no masks.
-        findings: what was wrong before.
+        findings: what was wrong before; outlines that cross themselves, which stay, are not sought.
         changes: how often each thing was changed, over all splits: by the code of the fault, or by
             a name of `CHANGES`.
         dropped_images: split to file name to the code for which the image was dropped.
@@ -104,7 +104,7 @@ def _clean(
     drop: Mapping[str, Mapping[str, str]] | None,
     refuse: bool,
 ) -> CleanExport:
-    inspection = inspect_coco(splits, classes=classes, facts=facts, drop=drop)
+    inspection = inspect_coco(splits, classes=classes, facts=facts, drop=drop, crossings=False)
     for finding in inspection.findings.refused():
         if refuse or not finding.code.changes:
             raise DatasetError(_refusal(finding))

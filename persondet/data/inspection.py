@@ -48,6 +48,7 @@ def inspect_coco(
     classes: Sequence[str] = (),
     facts: Facts | None = None,
     drop: Mapping[str, Mapping[str, str]] | None = None,
+    crossings: bool = True,
 ) -> Inspection:
     """Inspect all splits of an export; nothing is modified.
 
@@ -56,6 +57,7 @@ def inspect_coco(
         classes: the classes to keep, in this order; empty: all but grouping ones.
         facts: what the image files are; None: the jsons are believed.
         drop: split to file name to a code: images to leave out besides those that cannot be used.
+        crossings: look for outlines that cross themselves; nothing is changed about them.
 
     Raises: DatasetError: when no split names an image, or a class is unknown or named twice.
     """
@@ -92,7 +94,12 @@ def inspect_coco(
         )
         dropped[split] = _dropped(coco["images"], uses)
         annotations[split] = inspect_annotations(
-            split, coco["annotations"], uses, table.class_of[split], findings
+            split,
+            coco["annotations"],
+            uses,
+            table.class_of[split],
+            findings,
+            crossings=crossings,
         )
     _report_masks(images, annotations, findings)
     return Inspection(table, images, annotations, dropped, findings)
