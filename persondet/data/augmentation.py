@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import inspect
 import logging
@@ -35,6 +36,10 @@ STRAIGHT_LINE_TRANSFORMS = frozenset(
 # Without a fill value for masks these hide a part of the picture and leave the mask whole.
 _HIDES_PIXELS = frozenset(
     "CoarseDropout ConstrainedCoarseDropout Erasing GridDropout XYMasking".split()
+)
+# The only ones among those that keep lines straight which ask where the boxes are.
+_LOOKS_AT_BOXES = frozenset(
+    "AtLeastOneBBoxRandomCrop BBoxSafeRandomCrop RandomSizedBBoxSafeCrop".split()
 )
 _CHANGES_VALUES = frozenset("FromFloat Normalize ToFloat".split())
 
@@ -70,23 +75,49 @@ def build_augmentation(
     if not transforms:
         return None
     straight = all(_is_straight(transform) for transform in _leaves(transforms))
-    return A.Compose(
-        transforms,
-        bbox_params=A.BboxParams(
-            "pascal_voc",
-            label_fields=["instance_indices"],
-            min_visibility=min_visibility,
-            min_width=min_box_size,
-            min_height=min_box_size,
-            clip=True,
-        ),
-        keypoint_params=A.KeypointParams("xy", remove_invisible=False) if straight else None,
+    boxes = A.BboxParams(
+        "pascal_voc",
+        label_fields=["instance_indices"],
+        min_visibility=min_visibility,
+        min_width=min_box_size,
+        min_height=min_box_size,
+        clip=True,
     )
+    return _compose(transforms, boxes, straight=straight)
 
 
 def keeps_straight_lines(augmentation: A.Compose) -> bool:
     """Whether polygons may be transformed by their corners: the geometry is one 3 x 3 matrix."""
     return all(_is_straight(transform) for transform in _leaves(augmentation.transforms))
+
+
+def without_boxes(augmentation: A.Compose) -> A.Compose:
+    """Return a pipeline like `augmentation` that takes no `bboxes`, for half the overhead.
+
+    Its random choices and pixels are the same. `augmentation` itself where it bends lines, so that
+    boxes cannot be found from points, or a transform looks at the boxes.
+    """
+    leaves = list(_leaves(augmentation.transforms))
+    looks = any(type(leaf).__name__ in _LOOKS_AT_BOXES for leaf in leaves)
+    if looks or not all(_is_straight(leaf) for leaf in leaves):
+        return augmentation
+    return _compose(copy.deepcopy(augmentation.transforms), None, straight=True)
+
+
+def takes_boxes(augmentation: A.Compose) -> bool:
+    """Whether a pipeline takes `bboxes` with `instance_indices`."""
+    return "bboxes" in augmentation.processors
+
+
+def _compose(transforms: list[Any], boxes: A.BboxParams | None, *, straight: bool) -> A.Compose:
+    with warnings.catch_warnings():
+        # Colours alone leave boxes and points where they are, which is no reason to warn.
+        warnings.filterwarnings("ignore", message="Got processor for")
+        return A.Compose(
+            transforms,
+            bbox_params=boxes,
+            keypoint_params=A.KeypointParams("xy", remove_invisible=False) if straight else None,
+        )
 
 
 def _find(pipeline: str) -> Path:
@@ -157,13 +188,8 @@ def _transform_class(name: str, where: str) -> Any:
     kind = getattr(A, name, None)
     if name in _CONTAINERS:
         return kind
-    if not (inspect.isclass(kind) and issubclass(kind, A.BasicTransform)):
-        names = [
-            other
-            for other in dir(A)
-            if inspect.isclass(getattr(A, other))
-            and issubclass(getattr(A, other), A.BasicTransform)
-        ]
+    names = _transform_names()
+    if name not in names:
         close = difflib.get_close_matches(name, [*names, *_CONTAINERS], n=1, cutoff=0.5)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise ConfigError(
@@ -174,6 +200,13 @@ def _transform_class(name: str, where: str) -> Any:
     if reason:
         raise ConfigError(f"{where}: {name} cannot be used for detection: {reason}; remove it.")
     return EXACT_TRANSFORMS.get(name, kind)
+
+
+def _transform_names() -> list[str]:
+    """What Albumentations has, without the classes that are only there to be derived from."""
+    kinds = {name: getattr(A, name) for name in dir(A) if inspect.isclass(getattr(A, name))}
+    bases = (A.BasicTransform, A.DualTransform, A.ImageOnlyTransform, A.Transform3D)
+    return [n for n, k in kinds.items() if issubclass(k, A.BasicTransform) and k not in bases]
 
 
 def _why_unusable(kind: Any, name: str) -> str:

@@ -11,22 +11,26 @@ import albumentations as A
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.data import transforms as T
-from detectron2.data.detection_utils import _apply_exif_orientation, convert_PIL_to_numpy
-from PIL import Image
+from detectron2.data.transforms import ResizeShortestEdge
 from torch.utils.data import get_worker_info
 
-from persondet.data.augmentation import build_augmentation, keeps_straight_lines
+from persondet.data.augmentation import (
+    build_augmentation,
+    keeps_straight_lines,
+    takes_boxes,
+    without_boxes,
+)
+from persondet.data.image_file import read_rgb
 from persondet.data.instance_geometry import (
     InstanceShapes,
     projected,
     rasterised,
-    to_instances,
 )
 from persondet.data.polygons import FloatArray, projective_matrix
-from persondet.errors import ConfigError, DatasetError
+from persondet.data.resizing import resized_image, to_channels
+from persondet.data.sample_instances import to_instances
+from persondet.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +61,7 @@ class AlbumentationsDatasetMapper:
         mask_format: str = "polygon",
         min_visibility: float = 0.0,
         min_box_size: float = 0.0,
+        exact_pixels: bool = False,
     ) -> None:
         """Set the mapper up by plain arguments; `AlbumentationsDatasetMapper(cfg)` reads a config.
 
@@ -73,6 +78,7 @@ class AlbumentationsDatasetMapper:
             min_visibility: share of its area (of the mask's, where there is one) that an
                 annotation must keep.
             min_box_size: pixels that the shorter side of a box must have in the result.
+            exact_pixels: resize as Detectron2 does to the bit, see `resized_image`; for evaluation.
 
         Raises: ConfigError: when a value is none of those.
         """
@@ -89,6 +95,7 @@ class AlbumentationsDatasetMapper:
             raise ConfigError(f"INPUT.MIN_SIZE_TRAIN needs two sizes for 'range', not {min_sizes}.")
         self.augmentation = augmentation
         self.straight = augmentation is not None and keeps_straight_lines(augmentation)
+        self._pipeline = None if augmentation is None else without_boxes(augmentation)
         self.min_sizes = tuple(min_sizes)
         self.max_size = max_size
         self.size_sampling = size_sampling
@@ -98,6 +105,7 @@ class AlbumentationsDatasetMapper:
         self.mask_format = mask_format
         self.min_visibility = min_visibility
         self.min_box_size = min_box_size
+        self.exact_pixels = exact_pixels
 
     @classmethod
     def from_config(
@@ -118,6 +126,7 @@ class AlbumentationsDatasetMapper:
             return arguments | {
                 "min_sizes": (cfg.INPUT.MIN_SIZE_TEST,),
                 "max_size": cfg.INPUT.MAX_SIZE_TEST,
+                "exact_pixels": True,
             }
         sizes = cfg.INPUT.MIN_SIZE_TRAIN
         return arguments | {
@@ -151,7 +160,7 @@ class AlbumentationsDatasetMapper:
         if get_worker_info() is not None and cv2.getNumThreads() > 1:
             # Workers are the parallelism; OpenCV's threads, forked along, could hang or compete.
             cv2.setNumThreads(0)
-        image = _read_rgb(dataset_dict)
+        image = read_rgb(dataset_dict)
         if seed is None:
             seed = np.random.randint(2**31)  # noqa: NPY002 - the state that loader workers seed
         rng = np.random.default_rng(seed)
@@ -165,21 +174,18 @@ class AlbumentationsDatasetMapper:
             )
         if self.augmentation is not None:
             image, shapes = self._augment(image, shapes, rng)
-        resize = self._resize(image.shape[0], image.shape[1], rng)
-        image = resize.apply_image(image)
+        size = self._output_size(image.shape[0], image.shape[1], rng)
         sample: dict[str, Any] = {
             key: dataset_dict[key]
             for key in ("file_name", "height", "width", "image_id")
             if key in dataset_dict
         }
-        channels = image.transpose(2, 0, 1)
-        if self.image_format == "BGR":
-            channels = channels[::-1]
-        sample["image"] = torch.from_numpy(np.ascontiguousarray(channels))
+        image = resized_image(image, size, exact=self.exact_pixels)
+        sample["image"] = to_channels(image, self.image_format)
         if shapes is not None:
             sample["instances"] = to_instances(
                 shapes,
-                resize,
+                size,
                 mask_format=self.mask_format if self.use_masks else "",
                 recompute_boxes=self.augmentation is not None,
                 min_visibility=self.min_visibility,
@@ -190,23 +196,22 @@ class AlbumentationsDatasetMapper:
     def _augment(
         self, image: npt.NDArray[np.uint8], shapes: InstanceShapes | None, rng: np.random.Generator
     ) -> tuple[npt.NDArray[np.uint8], InstanceShapes | None]:
-        assert self.augmentation is not None
+        assert self._pipeline is not None
         # One stream for all transforms: seeding each alike would make their decisions agree.
-        self.augmentation.set_random_state(rng, random.Random(int(rng.integers(2**63))))
+        self._pipeline.set_random_state(rng, random.Random(int(rng.integers(2**63))))
         height, width = image.shape[:2]
-        boxes = np.zeros((0, 4)) if shapes is None else shapes.clipped_boxes(height, width)
-        inputs: dict[str, Any] = {
-            "image": image,
-            "bboxes": boxes,
-            "instance_indices": np.arange(len(boxes)),
-        }
+        inputs: dict[str, Any] = {"image": image}
+        if takes_boxes(self._pipeline):
+            boxes = np.zeros((0, 4)) if shapes is None else shapes.clipped_boxes(height, width)
+            inputs |= {"bboxes": boxes, "instance_indices": np.arange(len(boxes))}
         rasters = [] if shapes is None else [mask for mask in shapes.rasters if mask is not None]
-        if rasters:
-            inputs["masks"] = rasters
+        if rasters or not self.straight:
+            # CropNonEmptyMaskIfExists asks for one even where nobody has any.
+            inputs["masks"] = rasters or [np.zeros((height, width), np.uint8)]
         probe = _probe_points(width, height)
         if self.straight:
             inputs["keypoints"] = probe - 0.5  # Albumentations counts from pixel centres
-        result = self.augmentation(**inputs)
+        result = self._pipeline(**inputs)
         image = np.ascontiguousarray(result["image"])
         if shapes is None:
             return image, None
@@ -218,43 +223,17 @@ class AlbumentationsDatasetMapper:
         kept = np.asarray(result["instance_indices"]).astype(int)
         return image, rasterised(shapes, masks, result["bboxes"], kept, image.shape[:2])
 
-    def _resize(self, height: int, width: int, rng: np.random.Generator) -> Any:
+    def _output_size(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int]:
         if self.size_sampling == "range":
             size = int(rng.integers(self.min_sizes[0], self.min_sizes[1] + 1))
         else:
             size = self.min_sizes[int(rng.integers(len(self.min_sizes)))]
         if size == 0:
-            return T.ResizeTransform(height, width, height, width, Image.Resampling.BILINEAR)
-        new_height, new_width = T.ResizeShortestEdge.get_output_shape(
+            return height, width
+        new_height, new_width = ResizeShortestEdge.get_output_shape(
             height, width, size, self.max_size
         )
-        return T.ResizeTransform(height, width, new_height, new_width, Image.Resampling.BILINEAR)
-
-
-def _read_rgb(dataset_dict: dict[str, Any]) -> npt.NDArray[np.uint8]:
-    path = dataset_dict["file_name"]
-    try:
-        # As Detectron2's read_image, which looks for EXIF before it decodes, swallows what that
-        # raises, and so hands out broken PNGs in part.
-        with open(path, "rb") as file, Image.open(file) as stored:
-            stored.load()
-            image = convert_PIL_to_numpy(_apply_exif_orientation(stored), "RGB")
-    except FileNotFoundError:
-        raise DatasetError(f"{path}: the image is gone; unpack the export again.") from None
-    except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DatasetError(
-            f"{path}: the image cannot be read ({reason}); replace it or remove it from the json."
-        ) from None
-    height, width = image.shape[:2]
-    expected = dataset_dict.get("height", height), dataset_dict.get("width", width)
-    if (height, width) != expected:
-        turned = " (the other way round: an EXIF rotation)" if (width, height) == expected else ""
-        raise DatasetError(
-            f"{path} is {width} x {height} pixels, but its json says {expected[1]} x "
-            f"{expected[0]}{turned}; export the dataset again with 'auto-orient'."
-        )
-    return image
+        return new_height, new_width
 
 
 def _probe_points(width: int, height: int) -> FloatArray:

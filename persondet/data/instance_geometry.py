@@ -9,26 +9,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pycocotools.mask as mask_util
-import torch
-from detectron2.structures import (
-    BitMasks,
-    Boxes,
-    BoxMode,
-    Instances,
-    PolygonMasks,
-    polygons_to_bitmask,
-)
+from detectron2.structures import BoxMode, polygons_to_bitmask
 
 from persondet.data.polygons import (
     FloatArray,
-    clip_polygon,
-    extent,
     polygon_area,
+    split_polygon,
     transform_points,
 )
 from persondet.errors import DatasetError
 
 Mask = npt.NDArray[np.uint8]
+
+_ROUNDING = 1e-3  # pixels; float32 points of a picture of 8000 pixels are that far off
 
 
 @dataclass
@@ -91,15 +84,11 @@ class InstanceShapes:
                     parts = [np.asarray(p, np.float64).reshape(-1, 2) for p in segmentation]
             polygons.append(parts)
             rasters.append(raster)
-        boxes = [
-            BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)
-            for annotation in annotations
-        ]
         return cls(
             height=height,
             width=width,
             classes=[annotation["category_id"] for annotation in annotations],
-            boxes=np.asarray(boxes, np.float64).reshape(-1, 4),
+            boxes=_corner_boxes(annotations),
             polygons=polygons,
             rasters=rasters,
             visible=[1.0] * len(annotations),
@@ -122,22 +111,79 @@ def projected(
     corners = transform_points(points, matrix).reshape(-1, 4, 2)
     whole_boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
     boxes = np.clip(whole_boxes, 0, [width, height, width, height])
+    sizes, whole_sizes = boxes[:, 2:] - boxes[:, :2], whole_boxes[:, 2:] - whole_boxes[:, :2]
+    visible = (sizes.prod(axis=1) / np.maximum(whole_sizes.prod(axis=1), 1e-9)).tolist()
+    polygons, shares = _projected_polygons(shapes.polygons, matrix, height, width)
     remaining = iter(masks)
-    polygons: list[list[FloatArray] | None] = []
     rasters: list[Mask | None] = []
-    visible = []
-    for index, parts in enumerate(shapes.polygons):
-        share = _box_area(boxes[index]) / max(_box_area(whole_boxes[index]), 1e-9)
-        clipped = None
-        if parts is not None:
-            moved = [transform_points(part, matrix) for part in parts]
-            clipped = [part for part in (_clip(p, width, height) for p in moved) if len(part)]
-            whole = sum(polygon_area(part) for part in moved)
-            share = sum(polygon_area(part) for part in clipped) / max(whole, 1e-9)
-        polygons.append(clipped)
-        rasters.append(None if shapes.rasters[index] is None else next(remaining))
-        visible.append(share)
+    for index, raster in enumerate(shapes.rasters):
+        if polygons[index] is not None:
+            visible[index] = shares[index]
+        if raster is None:
+            rasters.append(None)
+            continue
+        moved = next(remaining)
+        rasters.append(moved)
+        # Around the middle of the box the matrix changes areas by this factor.
+        factor = _area_factor(matrix, shapes.boxes[index].reshape(2, 2).mean(axis=0))
+        visible[index] = float(np.count_nonzero(moved) / max(raster.sum() * factor, 1e-9))
     return InstanceShapes(height, width, shapes.classes, boxes, polygons, rasters, visible)
+
+
+def _projected_polygons(
+    polygons: list[list[FloatArray] | None], matrix: FloatArray, height: int, width: int
+) -> tuple[list[list[FloatArray] | None], list[float]]:
+    """Map and clip the polygons of all annotations at once; with the share that each one keeps."""
+    parts = [part for annotation in polygons for part in annotation or ()]
+    if not parts:
+        return [None if annotation is None else [] for annotation in polygons], [0.0] * len(
+            polygons
+        )
+    ends = np.cumsum([len(part) for part in parts])
+    starts = ends - [len(part) for part in parts]
+    points = _snapped(transform_points(np.concatenate(parts), matrix), width, height)
+    low, high = np.minimum.reduceat(points, starts), np.maximum.reduceat(points, starts)
+    inside = ((low >= 0) & (high <= [width, height])).all(axis=1)
+    slices = iter(np.stack([starts, ends, inside], axis=1).tolist())
+    clipped: list[list[FloatArray] | None] = []
+    shares = []
+    for annotation in polygons:
+        if annotation is None:
+            clipped.append(None)
+            shares.append(1.0)
+            continue
+        mine = [next(slices) for _ in annotation]
+        moved = [points[start:end] for start, end, _ in mine]
+        if all(whole for _, _, whole in mine):
+            clipped.append(moved)
+            shares.append(1.0)
+            continue
+        pieces = [piece for part in moved for piece in split_polygon(part, width, height)]
+        clipped.append(pieces)
+        shares.append(sum(map(polygon_area, pieces)) / max(sum(map(polygon_area, moved)), 1e-9))
+    return clipped, shares
+
+
+def _corner_boxes(annotations: Sequence[dict[str, Any]]) -> FloatArray:
+    """The boxes of annotations as XYXY_ABS (N, 4), with the rounding of Detectron2 (float32)."""
+    boxes = np.array([a["bbox"] for a in annotations], np.float32).reshape(-1, 4)
+    modes = np.array([a["bbox_mode"] for a in annotations], np.int64)
+    for mode in set(modes.tolist()):
+        boxes[modes == mode] = BoxMode.convert(boxes[modes == mode], mode, BoxMode.XYXY_ABS)
+    return boxes.astype(np.float64)
+
+
+def _snapped(points: FloatArray, width: int, height: int) -> FloatArray:
+    """Put points (N, 2) on the border which rounding has moved off it: cuts would double them."""
+    border = np.array([width, height], np.float64)
+    points = np.where(np.abs(points) < _ROUNDING, 0.0, points)
+    return np.where(np.abs(points - border) < _ROUNDING, border, points)
+
+
+def _area_factor(matrix: FloatArray, point: FloatArray) -> float:
+    """By how much a 3 x 3 projective matrix enlarges a small area around a point (2,)."""
+    depth = matrix[2, :2] @ point + matrix[2, 2]
+    return float(abs(np.linalg.det(matrix) / depth**3))
 
 
 def rasterised(
@@ -169,98 +215,3 @@ def rasterised(
         rasters=[rasters[index] for index in order],
         visible=[1.0] * len(order),
     )
-
-
-def to_instances(
-    shapes: InstanceShapes,
-    resize: Any,
-    *,
-    mask_format: str,
-    recompute_boxes: bool,
-    min_visibility: float,
-    min_box_size: float,
-) -> Instances:
-    """Resize the shapes and build the `Instances` that models train on.
-
-    Args:
-        resize: a Detectron2 `ResizeTransform` from the shapes' image to the final one.
-        mask_format: `"polygon"`, `"bitmask"`, or `""` for no `gt_masks`.
-        recompute_boxes: take a box from its mask's extent instead of the annotation.
-        min_visibility: share of its area that an annotation must have kept.
-        min_box_size: pixels that the shorter side of a box must have after resizing.
-
-    Returns:
-        `gt_boxes`, `gt_classes` and (unless `mask_format` is empty) `gt_masks`: `PolygonMasks` when
-        `mask_format` is polygon and every mask is one, else `BitMasks` of the final size.
-    """
-    height, width = resize.new_h, resize.new_w
-    scale = np.array([width / shapes.width, height / shapes.height])
-    classes: list[int] = []
-    boxes: list[FloatArray] = []
-    polygons: list[list[FloatArray] | None] = []
-    rasters: list[Mask | None] = []
-    for index, share in enumerate(shapes.visible):
-        if share < min_visibility:
-            continue
-        parts, raster = shapes.polygons[index], shapes.rasters[index]
-        box = shapes.boxes[index] * np.tile(scale, 2)
-        box = np.clip(box, 0, [width, height, width, height])
-        if parts is not None:
-            parts = [part * scale for part in parts]
-            if not parts:
-                continue
-            if recompute_boxes:
-                box = extent(parts)
-        elif raster is not None:
-            raster = resize.apply_segmentation(raster)
-            if not raster.any():
-                continue
-            if recompute_boxes:
-                box = _mask_extent(raster)
-        if min(box[2] - box[0], box[3] - box[1]) < max(min_box_size, 1e-5):
-            continue
-        classes.append(shapes.classes[index])
-        boxes.append(box)
-        polygons.append(parts)
-        rasters.append(raster)
-    instances = Instances((height, width))
-    instances.gt_boxes = Boxes(torch.from_numpy(np.array(boxes, np.float32).reshape(-1, 4)))
-    instances.gt_classes = torch.tensor(classes, dtype=torch.int64)
-    if mask_format == "polygon" and all(parts is not None for parts in polygons):
-        instances.gt_masks = PolygonMasks(
-            [[part.reshape(-1) for part in parts or ()] for parts in polygons]
-        )
-    elif mask_format:
-        bits = [
-            _raster_of(parts, raster, height, width)
-            for parts, raster in zip(polygons, rasters, strict=True)
-        ]
-        stacked = np.stack(bits) if bits else np.zeros((0, height, width), bool)
-        instances.gt_masks = BitMasks(torch.from_numpy(stacked))
-    return instances
-
-
-def _raster_of(
-    parts: list[FloatArray] | None, raster: Mask | None, height: int, width: int
-) -> npt.NDArray[np.bool_]:
-    if raster is not None:
-        return raster.astype(bool)
-    return polygons_to_bitmask([part.reshape(-1) for part in parts or ()], height, width)
-
-
-def _clip(polygon: FloatArray, width: int, height: int) -> FloatArray:
-    low, high = polygon.min(axis=0), polygon.max(axis=0)
-    if low.min() >= 0 and high[0] <= width and high[1] <= height:
-        return polygon
-    clipped = clip_polygon(polygon, width, height)
-    return clipped if len(clipped) and polygon_area(clipped) > 1e-6 else np.zeros((0, 2))
-
-
-def _box_area(box: FloatArray) -> float:
-    return float((box[2] - box[0]) * (box[3] - box[1]))
-
-
-def _mask_extent(mask: Mask) -> FloatArray:
-    columns = np.flatnonzero(mask.any(axis=0))
-    rows = np.flatnonzero(mask.any(axis=1))
-    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float64)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from persondet.data.polygons import (
+    SLIVER,
     clip_polygon,
     extent,
     polygon_area,
     projective_matrix,
+    split_polygon,
     transform_points,
 )
 
@@ -57,6 +60,61 @@ def test_clipping_again_changes_nothing(polygon: np.ndarray) -> None:
     once = clip_polygon(polygon, 100, 80)
     if len(once):
         np.testing.assert_array_equal(clip_polygon(once, 100, 80), once)
+
+
+def test_a_cut_takes_a_comb_apart() -> None:
+    comb = np.array([[-5.0, 1], [10, 1], [10, 3], [-2, 3], [-2, 5], [10, 5], [10, 7], [-5, 7]])
+    teeth = split_polygon(comb, 100, 100)
+    assert [extent([tooth]).tolist() for tooth in teeth] == [[0, 1, 10, 3], [0, 5, 10, 7]]
+    assert [len(tooth) for tooth in teeth] == [4, 4]
+    assert split_polygon(comb - 50, 100, 100) == []
+    inside = comb + 20
+    assert split_polygon(inside, 100, 100)[0] is inside
+    # What only touches the border from outside is nothing, not a sliver.
+    assert split_polygon(np.array([[0.0, 0], [0, 9], [-9, 5]]), 100, 100) == []
+    corners = split_polygon(np.array([[50.0, -40], [140, 50], [50, 140], [-40, 50]]), 100, 100)
+    assert polygon_area(corners[0]) == pytest.approx(10_000 - 4 * 50)
+
+
+def _odd(polygon: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Whether an outline encloses each point an odd number of times, by rays to the right."""
+    inside = np.zeros(x.shape, bool)
+    for (x0, y0), (x1, y1) in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
+        if y0 != y1:
+            inside ^= ((y0 > y) != (y1 > y)) & (x < (x1 - x0) * (y - y0) / (y1 - y0) + x0)
+    return inside
+
+
+@given(polygons)
+def test_the_pieces_hold_what_was_inside_crossing_outlines_too(polygon: np.ndarray) -> None:
+    x, y = np.meshgrid(np.arange(0, 100, 2) + 0.5137, np.arange(0, 80, 2) + 0.4871)
+    pieces = split_polygon(polygon, 100, 80)
+    found = np.zeros(x.shape, bool)
+    for piece in pieces:
+        assert len(piece) >= 3
+        assert piece.min() >= 0
+        assert (piece.max(axis=0) <= (100, 80)).all()
+        found ^= _odd(piece, x, y)
+    assert (found != _odd(polygon, x, y)).sum() <= 1  # a sliver may pass through a point
+
+
+@given(
+    st.lists(st.floats(5, 90), min_size=4, max_size=12), st.floats(-30, 130), st.floats(-30, 110)
+)
+def test_the_pieces_of_a_simple_polygon_are_those_of_the_intersection(
+    radii: list[float], x: float, y: float
+) -> None:
+    angles = np.arange(len(radii)) * 2 * np.pi / len(radii) + 0.1
+    star = np.array([x, y]) + np.array(radii)[:, None] * np.stack(
+        [np.cos(angles), np.sin(angles)], 1
+    )
+    pieces = split_polygon(star, 100, 80)
+    common = shapely.intersection(shapely.Polygon(star), shapely.box(0, 0, 100, 80))
+    truth = [part.area for part in getattr(common, "geoms", [common]) if part.area > SLIVER * 2]
+    areas = sorted(polygon_area(piece) for piece in pieces)
+    assert sum(areas) == pytest.approx(sum(truth), abs=0.1)
+    assert len([area for area in areas if area > SLIVER * 2]) == len(truth)
+    assert all(shapely.Polygon(piece).is_valid for piece in pieces if polygon_area(piece) > 0.1)
 
 
 @given(

@@ -1,0 +1,74 @@
+"""Image files to pixels: what Detectron2's reader gives, sooner, and broken files named."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from detectron2.data.detection_utils import _apply_exif_orientation, convert_PIL_to_numpy
+from PIL import Image, UnidentifiedImageError
+
+from persondet.errors import DatasetError
+
+_EXIF_KEYS = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
+
+
+def read_rgb(dataset_dict: dict[str, Any]) -> npt.NDArray[np.uint8]:
+    """Read the image of a standard dataset dict, with its EXIF orientation applied.
+
+    The pixels equal those of Detectron2's `read_image`. Plain JPEGs are decoded by OpenCV, whose
+    libjpeg-turbo gives what Pillow's gives, without Pillow's copies; all else by Pillow.
+
+    Args:
+        dataset_dict: with `file_name`; `height` and `width`, where given, are compared.
+
+    Returns: uint8, (H, W, 3), RGB, 0..255, contiguous.
+
+    Raises: DatasetError: when the file is missing or cannot be read to its end, or its size is not
+        that of the json.
+    """
+    path = dataset_dict["file_name"]
+    try:
+        data = np.fromfile(path, np.uint8)
+        # Detectron2's read_image looks for EXIF before it decodes, swallows what that raises, and
+        # so hands out broken PNGs in part.
+        with Image.open(io.BytesIO(data.data)) as stored:
+            image = _plain_jpeg(stored, data)
+            if image is None:
+                stored.load()
+                turned = _apply_exif_orientation(stored)
+                image = np.array(convert_PIL_to_numpy(turned, "RGB"), order="C")
+    except FileNotFoundError:
+        raise DatasetError(f"{path}: the image is gone; unpack the export again.") from None
+    except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):  # its own words show our buffer's address
+            reason = "it is no image of a known format"
+        raise DatasetError(
+            f"{path}: the image cannot be read ({reason}); replace it or remove it from the json."
+        ) from None
+    height, width = image.shape[:2]
+    expected = dataset_dict.get("height", height), dataset_dict.get("width", width)
+    if (height, width) != expected:
+        swapped = " (the other way round: an EXIF rotation)" if (width, height) == expected else ""
+        raise DatasetError(
+            f"{path} is {width} x {height} pixels, but its json says {expected[1]} x "
+            f"{expected[0]}{swapped}; export the dataset again with 'auto-orient'."
+        )
+    return image
+
+
+def _plain_jpeg(stored: Image.Image, data: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | None:
+    """Decode a JPEG of three 8-bit channels that is not to be turned; None: let Pillow do it.
+
+    OpenCV before 5 fills up with grey what a truncated file lacks: its end must be there.
+    """
+    plain = stored.format == "JPEG" and stored.mode == "RGB"
+    if not plain or not _EXIF_KEYS.isdisjoint(stored.info) or data[-2:].tobytes() != b"\xff\xd9":
+        return None
+    # None when OpenCV refuses it: Pillow says what is wrong, or copes.
+    image: Any = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
