@@ -11,6 +11,7 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from persondet.checkpoint import SafeDetectionCheckpointer
+from persondet.checkpoint.conventions import check_conventions
 from persondet.checkpoint.key_report import KeyReport
 from persondet.checkpoint.model_file import (
     CarriedFacts,
@@ -19,8 +20,9 @@ from persondet.checkpoint.model_file import (
     local_weights,
 )
 from persondet.errors import CheckpointError
+from persondet.modeling.acceleration import accelerate
 from persondet.modeling.class_mapping import map_classes
-from persondet.modeling.precision import keep_boxes_exact, resolve_device, set_memory_format
+from persondet.modeling.precision import resolve_device, set_memory_format
 
 COCO_CLASSES = tuple(
     str(category["name"]) for category in COCO_CATEGORIES if category["isthing"] == 1
@@ -56,6 +58,7 @@ def build_inference_model(cfg: CfgNode, class_names: Sequence[str] | None = None
         )
     weights = local_weights(cfg.MODEL.WEIGHTS)
     checkpoint = load_checkpoint(weights.partition("?")[0])
+    check_conventions(checkpoint, cfg, cfg.MODEL.WEIGHTS)
     facts = CarriedFacts.from_checkpoint(checkpoint)
     count = class_count(checkpoint)
     del checkpoint
@@ -73,7 +76,7 @@ def build_inference_model(cfg: CfgNode, class_names: Sequence[str] | None = None
     model_cfg.defrost()
     model_cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
     model_cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(theirs)
-    model = keep_boxes_exact(build_model(model_cfg))
+    model = accelerate(build_model(model_cfg))
     checkpointer = SafeDetectionCheckpointer(model)
     checkpointer.load(weights, checkpointables=[])
     _refuse_gaps(cfg.MODEL.WEIGHTS, checkpointer.key_report)

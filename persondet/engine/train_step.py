@@ -9,6 +9,8 @@ import torch
 from detectron2.engine import SimpleTrainer
 from torch import nn
 
+from persondet.engine.divergence import divergence_in_forward, refuse_divergence
+
 
 class AutocastTrainer(SimpleTrainer):
     """`SimpleTrainer` whose forward pass runs under `torch.autocast`.
@@ -32,23 +34,34 @@ class AutocastTrainer(SimpleTrainer):
     ) -> None:
         super().__init__(model, data_loader, optimizer, **others)
         self.dtype = dtype
-        self.device_type = next(model.parameters()).device.type
-        self.scaler = torch.amp.GradScaler(self.device_type, enabled=dtype == torch.float16)
+        self.device = next(model.parameters()).device
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16)
 
     def run_step(self) -> None:
-        """Fetch a batch, compute the losses, step, and write them to the event storage."""
+        """Fetch a batch, compute the losses, step, and write them to the event storage.
+
+        Raises: TrainingError: when a loss is not finite, before the weights change.
+        """
         start = time.perf_counter()
         batch = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
 
+        if self.device.type == "cuda":
+            batch = images_on_gpu(batch, self.device)
+        # Before the forward pass: the gradients of the last step need not lie beside this one's.
+        self.optimizer.zero_grad(set_to_none=True)
         enabled = self.dtype != torch.float32
-        with torch.autocast(self.device_type, dtype=self.dtype, enabled=enabled):
+        diverged = divergence_in_forward(
+            batch, self.optimizer, model=self.model, iteration=self.iter
+        )
+        with diverged, torch.autocast(self.device.type, dtype=self.dtype, enabled=enabled):
             losses = self.model(batch)
-        self.optimizer.zero_grad()
         self.scaler.scale(sum(losses.values())).backward()
         self.after_backward()
-        # Written before the step: a loss that is not finite raises here, with the weights intact.
+        # Before the step: a loss that is not finite raises here, with the weights intact.
+        refuse_divergence(losses, batch, self.optimizer, model=self.model, iteration=self.iter)
         self._write_metrics(losses, data_time)
+        # Clipping, which acts inside the optimizer's step, has to see the true gradients.
         self.scaler.unscale_(self.optimizer)
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -65,3 +78,22 @@ class AutocastTrainer(SimpleTrainer):
         super().load_state_dict(state_dict)
         if self.scaler.is_enabled() and "grad_scaler" in state_dict:
             self.scaler.load_state_dict(state_dict["grad_scaler"])
+
+
+def images_on_gpu(batch: list[dict[str, Any]], device: torch.device) -> list[dict[str, Any]]:
+    """Start to copy the images of a batch to a GPU, without waiting for the copy.
+
+    The model's own copy would be from pageable memory, for which CUDA makes the host wait.
+
+    Args:
+        batch: model inputs; `image` uint8 (3, H, W), in pinned memory or not.
+
+    Returns: new dicts that share all but the images; the batch keeps its own.
+    """
+    moved = []
+    for sample in batch:
+        image = sample["image"]
+        if image.device.type == "cpu" and not image.is_pinned():
+            image = image.pin_memory()
+        moved.append({**sample, "image": image.to(device, non_blocking=True)})
+    return moved

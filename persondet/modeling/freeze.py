@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.layers import FrozenBatchNorm2d
 from tabulate import tabulate
@@ -37,8 +38,7 @@ def freeze_modules(model: nn.Module, patterns: Sequence[str]) -> list[str]:
     for pattern in patterns:
         matches = [name for name in names if fnmatch.fnmatchcase(name, pattern)]
         if not matches:
-            close = difflib.get_close_matches(pattern, names, n=1, cutoff=0.4)
-            hint = f"did you mean {close[0]}?" if close else f"the top is {_top(model)}."
+            hint = _hint(model, names, pattern)
             raise ConfigError(
                 f"config: MODEL.FREEZE.MODULES has {pattern!r}, and the model has no such module; "
                 f"{hint}"
@@ -96,14 +96,104 @@ def parameter_rows(model: nn.Module) -> list[ParameterRow]:
     return [*rows, total]
 
 
-def parameter_table(model: nn.Module) -> str:
-    """Return the table of trainable and frozen parameters per module, as plain text."""
+def parameter_table(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> str:
+    """Return the table of trainable and frozen parameters per module, as plain text.
+
+    Args:
+        optimizer: adds a column with the base rates of a module's parameters.
+    """
+    rates: dict[str, set[float]] = {}
+    for name, (rate, _) in _rates(model, optimizer).items():
+        for module in (_group(name), "all"):
+            rates.setdefault(module, set()).add(rate)
     rows = [
         (row.module, f"{row.trainable:,}", f"{row.frozen:,}", _state(row))
+        + ((_span(rates.get(row.module, set())),) if optimizer else ())
         for row in parameter_rows(model)
     ]
-    headers = ("module", "trainable", "frozen", "")
-    return tabulate(rows, headers=headers, colalign=("left", "right", "right", "left"))
+    headers = ("module", "trainable", "frozen", "state", "rate")[: len(rows[0])]
+    return tabulate(
+        rows,
+        headers=headers,
+        colalign=("left", "right", "right", "left", "left")[: len(rows[0])],
+        disable_numparse=True,
+    )
+
+
+def tensor_table(model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
+    """Return a line per tensor of `model`: shape, whether it is trained, base rate, weight decay.
+
+    Batch norm's running statistics are neither trained nor frozen: they follow the batches.
+    """
+    rates = _rates(model, optimizer)
+    parameters = dict(model.named_parameters())
+    frozen = set(frozen_tensors(model))
+    rows = []
+    for name, tensor in model.state_dict().items():
+        rate, decay = rates.get(name, ("", ""))
+        if name in frozen:
+            state = "frozen"
+        else:
+            state = "trained" if name in parameters else "follows batches"
+        shape = " x ".join(map(str, tensor.shape)) or "1"
+        rows.append((name, shape, state, rate, decay))
+    headers = ("tensor", "shape", "state", "rate", "weight decay")
+    return tabulate(rows, headers=headers, disable_numparse=True)
+
+
+def frozen_tensors(model: nn.Module) -> list[str]:
+    """Return the names of what no step changes: frozen parameters, and frozen batch norm."""
+    names = [name for name, p in model.named_parameters() if not p.requires_grad]
+    for name, module in model.named_modules():
+        if isinstance(module, FrozenBatchNorm2d):
+            names += [f"{name}.{buffer}" for buffer, _ in module.named_buffers()]
+    return names
+
+
+def frozen_at_random(model: nn.Module, loaded: Collection[str]) -> str:
+    """Return a warning about frozen parts that no checkpoint gave weights to; empty when fine.
+
+    Args:
+        loaded: names of the tensors that a checkpoint gave.
+    """
+    parameters = {name for name, _ in model.named_parameters()}
+    bare = [
+        name
+        for name in frozen_tensors(model)
+        if name not in loaded and not name.endswith("num_batches_tracked")
+    ]
+    weights = dict.fromkeys(_group(name) for name in bare if name in parameters)
+    norms = dict.fromkeys(_group(name) for name in bare if name not in parameters)
+    sentences = []
+    if weights:
+        sentences.append(
+            f"Frozen and never trained: {', '.join(weights)} have random weights, for no "
+            "checkpoint gave them any; name one in MODEL.WEIGHTS, or train them "
+            "(MODEL.BACKBONE.FREEZE_AT 0, MODEL.FREEZE.MODULES ())."
+        )
+    if norms.keys() - weights.keys():
+        sentences.append(
+            f"Frozen batch norm in {', '.join(norms.keys() - weights.keys())} has no statistics "
+            "of a checkpoint and normalises nothing; set MODEL.RESNETS.NORM BN or GN to train from "
+            "random weights."
+        )
+    return " ".join(sentences)
+
+
+def _rates(
+    model: nn.Module, optimizer: torch.optim.Optimizer | None
+) -> dict[str, tuple[float, float]]:
+    """Return base rate and weight decay of each parameter by name; a schedule scales the rate."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {
+        names[id(parameter)]: (group.get("initial_lr", group["lr"]), group["weight_decay"])
+        for group in (optimizer.param_groups if optimizer else ())
+        for parameter in group["params"]
+    }
+
+
+def _span(rates: set[float]) -> str:
+    return " to ".join(f"{rate:.3g}" for rate in sorted({min(rates), max(rates)})) if rates else ""
 
 
 def _state(row: ParameterRow) -> str:
@@ -114,13 +204,20 @@ def _state(row: ParameterRow) -> str:
 
 def _group(name: str) -> str:
     parts = name.split(".")
-    if parts[0] == "backbone" and len(parts) > 2:
-        if parts[1] == "bottom_up":
-            return ".".join(parts[:3])
+    if name.startswith("backbone.fpn_"):
         return "backbone.fpn"
-    if parts[0] == "roi_heads" and len(parts) > 2:
-        return ".".join(parts[:2])
-    return parts[0]
+    depth = {"backbone": 3 if "bottom_up" in parts else 2, "roi_heads": 2}.get(parts[0], 1)
+    return ".".join(parts[: min(depth, max(len(parts) - 1, 1))])
+
+
+def _hint(model: nn.Module, names: Sequence[str], pattern: str) -> str:
+    parameters = (name for name, _ in model.named_parameters())
+    within = next((name for name in parameters if fnmatch.fnmatchcase(name, pattern)), "")
+    if within:
+        return f"{within} is a parameter: freeze its module, {within.rpartition('.')[0]}."
+    ends = [name for name in names if name.rpartition(".")[2] == pattern]
+    close = ends or difflib.get_close_matches(pattern, names, n=1, cutoff=0.4)
+    return f"did you mean {close[0]}?" if close else f"the top is {_top(model)}."
 
 
 def _has_ancestor(name: str, names: set[str]) -> bool:

@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.layers import ROIAlign
 from torch import nn
 
 
@@ -41,26 +40,6 @@ def autocast(cfg: CfgNode) -> AbstractContextManager[None]:
     dtype = resolve_dtype(cfg)
     device_type = torch.device(resolve_device(cfg.MODEL.DEVICE)).type
     return torch.autocast(device_type, dtype=dtype, enabled=dtype != torch.float32)
-
-
-class ExactROIAlign(ROIAlign):
-    """ROIAlign whose boxes keep their places in reduced precision.
-
-    Detectron2's casts the boxes to the type of the features, and in bfloat16 a coordinate of 300
-    pixels is off by up to a pixel.
-    """
-
-    def forward(self, features: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
-        """Pool float features (N, C, H, W) in boxes (R, 5): index and XYXY in input pixels."""
-        return super().forward(features.float(), boxes.float()).to(features.dtype)
-
-
-def keep_boxes_exact(model: nn.Module) -> nn.Module:
-    """Let every ROIAlign of `model` compute in float32, in place."""
-    for module in model.modules():
-        if type(module) is ROIAlign:
-            module.__class__ = ExactROIAlign
-    return model
 
 
 def set_memory_format(cfg: CfgNode, model: nn.Module) -> nn.Module:

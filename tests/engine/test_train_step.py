@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 import torch
 from detectron2.engine import SimpleTrainer
+from detectron2.solver.build import maybe_add_gradient_clipping
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from persondet.engine.train_step import AutocastTrainer
+from persondet.config.defaults import get_cfg
+from persondet.engine.train_step import AutocastTrainer, images_on_gpu
+from persondet.errors import TrainingError
 
 
 class Recorder(nn.Module):
@@ -75,7 +79,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change() -> None:
     data = [torch.full((4, 3), torch.inf)]
     trainer = AutocastTrainer(model, data, torch.optim.SGD(model.parameters(), lr=0.1))
     trainer.iter = 0
-    with EventStorage(), pytest.raises(FloatingPointError):
+    with EventStorage(), pytest.raises(TrainingError):
         trainer.run_step()
     assert torch.equal(model.linear.weight, before)
 
@@ -88,3 +92,88 @@ def test_the_state_keeps_the_loss_scale_of_float16_alone() -> None:
 
     assert "grad_scaler" in state(torch.float16)
     assert "grad_scaler" not in state(torch.bfloat16)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_resumed_step_continues_to_the_bit_with_its_loss_scale(dtype: torch.dtype) -> None:
+    def trainer(model: Recorder, data: list[torch.Tensor]) -> AutocastTrainer:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        return AutocastTrainer(model, data, optimizer, dtype=dtype)
+
+    def run(part: AutocastTrainer, start: int, end: int) -> None:
+        with EventStorage(start):
+            for part.iter in range(start, end):
+                part.run_step()
+
+    torch.manual_seed(0)
+    data = [torch.randn(4, 3) for _ in range(4)]
+    whole = Recorder()
+    first = Recorder()
+    first.load_state_dict(whole.state_dict())
+    one = trainer(whole, data)
+    if one.scaler.is_enabled():
+        # Off the default, so that a scale that is not restored is seen.
+        one.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**7)
+    run(one, 0, 4)
+    before = trainer(first, data[:2])
+    if dtype == torch.float16:
+        before.scaler.load_state_dict(one.scaler.state_dict())
+    run(before, 0, 2)
+    after = trainer(first, data[2:])
+    after.load_state_dict(before.state_dict())
+    assert after.scaler.get_scale() == before.scaler.get_scale()
+    run(after, 2, 4)
+    assert torch.equal(first.linear.weight, whole.linear.weight)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_clipping_sees_the_gradients_without_the_loss_scale(fused: bool) -> None:
+    cfg = get_cfg()
+    cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "norm"
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 0.01
+    moved = {}
+    for dtype in (torch.float32, torch.float16):
+        torch.manual_seed(0)
+        model = Recorder()
+        before = model.linear.weight.detach().clone()
+        plain = torch.optim.SGD(model.parameters(), lr=1.0, fused=fused)
+        optimizer = maybe_add_gradient_clipping(cfg, plain)
+        trainer = AutocastTrainer(model, [torch.randn(4, 3)], optimizer, dtype=dtype)
+        # Small enough that float16 holds the scaled gradients.
+        trainer.scaler = torch.amp.GradScaler(
+            "cpu", init_scale=2.0**8, enabled=dtype == torch.float16
+        )
+        with EventStorage():
+            trainer.iter = 0
+            trainer.run_step()
+        moved[dtype] = model.linear.weight.detach() - before
+    # Clipped to the same small norm; of the scaled gradients the step would be 256 times less.
+    assert torch.allclose(moved[torch.float16], moved[torch.float32], atol=2e-4)
+    assert 0.005 < moved[torch.float16].norm() <= 0.0101
+
+
+def test_the_wait_for_data_is_written() -> None:
+    def slow() -> Any:
+        while True:
+            time.sleep(0.05)
+            yield torch.ones(4, 3)
+
+    model = Recorder()
+    trainer = AutocastTrainer(model, slow(), torch.optim.SGD(model.parameters(), lr=0.1))
+    trainer.iter = 0
+    with EventStorage() as storage:
+        trainer.run_step()
+    assert 0.05 <= storage.latest()["data_time"][0] < 0.2
+
+
+@pytest.mark.gpu
+def test_images_come_to_the_gpu_without_waiting() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    batch = [{"image": torch.randint(0, 256, (3, 64, 80), dtype=torch.uint8), "height": 64}]
+    moved = images_on_gpu(batch, torch.device("cuda"))
+    assert moved[0]["image"].is_cuda
+    assert moved[0]["height"] == 64
+    assert torch.equal(moved[0]["image"].cpu(), batch[0]["image"])
+    assert batch[0]["image"].device.type == "cpu"

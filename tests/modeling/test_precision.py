@@ -1,23 +1,50 @@
-"""Boxes keep their places in reduced precision."""
+"""In which type and layout the model computes."""
 
 from __future__ import annotations
 
+import pytest
 import torch
-from detectron2.layers import ROIAlign
 from torch import nn
 
-from persondet.modeling.precision import keep_boxes_exact
+from persondet.config.defaults import get_cfg
+from persondet.modeling.precision import autocast, resolve_dtype, set_memory_format
 
 
-def test_pooling_of_bfloat16_features_uses_exact_boxes() -> None:
-    torch.manual_seed(0)
-    features = torch.randn(1, 3, 80, 80).bfloat16()
-    boxes = torch.tensor([[0.0, 201.3, 150.7, 262.9, 301.1]])
-    exact = ROIAlign((7, 7), 0.25, 0)(features.float(), boxes)
-    module = keep_boxes_exact(nn.Sequential(ROIAlign((7, 7), 0.25, 0)))[0]
-    pooled = module(features, boxes)
-    assert pooled.dtype == torch.bfloat16
-    assert torch.allclose(pooled.float(), exact, atol=0.02)
-    # Detectron2's own would be off by a visible amount: the test would see the difference.
-    stock = ROIAlign((7, 7), 0.25, 0)(features.float(), boxes.bfloat16().float())
-    assert not torch.allclose(stock, exact, atol=0.02)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_type_named_is_the_type_computed_in_on_the_cpu(dtype: torch.dtype) -> None:
+    cfg = get_cfg()
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.SOLVER.AMP.DTYPE = str(dtype).removeprefix("torch.")
+    assert resolve_dtype(cfg) == dtype
+    with autocast(cfg):
+        assert nn.Linear(2, 2)(torch.ones(1, 2)).dtype == dtype
+
+
+def test_auto_takes_bfloat16_where_the_processor_multiplies_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cfg = get_cfg()
+    cfg.MODEL.DEVICE = "cpu"
+    assert cfg.SOLVER.AMP.DTYPE == "auto"
+    for capabilities, dtype in (
+        ({"avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": True}, torch.bfloat16),
+        ({"avx2": True}, torch.float32),
+    ):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found)
+        assert resolve_dtype(cfg) == dtype
+
+
+def test_mixed_precision_off_is_float32_whatever_the_type() -> None:
+    cfg = get_cfg()
+    cfg.SOLVER.AMP.DTYPE = "float16"
+    cfg.SOLVER.AMP.ENABLED = False
+    assert resolve_dtype(cfg) == torch.float32
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_convolutions_are_channels_last_when_the_config_says_so(asked: bool) -> None:
+    cfg = get_cfg()
+    cfg.MODEL.CHANNELS_LAST = asked
+    conv = set_memory_format(cfg, nn.Conv2d(3, 4, 3))
+    assert conv.weight.is_contiguous(memory_format=torch.channels_last) is asked
