@@ -35,6 +35,16 @@ class CheckpointError(PersondetError):
     """A checkpoint is missing, damaged, or belongs to another model."""
 
 
+class TrainingError(PersondetError):
+    """The training cannot go on: it diverged, or memory is short."""
+
+
+class InterruptedRun(PersondetError):
+    """A run was interrupted; the message names its checkpoint and the command that resumes."""
+
+    exit_code = 130
+
+
 class MediaError(PersondetError):
     """A picture or a clip cannot be read or written."""
 
@@ -45,6 +55,12 @@ class OutputExistsError(PersondetError):
 
 class InstallationError(PersondetError):
     """Something that the command needs is not installed."""
+
+
+class RankLostError(PersondetError):
+    """One of several processes was killed; what the run had saved is kept."""
+
+    exit_code = 3
 
 
 class PartialResultError(PersondetError):

@@ -1,64 +1,159 @@
-"""What a checkpoint gave to a model: loaded, not fitting, missing, left over."""
+"""What a checkpoint gave to a model, in one table: loaded, not loaded, and why."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from detectron2.checkpoint.c2_model_loading import convert_basic_c2_names
 from fvcore.common.checkpoint import _IncompatibleKeys
+from tabulate import tabulate
+
+Shape = tuple[int, ...]
 
 # Batch norm counts its batches; FrozenBatchNorm2d does not, and nothing depends on it.
 _UNIMPORTANT = ("num_batches_tracked",)
+_CLASS_LAYER = "cls_score.weight"
+_SHOWN = 4
 
 
 @dataclass(frozen=True)
 class KeyReport:
-    """Names of tensors, by what became of them when a checkpoint was loaded."""
+    """Names of tensors, by what became of them when a checkpoint was loaded.
 
-    loaded: int
-    not_fitting: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
+    Attributes:
+        fitting: tensors of the model that were loaded.
+        not_fitting: name in the model, shape in the checkpoint, shape in the model.
+        missing: tensors of the model that the checkpoint does not have.
+        unused: tensors of the checkpoint that the model does not have.
+    """
+
+    fitting: tuple[str, ...]
+    not_fitting: tuple[tuple[str, Shape, Shape], ...]
     missing: tuple[str, ...]
     unused: tuple[str, ...]
 
+    @property
+    def loaded(self) -> int:
+        """How many tensors were loaded."""
+        return len(self.fitting)
+
+    @property
+    def not_loaded(self) -> frozenset[str]:
+        """Names of the model's tensors that kept their start values."""
+        return frozenset(self.missing) | {name for name, _, _ in self.not_fitting}
+
     @classmethod
-    def from_incompatible(cls, expected: Iterable[str], keys: _IncompatibleKeys) -> KeyReport:
-        """Sort fvcore's verdict on the `expected` tensors of the model."""
-        wrong = {name for name, _, _ in keys.incorrect_shapes}
-        missing = [
-            name
-            for name in keys.missing_keys
-            if name not in wrong and not name.endswith(_UNIMPORTANT)
-        ]
-        absent = wrong | set(keys.missing_keys)
+    def from_incompatible(
+        cls,
+        expected: Mapping[str, Shape],
+        keys: _IncompatibleKeys,
+        offered: Mapping[str, Shape],
+    ) -> KeyReport:
+        """Sort fvcore's verdict on the tensors of a model.
+
+        Args:
+            expected: the model's tensors and their shapes.
+            offered: from `offered_shapes`: a match by ends of another shape comes back from
+                Detectron2 as one missing and one unused tensor.
+        """
+        wrong = {name: (tuple(theirs), tuple(ours)) for name, theirs, ours in keys.incorrect_shapes}
+        unused = set(keys.unexpected_keys)
+        for name in keys.missing_keys:
+            for other, shape in offered.items():
+                if other in unused and name.endswith(f".{other}") and name in expected:
+                    wrong[name] = (tuple(shape), tuple(expected[name]))
+                    unused.discard(other)
+        absent = wrong.keys() | set(keys.missing_keys)
         return cls(
-            loaded=sum(name not in absent and not name.endswith(_UNIMPORTANT) for name in expected),
-            not_fitting=tuple(
-                (name, tuple(theirs), tuple(ours)) for name, theirs, ours in keys.incorrect_shapes
-            ),
-            missing=tuple(missing),
-            unused=tuple(name for name in keys.unexpected_keys if not name.endswith(_UNIMPORTANT)),
+            fitting=_important(name for name in expected if name not in absent),
+            not_fitting=tuple((name, *shapes) for name, shapes in wrong.items()),
+            missing=_important(name for name in keys.missing_keys if name not in wrong),
+            unused=_important(name for name in keys.unexpected_keys if name in unused),
         )
 
     def text(self, path: str) -> str:
-        """Return the report as lines for the log."""
-        lines = [f"{path}: {self.loaded} tensors loaded."]
-        if self.not_fitting:
-            lines.append("Left at their start values, because their shapes do not fit:")
-            lines += [
-                f"  {name}: checkpoint {theirs}, model {ours}"
-                for name, theirs, ours in self.not_fitting
-            ]
-        if self.missing:
-            lines.append(
-                f"Left at their start values, because the checkpoint has none: {_group(self.missing)}"
-            )
-        if self.unused:
-            lines.append(f"In the checkpoint and not used: {_group(self.unused)}")
+        """Return the report as a table for the log: a row per part of the model."""
+        rows: dict[str, tuple[list[str], list[str]]] = {}
+        for name in self.fitting:
+            _row(rows, name)[0].append(name)
+        for name, _, _ in self.not_fitting:
+            _row(rows, name)[1].append(name)
+        for name in self.missing:
+            _row(rows, name)[1].append(name)
+        shapes = {name: (theirs, ours) for name, theirs, ours in self.not_fitting}
+        table: list[tuple[str, int | str, int, str]] = [
+            (part, len(loaded), len(left), _why(left, shapes))
+            for part, (loaded, left) in rows.items()
+        ]
+        surplus: dict[str, int] = {}
+        for name in self.unused:
+            surplus[_part(name)] = surplus.get(_part(name), 0) + 1
+        table += [
+            (part, "-", count, "in the checkpoint, and the model has no such tensor")
+            for part, count in surplus.items()
+        ]
+        kept = len(self.not_loaded)
+        lines = [
+            f"{path}: {self.loaded} tensors loaded, {kept} of the model left at their start values."
+        ]
+        if kept or self.unused:
+            headers = ("part", "loaded", "not loaded", "why")
+            lines.append(tabulate(table, headers=headers, colalign=("left", "right", "right")))
+        lines += self._class_sentence()
         return "\n".join(lines)
 
+    def _class_sentence(self) -> list[str]:
+        for name, theirs, ours in self.not_fitting:
+            if name.endswith(_CLASS_LAYER) and theirs[1:] == ours[1:]:
+                return [
+                    f"The checkpoint tells {theirs[0] - 1} classes apart and the dataset has "
+                    f"{ours[0] - 1}: the layers of the classes start anew, as they must, and all "
+                    "else is kept."
+                ]
+        return []
 
-def _group(names: tuple[str, ...]) -> str:
-    modules = dict.fromkeys(name.rpartition(".")[0] or name for name in names)
-    shown = list(modules)[:12]
-    more = f" and {len(modules) - 12} more" if len(modules) > 12 else ""
-    return ", ".join(shown) + more
+
+def offered_shapes(checkpoint: Mapping[str, Any]) -> dict[str, Shape]:
+    """Return the shapes in a checkpoint whose names Detectron2 matches by their ends.
+
+    Caffe2's names come as Detectron2 renames them. Empty where names are matched whole: fvcore
+    reports the shapes itself.
+    """
+    if not checkpoint.get("matching_heuristics"):
+        return {}
+    names = list(checkpoint["model"])
+    if checkpoint.get("__author__") == "Caffe2":
+        names = convert_basic_c2_names(names)
+    shapes = [tuple(value.shape) for value in checkpoint["model"].values()]
+    return dict(zip(names, shapes, strict=True))
+
+
+def _important(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(name for name in names if not name.endswith(_UNIMPORTANT))
+
+
+def _row(rows: dict[str, tuple[list[str], list[str]]], name: str) -> tuple[list[str], list[str]]:
+    return rows.setdefault(_part(name), ([], []))
+
+
+def _why(names: list[str], shapes: Mapping[str, tuple[Shape, Shape]]) -> str:
+    wrong = [name for name in names if name in shapes]
+    lines = [
+        f"{name}: checkpoint {shapes[name][0]}, model {shapes[name][1]}" for name in wrong[:_SHOWN]
+    ]
+    if len(wrong) > _SHOWN:
+        lines.append(f"and {len(wrong) - _SHOWN} more of other shapes")
+    if len(names) > len(wrong):
+        lines.append("not in the checkpoint")
+    return "\n".join(lines)
+
+
+def _part(name: str) -> str:
+    """Return the part of the model that a tensor belongs to: a stage, the pyramid, a head."""
+    parts = name.split(".")
+    if name.startswith("backbone.fpn_"):
+        return "backbone.fpn"
+    depth = {"backbone": 3 if "bottom_up" in parts else 2, "roi_heads": 2}.get(parts[0], 1)
+    return ".".join(parts[: min(depth, max(len(parts) - 1, 1))])

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.utils.file_io import PathManager
 
+from persondet.checkpoint import torchvision_names
+from persondet.checkpoint.conventions import check_conventions
 from persondet.checkpoint.restricted_pickle import load_arrays
 from persondet.errors import CheckpointError
 from persondet.files import atomic_path
@@ -97,16 +100,22 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     plain = isinstance(state, dict) and any(torch.is_tensor(value) for value in state.values())
     if not plain:
         raise CheckpointError(f"{path}: holds no weights of a model.")
-    return loaded
+    return _torchvision_layout(loaded, path)
 
 
-def check_weights(weights: str) -> None:
+def check_weights(weights: str, cfg: CfgNode | None = None) -> None:
     """Refuse weights that no detector of ours can start from, before anything is written.
 
-    Raises: CheckpointError: when the file is missing, unreachable, damaged, or not a detector's.
+    Args:
+        cfg: the config to start with; default: what the weights expect of it is not looked at.
+
+    Raises: CheckpointError: when the file is missing, unreachable, damaged, not a detector's, or
+    learnt under another colour order, mean, deviation, stride or depth than the config has.
     """
     path, _, query = local_weights(weights).partition("?")
     checkpoint = load_checkpoint(path)
+    if cfg is not None:
+        check_conventions(checkpoint, cfg, weights)
     # Weights that are matched by heuristics have names of their own.
     if checkpoint.get("matching_heuristics") or "matching_heuristics" in query:
         return
@@ -146,6 +155,23 @@ def _detectron_layout(data: Any, path: Path) -> dict[str, Any]:
         return data
     kept = {name: value for name, value in arrays.items() if not name.endswith("_momentum")}
     return {"model": kept, "__author__": "Caffe2", "matching_heuristics": True}
+
+
+def _torchvision_layout(loaded: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return a checkpoint of torchvision's ResNet under Detectron2's names, any other as it is."""
+    names = {name.removeprefix("module."): value for name, value in loaded["model"].items()}
+    if torchvision_names.is_detector(names):
+        raise CheckpointError(
+            f"{path}: holds a detector of torchvision, whose heads are built otherwise; start from "
+            "torchvision's ResNet or from a Detectron2 model."
+        )
+    if CARRIED in loaded or not torchvision_names.is_resnet(names):
+        return loaded
+    return {
+        "model": torchvision_names.detectron2_names(names),
+        "__author__": torchvision_names.AUTHOR,
+        "matching_heuristics": True,
+    }
 
 
 def _reason(error: BaseException) -> str:

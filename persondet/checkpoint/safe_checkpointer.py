@@ -10,8 +10,12 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
-from persondet.checkpoint.key_report import KeyReport
+from persondet.checkpoint.conventions import other_anchors
+from persondet.checkpoint.finite import refuse_non_finite
+from persondet.checkpoint.key_report import KeyReport, offered_shapes
 from persondet.checkpoint.model_file import CARRIED, CarriedFacts, load_checkpoint, local_weights
+from persondet.checkpoint.newest import TAG, newest_checkpoint
+from persondet.checkpoint.plain import plain
 from persondet.errors import CheckpointError
 from persondet.files import atomic_path, write_text
 
@@ -42,7 +46,8 @@ class SafeDetectionCheckpointer(DetectionCheckpointer):
         self.carried = dict(carried or {})
         self.key_report: KeyReport | None = None
         self.facts = CarriedFacts()
-        self._resumes = False
+        self.resumed_from: Path | None = None
+        self._opened: dict[str, Any] | None = None
 
     def save(self, name: str, **extra: Any) -> None:
         """Save `<name>.pth` with everything that `--resume` needs, and tag it as the newest."""
@@ -64,13 +69,15 @@ class SafeDetectionCheckpointer(DetectionCheckpointer):
     def _write(self, name: str, extra: dict[str, Any]) -> None:
         carried = self.carried | {"iteration": extra.get("iteration")}
         path = Path(self.save_dir) / f"{name}.pth"
+        content = {"model": self.model.state_dict(), **plain({CARRIED: carried, **extra})}
+        refuse_non_finite(content, path.name)
         with atomic_path(path) as temporary:
-            torch.save({"model": self.model.state_dict(), CARRIED: carried, **extra}, temporary)
+            torch.save(content, temporary)
         logger.info("Saved %s", path)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Write the name of the newest checkpoint, whole or not at all."""
-        write_text(Path(self.save_dir) / "last_checkpoint", last_filename_basename)
+        write_text(Path(self.save_dir) / TAG, last_filename_basename)
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Load weights (and `checkpointables`, all of them by default) from a file or address.
@@ -82,28 +89,34 @@ class SafeDetectionCheckpointer(DetectionCheckpointer):
         return super().load(path, checkpointables)
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
-        """As Detectron2's, but a tag that names no file is an error and not a fresh start.
+        """Go on from the newest checkpoint of the folder that can be loaded, else load `path`.
 
-        Raises: CheckpointError: also when the run that is resumed knew other classes.
+        `resumed_from` says which one it was; None: the run begins with the weights in `path`.
+
+        Raises: CheckpointError: when there are checkpoints and none can be loaded, or when the run
+        that is resumed knew other classes.
         """
-        self._resumes = resume and self.has_checkpoint()
-        if self._resumes:
-            newest = self.get_checkpoint_file()
-            if not Path(newest).is_file():
-                raise CheckpointError(
-                    f"{self.save_dir}/last_checkpoint names {newest}, which is not there; write "
-                    "the name of a checkpoint of this folder into it, or start without --resume."
-                )
-        return super().resume_or_load(path, resume=resume)
+        found = newest_checkpoint(self.save_dir) if resume else None
+        if found is None:
+            self.resumed_from = None
+            return self.load(path, checkpointables=[])
+        self.resumed_from, self._opened = found
+        if self.checkpointables.keys() - self._opened.keys():
+            raise CheckpointError(
+                f"{self.resumed_from}: holds weights alone, so nothing can be resumed from it; give "
+                "it to MODEL.WEIGHTS, and start without --resume in another OUTPUT_DIR."
+            )
+        return self.load(str(self.resumed_from))
 
     def _load_file(self, filename: str) -> dict[str, Any]:
-        checkpoint = load_checkpoint(filename)
+        checkpoint, self._opened = self._opened or load_checkpoint(filename), None
         query = self._parsed_url_during_load.query if self._parsed_url_during_load else ""
         if "matching_heuristics=True" in query:
             checkpoint["matching_heuristics"] = True
         self.facts = CarriedFacts.from_checkpoint(checkpoint)
         self._loading_from = filename
         self._compare_classes()
+        self._compare_anchors()
         return checkpoint
 
     def _compare_classes(self) -> None:
@@ -112,7 +125,7 @@ class SafeDetectionCheckpointer(DetectionCheckpointer):
         if not theirs or not ours or theirs == ours:
             return
         difference = f"knows {', '.join(theirs)}, and the dataset has {', '.join(ours)}"
-        if self._resumes:
+        if self._loading_from == str(self.resumed_from):
             raise CheckpointError(
                 f"{self._loading_from}: {difference}; resume with the classes the run began with, "
                 "or start anew in another OUTPUT_DIR."
@@ -123,10 +136,26 @@ class SafeDetectionCheckpointer(DetectionCheckpointer):
             difference,
         )
 
+    def _compare_anchors(self) -> None:
+        difference = other_anchors(self.facts.config, str(self.carried.get("config", "")))
+        if difference:
+            logger.warning(
+                "%s: its region proposals learnt other anchors (%s), and start from wrong ones.",
+                self._loading_from,
+                difference,
+            )
+
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
-        incompatible = super()._load_model(checkpoint)
-        expected = self.model.state_dict().keys()
-        self.key_report = KeyReport.from_incompatible(expected, incompatible)
+        # Where names are matched by heuristics, Detectron2 tells of each match and misfit itself.
+        heuristics = logging.getLogger("detectron2.checkpoint.c2_model_loading")
+        heuristics.addFilter(_silent)
+        offered = offered_shapes(checkpoint)
+        try:
+            incompatible = super()._load_model(checkpoint)
+        finally:
+            heuristics.removeFilter(_silent)
+        expected = {name: tuple(value.shape) for name, value in self.model.state_dict().items()}
+        self.key_report = KeyReport.from_incompatible(expected, incompatible, offered)
         if not self.key_report.loaded:
             raise CheckpointError(
                 f"{self._loading_from}: none of its tensors fits this model; check that "
@@ -135,3 +164,7 @@ class SafeDetectionCheckpointer(DetectionCheckpointer):
         logger.info(self.key_report.text(self._loading_from))
         # Reported above in one table; fvcore would log the same again, three times as long.
         return None
+
+
+def _silent(record: logging.LogRecord) -> bool:
+    return False

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from detectron2.config import CfgNode
 
+from persondet.config.yaml_file import load_yaml
 from persondet.errors import ConfigError
 
 CHOICES: dict[str, tuple[object, ...]] = {
@@ -21,6 +22,8 @@ CHOICES: dict[str, tuple[object, ...]] = {
     "INPUT.FORMAT": ("BGR", "RGB"),
     "MODEL.BACKBONE.FREEZE_AT": (0, 1, 2, 3, 4, 5),
     "SOLVER.OPTIMIZER": ("SGD", "AdamW"),
+    "SOLVER.WARMUP_METHOD": ("linear", "constant"),
+    "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": ("norm", "value"),
     "SOLVER.AMP.DTYPE": ("auto", "float32", "bfloat16", "float16"),
     "SOLVER.BEST_CHECKPOINT.MODE": ("max", "min"),
     "SOLVER.LR_SCHEDULER_NAME": (
@@ -32,6 +35,10 @@ CHOICES: dict[str, tuple[object, ...]] = {
 AT_LEAST: dict[str, float] = {
     "SOLVER.IMS_PER_BATCH": 1,
     "SOLVER.MAX_ITER": 1,
+    "SOLVER.EPOCHS": 0,
+    "SOLVER.REFERENCE_IMS_PER_BATCH": 0,
+    "SOLVER.EARLY_STOPPING.PATIENCE": 0,
+    "SOLVER.EARLY_STOPPING.MIN_DELTA": 0,
     "SOLVER.BASE_LR": 0,
     "SOLVER.BACKBONE_LR_FACTOR": 0,
     "SOLVER.CHECKPOINT_KEEP": 1,
@@ -64,13 +71,21 @@ def merge_yaml(cfg: CfgNode, config_file: str | Path) -> None:
         hint = f"that folder has {', '.join(known)}" if known else "check the path"
         raise ConfigError(f"{path}: there is no such config file; {hint}.")
     try:
-        cfg.merge_from_file(str(path), allow_unsafe=False)
+        loaded = load_yaml(path)
+        if loaded.get("VERSION", cfg.VERSION) != cfg.VERSION:
+            raise ConfigError(
+                f"{path}: VERSION is {loaded['VERSION']}, an older layout of "
+                f"Detectron2's keys; write it with VERSION {cfg.VERSION}."
+            )
+        cfg.merge_from_other_cfg(CfgNode(loaded))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not a plain YAML file ({_one_line(error)}).") from error
     except FileNotFoundError as error:
         raise ConfigError(
             f"{path}: its _BASE_ names a file that is not there: {error.filename}."
         ) from error
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.filename} cannot be read ({error.strerror}).") from error
     except KeyError as error:
         raise ConfigError(f"{path}: {_unknown_key(cfg, error)}") from error
     except RecursionError as error:
@@ -120,6 +135,19 @@ def check_cfg(cfg: CfgNode) -> None:
         raise ConfigError(
             "config: INPUT.CROP is Detectron2's own cropping, which does nothing here; put a crop "
             "into INPUT.ALBUMENTATIONS.PIPELINE, such as BBoxSafeRandomCrop in 'crowd'."
+        )
+    if cfg.INPUT.RANDOM_FLIP != "horizontal":
+        raise ConfigError(
+            f"config: INPUT.RANDOM_FLIP is {cfg.INPUT.RANDOM_FLIP!r}, but it does nothing here; "
+            "leave it alone, and choose in INPUT.ALBUMENTATIONS.PIPELINE whether and how to flip."
+        )
+    solver = cfg.SOLVER
+    if solver.LR_SCHEDULER_NAME == "WarmupCosineLR" and (
+        not solver.BASE_LR or not 0 <= solver.BASE_LR_END <= solver.BASE_LR
+    ):
+        raise ConfigError(
+            f"config: SOLVER.BASE_LR_END is {solver.BASE_LR_END} and SOLVER.BASE_LR "
+            f"{solver.BASE_LR}; a cosine leads from a rate above 0 down to a lower one."
         )
     if not cfg.OUTPUT_DIR:
         raise ConfigError("config: OUTPUT_DIR is empty; name the folder of the run.")

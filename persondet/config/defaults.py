@@ -50,6 +50,12 @@ def add_persondet_config(cfg: CfgNode) -> None:
     # Convolutions in channels-last memory format: faster on CPUs and on tensor cores.
     cfg.MODEL.CHANNELS_LAST = True
 
+    # Passes over the training images; sets MAX_ITER, STEPS, WARMUP_ITERS, the evaluations and the
+    # checkpoints from the size of the dataset. 0: those keys as they are.
+    cfg.SOLVER.EPOCHS = 0
+    # BASE_LR is meant for so many images a step; with another IMS_PER_BATCH the rate is scaled in
+    # proportion (Goyal et al., 2017). 0: BASE_LR as it is.
+    cfg.SOLVER.REFERENCE_IMS_PER_BATCH = 0
     # "SGD" or "AdamW".
     cfg.SOLVER.OPTIMIZER = "SGD"
     # Learning rate of the backbone relative to the heads.
@@ -63,6 +69,11 @@ def add_persondet_config(cfg: CfgNode) -> None:
     cfg.SOLVER.BEST_CHECKPOINT.METRIC = "auto"
     # "max" or "min".
     cfg.SOLVER.BEST_CHECKPOINT.MODE = "max"
+    cfg.SOLVER.EARLY_STOPPING = CfgNode()
+    # Stop after so many evaluations without improvement of BEST_CHECKPOINT.METRIC; 0: never.
+    cfg.SOLVER.EARLY_STOPPING.PATIENCE = 0
+    # What counts as improvement, in points of AP.
+    cfg.SOLVER.EARLY_STOPPING.MIN_DELTA = 0.1
     # How many of the newest periodic checkpoints stay; best and final are never removed.
     cfg.SOLVER.CHECKPOINT_KEEP = 3
 
@@ -71,7 +82,7 @@ def add_persondet_config(cfg: CfgNode) -> None:
     cfg.TEST.VAL_LOSS = CfgNode()
     # Follow loss and accuracy on the validation split, as often as the AP.
     cfg.TEST.VAL_LOSS.ENABLED = True
-    # 0: every validation image; n: the first n batches.
+    # 0: every validation image; n: the first n times SOLVER.IMS_PER_BATCH, on any number of ranks.
     cfg.TEST.VAL_LOSS.MAX_BATCHES = 0
     # Seeds the proposal samplers, so that the same weights give the same loss twice.
     cfg.TEST.VAL_LOSS.SEED = 0

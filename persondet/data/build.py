@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
+import signal
+import sys
 from typing import Any
 
 import numpy as np
+import torch
 from detectron2.config import CfgNode
-from detectron2.data import (
-    DatasetFromList,
-    build_detection_test_loader,
-    get_detection_dataset_dicts,
-)
-from detectron2.data.build import build_batch_data_loader
-from detectron2.data.common import ToIterableDataset
+from detectron2.data import DatasetFromList, get_detection_dataset_dicts
+from detectron2.data.build import trivial_batch_collator
 from detectron2.data.samplers import (
     InferenceSampler,
     RandomSubsetTrainingSampler,
@@ -24,25 +20,9 @@ from detectron2.data.samplers import (
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from persondet.data.batches import PositionSampler, StreamBatches, StreamIndex
 from persondet.data.dataset_mapper import AlbumentationsDatasetMapper
 from persondet.errors import ConfigError, DatasetError
-
-StreamIndex = tuple[int, int]
-
-
-class PositionSampler(Sampler[StreamIndex]):
-    """Number the indices of a training sampler by their position in the stream of all ranks."""
-
-    def __init__(self, sampler: Sampler[int], *, rank: int = 0, world_size: int = 1) -> None:
-        """Wrap `sampler`, which yields every `world_size`-th index of the stream, from `rank`."""
-        self.sampler = sampler
-        self.rank = rank
-        self.world_size = world_size
-
-    def __iter__(self) -> Iterator[StreamIndex]:
-        """Yield (position in the stream, index into the dataset)."""
-        positions = itertools.count(self.rank, self.world_size)
-        return zip(positions, (int(index) for index in self.sampler), strict=False)
 
 
 class SeededSamples(Dataset[dict[str, Any]]):
@@ -65,12 +45,34 @@ class SeededSamples(Dataset[dict[str, Any]]):
         return self.mapper(self.dicts[index], seed=(self.seed, position))
 
 
-def build_train_loader(cfg: CfgNode) -> DataLoader[list[dict[str, Any]]]:
+class TrainLoader(DataLoader[dict[str, Any]]):
+    """The endless training loader; see `build_train_loader`.
+
+    Attributes:
+        seed: what the order and every sample follow from, together with the position.
+    """
+
+    def __init__(self, samples: SeededSamples, batches: StreamBatches, **options: Any) -> None:
+        """Load the `batches` of `samples`; `options` are those of torch's `DataLoader`."""
+        super().__init__(samples, batch_sampler=batches, **options)
+        self.seed = samples.seed
+        self._batches = batches
+
+    def start_at(self, batch: int) -> None:
+        """Begin the next iteration at this batch of the stream (on this rank), not at the first."""
+        self._batches.start = batch
+
+
+def build_train_loader(cfg: CfgNode, *, seed: int | None = None) -> TrainLoader:
     """Build the endless training loader of `cfg.DATASETS.TRAIN`.
 
     Batches are lists of model inputs (see `AlbumentationsDatasetMapper`), `SOLVER.IMS_PER_BATCH`
     over all ranks. With `SEED` >= 0 the order and every sample follow from it, whatever
     `DATALOADER.NUM_WORKERS` is.
+
+    Args:
+        cfg: the config.
+        seed: instead of `SEED`; a resumed run that began with a random one goes on with that.
 
     Raises:
         DatasetError: when no training image is left.
@@ -84,31 +86,26 @@ def build_train_loader(cfg: CfgNode) -> DataLoader[list[dict[str, Any]]]:
             f"use a multiple of {world_size}."
         )
     dicts = _dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
-    seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
-    sampler = PositionSampler(
+    if seed is None:
+        seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+    stream = PositionSampler(
         _training_sampler(cfg, dicts, seed), rank=comm.get_rank(), world_size=world_size
+    )
+    grouping = cfg.DATALOADER.ASPECT_RATIO_GROUPING
+    batches = StreamBatches(
+        stream,
+        batch_size // world_size,
+        is_wide=[record["width"] > record["height"] for record in dicts] if grouping else None,
     )
     samples = SeededSamples(
         DatasetFromList(dicts, copy=False), AlbumentationsDatasetMapper(cfg, is_train=True), seed
     )
-    grouping = cfg.DATALOADER.ASPECT_RATIO_GROUPING
-    # Workers take turns: image by image where the batches are put together after them, else batch
-    # by batch. Either way the order is that of the sampler.
-    stream = ToIterableDataset(
-        samples, sampler, shard_chunk_size=1 if grouping else batch_size // world_size
-    )
-    return build_batch_data_loader(
-        stream,
-        None,
-        batch_size,
-        aspect_ratio_grouping=grouping,
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
-    )
+    return TrainLoader(samples, batches, **_loading(cfg, persistent=True))
 
 
 def build_test_loader(
     cfg: CfgNode, dataset_name: str, *, batch_size: int = 1
-) -> DataLoader[list[dict[str, Any]]]:
+) -> DataLoader[dict[str, Any]]:
     """Build the evaluation loader: every image once, at test size, without annotations.
 
     The inputs equal those of Detectron2's own test loader; an unreadable image is a `DatasetError`
@@ -118,41 +115,75 @@ def build_test_loader(
     return _sequential_loader(cfg, dataset_name, mapper, batch_size)
 
 
-def build_validation_loss_loader(
-    cfg: CfgNode, dataset_name: str
-) -> DataLoader[list[dict[str, Any]]]:
+def build_validation_loss_loader(cfg: CfgNode, dataset_name: str) -> DataLoader[dict[str, Any]]:
     """Build the loader of the validation loss: inputs as in training, but nothing random.
 
     Every image once and in order (those without annotations included), at test size, without
     augmentation, with `instances`; `SOLVER.IMS_PER_BATCH` images a batch over all ranks, which
-    share the images. The last batch may be smaller.
+    share the images. The last batch may be smaller. With `TEST.VAL_LOSS.MAX_BATCHES` the first so
+    many times `SOLVER.IMS_PER_BATCH` images, whatever the number of ranks.
     """
     mapper = AlbumentationsDatasetMapper(cfg, is_train=False, with_annotations=True)
     batch_size = max(1, cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size())
-    return _sequential_loader(cfg, dataset_name, mapper, batch_size)
+    most = cfg.TEST.VAL_LOSS.MAX_BATCHES * cfg.SOLVER.IMS_PER_BATCH or None
+    return _sequential_loader(cfg, dataset_name, mapper, batch_size, most=most)
 
 
 def _sequential_loader(
-    cfg: CfgNode, dataset_name: str, mapper: AlbumentationsDatasetMapper, batch_size: int
-) -> DataLoader[list[dict[str, Any]]]:
-    dicts = _dataset_dicts((dataset_name,), filter_empty=False)
-    return build_detection_test_loader(
-        dicts,
-        mapper=_Unseeded(mapper),
-        sampler=InferenceSampler(len(dicts)),
+    cfg: CfgNode,
+    dataset_name: str,
+    mapper: AlbumentationsDatasetMapper,
+    batch_size: int,
+    *,
+    most: int | None = None,
+) -> DataLoader[dict[str, Any]]:
+    dicts = _dataset_dicts((dataset_name,), filter_empty=False)[:most]
+    return DataLoader(
+        _Unseeded(DatasetFromList(dicts, copy=False), mapper),
         batch_size=batch_size,
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        sampler=InferenceSampler(len(dicts)),
+        **_loading(cfg, persistent=False),
     )
 
 
-class _Unseeded:
-    """A mapper that draws nothing from the global random state."""
+def _loading(cfg: CfgNode, *, persistent: bool) -> dict[str, Any]:
+    """Return the options of `DataLoader` that say how, and not what, is loaded."""
+    on_gpu = cfg.MODEL.DEVICE.startswith("cuda")
+    workers = cfg.DATALOADER.NUM_WORKERS
+    return {
+        "num_workers": workers,
+        "collate_fn": trivial_batch_collator,
+        "worker_init_fn": _leave_interrupts_to_the_trainer,
+        "persistent_workers": persistent and workers > 0,
+        # In a process that was spawned, as ranks are, the default is to spawn: each worker would
+        # import PyTorch anew.
+        "multiprocessing_context": "fork" if workers and sys.platform == "linux" else None,
+        # A GPU that waits costs more than the memory of a few batches.
+        "prefetch_factor": (4 if on_gpu else 2) if workers else None,
+        "pin_memory": on_gpu,
+        # A loader draws a seed when it is iterated. From a generator of its own: the model's
+        # random numbers shall not depend on how often something is loaded.
+        "generator": torch.Generator().manual_seed(0),
+    }
 
-    def __init__(self, mapper: AlbumentationsDatasetMapper) -> None:
+
+def _leave_interrupts_to_the_trainer(_: int) -> None:
+    # Ctrl-C reaches every process of the terminal; the trainer still wants its batch.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+class _Unseeded(Dataset[dict[str, Any]]):
+    """Mapped samples in which nothing is random."""
+
+    def __init__(self, dicts: Dataset[dict[str, Any]], mapper: AlbumentationsDatasetMapper) -> None:
+        self.dicts = dicts
         self.mapper = mapper
 
-    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
-        return self.mapper(dataset_dict, seed=0)
+    def __len__(self) -> int:
+        return len(self.dicts)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.mapper(self.dicts[index], seed=0)
 
 
 def _dataset_dicts(names: tuple[str, ...], *, filter_empty: bool) -> list[dict[str, Any]]:

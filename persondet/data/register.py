@@ -93,8 +93,8 @@ def register_roboflow_coco(
         if stale in _registered:
             _forget(stale)
     for split, dataset_name in names.items():
-        ids = [category["id"] for category in clean.splits[split]["categories"]]
-        _register(dataset_name, json_files[split], folders[split].resolve(), clean.classes, ids)
+        coco = clean.splits[split]
+        _register(dataset_name, json_files[split], folders[split].resolve(), clean.classes, coco)
     datasets = RoboflowDatasets(
         names=names,
         classes=clean.classes,
@@ -113,14 +113,45 @@ def class_names(dataset_name: str) -> tuple[str, ...]:
     return tuple(MetadataCatalog.get(dataset_name).thing_classes)
 
 
+def ground_truth(dataset_name: str) -> tuple[Path, tuple[int, ...]]:
+    """Return the json that the evaluator reads, and its category id of each contiguous class."""
+    metadata = MetadataCatalog.get(dataset_name)
+    ids = metadata.thing_dataset_id_to_contiguous_id
+    return Path(metadata.json_file), tuple(sorted(ids, key=ids.__getitem__))
+
+
+def registered_files(dataset_name: str) -> tuple[Path, Path, int]:
+    """Return the json of a dataset registered here, its image folder, and its annotations' number.
+
+    Raises: AttributeError: when the dataset was registered elsewhere.
+    """
+    metadata = MetadataCatalog.get(dataset_name)
+    return Path(metadata.json_file), Path(metadata.image_root), metadata.annotation_count
+
+
 def is_registered(dataset_name: str) -> bool:
     """Return whether Detectron2 knows a dataset of this name."""
     return dataset_name in DatasetCatalog
 
 
-def image_count(dataset_name: str) -> int:
-    """Return the number of images of a registered dataset, those without annotations included."""
-    return len(DatasetCatalog.get(dataset_name))
+def image_count(dataset_name: str, *, annotated: bool = False) -> int:
+    """Return the number of images of a registered dataset.
+
+    What was registered here is not read again; other datasets are.
+
+    Args:
+        annotated: leave out those without an annotation that can be learnt, which the loader
+            leaves out with `DATALOADER.FILTER_EMPTY_ANNOTATIONS`.
+    """
+    known = MetadataCatalog.get(dataset_name).get("image_counts")
+    if known is None:
+        dicts = DatasetCatalog.get(dataset_name)
+        return (
+            sum(_is_annotated(record["annotations"]) for record in dicts)
+            if annotated
+            else len(dicts)
+        )
+    return known["annotated" if annotated else "all"]
 
 
 def load_dataset_dicts(json_file: Path, image_root: Path) -> list[dict[str, Any]]:
@@ -196,7 +227,7 @@ def _contiguous_ids(coco: CocoDict) -> dict[int, int]:
 
 
 def _register(
-    name: str, json_file: Path, image_root: Path, classes: tuple[str, ...], ids: Sequence[int]
+    name: str, json_file: Path, image_root: Path, classes: tuple[str, ...], coco: CocoDict
 ) -> None:
     if name in DatasetCatalog and _registered.get(name) == (json_file, image_root):
         return
@@ -206,6 +237,8 @@ def _register(
         raise DatasetError(
             f"the name {name!r} belongs to another dataset already; choose another NAME."
         )
+    ids = [category["id"] for category in coco["categories"]]
+    learnt = {a["image_id"] for a in coco["annotations"] if _is_annotated([a])}
     # Not a lambda: processes that are spawned pickle it.
     DatasetCatalog.register(name, functools.partial(load_dataset_dicts, json_file, image_root))
     MetadataCatalog.get(name).set(
@@ -215,8 +248,15 @@ def _register(
         thing_classes=list(classes),
         thing_dataset_id_to_contiguous_id={number: index for index, number in enumerate(ids)},
         thing_colors=class_colors(len(classes)),
+        image_counts={"all": len(coco["images"]), "annotated": len(learnt)},
+        annotation_count=len(coco["annotations"]),
     )
     _registered[name] = (json_file, image_root)
+
+
+def _is_annotated(annotations: Sequence[dict[str, Any]]) -> bool:
+    """Return whether an image's annotations teach something: crowds alone do not (Detectron2)."""
+    return any(not annotation.get("iscrowd", 0) for annotation in annotations)
 
 
 def _forget(name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -17,6 +18,7 @@ _PRODUCTS = (
     "events.out.tfevents.*",
     "results.json",
     "model_best.json",
+    "provenance.json",
 )
 _FOLDERS = ("inference", "plots")
 _MARKS = ("metrics.json", "model_*.pth", "last_checkpoint", "results.json")
@@ -53,6 +55,28 @@ def remove_run(folder: Path) -> None:
             path.unlink()
     for name in _FOLDERS:
         shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def refuse_lost_checkpoints(folder: str | Path) -> None:
+    """Refuse to begin anew, for want of a checkpoint, where a run has a model or a result.
+
+    Raises: CheckpointError: naming what is there.
+    """
+    for name in ("model_best.pth", "results.json"):
+        if (Path(folder) / name).exists():
+            raise CheckpointError(
+                f"{folder}: has a {name} and no checkpoint to resume from; start anew with "
+                "--overwrite, which removes it, or in another OUTPUT_DIR."
+            )
+
+
+def best_is_chosen(folder: str | Path) -> bool:
+    """Return whether a score on the validation split has chosen `model_best.pth`."""
+    try:
+        record = json.loads((Path(folder) / "model_best.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(record, dict) and record.get("score") is not None
 
 
 def find_model(folder: str | Path) -> Path:

@@ -50,14 +50,28 @@ def test_a_wrong_override_is_one_sentence_with_the_mend(opts: list[str], words: 
         ("SOLVER.BEST_CHECKPOINT.METRIC", "segm/AP", "MODEL.MASK_ON"),
         ("SOLVER.BEST_CHECKPOINT.METRIC", "foo/AP", "use 'auto'"),
         ("INPUT.CROP.ENABLED", "True", "INPUT.ALBUMENTATIONS.PIPELINE"),
+        ("INPUT.RANDOM_FLIP", "none", "INPUT.ALBUMENTATIONS.PIPELINE"),
         ("SOLVER.BASE_LR", "-1.0", "at least 0"),
         ("SEED", "4294967296", "at most 4294967295"),
+        ("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full", "choose one of norm, value"),
+        ("SOLVER.WARMUP_METHOD", "cubic", "choose one of linear, constant"),
+        ("SOLVER.EARLY_STOPPING.PATIENCE", "-1", "at least 0"),
     ],
 )
 def test_a_wrong_value_is_refused_with_what_would_work(key: str, value: str, words: str) -> None:
     cfg = get_cfg()
     merge_opts(cfg, [key, value])
     with pytest.raises(ConfigError, match=words):
+        check_cfg(cfg)
+
+
+@pytest.mark.parametrize(("rate", "end"), [("0.0", "0.0"), ("0.01", "0.1")])
+def test_a_cosine_that_climbs_is_refused(rate: str, end: str) -> None:
+    cfg = get_cfg()
+    merge_opts(cfg, ["SOLVER.BASE_LR", rate, "SOLVER.BASE_LR_END", end])
+    check_cfg(cfg)
+    merge_opts(cfg, ["SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR"])
+    with pytest.raises(ConfigError, match="SOLVER.BASE_LR_END"):
         check_cfg(cfg)
 
 

@@ -11,10 +11,14 @@ import pytest
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog, build_detection_test_loader
+from detectron2.data.common import AspectRatioGroupedDataset
+from detectron2.data.samplers import TrainingSampler
+from hypothesis import given
+from hypothesis import strategies as st
 
 from persondet.config import get_cfg
+from persondet.data.batches import PositionSampler, StreamBatches
 from persondet.data.build import (
-    PositionSampler,
     build_test_loader,
     build_train_loader,
     build_validation_loss_loader,
@@ -81,6 +85,58 @@ def test_trap_12_the_stream_follows_from_the_seed_whatever_the_workers(
     cfg.DATALOADER.NUM_WORKERS = 0
     cfg.SEED = 43
     assert not _same(alone, _take(build_train_loader(cfg), 6))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_that_starts_later_goes_on_with_the_same_batches(
+    cfg: CfgNode, workers: int
+) -> None:
+    all_of_them = _take(build_train_loader(cfg), 9)
+    cfg.DATALOADER.NUM_WORKERS = workers
+    loader = build_train_loader(cfg)
+    loader.start_at(5)
+    assert _same(all_of_them[5:], _take(loader, 4))
+
+
+def test_loading_draws_no_random_number_of_the_model(cfg: CfgNode) -> None:
+    for build in (
+        build_train_loader,
+        lambda cfg: build_validation_loss_loader(cfg, "loaded_valid"),
+    ):
+        state = torch.get_rng_state()
+        _take(build(cfg), 2)
+        assert torch.equal(torch.get_rng_state(), state)
+
+
+@given(
+    wide=st.lists(st.booleans(), min_size=1, max_size=9),
+    batch_size=st.integers(1, 4),
+    seed=st.integers(0, 9),
+    start=st.integers(0, 30),
+)
+def test_batches_are_those_of_detectron2s_grouping_from_any_start(
+    wide: list[bool], batch_size: int, seed: int, start: int
+) -> None:
+    def stream() -> PositionSampler:
+        return PositionSampler(TrainingSampler(len(wide), seed=seed))
+
+    sizes = [{"width": 1 + is_wide, "height": 1} for is_wide in wide]
+    dicts = [sizes[index] | {"at": (at, index)} for at, index in itertools.islice(stream(), 300)]
+    stock = AspectRatioGroupedDataset(dicts, batch_size)
+    expected = [[sample["at"] for sample in batch] for batch in stock][start:]
+    ours = StreamBatches(stream(), batch_size, is_wide=wide)
+    ours.start = start
+    assert list(itertools.islice(ours, len(expected))) == expected
+    assert list(itertools.islice(ours, len(expected))) == expected  # it can be iterated again
+
+
+def test_a_late_start_reads_nothing_before_it() -> None:
+    def sampler() -> Iterator[int]:
+        yield from itertools.cycle(range(7))
+
+    batches = StreamBatches(PositionSampler(sampler()), 2)  # type: ignore[arg-type]
+    batches.start = 20_000
+    assert next(iter(batches)) == [(40_000, 40_000 % 7), (40_001, 40_001 % 7)]
 
 
 def test_one_image_is_augmented_anew_each_time(cfg: CfgNode) -> None:

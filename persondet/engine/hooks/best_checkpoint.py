@@ -51,8 +51,9 @@ class BestCheckpointHook(HookBase):
         """Take up the best score of an earlier run that `--resume` continues."""
         record = Path(self._checkpointer.save_dir) / "model_best.json"
         resumed = self.trainer.start_iter > 0
-        # The file beside the best model is newer than what the checkpoint knew: a checkpoint is
-        # saved before the evaluation of its own step.
+        # The file beside the best model may know more than the checkpoint: the run had gone further
+        # when it was stopped. It is going to come by the same scores again, and of two equal models
+        # the later one stays.
         if resumed and record.is_file():
             facts = json.loads(record.read_text(encoding="utf-8"))
             if facts.get("metric") in self._names:
@@ -95,9 +96,15 @@ class BestCheckpointHook(HookBase):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best score and its iteration, for the checkpoint."""
-        return {"best_score": self.best_score, "best_iteration": self.best_iteration}
+        return {
+            "metric": self._names[0],
+            "best_score": self.best_score,
+            "best_iteration": self.best_iteration,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
+        """Restore what `state_dict` returned; the score of another metric says nothing."""
+        if state_dict.get("metric", self._names[0]) != self._names[0]:
+            return
         self.best_score = state_dict["best_score"]
         self.best_iteration = state_dict["best_iteration"]

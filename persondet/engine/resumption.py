@@ -1,0 +1,160 @@
+"""What a resumed run takes up from its checkpoint, beside weights, optimizer and hooks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+from detectron2.config import CfgNode
+from detectron2.data import get_detection_dataset_dicts
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
+
+from persondet.data.dataset_state import DatasetState
+from persondet.engine.defaults import config_text
+from persondet.engine.log_state import log_state, restore_log
+from persondet.engine.random_state import random_state, restore_random_state
+from persondet.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
+
+# Changing these leaves every step as it would have been (a longer MAX_ITER: with stepwise rates).
+_HARMLESS = (
+    *("DATALOADER.NUM_WORKERS", "DATASETS.ROBOFLOW.NAME", "DATASETS.ROBOFLOW.ROOT"),
+    *("DATASETS.TEST", "INPUT.MAX_SIZE_TEST", "INPUT.MIN_SIZE_TEST", "LOG_PERIOD", "MODEL.WEIGHTS"),
+    *("OUTPUT_DIR", "SOLVER.BEST_CHECKPOINT", "SOLVER.CHECKPOINT", "SOLVER.EARLY_STOPPING"),
+    *("SOLVER.MAX_ITER", "TEST", "VERSION", "VIDEO", "VIS_PERIOD", "VISUALIZATION"),
+)
+
+
+class RunState:
+    """The state of a run outside of its trainer, and the check that it is the same run.
+
+    Args:
+        cfg: the config.
+        seed: what the training stream of this start follows from.
+
+    Attributes:
+        seed: what it goes on to follow from after a resume.
+        redo: whether the hooks behind the checkpoint have yet to do their part of its step.
+    """
+
+    def __init__(self, cfg: CfgNode, seed: int) -> None:
+        self._cfg = cfg
+        self._datasets: dict[str, list[DatasetState]] = {}
+        self._resumed: dict[str, Any] = {}
+        self.seed = seed
+        self.redo = False
+
+    def state_dict(self, storage: EventStorage) -> dict[str, Any]:
+        """Return what a checkpoint needs; all ranks call this together."""
+        return {
+            "stream_seed": self.seed,
+            "random": comm.gather(random_state()),
+            "log": log_state(storage),
+            "datasets": {
+                role: [dataset.state() for dataset in datasets]
+                for role, datasets in self._dataset_states().items()
+            },
+        }
+
+    def take_up(self, checkpoint: Mapping[str, Any], path: str, config: str) -> None:
+        """Check that a checkpoint belongs to this run, and keep its state until training starts.
+
+        Args:
+            checkpoint: with `run_state`; without it (Detectron2's, or an old one) the run goes on,
+                but not to the bit.
+            path: names the checkpoint in messages.
+            config: the config it was saved with, as YAML.
+
+        Raises: CheckpointError: when the datasets are not those the run began with.
+        """
+        state = checkpoint.get("run_state")
+        if state is None:
+            logger.warning(
+                "%s holds no random states and no log: the run goes on, but not to the bit.",
+                path,
+            )
+            return
+        self._refuse_other_datasets(state["datasets"], path)
+        self._warn_of_changes(state, path, config)
+        self._resumed = state
+        self.redo = not state["step_is_complete"]
+        if self._cfg.SEED < 0:
+            self.seed = state["stream_seed"]
+
+    def restore_log(self, storage: EventStorage) -> None:
+        """Give a new storage the scalars of the run so far."""
+        if comm.is_main_process():
+            restore_log(storage, self._resumed.get("log", {}))
+
+    def restore_random_state(self) -> None:
+        """Give this rank its random states; a rank that is new keeps those it has."""
+        states = self._resumed.get("random", [])
+        if comm.get_rank() < len(states):
+            restore_random_state(states[comm.get_rank()])
+
+    def _dataset_states(self) -> dict[str, list[DatasetState]]:
+        if not self._datasets:
+            roles = {"TRAIN": self._cfg.DATASETS.TRAIN, "VAL": self._cfg.DATASETS.VAL}
+            self._datasets = {
+                role: [
+                    DatasetState.of(get_detection_dataset_dicts((name,), filter_empty=False))
+                    for name in names
+                ]
+                for role, names in roles.items()
+            }
+        return self._datasets
+
+    def _refuse_other_datasets(self, earlier: Mapping[str, Any], path: str) -> None:
+        mend = "resume with the data the run began with, or start anew in another OUTPUT_DIR."
+        for role, datasets in self._dataset_states().items():
+            names = self._cfg.DATASETS[role]
+            if len(earlier[role]) != len(datasets):
+                raise CheckpointError(
+                    f"{path}: the run began with {len(earlier[role])} datasets in DATASETS.{role}, "
+                    f"and there are {len(datasets)} now ({', '.join(names) or 'none'}); {mend}"
+                )
+            for name, before, now in zip(names, earlier[role], datasets, strict=True):
+                difference = DatasetState.from_state(before).difference(now)
+                if difference:
+                    raise CheckpointError(f"{path}: {name} {difference}; {mend}")
+
+    def _warn_of_changes(self, state: Mapping[str, Any], path: str, config: str) -> None:
+        changes = list(config_changes(config, config_text(self._cfg)))
+        ranks = len(state["random"])
+        if ranks != comm.get_world_size():
+            changes.append(f"{ranks} processes → {comm.get_world_size()}")
+        if changes:
+            logger.warning(
+                "%s was saved under another config: the run goes on, but not as it would have "
+                "without the change (%s).",
+                path,
+                "; ".join(changes),
+            )
+
+
+def config_changes(before: str, now: str) -> Iterator[str]:
+    """Yield `KEY: old → new` for each key whose change makes the steps to come other ones.
+
+    Args:
+        before, now: configs as YAML.
+    """
+    old = dict(_leaves(yaml.safe_load(before) or {}))
+    new = dict(_leaves(yaml.safe_load(now) or {}))
+    for key in sorted(old.keys() & new.keys()):
+        harmless = any(
+            key == known or key.startswith((f"{known}.", f"{known}_")) for known in _HARMLESS
+        )
+        if old[key] != new[key] and not harmless:
+            yield f"{key}: {old[key]} → {new[key]}"
+
+
+def _leaves(node: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value

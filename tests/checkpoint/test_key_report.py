@@ -1,0 +1,76 @@
+"""One table says what a checkpoint gave: loaded, not loaded, and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from persondet.checkpoint import SafeDetectionCheckpointer
+
+
+def detector(classes: int, width: int = 4) -> nn.Module:
+    """Names as in a detector, two layers each."""
+    model = nn.Module()
+    model.backbone = nn.Module()
+    model.backbone.bottom_up = nn.Module()
+    model.backbone.bottom_up.res2 = nn.Sequential(nn.Linear(3, width), nn.BatchNorm1d(width))
+    model.backbone.fpn_lateral2 = nn.Linear(width, 4)
+    model.roi_heads = nn.Module()
+    model.roi_heads.box_predictor = nn.Module()
+    model.roi_heads.box_predictor.cls_score = nn.Linear(4, classes + 1)
+    model.roi_heads.box_predictor.bbox_pred = nn.Linear(4, 4)
+    return model
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    return {line.split()[0]: line.split()[1:] for line in text.splitlines()[3:] if line.split()}
+
+
+def report_of(model: nn.Module, path: Path) -> str:
+    checkpointer = SafeDetectionCheckpointer(model)
+    checkpointer.load(str(path))
+    assert checkpointer.key_report is not None
+    return checkpointer.key_report.text("m.pth")
+
+
+def test_a_row_says_for_each_part_what_was_loaded_and_why_not(tmp_path: Path) -> None:
+    state = detector(80).state_dict()
+    del state["backbone.fpn_lateral2.bias"]
+    state["keypoint_head.weight"] = torch.ones(1)
+    torch.save({"model": state}, tmp_path / "m.pth")
+    text = report_of(detector(1), tmp_path / "m.pth")
+    assert text.splitlines()[0] == (
+        "m.pth: 9 tensors loaded, 3 of the model left at their start values."
+    )
+    table = rows(text)
+    assert table["backbone.bottom_up.res2"] == ["6", "0"]
+    assert table["backbone.fpn"] == ["1", "1", "not", "in", "the", "checkpoint"]
+    assert table["roi_heads.box_predictor"][:2] == ["2", "2"]
+    assert "cls_score.weight: checkpoint (81, 4), model (2, 4)" in text
+    assert table["keypoint_head"][:2] == ["-", "1"]
+    assert "tells 80 classes apart and the dataset has 1" in text
+
+
+def test_a_whole_load_is_one_line(tmp_path: Path) -> None:
+    torch.save({"model": detector(2).state_dict()}, tmp_path / "m.pth")
+    text = report_of(detector(2), tmp_path / "m.pth")
+    assert text == "m.pth: 12 tensors loaded, 0 of the model left at their start values."
+
+
+def test_names_matched_by_their_ends_say_the_shapes_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = {
+        name.removeprefix("backbone.bottom_up."): value
+        for name, value in detector(1, width=7).state_dict().items()
+        if name.startswith("backbone.bottom_up.")
+    }
+    state["res2.1.bias"] = torch.ones(4)  # the only one that fits
+    torch.save({"model": state}, tmp_path / "m.pth")
+    text = report_of(detector(1), Path(f"{tmp_path}/m.pth?matching_heuristics=True"))
+    assert "backbone.bottom_up.res2.0.weight: checkpoint (7, 3), model (4, 3)" in text
+    assert rows(text)["backbone.bottom_up.res2"][0] == "1"
+    assert not [r for r in caplog.records if "c2_model_loading" in r.name]

@@ -1,0 +1,174 @@
+"""Pickles that would run something, and what is refused instead of run."""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from persondet.checkpoint.restricted_pickle import load_arrays
+from persondet.errors import CheckpointError
+
+
+class Call:
+    """A pickle of a call: a function by name, its arguments, and a state to restore."""
+
+    def __init__(self, function: Any, *arguments: Any, state: Any = None) -> None:
+        self.parts = (function, arguments) + (() if state is None else (state,))
+
+    def __reduce__(self) -> Any:
+        return self.parts
+
+
+def by_name(module: str, name: str, argument: str) -> bytes:
+    """Protocol 4: `module.name(argument)`, where the name may have dots."""
+
+    def text(value: str) -> bytes:
+        raw = value.encode()
+        return b"\x8c" + struct.pack("<B", len(raw)) + raw
+
+    return b"\x80\x04" + text(module) + text(name) + b"\x93" + text(argument) + b"\x85R."
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("os", "system"),
+        ("posix", "system"),
+        ("builtins", "eval"),
+        ("builtins", "getattr"),
+        ("numpy", "fromfile"),
+        ("numpy", "load"),
+        ("numpy", "ndarray.tofile"),
+        ("numpy", "dtype.type"),
+        ("numpy._core.multiarray", "_reconstruct.__globals__"),
+        ("numpy._core.multiarray", "fromfile"),
+        ("collections", "OrderedDict.fromkeys"),
+        ("persondet.checkpoint.restricted_pickle", "pickle.Unpickler"),
+        ("torch", "load"),
+    ],
+)
+def test_trap_15_a_name_that_is_not_an_arrays_is_refused(
+    tmp_path: Path, module: str, name: str
+) -> None:
+    marker = tmp_path / "ran"
+    path = tmp_path / "evil.pkl"
+    path.write_bytes(by_name(module, name, f"touch {marker}"))
+    with pytest.raises(CheckpointError, match=f"it asks for {module}.{name}"):
+        load_arrays(path)
+    assert not marker.exists()
+
+
+_RESTORE = np.zeros(1).__reduce__()[0]  # numpy's own function, under its name of this version
+_SCALAR = np.float64(1).__reduce__()[0]
+_ADDRESSES = b"A" * 8
+
+
+@pytest.mark.parametrize(
+    "evil",
+    [
+        # Without the flag that says "these are objects" numpy takes eight bytes for an address.
+        Call(
+            _RESTORE,
+            np.ndarray,
+            (0,),
+            b"b",
+            state=(
+                1,
+                (1,),
+                Call(np.dtype, "O", False, True, state=(3, "|", None, None, None, -1, -1, 0)),
+                False,
+                _ADDRESSES,
+            ),
+        ),
+        Call(_RESTORE, np.ndarray, (0,), b"b", state=(1, (1,), np.dtype("O"), False, _ADDRESSES)),
+        Call(_SCALAR, np.dtype([("a", "O")]), _ADDRESSES),
+        np.array([{"an": "object"}], dtype=object),
+        Call(np.ndarray, (4,), "f8"),
+        Call(_RESTORE, np.ndarray, (10**12,), b"b"),
+        Call(_RESTORE, np.ndarray, (0,), b"b", state=(1, (3,), np.dtype("f8"), False, b"short")),
+    ],
+    ids=["flags", "object", "scalar", "objects", "empty", "no content", "too short"],
+)
+def test_trap_15_arrays_of_addresses_and_unread_memory_are_refused(
+    tmp_path: Path, evil: Any
+) -> None:
+    path = tmp_path / "evil.pkl"
+    path.write_bytes(pickle.dumps({"model": {"w": evil}}, protocol=2))
+    with pytest.raises(CheckpointError, match="not a pickle of plain arrays") as caught:
+        load_arrays(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_ordered_dict_cannot_bring_methods_of_its_own(tmp_path: Path) -> None:
+    plain = pickle.dumps(OrderedDict(a=np.ones(2)), protocol=2)
+    path = tmp_path / "odd.pkl"
+    # Before its end, the pickle sets an attribute of the dict: items = "no method".
+    path.write_bytes(plain[:-1] + b"}X\x05\x00\x00\x00itemsX\x09\x00\x00\x00no methodsb.")
+    loaded = load_arrays(path)
+    assert type(loaded) is dict and np.array_equal(loaded["a"], np.ones(2))
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
+def test_arrays_of_every_kind_come_back_as_they_were(tmp_path: Path, protocol: int) -> None:
+    arrays = {
+        "matrix": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "by columns": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        "other byte order": np.arange(3, dtype=">i4"),
+        "half": np.ones(3, np.float16),
+        "flags": np.array([True, False]),
+        "text": np.array(["conv1", "bn"]),
+        "none": np.zeros((0, 4), np.float64),
+        "one": np.array(3.5),
+        "scalar": np.float32(2.5),
+    }
+    path = tmp_path / "zoo.pkl"
+    path.write_bytes(pickle.dumps({"model": arrays, "list": [1, "x", (2.5, None)]}, protocol))
+    loaded = load_arrays(path)
+    for name, array in arrays.items():
+        assert np.array_equal(loaded["model"][name], array), name
+        assert loaded["model"][name].dtype == array.dtype, name
+    assert loaded["model"]["matrix"].flags.writeable
+    assert loaded["list"] == [1, "x", (2.5, None)]
+
+
+def test_a_pickle_of_python_2_keeps_its_bytes(tmp_path: Path) -> None:
+    """Caffe2's files: the content of an array is a byte string, which Python 3 reads as text."""
+    content = np.array([1.5, -2.0], np.float32).tobytes()
+    pickled = (
+        b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R("
+        b"K\x01K\x02\x85cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R(K\x03U\x01<NNNJ\xff\xff\xff\xff"
+        b"J\xff\xff\xff\xffK\x00tb\x89U\x08" + content + b"tb."
+    )
+    path = tmp_path / "old.pkl"
+    path.write_bytes(pickled)
+    assert load_arrays(path).tolist() == [1.5, -2.0]
+
+
+@pytest.mark.parametrize("protocol", [0, 2])
+def test_bytes_are_made_of_nothing_but_nothing(tmp_path: Path, protocol: int) -> None:
+    path = tmp_path / "large.pkl"
+    path.write_bytes(pickle.dumps({"model": Call(bytes, 10**12)}, protocol))
+    with pytest.raises(CheckpointError, match="not a pickle of plain arrays"):
+        load_arrays(path)
+
+
+@pytest.mark.parametrize("of", ["numpy.core.numeric _frombuffer", "numpy ndarray", "numpy dtype"])
+def test_trap_15_a_file_cannot_change_what_reads_the_next_one(tmp_path: Path, of: str) -> None:
+    evil = tmp_path / "evil.pkl"
+    # A state of two parts sets attributes: here the defaults of a function, or a method of a class.
+    module, name = of.split()
+    state = b"N}(X\x0c\x00\x00\x00__defaults__X\x01\x00\x00\x00FX\x08\x00\x00\x00__init__Nu\x86b."
+    evil.write_bytes(f"\x80\x02c{module}\n{name}\n".encode("latin1") + state)
+    with pytest.raises(CheckpointError, match="not a pickle of plain arrays"):
+        load_arrays(evil)
+    good = tmp_path / "good.pkl"
+    matrix = np.arange(6.0).reshape(2, 3)
+    for protocol in (2, 5):
+        good.write_bytes(pickle.dumps(matrix, protocol))
+        assert np.array_equal(load_arrays(good), matrix)

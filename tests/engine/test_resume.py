@@ -1,0 +1,281 @@
+"""A run that was stopped and resumed is the run that was not."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from detectron2.engine import HookBase
+
+from persondet.checkpoint.model_file import load_checkpoint
+from persondet.engine.run_folder import best_is_chosen, refuse_lost_checkpoints
+from persondet.errors import CheckpointError, InterruptedRun
+from tests.engine.toy_training import ToyTrainer, rows, same, toy_run
+
+
+class Killed(BaseException):
+    """Ends a training without a word, as SIGKILL would."""
+
+
+class At(HookBase):
+    """Does something before the step of this number (from 0)."""
+
+    def __init__(self, iteration: int, action: Any) -> None:
+        self._iteration, self._action = iteration, action
+
+    def before_step(self) -> None:
+        if self.trainer.iter == self._iteration:
+            self._action()
+
+
+def _kill() -> None:
+    raise Killed
+
+
+def killed_run(export: Path, output: Path, *overrides: Any, at: int, resume: bool = False) -> None:
+    trainer = toy_run(export, output, *overrides, resume=resume)
+    trainer.register_hooks([At(at, _kill)])
+    trainer.after_train = lambda: None  # a killed process closes nothing
+    with pytest.raises(Killed):
+        trainer.train()
+
+
+@pytest.fixture(scope="module")
+def in_one_go(tiny_export: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("one") / "go"
+    toy_run(tiny_export, output).train()
+    return output
+
+
+def assert_same_run(first: Path, second: Path) -> None:
+    assert rows(first) == rows(second)
+    for name in ("model_final.pth", "model_best.pth"):
+        one, other = load_checkpoint(first / name), load_checkpoint(second / name)
+        for part in ("model", "trainer", "iteration", "run_state"):
+            assert same(one.get(part), other.get(part)), f"{name}: {part}"
+    best = [(folder / "model_best.json").read_text() for folder in (first, second)]
+    assert best[0] == best[1]
+
+
+@pytest.mark.parametrize(
+    "at", [5, *(pytest.param(at, marks=pytest.mark.slow) for at in (4, 10, 14, 18, 23))]
+)
+def test_a_killed_and_resumed_run_equals_one_in_one_go_to_the_bit(
+    in_one_go: Path, tiny_export: Path, tmp_path: Path, at: int
+) -> None:
+    output = tmp_path / "run"
+    killed_run(tiny_export, output, at=at)
+    torch.manual_seed(at)
+    trainer = toy_run(tiny_export, output, resume=True)
+    assert trainer.start_iter == at // 4 * 4
+    trainer.train()
+    assert_same_run(in_one_go, output)
+
+
+def test_the_comparison_would_notice_a_difference(in_one_go: Path) -> None:
+    final = load_checkpoint(in_one_go / "model_final.pth")
+    history = final["run_state"]["log"]["total_loss"]
+    assert history["count"] == len(history["values"]) == 24
+    assert final["trainer"]["hooks"]["BestCheckpointHook"]["best_score"] is not None
+    assert final["trainer"]["hooks"]["EarlyStoppingHook"]["best_score"] is not None
+    assert final["trainer"]["_trainer"]["optimizer"]["state"]
+    other = load_checkpoint(in_one_go / "model_0000019.pth")
+    assert not same(final["run_state"]["random"], other["run_state"]["random"])
+    scores = [row["segm/AP"] for row in rows(in_one_go) if "segm/AP" in row]
+    assert len(set(scores)) == 4
+
+
+def test_two_kills_and_a_kill_in_the_evaluation_change_nothing(
+    in_one_go: Path, tiny_export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "run"
+    killed_run(tiny_export, output, at=9)
+    with monkeypatch.context() as patch:
+        patch.setattr(ToyTrainer, "_evaluate_validation", lambda self: _kill())
+        trainer = toy_run(tiny_export, output, resume=True)
+        with pytest.raises(Killed):  # after step 12, which is saved
+            trainer.train()
+    assert (output / "last_checkpoint").read_text() == "model_0000011.pth"
+    toy_run(tiny_export, output, resume=True).train()
+    assert_same_run(in_one_go, output)
+
+
+def test_a_failing_last_evaluation_costs_no_training_and_is_made_up_for(
+    in_one_go: Path, tiny_export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "run"
+    evaluate = ToyTrainer._evaluate_validation
+
+    def fails(self: ToyTrainer) -> Any:
+        if self.iter == 24:
+            raise ZeroDivisionError
+        return evaluate(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ToyTrainer, "_evaluate_validation", fails)
+        with pytest.raises(ZeroDivisionError):
+            toy_run(tiny_export, output).train()
+    resumed = toy_run(tiny_export, output, resume=True)
+    assert resumed.start_iter == 24
+    resumed.train()
+    assert_same_run(in_one_go, output)
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
+def test_a_signal_saves_the_step_and_the_run_goes_on_from_there(
+    in_one_go: Path, tiny_export: Path, tmp_path: Path, number: int
+) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    output = tmp_path / "run"
+    trainer = toy_run(tiny_export, output)
+    trainer.register_hooks([At(6, lambda: os.kill(os.getpid(), number))])
+    try:
+        with pytest.raises(InterruptedRun, match="after step 7 of 24.*model_0000006.pth") as caught:
+            trainer.train()
+    finally:
+        assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
+    assert caught.value.exit_code == 130
+    toy_run(tiny_export, output, resume=True).train()
+    assert_same_run(in_one_go, output)
+
+
+def test_trap_3_a_resume_goes_on_from_the_newest_and_not_from_the_best(
+    tiny_export: Path, tmp_path: Path
+) -> None:
+    killed_run(tiny_export, tmp_path / "run", at=22)
+    assert load_checkpoint(tmp_path / "run" / "model_best.pth")["iteration"] == 17
+    trainer = toy_run(tiny_export, tmp_path / "run", resume=True)
+    assert trainer.start_iter == 20
+    assert trainer.checkpointer.resumed_from == tmp_path / "run" / "model_0000019.pth"
+
+
+def test_trap_16_a_truncated_newest_checkpoint_falls_back_to_the_one_before(
+    in_one_go: Path, tiny_export: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    output = tmp_path / "run"
+    killed_run(tiny_export, output, at=14)
+    newest = output / "model_0000011.pth"
+    newest.write_bytes(newest.read_bytes()[:-4000])
+    with caplog.at_level("WARNING", "persondet"):
+        trainer = toy_run(tiny_export, output, resume=True)
+    assert trainer.start_iter == 8
+    (warning,) = [r.getMessage() for r in caplog.records if "goes on from" in r.getMessage()]
+    assert "model_0000011.pth" in warning
+    assert "model_0000007.pth" in warning
+    trainer.train()  # rows and best model of the time that is lost are written anew
+    assert_same_run(in_one_go, output)
+
+
+def test_the_newest_checkpoints_are_kept_over_a_resume_too(
+    tiny_export: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    killed_run(tiny_export, output, "SOLVER.CHECKPOINT_KEEP", 2, at=13)
+    periodic = sorted(path.name for path in output.glob("model_0*.pth"))
+    assert periodic == ["model_0000007.pth", "model_0000011.pth"]
+    toy_run(tiny_export, output, "SOLVER.CHECKPOINT_KEEP", 2, resume=True).train()
+    assert sorted(path.name for path in output.glob("model_*.pth")) == [
+        *("model_0000019.pth", "model_0000023.pth", "model_best.pth", "model_final.pth")
+    ]
+
+
+def test_other_data_is_refused_with_the_difference(
+    tiny_export: Path, export_writer: Any, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    killed_run(tiny_export, output, at=5)
+    moved = tmp_path / "moved"
+    export_writer(moved)
+    assert toy_run(moved, output, resume=True).start_iter == 4
+    other = tmp_path / "other"
+    export_writer(other, {"train": 5, "valid": 3, "test": 3})
+    with pytest.raises(CheckpointError) as caught:
+        toy_run(other, output, resume=True)
+    message = str(caught.value)
+    assert "person_train had 6 images and" in message
+    assert "and has 5 and" in message
+    assert "missing: scene_5_train" in message
+    assert "\n" not in message
+
+
+def test_other_settings_are_warned_of_where_they_matter(
+    tiny_export: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    output = tmp_path / "run"
+    killed_run(tiny_export, output, at=5)
+    longer = ("SOLVER.MAX_ITER", 30, "DATALOADER.NUM_WORKERS", 1, "SOLVER.CHECKPOINT_PERIOD", 3)
+    with caplog.at_level("WARNING", "persondet"):
+        toy_run(tiny_export, output, *longer, resume=True)
+        assert "another config" not in caplog.text
+        toy_run(tiny_export, output, "SEED", 7, "SOLVER.IMS_PER_BATCH", 1, resume=True)
+    assert "SEED: 42 → 7" in caplog.text
+    assert "SOLVER.IMS_PER_BATCH: 2 → 1" in caplog.text
+
+
+def test_a_random_seed_is_kept_by_a_resume(tiny_export: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    killed_run(tiny_export, output, "SEED", -1, at=5)
+    seed = load_checkpoint(output / "model_0000003.pth")["run_state"]["stream_seed"]
+    trainer = toy_run(tiny_export, output, "SEED", -1, resume=True)
+    assert trainer._trainer.data_loader.seed == seed
+
+
+def test_a_checkpoint_of_old_goes_on_with_a_warning(
+    tiny_export: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    output = tmp_path / "run"
+    killed_run(tiny_export, output, at=5)
+    path = output / "model_0000003.pth"
+    checkpoint = load_checkpoint(path)
+    del checkpoint["run_state"]
+    torch.save(checkpoint, path)
+    with caplog.at_level("WARNING", "persondet"):
+        trainer = toy_run(tiny_export, output, resume=True)
+    assert "holds no random states" in caplog.text
+    trainer.train()
+    assert [row["iteration"] for row in rows(output)] == [4, 5, 9, 11, 14, 17, 19, 23, 24]
+
+
+def test_weights_alone_cannot_be_resumed(tiny_export: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    killed_run(tiny_export, output, at=7)
+    (output / "last_checkpoint").write_text("model_best.pth")
+    with pytest.raises(CheckpointError, match="holds weights alone.*MODEL.WEIGHTS"):
+        toy_run(tiny_export, output, resume=True)
+
+
+def test_nothing_to_resume_starts_anew_and_says_so(
+    tiny_export: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("WARNING", "persondet"):
+        trainer = toy_run(tiny_export, tmp_path / "run", resume=True)
+    assert trainer.start_iter == 0
+    assert "nothing to resume" in caplog.text
+    (tmp_path / "run" / "model_best.pth").touch()
+    with pytest.raises(CheckpointError, match="has a model_best.pth and no checkpoint"):
+        refuse_lost_checkpoints(tmp_path / "run")
+
+
+def test_a_best_model_that_no_score_chose_gives_way(tmp_path: Path) -> None:
+    assert not best_is_chosen(tmp_path)
+    for text, chosen in (('{"score": null}', False), ('{"score": 0.0}', True), ("{", False)):
+        (tmp_path / "model_best.json").write_text(text)
+        assert best_is_chosen(tmp_path) is chosen
+
+
+def test_a_run_that_stopped_early_stays_stopped(tiny_export: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    patience = ("SOLVER.EARLY_STOPPING.PATIENCE", 1, "SOLVER.EARLY_STOPPING.MIN_DELTA", 90.0)
+    toy_run(tiny_export, output, *patience).train()
+    assert load_checkpoint(output / "model_final.pth")["iteration"] == 11
+    before = rows(output), (output / "model_best.pth").read_bytes()
+    resumed = toy_run(tiny_export, output, *patience, resume=True)
+    resumed.train()
+    assert resumed.max_iter == 12
+    assert (rows(output), (output / "model_best.pth").read_bytes()) == before
