@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 _MODULE_OF = {
     "AlbumentationsDatasetMapper": "persondet.data.dataset_mapper",
     "BestCheckpointHook": "persondet.engine.hooks",
+    "EarlyStoppingHook": "persondet.engine.hooks",
     "Predictor": "persondet.predictor",
     "SafeDetectionCheckpointer": "persondet.checkpoint",
     "Trainer": "persondet.engine",
@@ -53,6 +54,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not run __getattr__
     from persondet.engine import Trainer as Trainer
     from persondet.engine import setup as setup
     from persondet.engine.hooks import BestCheckpointHook as BestCheckpointHook
+    from persondet.engine.hooks import EarlyStoppingHook as EarlyStoppingHook
     from persondet.engine.hooks import ValidationLossHook as ValidationLossHook
     from persondet.evaluation import build_evaluator as build_evaluator
     from persondet.modeling.freeze import freeze_modules as freeze_modules

@@ -3,7 +3,8 @@
     {"schema": 1, "model": "model_best.pth", "iteration": 350, "classes": ["person"],
      "test": {"dataset": "person_test", "images": 60,
               "bbox": {"AP": 52.1, "AP50": 88.7, ...}, "segm": {"AP": ..., ...}},
-     "valid": {...}, "seconds": {"train": 301.5, ...}}
+     "valid": {...}, "constant_box": {"bbox": {"AP": ..., ...}, "segm": ...},
+     "seconds": {"train": 301.5, ...}}
 
 Average precision is in points, 0 to 100; a number that does not exist (no ground truth of that
 size) is null. Only the standard library is used here, so that a report needs no torch.
@@ -67,8 +68,9 @@ def read_results(run_dir: str | Path) -> dict[str, Any]:
 def format_results_table(results: Mapping[str, Any], split: str = "test") -> str:
     """Return the average precisions of one split as a plain-text table, without a final newline.
 
-    Rows are box and mask (those that were evaluated), columns AP, AP50, AP75, APs, APm, APl in
-    points (0 to 100); a dash stands for a number that does not exist.
+    Rows are box and mask (those that were evaluated) and, on the test split, what the same box on
+    every picture scores (`persondet.evaluation.constant_box`). Columns are AP, AP50, AP75, APs,
+    APm, APl in points (0 to 100); a dash stands for a number that does not exist.
 
     `results` is what `read_results` returns, and `split` is "test" or "valid".
 
@@ -81,6 +83,11 @@ def format_results_table(results: Mapping[str, Any], split: str = "test") -> str
     for task, name in TASKS.items():
         if isinstance(scores.get(task), Mapping):
             rows.append([name, *(_cell(scores[task].get(metric)) for metric in METRICS)])
+    rows += [
+        [f"constant box, {name}", *(_cell(constant[task].get(metric)) for metric in METRICS)]
+        for task, name in TASKS.items()
+        if split == "test" and (constant := results.get("constant_box") or {}).get(task)
+    ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()

@@ -2,55 +2,106 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cli
 from progress import Progress
 
+MODES = {
+    "dataset": "checking pictures, mending the json, searching for leaks",
+    "train": "a training step of the default model against Detectron2's SimpleTrainer",
+    "mapper": "training samples per second and core against two other mappers",
+    "startup": "from the command to the end of the first step against Detectron2's train_net",
+}
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the benchmark, print its table; return the exit code."""
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the parser."""
     parser = cli.build_parser(
-        "Measure speed and memory. Both sides of a ratio run in turns in one process, and the "
-        "median of the ratios is printed with its spread. Keep the machine quiet meanwhile.",
-        example="python tools/benchmark.py dataset --json dataset.json",
+        "Measure speed and memory. Both sides of a ratio run in turns, and the median of the "
+        "ratios is printed with its spread (10th to 90th percentile). Keep the machine quiet "
+        "meanwhile.",
+        example="python tools/benchmark.py train mapper startup --json benchmark.json",
     )
     parser.add_argument(
-        "mode",
-        choices=["dataset"],
-        help="dataset: checking pictures, mending the json, searching for leaks",
+        "modes",
+        metavar="MODE",
+        nargs="+",
+        choices=list(MODES),
+        help="; ".join(f"{name}: {what}" for name, what in MODES.items()),
     )
-    parser.add_argument("--images", metavar="N", type=int, default=600, help="pictures to check")
     parser.add_argument("--pairs", metavar="N", type=int, default=10, help="turns of each side")
+    parser.add_argument(
+        "--images",
+        metavar="N",
+        type=int,
+        default=None,
+        help="pictures (default: 600 for dataset, 16 for mapper, 24 for startup)",
+    )
+    parser.add_argument(
+        "--show-baseline",
+        action="store_true",
+        help="print the source of what each mode is measured against, and measure nothing",
+    )
     group = parser.add_argument_group("output")
     group.add_argument("--json", metavar="FILE", type=Path, help="keep the numbers")
     group.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmarks, print a line for each ratio; return the exit code."""
+    parser = get_parser()
     args = parser.parse_args(argv)
-    if min(args.images, args.pairs) < 1:
+    if min(args.images or 1, args.pairs) < 1 or args.images == 0:
         parser.error("--images and --pairs must be at least 1")
 
-    from persondet.benchmarks.dataset import benchmark_dataset
+    from persondet.benchmarks.table import baseline, lines_of
     from persondet.files import refuse_existing, write_json
 
+    if args.show_baseline:
+        print("\n".join(baseline(mode) for mode in args.modes))
+        return 0
     if args.json:
         refuse_existing(args.json, overwrite=args.overwrite)
-    with Progress("dataset", "steps") as progress:
-        found = benchmark_dataset(images=args.images, pairs=args.pairs, progress=progress)
-    check, mending, leaks = found["check"], found["json"], found["leaks"]
-    print(
-        f"check: {check['ratio']:.2f} x the speed of a bare parallel cv2.imread "
-        f"({check['low']:.2f} to {check['high']:.2f}); {check['check_images_per_second']:.0f} "
-        f"against {check['decode_images_per_second']:.0f} images per second"
-    )
-    print(
-        f"json: {mending['annotations']} annotations read, cleaned and written in "
-        f"{mending['seconds']:.1f} s with at most {mending['peak_mb']:.0f} MB"
-    )
-    print(f"leaks: {leaks['hashes']} hashes searched in {leaks['seconds']:.1f} s")
-    if args.json:
-        write_json(args.json, found)
+    from persondet.environment import environment_report, require_detectron2
+
+    if set(args.modes) != {"dataset"}:
+        require_detectron2()
+    found: dict[str, Any] = {"environment": environment_report()}
+    for mode in dict.fromkeys(args.modes):
+        with Progress(mode, "turns") as progress:
+            found[mode] = _benchmark(mode, args, progress)
+        print("\n".join(lines_of(mode, found[mode])), flush=True)
+        if args.json:  # after each mode, so that an interruption costs one
+            write_json(args.json, found)
+    report = found["environment"].items()
+    print(", ".join(f"{name} {value}" for name, value in report if value != ""))
     return 0
+
+
+def _benchmark(mode: str, args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
+    options: dict[str, Any] = {"pairs": args.pairs, "progress": progress}
+    if args.images and mode != "train":
+        options["images"] = args.images
+    if mode == "dataset":
+        from persondet.benchmarks.dataset import benchmark_dataset
+
+        return benchmark_dataset(**options)
+    if mode == "train":
+        from persondet.benchmarks.train import benchmark_train
+
+        return benchmark_train(**options)
+    if mode == "mapper":
+        from persondet.benchmarks.mapper import benchmark_mapper
+
+        return benchmark_mapper(**options)
+    from persondet.benchmarks.startup import benchmark_startup
+
+    return benchmark_startup(**options)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,13 @@ Standard library only, so that `--help` answers at once.
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 EXIT_CODES = "exit codes: 0 done, 1 findings, 2 bad input, 3 partial result, 130 interrupted"
 
@@ -97,10 +99,35 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
     return args
 
 
+def command_words(script: str, argv: Sequence[str] | None) -> list[str]:
+    """Return the words of the command line, as they would be typed again."""
+    if argv is None:
+        return [*sys.orig_argv]
+    return ["python", os.path.relpath(script), *argv]
+
+
 def _printable(text: str) -> str:
     """Return a sentence as a terminal may show it: names in it come from strangers."""
     escaped = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
     return escaped if len(escaped) <= 1500 else f"{escaped[:1200]} … {escaped[-250:]}"
+
+
+@contextmanager
+def many_imports() -> Iterator[None]:
+    """Import PyTorch and what is built on it in four fifths of the time.
+
+    Millions of objects are made that all stay. Python's collector would search them for garbage
+    again and again, now and during the work; it is paused, and then told to leave them alone.
+    """
+    if "torch" in sys.modules:  # the process had its start, and may have garbage by now
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def show_log() -> None:
@@ -127,7 +154,8 @@ def run(main: Callable[[Sequence[str] | None], int | None]) -> None:
         quiet_upstream()
         code = main(None) or 0
     except PersondetError as error:
-        print(f"error: {_printable(str(error))}", file=sys.stderr)
+        wrong = "" if error.exit_code == 130 else "error: "
+        print(f"{wrong}{_printable(str(error))}", file=sys.stderr)
         code = error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

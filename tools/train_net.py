@@ -26,8 +26,22 @@ def get_parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--overwrite", action="store_true", help="replace the run that OUTPUT_DIR holds"
     )
+    told = run.add_mutually_exclusive_group()
+    told.add_argument(
+        "--quiet", action="store_true", help="show warnings, errors and the final scores alone"
+    )
+    told.add_argument(
+        "--verbose", action="store_true", help="show every loss, and Detectron2's own log"
+    )
     ranks = parser.add_argument_group("several processes")
-    ranks.add_argument("--num-gpus", type=int, default=1, metavar="N", help="GPUs per machine")
+    ranks.add_argument(
+        "--num-gpus",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes per machine, each with a GPU; without GPUs they share the cores. Under "
+        "torchrun, which starts the processes itself, leave these flags out",
+    )
     ranks.add_argument("--num-machines", type=int, default=1, metavar="N", help="machines")
     ranks.add_argument("--machine-rank", type=int, default=0, metavar="N", help="this machine")
     ranks.add_argument(
@@ -38,25 +52,17 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, launch one process per GPU, train."""
+    """Parse, launch the processes, train."""
     args = cli.parse(get_parser(), argv)
-    from persondet.environment import require_detectron2
+    with cli.many_imports():
+        from persondet.environment import require_detectron2
 
-    require_detectron2()
-    from detectron2.engine import launch
+        require_detectron2()
+        from persondet.engine.launch import launch_run
+        from persondet.engine.run import run
 
-    from persondet.engine.defaults import check_gpu_count
-    from persondet.engine.run import run
-
-    check_gpu_count(args.num_gpus)
-    launch(
-        run,
-        args.num_gpus,
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-        args=(args,),
-    )
+    args.command = cli.command_words(__file__, argv)
+    launch_run(run, args)
     return 0
 
 

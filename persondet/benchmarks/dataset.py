@@ -14,14 +14,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from persondet.benchmarks.export import coco_of, write_export
 from persondet.benchmarks.json_work import measure_json_work
-from persondet.data.coco_json import write_coco
 from persondet.data.leaks.near_identical import near_identical_pairs
 from persondet.data.validation.validate import check_export
 from persondet.environment import cpu_count
-
-_SIZE = (1280, 720)
-_PEOPLE = 10  # per image
 
 
 def benchmark_dataset(
@@ -51,7 +48,7 @@ def benchmark_dataset(
     steps = 2 * pairs + 3
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch) / "export"
-        _write_pictures(root, images)
+        write_export(root, {"train": images})
         files = sorted((root / "train").glob("*.jpg"))
         _tell(progress, 1, steps)
         ratios, checks, decodes = [], [], []
@@ -62,7 +59,7 @@ def benchmark_dataset(
             ratios.append(decodes[-1] / checks[-1])
             _tell(progress, 2 * number + 3, steps)
         big = Path(scratch) / "big.json"
-        _write_json(big, annotations)
+        big.write_text(json.dumps(coco_of(annotations)))
         seconds, peak = measure_json_work(big)
     _tell(progress, steps - 1, steps)
     search = _seconds(lambda: near_identical_pairs(_hashes(hashes)))
@@ -101,68 +98,6 @@ def _bare_decode(files: list[Path]) -> None:
                 assert image is not None
     finally:
         cv2.setNumThreads(threads)
-
-
-def _write_pictures(root: Path, count: int) -> None:
-    """Write an export of one split whose pictures cost about what photographs cost to decode."""
-    folder = root / "train"
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    noise = rng.normal(0, 6, (_SIZE[1], _SIZE[0], 3))
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for number in range(count):
-        coarse = rng.integers(0, 256, (18, 32, 3), dtype=np.uint8)
-        smooth = cv2.resize(coarse, _SIZE, interpolation=cv2.INTER_CUBIC)
-        shifted = np.roll(noise, int(rng.integers(1000)), axis=int(rng.integers(2)))
-        name = f"scene_{number:05d}_jpg.rf.{number:032x}.jpg"
-        picture = np.clip(smooth + shifted, 0, 255).astype(np.uint8)
-        cv2.imwrite(str(folder / name), picture, [cv2.IMWRITE_JPEG_QUALITY, 85])
-        images.append({"id": number, "file_name": name, "width": _SIZE[0], "height": _SIZE[1]})
-        annotations += _people(rng, number, len(annotations))
-    write_coco(folder / "_annotations.coco.json", _coco(images, annotations))
-
-
-def _write_json(path: Path, count: int) -> None:
-    rng = np.random.default_rng(1)
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    while len(annotations) < count:
-        number = len(images)
-        name = f"scene_{number:06d}_jpg.rf.{number:032x}.jpg"
-        images.append({"id": number, "file_name": name, "width": _SIZE[0], "height": _SIZE[1]})
-        annotations += _people(rng, number, len(annotations))
-    path.write_text(json.dumps(_coco(images, annotations[:count])))
-
-
-def _coco(images: list[dict[str, Any]], annotations: list[dict[str, Any]]) -> dict[str, Any]:
-    categories = [
-        {"id": 0, "name": "people", "supercategory": "none"},
-        {"id": 1, "name": "person", "supercategory": "people"},
-    ]
-    return {"info": {}, "categories": categories, "images": images, "annotations": annotations}
-
-
-def _people(rng: np.random.Generator, image: int, first_id: int) -> list[dict[str, Any]]:
-    angles = np.linspace(0, 2 * np.pi, 30, endpoint=False)
-    circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    people = []
-    for number in range(_PEOPLE):
-        centre, radii = rng.uniform((80, 80), (1200, 640)), rng.uniform(10, 60, 2)
-        points = np.round(centre + radii * circle * rng.uniform(0.8, 1, (30, 1)), 3)
-        low, high = points.min(axis=0), points.max(axis=0)
-        people.append(
-            {
-                "id": first_id + number,
-                "image_id": image,
-                "category_id": 1,
-                "bbox": [*low.tolist(), *(high - low).tolist()],
-                "area": float((high - low).prod()),
-                "segmentation": [points.reshape(-1).tolist()],
-                "iscrowd": 0,
-            }
-        )
-    return people
 
 
 def _hashes(count: int) -> np.ndarray:

@@ -14,15 +14,21 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
-from detectron2.utils.logger import setup_logger
 
 from persondet.checkpoint.model_file import check_weights
 from persondet.config import check_cfg, get_cfg, merge_opts, merge_yaml
-from persondet.data.register import RoboflowDatasets, is_registered, register_roboflow_coco
+from persondet.data.epoch import epoch_size
+from persondet.data.register import (
+    RoboflowDatasets,
+    is_registered,
+    register_roboflow_coco,
+)
+from persondet.engine.console import start_logging
 from persondet.engine.run_folder import refuse_used_folder
 from persondet.errors import ConfigError, DatasetError, PersondetError
 from persondet.files import make_folder, write_text
 from persondet.modeling.precision import resolve_device
+from persondet.solver.schedule import resolve_schedule
 
 if TYPE_CHECKING:
     import argparse
@@ -67,7 +73,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if training:
         refuse_used_folder(cfg.OUTPUT_DIR, resume=resume, overwrite=overwrite)
     if cfg.MODEL.WEIGHTS and not resume:
-        check_weights(cfg.MODEL.WEIGHTS)
+        check_weights(cfg.MODEL.WEIGHTS, cfg)
     comm.synchronize()
     with _nothing_left_by_a_refusal(cfg.OUTPUT_DIR) as records:
         datasets = register_datasets(cfg)
@@ -82,9 +88,25 @@ def setup(args: argparse.Namespace) -> CfgNode:
                 "is nothing to learn; see tools/prepare_dataset.py check."
             )
     make_folder(cfg.OUTPUT_DIR)
-    start_logging(cfg.OUTPUT_DIR)
+    verbosity = int(getattr(args, "verbose", False)) - int(getattr(args, "quiet", False))
+    start_logging(cfg.OUTPUT_DIR, verbosity=verbosity, rank=comm.get_rank())
     for record in records:
         logging.getLogger(record.name).handle(record)
+    if training:
+        schedule = resolve_schedule(cfg, epoch_size(cfg))
+        for sentence in schedule.warnings:
+            logger.warning(sentence)
+        for sentence in schedule.facts:
+            logger.info(sentence)
+        loader = cfg.DATALOADER
+        logger.debug(
+            "Loader: %s of %s, %d workers, pipeline %s, images without people %s, images of one "
+            "shape together: %s",
+            *(loader.SAMPLER_TRAIN, ", ".join(cfg.DATASETS.TRAIN), loader.NUM_WORKERS),
+            cfg.INPUT.ALBUMENTATIONS.PIPELINE,
+            "left out" if loader.FILTER_EMPTY_ANNOTATIONS else "kept",
+            loader.ASPECT_RATIO_GROUPING,
+        )
     if comm.is_main_process() and not Path(cfg.OUTPUT_DIR, "config.yaml").exists():
         write_text(Path(cfg.OUTPUT_DIR) / "config.yaml", config_text(cfg))
     if training and not cfg.DATASETS.VAL:
@@ -92,8 +114,6 @@ def setup(args: argparse.Namespace) -> CfgNode:
             "No validation split: no validation loss and AP, and the best model is the last."
         )
     cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
-    if datasets is not None:
-        logger.info("Classes: %s", ", ".join(datasets.classes))
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + comm.get_rank())
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
     cfg.freeze()
@@ -140,12 +160,6 @@ def config_text(cfg: CfgNode) -> str:
     if resolve_device("auto") == cfg.MODEL.DEVICE:
         cfg.MODEL.DEVICE = "auto"
     return str(cfg.dump())
-
-
-def start_logging(output_dir: str) -> None:
-    """Send the log to the terminal and to `log.txt` in `output_dir` (further ranks: `.rankN`)."""
-    for name in ("fvcore", "detectron2", "persondet"):
-        setup_logger(output_dir, distributed_rank=comm.get_rank(), name=name)
 
 
 def export_root(cfg: CfgNode) -> Path:
@@ -217,18 +231,6 @@ def check_device(cfg: CfgNode) -> None:
         raise ConfigError(
             f"config: MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, and torch finds no such GPU on this "
             "machine; set it to 'auto' or 'cpu'."
-        )
-
-
-def check_gpu_count(count: int) -> None:
-    """Refuse more GPUs than there are; one process needs none.
-
-    Raises: ConfigError: naming the flag.
-    """
-    if count > 1 and count > torch.cuda.device_count():
-        raise ConfigError(
-            f"command line: --num-gpus is {count}, and torch finds {torch.cuda.device_count()} on "
-            "this machine; leave the flag out."
         )
 
 

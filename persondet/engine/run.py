@@ -9,14 +9,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detectron2.config import CfgNode
+from detectron2.data import get_detection_dataset_dicts
 from detectron2.utils import comm
 
-from persondet.data.register import class_names, image_count
+from persondet.data.register import class_names, ground_truth, image_count
 from persondet.engine.defaults import config_text, setup
+from persondet.engine.event_files import METRICS, last_row
 from persondet.engine.inference_model import build_inference_model
-from persondet.engine.run_folder import find_model, remove_run
+from persondet.engine.interruption import saying_how_to_resume
+from persondet.engine.memory_shortage import memory_in_one_sentence
+from persondet.engine.provenance import provenance
+from persondet.engine.run_folder import (
+    best_is_chosen,
+    find_model,
+    refuse_lost_checkpoints,
+    remove_run,
+)
 from persondet.engine.trainer import Trainer
 from persondet.errors import ConfigError
+from persondet.evaluation.constant_box import constant_box_scores
 from persondet.files import write_json, write_text
 from persondet.results import format_results_table, write_results
 
@@ -33,26 +44,43 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         args: `config_file`, `opts`, `resume`, `eval_only`, `overwrite`.
 
     Returns: what `results.json` holds; empty on all ranks but the first.
+
+    Raises: InterruptedRun: on Ctrl-C or SIGTERM during the training, with the command that resumes
+    it, if `args.command` has the words of the command line. PersondetError: for bad input.
     """
     cfg = setup(args)
     if args.eval_only:
-        return _evaluate_only(cfg, resume=args.resume)
-    return _train(cfg, resume=args.resume)
+        with memory_in_one_sentence(cfg, training=False):
+            return _evaluate_only(cfg, resume=args.resume)
+    with (
+        memory_in_one_sentence(cfg, training=True),
+        saying_how_to_resume(getattr(args, "command", ())),
+    ):
+        return _train(cfg, args)
 
 
-def _train(cfg: CfgNode, *, resume: bool) -> dict[str, Any]:
-    start = time.perf_counter()
+def _train(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
+    start, resume = time.perf_counter(), args.resume
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=resume)
-    if comm.is_main_process() and not resume:
+    new = trainer.checkpointer.resumed_from is None
+    if new and resume:
+        refuse_lost_checkpoints(cfg.OUTPUT_DIR)
+    if comm.is_main_process() and new:
         # Only now is the new run known to start; refuse_used_folder has seen to the permission.
         remove_run(Path(cfg.OUTPUT_DIR))
         write_text(Path(cfg.OUTPUT_DIR) / "config.yaml", config_text(cfg))
     comm.synchronize()
-    if trainer.start_iter < trainer.max_iter:
-        trainer.train()
+    if _is_trained(trainer):
+        logger.info("%s: the training is finished; nothing is trained again.", cfg.OUTPUT_DIR)
+        earlier = _earlier_results(cfg, trainer)
+        if earlier is not None:
+            return earlier if comm.is_main_process() else {}
+    else:
+        with provenance(cfg, args.config_file, args.opts, lambda: trainer.steps_done):
+            trainer.train()
     trained = time.perf_counter()
-    if comm.is_main_process() and not (Path(cfg.OUTPUT_DIR) / "model_best.json").is_file():
+    if comm.is_main_process() and not best_is_chosen(cfg.OUTPUT_DIR):
         logger.warning("No score on a validation split: the best model is the last.")
         trainer.checkpointer.save_model("model_best", iteration=trainer.max_iter - 1)
         write_json(
@@ -73,16 +101,32 @@ def _train(cfg: CfgNode, *, resume: bool) -> dict[str, Any]:
     results = {
         "model": best.name,
         "iteration": record["iteration"],
+        "steps": trainer.max_iter,
         "chosen_by": {"metric": record["metric"], "score": record["score"]},
         "classes": list(class_names(cfg.DATASETS.TEST[0])),
         "test": _first_dataset(cfg, scores),
+        "constant_box": _constant_box(cfg),
         "freeze_at": cfg.MODEL.BACKBONE.FREEZE_AT,
         "initial_weights": cfg.MODEL.WEIGHTS,
         "seconds": {"train": trained - start, "test": time.perf_counter() - trained},
     }
     write_results(cfg.OUTPUT_DIR, results)
-    logger.info("Test split:\n%s", format_results_table(results))
+    logger.info("Test split:\n%s", format_results_table(results), extra={"result": True})
     return results
+
+
+def _is_trained(trainer: Trainer) -> bool:
+    """Return whether every step is done, and the evaluation after the last of them too."""
+    evaluated = last_row(Path(trainer.cfg.OUTPUT_DIR) / METRICS) >= trainer.max_iter
+    return trainer.start_iter >= trainer.max_iter and (evaluated or not trainer.cfg.DATASETS.VAL)
+
+
+def _earlier_results(cfg: CfgNode, trainer: Trainer) -> dict[str, Any] | None:
+    """Return what a finished run has scored already, None where its scores are not there."""
+    path = Path(cfg.OUTPUT_DIR) / "results.json"
+    earlier = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    known = earlier.get("steps") == trainer.max_iter and cfg.DATASETS.TEST
+    return earlier if known and earlier["test"]["dataset"] == cfg.DATASETS.TEST[0] else None
 
 
 def _evaluate_only(cfg: CfgNode, *, resume: bool) -> dict[str, Any]:
@@ -108,8 +152,15 @@ def _evaluate_only(cfg: CfgNode, *, resume: bool) -> dict[str, Any]:
     }
     # Beside the predictions that it sums up; the run's own results.json stays as it is.
     write_results(Path(cfg.OUTPUT_DIR) / "inference" / cfg.DATASETS.TEST[0], results)
-    logger.info("Scores:\n%s", format_results_table(results))
+    logger.info("Scores:\n%s", format_results_table(results), extra={"result": True})
     return results
+
+
+def _constant_box(cfg: CfgNode) -> dict[str, dict[str, float]]:
+    """Return what the training split's median box scores on the first test set."""
+    json_file, category_ids = ground_truth(cfg.DATASETS.TEST[0])
+    training = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=False)
+    return constant_box_scores(training, json_file, category_ids, masks=cfg.MODEL.MASK_ON)
 
 
 def _first_dataset(cfg: CfgNode, scores: dict[str, Any]) -> dict[str, Any]:

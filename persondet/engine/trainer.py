@@ -11,32 +11,47 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, create_ddp_model, hooks
+from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, hooks
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.modeling import build_model
 from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
 from torch import nn
 
 from persondet.checkpoint import SafeDetectionCheckpointer
 from persondet.data.build import (
+    TrainLoader,
     build_test_loader,
     build_train_loader,
     build_validation_loss_loader,
 )
+from persondet.data.epoch import epoch_size
 from persondet.data.register import class_names
+from persondet.engine.console import current_console
+from persondet.engine.data_parallel import data_parallel
 from persondet.engine.defaults import config_text
-from persondet.engine.hooks import BestCheckpointHook, EventWriterHook, ValidationLossHook
+from persondet.engine.event_files import event_writers
+from persondet.engine.hooks import (
+    BestCheckpointHook,
+    EarlyStoppingHook,
+    EventWriterHook,
+    PeriodicCheckpointHook,
+    ProgressHook,
+    StopTraining,
+    ValidationLossHook,
+)
+from persondet.engine.interruption import Interruption
+from persondet.engine.memory_shortage import is_memory_shortage, memory_in_one_sentence
+from persondet.engine.rank_failure import is_lost_peer
+from persondet.engine.resumption import RunState
 from persondet.engine.train_step import AutocastTrainer
-from persondet.errors import ConfigError, PersondetError
+from persondet.engine.undisturbed import undisturbed
+from persondet.errors import InterruptedRun, PersondetError, TrainingError
 from persondet.evaluation import build_evaluator, evaluate
 from persondet.files import write_text
-from persondet.modeling.freeze import freeze_from_cfg, parameter_table
-from persondet.modeling.precision import (
-    autocast,
-    keep_boxes_exact,
-    resolve_dtype,
-    set_memory_format,
-)
+from persondet.modeling import freeze
+from persondet.modeling.acceleration import accelerate
+from persondet.modeling.precision import autocast, resolve_dtype, set_memory_format
 from persondet.solver.build import build_optimizer
 
 logger = logging.getLogger(__name__)
@@ -61,10 +76,7 @@ class Trainer(DefaultTrainer):
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
         self._trainer = AutocastTrainer(
-            create_ddp_model(model, broadcast_buffers=False),
-            data_loader,
-            optimizer,
-            dtype=resolve_dtype(cfg),
+            data_parallel(model), data_loader, optimizer, dtype=resolve_dtype(cfg)
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = SafeDetectionCheckpointer(
@@ -78,10 +90,13 @@ class Trainer(DefaultTrainer):
         )
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
-        table = parameter_table(model)
+        self.run_state = RunState(cfg, data_loader.seed)
+        self.interruption = Interruption()
+        table = freeze.parameter_table(model, optimizer)
         logger.info("Parameters:\n%s", table)
         if comm.is_main_process():
-            write_text(Path(cfg.OUTPUT_DIR) / "parameters.txt", table + "\n")
+            tables = f"{table}\n\n{freeze.tensor_table(model, optimizer)}\n"
+            write_text(Path(cfg.OUTPUT_DIR) / "parameters.txt", tables)
         logger.info("Computing in %s on %s", resolve_dtype(cfg), cfg.MODEL.DEVICE)
         self.register_hooks(self.build_hooks())
 
@@ -89,8 +104,9 @@ class Trainer(DefaultTrainer):
         """Return the hooks in their order, which matters.
 
         Timing and rate first; validation before the writers, so that its numbers are in the row;
-        the periodic checkpoint before the evaluation, so that a failing evaluation costs nothing;
-        the best model after the evaluation that chooses it.
+        the best model after the evaluation that chooses it. The periodic checkpoint goes before the
+        evaluation, so that one that fails or is killed costs no training: what comes after the
+        checkpoint is not in it, and a resume begins with it (`before_train`).
         """
         cfg = self.cfg
         period = cfg.TEST.EVAL_PERIOD
@@ -99,66 +115,140 @@ class Trainer(DefaultTrainer):
             if cfg.TEST.VAL_LOSS.ENABLED:
                 validated.append(self._validation_loss_hook())
             validated.append(hooks.EvalHook(period, self._evaluate_validation))
-        saved: list[HookBase] = []
+        self._checkpoints = PeriodicCheckpointHook(
+            self.checkpointer,
+            period=cfg.SOLVER.CHECKPOINT_PERIOD,
+            keep=cfg.SOLVER.CHECKPOINT_KEEP,
+            run_state=lambda: self.run_state.state_dict(self.storage),
+            interruption=self.interruption,
+        )
         last: list[HookBase] = []
-        if comm.is_main_process():
-            saved.append(
-                hooks.PeriodicCheckpointer(
+        if comm.is_main_process() and cfg.DATASETS.VAL:
+            last.append(
+                BestCheckpointHook(
                     self.checkpointer,
-                    cfg.SOLVER.CHECKPOINT_PERIOD,
-                    max_to_keep=cfg.SOLVER.CHECKPOINT_KEEP,
+                    metric=best_metric(cfg),
+                    mode=cfg.SOLVER.BEST_CHECKPOINT.MODE,
+                    period=period,
+                    datasets=tuple(cfg.DATASETS.VAL),
                 )
             )
-            if cfg.DATASETS.VAL:
-                last.append(
-                    BestCheckpointHook(
-                        self.checkpointer,
-                        metric=best_metric(cfg),
-                        mode=cfg.SOLVER.BEST_CHECKPOINT.MODE,
-                        period=period,
-                        datasets=tuple(cfg.DATASETS.VAL),
-                    )
-                )
+        if cfg.DATASETS.VAL and cfg.SOLVER.EARLY_STOPPING.PATIENCE:
+            last.append(self._early_stopping_hook())
+        if comm.is_main_process():
+            last.append(self._progress_hook())
             last.append(EventWriterHook(self.build_writers, cfg.LOG_PERIOD, period))
-        return [hooks.IterationTimer(), hooks.LRScheduler(), *saved, *validated, *last]
+        return [hooks.IterationTimer(), hooks.LRScheduler(), self._checkpoints, *validated, *last]
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Go on from the newest whole checkpoint in `OUTPUT_DIR`, else start from `MODEL.WEIGHTS`.
+
+        Raises: CheckpointError: when no checkpoint there can be loaded, or when it belongs to other
+        classes or other data.
+        """
+        rest = self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
+        path = self.checkpointer.resumed_from
+        if path is None:
+            if resume:
+                logger.warning("%s: nothing to resume; a new run starts.", self.cfg.OUTPUT_DIR)
+            report, model = self.checkpointer.key_report, self.checkpointer.model
+            if warning := freeze.frozen_at_random(model, report.fitting if report else ()):
+                logger.warning(warning)
+            return
+        self.start_iter = self.iter + 1
+        self.run_state.take_up(rest, str(path), self.checkpointer.facts.config)
+        if self.run_state.seed != self._trainer.data_loader.seed:
+            build = partial(build_train_loader, self.cfg, seed=self.run_state.seed)
+            self._trainer.reset_data_loader(build)
+        self._trainer.data_loader.start_at(self.start_iter)
+
+    def before_train(self) -> None:
+        """Take up the log and the random states of a resumed run, and finish its last step."""
+        self.run_state.restore_log(self.storage)
+        super().before_train()
+        self.run_state.restore_random_state()
+        if self.run_state.redo:
+            self.iter = self.storage.iter = self.start_iter - 1
+            for hook in self._hooks[self._hooks.index(self._checkpoints) + 1 :]:
+                hook.after_step()
 
     def train(self) -> None:
         """Train; what a person can mend stops it with one sentence and no traceback.
 
-        Raises: ConfigError: when the loss is no longer finite. DatasetError: when an image cannot
-        be read.
+        Raises: TrainingError: when a loss is not finite or memory is short. DatasetError: when an
+        image cannot be read. InterruptedRun: on Ctrl-C or SIGTERM, with a checkpoint saved.
         """
         log = logging.getLogger("detectron2.engine.train_loop")
         log.addFilter(_without_mendable)
         try:
-            super().train()
+            with self.interruption, memory_in_one_sentence(self.cfg, training=True):
+                super().train()
+        except StopTraining:
+            # The steps that are done are the whole run from here on, with its last checkpoint.
+            self.max_iter, self.iter = self.iter, self.iter - 1
+            self._checkpoints.save("model_final", step_is_complete=True)
         except FloatingPointError as error:
-            raise ConfigError(
-                f"training diverged at iteration {self.iter}: the loss is not finite; lower "
-                f"SOLVER.BASE_LR ({self.cfg.SOLVER.BASE_LR} now), or start from trained weights."
+            # The step speaks for itself; this is the forward pass on validation images.
+            raise TrainingError(
+                f"training diverged at iteration {self.iter}: the boxes that it predicts on the "
+                f"validation images are NaN; lower SOLVER.BASE_LR ({self.cfg.SOLVER.BASE_LR} now)."
             ) from error
         finally:
             log.removeFilter(_without_mendable)
+        if self.interruption.agreed():
+            raise InterruptedRun(
+                "interrupted when the training had ended, before its model is scored"
+            )
+
+    @property
+    def steps_done(self) -> int:
+        """How many steps this run has done, those before a resume included."""
+        return int(self.scheduler.last_epoch)
 
     def _validation_loss_hook(self) -> ValidationLossHook:
         cfg = self.cfg
         return ValidationLossHook(
             {name: partial(build_validation_loss_loader, cfg, name) for name in cfg.DATASETS.VAL},
             period=cfg.TEST.EVAL_PERIOD,
-            max_batches=cfg.TEST.VAL_LOSS.MAX_BATCHES,
             seed=cfg.TEST.VAL_LOSS.SEED,
             autocast=lambda: autocast(cfg),
         )
 
+    def _progress_hook(self) -> ProgressHook:
+        cfg, console = self.cfg, current_console()
+        return ProgressHook(
+            cfg.LOG_PERIOD,
+            batch_size=cfg.SOLVER.IMS_PER_BATCH,
+            epoch_size=epoch_size(cfg),
+            evaluation_period=cfg.TEST.EVAL_PERIOD if cfg.DATASETS.VAL else 0,
+            verbose=console is not None and console.verbosity > 0,
+        )
+
+    def build_writers(self) -> list[EventWriter]:
+        """Return the writers of files; the printed line is `ProgressHook`'s."""
+        return event_writers(self.cfg.OUTPUT_DIR, start=self.start_iter - self.run_state.redo)
+
+    def _early_stopping_hook(self) -> EarlyStoppingHook:
+        cfg = self.cfg
+        return EarlyStoppingHook(
+            best_metric(cfg),
+            mode=cfg.SOLVER.BEST_CHECKPOINT.MODE,
+            patience=cfg.SOLVER.EARLY_STOPPING.PATIENCE,
+            min_delta=cfg.SOLVER.EARLY_STOPPING.MIN_DELTA,
+            period=cfg.TEST.EVAL_PERIOD,
+            datasets=tuple(cfg.DATASETS.VAL),
+        )
+
     def _evaluate_validation(self) -> dict[str, Any]:
-        results = evaluate(self.cfg, self.model, self.cfg.DATASETS.VAL, self.build_test_loader)
+        with undisturbed(self.model) as model:
+            results = evaluate(self.cfg, model, self.cfg.DATASETS.VAL, self.build_test_loader)
         self._last_eval_results = results
         return results
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
         """Build the model, freeze what the config names, and set its memory format."""
-        model = keep_boxes_exact(freeze_from_cfg(cfg, build_model(cfg)))
+        model = accelerate(freeze.freeze_from_cfg(cfg, build_model(cfg)))
         return set_memory_format(cfg, model)
 
     @classmethod
@@ -167,7 +257,7 @@ class Trainer(DefaultTrainer):
         return build_optimizer(cfg, model)
 
     @classmethod
-    def build_train_loader(cls, cfg: CfgNode) -> Iterable[list[dict[str, Any]]]:
+    def build_train_loader(cls, cfg: CfgNode) -> TrainLoader:
         """Build the loader of `DATASETS.TRAIN` with the Albumentations mapper."""
         return build_train_loader(cfg)
 
@@ -198,7 +288,8 @@ class Trainer(DefaultTrainer):
 def _without_mendable(record: logging.LogRecord) -> bool:
     # Detectron2 logs a traceback of whatever ends the loop; the sentence is printed by the tool.
     error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, PersondetError | FloatingPointError)
+    known = isinstance(error, PersondetError | FloatingPointError | StopTraining)
+    return not known and not is_memory_shortage(error) and not is_lost_peer(error)
 
 
 def best_metric(cfg: CfgNode) -> str:

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from detectron2.config import CfgNode
-from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
+from detectron2.solver.build import get_default_optimizer_params
 
 from persondet.errors import ConfigError
+from persondet.solver.clipping import ClipGradients
+
+# Devices for which PyTorch has fused optimizers that were tried here.
+_FUSED = ("cpu", "cuda")
 
 
 def build_optimizer(cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
     """Build `SOLVER.OPTIMIZER` over the trainable parameters of `model`.
 
     As `detectron2.solver.build_optimizer`, plus AdamW and `SOLVER.BACKBONE_LR_FACTOR`, which
-    scales the rate of every parameter below `backbone`.
+    scales the rate of every parameter below `backbone`, biases included.
+
+    Raises: ConfigError: when every parameter is frozen.
     """
-    factor = cfg.SOLVER.BACKBONE_LR_FACTOR
+    solver = cfg.SOLVER
 
     def rate_factor(name: str) -> float:
-        return factor if name.removeprefix("module.").startswith("backbone.") else 1.0
+        below_backbone = name.removeprefix("module.").startswith("backbone.")
+        factor = solver.BACKBONE_LR_FACTOR if below_backbone else 1.0
+        # Given to Detectron2 as `bias_lr_factor` it would take the place of the backbone's factor.
+        return factor * (solver.BIAS_LR_FACTOR if name.endswith(".bias") else 1.0)
 
     groups = get_default_optimizer_params(
         model,
-        base_lr=cfg.SOLVER.BASE_LR,
-        weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM,
-        bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
-        weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
+        base_lr=solver.BASE_LR,
+        weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+        weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
         lr_factor_func=rate_factor,
     )
     if not groups:
@@ -33,12 +43,44 @@ def build_optimizer(cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimiz
             "config: MODEL.BACKBONE.FREEZE_AT and MODEL.FREEZE.MODULES freeze every parameter; "
             "nothing is left to train."
         )
-    common = {"lr": cfg.SOLVER.BASE_LR, "weight_decay": cfg.SOLVER.WEIGHT_DECAY, "foreach": True}
+    # One pass over memory instead of several: the same numbers, several times as fast.
+    fused = all(p.device.type in _FUSED for group in groups for p in group["params"])
+    common = {
+        "lr": solver.BASE_LR,
+        "weight_decay": solver.WEIGHT_DECAY,
+        **({"fused": True} if fused else {"foreach": True}),
+    }
     optimizer: torch.optim.Optimizer
-    if cfg.SOLVER.OPTIMIZER == "AdamW":
+    if solver.OPTIMIZER == "AdamW":
         optimizer = torch.optim.AdamW(groups, **common)
     else:
         optimizer = torch.optim.SGD(
-            groups, momentum=cfg.SOLVER.MOMENTUM, nesterov=cfg.SOLVER.NESTEROV, **common
+            groups, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV, **common
         )
-    return maybe_add_gradient_clipping(cfg, optimizer)
+    if fused:
+        optimizer.register_step_pre_hook(_same_layout)
+    if solver.CLIP_GRADIENTS.ENABLED:
+        optimizer.register_step_pre_hook(ClipGradients(solver.CLIP_GRADIENTS))
+    return optimizer
+
+
+def _same_layout(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    """Give gradients and momenta the memory layout of their parameter.
+
+    The fused kernels walk through memory and silently mix elements up where layouts differ, as
+    they do when a run goes on with another `MODEL.CHANNELS_LAST`.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                parameter.grad = _laid_out_like(parameter, parameter.grad)
+            state = optimizer.state.get(parameter, {})
+            for name, value in state.items():
+                if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                    state[name] = _laid_out_like(parameter, value)
+
+
+def _laid_out_like(parameter: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    if value.stride() == parameter.stride():
+        return value
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -1,0 +1,147 @@
+"""The lines that the benchmarks end with: what was measured, the ratio, its spread, the goal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+BASELINES: Mapping[str, str] = {
+    "dataset": "dataset.py",
+    "train": "stock_train.py",
+    "mapper": "stock_mapper.py",
+    "startup": "stock_startup.py",
+}
+"""Mode to the file, beside this one, that holds what it is measured against."""
+
+Result = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        what: the work, and what it is measured against.
+        figures: the statistics of `PairedTimes`, or `ratio` alone.
+        goal: what the ratio should be at least, or at most; 0: none is set.
+        absolute: the numbers behind the ratio, ours first.
+        at_most: the ratio is of a cost.
+    """
+
+    what: str
+    figures: Result
+    goal: float
+    absolute: str
+    at_most: bool = False
+
+    @property
+    def met(self) -> bool:
+        """Whether the median reaches the goal."""
+        ratio = float(self.figures["ratio"])
+        return ratio <= self.goal if self.at_most else ratio >= self.goal
+
+    def __str__(self) -> str:
+        """Return the line."""
+        spread = ""
+        if "low" in self.figures:
+            spread = f" ({self.figures['low']:.2f} to {self.figures['high']:.2f})"
+        goal = ""
+        if self.goal:
+            bound = "at most" if self.at_most else "at least"
+            goal = f", goal {bound} {self.goal:.1f}: {'met' if self.met else 'missed'}"
+        return f"{self.what}: {self.figures['ratio']:.2f} x{spread}{goal}; {self.absolute}"
+
+
+def baseline(mode: str) -> str:
+    """Return the source of what a mode is measured against."""
+    return (Path(__file__).parent / BASELINES[mode]).read_text(encoding="utf-8")
+
+
+def lines_of(mode: str, found: Result) -> list[str]:
+    """Return the lines of what the benchmark of `mode` returned."""
+    if mode == "dataset":
+        return _dataset_lines(found)
+    rows = {"train": _train_rows, "mapper": _mapper_rows, "startup": _startup_rows}[mode](found)
+    return [str(row) for row in rows]
+
+
+def _train_rows(found: Result) -> list[Row]:
+    rows = found["rows"]
+    gpu = str(found["device"]) != "cpu"
+    default, exact, saved = rows["default"], rows["float32"], rows["saved"]
+    ours, stock = exact["losses"]["ours"], exact["losses"]["stock"]
+    apart = max(abs(ours[name] - stock[name]) / max(abs(stock[name]), 1e-9) for name in stock)
+    return [
+        Row(
+            f"training step, default settings ({default['dtype']}), against stock in float32",
+            default,
+            1.5 if gpu else 2.0,
+            _seconds(default),
+        ),
+        Row(
+            "training step, float32, against the same",
+            exact,
+            0.0 if gpu else 1.2,
+            f"{_seconds(exact)}, losses within {100 * apart:.2f} %",
+        ),
+        Row(
+            "bytes saved for backward, default settings",
+            saved,
+            0.6,
+            f"{saved['ours'] / 1e6:.0f} MB against {saved['stock'] / 1e6:.0f} MB",
+            at_most=True,
+        ),
+    ]
+
+
+def _mapper_rows(found: Result) -> list[Row]:
+    rows = []
+    for name, what, goal in (
+        ("street", "mapper, street pipeline, against rasterised masks", 3.5),
+        ("geometry", "mapper, flip and affine, against rasterised masks", 3.5),
+        ("flip", "mapper, resize and flip, against stock DatasetMapper", 1.6),
+    ):
+        one = found[name]
+        absolute = (
+            f"{one['first_images_per_second']:.1f} against "
+            f"{one['second_images_per_second']:.1f} images per second and core"
+        )
+        if "boundary_mean" in one:
+            absolute += (
+                f", outlines {one['boundary_mean']:.2f} px apart on average, "
+                f"{100 * one['boundary_within_1']:.0f} % within 1 px"
+            )
+        rows.append(Row(what, one, goal, absolute))
+    return rows
+
+
+def _startup_rows(found: Result) -> list[Row]:
+    return [
+        Row(f"command to first step, {what}", found[name], goal, _seconds(found[name]))
+        for name, what, goal in (
+            ("small", "a small model on small pictures", 1.3),
+            ("default", "the default model on pictures of 800 px", 1.3),
+        )
+        if name in found
+    ]
+
+
+def _dataset_lines(found: Result) -> list[str]:
+    check, mending, leaks = found["check"], found["json"], found["leaks"]
+    absolute = (
+        f"{check['check_images_per_second']:.0f} against "
+        f"{check['decode_images_per_second']:.0f} images per second"
+    )
+    return [
+        str(Row("check, against a bare parallel cv2.imread", check, 0.0, absolute)),
+        f"json: {mending['annotations']} annotations read, cleaned and written in "
+        f"{mending['seconds']:.1f} s with at most {mending['peak_mb']:.0f} MB",
+        f"leaks: {leaks['hashes']} hashes searched in {leaks['seconds']:.1f} s",
+    ]
+
+
+def _seconds(figures: Result) -> str:
+    ours, stock = (sorted(figures[key]) for key in ("first_seconds", "second_seconds"))
+    return f"{ours[len(ours) // 2]:.2f} s against {stock[len(stock) // 2]:.2f} s"

@@ -1,0 +1,159 @@
+"""What a run says: one live line and the messages above it on a terminal, plain lines in a pipe,
+everything in `log.txt`.
+
+A record may carry `extra={"live": True}` (how far the training is; on a terminal it is shown in
+place) or `extra={"result": True}` (what the run was for; `--quiet` shows it too).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import TextIO
+
+from persondet.engine.rank_log import RankLog
+
+LOGGERS = ("persondet", "detectron2", "fvcore", "py.warnings")
+_CLEAR = "\r\x1b[K"
+_FILE_FORMAT = "[%(asctime)s] %(name)s %(levelname)s: %(message)s"
+_TIME_FORMAT = "%m/%d %H:%M:%S"
+# What Detectron2 says every few seconds of a long evaluation.
+_INFERENCE = re.compile(r"Inference done (\d+/\d+)\..*ETA=(\S+)")
+
+
+class ConsoleHandler(logging.Handler):
+    """Writes records as lines, and keeps one live line below them when `stream` is a terminal.
+
+    Args:
+        stream: usually standard output.
+        verbosity: -1 warnings, errors and the result; 0 also what persondet says; 1 everything.
+        prefix: stands before every line, e.g. `"rank 1: "`.
+    """
+
+    def __init__(self, stream: TextIO, verbosity: int = 0, *, prefix: str = "") -> None:
+        super().__init__()
+        self.stream = stream
+        self.verbosity = verbosity
+        self.on_terminal = stream.isatty() and os.environ.get("TERM") != "dumb"
+        self._prefix = prefix
+        self._live = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record above the live line, or as the live line, or not at all."""
+        try:
+            self._emit(record)
+        except Exception:
+            self.handleError(record)
+
+    def show(self, text: str) -> None:
+        """Replace the live line; nothing happens without a terminal, or with `--quiet`."""
+        if not self.on_terminal or self.verbosity < 0:
+            return
+        self.acquire()
+        try:
+            self._live = text
+            self._write(_CLEAR + self._fitted())
+        finally:
+            self.release()
+
+    def finish(self) -> None:
+        """Leave the live line where it is and go on below it."""
+        if self._live:
+            self._live = ""
+            self._write("\n")
+
+    def _emit(self, record: logging.LogRecord) -> None:
+        inference = _INFERENCE.match(record.getMessage()) if self.on_terminal else None
+        if inference and self.verbosity == 0:
+            self.show(f"evaluating: image {inference[1]}, {inference[2]} left")
+            return
+        if not self._is_wanted(record):
+            return
+        if getattr(record, "live", False) and self.on_terminal and self.verbosity < 1:
+            self.show(record.getMessage())
+            return
+        lines = _CLEAR if self._live else ""
+        self._write(f"{lines}{self._prefix}{self.format(record)}\n{self._fitted()}")
+
+    def _is_wanted(self, record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.WARNING or getattr(record, "result", False):
+            return True
+        ours = record.name.partition(".")[0] == "persondet" and record.levelno >= logging.INFO
+        return self.verbosity > 0 or (self.verbosity == 0 and ours)
+
+    def _fitted(self) -> str:
+        # A line that wraps cannot be cleared.
+        return self._live[: shutil.get_terminal_size().columns - 1]
+
+    def _write(self, text: str) -> None:
+        self.stream.write(text)
+        self.stream.flush()
+
+
+class _PlainFormatter(logging.Formatter):
+    """The message alone; what is wrong says so."""
+
+    def __init__(self, *, names: bool) -> None:
+        super().__init__(
+            "%(asctime)s %(name)s: %(message)s" if names else "%(message)s", "%H:%M:%S"
+        )
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record).rstrip("\n")
+        return text if record.levelno < logging.WARNING else f"{record.levelname}: {text}"
+
+
+def start_logging(output_dir: str | Path, *, verbosity: int = 0, rank: int = 0) -> None:
+    """Send the log to standard output and to `log.txt` in `output_dir`; again: to another folder.
+
+    One process speaks for all: of the others the errors alone are shown, with their rank, and
+    `log.txt.rank<N>` is written when they fail.
+
+    Args:
+        verbosity: -1, 0 or 1, see `ConsoleHandler`; `log.txt` gets everything at INFO always.
+        rank: the number of this process.
+    """
+    stop_logging()
+    console = ConsoleHandler(sys.stdout, verbosity, prefix=f"rank {rank}: " if rank else "")
+    console.setFormatter(_PlainFormatter(names=verbosity > 0))
+    console.setLevel(logging.ERROR if rank else logging.DEBUG)
+    file: logging.Handler
+    if rank:
+        file = RankLog(Path(output_dir) / f"log.txt.rank{rank}")
+    else:
+        file = _LogFile(Path(output_dir) / "log.txt", encoding="utf-8")
+        file.setFormatter(logging.Formatter(_FILE_FORMAT, _TIME_FORMAT))
+    file.setLevel(logging.INFO)
+    for name in LOGGERS:
+        log = logging.getLogger(name)
+        log.setLevel(logging.DEBUG if verbosity > 0 else logging.INFO)
+        log.propagate = False
+        log.addHandler(console)
+        log.addHandler(file)
+    # Otherwise they are written across the live line, and no file keeps them.
+    logging.captureWarnings(True)
+
+
+class _LogFile(logging.FileHandler):
+    """`log.txt`, which every run of a folder goes on with."""
+
+
+def stop_logging() -> None:
+    """Take back what `start_logging` did."""
+    for name in LOGGERS:
+        log = logging.getLogger(name)
+        for handler in log.handlers[:]:
+            if isinstance(handler, ConsoleHandler | _LogFile | RankLog):
+                log.removeHandler(handler)
+                handler.close()
+    logging.captureWarnings(False)
+
+
+def current_console() -> ConsoleHandler | None:
+    """Return the console that `start_logging` made, None before it."""
+    handlers = logging.getLogger("persondet").handlers
+    return next((handler for handler in handlers if isinstance(handler, ConsoleHandler)), None)

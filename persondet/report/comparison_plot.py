@@ -1,0 +1,99 @@
+"""A comparison of settings as one figure: the curves on the left, the test scores on the right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from persondet.files import atomic_path
+from persondet.report.events import Series, load_events
+from persondet.report.plots import BLACK, BLUE, GREEN, PURPLE, STYLE, VERMILION, X_LABEL
+from persondet.results import TASKS, RunError
+
+# A colour and a marker of its own for each variant, so that a grey print reads as well.
+LOOKS = ((BLUE, "o"), (VERMILION, "s"), (GREEN, "^"), (PURPLE, "D"), (BLACK, "v"))
+
+
+def plot_comparison(
+    result: Mapping[str, Any], runs: Mapping[str, Sequence[Path]], path: str | Path
+) -> None:
+    """Draw validation AP over the steps, and the test AP of every seed, into a PNG file.
+
+    Args:
+        result: what `comparison.json` holds.
+        runs: variant → its run folders, in the order of the seeds.
+        path: the file; replaced.
+    """
+    task = "segm" if all("segm" in row for row in result["variants"]) else "bbox"
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9.6, 4.2), layout="constrained")
+        FigureCanvasAgg(figure)
+        curves, scores = figure.subplots(1, 2, width_ratios=(3, 2))
+        for index, row in enumerate(result["variants"]):
+            color, marker = LOOKS[index % len(LOOKS)]
+            _draw_curves(curves, row["name"], runs[row["name"]], task, color, marker)
+            _draw_scores(scores, index, row, task, color, marker)
+        what = TASKS[task]
+        curves.set_title(f"{what.capitalize()} AP on the validation split")
+        curves.set_xlabel(X_LABEL)
+        curves.set_ylabel("AP (points, 0 to 100)")
+        curves.set_ylim(bottom=0)
+        curves.set_xlim(left=0)
+        curves.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        if curves.get_legend_handles_labels()[0]:
+            curves.legend(loc="best")
+        scores.set_title(f"{what.capitalize()} AP on the test split")
+        names = [row["name"] for row in result["variants"]]
+        scores.set_xticks(range(len(names)), names, rotation=20 if len(names) > 3 else 0)
+        scores.set_xlim(-0.6, len(names) - 0.4)
+        scores.set_ylabel("AP (points, 0 to 100)")
+        scores.set_ylim(bottom=0)
+        for label in scores.get_xticklabels():
+            label.set_parse_math(False)
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, format="png", metadata={"Software": None})
+
+
+def _draw_curves(
+    axes: Axes, name: str, runs: Sequence[Path], task: str, color: str, marker: str
+) -> None:
+    """Draw each run faint, and their mean over the steps that all have."""
+    found = [series for folder in runs if (series := _validation(folder, task)) is not None]
+    if not found:
+        return
+    for series in found:
+        axes.plot(series.iterations + 1, series.values, color=color, alpha=0.3, linewidth=0.9)
+    shared = sorted(set.intersection(*(set(series.iterations.tolist()) for series in found)))
+    if shared:
+        rows = [dict(zip(s.iterations.tolist(), s.values, strict=True)) for s in found]
+        mean = [np.mean([row[step] for row in rows]) for step in shared]
+        seeds = "seed" if len(found) == 1 else f"{len(found)} seeds"
+        label = f"{name} (mean of {seeds})".replace("$", r"\$")
+        axes.plot(np.array(shared) + 1, mean, color=color, marker=marker, label=label)
+
+
+def _draw_scores(
+    axes: Axes, index: int, row: Mapping[str, Any], task: str, color: str, marker: str
+) -> None:
+    values = [run[task]["AP"] for run in row["runs"] if run[task].get("AP") is not None]
+    spots = index + np.linspace(-0.15, 0.15, len(values)) if len(values) > 1 else [index]
+    axes.plot(spots, values, marker, color=color, alpha=0.8)
+    if values:
+        mean = float(np.mean(values))
+        axes.hlines(mean, index - 0.3, index + 0.3, color=color)
+        axes.annotate(f"{mean:.1f}", (index + 0.32, mean), va="center", fontsize=9, color=color)
+
+
+def _validation(folder: Path, task: str) -> Series | None:
+    try:
+        return load_events(folder).finite(f"{task}/AP")
+    except RunError:
+        return None

@@ -1,0 +1,208 @@
+"""What a person sees, and what the log file keeps."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from persondet.engine.console import (
+    LOGGERS,
+    ConsoleHandler,
+    current_console,
+    start_logging,
+    stop_logging,
+)
+
+LIVE = {"live": True}
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal, and knows what its screen shows."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def screen(self) -> list[str]:
+        """Return the lines of the screen: only what no later text has taken away."""
+        lines = []
+        for line in self.getvalue().split("\n"):
+            shown = ""
+            for part in line.split("\r"):
+                if part.startswith("\x1b[K"):
+                    shown = part.removeprefix("\x1b[K")
+                else:
+                    shown = part + shown[len(part) :]
+            lines.append(shown)
+        return lines
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_before() -> Iterator[None]:
+    before = {
+        name: (log.handlers[:], log.level, log.propagate)
+        for name in LOGGERS
+        for log in [logging.getLogger(name)]
+    }
+    yield
+    stop_logging()
+    for name, (handlers, level, propagate) in before.items():
+        log = logging.getLogger(name)
+        log.handlers[:], log.propagate = handlers, propagate
+        log.setLevel(level)
+
+
+def start(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, stream: io.StringIO, verbosity: int = 0
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stdout", stream)
+    start_logging(folder, verbosity=verbosity)
+
+
+def speak() -> None:
+    """What a run says, in short."""
+    ours, theirs = logging.getLogger("persondet.engine.x"), logging.getLogger("detectron2.x")
+    ours.info("12 images")
+    theirs.info("Serializing")
+    ours.info("step 1/3", extra=LIVE)
+    ours.warning("a key makes no sense")
+    ours.info("step 2/3", extra=LIVE)
+    theirs.warning("something is odd")
+    ours.debug("a detail")
+    ours.info("step 3/3", extra=LIVE)
+    ours.info("AP 50.0", extra={"result": True})
+
+
+PLAIN = ["12 images", "step 1/3", "WARNING: a key makes no sense", "step 2/3",
+         "WARNING: something is odd", "step 3/3", "AP 50.0"]  # fmt: skip
+FEW = ["WARNING: a key makes no sense", "WARNING: something is odd", "AP 50.0"]
+
+
+def test_in_a_pipe_there_are_clean_lines_one_row_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = io.StringIO()
+    start(monkeypatch, tmp_path, stream)
+    speak()
+    console = current_console()
+    assert console is not None
+    console.show("step 2/3 and a half")  # a live line is for terminals
+    console.finish()
+    assert stream.getvalue().splitlines() == PLAIN
+
+
+def test_on_a_terminal_one_line_lives_below_what_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = Terminal()
+    start(monkeypatch, tmp_path, stream)
+    speak()
+    assert stream.screen() == ["12 images", *FEW, "step 3/3"]
+    console = current_console()
+    assert console is not None
+    console.show("x" * 200)
+    assert stream.screen()[-1] == "x" * 59  # a line that wraps could not be taken away
+    console.finish()
+    stream.write("error: of the tool\n")
+    assert stream.screen()[-2:] == ["error: of the tool", ""]
+
+
+def test_a_long_evaluation_shows_how_far_it_is_on_a_terminal_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "Inference done 40/500. Dataloading: 0.1 s/iter. Inference: 1 s/iter. ETA=0:07:40"
+    for stream, shown in (
+        (Terminal(), "evaluating: image 40/500, 0:07:40 left"),
+        (io.StringIO(), ""),
+    ):
+        start(monkeypatch, tmp_path, stream)
+        logging.getLogger("detectron2.evaluation.evaluator").info(said)
+        assert (stream.screen() if isinstance(stream, Terminal) else [stream.getvalue()]) == [shown]
+
+
+@pytest.mark.parametrize("stream", [Terminal(), io.StringIO()], ids=["terminal", "pipe"])
+def test_quiet_is_warnings_errors_and_the_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: io.StringIO
+) -> None:
+    start(monkeypatch, tmp_path, stream, -1)
+    speak()
+    console = current_console()
+    assert console is not None
+    console.show("step 2/3 and a half")
+    assert stream.getvalue().splitlines() == FEW
+
+
+def test_verbose_has_everything_with_its_origin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = Terminal()
+    start(monkeypatch, tmp_path, stream, 1)
+    speak()
+    lines = stream.screen()
+    assert [line.partition(": ")[2] for line in lines[:3]] == [
+        "12 images",
+        "Serializing",
+        "step 1/3",
+    ]
+    assert any("detectron2.x: Serializing" in line for line in lines)
+    assert any("a detail" in line for line in lines)
+
+
+@pytest.mark.parametrize("verbosity", [-1, 0, 1])
+def test_the_file_gets_everything_at_info_in_plain_form(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verbosity: int
+) -> None:
+    start(monkeypatch, tmp_path, Terminal(), verbosity)
+    speak()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("a library is old", stacklevel=1)
+    kept = (tmp_path / "log.txt").read_text()
+    for said in ("Serializing", "step 2/3", "WARNING: a key makes no sense", "AP 50.0", "is old"):
+        assert said in kept
+    assert "a detail" not in kept
+    assert "\x1b" not in kept
+    assert "\r" not in kept
+
+
+def test_starting_again_moves_to_the_other_folder_and_says_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    stream = io.StringIO()
+    start(monkeypatch, tmp_path / "a", stream)
+    start(monkeypatch, tmp_path / "b", stream)
+    logging.getLogger("persondet").info("once")
+    assert stream.getvalue() == "once\n"
+    assert (tmp_path / "a" / "log.txt").read_text() == ""
+    assert "once" in (tmp_path / "b" / "log.txt").read_text()
+
+
+def test_a_further_rank_writes_no_log_and_shows_its_errors_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", stream)
+    start_logging(tmp_path, rank=1)
+    speak()
+    logging.getLogger("persondet").error("the image is gone")
+    assert stream.getvalue() == "rank 1: ERROR: the image is gone\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_handler_that_cannot_write_does_not_end_the_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream = io.StringIO()
+    handler = ConsoleHandler(stream)
+    stream.close()
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    handler.handle(logging.LogRecord("persondet", logging.INFO, "", 0, "text", None, None))

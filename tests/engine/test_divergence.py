@@ -1,0 +1,208 @@
+"""A loss that is not finite: named with its images and rate, before the weights change."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from detectron2.utils.events import EventStorage
+from torch import nn
+
+from persondet.checkpoint.finite import non_finite_tensors
+from persondet.checkpoint.model_file import load_checkpoint
+from persondet.engine.launch import launch
+from persondet.engine.train_step import AutocastTrainer
+from persondet.errors import TrainingError
+from tests.engine.toy_training import CONFIG, ToyModel, toy_run
+
+# A new process imports the cases by their name, from the path that it inherits.
+sys.path.append(str(Path(__file__).parent))
+import rank_cases
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class TwoLosses(nn.Module):
+    """`loss_mask` is the mean of the image times a weight, `loss_cls` is harmless."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        pixels = torch.stack([item["image"] for item in batch])
+        return {"loss_cls": self.weight.square().sum(), "loss_mask": (self.weight * pixels).mean()}
+
+
+class Proposals(TwoLosses):
+    """As Detectron2's region proposal network: it raises when its losses are in a local name."""
+
+    def forward(self, batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        losses = super().forward(batch)
+        if not all(torch.isfinite(loss) for loss in losses.values()):
+            raise FloatingPointError("Predicted boxes or scores contain Inf/NaN.")
+        return losses
+
+
+def batch(value: float = 1.0, count: int = 2) -> list[dict[str, Any]]:
+    return [
+        {"file_name": f"train/{number}.jpg", "image": torch.full((3,), value)}
+        for number in range(count)
+    ]
+
+
+def sentence(model: nn.Module, data: list[Any], *, lr: float = 0.25, **others: Any) -> str:
+    """Run the step on each batch of `data`; the last one must stop with one sentence."""
+    slow = {"params": [nn.Parameter(torch.ones(1))], "lr": lr / 10}
+    optimizer = torch.optim.SGD([{"params": model.parameters(), "lr": lr}, slow], lr=lr)
+    trainer = AutocastTrainer(model, data, optimizer, **others)
+    with EventStorage():
+        for trainer.iter in range(len(data) - 1):
+            trainer.run_step()
+        trainer.iter = len(data) - 1
+        with pytest.raises(TrainingError) as caught:
+            trainer.run_step()
+    assert "\n" not in str(caught.value) and caught.value.exit_code == 2
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "shown"),
+    [
+        (TwoLosses, float("nan"), "nan"),
+        (TwoLosses, float("inf"), "inf"),
+        (Proposals, float("nan"), "nan"),
+    ],
+)
+def test_the_loss_the_images_the_step_and_the_rate_are_named(
+    kind: type[TwoLosses], value: float, shown: str
+) -> None:
+    model = kind()
+    said = sentence(model, [batch(), batch(value)])
+    assert f"at iteration 1: loss_mask is {shown}, at a learning rate of 0.25" in said
+    assert "train/0.jpg, train/1.jpg" in said
+    assert "loss_cls" not in said and "not finite before" not in said
+    assert "SOLVER.BASE_LR" in said
+
+
+def test_the_weights_are_those_of_the_step_before() -> None:
+    model = TwoLosses()
+    before = model.weight.detach().clone()
+    sentence(model, [batch(float("nan"))])
+    assert torch.equal(model.weight, before)
+
+
+def test_weights_that_an_earlier_step_spoilt_are_named_as_the_cause() -> None:
+    model = TwoLosses()
+    said = sentence(model, [batch(1e38, 1), batch()], lr=10.0)
+    assert "loss_cls is inf" in said or "loss_cls is nan" in said
+    assert "weight was not finite before this step" in said
+
+
+def test_statistics_that_the_same_step_spoilt_are_no_cause() -> None:
+    class Normed(TwoLosses):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm1d(3)
+
+        def forward(self, batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+            self.norm(torch.stack([item["image"] for item in batch]))
+            return super().forward(batch)
+
+    model = Normed()
+    assert "not finite before" not in sentence(model, [batch(float("nan"))])
+    assert not torch.isfinite(model.norm.running_mean).any()
+
+
+def test_many_images_are_counted_and_a_batch_without_names_is_no_error() -> None:
+    assert "train/7.jpg and 3 more" in sentence(TwoLosses(), [batch(float("nan"), 11)])
+    nameless = [{"image": torch.full((3,), torch.nan)}]
+    assert "images without a file name" in sentence(TwoLosses(), [nameless])
+
+
+def test_a_step_that_float16_leaves_out_is_no_divergence() -> None:
+    model = TwoLosses()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    trainer = AutocastTrainer(model, [batch()], optimizer, dtype=torch.float16)
+    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=3e38)
+    trainer.iter = 0
+    with EventStorage():
+        trainer.run_step()
+    assert torch.equal(model.weight, torch.ones(1))
+    assert trainer.scaler.get_scale() < 3e38
+
+
+def bad_checkpoints(folder: Path) -> list[str]:
+    files = folder.rglob("*.pth")
+    return [f.name for f in files if any(non_finite_tensors(load_checkpoint(f)))]
+
+
+def test_a_run_that_diverges_leaves_only_good_checkpoints(
+    tiny_export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """The loss is NaN at the step after a checkpoint; Detectron2 logs no traceback of it."""
+    forward = ToyModel.forward
+    calls: list[int] = []
+
+    def spoilt(self: ToyModel, batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        calls.append(len(calls))
+        losses = forward(self, batch)
+        return losses if calls[-1] < 8 else losses | {"loss_b": losses["loss_b"] * torch.nan}
+
+    monkeypatch.setattr(ToyModel, "forward", spoilt)
+    trainer = toy_run(tiny_export, tmp_path / "run")
+    with pytest.raises(TrainingError, match="at iteration 8: loss_b is nan, at a learning rate"):
+        trainer.train()
+    assert sorted(path.name for path in (tmp_path / "run").glob("*.pth")) == [
+        "model_0000003.pth",
+        "model_0000007.pth",
+        "model_best.pth",
+    ]
+    assert (tmp_path / "run/last_checkpoint").read_text() == "model_0000007.pth"
+    assert not bad_checkpoints(tmp_path / "run")
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+@pytest.mark.slow
+def test_a_rate_far_too_high_ends_the_command_with_one_sentence(
+    tiny_export: Path, tmp_path: Path
+) -> None:
+    keys = {
+        "DATASETS.ROBOFLOW.ROOT": tiny_export,
+        "OUTPUT_DIR": tmp_path / "run",
+        "MODEL.DEVICE": "cpu",
+        "SOLVER.OPTIMIZER": "SGD",
+        "SOLVER.BASE_LR": 1e12,
+        "SOLVER.CLIP_GRADIENTS.ENABLED": False,
+        "SOLVER.CHECKPOINT_PERIOD": 1,
+    }
+    words = [str(word) for pair in keys.items() for word in pair]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools/train_net.py"), "--config-file", str(CONFIG), *words],
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    said = done.stderr.strip().splitlines()[-1]
+    assert said.startswith("error: training diverged")
+    named = r"loss_\w+ is (nan|inf).*, at a learning rate of .*e\+11, on .*_train_jpg\..*\.jpg"
+    assert re.search(named, said) and said.endswith(".") and "SOLVER.BASE_LR" in said
+    assert list((tmp_path / "run").glob("*.pth")) and not bad_checkpoints(tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_a_divergence_on_one_rank_ends_them_all(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"at iteration 2: loss_cls is nan.* on rank1\.jpg;"):
+        launch(rank_cases.diverge, (str(tmp_path),), processes=2, device="cpu")
+    saved = sorted(path.name for path in tmp_path.glob("*.pth"))
+    assert saved == ["model_0.pth", "model_1.pth"]
+    assert not bad_checkpoints(tmp_path)

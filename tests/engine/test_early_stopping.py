@@ -1,0 +1,193 @@
+"""Early stopping, on a toy loop with given scores."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from detectron2.engine import HookBase, TrainerBase
+
+from persondet.engine.hooks import EarlyStoppingHook, StopTraining
+from persondet.engine.hooks import early_stopping as module
+
+ROOT = Path(__file__).resolve().parents[2]
+INSTANT = "configs/quick_schedules/person_mask_rcnn_R_18_FPN_instant_test.yaml"
+
+
+class Loop(TrainerBase):
+    """A loop that does nothing but count its steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: list[int] = []
+
+    def run_step(self) -> None:
+        self.steps.append(self.iter)
+
+
+class Scores(HookBase):
+    """Puts the score of each evaluation into the storage, as Detectron2's EvalHook does."""
+
+    def __init__(self, scores: list[float], period: int, name: str) -> None:
+        self.scores, self.period, self.name = scores, period, name
+
+    def after_step(self) -> None:
+        step = self.trainer.iter + 1
+        if step % self.period == 0 and step // self.period <= len(self.scores):
+            score = self.scores[step // self.period - 1]
+            self.trainer.storage.put_scalar(self.name, score, smoothing_hint=False)
+
+
+def train(
+    scores: list[float],
+    *,
+    period: int = 2,
+    steps: int = 20,
+    start: int = 0,
+    name: str = "segm/AP",
+    state: dict[str, Any] | None = None,
+    **settings: Any,
+) -> tuple[Loop, EarlyStoppingHook]:
+    loop = Loop()
+    hook = EarlyStoppingHook("segm/AP", period=period, **settings)
+    if state is not None:
+        hook.load_state_dict(state)
+    loop.register_hooks([Scores(scores, period, name), hook])
+    try:
+        loop.train(start, steps)
+    except StopTraining:
+        loop.stopped = True
+        assert loop.iter == start + len(loop.steps)  # as at the end of a whole training
+    return loop, hook
+
+
+@pytest.mark.parametrize(
+    ("scores", "settings", "steps"),
+    [
+        ([10, 11, 11, 11, 50], {"patience": 2}, 8),
+        ([10, 11, 11, 12, 12, 12], {"patience": 2}, 12),  # patience is renewed
+        ([10, 10.05, 10.09, 10.2, 50], {"patience": 2, "min_delta": 0.1}, 6),
+        ([10, 10.1, 10.2, 10.3], {"patience": 1, "min_delta": 0.05}, 10),
+        ([3, 2, 1, 1.5, 1.2], {"patience": 2, "mode": "min"}, 10),
+        ([10, math.nan, math.nan, 50], {"patience": 2}, 6),
+        ([math.nan, math.nan, 50], {"patience": 2}, 4),
+        ([10, 9, 8, 7, 6, 5], {"patience": 0}, 20),
+    ],
+)
+def test_it_stops_after_so_many_evaluations_without_improvement(
+    scores: list[float], settings: dict[str, Any], steps: int
+) -> None:
+    loop, _ = train(scores, **settings)
+    assert len(loop.steps) == steps
+
+
+def test_an_evaluation_without_the_metric_is_no_improvement() -> None:
+    loop, _ = train([10, 20, 30], name="bbox/AP", patience=3)
+    assert len(loop.steps) == 6
+
+
+def test_with_two_validation_sets_the_first_one_decides() -> None:
+    loop, hook = train([10, 20, 5, 5], name="a/segm/AP", patience=2, datasets=("a", "b"))
+    assert len(loop.steps) == 8
+    assert (hook.best_score, hook.best_iteration) == (20, 3)
+
+
+def test_it_says_why_and_where_it_stops(caplog: pytest.LogCaptureFixture) -> None:
+    # Another test may have taken the log off the root.
+    logging.getLogger("persondet").addHandler(caplog.handler)
+    try:
+        with caplog.at_level(logging.INFO, logger="persondet"):
+            train([41.25, 41.3, 41.3], patience=2, min_delta=0.1)
+    finally:
+        logging.getLogger("persondet").removeHandler(caplog.handler)
+    assert (
+        "segm/AP did not improve by 0.1 in 2 evaluations (best 41.250 after 2 steps): training "
+        "stops after step 6 of 20." in caplog.text
+    )
+
+
+def test_patience_goes_on_over_a_resume() -> None:
+    _, before = train([10, 9], steps=4, patience=3)
+    # The last evaluation of a training is nobody's concern: the loop ends anyway.
+    assert before.evaluations_without_improvement == 0
+    _, before = train([10, 9], steps=5, patience=3)
+    assert before.evaluations_without_improvement == 1
+    loop, hook = train([0, 0, 9.5, 9.9, 9], start=4, state=before.state_dict(), patience=3)
+    assert loop.steps == [4, 5, 6, 7]
+    assert (hook.best_score, hook.best_iteration) == (10, 1)
+
+
+def test_a_stopped_run_stays_stopped_until_it_gets_more_patience() -> None:
+    _, stopped = train([10, 9, 8], patience=2)
+    loop, _ = train([10, 9, 8], start=6, state=stopped.state_dict(), patience=2)
+    assert loop.steps == []
+    loop, _ = train([10, 9, 8, 7], start=6, state=stopped.state_dict(), patience=3)
+    assert loop.steps == [6, 7]
+
+
+def test_another_metric_starts_anew() -> None:
+    _, stopped = train([10, 9, 8], patience=2)
+    loop, _ = train(
+        [0, 0, 0, 1, 2], start=6, state=stopped.state_dict() | {"metric": "bbox/AP"}, patience=2,
+        steps=10,
+    )  # fmt: skip
+    assert loop.steps == [6, 7, 8, 9]
+
+
+def test_every_rank_does_what_rank_0_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A rank without scores of its own, which hears those of rank 0.
+    heard = iter([10.0, 9.0, 8.0, 7.0])
+    monkeypatch.setattr(module.comm, "all_gather", lambda score: [next(heard), score])
+    loop, hook = train([], patience=2)
+    assert len(loop.steps) == 6
+    assert hook.best_score == 10.0
+
+
+def test_the_public_name_is_the_hook() -> None:
+    import persondet
+
+    assert persondet.EarlyStoppingHook is EarlyStoppingHook
+
+
+@pytest.mark.slow
+def test_a_stopped_run_ends_regularly_and_a_resume_trains_no_further(
+    tiny_export: Path, tmp_path: Path
+) -> None:
+    def start(*flags: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "tools/train_net.py", "--config-file", INSTANT, *flags]
+            + ["DATASETS.ROBOFLOW.ROOT", str(tiny_export), "OUTPUT_DIR", str(tmp_path / "run")]
+            + ["SOLVER.EARLY_STOPPING.PATIENCE", "1", "SOLVER.EARLY_STOPPING.MIN_DELTA", "100.0"]
+            + ["TEST.EVAL_PERIOD", "3"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout
+
+    def facts() -> tuple[int, str, str]:
+        folder = tmp_path / "run"
+        results = json.loads((folder / "results.json").read_text())
+        last = json.loads((folder / "provenance.json").read_text())["starts"][-1]
+        assert last["steps_done"] == results["steps"]
+        assert (folder / "model_best.pth").is_file()
+        return results["steps"], last["exit"], (folder / "last_checkpoint").read_text()
+
+    assert "training stops after step 6 of 20" in start()
+    assert facts() == (6, "stopped early", "model_final.pth")
+    iterations = [
+        json.loads(line)["iteration"]
+        for line in (tmp_path / "run" / "metrics.json").read_text().splitlines()
+    ]
+    assert max(iterations) == 5
+    said = start("--resume", "--quiet")
+    assert facts() == (6, "stopped early", "model_final.pth")
+    assert "Test split:" in said
+    assert "Scoring" not in said

@@ -1,0 +1,151 @@
+"""The line that says how far the training is: known answers on a loop with given times."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from detectron2.engine import HookBase, TrainerBase
+
+from persondet.engine.console import start_logging
+from persondet.engine.hooks import ProgressHook
+from persondet.engine.hooks import progress as module
+from tests.engine.test_console import Terminal
+from tests.engine.test_console import loggers_as_before as loggers_as_before
+
+
+class Loop(TrainerBase):
+    """Each step takes half a second by the clock of the test, a tenth of it waiting for data."""
+
+    def __init__(self, clock: list[float], seconds: dict[int, float] | None = None) -> None:
+        super().__init__()
+        self.clock, self.seconds = clock, seconds or {}
+
+    def run_step(self) -> None:
+        seconds = self.seconds.get(self.iter, 0.5)
+        self.clock[0] += seconds
+        put = self.storage.put_scalar
+        put("time", seconds)
+        put("data_time", 0.05)
+        put("total_loss", 3.0)
+        put("loss_cls", 1.25)
+        put("val/total_loss", 9.0)
+        put("lr", 0.0025, smoothing_hint=False)
+
+
+class Evaluation(HookBase):
+    """Takes ten seconds every ten steps."""
+
+    def __init__(self, clock: list[float]) -> None:
+        self.clock = clock
+
+    def after_step(self) -> None:
+        if (self.trainer.iter + 1) % 10 == 0:
+            self.clock[0] += 10.0
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [100.0]
+    monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(module, "_memory", lambda: 3 * 2**29)
+    return now
+
+
+def rows(
+    clock: list[float],
+    stream: io.StringIO,
+    *,
+    start: int = 0,
+    steps: int = 40,
+    seconds: dict[int, float] | None = None,
+    verbosity: int = 0,
+    folder: Path,
+    **settings: Any,
+) -> tuple[list[str], Loop]:
+    """Train and return the rows of the log file."""
+    stdout, sys.stdout = sys.stdout, stream
+    try:
+        start_logging(folder, verbosity=verbosity)
+    finally:
+        sys.stdout = stdout
+    loop = Loop(clock, seconds)
+    hook = ProgressHook(5, batch_size=4, epoch_size=100, **settings)
+    loop.register_hooks([Evaluation(clock), hook])
+    loop.train(start, steps)
+    kept = (folder / "log.txt").read_text().splitlines()
+    return [line.partition("INFO: ")[2] for line in kept if " step " in line], loop
+
+
+def test_the_line_says_what_the_numbers_are(clock: list[float], tmp_path: Path) -> None:
+    found, loop = rows(clock, io.StringIO(), folder=tmp_path, evaluation_period=10)
+    # 35 steps of half a second, no evaluation seen yet.
+    assert found[0] == (
+        "step  5/40  epoch 0.2/1.6  ETA 0:00:18  loss 3.000  rate 0.0025  8.0 images/s  "
+        "data wait 10%  1.5 GB"
+    )
+    # 30 steps and three evaluations of ten seconds.
+    assert "step 10/40" in found[1]
+    assert "ETA 0:00:45" in found[1]
+    assert [row[:10] for row in found] == [f"step {step:>2}/40" for step in range(5, 41, 5)]
+    assert "ETA 0:00:00" in found[-1]
+    assert loop.storage.history("eta_seconds").values()[0][0] == pytest.approx(17.5)
+
+
+def test_right_after_a_resume_the_time_left_is_that_of_the_steps_left(
+    clock: list[float], tmp_path: Path
+) -> None:
+    found, _ = rows(clock, io.StringIO(), folder=tmp_path, start=30)
+    assert found[0].startswith("step 35/40  epoch 1.4/1.6  ETA 0:00:02")
+
+
+def test_a_slow_first_step_does_not_spoil_the_time_left(clock: list[float], tmp_path: Path) -> None:
+    found, _ = rows(clock, io.StringIO(), folder=tmp_path, seconds={0: 60.0})
+    assert "ETA 0:00:18" in found[0]
+
+
+def test_a_pipe_gets_a_row_per_period_and_a_terminal_every_step_in_place(
+    clock: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("TERM", "xterm")
+    pipe, terminal = io.StringIO(), Terminal()
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    expected, _ = rows(clock, pipe, folder=tmp_path / "a")
+    assert pipe.getvalue().splitlines() == expected
+    rows(clock, terminal, folder=tmp_path / "b")
+    lines = [line for line in terminal.screen() if line]
+    assert len(lines) == 1  # left on the screen when the training is over
+    assert lines[0].startswith("step 40/40")
+    assert len(re.findall(r"step +\d+/40", terminal.getvalue())) >= 40
+
+
+def test_verbose_adds_a_column_per_loss(clock: list[float], tmp_path: Path) -> None:
+    found, _ = rows(clock, io.StringIO(), folder=tmp_path, verbose=True, verbosity=1)
+    assert "loss 3.000  loss_cls 1.2500  rate" in found[0]
+    assert "9.0000" not in found[0]
+
+
+def test_before_the_first_times_are_known_the_line_leaves_them_out() -> None:
+    line = module.Progress(1, 1000, 250.0, None, {}, None, None, None, 0).text()
+    assert line == "step    1/1000  epoch 0.00/4.00"
+
+
+def test_memory_is_what_the_process_holds() -> None:
+    held = module._memory()
+    ballast = b"x" * (64 * 2**20)
+    assert module._memory() - held > 0.7 * len(ballast)
+
+
+def test_the_share_of_waiting_comes_from_the_newest_steps(
+    clock: list[float], tmp_path: Path
+) -> None:
+    # Twenty slow steps are forgotten twenty steps later.
+    found, _ = rows(clock, io.StringIO(), folder=tmp_path, seconds=dict.fromkeys(range(20), 5.0))
+    assert "0.8 images/s  data wait 1%" in found[3]
+    assert "8.0 images/s  data wait 10%" in found[-1]

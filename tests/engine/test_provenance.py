@@ -1,0 +1,237 @@
+"""What a run was made of, on disk."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from detectron2.config import CfgNode
+
+from persondet.config import get_cfg, merge_yaml
+from persondet.data.epoch import epoch_size
+from persondet.data.fingerprint import dataset_fingerprint, names_and_sizes_digest
+from persondet.data.register import register_roboflow_coco
+from persondet.engine import provenance as module
+from persondet.engine.defaults import config_text
+from persondet.engine.provenance import git_state, provenance, without_secrets
+from persondet.engine.run_folder import remove_run
+from persondet.files import sha256_of_file
+from tests.conftest import write_export
+
+CONFIG = "configs/quick_schedules/person_mask_rcnn_R_18_FPN_instant_test.yaml"
+
+
+@pytest.fixture
+def cfg(tiny_export: Path, tmp_path: Path) -> CfgNode:
+    register_roboflow_coco("provenance", tiny_export, output_dir=tmp_path)
+    config = get_cfg()
+    merge_yaml(config, Path(__file__).resolve().parents[2] / CONFIG)
+    config.DATASETS.TRAIN, config.DATASETS.VAL = ("provenance_train",), ("provenance_valid",)
+    config.DATASETS.TEST = ("provenance_test",)
+    config.OUTPUT_DIR = str(tmp_path)
+    return config
+
+
+def starts(cfg: CfgNode) -> list[dict[str, Any]]:
+    record = json.loads((Path(cfg.OUTPUT_DIR) / "provenance.json").read_text())
+    assert record["schema"] == 1
+    return list(record["starts"])
+
+
+def run(cfg: CfgNode, before: int, after: int, *overrides: str) -> None:
+    steps = iter([before, after, after])
+    with provenance(cfg, CONFIG, overrides, lambda: next(steps)):
+        pass
+
+
+def test_a_training_leaves_what_it_was_made_of(
+    cfg: CfgNode, monkeypatch: pytest.MonkeyPatch, tiny_export: Path
+) -> None:
+    monkeypatch.chdir(Path(__file__).resolve().parents[2])
+    monkeypatch.setattr(sys, "argv", ["tools/train_net.py", "--config-file", CONFIG])
+    run(cfg, 0, 20, "SOLVER.EPOCHS", "3")
+    (start,) = starts(cfg)
+    assert start["command"] == ["tools/train_net.py", "--config-file", CONFIG]
+    assert start["config"]["files"] == [
+        CONFIG,
+        "configs/sample_mask_rcnn_R_18_FPN.yaml",
+        "configs/Base-PersonMaskRCNN.yaml",
+    ]
+    assert start["config"]["overrides"] == ["SOLVER.EPOCHS", "3"]
+    written = Path(cfg.OUTPUT_DIR) / "config.yaml"
+    written.write_text(config_text(cfg))
+    assert start["config"]["sha256"] == sha256_of_file(written)
+    assert start["seeds"] == {"SEED": 42, "TEST.VAL_LOSS.SEED": 0}
+    assert {"torch", "detectron2", "persondet", "python"} <= start["versions"].keys()
+    assert start["hardware"]["cores"] >= 1
+    assert start["hardware"]["memory_bytes"] > 2**28
+    assert start["hardware"]["cpu"]
+    assert start["datasets"].keys() == {f"provenance_{s}" for s in ("train", "valid", "test")}
+    fingerprint = start["datasets"]["provenance_train"]
+    truth = json.loads((tiny_export / "train" / "_annotations.coco.json").read_text())
+    assert fingerprint["images"] == len(truth["images"])
+    assert fingerprint["annotations"] == len(truth["annotations"])
+    assert (start["first_step"], start["steps_done"], start["exit"]) == (0, 20, "finished")
+    began, ended = (datetime.fromisoformat(start[key]) for key in ("started", "ended"))
+    assert began <= ended
+    assert began.tzinfo is not None
+
+
+def test_it_is_there_while_the_training_runs_and_a_kill_leaves_its_end_open(cfg: CfgNode) -> None:
+    with provenance(cfg, CONFIG, (), lambda: 0):
+        (start,) = starts(cfg)
+        assert (start["ended"], start["exit"]) == (None, None)
+
+
+def test_a_resume_adds_a_start(cfg: CfgNode) -> None:
+    run(cfg, 0, 7)
+    run(cfg, 7, 20)
+    first, second = starts(cfg)
+    assert (first["exit"], first["steps_done"]) == ("stopped early", 7)
+    assert (second["first_step"], second["steps_done"]) == (7, 20)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (KeyboardInterrupt(), "interrupted"),
+        (ValueError("no\nmemory"), "ValueError: no memory"),
+        (SystemExit(3), "SystemExit: 3"),
+    ],
+)
+def test_the_way_it_ended_is_kept_and_the_error_goes_on(
+    cfg: CfgNode, error: BaseException, reason: str
+) -> None:
+    with pytest.raises(type(error)), provenance(cfg, CONFIG, (), lambda: 4):
+        raise error
+    (start,) = starts(cfg)
+    assert (start["exit"], start["steps_done"]) == (reason, 4)
+    assert start["ended"]
+
+
+@pytest.mark.parametrize("trouble", ["describing", "writing", "damaged"])
+def test_it_never_is_a_reason_for_a_training_to_fail(
+    cfg: CfgNode, trouble: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = Path(cfg.OUTPUT_DIR) / "provenance.json"
+
+    def broken(*_: Any) -> None:
+        raise OSError("the disk is full")
+
+    if trouble == "describing":
+        monkeypatch.setattr(module, "environment_report", broken)
+    elif trouble == "writing":
+        monkeypatch.setattr(module, "write_json", broken)
+    else:
+        path.write_text('{"starts": 3')
+    log = logging.getLogger("persondet")
+    log.addHandler(caplog.handler)
+    try:
+        run(cfg, 0, 20)
+    finally:
+        log.removeHandler(caplog.handler)
+    assert "provenance.json" in caplog.text
+    if trouble == "damaged":
+        assert starts(cfg)[0]["exit"] == "finished"
+    else:
+        assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        (["--api-key", "abc123"], ["--api-key", "***"]),
+        (["--api-key=abc123", "SEED", "3"], ["--api-key=***", "SEED", "3"]),
+        (["X.API_TOKEN", "abc", "SOLVER.MAX_ITER", "9"], ["X.API_TOKEN", "***", "SOLVER.MAX_ITER", "9"]),
+        (["https://a.b/x?api_key=abc&v=2"], ["https://a.b/x?api_key=***&v=2"]),
+        (["https://me:word@a.b/x"], ["https://***@a.b/x"]),
+        (["MODEL.KEYPOINT_ON", "True"], ["MODEL.KEYPOINT_ON", "True"]),
+        (["--config-file", "configs/a.yaml"], ["--config-file", "configs/a.yaml"]),
+    ],
+)  # fmt: skip
+def test_secrets_are_not_kept(words: list[str], kept: list[str]) -> None:
+    assert without_secrets(words) == kept
+
+
+def test_the_key_in_the_environment_is_never_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROBOFLOW_API_KEY", "q7Zx81LmPp")
+    assert without_secrets(["export", "--from=q7Zx81LmPp"]) == ["export", "--from=***"]
+
+
+def test_the_git_state_is_that_of_the_checkout_if_it_is_one(tmp_path: Path) -> None:
+    assert git_state(tmp_path) is None
+    (tmp_path / ".git").write_text("no repository")
+    assert git_state(tmp_path) is None
+    (tmp_path / ".git").unlink()
+
+    def git(*words: str) -> str:
+        identity = ("-c", "user.name=a", "-c", "user.email=a@b")
+        done = subprocess.run(
+            ["git", *identity, *words], cwd=tmp_path, check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+    git("init", "-q")
+    assert git_state(tmp_path) is None  # no commit yet
+    (tmp_path / "a.txt").write_text("1")
+    git("add", ".")
+    git("commit", "-qm", "one")
+    commit = git("rev-parse", "HEAD")
+    (tmp_path / "new.txt").write_text("not of the project")
+    assert git_state(tmp_path) == {"commit": commit, "changed_files": 0}
+    (tmp_path / "a.txt").write_text("2")
+    assert git_state(tmp_path) == {"commit": commit, "changed_files": 1}
+
+
+def test_the_fingerprint_tells_another_file_and_another_size(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "a.jpg").write_bytes(b"123")
+    before = names_and_sizes_digest(tmp_path)
+    assert names_and_sizes_digest(tmp_path) == before
+    (tmp_path / "deep" / "a.jpg").write_bytes(b"1234")
+    assert names_and_sizes_digest(tmp_path) != before
+    (tmp_path / "deep" / "a.jpg").write_bytes(b"123")
+    assert names_and_sizes_digest(tmp_path) == before
+    (tmp_path / "deep" / "a.jpg").rename(tmp_path / "a.jpg")
+    assert names_and_sizes_digest(tmp_path) != before
+
+
+def test_a_changed_annotation_changes_the_fingerprint_of_its_split_alone(tmp_path: Path) -> None:
+    write_export(tmp_path / "export", {"train": 2, "valid": 2})
+
+    def fingerprints() -> list[dict[str, Any]]:
+        register_roboflow_coco("fingerprint", tmp_path / "export", output_dir=tmp_path / "run")
+        return [dataset_fingerprint(f"fingerprint_{split}") for split in ("train", "valid")]
+
+    before = fingerprints()
+    path = tmp_path / "export" / "valid" / "_annotations.coco.json"
+    path.write_text(path.read_text().replace('"iscrowd": 0', '"iscrowd": 1', 1))
+    train, valid = fingerprints()
+    assert train == before[0]
+    assert valid["json_sha256"] != before[1]["json_sha256"]
+
+
+def test_the_size_of_an_epoch_is_what_the_loader_gives(tmp_path: Path) -> None:
+    write_export(tmp_path / "export", {"train": 6, "valid": 5})  # one training image shows none
+    register_roboflow_coco("epoch", tmp_path / "export", output_dir=tmp_path / "run")
+    config = get_cfg()
+    config.DATASETS.TRAIN = ("epoch_train", "epoch_valid")
+    config.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
+    assert epoch_size(config) == 11
+    config.DATALOADER.FILTER_EMPTY_ANNOTATIONS = True
+    assert epoch_size(config) == 10
+    config.DATALOADER.SAMPLER_TRAIN = "RandomSubsetTrainingSampler"
+    config.DATALOADER.RANDOM_SUBSET_RATIO = 0.55
+    assert epoch_size(config) == 5
+
+
+def test_another_run_in_the_folder_starts_with_a_record_of_its_own(cfg: CfgNode) -> None:
+    run(cfg, 0, 20)
+    remove_run(Path(cfg.OUTPUT_DIR))
+    assert not (Path(cfg.OUTPUT_DIR) / "provenance.json").exists()

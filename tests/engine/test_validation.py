@@ -1,0 +1,267 @@
+"""Loss, accuracy and AP on the validation split: the right numbers, and training never notices."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import random
+import shutil
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from detectron2.engine import HookBase, SimpleTrainer
+from detectron2.evaluation import inference_context
+from detectron2.modeling import build_model
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage, get_event_storage
+from torch import nn
+from torch.utils.data import DataLoader
+
+from persondet.data.build import build_test_loader, build_validation_loss_loader
+from persondet.engine import Trainer, setup
+from persondet.engine.hooks import ValidationLossHook
+from persondet.engine.hooks.validation_loss import validation_scalars
+from persondet.engine.undisturbed import undisturbed
+from persondet.errors import DatasetError
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = ROOT / "configs/quick_schedules/person_mask_rcnn_R_18_FPN_instant_test.yaml"
+Image = dict[str, Any]
+
+
+class Toy(nn.Module):
+    """A loss that depends on the image, its batch, a random draw and dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(2)
+        self.drop = nn.Dropout()
+        self.linear = nn.Linear(2, 1)
+
+    def forward(self, batch: list[Image]) -> dict[str, torch.Tensor]:
+        if not self.training:
+            return {}
+        x = torch.stack([image["x"] for image in batch])
+        if "accuracy" in batch[0]:
+            get_event_storage().put_scalar("mask_rcnn/accuracy", batch[0]["accuracy"])
+        return {"loss": (self.linear(self.drop(self.norm(x))) - torch.rand(())).pow(2).max()}
+
+
+def images(count: int = 6, seed: int = 0) -> list[Image]:
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        {"image_id": number, "x": torch.randn(2, generator=generator)} for number in range(count)
+    ]
+
+
+def in_batches(items: list[Image], size: int) -> list[list[Image]]:
+    return [items[i : i + size] for i in range(0, len(items), size)]
+
+
+def test_the_number_depends_on_the_images_and_not_on_how_they_are_grouped_or_ordered() -> None:
+    model = Toy()
+    expected = validation_scalars(model, in_batches(images(), 1))
+    assert validation_scalars(model, in_batches(images(), 4)) == expected
+    assert validation_scalars(model, in_batches(images()[::-1], 2)) == expected
+    assert validation_scalars(model, in_batches(images(5), 1)) != expected
+    assert validation_scalars(model, in_batches(images(), 1), seed=1) != expected
+
+
+@pytest.mark.parametrize("shares", [(3, 3), (5, 1), (6, 0), (2, 2, 2)])
+def test_ranks_with_uneven_shares_get_the_number_of_one_rank(
+    monkeypatch: pytest.MonkeyPatch, shares: tuple[int, ...]
+) -> None:
+    model, waiting = Toy(), images()
+    expected = validation_scalars(model, in_batches(images(), 2))
+    told: list[Any] = []
+    monkeypatch.setattr(comm, "all_gather", lambda data: told.append(data) or [data])
+    for share in shares:
+        validation_scalars(model, in_batches(waiting[:share], 2))
+        waiting = waiting[share:]
+    monkeypatch.setattr(comm, "all_gather", lambda data: told)
+    assert validation_scalars(model, []) == expected
+
+
+def test_an_accuracy_is_the_mean_over_the_images_that_have_one() -> None:
+    some = images(3)
+    some[0]["accuracy"], some[2]["accuracy"] = 0.5, 1.0
+    assert validation_scalars(Toy(), in_batches(some, 2))["mask_rcnn/accuracy"] == 0.75
+
+
+def train(hooks: list[HookBase], steps: int = 4) -> Toy:
+    torch.manual_seed(0)
+    model = Toy()
+    loader = DataLoader(images(2 * steps, seed=1), 2, shuffle=True, collate_fn=list)
+    trainer = SimpleTrainer(model, loader, torch.optim.SGD(model.parameters(), lr=0.1))
+    trainer.register_hooks(hooks)
+    trainer.train(0, steps)
+    model.trainer = trainer  # type: ignore[assignment]
+    return model
+
+
+def test_trap_4_a_loss_that_is_not_finite_is_named_and_is_no_point_of_the_curve(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bad = images()
+    bad[1] |= {"x": torch.full((2,), torch.nan), "file_name": "b.jpg"}
+    logging.getLogger("persondet").propagate = True
+    model = train([ValidationLossHook({"v": lambda: in_batches(bad, 2)}, period=0)], steps=1)
+    assert "val/total_loss" not in model.trainer.storage.latest()
+    assert "b.jpg" in caplog.text
+
+
+def test_a_set_without_images_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("persondet").propagate = True
+    train([ValidationLossHook({"nobody": lambda: []}, period=0)], steps=1)
+    assert "nobody has no image" in caplog.text
+
+
+def states() -> tuple[Any, ...]:
+    return (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+
+
+def test_trap_2_no_random_state_and_no_module_notices_that_somebody_looked() -> None:
+    model = Toy().train()
+    model.norm.eval()
+    before = states()
+    with undisturbed(model) as inner:
+        assert inner is model
+        with inference_context(inner):  # leaves every module in training mode
+            random.random()
+            np.random.rand()
+            next(iter(DataLoader([1, 2], shuffle=True)))  # draws a seed for its workers
+            torch.rand(3)
+    assert states() == before
+    assert model.training
+    assert model.linear.training
+    assert not model.norm.training
+
+
+def test_trap_2_training_is_bit_identical_whatever_the_loader_draws() -> None:
+    def shuffled() -> Iterator[list[Image]]:
+        random.seed(1)
+        np.random.seed(1)
+        return iter(DataLoader(images(), 2, shuffle=True, collate_fn=list))
+
+    watched = train([ValidationLossHook({"v": shuffled}, period=1)])
+    plain = train([])
+    for name, tensor in watched.state_dict().items():
+        assert torch.equal(tensor, plain.state_dict()[name]), name
+
+
+def arguments(root: Path, output: Path, *opts: str) -> argparse.Namespace:
+    keys = ["DATASETS.ROBOFLOW.ROOT", str(root), "OUTPUT_DIR", str(output), "MODEL.DEVICE", "cpu"]
+    return argparse.Namespace(config_file=str(CONFIG), opts=[*keys, *opts])
+
+
+def test_validation_on_a_real_model_equals_a_plain_loop_over_all_images(
+    tmp_path: Path, tiny_export: Path
+) -> None:
+    args = arguments(tiny_export, tmp_path / "run", "SOLVER.AMP.ENABLED", "False")
+    args.opts += ["DATASETS.VAL", "('person_train',)"]  # its last image shows nobody
+    cfg = setup(args)
+    model = build_model(cfg).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    scalars = validation_scalars(model, build_validation_loss_loader(cfg, "person_train"))
+    again = validation_scalars(model, build_validation_loss_loader(cfg, "person_train"))
+    assert scalars == again
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):  # this backbone learns its statistics
+            module.eval()
+    sums: dict[str, float] = {}
+    count = 0
+    for batch in build_validation_loss_loader(cfg, "person_train"):
+        for image in batch:
+            torch.manual_seed(zlib.crc32(f"0/{image['image_id']}".encode()))
+            with torch.no_grad(), EventStorage():
+                losses = {name: loss.item() for name, loss in model([image]).items()}
+            for name, value in [*losses.items(), ("total_loss", sum(losses.values()))]:
+                sums[name] = sums.get(name, 0.0) + value
+            count += 1
+    assert count == 6
+    assert {"loss_mask", "loss_cls", "loss_rpn_cls", "total_loss"} <= set(sums)
+    for name, value in sums.items():
+        assert scalars[name] == pytest.approx(value / count, rel=1e-6)
+
+    # Ranks share the images: each is one's, and whatever their number the first batches are those.
+    cfg = cfg.clone()
+    cfg.defrost()
+    for ranks, batches, expected in ((1, 2, 4), (2, 0, 6), (4, 2, 4), (8, 0, 6)):
+        cfg.TEST.VAL_LOSS.MAX_BATCHES = batches
+        seen = [names(cfg, rank, ranks, build_validation_loss_loader) for rank in range(ranks)]
+        flat = [name for share in seen for name in share]
+        assert len(flat) == len(set(flat)) == expected
+        assert max(map(len, seen)) - min(map(len, seen)) <= 1
+        tested = [names(cfg, rank, ranks, build_test_loader) for rank in range(ranks)]
+        assert len({name for share in tested for name in share}) == 6
+
+
+def names(cfg: Any, rank: int, ranks: int, build: Callable[..., Any]) -> list[str]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comm, "get_rank", lambda: rank)
+        patch.setattr(comm, "get_world_size", lambda: ranks)
+        return [image["file_name"] for batch in build(cfg, "person_train") for image in batch]
+
+
+@pytest.mark.slow
+def test_trap_6_the_test_split_is_not_read_and_training_is_the_same_without_validation(
+    tmp_path: Path, tiny_export: Path
+) -> None:
+    """Also trap 1, a row for each evaluation, and trap 5, several sets and the best by the first.
+
+    The test split is taken away once it is registered: training ends all the same.
+    """
+    steps = ("SOLVER.MAX_ITER", "5", "SOLVER.WARMUP_ITERS", "1", "LOG_PERIOD", "1")
+    weights, curves = [], []
+    for with_validation in (True, False):
+        export, output = tmp_path / f"export_{with_validation}", tmp_path / f"{with_validation}"
+        shutil.copytree(tiny_export, export)
+        opts = ["TEST.EVAL_PERIOD", "2", "DATASETS.VAL", "('person_valid','person_train')"]
+        cfg = setup(arguments(export, output, *steps, *opts))
+        if not with_validation:
+            cfg = cfg.clone()
+            cfg.defrost()
+            cfg.DATASETS.VAL = ()
+        shutil.rmtree(export / "test")
+        for cleaned in output.rglob("*test*"):
+            cleaned.unlink()
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=False)
+        trainer.train()
+        weights.append(trainer.model.state_dict())
+        rows = [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
+        training = ("loss", "total_loss", "fast_rcnn/", "roi_head/", "rpn/", "mask_rcnn/", "lr")
+        curves.append(
+            [{k: v for k, v in row.items() if k.startswith(training)} for row in rows if row]
+        )
+        if with_validation:
+            with pytest.raises((DatasetError, FileNotFoundError)):
+                Trainer.test(cfg, trainer.model)
+            check_rows(rows, json.loads((output / "model_best.json").read_text()))
+    assert weights[0].keys() == weights[1].keys()
+    for name, tensor in weights[0].items():
+        assert torch.equal(tensor, weights[1][name]), name
+    assert len(curves[1]) >= 5
+    assert [row for row in curves[0] if "total_loss" in row] == curves[1]
+
+
+def check_rows(rows: list[dict[str, Any]], best: dict[str, Any]) -> None:
+    evaluated = {}
+    for row in rows:
+        for name in ("person_valid", "person_train"):
+            if f"val/{name}/total_loss" in row:
+                assert f"{name}/segm/AP" in row
+                assert f"{name}/bbox/AP" in row
+                evaluated.setdefault(row["iteration"], []).append(name)
+    assert all(len(set(found)) == 2 for found in evaluated.values())
+    assert {1, 3} <= set(evaluated)
+    assert len(evaluated) == 3
+    assert best["metric"] == "person_valid/segm/AP"

@@ -1,0 +1,211 @@
+"""From epochs and batch size to steps and rate, and what makes no sense."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import pytest
+from detectron2.config import CfgNode
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from persondet.config import get_cfg, merge_opts, merge_yaml
+from persondet.solver.schedule import resolve_schedule
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+@functools.cache
+def merged(file: str) -> CfgNode:
+    cfg = get_cfg()
+    merge_yaml(cfg, CONFIGS / file)
+    cfg.DATASETS.VAL = ("person_valid",)
+    return cfg
+
+
+def config(*opts: Any, file: str = "Base-PersonMaskRCNN.yaml") -> CfgNode:
+    cfg = merged(file).clone()
+    merge_opts(cfg, [str(word) for word in opts])
+    return cfg
+
+
+def keys(cfg: CfgNode) -> dict[str, Any]:
+    return {
+        "MAX_ITER": cfg.SOLVER.MAX_ITER,
+        "STEPS": cfg.SOLVER.STEPS,
+        "WARMUP_ITERS": cfg.SOLVER.WARMUP_ITERS,
+        "EVAL_PERIOD": cfg.TEST.EVAL_PERIOD,
+        "CHECKPOINT_PERIOD": cfg.SOLVER.CHECKPOINT_PERIOD,
+        "LOG_PERIOD": cfg.LOG_PERIOD,
+    }
+
+
+def test_epochs_of_50_images_make_sense() -> None:
+    cfg = config("SOLVER.EPOCHS", 20)
+    said = resolve_schedule(cfg, 50)
+    assert keys(cfg) == {
+        "MAX_ITER": 500,  # 20 x 50 / 2
+        "STEPS": (333, 450),  # the config's own 2000 and 2700 of 3000
+        "WARMUP_ITERS": 50,  # a tenth
+        "EVAL_PERIOD": 25,  # an epoch
+        "CHECKPOINT_PERIOD": 100,  # four epochs: a checkpoint every 25 steps would be work
+        "LOG_PERIOD": 5,  # 20 of 25 would leave one row an epoch
+    }
+    assert not said.warnings
+    assert "500 steps of 2 = 20 epochs of 50 images; evaluation every 25 steps" in said.facts[0]
+    assert (
+        "rate 0.0025: warm-up over 50 steps, then times 0.1 at steps 333 and 450" in said.facts[1]
+    )
+
+
+def test_epochs_of_50_000_images_make_sense() -> None:
+    cfg = config("SOLVER.EPOCHS", 12)
+    resolve_schedule(cfg, 50_000)
+    assert keys(cfg) == {
+        "MAX_ITER": 300_000,
+        "STEPS": (200_000, 270_000),
+        "WARMUP_ITERS": 1_000,
+        "EVAL_PERIOD": 8_334,  # three an epoch of 25,000
+        "CHECKPOINT_PERIOD": 926,
+        "LOG_PERIOD": 20,
+    }
+
+
+def test_an_epoch_between_gets_one_evaluation_and_its_checkpoint() -> None:
+    cfg = config("SOLVER.EPOCHS", 10)
+    resolve_schedule(cfg, 1001)  # 500.5 steps an epoch
+    assert (cfg.SOLVER.MAX_ITER, cfg.TEST.EVAL_PERIOD) == (5005, 501)
+    assert cfg.SOLVER.CHECKPOINT_PERIOD == 501
+    # One evaluation an epoch, the last of them at the end and none just before it.
+    assert len(range(501, 5005, 501)) + 1 == 10
+
+
+def test_the_share_of_the_drops_is_the_configs_own_or_two_thirds_and_nine_tenths() -> None:
+    own = config("SOLVER.EPOCHS", 10, "SOLVER.MAX_ITER", 400, "SOLVER.STEPS", "(100,)")
+    resolve_schedule(own, 200)
+    assert own.SOLVER.STEPS == (250,)
+    none = config("SOLVER.EPOCHS", 10, "SOLVER.STEPS", "()")
+    beyond = config("SOLVER.EPOCHS", 10, "SOLVER.MAX_ITER", 1000)
+    for cfg in (none, beyond):
+        assert not resolve_schedule(cfg, 200).warnings
+        assert cfg.SOLVER.STEPS == (667, 900)
+
+
+def test_a_cosine_needs_no_drops_and_what_is_off_stays_off() -> None:
+    cfg = config("SOLVER.EPOCHS", 8, "SOLVER.WARMUP_ITERS", 0, "TEST.EVAL_PERIOD", 0,
+                 file="sample_mask_rcnn_R_18_FPN.yaml")  # fmt: skip
+    said = resolve_schedule(cfg, 300)
+    assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS) == (1200, ())
+    assert (cfg.SOLVER.WARMUP_ITERS, cfg.TEST.EVAL_PERIOD) == (0, 0)
+    assert "evaluation at the end" in said.facts[0]
+    assert "no warm-up, then a cosine down to 0" in said.facts[1]
+
+
+@settings(max_examples=40)
+@given(
+    epochs=st.integers(1, 300),
+    images=st.integers(1, 200_000),
+    batch=st.sampled_from([1, 2, 3, 8, 16]),
+    scheduler=st.sampled_from(["WarmupMultiStepLR", "WarmupCosineLR"]),
+    evaluation=st.sampled_from([0, 500]),
+)
+def test_every_schedule_of_epochs_is_sensible_and_comes_out_of_itself_unchanged(
+    epochs: int, images: int, batch: int, scheduler: str, evaluation: int
+) -> None:
+    cfg = config(
+        *("SOLVER.EPOCHS", epochs, "SOLVER.IMS_PER_BATCH", batch, "TEST.EVAL_PERIOD", evaluation),
+        *("SOLVER.LR_SCHEDULER_NAME", scheduler),
+    )
+    assert not resolve_schedule(cfg, images).warnings
+    solver, steps_per_epoch = cfg.SOLVER, images / batch
+    assert solver.MAX_ITER - 1 < epochs * steps_per_epoch <= solver.MAX_ITER
+    assert min(1_000, solver.MAX_ITER / 10) >= solver.WARMUP_ITERS
+    assert all(0 < step < solver.MAX_ITER for step in solver.STEPS)
+    assert 1 <= cfg.LOG_PERIOD <= max(1, steps_per_epoch / 5)
+    if evaluation:
+        period = cfg.TEST.EVAL_PERIOD
+        assert min(20, solver.MAX_ITER) <= period <= 10_100
+        if 20 <= steps_per_epoch <= 10_000 and period < solver.MAX_ITER:
+            evaluations = len(range(period, solver.MAX_ITER, period)) + 1
+            assert 0.95 * epochs - 1 <= evaluations <= epochs  # a period is a whole number
+            ours = solver.CHECKPOINT_PERIOD
+            assert period % ours == 0 or ours % period == 0
+    assert min(100, steps_per_epoch) <= solver.CHECKPOINT_PERIOD <= 1_000
+    before = cfg.dump()
+    resolve_schedule(cfg, images)
+    assert cfg.dump() == before
+
+
+def test_without_epochs_the_keys_stay_as_they_are() -> None:
+    cfg = config()
+    before = keys(cfg)
+    said = resolve_schedule(cfg, 50)
+    assert keys(cfg) == before
+    assert not said.warnings
+    assert "3,000 steps of 2 = 120 epochs of 50 images" in said.facts[0]
+
+
+def test_a_warm_up_that_never_ends_and_drops_beyond_the_run_are_mended_with_a_warning() -> None:
+    cfg = config("SOLVER.MAX_ITER", 100)
+    said = resolve_schedule(cfg, 50)
+    assert cfg.SOLVER.STEPS == (67, 90)
+    assert cfg.SOLVER.WARMUP_ITERS == 10
+    assert cfg.TEST.EVAL_PERIOD == 100
+    steps, warmup = said.warnings
+    assert "SOLVER.STEPS (2000, 2700)" in steps
+    assert "drops at steps 67 and 90" in steps
+    assert "SOLVER.WARMUP_ITERS is 200" in warmup
+    assert "evaluation at the end" in said.facts[0]
+    assert not resolve_schedule(cfg, 50).warnings
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [("(700, 500)", (500, 700)), ("(0, 500)", (500,)), ("(500, 1000)", (500,))]
+)
+def test_drops_out_of_order_or_at_the_very_end_which_detectron2_dies_of_are_mended(
+    given: str, kept: tuple[int, ...]
+) -> None:
+    cfg = config("SOLVER.MAX_ITER", 1000, "SOLVER.STEPS", given)
+    assert len(resolve_schedule(cfg, 50).warnings) == 1
+    assert kept == cfg.SOLVER.STEPS
+
+
+def test_a_warm_up_over_the_first_drop_is_mended() -> None:
+    cfg = config("SOLVER.WARMUP_ITERS", 2500)
+    said = resolve_schedule(cfg, 50)
+    assert cfg.SOLVER.WARMUP_ITERS == 300
+    assert "SOLVER.WARMUP_ITERS is 2500" in said.warnings[0]
+
+
+def test_batch_and_rate_are_scaled_together_once_and_it_is_said() -> None:
+    cfg = config("SOLVER.IMS_PER_BATCH", 16, "SOLVER.BASE_LR_END", 0.001)
+    said = resolve_schedule(cfg, 50)
+    assert pytest.approx(0.02) == cfg.SOLVER.BASE_LR  # Detectron2's own for 16 images
+    assert pytest.approx(0.008) == cfg.SOLVER.BASE_LR_END
+    assert any("0.0025 is meant for batches of 2, so 0.02 for" in line for line in said.facts)
+    again = resolve_schedule(cfg, 50)
+    assert pytest.approx(0.02) == cfg.SOLVER.BASE_LR
+    assert len(again.facts) == 2
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_rates_of_the_configs_stay_as_they_are_written(path: Path) -> None:
+    cfg = config(file=path.name)
+    rate = cfg.SOLVER.BASE_LR
+    resolve_schedule(cfg, 300)
+    assert rate == cfg.SOLVER.BASE_LR
+    assert cfg.SOLVER.REFERENCE_IMS_PER_BATCH == cfg.SOLVER.IMS_PER_BATCH
+
+
+@pytest.mark.parametrize(
+    ("opts", "words"),
+    [
+        (("DATASETS.VAL", "()"), "there is no validation split"),
+        (("TEST.EVAL_PERIOD", 0), "TEST.EVAL_PERIOD is 0"),
+    ],
+)
+def test_patience_without_evaluations_is_told(opts: tuple[str, Any], words: str) -> None:
+    cfg = config("SOLVER.EARLY_STOPPING.PATIENCE", 3, *opts)
+    assert words in resolve_schedule(cfg, 50).warnings[0]

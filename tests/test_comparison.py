@@ -1,0 +1,121 @@
+"""Several settings with several seeds: the request, the table, and a comparison that goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from persondet.comparison import Variant, compare, comparison_table, run_folder
+from persondet.errors import ConfigError, OutputExistsError
+from persondet.report.comparison_plot import plot_comparison
+from persondet.results import METRICS, write_results
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = ROOT / "configs/quick_schedules/person_mask_rcnn_R_18_FPN_instant_test.yaml"
+
+
+def finish(output: Path, variant: str, seed: int, box: float, mask: float) -> None:
+    """Write what a finished run leaves: scores and a curve."""
+    folder = run_folder(output, variant, seed)
+    folder.mkdir(parents=True)
+    scores: dict[str, Any] = {
+        task: dict.fromkeys(METRICS, value) for task, value in (("bbox", box), ("segm", mask))
+    }
+    write_results(folder, {"test": scores | {"images": 3}, "seconds": {"train": 1.0}})
+    rows = [{"iteration": step, "segm/AP": mask * step / 19} for step in (9, 19)]
+    (folder / "metrics.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> tuple[Path, list[Variant]]:
+    """A comparison of two variants with two seeds each, all trained before."""
+    variants = [Variant("frozen", ("MODEL.BACKBONE.FREEZE_AT", "2")), Variant("free")]
+    for name, box, mask in (("frozen", 50, 40), ("free", 30, 20)):
+        for seed in (1, 2):
+            finish(tmp_path, name, seed, box + seed, mask + 2 * seed)
+    request = {
+        "schema": 1,
+        "config_file": str(CONFIG),
+        "opts": [],
+        "variants": [{"name": v.name, "opts": list(v.opts)} for v in variants],
+    }
+    (tmp_path / "request.json").write_text(json.dumps(request))
+    return tmp_path, variants
+
+
+def test_finished_runs_are_not_trained_again_and_make_the_table(
+    finished: tuple[Path, list[Variant]],
+) -> None:
+    output, variants = finished
+    said: list[str] = []
+    result = compare(output, variants, config_file=CONFIG, seeds=(1, 2), announce=said.append)
+    assert said == [
+        f"{name}, seed {seed}: done before" for seed in (1, 2) for name in ("frozen", "free")
+    ]
+    assert result["variants"][0]["bbox"]["AP"] == {"mean": 51.5, "low": 51.0, "high": 52.0}
+    table = comparison_table(result).splitlines()
+    assert table[0] == "| variant | box AP | box AP50 | mask AP | mask AP50 |"
+    assert table[3].startswith("| free | 31.5 (31.0 to 32.0) | ")
+    assert table[3].endswith("| 23.0 (22.0 to 24.0) |")
+    assert json.loads((output / "comparison.json").read_text()) == result
+
+
+def test_the_figure_shows_every_run(finished: tuple[Path, list[Variant]]) -> None:
+    output, variants = finished
+    result = compare(output, variants, config_file=CONFIG, seeds=(1, 2))
+    runs = {v.name: [run_folder(output, v.name, seed) for seed in (1, 2)] for v in variants}
+    plot_comparison(result, runs, output / "c.png")
+    assert (output / "c.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_another_comparison_is_not_mixed_with_an_earlier_one(
+    finished: tuple[Path, list[Variant]],
+) -> None:
+    output, variants = finished
+    with pytest.raises(OutputExistsError, match="--overwrite"):
+        compare(output, variants, config_file=CONFIG, seeds=(1,), opts=("SOLVER.MAX_ITER", "5"))
+    assert (run_folder(output, "frozen", 1) / "results.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("variants", "seeds", "said"),
+    [
+        ([Variant("a"), Variant("a")], (1,), "name of its own"),
+        ([Variant("../a")], (1,), "no name for a folder"),
+        ([Variant("a", ("SEED",))], (1,), "without a value"),
+        ([Variant("a")], (1, 1), "different numbers"),
+    ],
+)
+def test_a_request_that_is_none_is_refused(
+    tmp_path: Path, variants: list[Variant], seeds: tuple[int, ...], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        compare(tmp_path / "new", variants, config_file=CONFIG, seeds=seeds)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.slow
+def test_the_tool_trains_scores_and_goes_on(tmp_path: Path, tiny_export: Path) -> None:
+    command = [
+        *(sys.executable, str(ROOT / "tools/compare_settings.py"), "--config-file", str(CONFIG)),
+        *("--output", str(tmp_path / "c"), "--seeds", "1", "--jobs", "2"),
+        *("--variant", "frozen", "MODEL.BACKBONE.FREEZE_AT", "2"),
+        *("--variant", "free", "MODEL.BACKBONE.FREEZE_AT", "0"),
+        *("--opts", "DATASETS.ROBOFLOW.ROOT", str(tiny_export), "SOLVER.MAX_ITER", "2"),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    first = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "| frozen |" in first.stdout
+    for variant, freeze_at in (("frozen", 2), ("free", 0)):
+        results = json.loads((tmp_path / "c" / variant / "seed_1/results.json").read_text())
+        assert results["freeze_at"] == freeze_at
+    again = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert again.returncode == 0
+    assert again.stdout.count("done before") == 2
