@@ -144,11 +144,14 @@ def config_changes(before: str, now: str) -> Iterator[str]:
     """
     old = dict(_leaves(yaml.safe_load(before) or {}))
     new = dict(_leaves(yaml.safe_load(now) or {}))
+    # Along a cosine every rate depends on where it ends.
+    on_a_cosine = new.get("SOLVER.LR_SCHEDULER_NAME") == "WarmupCosineLR"
     for key in sorted(old.keys() & new.keys()):
         harmless = any(
             key == known or key.startswith((f"{known}.", f"{known}_")) for known in _HARMLESS
         )
-        if old[key] != new[key] and not harmless:
+        matters = not harmless or (key == "SOLVER.MAX_ITER" and on_a_cosine)
+        if old[key] != new[key] and matters:
             yield f"{key}: {old[key]} → {new[key]}"
 
 

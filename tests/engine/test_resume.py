@@ -209,7 +209,7 @@ def test_other_settings_are_warned_of_where_they_matter(
 ) -> None:
     output = tmp_path / "run"
     killed_run(tiny_export, output, at=5)
-    longer = ("SOLVER.MAX_ITER", 30, "DATALOADER.NUM_WORKERS", 1, "SOLVER.CHECKPOINT_PERIOD", 3)
+    longer = ("LOG_PERIOD", 3, "DATALOADER.NUM_WORKERS", 1, "SOLVER.CHECKPOINT_PERIOD", 3)
     with caplog.at_level("WARNING", "persondet"):
         toy_run(tiny_export, output, *longer, resume=True)
         assert "another config" not in caplog.text

@@ -1,0 +1,22 @@
+"""A log for each test: what one starts, the next does not hear."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from persondet.engine.console import stop_logging
+
+
+@pytest.fixture(autouse=True)
+def log_of_its_own(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Let `caplog` hear the package, whether or not the test starts a run, which ends propagation."""
+    log = logging.getLogger("persondet")
+    log.propagate = False
+    log.addHandler(caplog.handler)
+    yield
+    stop_logging()
+    log.removeHandler(caplog.handler)
+    log.propagate = True
