@@ -154,8 +154,9 @@ def run_cfg(run_dir: str | Path) -> CfgNode:
     try:
         cfg.merge_from_other_cfg(CfgNode.load_cfg(facts.config))
     except (AssertionError, AttributeError, KeyError, TypeError, ValueError, YAMLError) as error:
+        reason = " ".join(str(error).split())
         raise CheckpointError(
-            f"{weights}: the config that it carries is not one of this version ({error}); use "
+            f"{weights}: the config that it carries is not one of this version ({reason}); use "
             "--config-file with MODEL.WEIGHTS instead."
         ) from error
     cfg.MODEL.WEIGHTS = str(weights)

@@ -14,7 +14,7 @@ from detectron2.modeling import build_model
 from persondet.checkpoint import SafeDetectionCheckpointer
 from persondet.engine import load_cfg
 from persondet.errors import CheckpointError, ConfigError
-from persondet.predictor import Predictor
+from persondet.predictor import Predictor, run_cfg
 
 CONFIG = (
     Path(__file__).resolve().parents[1]
@@ -133,3 +133,12 @@ def test_what_is_no_run_is_one_sentence(tmp_path: Path) -> None:
 def test_an_image_of_another_kind_is_a_bug_of_the_caller(run: Path) -> None:
     with pytest.raises(ValueError, match="uint8"):
         Predictor.from_run(run)(np.zeros((4, 4, 3), np.float32))
+
+
+def test_trap_15_the_config_that_a_checkpoint_carries_runs_nothing(tmp_path: Path) -> None:
+    config = f"OUTPUT_DIR: !!python/object/apply:os.mkdir ['{tmp_path / 'ran'}']\n"
+    torch.save({"model": {"w": torch.ones(1)}, "persondet": {"config": config}}, tmp_path / "m.pth")
+    with pytest.raises(CheckpointError, match="not one of this version") as caught:
+        run_cfg(tmp_path / "m.pth")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "ran").exists()

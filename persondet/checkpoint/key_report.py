@@ -66,10 +66,12 @@ class KeyReport:
                     wrong[name] = (tuple(shape), tuple(expected[name]))
                     unused.discard(other)
         absent = wrong.keys() | set(keys.missing_keys)
+        made_up = {name for name in expected if _weight_of_statistic(name) in absent}
+        absent |= made_up
         return cls(
             fitting=_important(name for name in expected if name not in absent),
             not_fitting=tuple((name, *shapes) for name, shapes in wrong.items()),
-            missing=_important(name for name in keys.missing_keys if name not in wrong),
+            missing=_important(name for name in expected if name in absent - wrong.keys()),
             unused=_important(name for name in keys.unexpected_keys if name in unused),
         )
 
@@ -128,6 +130,15 @@ def offered_shapes(checkpoint: Mapping[str, Any]) -> dict[str, Shape]:
         names = convert_basic_c2_names(names)
     shapes = [tuple(value.shape) for value in checkpoint["model"].values()]
     return dict(zip(names, shapes, strict=True))
+
+
+def _weight_of_statistic(name: str) -> str:
+    """Return the weight beside a running statistic of batch norm; empty for any other tensor.
+
+    `FrozenBatchNorm2d` makes up the statistics that a file lacks, and fvcore takes them for loaded.
+    """
+    layer, _, tensor = name.rpartition(".")
+    return f"{layer}.weight" if tensor in ("running_mean", "running_var") else ""
 
 
 def _important(names: Iterable[str]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +17,6 @@ from persondet.checkpoint.conventions import check_conventions
 from persondet.checkpoint.restricted_pickle import load_arrays
 from persondet.errors import CheckpointError
 from persondet.files import atomic_path
-
-logger = logging.getLogger(__name__)
 
 # The key, beside `model`, under which a checkpoint of ours carries what it needs to be a model.
 CARRIED = "persondet"
@@ -88,6 +86,11 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: there is no such checkpoint.") from error
     except Exception as error:  # zip, pickle and struct errors: all mean the same to a person
+        if carries := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            raise CheckpointError(
+                f"{path}: holds {carries[1]} beside tensors, and loading that would run code; use "
+                "a file with the state_dict() of a model, from a source that you trust."
+            ) from error
         raise CheckpointError(
             f"{path}: not a checkpoint of plain tensors, or a damaged one "
             f"({_reason(error)}); use another checkpoint of the run, or train again."

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
 
 from persondet.checkpoint import SafeDetectionCheckpointer
@@ -74,3 +75,15 @@ def test_names_matched_by_their_ends_say_the_shapes_too(
     assert "backbone.bottom_up.res2.0.weight: checkpoint (7, 3), model (4, 3)" in text
     assert rows(text)["backbone.bottom_up.res2"][0] == "1"
     assert not [r for r in caplog.records if "c2_model_loading" in r.name]
+
+
+def test_statistics_that_frozen_batch_norm_makes_up_are_not_loaded(tmp_path: Path) -> None:
+    model = nn.Module()
+    model.backbone = nn.Sequential(nn.Conv2d(3, 4, 1), FrozenBatchNorm2d(4))
+    model.head = FrozenBatchNorm2d(2)
+    state = {name: t for name, t in model.state_dict().items() if name.startswith("backbone")}
+    del state["backbone.1.running_var"]  # Caffe2 has none: they are in weight and bias already
+    torch.save({"model": state}, tmp_path / "m.pth")
+    table = rows(report_of(model, tmp_path / "m.pth"))
+    assert table["backbone.1"] == ["4", "0"]
+    assert table["head"] == ["0", "4", "not", "in", "the", "checkpoint"]

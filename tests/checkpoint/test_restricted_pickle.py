@@ -158,17 +158,21 @@ def test_bytes_are_made_of_nothing_but_nothing(tmp_path: Path, protocol: int) ->
         load_arrays(path)
 
 
-@pytest.mark.parametrize("of", ["numpy.core.numeric _frombuffer", "numpy ndarray", "numpy dtype"])
-def test_trap_15_a_file_cannot_change_what_reads_the_next_one(tmp_path: Path, of: str) -> None:
-    evil = tmp_path / "evil.pkl"
-    # A state of two parts sets attributes: here the defaults of a function, or a method of a class.
-    module, name = of.split()
-    state = b"N}(X\x0c\x00\x00\x00__defaults__X\x01\x00\x00\x00FX\x08\x00\x00\x00__init__Nu\x86b."
-    evil.write_bytes(f"\x80\x02c{module}\n{name}\n".encode("latin1") + state)
-    with pytest.raises(CheckpointError, match="not a pickle of plain arrays"):
-        load_arrays(evil)
-    good = tmp_path / "good.pkl"
-    matrix = np.arange(6.0).reshape(2, 3)
-    for protocol in (2, 5):
-        good.write_bytes(pickle.dumps(matrix, protocol))
-        assert np.array_equal(load_arrays(good), matrix)
+@pytest.mark.parametrize(
+    ("of", "said"),
+    [
+        ("numpy.core.numeric _frombuffer", "it changes a function"),
+        ("_codecs encode", "it changes a function"),
+        ("numpy ndarray", "missing"),
+        ("numpy dtype", "missing"),
+    ],
+)
+def test_trap_15_a_file_cannot_change_what_reads_the_next_one(
+    tmp_path: Path, of: str, said: str
+) -> None:
+    # A state of two parts sets attributes: here the defaults of a function.
+    state = b"N}X\x0c\x00\x00\x00__defaults__X\x01\x00\x00\x00F\x85s\x86b."
+    path = tmp_path / "evil.pkl"
+    path.write_bytes(b"\x80\x02c" + of.replace(" ", "\n").encode() + b"\n" + state)
+    with pytest.raises(CheckpointError, match=said):
+        load_arrays(path)

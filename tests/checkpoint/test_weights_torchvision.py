@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,7 @@ def test_torchvisions_conventions_are_demanded_in_one_sentence(resnet50: Path) -
         ("INPUT.FORMAT", "BGR"),
         ("MODEL.PIXEL_MEAN", [103.53, 116.28, 123.675]),
         ("MODEL.PIXEL_STD", [1.0, 1.0, 1.0]),
+        ("MODEL.PIXEL_STD", [57.375, 57.12, 58.395]),  # in the order of BGR
         ("MODEL.RESNETS.STRIDE_IN_1X1", True),
         ("MODEL.RESNETS.DEPTH", 101),
         ("MODEL.RESNETS.WIDTH_PER_GROUP", 128),
@@ -194,6 +196,16 @@ def test_a_wrapped_state_is_recognised_too(tmp_path: Path, resnet50: Path) -> No
     state = {f"module.{n}": v for n, v in torch.load(resnet50, weights_only=True).items()}
     torch.save({"model": state, "epoch": 3}, tmp_path / "w.pth")
     assert "stem.conv1.weight" in load_checkpoint(tmp_path / "w.pth")["model"]
+
+
+def test_parameters_in_a_file_of_old_load_too(tmp_path: Path, resnet50: Path) -> None:
+    state = torch.load(resnet50, weights_only=True)
+    old = OrderedDict(
+        (n, nn.Parameter(v) if v.is_floating_point() else v) for n, v in state.items()
+    )
+    torch.save(old, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    loaded = load_checkpoint(tmp_path / "old.pth")["model"]
+    assert loaded["stem.conv1.weight"].shape == (64, 3, 7, 7)
 
 
 def test_a_detector_of_torchvision_is_refused(tmp_path: Path) -> None:

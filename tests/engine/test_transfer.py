@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 from detectron2.config import CfgNode
 from torch import nn
 
 from persondet.checkpoint.model_file import load_checkpoint
 from persondet.engine import trainer as trainer_file
 from persondet.engine.trainer import Trainer
+from persondet.errors import CheckpointError
 from tests.engine.toy_training import ToyTrainer, toy_cfg
 
 
@@ -110,3 +112,19 @@ def test_a_part_that_is_frozen_without_weights_is_warned_of(
     Transfer(cfg).resume_or_load(resume=False)
     logging.getLogger("persondet").removeHandler(caplog.handler)
     assert "Frozen and never trained: backbone.0 have random weights" in caplog.text
+
+
+def test_weights_of_other_conventions_are_refused_before_anything_is_written(
+    tiny_export: Path, tmp_path: Path
+) -> None:
+    with torch.device("meta"):
+        state = torchvision.models.resnet18(weights=None).state_dict()
+    empty = {name: torch.zeros(()).expand(tensor.shape) for name, tensor in state.items()}
+    torch.save(empty, tmp_path / "resnet18.pth")
+    keys = ("MODEL.WEIGHTS", tmp_path / "resnet18.pth")
+    with pytest.raises(CheckpointError, match='add to the command: INPUT.FORMAT "RGB"') as caught:
+        toy_cfg(tiny_export, tmp_path / "run", *keys)
+    assert not (tmp_path / "run").exists()
+    added = str(caught.value).partition("add to the command: ")[2].rstrip(".")
+    words = [word for part in added.split('"') if (word := part.strip())]
+    toy_cfg(tiny_export, tmp_path / "run", *keys, *words)
