@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -100,10 +101,17 @@ def find_model(folder: str | Path) -> Path:
 def move_run(work: Path, output: Path) -> None:
     """Put the finished run `work` in the place of `output`, which goes only then.
 
-    Configs, on disk and in the checkpoints, that name the old place are made to name the new.
+    Configs, on disk and in the checkpoints, that name the old place are made to name the new, and
+    the run's record with them.
     """
     for config in work.rglob("config.yaml"):
-        write_text(config, _relocated(config.read_text(encoding="utf-8"), work, output))
+        before = config.read_text(encoding="utf-8")
+        after = _relocated(before, work, output)
+        write_text(config, after)
+        record = config.with_name("provenance.json")
+        if record.is_file():
+            text = _relocated(record.read_text(encoding="utf-8"), work, output)
+            write_text(record, text.replace(_digest(before), _digest(after)))
     for path in work.rglob("model_*.pth"):
         rewrite_config(path, lambda text: _relocated(text, work, output))
     for results in work.rglob("results.json"):
@@ -115,6 +123,10 @@ def move_run(work: Path, output: Path) -> None:
         output.rename(replaced)
     work.rename(output)
     shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _relocated(text: str, work: Path, output: Path) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -49,10 +51,17 @@ def test_a_moved_run_names_its_new_place_and_the_old_result_goes_last(tmp_path: 
     text = f"MODEL:\n  WEIGHTS: {work}/pretrain/model_final.pth\nOUTPUT_DIR: {work}\n"
     (work / "config.yaml").write_text(text)
     (work / "pretrain" / "config.yaml").write_text(f"OUTPUT_DIR: {work}/pretrain\n")
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    (work / "provenance.json").write_text(f'{{"OUTPUT_DIR": "{work}", "sha256": "{digest}"}}')
     torch.save({"model": {"w": torch.ones(2)}, CARRIED: {"config": text}}, work / "model_best.pth")
     move_run(work, output)
     expected = text.replace(str(work), str(output))
     assert (output / "config.yaml").read_text() == expected
+    record = json.loads((output / "provenance.json").read_text())
+    assert record == {
+        "OUTPUT_DIR": str(output),
+        "sha256": hashlib.sha256((output / "config.yaml").read_bytes()).hexdigest(),
+    }
     assert (output / "pretrain/config.yaml").read_text() == f"OUTPUT_DIR: {output}/pretrain\n"
     carried = CarriedFacts.from_checkpoint(load_checkpoint(output / "model_best.pth"))
     assert carried.config == expected
