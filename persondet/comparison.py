@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from persondet.environment import cpu_count, quiet_upstream
-from persondet.errors import ConfigError, OutputExistsError, PersondetError
+from persondet.errors import ConfigError, InterruptedRun, OutputExistsError, PersondetError
 from persondet.files import make_folder, write_json
 from persondet.results import METRICS, TASKS, read_results
 
@@ -160,39 +160,47 @@ def _train_all(
     # A process of its own for each run: it starts as its command would, and gives its memory back.
     context = multiprocessing.get_context("spawn")
     threads = max(1, cpu_count() // jobs)
-    with ProcessPoolExecutor(
-        jobs, context, initializer=quiet_upstream, max_tasks_per_child=1
-    ) as pool:
-        running = {}
-        for variant, seed in waiting:
-            folder = run_folder(output, variant.name, seed)
-            if resume and (folder / "results.json").is_file():
-                announce(f"{variant.name}, seed {seed}: done before")
-                continue
-            arguments = SimpleNamespace(
-                config_file=config_file,
-                opts=[*opts, *variant.opts, "SEED", str(seed), "OUTPUT_DIR", str(folder)],
-                resume=resume and (folder / "last_checkpoint").is_file(),
-                eval_only=False,
-                overwrite=True,
-                quiet=True,
-            )
-            running[pool.submit(_train, arguments, threads, folder)] = (variant.name, seed)
-        while running:
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                name, seed = running.pop(future)
-                try:
-                    seconds = future.result()
-                except BrokenProcessPool as error:
-                    raise PersondetError(
-                        f"{name}, seed {seed}: the training was killed, most likely because memory "
-                        "ran out; use fewer --jobs and start again."
-                    ) from error
-                finally:
-                    if future.exception():
-                        pool.shutdown(wait=False, cancel_futures=True)
-                announce(f"{name}, seed {seed}: {seconds:.0f} s")
+    left = []
+    for variant, seed in waiting:
+        folder = run_folder(output, variant.name, seed)
+        if resume and (folder / "results.json").is_file():
+            announce(f"{variant.name}, seed {seed}: done before")
+            continue
+        arguments = SimpleNamespace(
+            config_file=config_file,
+            opts=[*opts, *variant.opts, "SEED", str(seed), "OUTPUT_DIR", str(folder)],
+            resume=resume and (folder / "last_checkpoint").is_file(),
+            eval_only=False,
+            overwrite=True,
+            quiet=True,
+        )
+        left.append((f"{variant.name}, seed {seed}", arguments, folder))
+    running: dict[Future[float], str] = {}
+    try:
+        with ProcessPoolExecutor(
+            jobs, context, initializer=quiet_upstream, max_tasks_per_child=1
+        ) as pool:
+            while left or running:
+                # No more than can run: leaving the pool waits for all that it was given.
+                while left and len(running) < jobs:
+                    name, arguments, folder = left.pop(0)
+                    running[pool.submit(_train, arguments, threads, folder)] = name
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    name = running.pop(future)
+                    announce(f"{name}: {_seconds(name, future):.0f} s")
+    except KeyboardInterrupt:
+        raise InterruptedRun("interrupted; the same command goes on with what is left") from None
+
+
+def _seconds(name: str, future: Future[float]) -> float:
+    try:
+        return future.result()
+    except BrokenProcessPool as error:
+        raise PersondetError(
+            f"{name}: the training was killed, most likely because memory ran out; use fewer "
+            "--jobs and start again."
+        ) from error
 
 
 def _train(arguments: Any, threads: int, folder: Path) -> float:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from persondet import comparison
 from persondet.comparison import Variant, compare, comparison_table, run_folder
-from persondet.errors import ConfigError, OutputExistsError
+from persondet.errors import ConfigError, InterruptedRun, OutputExistsError
 from persondet.report.comparison_plot import plot_comparison
 from persondet.results import METRICS, write_results
 
@@ -98,6 +102,47 @@ def test_a_request_that_is_none_is_refused(
     with pytest.raises(ConfigError, match=said):
         compare(tmp_path / "new", variants, config_file=CONFIG, seeds=seeds)
     assert not (tmp_path / "new").exists()
+
+
+def slow_training(arguments: Any, threads: int, folder: Path) -> float:
+    """Take the place of a training, which Ctrl-C reaches too."""
+    (folder.parent.parent / f"began {folder.parent.name}").touch()
+    try:
+        time.sleep(30)
+    except KeyboardInterrupt:
+        raise InterruptedRun("saved") from None
+    return 30.0
+
+
+def interrupted_comparison(output: str) -> None:
+    """Compare three variants, in a process of its own."""
+    comparison._train = slow_training
+    try:
+        variants = [Variant(name) for name in "abc"]
+        compare(output, variants, config_file=CONFIG, seeds=(1,))
+    except InterruptedRun as error:
+        (Path(output) / "said").write_text(str(error))
+
+
+def test_an_interruption_ends_the_comparison_and_starts_no_further_training(tmp_path: Path) -> None:
+    code = "import sys; from tests.test_comparison import *; interrupted_comparison(sys.argv[1])"
+    process = subprocess.Popen(
+        # A job in the background would ignore Ctrl-C, and so would its children.
+        [sys.executable, "-c", f"import signal; signal.signal(2, signal.default_int_handler); {code}",
+         str(tmp_path)],
+        cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        end = time.monotonic() + 60
+        while not (tmp_path / "began a").exists() and time.monotonic() < end:
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        process.wait(timeout=20)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert [path.name for path in tmp_path.glob("began *")] == ["began a"]
+    assert "the same command goes on" in (tmp_path / "said").read_text()
 
 
 @pytest.mark.slow
