@@ -23,6 +23,7 @@ _FILE_FORMAT = "[%(asctime)s] %(name)s %(levelname)s: %(message)s"
 _TIME_FORMAT = "%m/%d %H:%M:%S"
 # What Detectron2 says every few seconds of a long evaluation.
 _INFERENCE = re.compile(r"Inference done (\d+/\d+)\..*ETA=(\S+)")
+_INFERENCE_ENDED = "Total inference time"
 
 
 class ConsoleHandler(logging.Handler):
@@ -41,6 +42,7 @@ class ConsoleHandler(logging.Handler):
         self.on_terminal = stream.isatty() and os.environ.get("TERM") != "dumb"
         self._prefix = prefix
         self._live = ""
+        self._before_inference: str | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record above the live line, or as the live line, or not at all."""
@@ -62,14 +64,13 @@ class ConsoleHandler(logging.Handler):
 
     def finish(self) -> None:
         """Leave the live line where it is and go on below it."""
+        self._before_inference = None
         if self._live:
             self._live = ""
             self._write("\n")
 
     def _emit(self, record: logging.LogRecord) -> None:
-        inference = _INFERENCE.match(record.getMessage()) if self.on_terminal else None
-        if inference and self.verbosity == 0:
-            self.show(f"evaluating: image {inference[1]}, {inference[2]} left")
+        if self.on_terminal and self.verbosity == 0 and self._tells_of_inference(record):
             return
         if not self._is_wanted(record):
             return
@@ -78,6 +79,20 @@ class ConsoleHandler(logging.Handler):
             return
         lines = _CLEAR if self._live else ""
         self._write(f"{lines}{self._prefix}{self.format(record)}\n{self._fitted()}")
+
+    def _tells_of_inference(self, record: logging.LogRecord) -> bool:
+        """Show how far an evaluation is; when it ends, what was shown before it."""
+        text = record.getMessage()
+        if done := _INFERENCE.match(text):
+            if self._before_inference is None:
+                self._before_inference = self._live
+            self.show(f"evaluating: image {done[1]}, {done[2]} left")
+        elif text.startswith(_INFERENCE_ENDED) and self._before_inference is not None:
+            self.show(self._before_inference)
+            self._before_inference = None
+        else:
+            return False
+        return True
 
     def _is_wanted(self, record: logging.LogRecord) -> bool:
         if record.levelno >= logging.WARNING or getattr(record, "result", False):

@@ -127,6 +127,22 @@ def test_a_long_evaluation_shows_how_far_it_is_on_a_terminal_alone(
         assert (stream.screen() if isinstance(stream, Terminal) else [stream.getvalue()]) == [shown]
 
 
+def test_an_evaluation_that_has_ended_leaves_the_line_of_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluator = logging.getLogger("detectron2.evaluation.evaluator")
+    for before in ("step 9/9", ""):
+        stream = Terminal()
+        start(monkeypatch, tmp_path, stream)
+        if before:
+            logging.getLogger("persondet.engine.x").info(before, extra=LIVE)
+        for image in (11, 40):
+            evaluator.info(f"Inference done {image}/40. Dataloading: 0.1 s/iter. ETA=0:00:01")
+        evaluator.info("Total inference time: 0:00:04.2 (0.1 s / iter per device, on 1 devices)")
+        logging.getLogger("persondet.engine.x").info("AP 50.0")
+        assert stream.screen() == ["AP 50.0", before]
+
+
 @pytest.mark.parametrize("stream", [Terminal(), io.StringIO()], ids=["terminal", "pipe"])
 def test_quiet_is_warnings_errors_and_the_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: io.StringIO
