@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from persondet.checkpoint.model_file import CarriedFacts, load_checkpoint
+from persondet.engine.event_files import last_row
 from persondet.report.events import load_events
 from persondet.sample.clip import write_clip
 from persondet.sample.export import write_export
@@ -72,8 +73,9 @@ def run(folder: Path, pretrained: Path) -> Path:
     first = tool("train_net", "--config-file", CONFIG, *common, "SOLVER.MAX_ITER", 10)
     assert "backbone.bottom_up.res2" in first
     assert "roi_heads.box_predictor.cls_score.weight: checkpoint (6, 64), model (2, 64)" in first
-    second = tool("train_net", "--config-file", CONFIG, "--resume", *common)
-    assert "iter: 19" in second
+    assert last_row(folder / "run/metrics.json") == 10
+    tool("train_net", "--config-file", CONFIG, "--resume", *common)
+    assert last_row(folder / "run/metrics.json") == 20
     return folder / "run"
 
 

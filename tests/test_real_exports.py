@@ -19,6 +19,7 @@ from persondet.data.cleaning import clean_dataset
 from persondet.data.split import split_export
 from persondet.data.validation.codes import CODES
 from persondet.data.validation.validate import check_export
+from persondet.engine.event_files import last_row
 from persondet.errors import DatasetError
 from tests.data.exports import ANNOTATION_FILE, crosses_itself, raster_area
 from tests.data.ground_truth_score import assert_ground_truth_scores_100
@@ -371,7 +372,7 @@ def test_20_steps_and_an_evaluation(real_data: Path, tmp_path: Path, name: str, 
     if masks == "box" and EXPORTS[name].has_masks:
         pytest.skip("has masks of its own")
     clean_dataset(real_data / EXPORTS[name].folder, tmp_path / "clean", masks=masks)
-    said = tool(
+    tool(
         "train_net",
         *("--config-file", CONFIG),
         *("DATASETS.ROBOFLOW.ROOT", tmp_path / "clean", "OUTPUT_DIR", tmp_path / "run"),
@@ -379,7 +380,7 @@ def test_20_steps_and_an_evaluation(real_data: Path, tmp_path: Path, name: str, 
         *("TEST.DETECTIONS_PER_IMAGE", 20, "INPUT.MIN_SIZE_TEST", 160),
         *("MODEL.MASK_ON", EXPORTS[name].has_masks or masks == "box"),
     )
-    assert "iter: 19" in said
+    assert last_row(tmp_path / "run/metrics.json") >= 19
     results = json.loads((tmp_path / "run/results.json").read_text())
     assert results["test"]["images"] == EXPORTS[name].images["test"]
     tasks = {"bbox"} | ({"segm"} if EXPORTS[name].has_masks or masks == "box" else set())
