@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+# Threads that wait for work sleep instead of spinning: the models here are so small that waiting
+# is most of what a thread does. It is read when torch is loaded, and by the tools that tests start.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import cv2
 import numpy as np
@@ -17,6 +22,20 @@ from hypothesis import settings
 # A busy machine is no failure: nothing is timed in tests.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    """Take back the log's handlers that a test added, as a tool does.
+
+    They write to a stream that ends with the test: each later record would be a long traceback.
+    """
+    logs = [logging.getLogger(name) for name in ("persondet", "detectron2", "fvcore")]
+    before = [(log.handlers[:], log.level, log.propagate) for log in logs]
+    yield
+    for log, (handlers, level, propagate) in zip(logs, before, strict=True):
+        log.handlers[:], log.propagate = handlers, propagate
+        log.setLevel(level)
 
 
 @pytest.fixture(scope="session")

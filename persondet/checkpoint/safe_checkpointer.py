@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,19 @@ class SafeDetectionCheckpointer(DetectionCheckpointer):
         path = Path(self.save_dir) / f"{name}.pth"
         content = {"model": self.model.state_dict(), **plain({CARRIED: carried, **extra})}
         refuse_non_finite(content, path.name)
-        with atomic_path(path) as temporary:
-            torch.save(content, temporary)
+        try:
+            with atomic_path(path) as temporary:
+                torch.save(content, temporary)
+        except RuntimeError as error:
+            # What torch's writer makes of a full disk.
+            if "inline_container" not in str(error) and "iostream" not in str(error):
+                raise
+            need = sum(value.nbytes for value in content["model"].values())
+            raise CheckpointError(
+                f"{path}: cannot be written; {shutil.disk_usage(path.parent).free / 1e9:.2f} GB are "
+                f"free there, and the weights alone need {need / 1e9:.2f}: make room, or lower "
+                "SOLVER.CHECKPOINT_KEEP, and go on with --resume."
+            ) from error
         logger.info("Saved %s", path)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
@@ -94,7 +106,7 @@ class SafeDetectionCheckpointer(DetectionCheckpointer):
         `resumed_from` says which one it was; None: the run begins with the weights in `path`.
 
         Raises: CheckpointError: when there are checkpoints and none can be loaded, or when the run
-        that is resumed knew other classes.
+        that is resumed knew other classes, had another model, or trained other parts of it.
         """
         found = newest_checkpoint(self.save_dir) if resume else None
         if found is None:
@@ -106,7 +118,16 @@ class SafeDetectionCheckpointer(DetectionCheckpointer):
                 f"{self.resumed_from}: holds weights alone, so nothing can be resumed from it; give "
                 "it to MODEL.WEIGHTS, and start without --resume in another OUTPUT_DIR."
             )
-        return self.load(str(self.resumed_from))
+        try:
+            return self.load(str(self.resumed_from))
+        except ValueError as error:
+            if "parameter group" not in str(error):
+                raise
+            raise CheckpointError(
+                f"{self.resumed_from}: other parameters were trained when it was saved; resume with "
+                "MODEL.BACKBONE.FREEZE_AT and MODEL.FREEZE.MODULES as the run began, or give it to "
+                "MODEL.WEIGHTS, and start without --resume in another OUTPUT_DIR."
+            ) from error
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         checkpoint, self._opened = self._opened or load_checkpoint(filename), None
@@ -162,6 +183,13 @@ class SafeDetectionCheckpointer(DetectionCheckpointer):
                 "MODEL.WEIGHTS and --config-file belong together."
             )
         logger.info(self.key_report.text(self._loading_from))
+        other = [*sorted(self.key_report.not_loaded), *self.key_report.unused]
+        if other and self._loading_from == str(self.resumed_from):
+            raise CheckpointError(
+                f"{self._loading_from}: is of another model ({other[0]} and {len(other) - 1} more "
+                "differ); resume with the model the run began with, or give it to MODEL.WEIGHTS, and "
+                "start without --resume in another OUTPUT_DIR."
+            )
         # Reported above in one table; fvcore would log the same again, three times as long.
         return None
 

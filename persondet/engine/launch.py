@@ -19,7 +19,7 @@ from persondet.engine.rank_failure import Failure, report
 from persondet.engine.rank_log import write_rank_log
 from persondet.engine.ranks import GRACE, Group, join_group, leave_group, run_ranks
 from persondet.environment import cpu_count
-from persondet.errors import ConfigError
+from persondet.errors import ConfigError, InterruptedRun
 from persondet.modeling.precision import resolve_device
 
 if TYPE_CHECKING:
@@ -182,7 +182,8 @@ def _one_rank_speaks() -> Iterator[None]:
 
 
 def _is_first(failure: Failure) -> bool:
-    if failure.rank and not failure.is_consequence:
+    interrupted = failure.exit_code == InterruptedRun.exit_code
+    if failure.rank and not interrupted and not failure.is_consequence:
         write_rank_log(failure.trace)
     try:
         store, _, _ = next(dist.rendezvous("env://", timeout=DEFAULT_TIMEOUT))

@@ -23,7 +23,7 @@ from detectron2.utils import comm
 from persondet.engine.rank_failure import Failure, read_failures, report
 from persondet.engine.rank_log import write_rank_log
 from persondet.environment import cpu_count, quiet_upstream
-from persondet.errors import ConfigError, RankLostError
+from persondet.errors import ConfigError, InterruptedRun, RankLostError
 
 # Seconds that the other ranks get to end by themselves when one has died, and again after SIGTERM.
 GRACE = 5.0
@@ -139,7 +139,8 @@ def _rank(
     except BaseException as error:
         failure = Failure.of(rank, error)
         report(store, failure)
-        if rank and not isinstance(error, KeyboardInterrupt) and not failure.is_consequence:
+        interrupted = isinstance(error, KeyboardInterrupt | InterruptedRun)
+        if rank and not interrupted and not failure.is_consequence:
             write_rank_log(failure.trace)
         raise
 

@@ -71,6 +71,8 @@ class RunState:
 
         Raises: CheckpointError: when the datasets are not those the run began with.
         """
+        done, steps = int(checkpoint.get("iteration", -1)) + 1, self._cfg.SOLVER.MAX_ITER
+        logger.info("Resumed from %s: %d of %d steps are done.", path, done, steps)
         state = checkpoint.get("run_state")
         if state is None:
             logger.warning(

@@ -24,6 +24,7 @@ from persondet.engine.run_folder import (
     find_model,
     refuse_lost_checkpoints,
     remove_run,
+    reserved,
 )
 from persondet.engine.trainer import Trainer
 from persondet.errors import ConfigError
@@ -53,6 +54,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         with memory_in_one_sentence(cfg, training=False):
             return _evaluate_only(cfg, resume=args.resume)
     with (
+        reserved(cfg.OUTPUT_DIR),
         memory_in_one_sentence(cfg, training=True),
         saying_how_to_resume(getattr(args, "command", ())),
     ):
@@ -66,15 +68,17 @@ def _train(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
     new = trainer.checkpointer.resumed_from is None
     if new and resume:
         refuse_lost_checkpoints(cfg.OUTPUT_DIR)
-    if comm.is_main_process() and new:
-        # Only now is the new run known to start; refuse_used_folder has seen to the permission.
-        remove_run(Path(cfg.OUTPUT_DIR))
+    if comm.is_main_process():
+        if new:
+            # Only now is the run known to start; refuse_used_folder has seen to the permission.
+            remove_run(Path(cfg.OUTPUT_DIR))
         write_text(Path(cfg.OUTPUT_DIR) / "config.yaml", config_text(cfg))
     comm.synchronize()
     if _is_trained(trainer):
         logger.info("%s: the training is finished; nothing is trained again.", cfg.OUTPUT_DIR)
         earlier = _earlier_results(cfg, trainer)
         if earlier is not None:
+            _show(earlier)
             return earlier if comm.is_main_process() else {}
     else:
         with provenance(cfg, args.config_file, args.opts, lambda: trainer.steps_done):
@@ -111,8 +115,12 @@ def _train(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
         "seconds": {"train": trained - start, "test": time.perf_counter() - trained},
     }
     write_results(cfg.OUTPUT_DIR, results)
-    logger.info("Test split:\n%s", format_results_table(results), extra={"result": True})
+    _show(results)
     return results
+
+
+def _show(results: dict[str, Any]) -> None:
+    logger.info("Test split:\n%s", format_results_table(results), extra={"result": True})
 
 
 def _is_trained(trainer: Trainer) -> bool:

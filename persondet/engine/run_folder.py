@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-import json
+import errno
 import hashlib
+import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from detectron2.utils import comm
 
 from persondet.checkpoint.model_file import rewrite_config
 from persondet.errors import CheckpointError, OutputExistsError
 from persondet.files import write_text
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows: two trainings in one folder are not told apart there
+    fcntl = None  # type: ignore[assignment]
 
 # What a training writes; any of the first group makes a folder "used".
 _PRODUCTS = (
@@ -20,8 +30,10 @@ _PRODUCTS = (
     "results.json",
     "model_best.json",
     "provenance.json",
+    "log.txt.rank*",
 )
 _FOLDERS = ("inference", "plots")
+_LOCK = ".training"
 _MARKS = ("metrics.json", "model_*.pth", "last_checkpoint", "results.json")
 
 
@@ -44,6 +56,36 @@ def refuse_used_folder(folder: str | Path, *, resume: bool, overwrite: bool) -> 
             f"OUTPUT_DIR {folder} holds a run already; add --resume to go on with it, "
             "--overwrite to replace it, or choose another OUTPUT_DIR."
         )
+
+
+@contextmanager
+def reserved(folder: str | Path) -> Iterator[None]:
+    """Keep the trainings of other processes out of a run folder; it is free again however this
+    one ends. Checkpoints that a killed training left half-written are removed.
+
+    Raises: OutputExistsError: on the main process, when another one is training there.
+    """
+    if fcntl is None or not comm.is_main_process():
+        yield
+        return
+    path = Path(folder) / _LOCK
+    # lockf and not flock: a killed training's loader workers, which outlive it, do not inherit it.
+    with path.open("a") as lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise OutputExistsError(
+                    f"OUTPUT_DIR {folder}: another process is training there; wait for its end, "
+                    "stop it, or choose another OUTPUT_DIR."
+                ) from error
+            # else: a file system that knows no locks
+        for half in Path(folder).glob(".model_*.pth"):
+            half.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def remove_run(folder: Path) -> None:

@@ -52,7 +52,7 @@ from persondet.files import write_text
 from persondet.modeling import freeze
 from persondet.modeling.acceleration import accelerate
 from persondet.modeling.precision import autocast, resolve_dtype, set_memory_format
-from persondet.solver.build import build_optimizer
+from persondet.solver.build import build_optimizer, settings_of
 
 logger = logging.getLogger(__name__)
 
@@ -104,9 +104,8 @@ class Trainer(DefaultTrainer):
         """Return the hooks in their order, which matters.
 
         Timing and rate first; validation before the writers, so that its numbers are in the row;
-        the best model after the evaluation that chooses it. The periodic checkpoint goes before the
-        evaluation, so that one that fails or is killed costs no training: what comes after the
-        checkpoint is not in it, and a resume begins with it (`before_train`).
+        the best model after the evaluation that chooses it. The periodic checkpoint goes before an
+        evaluation, which may fail: what comes after it is what a resume begins with (`before_train`).
         """
         cfg = self.cfg
         period = cfg.TEST.EVAL_PERIOD
@@ -146,6 +145,7 @@ class Trainer(DefaultTrainer):
         Raises: CheckpointError: when no checkpoint there can be loaded, or when it belongs to other
         classes or other data.
         """
+        give_settings_back = settings_of(self.optimizer, self.scheduler)
         rest = self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
         path = self.checkpointer.resumed_from
         if path is None:
@@ -155,6 +155,7 @@ class Trainer(DefaultTrainer):
             if warning := freeze.frozen_at_random(model, report.fitting if report else ()):
                 logger.warning(warning)
             return
+        give_settings_back()
         self.start_iter = self.iter + 1
         self.run_state.take_up(rest, str(path), self.checkpointer.facts.config)
         if self.run_state.seed != self._trainer.data_loader.seed:

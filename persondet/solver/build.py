@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.solver import LRMultiplier
 from detectron2.solver.build import get_default_optimizer_params
 
 from persondet.errors import ConfigError
@@ -84,3 +86,22 @@ def _laid_out_like(parameter: torch.Tensor, value: torch.Tensor) -> torch.Tensor
     if value.stride() == parameter.stride():
         return value
     return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def settings_of(optimizer: torch.optim.Optimizer, scheduler: LRMultiplier) -> Callable[[], None]:
+    """Return a function that gives a new optimizer and its schedule their own settings back.
+
+    A checkpoint brings those it was saved with: rate, decay and momentum that the config has now
+    would have no effect on a run that is resumed. Where nothing was changed nothing changes.
+    """
+    groups = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
+    rates = list(scheduler.base_lrs)
+
+    def give_back() -> None:
+        scheduler.base_lrs = rates
+        for group, own, rate in zip(
+            optimizer.param_groups, groups, scheduler.get_lr(), strict=True
+        ):
+            group.update(own | {"lr": rate})
+
+    return give_back

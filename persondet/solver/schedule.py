@@ -145,6 +145,12 @@ def _mend(cfg: CfgNode) -> list[str]:
             f"config: SOLVER.EARLY_STOPPING.PATIENCE is {patience}, but {missing}, so nothing "
             "stops the run early."
         )
+    elif patience and patience >= (before := (solver.MAX_ITER - 1) // cfg.TEST.EVAL_PERIOD):
+        told.append(
+            f"config: SOLVER.EARLY_STOPPING.PATIENCE is {patience}, and there "
+            f"{'is' if before == 1 else 'are'} {before} evaluation{'s' * (before != 1)} before the "
+            "end, so nothing stops the run early."
+        )
     return told
 
 
@@ -158,9 +164,12 @@ def _describe(cfg: CfgNode, steps_per_epoch: float) -> tuple[str, str]:
         evaluated = "evaluation at the end"
     else:
         evaluated = f"evaluation every {test.EVAL_PERIOD:,} steps"
+    period = solver.CHECKPOINT_PERIOD
+    periodic = 0 < period < solver.MAX_ITER
+    saved = f"checkpoint every {period:,}" if periodic else "checkpoint at the end"
     length = (
         f"{solver.MAX_ITER:,} steps of {solver.IMS_PER_BATCH} = {epochs:.3g} epochs of "
-        f"{images:,} images; {evaluated}, checkpoint every {solver.CHECKPOINT_PERIOD:,}."
+        f"{images:,} images; {evaluated}, {saved}."
     )
     if solver.LR_SCHEDULER_NAME == "WarmupCosineLR":
         course = f"a cosine down to {solver.BASE_LR_END:g}"

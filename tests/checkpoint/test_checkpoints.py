@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import resource
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,26 @@ def test_trap_16_a_save_that_dies_leaves_the_older_file_whole(
         checkpointer.save("m", iteration=2)
     assert load_checkpoint(tmp_path / "m.pth")["iteration"] == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last_checkpoint", "m.pth"]
+
+
+def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpointer = SafeDetectionCheckpointer(two_layers(), str(tmp_path))
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    real = torch.save
+
+    def into_a_full_disk(data: Any, path: Path) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+        try:
+            real(data, path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+
+    monkeypatch.setattr(module.torch, "save", into_a_full_disk)
+    with pytest.raises(
+        CheckpointError, match="m.pth: cannot be written; .* GB are free .*--resume"
+    ):
+        checkpointer.save("m", iteration=2)
+    assert not list(tmp_path.iterdir())
 
 
 def test_heads_that_do_not_fit_are_named_and_the_rest_is_loaded(tmp_path: Path) -> None:
@@ -175,6 +196,22 @@ def test_rewriting_the_config_leaves_the_tensors_alone(tmp_path: Path) -> None:
     after = load_checkpoint(tmp_path / "m.pth")
     assert CarriedFacts.from_checkpoint(after).config == "A: new/x\n"
     assert all(torch.equal(before[name], after["model"][name]) for name in before)
+
+
+def test_another_model_and_other_trained_parts_are_refused_by_a_resume(tmp_path: Path) -> None:
+    def checkpointer(model: nn.Module, *trained: nn.Parameter) -> SafeDetectionCheckpointer:
+        return SafeDetectionCheckpointer(
+            model, str(tmp_path), optimizer=torch.optim.SGD(trained, lr=0.1)
+        )
+
+    model = two_layers()
+    checkpointer(model, *model.parameters()).save("model_0000009", iteration=9)
+    other = two_layers(classes=6)
+    with pytest.raises(CheckpointError, match="head.bias and 1 more differ.*MODEL.WEIGHTS"):
+        checkpointer(other, *other.parameters()).resume_or_load("")
+    with pytest.raises(CheckpointError, match="other parameters were trained.*FREEZE_AT"):
+        checkpointer(model, model.head.weight).resume_or_load("")  # type: ignore[union-attr, arg-type]
+    checkpointer(model, *model.parameters()).resume_or_load("")
 
 
 def test_a_tag_that_names_no_file_stops_the_resume(tmp_path: Path) -> None:

@@ -281,7 +281,9 @@ def test_the_boundary_lies_within_a_pixel_of_a_finer_truth_at_length(
 
 
 @pytest.mark.parametrize("name", sorted(REFUSED))
-def test_what_is_left_out_is_refused_by_name(tmp_path: Path, name: str) -> None:
+def test_trap_12_what_moves_neither_boxes_nor_points_is_refused_by_name(
+    tmp_path: Path, name: str
+) -> None:
     if name == "Lambda":
         pytest.skip("without functions it does nothing, and nothing else can be said in YAML")
     with pytest.raises(ConfigError, match=name):

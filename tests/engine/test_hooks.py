@@ -204,5 +204,22 @@ def test_trap_3_a_resumed_run_does_not_replace_a_better_model(tmp_path: Path) ->
     assert not (tmp_path / "last_checkpoint").exists()
 
 
+def test_trap_3_the_checkpoint_knows_the_best_score_even_without_its_file(tmp_path: Path) -> None:
+    state = best_of(tmp_path, {0: 40.0}).state_dict()
+
+    def resumed(state: dict[str, Any]) -> Callable[..., BestCheckpointHook]:
+        def build(*args: Any, **kwargs: Any) -> BestCheckpointHook:
+            hook = BestCheckpointHook(*args, **kwargs)
+            hook.load_state_dict(state)
+            return hook
+
+        return build
+
+    for metric, best in (("segm/AP", 40.0), ("bbox/AP", 20.0)):  # another metric says nothing
+        (tmp_path / "model_best.json").unlink(missing_ok=True)
+        build = resumed(state | {"metric": metric})
+        assert best_of(tmp_path, {2: 20.0}, start=2, build=build).best_score == best
+
+
 def test_trap_5_with_two_evaluation_sets_the_first_one_decides(tmp_path: Path) -> None:
     assert best_of(tmp_path, {0: 12.5}, name="a/segm/AP").best_score == 12.5

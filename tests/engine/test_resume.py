@@ -61,6 +61,17 @@ def assert_same_run(first: Path, second: Path) -> None:
     assert best[0] == best[1]
 
 
+def test_a_resume_says_where_it_goes_on(
+    tiny_export: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    killed_run(tiny_export, tmp_path / "run", at=7)
+    with caplog.at_level("INFO", "persondet"):
+        toy_run(tiny_export, tmp_path / "run", resume=True)
+    assert "Resumed from" in caplog.text
+    assert "model_0000003.pth: 4 of 24 steps are done" in caplog.text
+    assert "another config" not in caplog.text
+
+
 @pytest.mark.parametrize(
     "at", [5, *(pytest.param(at, marks=pytest.mark.slow) for at in (4, 10, 14, 18, 23))]
 )
@@ -202,6 +213,10 @@ def test_other_data_is_refused_with_the_difference(
     assert "and has 5 and" in message
     assert "missing: scene_5_train" in message
     assert "\n" not in message
+    fewer = tmp_path / "fewer"
+    export_writer(fewer, {"train": 6, "valid": 2, "test": 3})  # the same training images
+    with pytest.raises(CheckpointError, match="person_valid had 3 images and .* and has 2 and"):
+        toy_run(fewer, output, resume=True)
 
 
 def test_other_settings_are_warned_of_where_they_matter(
@@ -216,6 +231,25 @@ def test_other_settings_are_warned_of_where_they_matter(
         toy_run(tiny_export, output, "SEED", 7, "SOLVER.IMS_PER_BATCH", 1, resume=True)
     assert "SEED: 42 → 7" in caplog.text
     assert "SOLVER.IMS_PER_BATCH: 2 → 1" in caplog.text
+
+
+def test_a_rate_and_a_decay_that_are_changed_take_effect_on_a_resumed_run(
+    tiny_export: Path, tmp_path: Path
+) -> None:
+    killed_run(tiny_export, tmp_path / "run", at=5)
+    lower = ("SOLVER.BASE_LR", 0.01, "SOLVER.WEIGHT_DECAY", 0.5)
+    resumed = toy_run(tiny_export, tmp_path / "run", *lower, resume=True)
+    new = toy_run(tiny_export, tmp_path / "new", *lower)
+    for step in range(6):
+        group = resumed.optimizer.param_groups[0]
+        if step < 4:  # what the checkpoint has
+            new.scheduler.step()
+            continue
+        expected = new.optimizer.param_groups[0]
+        for key in ("lr", "weight_decay"):
+            assert group[key] == expected[key], key
+        for trainer in (resumed, new):
+            trainer.scheduler.step()
 
 
 def test_a_random_seed_is_kept_by_a_resume(tiny_export: Path, tmp_path: Path) -> None:

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
+import os
+import signal
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from persondet.checkpoint.model_file import CARRIED, CarriedFacts, load_checkpoint
-from persondet.engine.run_folder import find_model, move_run, refuse_used_folder, remove_run
+from persondet.engine.run_folder import (
+    find_model,
+    move_run,
+    refuse_used_folder,
+    remove_run,
+    reserved,
+)
 from persondet.errors import CheckpointError, OutputExistsError
 
 
@@ -28,11 +39,42 @@ def test_a_used_folder_is_refused_unless_asked(tmp_path: Path, mark: str) -> Non
 
 
 def test_overwriting_removes_the_run_and_nothing_else(tmp_path: Path) -> None:
-    for name in ("metrics.json", "model_final.pth", "my_notes.txt", "log.txt"):
+    for name in ("metrics.json", "model_final.pth", "my_notes.txt", "log.txt", "log.txt.rank1"):
         (tmp_path / name).touch()
     (tmp_path / "inference").mkdir()
     remove_run(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log.txt", "my_notes.txt"]
+
+
+def train_for_long(folder: Path, told: Any) -> None:
+    with reserved(folder):
+        worker = os.fork()  # a loader's worker, which outlives a training that is killed
+        if worker:
+            told.send(worker)
+        time.sleep(60)
+
+
+def test_two_trainings_in_one_folder_are_refused_until_the_first_has_ended(tmp_path: Path) -> None:
+    (tmp_path / ".model_0000009.x1y2z3.pth").touch()  # half of a checkpoint, from a kill
+    (tmp_path / "model_0000004.pth").touch()
+    fork = multiprocessing.get_context("fork")
+    here, there = fork.Pipe()
+    first = fork.Process(target=train_for_long, args=(tmp_path, there))
+    first.start()
+    worker = here.recv()
+    try:
+        with (
+            pytest.raises(OutputExistsError, match="another process is training"),
+            reserved(tmp_path),
+        ):
+            raise AssertionError("two trainings in one folder")
+        first.kill()
+        first.join()
+        with reserved(tmp_path):
+            pass
+    finally:
+        os.kill(worker, signal.SIGKILL)
+    assert [path.name for path in tmp_path.iterdir()] == ["model_0000004.pth"]
 
 
 def test_the_best_model_goes_before_the_final_and_the_newest(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from persondet.engine import load_cfg, setup
 from persondet.errors import ConfigError, DatasetError, PersondetError
@@ -54,6 +55,21 @@ def test_trap_6_the_periodic_evaluation_never_names_the_test_split(
 ) -> None:
     cfg = setup(arguments("DATASETS.ROBOFLOW.ROOT", tiny_export, "OUTPUT_DIR", tmp_path / "run"))
     assert not set(cfg.DATASETS.VAL) & set(cfg.DATASETS.TEST)
+
+
+def test_trap_20_setup_itself_registers_what_a_fresh_process_must_know(
+    tiny_export: Path, tmp_path: Path
+) -> None:
+    words = ("DATASETS.ROBOFLOW.ROOT", tiny_export, "OUTPUT_DIR", tmp_path / "run")
+    names = {f"person_{split}" for split in ("train", "valid", "test")}
+    for _ in range(2):  # the second rank of a run knows nothing of the first
+        for name in names & set(DatasetCatalog):
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
+        setup(arguments(*words))
+        assert names <= set(DatasetCatalog)
+        assert len(DatasetCatalog.get("person_train")) == 6
+        assert MetadataCatalog.get("person_train").thing_classes == ["person"]
 
 
 def test_a_dataset_that_is_refused_leaves_no_run_folder(

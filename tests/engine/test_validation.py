@@ -25,10 +25,12 @@ from torch.utils.data import DataLoader
 
 from persondet.data.build import build_test_loader, build_validation_loss_loader
 from persondet.engine import Trainer, setup
+from persondet.engine import trainer as trainer_file
 from persondet.engine.hooks import ValidationLossHook
 from persondet.engine.hooks.validation_loss import validation_scalars
 from persondet.engine.undisturbed import undisturbed
 from persondet.errors import DatasetError
+from tests.engine.toy_training import ToyTrainer, toy_cfg
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "configs/quick_schedules/person_mask_rcnn_R_18_FPN_instant_test.yaml"
@@ -209,6 +211,29 @@ def names(cfg: Any, rank: int, ranks: int, build: Callable[..., Any]) -> list[st
         patch.setattr(comm, "get_rank", lambda: rank)
         patch.setattr(comm, "get_world_size", lambda: ranks)
         return [image["file_name"] for batch in build(cfg, "person_train") for image in batch]
+
+
+def test_trap_6_a_training_asks_for_validation_images_alone(
+    tmp_path: Path, tiny_export: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def evaluate(cfg: Any, model: nn.Module, names: Any, build: Any) -> dict[str, Any]:
+        asked.extend(names)
+        return {"segm": {"AP": 1.0}, "bbox": {"AP": 1.0}}
+
+    class Validated(ToyTrainer):
+        _validation_loss_hook = Trainer._validation_loss_hook
+        _evaluate_validation = Trainer._evaluate_validation
+
+    monkeypatch.setattr(trainer_file, "evaluate", evaluate)
+    monkeypatch.setattr(
+        trainer_file, "build_validation_loss_loader", lambda cfg, name: asked.append(name) or []
+    )
+    cfg = toy_cfg(tiny_export, tmp_path / "run", "SOLVER.MAX_ITER", 6, "TEST.EVAL_PERIOD", 3)
+    assert cfg.DATASETS.TEST == ("person_test",)
+    Validated(cfg).train()
+    assert asked == ["person_valid"] * 4  # loss and AP, twice
 
 
 @pytest.mark.slow

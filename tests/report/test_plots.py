@@ -64,8 +64,10 @@ def test_missing_scalars_leave_a_plot_out_and_the_log_says_so(tmp_path, caplog):
 
 
 def test_plotting_again_replaces_our_files_and_keeps_others(tmp_path):
-    run = write_run(tmp_path / "run", [full_row(0), full_row(20)])
-    plot_run(run)
+    run = write_run(
+        tmp_path / "run", [{"iteration": i, "total_loss": 2.0, "lr": 0.1} for i in (0, 20)]
+    )
+    assert "learning_rate.png" in {path.name for path in plot_run(run)}
     (run / "plots" / "mine.png").write_bytes(b"mine")
     before = (run / "plots" / "loss.png").read_bytes()
     write_run(run, [{"iteration": 0, "total_loss": 1.0}, {"iteration": 9, "total_loss": 0.5}])

@@ -209,3 +209,21 @@ def test_the_rates_of_the_configs_stay_as_they_are_written(path: Path) -> None:
 def test_patience_without_evaluations_is_told(opts: tuple[str, Any], words: str) -> None:
     cfg = config("SOLVER.EARLY_STOPPING.PATIENCE", 3, *opts)
     assert words in resolve_schedule(cfg, 50).warnings[0]
+
+
+def test_patience_that_the_run_cannot_use_up_is_told() -> None:
+    keys = ("SOLVER.MAX_ITER", 3000, "TEST.EVAL_PERIOD", 1000, "SOLVER.EARLY_STOPPING.PATIENCE")
+    assert not resolve_schedule(config(*keys, 1), 50).warnings  # after 1,000 and 2,000 steps
+    assert (
+        "there are 2 evaluations before the end"
+        in resolve_schedule(config(*keys, 2), 50).warnings[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("period", "said"),
+    [(0, "at the end."), (100, "at the end."), (99, "every 99."), (105, "at the end.")],
+)
+def test_a_checkpoint_that_comes_at_the_end_alone_is_told_as_such(period: int, said: str) -> None:
+    cfg = config("SOLVER.MAX_ITER", 100, "SOLVER.CHECKPOINT_PERIOD", period)
+    assert resolve_schedule(cfg, 50).facts[0].endswith(f"checkpoint {said}")
