@@ -14,7 +14,9 @@ from setuptools import find_packages, setup
 DEPENDENCIES = [
     "albumentations>=2.0.8,<2.1",
     "av>=18",
+    "faster-coco-eval>=1.8,<2",  # overlaps of boxes and masks, and outlines as masks, in C++
     "fvcore>=0.1.5,<0.1.6",
+    "jinja2>=3.1",  # the report as HTML; every value from a run is escaped
     "matplotlib>=3.8",
     "msgspec>=0.18",  # reads and writes the json of 100,000 people in a third of the time
     "numpy>=1.26,<3",
@@ -22,6 +24,7 @@ DEPENDENCIES = [
     "Pillow>=10.1",
     "pycocotools>=2.0.8",
     "PyYAML>=6",
+    "reportlab>=4.2",  # the report as PDF: tables and page numbers, by pip alone
     "requests>=2.31",
     "roboflow>=1.7,<2",  # resolves the link of an export to download
     "setuptools<81",  # Detectron2 imports pkg_resources, which 81 and later lack
@@ -51,6 +54,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["persondet", "persondet.*"]),
+    package_data={"persondet.report": ["templates/*"]},
     python_requires=">=3.11",
     install_requires=DEPENDENCIES,
     extras_require={"dev": DEVELOPMENT},

@@ -26,6 +26,7 @@ _MODULE_OF = {
     "annotate_video": "persondet.video",
     "build_augmentation": "persondet.data.augmentation",
     "build_evaluator": "persondet.evaluation",
+    "build_report": "persondet.report.build",
     "clean_coco": "persondet.data.clean",
     "find_leaks": "persondet.data.leaks.find",
     "freeze_modules": "persondet.modeling.freeze",
@@ -61,6 +62,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not run __getattr__
     from persondet.modeling.freeze import parameter_table as parameter_table
     from persondet.predictor import Predictor as Predictor
     from persondet.report import load_events as load_events
+    from persondet.report.build import build_report as build_report
     from persondet.video import VideoReader as VideoReader
     from persondet.video import VideoWriter as VideoWriter
     from persondet.video import annotate_video as annotate_video

@@ -1,4 +1,4 @@
-"""The demo's steps in order: sample, pre-training, transfer, score, video, plots.
+"""The demo's steps in order: sample, pre-training, transfer, score, video, plots, report.
 
 Each step that trains runs in a process of its own, so that it starts as its command would and
 gives its memory back. The result appears under its name when everything has succeeded.
@@ -53,19 +53,23 @@ def run_demo(output: str | Path, sample: str | Path, announce: Announce) -> dict
     refuse_foreign_folder(output)
     work = output.with_name(f".{output.name}.unfinished")
     shutil.rmtree(work, ignore_errors=True)
-    with step("sample", f"1/5  The sample: pictures of a street and a clip, in {sample}"):
+    with step("sample", f"1/6  The sample: pictures of a street and a clip, in {sample}"):
         _in_own_process(_make_sample, sample)
-    with step("pretrain", "2/5  Pre-training on street objects, without people"):
+    with step("pretrain", "2/6  Pre-training on street objects, without people"):
         _in_own_process(_train, _pretraining(work, sample))
-    with step("train", "3/5  Transfer to people: stem and res2 stay as they are"):
+    with step("train", "3/6  Transfer to people: stem and res2 stay as they are"):
         _in_own_process(_train, _transfer(work, sample))
-    with step("video", "4/5  Annotating the clip"):
+    with step("video", "4/6  Annotating the clip"):
         score = _in_own_process(_annotate, work, sample)
-    with step("plots", "5/5  Plots"):
+    with step("plots", "5/6  Plots"):
         _in_own_process(_plot, work)
     results = read_results(work)
     write_results(work, results | {"video": score, "seconds": seconds})
     _in_own_process(_move_run, work, output)
+    # Last, in its final place: the report quotes commands with the folder's name.
+    with step("report", "6/6  The report"):
+        _in_own_process(_report, output)
+    write_results(output, read_results(output) | {"seconds": seconds})
     return read_results(output)
 
 
@@ -98,6 +102,8 @@ def summary(results: dict[str, Any], output: str | Path) -> str:
         *(
             f"  {Path(output) / name}"
             for name in (
+                "report.html",
+                "report.pdf",
                 "city_walk_annotated.mp4",
                 "plots/training_curves.png",
                 "results.json",
@@ -193,6 +199,14 @@ def _plot(work: Path) -> None:
 
     for run_dir in (work / "pretrain", work):
         plot_run(run_dir)
+
+
+def _report(output: Path) -> None:
+    from persondet.report.build import build_report
+    from persondet.video.stills import write_stills
+
+    write_stills(output)
+    build_report(output)
 
 
 def _move_run(work: Path, output: Path) -> None:

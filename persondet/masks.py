@@ -50,14 +50,35 @@ def encode_mask(mask: np.ndarray, box: np.ndarray | None = None) -> dict[str, An
     Returns: `{"size": [H, W], "counts": str}`, ready for JSON.
     """
     height, width = mask.shape
-    x0, _, x1, _ = mask_extent(mask, box)
-    # Runs go down the columns: the columns beside the rectangle are one run of zeros each side.
-    column_pixels = np.concatenate(([False], mask[:, x0:x1].T.reshape(-1), [False]))
-    borders = np.flatnonzero(column_pixels[1:] != column_pixels[:-1]) + x0 * height
-    runs = np.diff(np.concatenate(([0], borders, [height * width])))
+    x0, y0, x1, y1 = mask_extent(mask, box)
+    return encode_region(mask[y0:y1, x0:x1], x0, y0, height, width)
+
+
+def encode_region(region: np.ndarray, x0: int, y0: int, height: int, width: int) -> dict[str, Any]:
+    """Return COCO's compressed run-length encoding of a mask of which only a rectangle is given.
+
+    Equals `pycocotools.mask.encode` of the whole mask, at the cost of the rectangle.
+
+    Args:
+        region: bool, (h, w); around it the mask is empty.
+        x0, y0: column and row of the whole mask where the rectangle begins, pixels.
+        height, width: of the whole mask, pixels.
+
+    Returns: `{"size": [height, width], "counts": str}`, ready for JSON.
+    """
+    rows, columns = region.shape
+    # Runs go down the columns. A row of zeros below the rectangle ends each run in its column.
+    pixels = np.zeros(columns * (rows + 1) + 1, np.bool_)
+    pixels[1:].reshape(columns, rows + 1)[:, :rows] = region.T
+    column, row = np.divmod(np.flatnonzero(pixels[1:] != pixels[:-1]), rows + 1)
+    borders = (column + x0) * height + (row + y0)
+    if rows == height:  # a run may go on in the next column: it ends where another begins
+        joined = np.flatnonzero(borders[1:-1:2] == borders[2::2]) * 2 + 1
+        borders = np.delete(borders, np.concatenate((joined, joined + 1)))
+    runs = np.diff(np.concatenate(([0], borders, [height * width]))).tolist()
     if len(runs) > 1 and runs[-1] == 0:
-        runs = runs[:-1]
-    rle = coco_mask.frPyObjects({"size": [height, width], "counts": runs.tolist()}, height, width)
+        runs.pop()
+    rle = coco_mask.frPyObjects({"size": [height, width], "counts": runs}, height, width)
     return {"size": [height, width], "counts": rle["counts"].decode("ascii")}
 
 

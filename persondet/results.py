@@ -2,12 +2,16 @@
 
     {"schema": 1, "model": "model_best.pth", "iteration": 350, "classes": ["person"],
      "test": {"dataset": "person_test", "images": 60,
-              "bbox": {"AP": 52.1, "AP50": 88.7, ...}, "segm": {"AP": ..., ...}},
+              "bbox": {"AP": 52.1, "AP50": 88.7, ...}, "segm": {"AP": ..., ...},
+              "intervals": {"bbox": {"AP": [46.0, 58.3], ...}, "segm": {...}},
+              "notes": ["No predictions on person_test: box and mask AP is 0."],
+              "leaks": {"images": 3, "share": 0.05, "with": {"train": 2, "valid": 1}}},
      "valid": {...}, "constant_box": {"bbox": {"AP": ..., ...}, "segm": ...},
      "seconds": {"train": 301.5, ...}}
 
 Average precision is in points, 0 to 100; a number that does not exist (no ground truth of that
-size) is null. Only the standard library is used here, so that a report needs no torch.
+size) is null. `intervals` are the 95 % bootstrap intervals over images (`persondet.evaluation`);
+`leaks` counts the images of the split that an earlier split knows, null where nobody looked. Only the standard library is used here, so that a report needs no torch.
 """
 
 from __future__ import annotations
@@ -23,7 +27,8 @@ from persondet.files import write_json
 
 SCHEMA = 1
 FILE_NAME = "results.json"
-METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+DATASET_FILE = "dataset.json"
+METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR")
 TASKS = {"bbox": "box", "segm": "mask"}
 
 
@@ -65,12 +70,37 @@ def read_results(run_dir: str | Path) -> dict[str, Any]:
     return results
 
 
+def leak_figure(run_dir: str | Path, split: str) -> dict[str, Any] | None:
+    """Return how many images of a split an earlier split knows, from the run's `dataset.json`.
+
+    Args:
+        run_dir: the run folder; its training has looked at the pictures.
+        split: `train`, `valid` or `test`.
+
+    Returns: `images` (how many), `share` (0 to 1) and `with` (split to how many of them); None when
+    nobody has looked at the pixels, or there is no split before this one.
+    """
+    try:
+        report = json.loads((Path(run_dir) / DATASET_FILE).read_text(encoding="utf-8"))
+        share = report["leaks"][split] if report["decoded"] else None
+        return share and {
+            "images": share["leaked"],
+            "share": share["share"],
+            "with": share.get("with", {}),
+        }
+    except (OSError, ValueError, LookupError, TypeError):
+        return None  # not written, or by another hand: the scores do not depend on it
+
+
 def format_results_table(results: Mapping[str, Any], split: str = "test") -> str:
     """Return the average precisions of one split as a plain-text table, without a final newline.
 
-    Rows are box and mask (those that were evaluated) and, on the test split, what the same box on
-    every picture scores (`persondet.evaluation.constant_box`). Columns are AP, AP50, AP75, APs,
-    APm, APl in points (0 to 100); a dash stands for a number that does not exist.
+    Rows are box and mask (those that were evaluated), each with its 95 % intervals below it, and,
+    on the test split, what the same box on every picture scores
+    (`persondet.evaluation.constant_box`). Columns are AP, AP50, AP75, APs, APm, APl, AR and, where
+    more than 100 detections were allowed on an image, `AP@<number>`, all in points (0 to 100); a
+    dash stands for a number that does not exist. Below the table: what the intervals are, how many
+    images leaked, and the notes.
 
     `results` is what `read_results` returns, and `split` is "test" or "valid".
 
@@ -79,12 +109,17 @@ def format_results_table(results: Mapping[str, Any], split: str = "test") -> str
     scores = results.get(split)
     if not scores:
         raise RunError(f"these results have no numbers of the {split} split; evaluate it first.")
-    rows = [["", *METRICS]]
-    for task, name in TASKS.items():
-        if isinstance(scores.get(task), Mapping):
-            rows.append([name, *(_cell(scores[task].get(metric)) for metric in METRICS)])
+    tasks = {task: name for task, name in TASKS.items() if isinstance(scores.get(task), Mapping)}
+    above_100 = {key: None for task in tasks for key in scores[task] if key.startswith("AP@")}
+    columns = [*METRICS, *above_100]
+    intervals = scores.get("intervals") or {}
+    rows = [["", *columns]]
+    for task, name in tasks.items():
+        rows.append([name, *(_cell(scores[task].get(column)) for column in columns)])
+        if intervals.get(task):
+            rows.append(["  95 %", *(_spread(intervals[task].get(column)) for column in columns)])
     rows += [
-        [f"constant box, {name}", *(_cell(constant[task].get(metric)) for metric in METRICS)]
+        [f"constant box, {name}", *(_cell(constant[task].get(column)) for column in columns)]
         for task, name in TASKS.items()
         if split == "test" and (constant := results.get("constant_box") or {}).get(task)
     ]
@@ -96,7 +131,31 @@ def format_results_table(results: Mapping[str, Any], split: str = "test") -> str
     title = str(scores.get("dataset") or split)
     if scores.get("images") is not None:
         title += f", {scores['images']} images"
-    return "\n".join([title, *lines])
+    return "\n".join([title, *lines, *_below(scores, any(map(intervals.get, tasks)))])
+
+
+def _below(scores: Mapping[str, Any], has_intervals: bool) -> list[str]:
+    """Return the lines below the table."""
+    lines = []
+    if has_intervals:
+        lines.append(
+            "95 %: where the number would lie, 19 times in 20, had other images been in the split."
+        )
+    leaks = scores.get("leaks")
+    if leaks:
+        splits = " and ".join(name for name, count in (leaks.get("with") or {}).items() if count)
+        lines.append(
+            f"{leaks['images']} of {scores.get('images', '?')} images "
+            f"({100 * leaks['share']:.0f} %) are in {splits} too: the scores flatter the model."
+            if leaks["images"]
+            else "No image of this split is in an earlier split."
+        )
+    return lines + [str(note) for note in scores.get("notes") or ()]
+
+
+def _spread(interval: Any) -> str:
+    """Return an interval as `low-high`; a dash for none."""
+    return "-" if not interval or None in interval else f"{interval[0]:.1f}-{interval[1]:.1f}"
 
 
 def _cell(value: Any) -> str:

@@ -44,12 +44,12 @@ ROOMS: dict[str, set[str]] = {
     "visualization": {"masks", "picture_file"},
     "sample": {"masks", "video"},
     "report": {"results"},
-    "evaluation": {"masks", "modeling", "results", "visualization"},
+    "evaluation": {"masks", "modeling", "picture_file", "results", "visualization"},
     "video": {"masks", "visualization"},
     "pictures": {"masks", "picture_file", "video"},  # what video is for clips
     "engine": {
         *("checkpoint", "config", "data", "evaluation", "modeling", "results", "solver"),
-        "visualization",
+        *("picture_file", "visualization"),
     },
     "predictor": {"checkpoint", "config", "data", "engine", "modeling", "visualization"},
     "demo": {
@@ -65,9 +65,11 @@ ROOMS: dict[str, set[str]] = {
 # What may be named in one place only → where: a folder or a file of the package.
 OWNERS_OF_MODULES = {
     "av": ("video/io/", "video/io.py"),
-    "matplotlib": ("report/plots.py", "report/dataset_page.py", "report/comparison_plot.py"),
+    "matplotlib": ("report/plots/", "report/dataset_page.py", "report/comparison_plot.py"),
     "albumentations": ("data/", "benchmarks/stock_mapper.py"),
     "argparse": (),
+    "jinja2": ("report/html.py",),
+    "reportlab": tuple(f"report/pdf{part}.py" for part in ("", "_style", "_table", "_text")),
     "pickle": ("checkpoint/restricted_pickle.py",),
     "torch": tuple(f"{room}/" for room in ("benchmarks", "checkpoint", "data", "engine"))
     + (

@@ -13,6 +13,8 @@ import torch
 from persondet.checkpoint.model_file import load_checkpoint
 from persondet.demo import refuse_foreign_folder, summary
 from persondet.errors import OutputExistsError
+from persondet.report.build import build_document
+from persondet.report.document import Note
 from persondet.video.io import VideoReader
 from persondet.video.records import read_records
 from tests.test_end_to_end import tool
@@ -30,7 +32,8 @@ def test_the_table_tells_scores_seconds_and_what_to_open() -> None:
     assert lines[2].split() == ["mask", "40.0", "77.2"]
     assert "91% of the people found, 88% of the boxes are people" in "\n".join(lines)
     assert "train 300, video 61" in "\n".join(lines)
-    assert "  output/demo/city_walk_annotated.mp4" in lines
+    for name in ("report.html", "report.pdf", "city_walk_annotated.mp4"):
+        assert f"  output/demo/{name}" in lines
 
 
 def test_only_an_earlier_demo_is_replaced(tmp_path: Path) -> None:
@@ -71,3 +74,8 @@ def test_the_demo_reaches_its_goals(tmp_path: Path) -> None:
     assert len(list(records)) == 260
     assert results["video"]["recall"] >= 0.7
     assert results["video"]["precision"] >= 0.7
+
+    notes = [block for block in build_document(run).blocks() if isinstance(block, Note)]
+    assert [note.text for note in notes if note.kind == "missing"] == []
+    assert (run / "report.html").is_file()
+    assert (run / "report.pdf").is_file()

@@ -1,4 +1,4 @@
-"""The whole main job on the bundled sample: pictures, training, score, clip, plots."""
+"""The whole main job on the bundled sample: pictures, training, score, clip, plots, report."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo's steps and print the table at the end."""
     parser = cli.build_parser(
         "Make the sample, pre-train on street objects, transfer to people with frozen layers, "
-        "score on the test split, annotate the clip, draw the plots. About a quarter of an hour "
-        "on two CPU cores.",
+        "score on the test split, annotate the clip, draw the plots, write the report (HTML and "
+        "PDF). About a quarter of an hour on two CPU cores.",
         example="python tools/demo.py --output output/demo",
     )
     parser.add_argument(

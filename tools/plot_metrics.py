@@ -1,4 +1,4 @@
-"""Draw the curves of a training run: loss, accuracy, average precision, learning rate."""
+"""Draw the curves of one training run, or of several over each other, and a table of numbers."""
 
 from __future__ import annotations
 
@@ -9,32 +9,41 @@ import cli
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the PNG files and print their paths; return the exit code."""
+    """Write the PNG files and results.csv, print their paths, and return the exit code."""
     parser = cli.build_parser(
-        "Draw the curves of a training run from its metrics.json: training and validation loss "
-        "(total and components), accuracy, average precision, learning rate. The plots of an "
-        "earlier call are replaced.",
-        example="python tools/plot_metrics.py output/demo",
+        "Draw what training runs have come to so far: loss and its components, accuracy, average "
+        "precision, learning rate, speed; and where they are there, the curves and mistakes of the "
+        "evaluation and the people over time of an annotated clip. Several runs are laid over each "
+        "other. results.csv gets a row of numbers per run. The files of an earlier call are "
+        "replaced.",
+        example="python tools/plot_metrics.py output/demo output/other",
     )
-    parser.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="OUTPUT_DIR of a training")
+    parser.add_argument(
+        "run_dirs", metavar="RUN_DIR", nargs="+", type=Path, help="OUTPUT_DIR of a training"
+    )
     parser.add_argument(
         "--output",
         metavar="DIR",
         type=Path,
-        help="folder for the PNG files (default: RUN_DIR/plots)",
+        help="folder for the files (default: RUN_DIR/plots; of several runs the folder "
+        "comparison/ beside them)",
     )
     args = cli.parse(parser, argv)
 
     import logging
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    from persondet.report.plots import plot_run
+    from persondet.report.plots import FOLDER, default_folder, plot_run, plot_runs
+    from persondet.report.results_csv import FILE_NAME, refuse_foreign, write_results_csv
     from persondet.results import RunError
 
-    written = plot_run(args.run_dir, args.output)
+    runs = args.run_dirs
+    folder = args.output or (runs[0] / FOLDER if len(runs) == 1 else default_folder(runs))
+    refuse_foreign(folder / FILE_NAME)
+    written = plot_run(runs[0], args.output) if len(runs) == 1 else plot_runs(runs, folder)
     if not written:
-        raise RunError(f"{args.run_dir}/metrics.json has no loss, accuracy, AP or learning rate.")
-    for path in written:
+        raise RunError(f"{runs[0]}/metrics.json has no loss, accuracy, AP or learning rate.")
+    for path in [*written, write_results_csv(runs, folder / FILE_NAME)]:
         print(path)
     return 0
 

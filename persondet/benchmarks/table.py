@@ -12,6 +12,7 @@ BASELINES: Mapping[str, str] = {
     "train": "stock_train.py",
     "mapper": "stock_mapper.py",
     "startup": "stock_startup.py",
+    "evaluate": "stock_evaluate.py",
 }
 """Mode to the file, beside this one, that holds what it is measured against."""
 
@@ -50,7 +51,8 @@ class Row:
         goal = ""
         if self.goal:
             bound = "at most" if self.at_most else "at least"
-            goal = f", goal {bound} {self.goal:.1f}: {'met' if self.met else 'missed'}"
+            digits = 1 if round(self.goal, 1) == self.goal else 2
+            goal = f", goal {bound} {self.goal:.{digits}f}: {'met' if self.met else 'missed'}"
         return f"{self.what}: {self.figures['ratio']:.2f} x{spread}{goal}; {self.absolute}"
 
 
@@ -63,7 +65,12 @@ def lines_of(mode: str, found: Result) -> list[str]:
     """Return the lines of what the benchmark of `mode` returned."""
     if mode == "dataset":
         return _dataset_lines(found)
-    rows = {"train": _train_rows, "mapper": _mapper_rows, "startup": _startup_rows}[mode](found)
+    rows = {
+        "train": _train_rows,
+        "mapper": _mapper_rows,
+        "startup": _startup_rows,
+        "evaluate": _evaluate_rows,
+    }[mode](found)
     return [str(row) for row in rows]
 
 
@@ -125,6 +132,37 @@ def _startup_rows(found: Result) -> list[Row]:
             ("default", "the default model on pictures of 800 px", 1.3),
         )
         if name in found
+    ]
+
+
+def _evaluate_rows(found: Result) -> list[Row]:
+    images, masks = found["images"], found["masks_per_image"]
+    memory = found["memory"]
+    what = f"{images} images with {masks} masks each"
+    apart = found["apart"]
+    return [
+        Row(
+            f"process() and evaluate(), {what}, against COCOEvaluator with pycocotools",
+            found["both"],
+            3.0,
+            f"{_seconds(found['both'])}, scores within {apart:.1g} points",
+        ),
+        Row(
+            "evaluate() alone, with intervals", found["evaluate"], 2.5, _seconds(found["evaluate"])
+        ),
+        Row(
+            "from the mask head's output to COCO's code",
+            found["encode"],
+            0.0,
+            f"{_seconds(found['encode'])} for {found['encoded_images']} images",
+        ),
+        Row(
+            f"memory that grows over {images} images",
+            memory,
+            0.25,
+            f"{memory['ours']:.0f} MB against {memory['stock']:.0f} MB",
+            at_most=True,
+        ),
     ]
 
 

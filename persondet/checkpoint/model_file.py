@@ -131,13 +131,21 @@ def check_weights(weights: str, cfg: CfgNode | None = None) -> None:
 
 def rewrite_config(path: Path, change: Callable[[str], str]) -> None:
     """Change the config that a checkpoint carries, and nothing else of it; atomic."""
+    _rewrite_carried(path, lambda carried: {"config": change(carried.get("config", ""))})
+
+
+def store_score_threshold(path: Path, threshold: float | None) -> None:
+    """Make a checkpoint carry the score threshold to draw with, 0..1; None: it has none; atomic."""
+    _rewrite_carried(path, lambda carried: {"score_threshold": threshold})
+
+
+def _rewrite_carried(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     checkpoint = load_checkpoint(path)
     carried = checkpoint.get(CARRIED, {})
-    changed = change(carried.get("config", ""))
-    if changed != carried.get("config", ""):
-        carried["config"] = changed
+    changed = carried | change(carried)
+    if changed != carried:
         with atomic_path(path) as temporary:
-            torch.save(checkpoint, temporary)
+            torch.save(checkpoint | {CARRIED: changed}, temporary)
 
 
 def class_count(checkpoint: dict[str, Any]) -> int | None:

@@ -174,7 +174,7 @@ def check_export(cfg: CfgNode) -> None:
 
     Raises: DatasetError: naming the folder and the key to set.
     """
-    if _uses_export(cfg) and not export_root(cfg).is_dir():
+    if uses_export(cfg) and not export_root(cfg).is_dir():
         raise DatasetError(
             f"{export_root(cfg)}: there is no such export folder; set DATASETS.ROBOFLOW.ROOT to a "
             "Roboflow COCO export with train/, valid/ and test/."
@@ -187,7 +187,7 @@ def register_datasets(cfg: CfgNode) -> RoboflowDatasets | None:
     Raises: DatasetError: when the export cannot be used. ConfigError: when the config asks for
     masks that the export does not have.
     """
-    if not _uses_export(cfg):
+    if not uses_export(cfg):
         return None
     keys = cfg.DATASETS.ROBOFLOW
     datasets = register_roboflow_coco(
@@ -234,7 +234,8 @@ def check_device(cfg: CfgNode) -> None:
         )
 
 
-def _uses_export(cfg: CfgNode) -> bool:
+def uses_export(cfg: CfgNode) -> bool:
+    """Return whether a dataset of the config comes from the export, not from elsewhere."""
     named = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.VAL, *cfg.DATASETS.TEST)
     ours = f"{cfg.DATASETS.ROBOFLOW.NAME}_"
     return bool(

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import math
 import os
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from detectron2.utils.events import EventWriter, TensorboardXWriter, get_event_storage
+from PIL import Image
 
 from persondet.files import write_text
 
 # Losses are written as medians over so many iterations, as Detectron2 does.
 WINDOW = 20
 METRICS = "metrics.json"
+JPEG_QUALITY = 85
 
 
 def event_writers(folder: str | Path, *, start: int = 0) -> list[EventWriter]:
@@ -65,12 +69,41 @@ class MetricsWriter(EventWriter):
 
 
 class TensorBoardWriter(TensorboardXWriter):
-    """Detectron2's writer of TensorBoard events, whose later events of an older run are hidden."""
+    """Detectron2's writer of TensorBoard events, whose later events of an older run are hidden.
+
+    What `write` was given is in the file when it returns, as in `metrics.json`. Pictures of bytes
+    are stored as JPEG, at about an eighth of the PNG that the stock writer makes of them.
+    """
 
     def __init__(self, folder: str, *, start: int = 0, last_row: int = -1) -> None:
         """Write to `folder`; events from `start` on give way, those of `last_row` are there."""
         super().__init__(folder, window_size=WINDOW, **({"purge_step": start} if start else {}))
         self._last_write = last_row
+
+    def write(self) -> None:
+        """Write what is newer than the last row, and the pictures of the event storage."""
+        storage, others = get_event_storage(), []
+        for name, image, step in storage._vis_data:  # theirs reads it in the same way
+            if isinstance(image, np.ndarray) and image.dtype == np.uint8:
+                self._add_jpeg(name, image, step)
+            else:
+                others.append((name, image, step))
+        storage._vis_data = others
+        super().write()
+        self._writer.flush()
+
+    def _add_jpeg(self, name: str, image: np.ndarray, step: int) -> None:
+        """Add a picture: uint8, (3, H, W), RGB."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        _, height, width = image.shape
+        content = BytesIO()
+        Image.fromarray(image.transpose(1, 2, 0)).save(content, "JPEG", quality=JPEG_QUALITY)
+        picture = Summary.Image(
+            height=height, width=width, colorspace=3, encoded_image_string=content.getvalue()
+        )
+        summary = Summary(value=[Summary.Value(tag=name, image=picture)])
+        self._writer.file_writer.add_summary(summary, step)
 
 
 def keep_rows_before(path: Path, start: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from detectron2.config import CfgNode
 from detectron2.data import get_detection_dataset_dicts
 from detectron2.utils import comm
 
-from persondet.data.register import class_names, ground_truth, image_count
+from persondet.data.register import class_names, ground_truth
 from persondet.engine.defaults import config_text, setup
 from persondet.engine.event_files import METRICS, last_row
 from persondet.engine.inference_model import build_inference_model
@@ -26,8 +27,11 @@ from persondet.engine.run_folder import (
     remove_run,
     reserved,
 )
+from persondet.engine.scoring import explain, headline, operating_point, tuned_threshold
 from persondet.engine.trainer import Trainer
+from persondet.engine.training_records import write_training_records
 from persondet.errors import ConfigError
+from persondet.evaluation import evaluate
 from persondet.evaluation.constant_box import constant_box_scores
 from persondet.files import write_json, write_text
 from persondet.results import format_results_table, write_results
@@ -73,6 +77,8 @@ def _train(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
             # Only now is the run known to start; refuse_used_folder has seen to the permission.
             remove_run(Path(cfg.OUTPUT_DIR))
         write_text(Path(cfg.OUTPUT_DIR) / "config.yaml", config_text(cfg))
+        if not _is_trained(trainer):
+            write_training_records(cfg, trainer.checkpointer.key_report, new=new)
     comm.synchronize()
     if _is_trained(trainer):
         logger.info("%s: the training is finished; nothing is trained again.", cfg.OUTPUT_DIR)
@@ -92,24 +98,31 @@ def _train(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
             {"metric": None, "score": None, "iteration": trainer.max_iter - 1},
         )
     comm.synchronize()
-    if not cfg.DATASETS.TEST:
-        logger.warning("No test split: the run ends without a final score.")
+    if not cfg.DATASETS.VAL and not cfg.DATASETS.TEST:
+        logger.warning("No validation and no test split: the run ends without a final score.")
         return {}
     best = find_model(cfg.OUTPUT_DIR)
-    logger.info("Scoring %s on the test split", best.name)
     trainer.checkpointer.load(str(best), checkpointables=[])
-    scores = Trainer.test(cfg, trainer.model)
+    scores = _scores_of_best(cfg, trainer, best)
     if not comm.is_main_process():
         return {}
+    valid, test = _first(cfg.DATASETS.VAL), _first(cfg.DATASETS.TEST)
+    threshold = tuned_threshold(cfg, valid, best) if valid else None
+    points = explain(cfg, list(scores), threshold)
     record = json.loads((Path(cfg.OUTPUT_DIR) / "model_best.json").read_text(encoding="utf-8"))
     results = {
         "model": best.name,
         "iteration": record["iteration"],
         "steps": trainer.max_iter,
         "chosen_by": {"metric": record["metric"], "score": record["score"]},
-        "classes": list(class_names(cfg.DATASETS.TEST[0])),
-        "test": _first_dataset(cfg, scores),
-        "constant_box": _constant_box(cfg),
+        "classes": list(class_names(cfg.DATASETS.TRAIN[0])),
+        **{
+            split: headline(name, scores[name])
+            for split, name in (("test", test), ("valid", valid))
+            if name
+        },
+        "operating_point": operating_point(points, threshold, valid=valid, test=test),
+        **({"constant_box": _constant_box(cfg)} if test else {}),
         "freeze_at": cfg.MODEL.BACKBONE.FREEZE_AT,
         "initial_weights": cfg.MODEL.WEIGHTS,
         "seconds": {"train": trained - start, "test": time.perf_counter() - trained},
@@ -119,8 +132,24 @@ def _train(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
     return results
 
 
+def _scores_of_best(cfg: CfgNode, trainer: Trainer, best: Path) -> dict[str, dict[str, Any]]:
+    """Return the scores of the best model by dataset: the first validation set, every test set."""
+    names = [*cfg.DATASETS.VAL[:1], *cfg.DATASETS.TEST]
+    logger.info("Scoring %s on %s", best.name, ", ".join(dict.fromkeys(names)))
+    return {
+        name: evaluate(cfg, trainer.model, [name], Trainer.build_test_loader)
+        for name in dict.fromkeys(names)
+    }
+
+
+def _first(datasets: Sequence[str]) -> str | None:
+    return datasets[0] if datasets else None
+
+
 def _show(results: dict[str, Any]) -> None:
-    logger.info("Test split:\n%s", format_results_table(results), extra={"result": True})
+    split = "test" if results.get("test") else "valid"
+    title = "Test split" if split == "test" else "No test split; validation split"
+    logger.info("%s:\n%s", title, format_results_table(results, split), extra={"result": True})
 
 
 def _is_trained(trainer: Trainer) -> bool:
@@ -133,8 +162,11 @@ def _earlier_results(cfg: CfgNode, trainer: Trainer) -> dict[str, Any] | None:
     """Return what a finished run has scored already, None where its scores are not there."""
     path = Path(cfg.OUTPUT_DIR) / "results.json"
     earlier = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    known = earlier.get("steps") == trainer.max_iter and cfg.DATASETS.TEST
-    return earlier if known and earlier["test"]["dataset"] == cfg.DATASETS.TEST[0] else None
+    asked = {"test": _first(cfg.DATASETS.TEST), "valid": _first(cfg.DATASETS.VAL)}
+    known = earlier.get("steps") == trainer.max_iter and all(
+        (earlier.get(split) or {}).get("dataset") == name for split, name in asked.items()
+    )
+    return earlier if known and any(asked.values()) else None
 
 
 def _evaluate_only(cfg: CfgNode, *, resume: bool) -> dict[str, Any]:
@@ -152,14 +184,17 @@ def _evaluate_only(cfg: CfgNode, *, resume: bool) -> dict[str, Any]:
     scores = Trainer.test(cfg, built.model)
     if not comm.is_main_process():
         return {}
+    threshold, first = built.facts.score_threshold, cfg.DATASETS.TEST[0]
+    points = explain(cfg, cfg.DATASETS.TEST, threshold)
     results = {
         "model": cfg.MODEL.WEIGHTS,
         "iteration": built.facts.iteration,
         "classes": list(built.class_names),
-        "test": _first_dataset(cfg, scores),
+        "test": headline(first, scores),
+        "operating_point": operating_point(points, threshold, valid=None, test=first),
     }
     # Beside the predictions that it sums up; the run's own results.json stays as it is.
-    write_results(Path(cfg.OUTPUT_DIR) / "inference" / cfg.DATASETS.TEST[0], results)
+    write_results(Path(cfg.OUTPUT_DIR) / "inference" / first, results)
     logger.info("Scores:\n%s", format_results_table(results), extra={"result": True})
     return results
 
@@ -169,10 +204,3 @@ def _constant_box(cfg: CfgNode) -> dict[str, dict[str, float]]:
     json_file, category_ids = ground_truth(cfg.DATASETS.TEST[0])
     training = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=False)
     return constant_box_scores(training, json_file, category_ids, masks=cfg.MODEL.MASK_ON)
-
-
-def _first_dataset(cfg: CfgNode, scores: dict[str, Any]) -> dict[str, Any]:
-    name = cfg.DATASETS.TEST[0]
-    # With several test sets Detectron2 nests the scores by name; the first one is the headline.
-    tasks = scores.get(name, scores)
-    return {"dataset": name, "images": image_count(name), **tasks}

@@ -30,6 +30,10 @@ _PRODUCTS = (
     "results.json",
     "model_best.json",
     "provenance.json",
+    "weights.txt",
+    "dataset.json",
+    "examples/ground_truth.jpg",
+    "examples/augmentation.jpg",
     "log.txt.rank*",
 )
 _FOLDERS = ("inference", "plots")

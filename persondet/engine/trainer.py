@@ -39,7 +39,9 @@ from persondet.engine.hooks import (
     ProgressHook,
     StopTraining,
     ValidationLossHook,
+    ValidationPicturesHook,
 )
+from persondet.engine.hooks.best_checkpoint import best_metric
 from persondet.engine.interruption import Interruption
 from persondet.engine.memory_shortage import is_memory_shortage, memory_in_one_sentence
 from persondet.engine.rank_failure import is_lost_peer
@@ -123,6 +125,7 @@ class Trainer(DefaultTrainer):
         )
         last: list[HookBase] = []
         if comm.is_main_process() and cfg.DATASETS.VAL:
+            last.append(ValidationPicturesHook.from_config(cfg))
             last.append(
                 BestCheckpointHook(
                     self.checkpointer,
@@ -242,7 +245,8 @@ class Trainer(DefaultTrainer):
 
     def _evaluate_validation(self) -> dict[str, Any]:
         with undisturbed(self.model) as model:
-            results = evaluate(self.cfg, model, self.cfg.DATASETS.VAL, self.build_test_loader)
+            names, loader = self.cfg.DATASETS.VAL, self.build_test_loader
+            results = evaluate(self.cfg, model, names, loader, intervals=False)
         self._last_eval_results = results
         return results
 
@@ -291,10 +295,3 @@ def _without_mendable(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
     known = isinstance(error, PersondetError | FloatingPointError | StopTraining)
     return not known and not is_memory_shortage(error) and not is_lost_peer(error)
-
-
-def best_metric(cfg: CfgNode) -> str:
-    """Return the scalar that chooses the best model: `segm/AP` with masks, else `bbox/AP`."""
-    if cfg.SOLVER.BEST_CHECKPOINT.METRIC != "auto":
-        return cfg.SOLVER.BEST_CHECKPOINT.METRIC
-    return "segm/AP" if cfg.MODEL.MASK_ON else "bbox/AP"

@@ -6,20 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from persondet.files import atomic_path
 from persondet.report.events import Series, load_events
-from persondet.report.plots import BLACK, BLUE, GREEN, PURPLE, STYLE, VERMILION, X_LABEL
+from persondet.report.plots.style import LOOKS, drawing, save
+from persondet.report.plots.training import X_LABEL
 from persondet.results import TASKS, RunError
-
-# A colour and a marker of its own for each variant, so that a grey print reads as well.
-LOOKS = ((BLUE, "o"), (VERMILION, "s"), (GREEN, "^"), (PURPLE, "D"), (BLACK, "v"))
 
 
 def plot_comparison(
@@ -33,7 +29,7 @@ def plot_comparison(
         path: the file; replaced.
     """
     task = "segm" if all("segm" in row for row in result["variants"]) else "bbox"
-    with matplotlib.rc_context(STYLE):
+    with drawing():
         figure = Figure(figsize=(9.6, 4.2), layout="constrained")
         FigureCanvasAgg(figure)
         curves, scores = figure.subplots(1, 2, width_ratios=(3, 2))
@@ -56,10 +52,7 @@ def plot_comparison(
         scores.set_xlim(-0.6, len(names) - 0.4)
         scores.set_ylabel("AP (points, 0 to 100)")
         scores.set_ylim(bottom=0)
-        for label in scores.get_xticklabels():
-            label.set_parse_math(False)
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, format="png", metadata={"Software": None})
+        save(figure, Path(path))
 
 
 def _draw_curves(
@@ -70,14 +63,14 @@ def _draw_curves(
     if not found:
         return
     for series in found:
-        axes.plot(series.iterations + 1, series.values, color=color, alpha=0.3, linewidth=0.9)
+        axes.plot(series.iterations, series.values, color=color, alpha=0.3, linewidth=0.9)
     shared = sorted(set.intersection(*(set(series.iterations.tolist()) for series in found)))
     if shared:
         rows = [dict(zip(s.iterations.tolist(), s.values, strict=True)) for s in found]
         mean = [np.mean([row[step] for row in rows]) for step in shared]
         seeds = "seed" if len(found) == 1 else f"{len(found)} seeds"
-        label = f"{name} (mean of {seeds})".replace("$", r"\$")
-        axes.plot(np.array(shared) + 1, mean, color=color, marker=marker, label=label)
+        label = f"{name} (mean of {seeds})"
+        axes.plot(np.array(shared), mean, color=color, marker=marker, label=label)
 
 
 def _draw_scores(
@@ -93,7 +86,10 @@ def _draw_scores(
 
 
 def _validation(folder: Path, task: str) -> Series | None:
+    """Return validation AP over the steps done; None where there is none."""
     try:
-        return load_events(folder).finite(f"{task}/AP")
+        events = load_events(folder)
     except RunError:
         return None
+    series = events.finite(f"{task}/AP")
+    return None if series is None else Series(events.steps(series), series.values)

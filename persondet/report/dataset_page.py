@@ -6,17 +6,14 @@ grey print reads as well.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import fontManager
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
@@ -24,7 +21,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from persondet.errors import MediaError
 from persondet.files import atomic_path
 from persondet.report.anchor_reach import REACH, reach_in_words, training_scale
-from persondet.report.plots import BLACK, BLUE, GREEN, PURPLE, STYLE, VERMILION
+from persondet.report.plots.style import BLACK, BLUE, GREEN, PURPLE, VERMILION, drawing
 
 A4 = (11.69, 8.27)  # inches
 FORMATS = {".png": "png", ".pdf": "pdf"}
@@ -36,15 +33,11 @@ _MASKS = {
     "empty": "box only",
     "other": "faulty",
 }
-# For scripts that DejaVu lacks; whichever is installed.
-_FONTS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "Noto Sans", "Unifont")
 _STYLE = {
-    **STYLE,
     "font.size": 8.5,
     "axes.titlesize": 10,
     "legend.fontsize": 8,
     "hatch.linewidth": 0.6,
-    "text.parse_math": False,  # a `$` in a name is a `$`
     "pdf.fonttype": 42,
 }
 
@@ -67,11 +60,8 @@ def write_dataset_page(
     kind = FORMATS.get(path.suffix.lower())
     if kind is None:
         raise MediaError(f"{path}: the page is written as .png or .pdf; choose one of them.")
-    installed = set(fontManager.get_font_names())
-    families = ["DejaVu Sans", *(name for name in _FONTS if name in installed)]
     metadata = {"Software": None} if kind == "png" else {"CreationDate": None}
-    with matplotlib.rc_context({**_STYLE, "font.family": families}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # a box is drawn in its place
+    with drawing(_STYLE):
         figure = _page(report, anchors)
         with atomic_path(path) as temporary:
             figure.savefig(temporary, format=kind, metadata=metadata)

@@ -19,6 +19,7 @@ import numpy as np
 from persondet.results import RunError
 
 FILE_NAME = "metrics.json"
+_OF_TRAINING = ("total_loss", "lr", "time")  # written after a step, never by an evaluation
 logger = logging.getLogger(__name__)
 
 
@@ -34,14 +35,17 @@ class Series(NamedTuple):
         return Series(self.iterations[keep], self.values[keep])
 
     def best(self, mode: str = "max") -> tuple[int, float] | None:
-        """Return (iteration, value) of the largest or smallest finite value, the first of equals.
+        """Return (iteration, value) of the largest or smallest finite value, the last of equals:
+        of two equal models the one that has seen more is kept.
 
         `mode` is "max" or "min"; None when no value is finite.
         """
         iterations, values = self.finite()
         if not len(values):
             return None
-        index = int(np.argmax(values) if mode == "max" else np.argmin(values))
+        backwards = values[::-1]
+        index = len(values) - 1
+        index -= int(np.argmax(backwards) if mode == "max" else np.argmin(backwards))
         return int(iterations[index]), float(values[index])
 
 
@@ -68,6 +72,24 @@ class Events:
     def last_iteration(self) -> int:
         """The largest iteration of any scalar; -1 when there is none."""
         return max((int(series.iterations[-1]) for series in self.series.values()), default=-1)
+
+    @property
+    def last_step(self) -> int:
+        """How many steps were done when the last training row was written; 0 when there is none."""
+        trained = [self.series[name] for name in _OF_TRAINING if name in self.series]
+        if not trained:
+            return self.last_iteration + 1
+        return max(int(series.iterations[-1]) for series in trained) + 1
+
+    def steps(self, series: Series) -> np.ndarray:
+        """Return how many steps were done when each value of `series` was taken: int64, (N,).
+
+        Iterations count from 0. What is scored when the training has ended stands one iteration
+        behind the last step, in a row of its own.
+        """
+        steps: np.ndarray = series.iterations + 1
+        ended = max(self.last_step, 1)
+        return np.where(steps == ended + 1, ended, steps)
 
     def names(self, prefix: str = "") -> list[str]:
         """Return the names of the scalars that begin with `prefix`, sorted."""

@@ -124,6 +124,25 @@ def ground_truth_sheet(
     return contact_sheet(tiles, captions, columns=versions + 1, tile_size=tile_size)
 
 
+def annotation_sheet(
+    dataset_dicts: Sequence[Mapping[str, Any]],
+    class_names: Sequence[str] = (),
+    *,
+    columns: int = 4,
+    tile_size: tuple[int, int] = (360, 270),
+) -> np.ndarray:
+    """Return a contact sheet of pictures with their annotations: uint8, (H, W, 3), BGR.
+
+    Raises: DatasetError: when an image is missing or cannot be read.
+    """
+    tiles, captions = [], []
+    for record in dataset_dicts:
+        tiles.append(draw_dataset_dict(_read_bgr(record["file_name"]), record, class_names))
+        count = _count(len(record.get("annotations", ())))
+        captions.append(f"{count}: {Path(record['file_name']).name}")
+    return contact_sheet(tiles, captions, columns=columns, tile_size=tile_size)
+
+
 def evenly_spaced(items: Sequence[Any], count: int) -> list[Any]:
     """Return at most `count` of `items`, spread over all of them, the first one included."""
     count = min(count, len(items))

@@ -15,9 +15,9 @@ FIGURES = {"ratio": 2.0, "low": 1.9, "high": 2.1, "first_seconds": [1.0], "secon
 
 def test_show_baseline_prints_the_stock_sides_and_measures_nothing(capsys, monkeypatch):
     monkeypatch.setattr(startup, "benchmark_startup", lambda **_: pytest.fail("measured"))
-    assert benchmark.main(["train", "mapper", "startup", "--show-baseline"]) == 0
+    assert benchmark.main(["train", "mapper", "startup", "evaluate", "--show-baseline"]) == 0
     shown = capsys.readouterr().out
-    for name in ("stock_train.py", "stock_mapper.py", "stock_startup.py"):
+    for name in ("stock_train.py", "stock_mapper.py", "stock_startup.py", "stock_evaluate.py"):
         assert (mapper.Path(mapper.__file__).parent / name).read_text() in shown
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import json
 import math
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog
+from detectron2.evaluation import COCOEvaluator, inference_on_dataset
+from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from pycocotools import mask as mask_coding
 from pycocotools.coco import COCO
@@ -21,7 +24,11 @@ from torch import nn
 
 from persondet.config import get_cfg
 from persondet.data.register import RoboflowDatasets, register_roboflow_coco
-from persondet.evaluation import evaluate
+from persondet.engine.defaults import load_cfg
+from persondet.evaluation import RoboflowCOCOEvaluator, evaluate
+from persondet.evaluation.region_masks import roi_masks_kept
+from persondet.files import write_json
+from persondet.modeling.precision import autocast
 
 
 @pytest.fixture
@@ -62,8 +69,12 @@ class Oracle(nn.Module):
         return out
 
 
-def score(datasets: RoboflowDatasets, model: nn.Module, folder: Path) -> dict[str, Any]:
+def score(
+    datasets: RoboflowDatasets, model: nn.Module, folder: Path, *, limit: int = 100, **options: Any
+) -> dict[str, Any]:
     cfg = get_cfg()
+    cfg.TEST.DETECTIONS_PER_IMAGE = limit
+    cfg.DATASETS.ROBOFLOW.NAME = "scored"
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.MASK_ON = True
     cfg.SOLVER.AMP.ENABLED = False
@@ -72,7 +83,7 @@ def score(datasets: RoboflowDatasets, model: nn.Module, folder: Path) -> dict[st
     def loader(_: Any, name: str) -> list[list[dict[str, Any]]]:
         return [[record] for record in DatasetCatalog.get(name)]
 
-    return dict(evaluate(cfg, model, [datasets.names["train"]], loader))
+    return dict(evaluate(cfg, model, [datasets.names["train"]], loader, **options))
 
 
 def test_ground_truth_as_prediction_gives_100(datasets: RoboflowDatasets, tmp_path: Path) -> None:
@@ -121,3 +132,126 @@ def test_trap_19_a_single_class_has_its_row_and_a_size_without_truth_no_number(
     scores = score(datasets, Oracle(datasets.names["train"], shift=3.0), tmp_path)
     assert scores["bbox"]["AP-person"] == scores["bbox"]["AP"]
     assert math.isnan(scores["bbox"]["APl"])  # the pictures are 96 x 64: nobody is large
+
+
+def test_scalars_are_numbers_and_what_a_reader_needs_besides_is_asked_for(
+    datasets: RoboflowDatasets, tmp_path: Path
+) -> None:
+    """Training writes each value to metrics.json; the final evaluation has the intervals too."""
+    model = Oracle(datasets.names["train"], seed=5)
+    leaks = {"images": 6, "leaked": 2, "share": 1 / 3, "clip_mates": 0, "with": {"valid": 2}}
+    write_json(tmp_path / "dataset.json", {"decoded": True, "leaks": {"train": leaks}})
+    plain = score(datasets, model, tmp_path, intervals=False)
+    assert plain.keys() == {"bbox", "segm"}
+    assert all(isinstance(value, float) for task in plain.values() for value in task.values())
+    full = score(datasets, Oracle(datasets.names["train"], seed=5), tmp_path, limit=200)
+    names = {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR", "AP-person"}
+    assert plain["segm"].keys() == names
+    assert full["segm"].keys() == names | {"AP@200"}
+    for task in ("bbox", "segm"):
+        low, high = full["intervals"][task]["AP"]
+        assert 0 <= low < full[task]["AP"] < high <= 100
+        assert full[task]["AP"] == plain[task]["AP"]
+    assert full["leaks"] == {"images": 2, "share": 1 / 3, "with": {"valid": 2}}
+    assert full["notes"] == ["scored_train has only 6 images: even its intervals are rough."]
+    write_json(tmp_path / "dataset.json", {"decoded": False, "leaks": {"train": leaks}})
+    assert score(datasets, model, tmp_path)["leaks"] is None  # the pixels were not compared
+
+
+def test_no_prediction_and_no_annotation_are_said_in_words(
+    datasets: RoboflowDatasets, tmp_path: Path
+) -> None:
+    class Blind(Oracle):
+        def _predict(self, record: dict[str, Any]) -> Instances:
+            return super()._predict(record)[:0]
+
+    name = datasets.names["train"]
+    notes = score(datasets, Blind(name), tmp_path)["notes"]
+    assert notes[0] == "No predictions on scored_train: box and mask AP is 0."
+
+    nobody = Oracle(name)._predict(next(iter(Oracle(name).truth.values())))[:0]
+    path = datasets.json_files["train"]
+    truth = json.loads(path.read_text())
+    evaluator = RoboflowCOCOEvaluator(name, masks=True, output_dir=None, intervals=True)
+    write_json(path, {**truth, "annotations": []})
+    empty = RoboflowCOCOEvaluator(name, masks=True, output_dir=None, intervals=True)
+    for annotation in truth["annotations"]:
+        del annotation["segmentation"]
+    write_json(path, truth)
+    boxes = RoboflowCOCOEvaluator(name, masks=True, output_dir=None, intervals=True)
+    image = {"image_id": truth["images"][0]["id"]}
+    results = {}
+    for key, one in (("all", evaluator), ("empty", empty), ("boxes", boxes)):
+        assert one.evaluate() == {}  # no image at all
+        one.process([image], [{"instances": nobody}])
+        results[key] = one.evaluate()
+    assert "scored_train has no annotated object" in results["empty"]["notes"][0]
+    assert math.isnan(results["empty"]["bbox"]["AP"])
+    assert results["boxes"]["notes"][0] == "scored_train has boxes only: the masks are not scored."
+    assert results["boxes"].keys() == {"bbox", "intervals", "notes"}
+    assert results["all"]["segm"]["AP"] == 0
+
+
+CONFIG = (
+    Path(__file__).resolve().parents[2]
+    / "configs/quick_schedules/person_mask_rcnn_R_18_FPN_instant_test.yaml"
+)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_model_scores_as_with_detectron2s_evaluator(
+    datasets: RoboflowDatasets, tmp_path: Path, dtype: str
+) -> None:
+    """The same file of predictions, the same numbers, and the model is as before."""
+    cfg = load_cfg(CONFIG)
+    cfg.MODEL.DEVICE, cfg.OUTPUT_DIR = "cpu", str(tmp_path)
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 1
+    cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.DTYPE = True, dtype
+    torch.manual_seed(3)
+    model = build_model(cfg).eval()
+    name = datasets.names["train"]
+
+    def loader(*_: Any) -> list[list[dict[str, Any]]]:
+        generator = torch.Generator().manual_seed(0)
+        return [
+            [{**record, "image": torch.rand(3, 64, 96, generator=generator) * 255}]
+            for record in DatasetCatalog.get(name)
+        ]
+
+    ours = evaluate(cfg, model, [name], loader, intervals=False)
+    stock = COCOEvaluator(
+        name, tasks=("bbox", "segm"), output_dir=str(tmp_path / "stock"), use_fast_impl=False
+    )
+    with autocast(cfg), contextlib.redirect_stdout(io.StringIO()):
+        theirs = inference_on_dataset(model, loader(), stock)
+    file = "coco_instances_results.json"
+    written = json.loads((tmp_path / "inference" / name / file).read_text())
+    assert len(written) > 10
+    assert written == json.loads((tmp_path / "stock" / file).read_text())
+    for task, metrics in theirs.items():
+        assert {k: ours[task][k] for k in metrics} == pytest.approx(metrics, abs=1e-6, nan_ok=True)
+    assert not (tmp_path / "inference" / name / "instances_predictions.pth").exists()
+    with roi_masks_kept(model), torch.no_grad():
+        assert model(loader()[0])[0]["instances"].has("roi_masks")
+    with torch.no_grad():
+        assert model(loader()[0])[0]["instances"].has("pred_masks")
+
+
+def test_memory_does_not_grow_with_the_images_that_were_looked_at(
+    datasets: RoboflowDatasets, tmp_path: Path
+) -> None:
+    name = datasets.names["train"]
+    evaluator = RoboflowCOCOEvaluator(name, masks=True, output_dir=str(tmp_path / "kept"))
+    oracle = Oracle(name, seed=1)
+    record = next(record for record in oracle.truth.values() if record["annotations"])
+    predicted = oracle._predict(record)
+    evaluator.reset()
+    objects = []
+    for _ in range(2):
+        for _ in range(200):
+            evaluator.process([record], [{"instances": predicted}])
+        gc.collect()
+        objects.append(len(gc.get_objects()))
+    assert objects[1] - objects[0] < 250  # a place in the file for each
+    evaluator.close()
+    assert not list((tmp_path / "kept").iterdir())

@@ -158,7 +158,17 @@ def test_any_order_of_iterations_gives_increasing_series(tmp_path_factory, rows)
     assert (np.diff(events["a"].iterations) > 0).all()
 
 
-def test_the_best_is_the_first_of_equals():
+def test_steps_are_counted_from_one_and_the_last_score_belongs_to_the_last_step(tmp_path):
+    rows = [{"iteration": i, "total_loss": 1.0} for i in (9, 19)]
+    scores = [{"iteration": 9, "segm/AP": 1.0}, {"iteration": 20, "segm/AP": 2.0}]
+    events = load_events(write_rows(tmp_path, rows[0], scores[0], rows[1], scores[1]))
+    assert events.steps(events["total_loss"]).tolist() == [10, 20]
+    assert events.steps(events["segm/AP"]).tolist() == [10, 20]
+    assert events.last_step == 20
+
+
+def test_the_best_is_the_last_of_equals():
+    """As the model that is kept: of two equal ones that which has seen more."""
     series = Series(np.array([1, 2, 3, 4]), np.array([1.0, 5.0, np.nan, 5.0]))
-    assert series.best() == (2, 5.0)
+    assert series.best() == (4, 5.0)
     assert series.best("min") == (1, 1.0)

@@ -1,42 +1,52 @@
-"""The curves as PNG files: all of them, some of them, and none."""
+"""The figures of a run as PNG files: all of them, some of them, and none; and what stands in them."""
 
 from __future__ import annotations
 
-import json
 import logging
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
-from persondet.report.plots import plot_run
+from persondet.report.plots import PLOTS, plot_run
+from persondet.report.plots.detection import draw_f1, draw_precision_recall, draw_score_histogram
+from persondet.report.plots.mistakes import draw_errors, draw_recall, wilson
+from persondet.report.plots.people import draw_people, moving_mean
+from persondet.report.plots.style import drawing
+from persondet.report.plots.training import draw_overview, panel_average_precision, single
+from persondet.report.run_data import read_run
 from persondet.report.smoothing import smooth, smoothing_window
 from persondet.results import RunError
+from tests.report.run_files import (
+    curves,
+    errors,
+    results,
+    training_rows,
+    write_json,
+    write_metrics,
+    write_records,
+    write_run,
+)
 
-ALL = [
-    "training_curves.png",
-    "loss.png",
-    "loss_components.png",
-    "accuracy.png",
-    "average_precision.png",
-    "learning_rate.png",
-]
+NAMES = [plot.file_name for plot in PLOTS]
+HOSTILE = (
+    "<img src=x onerror=alert(1)> $\\frac{1}{0}$ 100 % \u202egnp.exe\n\u0000 人 شخص " + "x" * 90
+)
 
 
-def write_run(folder, rows):
-    folder.mkdir(exist_ok=True)
-    (folder / "metrics.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder
+def texts(figure):
+    """Return all texts of a figure that are shown."""
+    found = figure.findobj(lambda artist: isinstance(artist, Text) and artist.get_visible())
+    return [text.get_text() for text in found if text.get_text()]
 
 
-def full_row(iteration):
-    row = {"iteration": iteration, "lr": 1e-3, "bbox/AP": 30.0, "segm/AP50": 50.0}
-    for prefix in ("", "val/"):
-        row |= {f"{prefix}total_loss": 2.0, f"{prefix}loss_cls": 1.0, f"{prefix}loss_$\\frac$": 1.0}
-        row |= {f"{prefix}fast_rcnn/cls_accuracy": 0.9, f"{prefix}mask_rcnn/accuracy": 0.8}
-    return row
+def draw(function, folder):
+    with drawing():
+        return function(read_run(folder))
 
 
 def ink(path):
@@ -47,16 +57,64 @@ def ink(path):
     return float((image < 250).any(axis=2).mean())
 
 
-def test_a_full_run_gives_every_plot(tmp_path):
-    run = write_run(tmp_path / "run", [full_row(i) for i in (0, 20, 40)])
+def test_a_whole_run_gives_every_plot_and_nothing_is_cut_off(tmp_path):
+    run = write_run(tmp_path / "run")
     written = plot_run(run)
-    assert [path.name for path in written] == ALL
-    assert all(path.parent == run / "plots" and ink(path) > 0.01 for path in written)
-    assert sorted(p.name for p in (run / "plots").iterdir()) == sorted(ALL)  # nothing temporary
+    assert [path.name for path in written] == NAMES
+    assert sorted(p.name for p in (run / "plots").iterdir()) == sorted(NAMES)  # nothing temporary
+    for path in written:
+        assert path.parent == run / "plots"
+        assert ink(path) > 0.01
+        image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
+        assert (border > 250).all(), f"{path.name} reaches the edge of its picture"
+
+
+def test_every_axis_has_a_label_with_its_unit(tmp_path):
+    run = write_run(tmp_path / "run")
+    unitless = {"size", "crowding", "place", "kind of mistake"}  # they name what stands beside them
+    for plot in PLOTS:
+        figure = draw(plot.draw, run)
+        shown = [axes for axes in figure.axes if axes.axison]
+        assert shown
+        for axes in shown:
+            for label in (axes.get_xlabel(), axes.get_ylabel()):
+                assert label in unitless or ("(" in label and ")" in label), (plot.file_name, label)
+
+
+def test_a_run_stopped_at_half_plots_what_it_has(tmp_path, caplog):
+    rows = [row for row in training_rows() if row["iteration"] < 100]
+    run = write_metrics(tmp_path / "run", *rows, '{"iteration": 109, "total_lo')
+    with caplog.at_level(logging.INFO, logger="persondet"):
+        written = plot_run(run)
+    assert [path.name for path in written] == NAMES[:7]
+    assert "pr_curve.png is left out" in caplog.text
+    assert "people_over_time.png is left out" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_run_without_validation_plots_its_training(tmp_path):
+    rows = [
+        {k: v for k, v in row.items() if not k.startswith(("val/", "bbox/", "segm/"))}
+        for row in training_rows()[:-1]
+    ]
+    run = write_metrics(tmp_path / "run", *rows)
+    written = [path.name for path in plot_run(run)]
+    assert "average_precision.png" not in written
+    assert {"training_curves.png", "loss.png", "accuracy.png", "speed.png"} <= set(written)
+    assert "no average precision in this run" in texts(draw(draw_overview, run))
+
+
+def test_what_is_scored_without_a_training_is_plotted(tmp_path):
+    write_json(tmp_path / "inference/street/curves.json", curves("street"))
+    assert [path.name for path in plot_run(tmp_path)] == [
+        *("pr_curve.png", "f1_curve.png", "score_histogram.png", "size_histogram.png")
+    ]
+    assert "Dataset: street, 60 images" in texts(draw(draw_precision_recall, tmp_path))
 
 
 def test_missing_scalars_leave_a_plot_out_and_the_log_says_so(tmp_path, caplog):
-    run = write_run(tmp_path / "run", [{"iteration": 0, "total_loss": 1.0}])
+    run = write_metrics(tmp_path / "run", {"iteration": 0, "total_loss": 1.0})
     with caplog.at_level(logging.INFO, logger="persondet"):
         written = plot_run(run)
     assert [path.name for path in written] == ["training_curves.png", "loss.png"]
@@ -64,13 +122,13 @@ def test_missing_scalars_leave_a_plot_out_and_the_log_says_so(tmp_path, caplog):
 
 
 def test_plotting_again_replaces_our_files_and_keeps_others(tmp_path):
-    run = write_run(
-        tmp_path / "run", [{"iteration": i, "total_loss": 2.0, "lr": 0.1} for i in (0, 20)]
+    run = write_metrics(
+        tmp_path / "run", *({"iteration": i, "total_loss": 2.0, "lr": 0.1} for i in (0, 20))
     )
     assert "learning_rate.png" in {path.name for path in plot_run(run)}
     (run / "plots" / "mine.png").write_bytes(b"mine")
     before = (run / "plots" / "loss.png").read_bytes()
-    write_run(run, [{"iteration": 0, "total_loss": 1.0}, {"iteration": 9, "total_loss": 0.5}])
+    write_metrics(run, {"iteration": 0, "total_loss": 1.0}, {"iteration": 9, "total_loss": 0.5})
     plot_run(run)
     left = sorted(path.name for path in (run / "plots").iterdir())
     assert left == ["loss.png", "mine.png", "training_curves.png"]
@@ -78,43 +136,185 @@ def test_plotting_again_replaces_our_files_and_keeps_others(tmp_path):
 
 
 def test_the_same_run_gives_the_same_bytes(tmp_path):
-    run = write_run(tmp_path / "run", [{"iteration": i, "lr": i / 10} for i in range(3)])
+    run = write_metrics(tmp_path / "run", *({"iteration": i, "lr": i / 10} for i in range(3)))
     first, second = (plot_run(run, tmp_path / name)[-1].read_bytes() for name in "ab")
     assert first == second
 
 
 @pytest.mark.parametrize(
-    "rows",
+    "row",
     [
-        [
-            {"iteration": 0, "total_loss": float("nan"), "loss_cls": float("nan")}
-        ],  # diverged at once: nothing to draw
-        [{"iteration": 3, "time": 0.5}],
+        {"iteration": 0, "total_loss": float("nan"), "loss_cls": float("nan")},  # diverged at once
+        {"iteration": 3, "eta_seconds": 0.5},
     ],
 )
-def test_nothing_to_draw_gives_no_file(tmp_path, rows):
-    assert plot_run(write_run(tmp_path / "run", rows)) == []
+def test_nothing_to_draw_gives_no_file(tmp_path, row):
+    assert plot_run(write_metrics(tmp_path / "run", row)) == []
     assert not list((tmp_path / "run").rglob("*.png"))
-
-
-def test_values_that_are_not_finite_are_told_and_do_not_stop_the_plot(tmp_path):
-    rows = [{"iteration": i, "total_loss": v} for i, v in enumerate([1.0, float("nan"), 2.0])]
-    spoilt = plot_run(write_run(tmp_path / "a", rows))[-1]
-    rows[1]["total_loss"] = 1.5
-    whole = plot_run(write_run(tmp_path / "b", rows))[-1]
-    vermilion = np.array([0, 94, 213])  # BGR: the colour of the note
-    seen = [
-        (np.abs(cv2.imread(str(p)).astype(int) - vermilion) < 30).all(axis=2).sum()
-        for p in (spoilt, whole)
-    ]
-    assert seen[0] > 100
-    assert seen[1] == 0
 
 
 def test_a_run_without_metrics_is_refused(tmp_path):
     with pytest.raises(RunError, match=r"metrics\.json"):
         plot_run(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_values_that_are_not_finite_leave_a_gap_and_are_told(tmp_path):
+    rows = [{"iteration": i, "total_loss": v} for i, v in enumerate([1.0, float("nan"), 2.0])]
+    figure = draw(draw_overview, write_metrics(tmp_path / "run", *rows))
+    assert "1 of 3 training values are not finite" in texts(figure)
+    line = figure.axes[0].get_lines()[0].get_ydata()
+    assert np.isnan(line).tolist() == [False, True, False]
+
+
+def test_a_spike_does_not_flatten_the_curve_and_is_told(tmp_path):
+    values = [1.0] * 30 + [5e6]
+    rows = [{"iteration": i, "total_loss": v} for i, v in enumerate(values)]
+    figure = draw(draw_overview, write_metrics(tmp_path / "run", *rows))
+    assert figure.axes[0].get_ylim() == (0.0, 2.0)
+    assert "1 values lie above, up to 5e+06" in texts(figure)
+
+
+def test_after_a_resume_and_an_old_run_in_front_only_what_counts_is_drawn(tmp_path):
+    old = [{"iteration": i, "total_loss": 9.0, "bbox/AP": 99.0} for i in range(9, 500, 10)]
+    lost = [{"iteration": i, "total_loss": 5.0, "bbox/AP": 98.0} for i in (9, 19, 29, 39)]
+    resumed = [{"iteration": i, "total_loss": 1.0, "bbox/AP": 20.0 + i} for i in (19, 29, 39)]
+    run = write_metrics(tmp_path / "run", *old, *lost, *resumed)
+    loss, ap = (axes.get_lines() for axes in draw(draw_overview, run).axes[:2])
+    assert loss[0].get_xdata().tolist() == [10, 20, 30, 40]
+    assert loss[0].get_ydata().tolist() == [5.0, 1.0, 1.0, 1.0]
+    assert ap[0].get_ydata().tolist() == [98.0, 39.0, 49.0, 59.0]
+
+
+def test_the_best_model_is_marked_where_it_was_saved(tmp_path):
+    """What is scored when the training has ended stands one iteration behind the last step."""
+    run = write_metrics(tmp_path / "run", *training_rows())
+    (legend,) = (t for t in texts(draw(single(panel_average_precision), run)) if "best" in t)
+    assert legend == "best model: mask AP 38.0 after 200 steps"
+    write_json(run / "model_best.json", {"metric": "bbox/AP50", "score": 78.0, "iteration": 199})
+    (legend,) = (t for t in texts(draw(single(panel_average_precision), run)) if "best" in t)
+    assert legend == "best model: box AP50 78.0 after 200 steps"
+
+
+def test_the_best_model_by_another_scalar_is_marked_too(tmp_path):
+    run = write_metrics(tmp_path / "run", *training_rows())
+    best = {"metric": "val/total_loss", "score": 1.6, "iteration": 99}
+    write_json(run / "model_best.json", best)
+    assert "best model: val/total_loss 1.6 after 100 steps" in texts(draw(draw_overview, run))
+
+
+def test_trap_5_two_validation_sets_are_both_drawn(tmp_path):
+    rows = [
+        {"iteration": 9, "total_loss": 1.0, "val/a/total_loss": 1.5, "val/b/total_loss": 1.7},
+        {"iteration": 9, "a/bbox/AP": 10.0, "b/bbox/AP": 20.0},
+    ]
+    shown = texts(draw(draw_overview, write_metrics(tmp_path / "run", *rows)))
+    assert {"validation, a", "validation, b", "box AP, a", "box AP, b"} <= set(shown)
+
+
+@pytest.mark.slow
+def test_names_full_of_markup_are_shown_as_text(tmp_path):
+    run = write_run(tmp_path / "run")
+    name = "<b>$\\frac{1}{0}$&amp;_valid"
+    write_json(run / "inference" / name / "curves.json", curves(name))
+    write_json(run / "results.json", results() | {"classes": [HOSTILE]})
+    content = errors()
+    content["recall"]["size"][0]["label"] = HOSTILE
+    write_json(run / "inference" / "person_test" / "errors.json", content)
+    write_records(run / "walk.jsonl", [1, 2, 3], source=HOSTILE)
+    for path in plot_run(run):
+        assert ink(path) > 0.01
+    (title,) = (t for t in texts(draw(draw_people, run)) if t.startswith("People in"))
+    first = title.partition("\n")[0]
+    assert first.startswith("People in <img src=x onerror")
+    assert len(first) <= 50
+    assert "\u202e" not in title
+    assert any("<b>$" in text for text in texts(draw(draw_precision_recall, run)))
+    assert any(text.startswith("<img src=x") for text in texts(draw(draw_recall, run)))
+
+
+def test_the_curves_are_those_of_the_file(tmp_path):
+    run = write_run(tmp_path / "run")
+    figure = draw(draw_f1, run)
+    known = curves()["tasks"]["segm"]
+    panel = figure.axes[3]  # the test split's masks
+    assert "person_test" in panel.get_title(loc="left")
+    lines = {line.get_label(): line for line in panel.get_lines()}
+    assert lines["F1"].get_xdata().tolist() == known["thresholds"]
+    assert np.allclose(lines["F1"].get_ydata(), np.multiply(100, known["f1"]))
+    in_use = [label for label in lines if label.startswith("threshold in use, 0.60: F1")]
+    assert len(in_use) == 1
+    histogram = draw(draw_score_histogram, run).axes[0]
+    heights = [patch.get_height() for patch in histogram.patches]
+    assert heights == known["score_histogram"]["true"] + known["score_histogram"]["false"]
+
+
+def test_the_error_bars_are_those_of_the_file(tmp_path):
+    run = write_run(tmp_path / "run")
+    (axes,) = draw(draw_errors, run).axes
+    # Kinds that one class cannot have, and nobody made, are left out.
+    assert [patch.get_width() for patch in axes.patches][:4] == [9.7, 4.2, 0.6, 3.1]
+    assert len(axes.patches) == 8
+    panels = draw(draw_recall, run).axes
+    assert [len(axes.patches) for axes in panels] == [2, 3, 2]  # a group without anybody is none
+    assert np.allclose(panels[0].patches[0].get_width(), 100 * 80 / 120)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda c: c.update(schema=2),
+        lambda c: c.update(tasks=None),
+        lambda c: c["tasks"]["bbox"].update(thresholds=[0.1, "x"], pr=[], score_histogram=7),
+        lambda c: c["tasks"].update(bbox=[], segm={"f1": [1]}),
+        lambda c: c.update(sizes={"edges": [1, 2], "ground_truth": [1, 2], "found": [0]}),
+        lambda c: c["tasks"]["bbox"].update(precision=[None] * 95, f1=[10**400] * 95),
+    ],
+)
+def test_a_damaged_curves_file_stops_no_plot(tmp_path, damage):
+    run = write_run(tmp_path / "run")
+    content = curves()
+    damage(content)
+    for split in ("valid", "test"):
+        write_json(run / "inference" / f"person_{split}" / "curves.json", content)
+        (run / "inference" / f"person_{split}" / "errors.json").write_text('{"schema": 1, "rec')
+    drawn = {plot.file_name: draw(plot.draw, run) for plot in PLOTS[7:]}
+    assert drawn["errors.png"] is None
+    assert drawn["people_over_time.png"] is not None
+
+
+def test_people_over_time(tmp_path):
+    records = write_records(tmp_path / "video/a.jsonl", [0, 2, 4, 4])
+    with records.open("a") as file:
+        file.write('{"index": 4, "ti\n{"index": 5, "time": 9.0, "people": []}\n')
+    (tmp_path / "other.jsonl").write_text('{"not": "records"}\n')
+    (clip,) = read_run(tmp_path).people
+    assert clip.times.tolist() == [0.0, 0.04, 0.08, 0.12]
+    assert clip.counts.tolist() == [0, 2, 4, 4]
+    assert clip.tracks == 4
+    assert (
+        "People in walk.mp4\non average 2.5, at most 4, 4 different tracks; score 0.50 or more"
+        in (texts(draw(draw_people, tmp_path)))
+    )
+
+
+def test_the_moving_mean_follows_time_and_not_frames():
+    times = np.array([0.0, 0.1, 0.2, 5.0])
+    counts = np.array([1, 2, 3, 9])
+    expected = [counts[abs(times - t) <= 0.5].mean() for t in times]
+    assert np.allclose(moving_mean(times, counts, 1.0), expected)
+
+
+def test_the_interval_of_a_share_covers_it():
+    """Wilson's interval, by simulation: about 95 of 100 hold the true share."""
+    rng = np.random.default_rng(0)
+    for share in (0.5, 0.9):
+        found = rng.binomial(40, share, 2000)
+        inside = [low <= share <= high for low, high in (wilson(k, 40) for k in found)]
+        assert 0.92 <= np.mean(inside) <= 0.98
+    assert wilson(0, 10)[0] == 0.0
+    assert wilson(10, 10)[1] == 1.0
+    assert wilson(0, 0) == (0.0, 1.0)
 
 
 def test_smoothing_by_hand():
@@ -136,7 +336,12 @@ def test_the_window_is_odd_and_leaves_short_series_alone():
 
 def test_the_report_needs_no_torch_and_no_pyplot():
     code = (
-        "import sys, persondet.report.plots; "
+        "import sys, persondet.report.plots, persondet.report.results_csv; "
         "sys.exit(bool({'torch', 'detectron2', 'matplotlib.pyplot'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_paths_may_be_strings(tmp_path):
+    run = write_metrics(tmp_path / "run", {"iteration": 0, "lr": 1.0})
+    assert all(isinstance(path, Path) for path in plot_run(str(run), str(tmp_path / "out")))

@@ -10,6 +10,7 @@ from pathlib import Path
 import plot_metrics
 import pytest
 
+from persondet.errors import OutputExistsError
 from persondet.results import RunError
 
 TOOL = Path(plot_metrics.__file__)
@@ -26,12 +27,35 @@ def test_it_prints_the_files_that_it_wrote(tmp_path, capsys):
     assert plot_metrics.main([str(run), "--output", str(tmp_path / "out")]) == 0
     printed = [Path(line) for line in capsys.readouterr().out.splitlines()]
     assert sorted(printed) == sorted((tmp_path / "out").iterdir())
-    assert {path.name for path in printed} == {"training_curves.png", "learning_rate.png"}
+    assert {path.name for path in printed} == {
+        *("training_curves.png", "learning_rate.png", "results.csv")
+    }
     assert [path.name for path in run.iterdir()] == ["metrics.json"]
 
 
+def test_several_runs_are_laid_over_each_other_beside_them(tmp_path, capsys):
+    rows = [{"iteration": i, "lr": 0.1} for i in range(3)]
+    runs = [str(write_run(tmp_path / name, *rows)) for name in "ab"]
+    assert plot_metrics.main(runs) == 0
+    printed = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert {path.name for path in printed} == {
+        *("training_curves.png", "learning_rate.png", "results.csv")
+    }
+    assert {path.parent for path in printed} == {tmp_path / "comparison"}
+    assert (tmp_path / "comparison" / "results.csv").read_text().count("\n") == 3
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["metrics.json"]
+
+
+def test_a_foreign_table_is_refused_before_anything_is_drawn(tmp_path):
+    run = write_run(tmp_path / "run", {"iteration": 0, "lr": 0.1})
+    (tmp_path / "results.csv").write_text("mine\n")
+    with pytest.raises(OutputExistsError, match=r"results\.csv"):
+        plot_metrics.main([str(run), "--output", str(tmp_path)])
+    assert not list(tmp_path.glob("*.png"))
+
+
 def test_a_run_without_a_scalar_to_plot_is_refused(tmp_path):
-    run = write_run(tmp_path / "run", {"iteration": 0, "time": 0.1})
+    run = write_run(tmp_path / "run", {"iteration": 0, "eta_seconds": 0.1})
     with pytest.raises(RunError, match="no loss, accuracy, AP or learning rate"):
         plot_metrics.main([str(run)])
 

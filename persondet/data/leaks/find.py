@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,16 +96,26 @@ class Leaks:
                 findings.add(code, leak.split, leak.file_name, detail=detail)
 
     def as_json(self) -> dict[str, dict[str, Any]]:
-        """Return the shares as plain dicts: `images`, `leaked`, `share`, `clip_mates`."""
+        """Return the shares as plain dicts: `images`, `leaked`, `share`, `clip_mates`, `with`.
+
+        `with` says in which earlier split those that leaked have their partner, and how many.
+        """
         return {
             split: {
                 "images": share.images,
                 "leaked": share.leaked,
                 "share": share.leaked / share.images if share.images else 0.0,
                 "clip_mates": share.clip_mates,
+                "with": dict(Counter(self._partner_splits(split))),
             }
             for split, share in self.shares.items()
         }
+
+    def _partner_splits(self, split: str) -> Iterator[str]:
+        for kind in VERSIONS:
+            for leak in self.kinds.get(kind, ()):
+                if leak.split == split:
+                    yield leak.partner_split
 
 
 def find_leaks(pictures: Sequence[Picture]) -> Leaks:

@@ -6,6 +6,7 @@ from persondet.engine.hooks.event_writer import EventWriterHook
 from persondet.engine.hooks.periodic_checkpoint import PeriodicCheckpointHook
 from persondet.engine.hooks.progress import ProgressHook
 from persondet.engine.hooks.validation_loss import ValidationLossHook
+from persondet.engine.hooks.validation_pictures import ValidationPicturesHook
 
 __all__ = [
     "BestCheckpointHook",
@@ -15,4 +16,5 @@ __all__ = [
     "ProgressHook",
     "StopTraining",
     "ValidationLossHook",
+    "ValidationPicturesHook",
 ]

@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 
 from persondet.checkpoint import SafeDetectionCheckpointer
@@ -108,3 +109,10 @@ class BestCheckpointHook(HookBase):
             return
         self.best_score = state_dict["best_score"]
         self.best_iteration = state_dict["best_iteration"]
+
+
+def best_metric(cfg: CfgNode) -> str:
+    """Return the scalar that chooses the best model: `segm/AP` with masks, else `bbox/AP`."""
+    if cfg.SOLVER.BEST_CHECKPOINT.METRIC != "auto":
+        return cfg.SOLVER.BEST_CHECKPOINT.METRIC
+    return "segm/AP" if cfg.MODEL.MASK_ON else "bbox/AP"

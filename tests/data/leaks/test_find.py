@@ -55,7 +55,10 @@ def test_each_kind_by_itself():
     assert [leak[1] for leak in named(leaks, SAME_CLIP)] == ["w_mp4-2.jpg", "w_mp4-3.jpg"]
     assert leaks.shares == {"valid": Share(2, 1, 0), "test": Share(5, 2, 2)}
     assert leaks.to_drop == {"train": ["a.jpg", "s_jpg.rf.1.jpg"], "valid": ["n.jpg"]}
-    assert leaks.as_json()["test"] == {"images": 5, "leaked": 2, "share": 0.4, "clip_mates": 2}
+    assert leaks.as_json()["test"] == {
+        **{"images": 5, "leaked": 2, "share": 0.4, "clip_mates": 2},
+        "with": {"train": 1, "valid": 1},
+    }
     findings = Findings()
     leaks.add_to(findings)
     assert findings.counts() == {SAME_FILE: 1, SAME_SOURCE: 1, NEAR_IDENTICAL: 1, SAME_CLIP: 2}

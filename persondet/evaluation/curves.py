@@ -1,0 +1,144 @@
+"""Precision, recall and F1 against the score threshold, and the threshold with the best F1.
+
+    {"schema": 1, "dataset": "person_valid", "images": 60, "threshold": 0.43, "tasks": {"bbox": {
+        "iou": 0.5, "thresholds": [...], "precision": [...], "recall": [...], "f1": [...],
+        "hits": [...], "misses": [...], "false_alarms": [...],
+        "best": {"threshold": 0.47, "precision": ..., "recall": ..., "f1": ..., "hits": ...,
+                 "misses": ..., "false_alarms": ...} or null,
+        "at_threshold": {... the same at "threshold"},
+        "pr": {"recall": [0, 0.01, ...], "precision@50": [...], "precision@75": [...]},
+        "score_histogram": {"edges": [...], "true": [...], "false": [...]}}, "segm": {...}},
+     "sizes": {"edges": [...], "ground_truth": [...], "found": [...]}}
+
+All classes count together: one threshold serves the whole model.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from persondet.evaluation.average_precision import (
+    RECALLS,
+    Detections,
+    precision_at_recalls,
+    ratio,
+)
+from persondet.evaluation.matching import FloatArray
+
+THRESHOLDS = np.linspace(0.0, 1.0, 101)
+SCORE_EDGES = np.linspace(0.0, 1.0, 21)
+SIZE_EDGES = (0, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096)
+
+
+def counts_at(detections: Detections, threshold: float) -> dict[str, Any]:
+    """Return what a threshold gives: the predictions that reach it, against the annotations.
+
+    Args:
+        detections: matched at the IoU that counts as found.
+        threshold: predictions below it are dropped.
+
+    Returns: `threshold`, `precision` (NaN when none is left), `recall` (NaN without annotations),
+    `f1` (2 hits to all annotated and all reported; NaN without either), `hits`, `misses`,
+    `false_alarms`.
+    """
+    kept = detections.scores >= threshold
+    people = int(detections.people.sum())
+    reported, hits = int(kept.sum()), int(detections.hit[kept].sum())
+    return {
+        "threshold": float(threshold),
+        "precision": ratio(hits, reported),
+        "recall": ratio(hits, people),
+        "f1": ratio(2 * hits, people + reported),
+        "hits": hits,
+        "misses": people - hits,
+        "false_alarms": reported - hits,
+    }
+
+
+def best_threshold(detections: Detections) -> float | None:
+    """Return the score threshold with the highest F1; None when no prediction is a hit.
+
+    Of thresholds with the same F1 the highest: it reports fewest. Every threshold between two
+    neighbouring scores keeps the same predictions: the one in their middle is taken, rounded as far
+    as they allow, so that a score which another machine rounds otherwise stays on its side.
+    """
+    order = np.argsort(-detections.scores, kind="stable")
+    scores = detections.scores[order]
+    hits = np.cumsum(detections.hit[order])
+    if not len(hits) or not hits[-1]:
+        return None
+    f1 = 2 * hits / (detections.people.sum() + np.arange(1, len(hits) + 1))
+    # A threshold takes all predictions of one score or none.
+    last_of_score = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)
+    best = last_of_score[int(np.argmax(f1[last_of_score]))]
+    below = scores[best + 1] if best + 1 < len(scores) else 0.0
+    return _round_number_between(float(below), float(scores[best]))
+
+
+def _round_number_between(low: float, high: float) -> float:
+    """Return the number with the fewest decimals, two at least, above `low` and at most `high`."""
+    for digits in range(2, 17):
+        middle = round((low + high) / 2, digits)
+        if low < middle <= high:
+            return middle
+    return high
+
+
+def threshold_curves(
+    detections: Detections, strict: Detections, *, iou: float, threshold: float
+) -> dict[str, Any]:
+    """Return the curves of one task, see the head of this file; NaN where nothing is measured.
+
+    Args:
+        detections: matched at `iou`.
+        strict: the same predictions, matched at IoU 0.75.
+        iou: the overlap from which an object counts as found.
+        threshold: the model's score threshold.
+    """
+    rows = [counts_at(detections, value) for value in THRESHOLDS]
+    best = best_threshold(detections)
+    return {
+        "iou": iou,
+        "thresholds": THRESHOLDS.round(2).tolist(),
+        **{
+            name: [row[name] for row in rows]
+            for name in ("precision", "recall", "f1", "hits", "misses", "false_alarms")
+        },
+        "best": None if best is None else counts_at(detections, best),
+        "at_threshold": counts_at(detections, threshold),
+        "pr": {
+            "recall": RECALLS.round(2).tolist(),
+            "precision@50": precision_at_recalls(detections).tolist(),
+            "precision@75": precision_at_recalls(strict).tolist(),
+        },
+        "score_histogram": {
+            "edges": SCORE_EDGES.round(2).tolist(),
+            "true": np.histogram(detections.scores[detections.hit], SCORE_EDGES)[0].tolist(),
+            "false": np.histogram(detections.scores[~detections.hit], SCORE_EDGES)[0].tolist(),
+        },
+    }
+
+
+def size_histogram(sides: FloatArray, found: np.ndarray) -> dict[str, list[int]]:
+    """Return how many objects of each size there were and were found.
+
+    Args:
+        sides: float64, (N,), √area of each annotated object, pixels.
+        found: bool, (N,).
+
+    Returns: `edges` (pixels, up to the first that holds everybody), `ground_truth`, `found`.
+    """
+    largest = float(sides.max(initial=0.0))
+    edges = [edge for edge, before in zip(SIZE_EDGES[1:], SIZE_EDGES, strict=False)
+             if before <= largest]  # fmt: skip
+    if largest > edges[-1]:
+        edges.append(math.ceil(largest))
+    bins = np.array([0, *edges], np.float64)
+    return {
+        "edges": [0, *edges],
+        "ground_truth": np.histogram(sides, bins)[0].tolist(),
+        "found": np.histogram(sides[found], bins)[0].tolist(),
+    }

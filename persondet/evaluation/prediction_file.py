@@ -1,0 +1,169 @@
+"""Predictions go to disk image by image: memory holds no more than where each image's stand."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from persondet.errors import PersondetError
+from persondet.files import make_folder
+
+
+class Detection(msgspec.Struct):
+    """One prediction as it stands in the file, COCO's names.
+
+    Attributes:
+        image_id, category_id: as in the ground truth.
+        bbox: XYWH_ABS, pixels.
+        score: 0 to 1.
+        segmentation: `{"size": [H, W], "counts": str}`, or None.
+    """
+
+    image_id: int
+    category_id: int
+    bbox: list[float]
+    score: float
+    segmentation: dict[str, Any] | None = None
+
+
+_DECODER = msgspec.json.Decoder(list[Detection])
+_ENCODER = msgspec.json.Encoder()
+Block = tuple[int, bytes]
+
+
+class PredictionFile:
+    """A COCO results file that is written image by image, and read the same way.
+
+    Until `publish` gives it its name it has a hidden one. To be closed by `close`, or used as a
+    context manager.
+
+    Args:
+        folder: where the file will stand; None: among the system's temporary files.
+
+    Raises: OutputExistsError: when the folder cannot be made.
+    """
+
+    def __init__(self, folder: str | Path | None = None) -> None:
+        if folder is not None:
+            make_folder(folder)
+        handle, name = tempfile.mkstemp(prefix=".predictions.", suffix=".json", dir=folder)
+        self._path: Path | None = Path(name)
+        self._file = os.fdopen(handle, "w+b")
+        self._end = self._write(b"[")
+        # Image id → where its blocks stand: offset and length.
+        self._blocks: dict[int, list[tuple[int, int]]] = {}
+
+    def add(self, image_id: int, detections: Sequence[dict[str, Any]]) -> None:
+        """Append what was found on an image, in this order; see `Detection` for the keys."""
+        self._append(image_id, _ENCODER.encode(detections)[1:-1])
+
+    def read(self, image_id: int) -> list[Detection]:
+        """Return what was found on an image, in the order in which it was added."""
+        found: list[Detection] = []
+        for offset, length in self._blocks.get(image_id, ()):
+            self._file.seek(offset)
+            found += _DECODER.decode(b"[" + self._file.read(length) + b"]")
+        return found
+
+    @property
+    def image_ids(self) -> list[int]:
+        """The images that were added, those on which nothing was found among them."""
+        return list(self._blocks)
+
+    @property
+    def count_bytes(self) -> int:
+        """The length of the file so far."""
+        return self._end
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was found on any image."""
+        return not any(length for blocks in self._blocks.values() for _, length in blocks)
+
+    def blocks(self, limit: int) -> Iterator[list[Block]]:
+        """Yield the file's content in parts of about `limit` bytes, for another file's `extend`."""
+        part: list[Block] = []
+        size = 0
+        for image_id, places in self._blocks.items():
+            for offset, length in places:
+                self._file.seek(offset)
+                part.append((image_id, self._file.read(length)))
+                size += length + 64  # what a block costs besides
+                if size >= limit:
+                    yield part
+                    part, size = [], 0
+        if part:
+            yield part
+
+    def extend(self, blocks: Iterable[Block]) -> None:
+        """Append what another file's `blocks` yielded."""
+        for image_id, block in blocks:
+            self._append(image_id, block)
+
+    def publish(self, path: str | Path) -> None:
+        """End the file and give it its name, in place of what stood there; it can be read on.
+
+        Raises: PersondetError: when the disk is full.
+        """
+        if self._path is None:
+            return
+        self._file.seek(self._end)
+        self._write(b"]\n")
+        self._flush()
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(self._path, 0o666 & ~mask)
+        os.replace(self._path, path)
+        self._path = None
+
+    def close(self) -> None:
+        """Close the file; without `publish` nothing of it stays."""
+        self._file.close()
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+            self._path = None
+
+    def __enter__(self) -> PredictionFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _append(self, image_id: int, block: bytes) -> None:
+        places = self._blocks.setdefault(image_id, [])
+        if not block:
+            return
+        self._file.seek(self._end)
+        if self._end > 1:
+            self._end += self._write(b",\n")
+        places.append((self._end, len(block)))
+        self._end += self._write(block)
+
+    def _write(self, content: bytes) -> int:
+        try:
+            return self._file.write(content)
+        except OSError as error:
+            raise self._full(error) from error
+
+    def _flush(self) -> None:
+        try:
+            self._file.flush()
+        except OSError as error:
+            raise self._full(error) from error
+
+    def _full(self, error: OSError) -> PersondetError:
+        return PersondetError(
+            f"{self._path}: the predictions cannot be written ({error.strerror or error}); "
+            "make room, or choose another OUTPUT_DIR."
+        )

@@ -1,0 +1,152 @@
+"""The report as data: sections of paragraphs, tables, figures and notes.
+
+Both writers, `persondet.report.html` and `persondet.report.pdf`, get this and nothing else, so that
+the two reports cannot say different things. All text is plain text: a writer escapes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Literal, TypeVar
+
+from persondet.report.plain_text import LONGEST, plain_text
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An encoded picture: `data` is a PNG or JPEG file of `width` × `height` pixels."""
+
+    data: bytes
+    media_type: Literal["image/png", "image/jpeg"]
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading inside a section."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """A paragraph; `lead` are its first words, in bold."""
+
+    text: str
+    lead: str = ""
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """A list of points: (lead, text) each; an empty lead is none."""
+
+    items: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with its caption; every row has as many cells as `header`.
+
+    Attributes:
+        numeric: the numbers of the columns that are set flush right.
+    """
+
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numeric: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture with its caption, and how to read it (may be empty)."""
+
+    picture: Picture
+    caption: str
+    reading: str = ""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Lines of a command or of a file, in letters of one width."""
+
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Note:
+    """A sentence that stands out: a piece that is `missing`, a `warning`, or an `answer`."""
+
+    kind: Literal["missing", "warning", "answer"]
+    text: str
+
+
+Block = Heading | Paragraph | Bullets | Table | Figure | Listing | Note
+
+
+@dataclass(frozen=True)
+class Section:
+    """A chapter of the report; `key` is its name in links."""
+
+    key: str
+    title: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class Document:
+    """The whole report."""
+
+    title: str
+    subtitle: str
+    sections: tuple[Section, ...]
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield the blocks of all sections in their order."""
+        for section in self.sections:
+            yield from section.blocks
+
+    def labels(self) -> dict[int, str]:
+        """Return `id(block)` → "Figure 3" or "Table 2", each kind counted through the report."""
+        counts = {Figure: 0, Table: 0}
+        found: dict[int, str] = {}
+        for block in self.blocks():
+            if isinstance(block, Figure | Table):
+                counts[type(block)] += 1
+                found[id(block)] = f"{type(block).__name__} {counts[type(block)]}"
+        return found
+
+
+def as_plain_text(value: T, most: int = LONGEST) -> T:
+    """Return a document, or a part of one, with every string in it made fit to be shown.
+
+    Secrets are hidden, control characters removed and endless names shortened, by
+    `persondet.report.plain_text`; nothing else changes.
+
+    Args:
+        value: a dataclass of this module, a tuple, a string; anything else is returned as it is.
+        most: length of the longest string that is kept whole.
+    """
+    shown: object = value
+    if isinstance(value, str):
+        shown = plain_text(value, most)
+    elif isinstance(value, tuple):
+        shown = tuple(as_plain_text(item, most) for item in value)
+    elif isinstance(value, Table):
+        # A row that is higher than a page fits on none.
+        shown = replace(
+            value,
+            caption=plain_text(value.caption),
+            header=as_plain_text(value.header, 60),
+            rows=as_plain_text(value.rows, 400),
+        )
+    elif isinstance(value, Document | Section | Block):
+        shown = replace(
+            value,
+            **{f.name: as_plain_text(getattr(value, f.name), most) for f in fields(value)},
+        )
+    return shown  # type: ignore[return-value]

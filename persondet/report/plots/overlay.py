@@ -1,0 +1,286 @@
+"""Several runs in one figure: a colour and a marker for each run.
+
+Training is a solid line and validation a dashed one, as in the figures of one run.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from persondet.report.events import Series
+from persondet.report.names import distinct, one_line
+from persondet.report.plots.detection import SCORE_LABEL, SPLITS
+from persondet.report.plots.style import (
+    BLACK,
+    LOOKS,
+    drawing,
+    label_axes,
+    new_figure,
+    save,
+    whole_numbers,
+)
+from persondet.report.plots.training import ACCURACIES, MARKERS_PER_LINE, X_LABEL, limit_spikes
+from persondet.report.run_data import RunData, read_run
+from persondet.report.scalars import (
+    COMPONENT_TITLES,
+    average_precisions,
+    loss_components,
+    validation_twins,
+)
+from persondet.report.smoothing import smooth, smoothing_window
+from persondet.results import TASKS
+
+logger = logging.getLogger(__name__)
+
+
+class Curve(NamedTuple):
+    """A run's line in a panel: x and y (N,), and whether it is dashed, as validation is."""
+
+    x: np.ndarray
+    y: np.ndarray
+    dashed: bool = False
+
+
+class Panel(NamedTuple):
+    """One pair of axes: its texts, what it shows of a run, and the top of its y axis (0: open)."""
+
+    title: str
+    x_label: str
+    y_label: str
+    curves: Callable[[RunData], list[Curve]]
+    top: float = 0.0
+
+
+class Overlay(NamedTuple):
+    """One figure of several runs: its file name, what it needs, and its panels for these runs."""
+
+    file_name: str
+    needs: str
+    panels: Callable[[Sequence[RunData]], list[Panel]]
+
+
+def plot_runs(run_dirs: Sequence[str | Path], output: str | Path) -> list[Path]:
+    """Lay the curves of several runs over each other and return the PNG files, in reading order.
+
+    They go to the folder `output`, and replace files of the same name there. A run takes part with
+    what it has come to; a figure that would show no run is left out, and the log says so.
+
+    Raises: RunError: when a run has nothing at all to draw.
+    """
+    runs = [read_run(run_dir) for run_dir in run_dirs]
+    for run in runs:
+        if run.problem is not None and not run.evaluations:
+            raise run.problem
+    names = run_names(run_dirs)
+    written = []
+    for overlay in OVERLAYS:
+        path = Path(output) / overlay.file_name
+        with drawing():
+            figure = _draw(overlay.panels(runs), runs, names)
+            if figure is not None:
+                written.append(save(figure, path))
+                continue
+        logger.info("%s is left out: no run has %s", path.name, overlay.needs)
+        path.unlink(missing_ok=True)
+    return written
+
+
+def run_names(run_dirs: Sequence[str | Path]) -> list[str]:
+    """Return a short name for each run: its path below the folder that holds them all."""
+    shared = common_folder(run_dirs)
+    return distinct([str(Path(run).resolve().relative_to(shared)) for run in run_dirs])
+
+
+def common_folder(run_dirs: Sequence[str | Path]) -> Path:
+    """Return the closest folder that holds all runs and is none of them."""
+    paths = [Path(run_dir).resolve() for run_dir in run_dirs]
+    above = (folder for folder in paths[0].parents if all(folder in p.parents for p in paths))
+    return next(above, Path(paths[0].anchor))
+
+
+def default_folder(run_dirs: Sequence[str | Path]) -> Path:
+    """Return the folder where the figures of several runs go: `comparison` beside them."""
+    return common_folder(run_dirs) / "comparison"
+
+
+def _draw(panels: Sequence[Panel], runs: Sequence[RunData], names: Sequence[str]) -> Figure | None:
+    """Draw the panels that show a run; None when there is none."""
+    drawn = [(panel, [panel.curves(run) for run in runs]) for panel in panels]
+    drawn = [(panel, curves) for panel, curves in drawn if any(curves)]
+    if not drawn:
+        return None
+    columns = len(drawn) if len(drawn) <= 3 else (2 if len(drawn) == 4 else 3)
+    rows = math.ceil(len(drawn) / columns)
+    legend_rows = math.ceil(len(names) / columns)
+    height = (4.0 if rows == 1 else 3.4) * rows + 0.4 + 0.25 * legend_rows
+    figure = new_figure(
+        rows, columns, (2.6 + 4.4 * columns if columns == 1 else 4.8 * columns, height)
+    )
+    for axes, (panel, curves) in zip(figure.axes, drawn, strict=False):
+        _draw_panel(axes, panel, curves)
+    for axes in figure.axes[len(drawn) :]:
+        axes.set_axis_off()
+    handles = [Line2D([], [], color=_look(i)[0], marker=_look(i)[1]) for i in range(len(names))]
+    labels = list(names)
+    every = [curve for _, curves in drawn for run in curves for curve in run]
+    if any(curve.dashed for curve in every) and not all(curve.dashed for curve in every):
+        handles += [Line2D([], [], color=BLACK, linestyle=line) for line in ("-", "--")]
+        labels += ["training", "validation"]
+    longest = max(map(len, labels))
+    most = max(1, int(figure.get_figwidth() * 10 / (longest + 7)))
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(most, len(labels)))
+    return figure
+
+
+def _draw_panel(axes: Axes, panel: Panel, curves: Sequence[Sequence[Curve]]) -> None:
+    for index, lines in enumerate(curves):
+        color, marker = _look(index)
+        for line in lines:
+            every = max(1, len(line.x) // MARKERS_PER_LINE)
+            # Runs that are the same, or nearly so, get their markers at other places.
+            first = (index * every // max(1, len(curves))) if len(line.x) > MARKERS_PER_LINE else 0
+            style = "--" if line.dashed else "-"
+            axes.plot(line.x, line.y, style, color=color, marker=marker, markevery=(first, every))
+    label_axes(axes, panel.title, panel.x_label, panel.y_label)
+    if panel.top:
+        axes.set_ylim(0, panel.top)
+    else:
+        limit_spikes(axes)
+    if panel.x_label == X_LABEL:
+        axes.set_xlim(left=0)
+        whole_numbers(axes, 6)
+
+
+def _look(index: int) -> tuple[str, str]:
+    """Return the colour and the marker of a run; no pair comes twice in the first 49."""
+    count = len(LOOKS)
+    return LOOKS[index % count][0], LOOKS[(index + index // count) % count][1]
+
+
+def _scalar(name: str, *, scale: float = 1.0) -> Callable[[RunData], list[Curve]]:
+    """Return what draws a training scalar, smoothed, and its first validation twin."""
+
+    def curves(run: RunData) -> list[Curve]:
+        found = []
+        series = run.events.finite(name)
+        if series is not None:
+            values = smooth(series.values, smoothing_window(len(series.values)))
+            found.append(Curve(run.events.steps(series), scale * values))
+        for _, twin in validation_twins(run.events, name)[:1]:
+            found.append(Curve(run.events.steps(twin), scale * twin.values, dashed=True))
+        return found
+
+    return curves
+
+
+def _ap(task: str, metric: str) -> Callable[[RunData], list[Curve]]:
+    def curves(run: RunData) -> list[Curve]:
+        found: list[tuple[str, str, Series]] = average_precisions(run.events, task, metric)[:1]
+        return [Curve(run.events.steps(series), series.values, dashed=True) for *_, series in found]
+
+    return curves
+
+
+def _loss(name: str = "total_loss") -> Panel:
+    known, shown = COMPONENT_TITLES.get(name), one_line(name, 30)
+    title = "Loss" if name == "total_loss" else f"{known}\n{shown}" if known else shown
+    return Panel(title, X_LABEL, "loss (no unit)", _scalar(name))
+
+
+def _components(runs: Sequence[RunData]) -> list[Panel]:
+    names = [name for run in runs for name in loss_components(run.events)]
+    order = [*COMPONENT_TITLES, *sorted(set(names) - COMPONENT_TITLES.keys())]
+    return [_loss(name) for name in order if name in names]
+
+
+def _accuracies(runs: Sequence[RunData]) -> list[Panel]:
+    return [
+        Panel(f"Accuracy: {what}", X_LABEL, "correct (%)", _scalar(name, scale=100), 101)
+        for name, (what, *_) in ACCURACIES.items()
+    ]
+
+
+def _average_precisions(runs: Sequence[RunData]) -> list[Panel]:
+    return [
+        Panel(
+            f"Validation split: {TASKS[task]} {metric}",
+            X_LABEL,
+            f"{metric} (points, 0 to 100)",
+            _ap(task, metric),
+            102,
+        )
+        for metric in ("AP", "AP50")
+        for task in TASKS
+    ]
+
+
+def _learning_rate(runs: Sequence[RunData]) -> list[Panel]:
+    return [Panel("Learning rate", X_LABEL, "learning rate (per step)", _scalar("lr"))]
+
+
+def _speed(runs: Sequence[RunData]) -> list[Panel]:
+    return [Panel("Speed of the training", X_LABEL, "time of a step (seconds)", _scalar("time"))]
+
+
+def _overview(runs: Sequence[RunData]) -> list[Panel]:
+    box, mask = _average_precisions(runs)[:2]
+    scores = mask if any(map(mask.curves, runs)) else box
+    return [_loss(), scores, *_learning_rate(runs), *_speed(runs)]
+
+
+def _of_curves(draw: Callable[[str, str], Panel]) -> Callable[[Sequence[RunData]], list[Panel]]:
+    """Return the panels of curves.json: a column for each task, on the test split where all runs
+    have it, else on the validation split."""
+
+    def panels(runs: Sequence[RunData]) -> list[Panel]:
+        scored = [run for run in runs if run.evaluations]
+        role = "test" if all(run.evaluation("test") for run in scored) else "valid"
+        return [draw(role, task) for task in TASKS]
+
+    return panels
+
+
+def _precision_recall(role: str, task: str) -> Panel:
+    def curves(run: RunData) -> list[Curve]:
+        evaluation = run.evaluation(role)
+        found = evaluation.curves.get(task) if evaluation else None
+        precision = found.pr_precision.get("50") if found else None
+        if found is None or precision is None:
+            return []
+        return [Curve(100 * found.pr_recall, 100 * precision)]
+
+    x_label, y_label = "recall (found, % of all)", "precision (right, % of detections)"
+    return Panel(f"{SPLITS[role]}: {TASKS[task]}, IoU 0.5", x_label, y_label, curves, 102)
+
+
+def _f1(role: str, task: str) -> Panel:
+    def curves(run: RunData) -> list[Curve]:
+        evaluation = run.evaluation(role)
+        found = evaluation.curves.get(task) if evaluation else None
+        if found is None or not len(found.thresholds):
+            return []
+        return [Curve(found.thresholds, 100 * found.f1)]
+
+    return Panel(f"{SPLITS[role]}: {TASKS[task]}, IoU 0.5", SCORE_LABEL, "F1 (%)", curves, 102)
+
+
+OVERLAYS = (
+    Overlay("training_curves.png", "scalar to plot", _overview),
+    Overlay("loss.png", "total_loss", lambda runs: [_loss()]),
+    Overlay("loss_components.png", "loss_*", _components),
+    Overlay("accuracy.png", "accuracy", _accuracies),
+    Overlay("average_precision.png", "bbox/AP or segm/AP", _average_precisions),
+    Overlay("learning_rate.png", "lr", _learning_rate),
+    Overlay("speed.png", "time of a step", _speed),
+    Overlay("pr_curve.png", "inference/*/curves.json", _of_curves(_precision_recall)),
+    Overlay("f1_curve.png", "inference/*/curves.json", _of_curves(_f1)),
+)

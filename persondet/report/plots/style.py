@@ -1,0 +1,144 @@
+"""The one look of all figures, on the screen, on paper and in grey.
+
+Colours are those of Okabe and Ito (2008), with a purple of Tol's, which colour-blind readers can
+tell apart. Nothing is told by colour alone: lines differ in dashes or markers too, bars in
+hatching. Figures are objects with their own Agg canvas, without pyplot, so that no display is
+needed. Names come from strangers: inside `drawing()` a `$` is a `$`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
+from matplotlib.ticker import MaxNLocator
+
+from persondet.files import atomic_path
+
+BLUE, VERMILION, GREEN, PURPLE, BLACK = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#333333"
+ORANGE, SKY, GREY = "#E69F00", "#56B4E9", "#999999"
+STYLE: dict[Any, Any] = {
+    "figure.dpi": 150,
+    "figure.facecolor": "white",
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture everywhere
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.formatter.limits": (-4, 5),
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.6,
+    "hatch.linewidth": 0.7,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 4.5,
+    "legend.fontsize": 9,
+    "legend.framealpha": 0.85,
+    "legend.edgecolor": "none",
+    "text.parse_math": False,
+}
+# For scripts that DejaVu lacks; whichever is installed.
+FALLBACK_FONTS = (
+    "Noto Sans CJK JP",
+    "Noto Sans CJK SC",
+    "WenQuanYi Zen Hei",
+    "Noto Sans",
+    "Unifont",
+)
+# The looks of runs and variants that are laid over each other: (colour, marker).
+LOOKS = (
+    (BLUE, "o"),
+    (VERMILION, "s"),
+    (GREEN, "^"),
+    (PURPLE, "D"),
+    (BLACK, "v"),
+    (ORANGE, "P"),
+    (SKY, "X"),
+)
+TASK_LOOKS = {"bbox": (GREEN, "o", ""), "segm": (PURPLE, "s", "////")}  # colour, marker, hatch
+STAR: dict[str, Any] = {
+    "linestyle": "none",
+    "marker": "*",
+    "markersize": 14,
+    "color": ORANGE,
+    "markeredgecolor": "black",
+    "zorder": 5,
+}
+BAR: dict[str, Any] = {"edgecolor": "white", "linewidth": 0.3}
+
+
+@contextmanager
+def drawing(changes: Mapping[Any, Any] | None = None) -> Iterator[None]:
+    """Give the figures that are made and saved inside the block their look.
+
+    Args:
+        changes: settings of matplotlib that differ from `STYLE`.
+    """
+    installed = set(fontManager.get_font_names())
+    families = ["DejaVu Sans", *(name for name in FALLBACK_FONTS if name in installed)]
+    look = {**STYLE, "font.family": families, **(changes or {})}
+    with matplotlib.rc_context(look), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a box is drawn in its place
+        yield
+
+
+def new_figure(
+    rows: int = 1,
+    columns: int = 1,
+    size: tuple[float, float] = (7.0, 4.2),
+    heights: Sequence[float] | None = None,
+) -> Figure:
+    """Return a figure of `size` inches with `rows` × `columns` axes, read row by row.
+
+    `heights` are those of the rows, in relation to each other; default: all the same.
+    """
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.subplots(rows, columns, squeeze=False, height_ratios=heights)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG, whole or not at all; the same figure gives the same bytes."""
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", metadata={"Software": None})
+    return path
+
+
+def label_axes(axes: Axes, title: str, x_label: str, y_label: str) -> None:
+    """Give axes their title and their labels, each with its unit."""
+    axes.set_title(title)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+
+
+def add_legend(axes: Axes, columns: int = 1, *, lowered: float = 0.16) -> None:
+    """Add a legend: inside the axes, or for several columns below them, where it hides nothing."""
+    if not axes.get_legend_handles_labels()[0]:
+        return
+    if columns == 1:
+        axes.legend(loc="best")
+    else:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -lowered), ncols=columns)
+
+
+def whole_numbers(axes: Axes, most: int = 8) -> None:
+    """Let the x axis count in whole numbers, with at most `most` of them."""
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=most, steps=[1, 2, 2.5, 5, 10], integer=True))
+
+
+def hide(axes: Axes, text: str) -> None:
+    """Say in words why there is nothing to see in these axes."""
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes)

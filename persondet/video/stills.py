@@ -1,0 +1,113 @@
+"""Stills of the annotated clips of a run, for its report.
+
+They lie in `plots/video_still_<n>.jpg`, and `plots/video_stills.json` says what they show:
+
+    {"schema": 1, "stills": [{"file": "video_still_1.jpg", "clip": "walk_annotated.mp4",
+     "time": 2.5, "index": 62, "people": 4}]}
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from persondet.errors import MediaError
+from persondet.files import atomic_path, write_json
+from persondet.video.io import VideoReader
+from persondet.video.records import FrameRecord, read_records
+
+logger = logging.getLogger(__name__)
+
+FOLDER, INDEX = "plots", "video_stills.json"
+SCHEMA = 1
+WIDEST = 1280  # pixels
+_QUALITY = 90
+_CLIPS = 2  # the first by name; a report is no cinema
+_MOST_FRAMES = 3000  # of a clip that are decoded: two minutes of film, and some ten seconds of work
+
+
+def write_stills(run_dir: str | Path, count: int = 3) -> list[Path]:
+    """Take `count` pictures, evenly spaced, from each annotated clip of a run.
+
+    A clip is a video beside its records, in the run folder or in its folder `video`. Of a long clip
+    only the beginning is looked at. Pictures of an earlier call are replaced. A clip that cannot be
+    read is left out, and the log says so.
+
+    Returns: the pictures; nothing when the run has no annotated clip.
+    """
+    run_dir = Path(run_dir)
+    folder = run_dir / FOLDER
+    entries: list[dict[str, Any]] = []
+    for records in sorted([*run_dir.glob("*.jsonl"), *run_dir.glob("video/*.jsonl")]):
+        clip = _clip_of(records)
+        if clip is None or len({entry["clip"] for entry in entries}) >= _CLIPS:
+            continue
+        try:
+            for record, image in _frames(clip, records, count):
+                name = f"video_still_{len(entries) + 1}.jpg"
+                _write(folder / name, image)
+                entries.append(
+                    {
+                        "file": name,
+                        "clip": clip.name,
+                        "time": round(record.time, 3),
+                        "index": record.index,
+                        "people": len(record.people),
+                    }
+                )
+        except MediaError as error:
+            logger.warning("%s", error)
+    if entries:
+        write_json(folder / INDEX, {"schema": SCHEMA, "stills": entries})
+    else:
+        (folder / INDEX).unlink(missing_ok=True)
+    names = {entry["file"] for entry in entries}
+    for path in folder.glob("video_still_*.jpg"):
+        if path.name not in names:
+            path.unlink()
+    return [folder / entry["file"] for entry in entries]
+
+
+def _clip_of(records: Path) -> Path | None:
+    """Return the video beside a file of records."""
+    suffixes = (".mp4", ".mkv", ".mov", ".avi", ".webm")
+    found = (records.with_suffix(suffix) for suffix in suffixes)
+    return next((path for path in found if path.is_file()), None)
+
+
+def _frames(
+    clip: Path, records: Path, count: int
+) -> Iterator[tuple[FrameRecord, np.ndarray[Any, Any]]]:
+    """Yield (record, image (H, W, 3) uint8 BGR) at `count` places, the middles of equal parts.
+
+    The n-th frame of the annotated clip is that of the n-th record, also where frames of the source
+    were left out.
+    """
+    frames = []
+    for record in read_records(records)[1]:
+        frames.append(record)
+        if len(frames) == _MOST_FRAMES:
+            break
+    places = sorted({int((part + 0.5) * len(frames) / count) for part in range(count)})
+    if not frames:
+        return
+    with VideoReader(clip) as reader:
+        for number, frame in enumerate(reader):
+            if number in places:
+                yield frames[number], frame.image
+            if number >= places[-1]:
+                return
+
+
+def _write(path: Path, image: np.ndarray[Any, Any]) -> None:
+    height, width = image.shape[:2]
+    if width > WIDEST:
+        size = (WIDEST, max(1, round(height * WIDEST / width)))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    with atomic_path(path) as temporary:
+        cv2.imwrite(str(temporary), image, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])

@@ -1,0 +1,181 @@
+"""The operating point: where it comes from, where it is kept, and who uses it."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from detectron2.config import CfgNode
+
+from persondet.checkpoint.model_file import CarriedFacts, load_checkpoint, store_score_threshold
+from persondet.config import get_cfg
+from persondet.data.register import ground_truth, register_roboflow_coco
+from persondet.engine.run import run
+from persondet.engine.scoring import explain, operating_point, tuned_threshold
+from persondet.predictor import Predictor, _threshold
+from tests.engine.toy_training import CONFIG, same
+
+WEIGHTS = torch.arange(6.0)
+
+
+@pytest.fixture
+def cfg(tiny_export: Path, tmp_path: Path) -> CfgNode:
+    """A run folder whose model finds everybody at 0.8 and adds a false alarm at 0.3."""
+    register_roboflow_coco("scoring", tiny_export, output_dir=tmp_path)
+    cfg = get_cfg()
+    cfg.MODEL.MASK_ON = True
+    cfg.OUTPUT_DIR = str(tmp_path)
+    for split in ("valid", "test"):
+        coco = json.loads(ground_truth(f"scoring_{split}")[0].read_text())
+        size = [coco["images"][0][side] for side in ("height", "width")]
+        rows = [
+            {key: one[key] for key in ("image_id", "category_id", "bbox", "segmentation")}
+            | {"score": 0.8}
+            for one in coco["annotations"]
+        ]
+        rows.append({**rows[0], "bbox": [0, 0, 4, 4], "score": 0.3})
+        rows[-1]["segmentation"] = [[0, 0, 4, 0, 4, 4, 0, 4]]
+        assert size == [64, 96]
+        folder = tmp_path / "inference" / f"scoring_{split}"
+        folder.mkdir(parents=True)
+        (folder / "coco_instances_results.json").write_text(json.dumps(rows))
+    for name in ("model_best", "model_final"):
+        carried = {"config": "A: 1", "class_names": ["person"], "iteration": 3}
+        torch.save({"model": {"w": WEIGHTS}, "persondet": carried}, tmp_path / f"{name}.pth")
+    return cfg
+
+
+def facts(folder: Path, name: str) -> CarriedFacts:
+    return CarriedFacts.from_checkpoint(load_checkpoint(folder / f"{name}.pth"))
+
+
+def test_the_best_model_carries_the_threshold_of_the_validation_split_and_no_other_does(
+    cfg: CfgNode, tmp_path: Path
+) -> None:
+    assert tuned_threshold(cfg, "scoring_valid", tmp_path / "model_best.pth") == 0.55
+    best = facts(tmp_path, "model_best")
+    assert best.score_threshold == 0.55
+    assert (best.config, best.class_names, best.iteration) == ("A: 1", ("person",), 3)
+    assert torch.equal(load_checkpoint(tmp_path / "model_best.pth")["model"]["w"], WEIGHTS)
+    assert facts(tmp_path, "model_final").score_threshold is None
+
+
+def test_a_model_that_finds_nobody_carries_no_threshold_not_even_an_older_one(
+    cfg: CfgNode, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store_score_threshold(tmp_path / "model_best.pth", 0.7)
+    assert facts(tmp_path, "model_best").score_threshold == 0.7
+    (tmp_path / "inference/scoring_valid/coco_instances_results.json").write_text("[]")
+    assert tuned_threshold(cfg, "scoring_valid", tmp_path / "model_best.pth") is None
+    assert facts(tmp_path, "model_best").score_threshold is None
+    assert "nobody is found at any score threshold" in caplog.text
+
+
+def test_both_splits_are_looked_at_with_the_one_threshold(cfg: CfgNode, tmp_path: Path) -> None:
+    points = explain(cfg, ["scoring_valid", "scoring_test", "scoring_test"], 0.55)
+    point = operating_point(points, 0.55, valid="scoring_valid", test="scoring_test")
+    assert point is not None
+    assert (point["task"], point["iou"], point["threshold"], point["tuned"]) == (
+        "segm",
+        0.5,
+        0.55,
+        True,
+    )
+    for split in ("valid", "test"):
+        assert (point[split]["misses"], point[split]["false_alarms"]) == (0, 0)
+        folder = tmp_path / "inference" / f"scoring_{split}"
+        assert {path.name for path in folder.iterdir()} == {
+            *("coco_instances_results.json", "curves.json", "errors.json", "gallery"),
+        }
+
+
+def test_without_a_validation_split_a_half_stands_in_and_is_not_called_tuned(cfg: CfgNode) -> None:
+    points = explain(cfg, ["scoring_test"], None)
+    point = operating_point(points, None, valid=None, test="scoring_test")
+    assert point is not None
+    assert (point["threshold"], point["tuned"], point["valid"]) == (0.5, False, None)
+    assert operating_point({}, None, valid=None, test=None) is None
+
+
+@pytest.mark.parametrize(
+    ("flag", "key", "stored", "used"),
+    [
+        (0.1, 0.2, 0.3, 0.1),
+        (0.0, 0.2, 0.3, 0.0),
+        (None, 0.2, 0.3, 0.2),
+        (None, 0.0, 0.3, 0.3),
+        (None, 0.0, None, 0.5),
+    ],
+)
+def test_flag_before_key_before_stored_threshold_before_a_half(
+    flag: float | None, key: float, stored: float | None, used: float
+) -> None:
+    cfg = get_cfg()
+    cfg.VISUALIZATION.SCORE_THRESH = key
+    assert _threshold(flag, cfg, CarriedFacts(score_threshold=stored)) == used
+
+
+def _run(export: Path, output: Path, *opts: Any, **flags: bool) -> dict[str, Any]:
+    words = ("DATASETS.ROBOFLOW.ROOT", export, "OUTPUT_DIR", output, "MODEL.DEVICE", "cpu", *opts)
+    known = {"resume": False, "eval_only": False, "overwrite": False} | flags
+    return run(Namespace(config_file=str(CONFIG), opts=[str(word) for word in words], **known))
+
+
+@pytest.mark.slow
+def test_a_run_ends_with_its_operating_point_and_what_explains_its_scores(
+    tiny_export: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    results = _run(tiny_export, output, "SOLVER.MAX_ITER", 4)
+    assert results["test"]["dataset"] == "person_test"
+    assert results["valid"]["dataset"] == "person_valid"
+    point = results["operating_point"]
+    carried = facts(output, "model_best").score_threshold
+    assert carried == (point["threshold"] if point["tuned"] else None)
+    assert Predictor.from_run(output).confidence_threshold == point["threshold"]
+    for split in ("valid", "test"):
+        folder = output / "inference" / f"person_{split}"
+        for name in ("curves.json", "errors.json", "gallery/gallery.json"):
+            assert (folder / name).is_file()
+        errors = json.loads((folder / "errors.json").read_text())
+        for task in ("bbox", "segm"):
+            ap50 = results[split][task]["AP50"]
+            assert errors["tasks"][task]["AP50"] == pytest.approx(ap50, abs=1e-6)
+    for name in ("weights.txt", "dataset.json", "examples/ground_truth.jpg"):
+        assert (output / name).is_file()
+
+    # Scoring alone, with a drawing threshold that hides everything: the same numbers.
+    again = _run(
+        tiny_export,
+        tmp_path / "scored",
+        *("MODEL.WEIGHTS", output / "model_best.pth", "VISUALIZATION.SCORE_THRESH", 0.999),
+        eval_only=True,
+    )
+    assert same(again["test"]["segm"], results["test"]["segm"])
+    assert again["operating_point"]["test"] == point["test"]
+    first, second = (
+        (folder / "inference/person_test/curves.json").read_text()
+        for folder in (output, tmp_path / "scored")
+    )
+    assert json.loads(first) == json.loads(second)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("splits", [("train", "test"), ("train", "valid"), ("train",)])
+def test_a_run_without_a_split_reports_what_it_has(
+    export_writer: Any, tmp_path: Path, splits: tuple[str, ...]
+) -> None:
+    export_writer(tmp_path / "export", dict.fromkeys(splits, 2))
+    results = _run(tmp_path / "export", tmp_path / "run", "SOLVER.MAX_ITER", 2)
+    assert {split for split in ("valid", "test") if split in results} == set(splits[1:])
+    if len(splits) == 1:
+        assert results == {}
+        return
+    assert json.loads((tmp_path / "run/results.json").read_text())["schema"] == 1
+    if "valid" not in splits:
+        assert results["operating_point"]["tuned"] is False
+        assert facts(tmp_path / "run", "model_best").score_threshold is None

@@ -1,0 +1,193 @@
+"""The files that explain a score: what they hold, and that they come out right of little."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from persondet.evaluation.analysis import Analysis
+from tests.evaluation.scored_scenes import Rectangle, found, person, scene
+
+ONE: Rectangle = (10, 20, 20, 40)
+TWO: Rectangle = (60, 20, 20, 40)
+THREE: Rectangle = (120, 20, 40, 60)
+HOSTILE = "<script>alert(1)</script> $x^2$ \u202e\n.jpg"
+
+
+def written(
+    folder: Path,
+    truth: list[list[dict[str, Any]]],
+    predictions: list[list[dict[str, Any]]] | None,
+    *,
+    threshold: float | None = 0.5,
+    classes: tuple[str, ...] = ("person",),
+    pictures: bool = True,
+) -> dict[str, Any]:
+    """Analyse a scene, and return its three files."""
+    coco, results = scene(truth, predictions or [], classes=classes)
+    (folder / "truth.json").write_text(json.dumps(coco))
+    if predictions is not None:
+        (folder / "found.json").write_text(json.dumps(results))
+    files = {}
+    for image in coco["images"] if pictures else ():
+        files[image["id"]] = str(folder / f"{image['id']}.png")
+        cv2.imwrite(files[image["id"]], np.full((100, 200, 3), 120, np.uint8))
+    analysis = Analysis(folder / "truth.json", folder / "found.json", masks=True)
+    analysis.write(folder / "out", "scored", files, threshold=threshold)
+
+    def no_constant(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    return {
+        name: json.loads((folder / "out" / name).read_text(), parse_constant=no_constant)
+        for name in ("curves.json", "errors.json", "gallery/gallery.json")
+    }
+
+
+@pytest.fixture
+def truth() -> list[list[dict[str, Any]]]:
+    return [[person(ONE), person(TWO)], [person(THREE)], []]
+
+
+def test_each_file_tells_of_both_tasks_and_its_schema(tmp_path: Path, truth: Any) -> None:
+    rows = [[found(ONE, 0.9), found((150, 5, 20, 30), 0.8)], [found(THREE, 0.3)], []]
+    files = written(tmp_path, truth, rows)
+    assert all(file["schema"] == 1 for file in files.values())
+    curves, errors = files["curves.json"], files["errors.json"]
+    for task in ("bbox", "segm"):
+        best = curves["tasks"][task]["best"]
+        assert (best["hits"], best["misses"], best["false_alarms"]) == (2, 1, 1)
+        at = curves["tasks"][task]["at_threshold"]
+        assert (at["hits"], at["misses"], at["false_alarms"]) == (1, 2, 1)
+        assert errors["tasks"][task]["counts"]["background"] == 1
+        assert errors["tasks"][task]["counts"]["missed"] == 2
+        assert errors["tasks"][task]["counts_all"]["missed"] == 1
+    assert errors["task"] == "segm"
+    assert [row["people"] for row in errors["recall"]["size"]] == [2, 1, 0]
+    assert [row["found"] for row in errors["recall"]["size"]] == [1, 0, 0]
+    assert sum(curves["sizes"]["ground_truth"]) == 3
+    assert sum(curves["sizes"]["found"]) == 1
+
+
+def test_the_threshold_changes_what_is_drawn_and_never_what_is_measured(
+    tmp_path: Path, truth: Any
+) -> None:
+    rows = [[found(ONE, 0.9), found((150, 5, 20, 30), 0.8)], [found(THREE, 0.3)], []]
+    low, high = tmp_path / "low", tmp_path / "high"
+    low.mkdir()
+    high.mkdir()
+    first = written(low, truth, rows, threshold=0.1)
+    second = written(high, truth, rows, threshold=0.95)
+    for task in ("bbox", "segm"):
+        for key in ("AP50", "cost", "cost_false_positives", "counts_all"):
+            assert (
+                first["errors.json"]["tasks"][task][key]
+                == second["errors.json"]["tasks"][task][key]
+            )
+        for key in ("best", "pr", "precision", "score_histogram"):
+            assert (
+                first["curves.json"]["tasks"][task][key]
+                == second["curves.json"]["tasks"][task][key]
+            )
+    assert first["errors.json"]["recall"] != second["errors.json"]["recall"]
+
+
+def test_the_worst_pictures_come_first_with_a_caption_in_words(tmp_path: Path) -> None:
+    truth = [
+        [person(ONE), person(TWO)],
+        [person(ONE), person(TWO), person(THREE)],
+        [person(ONE)],
+        [person(THREE)],
+    ]
+    rows = [
+        [found(ONE, 0.9)],
+        [found(ONE, 0.9)],
+        [found(ONE, 0.9), found(ONE, 0.8), found((150, 5, 20, 30), 0.7)],
+        [found(THREE, 0.9, mask=(120, 20, 40, 20))],
+    ]
+    gallery = written(tmp_path, truth, rows)["gallery/gallery.json"]
+    misses = gallery["misses"]
+    # Of equally many the larger; a mask that fits too badly finds nobody.
+    assert [row["image"] for row in misses] == ["1.jpg", "3.jpg", "0.jpg"]
+    assert misses[0]["caption"].startswith("2 of 3 people are not found")
+    assert "28 to 49 pixels" in misses[0]["caption"]
+    alarm = gallery["false_alarms"][0]
+    assert alarm["image"] == "2.jpg"
+    assert alarm["caption"].startswith("2 of 3 detections are false alarms")
+    assert "1 on a person found already" in alarm["caption"]
+    assert "1 where nobody is annotated" in alarm["caption"]
+    assert "0.80" in alarm["caption"]
+    (poor,) = gallery["poor_masks"]
+    assert poor["image"] == "3.jpg"
+    assert poor["iou"] == pytest.approx(1 / 3)
+    for rows_of_kind in (misses, gallery["false_alarms"], gallery["poor_masks"]):
+        for row in rows_of_kind:
+            picture = cv2.imread(str(tmp_path / "out/gallery" / row["file"]))
+            assert 100 < picture.shape[1] <= 1280
+
+
+def test_an_older_gallery_goes(tmp_path: Path, truth: Any) -> None:
+    written(tmp_path, truth, [[], [], []])
+    assert list((tmp_path / "out/gallery").glob("misses_*.jpg"))
+    files = written(tmp_path, truth, [[found(ONE, 0.9), found(TWO, 0.9)], [found(THREE, 0.9)], []])
+    assert not list((tmp_path / "out/gallery").glob("*.jpg"))
+    assert files["gallery/gallery.json"]["misses"] == []
+
+
+@pytest.mark.parametrize("predictions", [None, [[], [], []]])
+def test_without_predictions_everybody_is_missed(
+    tmp_path: Path, truth: Any, predictions: Any
+) -> None:
+    files = written(tmp_path, truth, predictions, threshold=None)
+    errors, curves = files["errors.json"], files["curves.json"]
+    assert (errors["threshold"], errors["tuned"]) == (0.5, False)
+    assert errors["tasks"]["segm"]["AP50"] == 0
+    assert errors["tasks"]["segm"]["cost"]["missed"] == 100
+    assert curves["tasks"]["segm"]["best"] is None
+    assert curves["tasks"]["segm"]["at_threshold"]["misses"] == 3
+    assert len(files["gallery/gallery.json"]["misses"]) == 2
+
+
+def test_without_ground_truth_everything_is_a_false_alarm(tmp_path: Path) -> None:
+    files = written(tmp_path, [[], []], [[found(ONE, 0.9)], []])
+    errors = files["errors.json"]
+    assert errors["tasks"]["bbox"]["AP50"] is None
+    assert set(errors["tasks"]["bbox"]["cost"].values()) == {None}
+    assert files["curves.json"]["tasks"]["bbox"]["best"] is None
+    assert len(files["gallery/gallery.json"]["false_alarms"]) == 1
+
+
+def test_no_picture_and_no_object_at_all(tmp_path: Path) -> None:
+    files = written(tmp_path, [], [])
+    assert files["curves.json"]["images"] == 0
+
+
+def test_a_picture_that_is_gone_is_left_out_with_a_warning(
+    tmp_path: Path, truth: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = written(tmp_path, truth, [[], [], []], pictures=False)
+    assert files["gallery/gallery.json"]["misses"] == []
+    assert "left out of the gallery" in caplog.text
+
+
+def test_several_classes_and_hostile_names_are_text(tmp_path: Path) -> None:
+    truth = [[person(ONE), person(TWO, 2)]]
+    rows = [[found(ONE, 0.9), found(TWO, 0.8)]]
+    files = written(tmp_path, truth, rows, classes=(HOSTILE, "b"))
+    assert files["errors.json"]["classes"] == 2
+    assert files["errors.json"]["tasks"]["bbox"]["counts"]["classification"] == 1
+    caption = files["gallery/gallery.json"]["false_alarms"][0]["caption"]
+    assert "1 on a object of another class" not in caption
+    assert "1 on an object of another class" in caption
+
+
+def test_a_truth_without_masks_is_compared_by_boxes(tmp_path: Path) -> None:
+    bare = {**person(ONE), "segmentation": []}
+    errors = written(tmp_path, [[bare]], [[found(ONE, 0.9)]])["errors.json"]
+    assert errors["task"] == "bbox"
+    assert set(errors["tasks"]) == {"bbox"}

@@ -1,0 +1,135 @@
+"""The operating point: counts, curves, and the threshold with the best F1."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from persondet.evaluation.average_precision import Detections, average_precision
+from persondet.evaluation.curves import (
+    best_threshold,
+    counts_at,
+    size_histogram,
+    threshold_curves,
+)
+
+
+def detections(rows: list[tuple[float, bool]], people: int) -> Detections:
+    """Predictions of one class: score, and whether it is a hit."""
+    return Detections(
+        scores=np.array([score for score, _ in rows], np.float64),
+        hit=np.array([hit for _, hit in rows], np.bool_),
+        class_of=np.zeros(len(rows), np.int64),
+        people=np.array([people], np.int64),
+    )
+
+
+# Few levels: equal scores are the rule with half precision.
+rows = st.lists(
+    st.tuples(
+        st.one_of(
+            st.sampled_from([0.05, 0.1, 0.3, 0.301, 0.5, 0.9, 0.99609375, 1.0]),
+            st.floats(1e-6, 1.0),
+        ),
+        st.booleans(),
+    ),
+    max_size=30,
+)
+
+
+def f1_by_hand(found: list[tuple[float, bool]], people: int, threshold: float) -> float:
+    kept = [hit for score, hit in found if score >= threshold]
+    precision = sum(kept) / len(kept) if kept else 0.0
+    recall = sum(kept) / people
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+@given(rows, st.integers(1, 40))
+def test_the_threshold_is_the_argmax_of_f1_by_brute_force(
+    found: list[tuple[float, bool]], more: int
+) -> None:
+    people = more + sum(hit for _, hit in found)
+    threshold = best_threshold(detections(found, people))
+    every = [f1_by_hand(found, people, score) for score, _ in found]
+    if threshold is None:
+        assert not any(hit for _, hit in found)
+        return
+    assert 0 < threshold <= 1
+    assert f1_by_hand(found, people, threshold) == pytest.approx(max(every), abs=1e-12)
+    # Of equal ones the highest: nothing above it does as well.
+    higher = [f1_by_hand(found, people, score) for score, _ in found if score >= threshold]
+    kept = min(score for score, _ in found if score >= threshold)
+    assert all(
+        value < max(every) + 1e-12 and (score == kept or value < max(every) - 1e-12)
+        for value, (score, _) in zip(
+            higher, [row for row in found if row[0] >= threshold], strict=True
+        )
+    )
+
+
+def test_the_threshold_lies_between_two_scores_as_round_as_they_allow() -> None:
+    clear = [(0.9, True), (0.8, True), (0.3, False), (0.2, False)]
+    assert best_threshold(detections(clear, 2)) == 0.55
+    close = best_threshold(detections([(0.5004, True), (0.5001, False)], 1))
+    assert close is not None
+    assert 0.5001 < close == round(close, 4) <= 0.5004
+
+
+@pytest.mark.parametrize(
+    ("found", "people"), [([], 3), ([(0.9, False), (0.2, False)], 3), ([(0.9, False)], 0)]
+)
+def test_where_nobody_is_found_there_is_no_threshold(
+    found: list[tuple[float, bool]], people: int
+) -> None:
+    assert best_threshold(detections(found, people)) is None
+
+
+def test_hits_misses_and_false_alarms_by_hand() -> None:
+    point = counts_at(detections([(0.9, True), (0.6, False), (0.6, True), (0.2, True)], 5), 0.6)
+    assert (point["hits"], point["misses"], point["false_alarms"]) == (2, 3, 1)
+    assert point["precision"] == pytest.approx(2 / 3)
+    assert point["recall"] == pytest.approx(2 / 5)
+    assert point["f1"] == pytest.approx(0.5)
+
+
+def test_nothing_reported_has_no_precision_and_nobody_annotated_no_recall() -> None:
+    silent = counts_at(detections([], 3), 0.5)
+    assert math.isnan(silent["precision"])
+    assert (silent["recall"], silent["f1"]) == (0.0, 0.0)
+    nobody = counts_at(detections([(0.9, False)], 0), 0.5)
+    assert math.isnan(nobody["recall"])
+    assert nobody["false_alarms"] == 1
+    assert math.isnan(counts_at(detections([], 0), 0.5)["f1"])
+
+
+@settings(max_examples=20)
+@given(rows, st.integers(0, 5))
+def test_curves_agree_with_their_counts(found: list[tuple[float, bool]], more: int) -> None:
+    people = more + sum(hit for _, hit in found)
+    given_ = detections(found, people)
+    curves = threshold_curves(given_, given_, iou=0.5, threshold=0.4)
+    assert len(curves["thresholds"]) == len(curves["f1"]) == 101
+    for index in (0, 30, 50, 100):
+        threshold = curves["thresholds"][index]
+        assert curves["hits"][index] == sum(hit and score >= threshold for score, hit in found)
+        assert curves["hits"][index] + curves["misses"][index] == people
+    assert all(np.diff(curves["misses"]) >= 0)
+    histogram = curves["score_histogram"]
+    assert sum(histogram["true"]) + sum(histogram["false"]) == len(found)
+    if people:
+        mean = np.mean(curves["pr"]["precision@50"]) * 100
+        assert mean == pytest.approx(average_precision(given_))
+
+
+def test_every_size_has_its_bar() -> None:
+    sides = np.array([0.0, 8.0, 31.9, 32.0, 5000.0])
+    bars = size_histogram(sides, np.array([True, False, True, False, True]))
+    assert sum(bars["ground_truth"]) == 5
+    assert sum(bars["found"]) == 3
+    assert len(bars["edges"]) == len(bars["found"]) + 1
+    assert bars["edges"][-1] >= 5000
+    assert size_histogram(np.zeros(0), np.zeros(0, np.bool_))["ground_truth"] == [0]

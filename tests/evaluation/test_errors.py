@@ -1,0 +1,165 @@
+"""Kinds of mistakes: each is found alone, and costs what it costs by hand."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from persondet.evaluation.errors import (
+    KINDS,
+    ErrorCosts,
+    count_mistakes,
+    error_costs,
+    find_mistakes,
+)
+from persondet.evaluation.matching import gather, match, measure_overlaps
+from tests.evaluation.scored_scenes import Rectangle, found, person, scene
+
+# Four people side by side, on each of whom something may go wrong.
+PEOPLE: list[Rectangle] = [(10, 20, 20, 40), (60, 20, 20, 40), (110, 20, 20, 40), (160, 20, 20, 40)]
+RIDERS: list[Rectangle] = [(10, 20, 20, 40), (60, 20, 20, 40)]
+THREE_OF_FOUR = 7600 / 101  # precision 1 at the recalls 0, 0.01 … 0.75
+
+
+def hits(count: int, scores: tuple[float, ...] = (0.8, 0.7, 0.6, 0.5)) -> list[dict[str, Any]]:
+    return [found(box, score) for box, score in zip(PEOPLE[:count], scores, strict=False)]
+
+
+def costs(
+    predictions: list[dict[str, Any]], task: str, classes: int, riders: Any = None
+) -> tuple[ErrorCosts, dict[str, int]]:
+    """The costs on one picture of PEOPLE; with two classes also one of RIDERS, found by `riders`."""
+    truth, rows = [[person(box) for box in PEOPLE]], [predictions]
+    if classes == 2:
+        truth.append([person(box, 2) for box in RIDERS])
+        rows.append([found(box, 0.9, 2) for box in RIDERS] if riders is None else riders)
+    names = ("person", "rider")[:classes]
+    scored = gather(*scene(truth, rows, classes=names), masks=True)
+    overlaps = measure_overlaps(scored, task)
+    mistakes = [find_mistakes(one, match(one)) for one in overlaps]
+    return error_costs(overlaps, classes), count_mistakes(mistakes)
+
+
+def alone(kind: str, got: tuple[ErrorCosts, dict[str, int]], cost: float) -> None:
+    """Assert that one mistake of `kind` was made, that costs `cost`, and no other."""
+    error, counts = got
+    assert counts == {name: int(name == kind) for name in KINDS}
+    assert error.cost == pytest.approx({name: cost * (name == kind) for name in KINDS})
+    assert cost > 5
+
+
+tasks = pytest.mark.parametrize("task", ["bbox", "segm"])
+classes = pytest.mark.parametrize("classes", [1, 2])
+
+
+@tasks
+@classes
+def test_a_missed_person_alone(task: str, classes: int) -> None:
+    got = costs(hits(3), task, classes)
+    alone("missed", got, (100 - THREE_OF_FOUR) / classes)
+    assert got[0].false_negatives == pytest.approx(got[0].cost["missed"])
+    assert got[0].false_positives == pytest.approx(0)
+
+
+@tasks
+@classes
+def test_a_badly_placed_prediction_alone(task: str, classes: int) -> None:
+    beside = found((170, 20, 20, 40), 0.4)  # IoU 1/3 with the fourth
+    got = costs([*hits(3), beside], task, classes)
+    alone("localisation", got, (100 - THREE_OF_FOUR) / classes)
+    assert got[0].false_positives == pytest.approx(0)  # it comes last: without it nothing is won
+    assert got[0].false_negatives == pytest.approx((100 - THREE_OF_FOUR) / classes)
+
+
+@tasks
+@classes
+def test_a_second_prediction_of_one_person_alone(task: str, classes: int) -> None:
+    again = found((11, 20, 20, 40), 0.75)
+    got = costs([*hits(4), again], task, classes)
+    # Precision 1 up to the recall 0.25, then 4 of 5.
+    alone("duplicate", got, (100 - (26 + 75 * 0.8) / 101 * 100) / classes)
+    assert got[0].false_positives == pytest.approx(got[0].cost["duplicate"])
+    assert got[0].false_negatives == pytest.approx(0)
+
+
+@tasks
+@classes
+def test_a_prediction_of_nobody_alone(task: str, classes: int) -> None:
+    nobody = found((10, 70, 20, 25), 0.95)
+    got = costs([*hits(4), nobody], task, classes)
+    alone("background", got, 20 / classes)  # 4 of 5, whatever the recall
+    assert got[0].false_positives == pytest.approx(20 / classes)
+
+
+@tasks
+def test_the_wrong_class_alone(task: str) -> None:
+    wrong = found(PEOPLE[3], 0.4, 2)
+    got = costs([*hits(3), wrong], task, 2)
+    # The rider that is none comes last of the riders, and costs them nothing.
+    alone("classification", got, (100 - THREE_OF_FOUR) / 2)
+
+
+@tasks
+def test_wrong_class_and_wrong_place_alone(task: str) -> None:
+    neither = found((170, 20, 20, 40), 0.95, 2)
+    got = costs([*hits(4), neither], task, 2)
+    alone("both", got, (100 - 200 / 3) / 2)  # 2 of 3 riders, whatever the recall
+    assert got[0].false_positives == pytest.approx((100 - 200 / 3) / 2)
+
+
+def test_a_poor_mask_in_a_good_box_is_a_mistake_of_the_mask_alone() -> None:
+    poor = found(PEOPLE[3], 0.5, mask=(160, 20, 20, 15))
+    box, mask = (costs([*hits(3), poor], task, 1) for task in ("bbox", "segm"))
+    assert not any(box[1].values())
+    alone("localisation", mask, 100 - THREE_OF_FOUR)
+
+
+def test_what_found_everybody_makes_no_mistake() -> None:
+    error, counts = costs(hits(4), "bbox", 2)
+    assert error.ap50 == pytest.approx(100)
+    assert not any(counts.values())
+    assert not any(abs(value) > 1e-9 for value in error.cost.values())
+
+
+def test_of_several_that_mean_one_person_only_the_surest_is_mended() -> None:
+    beside = [found((170, 20, 20, 40), 0.4), found((150, 20, 20, 40), 0.3)]
+    error, counts = costs([*hits(3), *beside], "bbox", 1)
+    assert counts["localisation"] == 2
+    assert error.cost["localisation"] == pytest.approx(100 - THREE_OF_FOUR)
+
+
+def test_a_badly_placed_one_beside_a_person_who_is_found_is_mended_by_going() -> None:
+    error, counts = costs([*hits(4), found((170, 20, 20, 40), 0.95)], "bbox", 1)
+    assert counts["localisation"] == 1
+    assert error.cost["localisation"] == pytest.approx(20)
+
+
+def test_in_a_crowd_nothing_is_a_mistake() -> None:
+    truth = [[*(person(box) for box in PEOPLE), person((0, 65, 200, 35), crowd=1)]]
+    inside = [found((30, 70, 20, 25), 0.99), found((90, 70, 20, 25), 0.98)]
+    overlaps = measure_overlaps(gather(*scene(truth, [[*hits(4), *inside]]), masks=True), "bbox")
+    assert not any(count_mistakes([find_mistakes(one, match(one)) for one in overlaps]).values())
+    assert error_costs(overlaps, 1).ap50 == pytest.approx(100)
+
+
+def test_no_prediction_at_all_is_all_missed() -> None:
+    error, counts = costs([], "bbox", 1)
+    assert counts["missed"] == 4
+    assert (error.ap50, error.cost["missed"], error.false_negatives) == (0, 100, 100)
+    assert error.false_positives == 0
+
+
+def test_nobody_found_and_all_wrong_is_not_mended_by_asking_for_nobody() -> None:
+    error, _ = costs([found((10, 70, 20, 25), 0.9)], "bbox", 1)
+    assert (error.ap50, error.cost["missed"]) == (0, 0)
+
+
+def test_without_ground_truth_there_is_nothing_to_lose() -> None:
+    scored = gather(*scene([[]], [[found((0, 0, 20, 40), 0.9)]]), masks=True)
+    overlaps = measure_overlaps(scored, "bbox")
+    assert count_mistakes([find_mistakes(one, match(one)) for one in overlaps])["background"] == 1
+    error = error_costs(overlaps, 1)
+    assert math.isnan(error.ap50)
+    assert all(math.isnan(value) for value in error.cost.values())

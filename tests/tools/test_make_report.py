@@ -1,0 +1,36 @@
+"""tools/make_report.py: files, messages and exit codes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import make_report
+import pytest
+
+from tests.report.finished_run import write_finished_run
+
+TOOL = Path(make_report.__file__)
+
+
+@pytest.mark.slow
+def test_it_writes_both_reports_and_prints_where(tmp_path, capsys):
+    run = write_finished_run(tmp_path / "run")
+    assert make_report.main([str(run)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        str(run / "report.html"),
+        str(run / "report.pdf"),
+    ]
+    assert (run / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert (run / "report.pdf").read_bytes().startswith(b"%PDF-")
+
+
+def test_a_folder_that_is_no_run_ends_with_code_2_and_one_line(tmp_path):
+    command = [sys.executable, str(TOOL), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

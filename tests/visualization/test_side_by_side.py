@@ -1,0 +1,51 @@
+"""Two panels of one picture."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from persondet.visualization.side_by_side import CROWD, RIGHT, WRONG, Shown, draw_side_by_side
+
+
+def colors_of(panel: np.ndarray) -> set[tuple[int, ...]]:
+    codes = np.unique(panel.astype(np.int64) @ [1 << 16, 1 << 8, 1])
+    return {(int(code) >> 16, int(code) >> 8 & 255, int(code) & 255) for code in codes}
+
+
+@pytest.mark.parametrize("size", [(100, 200), (1080, 1920), (2000, 300), (1, 1), (30, 4000)])
+def test_the_picture_is_never_wider_than_1280(size: tuple[int, int]) -> None:
+    sheet = draw_side_by_side(np.full((*size, 3), 90, np.uint8), [], [])
+    assert sheet.shape[1] <= 1280
+    assert sheet.dtype == np.uint8
+
+
+def test_what_is_wrong_has_its_colour_on_its_side_alone() -> None:
+    image = np.full((480, 632, 3), 90, np.uint8)  # a panel's own size: nothing is scaled
+    missed, known = Shown((20, 20, 60, 90), wrong=True), Shown((200, 20, 260, 90))
+    sheet = draw_side_by_side(image, [missed, known], [known, Shown((1, 1, 9, 9), crowd=True)])
+    left, right = sheet[26:, :632], sheet[26:, -632:]  # below the titles
+    assert {WRONG, RIGHT} <= colors_of(left)
+    assert CROWD not in colors_of(left)
+    assert {RIGHT, CROWD} <= colors_of(right)
+    assert WRONG not in colors_of(right)
+    assert tuple(left[20, 40]) == WRONG  # the upper edge of the box
+
+
+def test_a_cut_out_shows_its_neighbourhood_and_nothing_from_elsewhere() -> None:
+    image = np.full((1000, 1000, 3), 90, np.uint8)
+    near, far = Shown((500, 500, 520, 540), wrong=True), Shown((10, 10, 60, 60), label="far")
+    sheet = draw_side_by_side(image, [near, far], [], around=near.box)
+    left = sheet[26:, : sheet.shape[1] // 2 - 8]
+    assert WRONG in colors_of(left)
+    assert RIGHT not in colors_of(left)
+    assert left.shape[0] > 200  # enlarged
+
+
+def test_a_mask_is_tinted_where_it_lies() -> None:
+    image = np.full((480, 632, 3), 90, np.uint8)
+    mask = np.zeros((480, 632), np.bool_)
+    mask[100:200, 100:200] = True
+    sheet = draw_side_by_side(image, [Shown((100, 100, 200, 200), mask)], [])
+    assert tuple(sheet[26 + 150, 150]) != (90, 90, 90)
+    assert tuple(sheet[26 + 50, 50]) == (90, 90, 90)

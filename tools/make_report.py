@@ -1,0 +1,45 @@
+"""Write the report of a run: report.html and report.pdf."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import cli
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Draw what is to be shown, write both reports, print their paths; return the exit code."""
+    parser = cli.build_parser(
+        "Write the account of a training run, finished or not: what was asked, dataset, transfer "
+        "learning, augmentation, training, evaluation, video, limits, how to make it again. One "
+        "HTML file that needs no network, and the same as PDF (A4). The plots and stills are "
+        "drawn first. Reports of an earlier call are replaced.",
+        example="python tools/make_report.py output/demo",
+    )
+    parser.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="OUTPUT_DIR of a training")
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        type=Path,
+        help="folder for report.html and report.pdf (default: RUN_DIR)",
+    )
+    args = cli.parse(parser, argv)
+    cli.show_log()
+    from persondet.report.build import build_report, check_run
+    from persondet.report.plots import plot_run
+    from persondet.results import RunError
+    from persondet.video.stills import write_stills
+
+    check_run(args.run_dir)
+    with suppress(RunError):  # nothing is logged yet; the report says so
+        plot_run(args.run_dir)
+    write_stills(args.run_dir)
+    for path in build_report(args.run_dir, args.output):
+        print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)
