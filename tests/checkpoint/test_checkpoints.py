@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import resource
 from collections import OrderedDict
@@ -85,6 +86,21 @@ def test_trap_16_a_save_that_dies_leaves_the_older_file_whole(
         checkpointer.save("m", iteration=2)
     assert load_checkpoint(tmp_path / "m.pth")["iteration"] == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last_checkpoint", "m.pth"]
+
+
+def test_trap_16_a_kill_at_the_tag_leaves_the_older_one_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpointer = SafeDetectionCheckpointer(two_layers(), str(tmp_path))
+    checkpointer.save("m", iteration=1)
+
+    def killed(source: Any, target: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        checkpointer.tag_last_checkpoint("other.pth")
+    assert (tmp_path / "last_checkpoint").read_text() == "m.pth"
 
 
 def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

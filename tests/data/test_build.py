@@ -88,6 +88,21 @@ def test_trap_12_the_stream_follows_from_the_seed_whatever_the_workers(
 
 
 @pytest.mark.parametrize("workers", [0, 2])
+def test_trap_13_an_image_that_cannot_be_read_stops_the_stream_with_its_path(
+    cfg: CfgNode, export_writer: Callable[..., None], tmp_path: Path, workers: int
+) -> None:
+    export_writer(tmp_path / "own")
+    register_roboflow_coco("loaded", tmp_path / "own", output_dir=tmp_path)
+    (picture,) = (tmp_path / "own" / "train").glob("scene_0_*.jpg")
+    picture.write_bytes(picture.read_bytes()[:500])
+    cfg.DATALOADER.NUM_WORKERS = workers
+    with pytest.raises(DatasetError, match="the image cannot be read") as caught:
+        _take(build_train_loader(cfg), 9)
+    assert str(picture) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
 def test_a_loader_that_starts_later_goes_on_with_the_same_batches(
     cfg: CfgNode, workers: int
 ) -> None:

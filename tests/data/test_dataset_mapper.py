@@ -17,6 +17,7 @@ from detectron2.structures import BitMasks, BoxMode, PolygonMasks, polygons_to_b
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from persondet.config import get_cfg as persondet_cfg
 from persondet.data.augmentation import STRAIGHT_LINE_TRANSFORMS, build_augmentation
 from persondet.data.dataset_mapper import AlbumentationsDatasetMapper
 from persondet.errors import ConfigError, DatasetError
@@ -314,6 +315,44 @@ def test_min_visibility_is_the_share_that_a_crop_leaves(tmp_path: Path) -> None:
             instances = mapper(record, seed=0)["instances"]
             assert instances.gt_classes.tolist() == classes
             assert instances.gt_boxes.tensor[-1, 2] == pytest.approx(20 if classes == [0] else 30)
+
+
+def test_the_keys_of_the_config_reach_the_samples(tmp_path: Path) -> None:
+    # The crop keeps x < 30: 20, 10 and 2 columns of the four, and nothing of the last.
+    red = _grey()
+    red[:, :, 0] = 200
+    people = [_rectangle(x, 10, x + 20, 50) for x in (0, 20, 28, 40)]
+    record = _record(tmp_path / "a.png", red, *people)
+    (tmp_path / "crop.yaml").write_text(f"- Crop: {{x_max: 30, y_max: {HEIGHT}}}")
+    cfg = persondet_cfg()
+    cfg.MODEL.MASK_ON, cfg.INPUT.MIN_SIZE_TRAIN = True, (0,)
+    keys = cfg.INPUT.ALBUMENTATIONS
+    keys.PIPELINE = str(tmp_path / "crop.yaml")
+    for visibility, size, classes in (
+        *((0.0, 0.0, [0, 1, 2]), (0.2, 0.0, [0, 1]), (0.6, 0.0, [0])),
+        *((0.0, 5.0, [0, 1]), (0.0, 15.0, [0])),
+    ):
+        keys.MIN_VISIBILITY, keys.MIN_BOX_SIZE = visibility, size
+        sample = AlbumentationsDatasetMapper(cfg)(record, seed=0)
+        assert sample["instances"].gt_classes.tolist() == classes
+        assert sample["image"].shape == (3, HEIGHT, 30)
+    for order, channel in (("BGR", 2), ("RGB", 0)):
+        cfg.INPUT.FORMAT = order
+        assert (AlbumentationsDatasetMapper(cfg)(record, seed=0)["image"][channel] == 200).all()
+
+
+def test_min_visibility_where_lines_are_bent_leaves_the_others_their_masks(tmp_path: Path) -> None:
+    # The crop keeps x < 30: all, a tenth, nothing and half of the four.
+    people = [_rectangle(x, 10, x + 20, 50) for x in (0, 28, 40, 20)]
+    record = _record(tmp_path / "a.png", _grey(), *people)
+    text = f"- Crop: {{x_max: 30, y_max: {HEIGHT}}}\n- ElasticTransform: {{p: 0.0}}"
+    boxes = {0: [0, 10, 20, 50], 1: [28, 10, 30, 50], 3: [20, 10, 30, 50]}
+    for least, classes in ((0.0, [0, 1, 3]), (0.2, [0, 3]), (0.6, [0])):
+        instances = _mapper(tmp_path, text, min_visibility=least)(record, seed=0)["instances"]
+        assert isinstance(instances.gt_masks, BitMasks)
+        assert instances.gt_classes.tolist() == classes
+        extents = instances.gt_masks.get_bounding_boxes().tensor
+        assert extents.tolist() == [boxes[number] for number in classes]
 
 
 def test_min_visibility_of_an_rle_counts_the_mask_and_not_its_box(tmp_path: Path) -> None:

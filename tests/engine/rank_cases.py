@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from persondet.checkpoint import SafeDetectionCheckpointer
 from persondet.engine import Trainer, setup
+from persondet.engine.ranks import leave_group
 from persondet.engine.train_step import AutocastTrainer
 from persondet.errors import DatasetError
 
@@ -29,6 +30,16 @@ class SeedByRank(HookBase):
 
 
 def train(args: argparse.Namespace) -> None:
+    """Train under Detectron2's own launch, and leave the group in order.
+
+    That launch ends each process with its group still up: the threads of one rank may then talk to
+    a rank that has gone, and abort.
+    """
+    _train(args)
+    leave_group()
+
+
+def _train(args: argparse.Namespace) -> None:
     """Train, and let rank 0 save the weights before and after, beside the run."""
     torch.set_num_threads(1)
     cfg = setup(args)

@@ -69,6 +69,7 @@ def test_a_training_leaves_what_it_was_made_of(
     assert start["config"]["sha256"] == sha256_of_file(written)
     assert start["seeds"] == {"SEED": 42, "TEST.VAL_LOSS.SEED": 0}
     assert {"torch", "detectron2", "persondet", "python"} <= start["versions"].keys()
+    assert start["git"] == git_state(Path(__file__).resolve().parents[2])
     assert start["hardware"]["cores"] >= 1
     assert start["hardware"]["memory_bytes"] > 2**28
     assert start["hardware"]["cpu"]

@@ -13,6 +13,7 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from persondet.engine import load_cfg, setup
+from persondet.engine.console import current_console
 from persondet.errors import ConfigError, DatasetError, PersondetError
 from tests.conftest import write_export
 
@@ -48,6 +49,23 @@ def test_classes_splits_and_device_follow_from_the_export(
     assert cfg.is_frozen()
     # What was asked is kept, so that another machine can choose its own device.
     assert load_cfg(tmp_path / "run/config.yaml").MODEL.DEVICE == "auto"
+
+
+@pytest.mark.parametrize(
+    ("flags", "verbosity"), [({}, 0), ({"quiet": True}, -1), ({"verbose": True}, 1)]
+)
+def test_quiet_and_verbose_reach_the_console_and_the_schedule_the_log(
+    tiny_export: Path, tmp_path: Path, flags: dict[str, bool], verbosity: int
+) -> None:
+    opts = ("DATASETS.ROBOFLOW.ROOT", tiny_export, "OUTPUT_DIR", tmp_path / "run")
+    cfg = setup(arguments(*opts, "SOLVER.IMS_PER_BATCH", 4, "SOLVER.BASE_LR", 0.01, **flags))
+    console = current_console()
+    assert console is not None
+    assert console.verbosity == verbosity
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "20 steps of 4 = 13.3 epochs of 6 images" in log
+    assert "Linear rule: SOLVER.BASE_LR 0.01 is meant for batches of 2, so 0.02" in log
+    assert pytest.approx(0.02) == cfg.SOLVER.BASE_LR
 
 
 def test_trap_6_the_periodic_evaluation_never_names_the_test_split(

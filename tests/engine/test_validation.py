@@ -90,6 +90,14 @@ def test_ranks_with_uneven_shares_get_the_number_of_one_rank(
     assert validation_scalars(model, []) == expected
 
 
+def test_trap_2_validation_asks_for_no_gradient() -> None:
+    asked: list[bool] = []
+    model = Toy()
+    model.linear.register_forward_hook(lambda *_: asked.append(torch.is_grad_enabled()))
+    validation_scalars(model, in_batches(images(3), 2))
+    assert asked == [False] * 3
+
+
 def test_an_accuracy_is_the_mean_over_the_images_that_have_one() -> None:
     some = images(3)
     some[0]["accuracy"], some[2]["accuracy"] = 0.5, 1.0

@@ -1,0 +1,113 @@
+"""The wiring: what the config says reaches the parts that train, and nobody disturbs another."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from persondet.engine import trainer as trainer_file
+from persondet.engine.console import start_logging
+from persondet.engine.trainer import Trainer
+from tests.engine.toy_training import ToyTrainer, rows, toy_cfg
+
+
+def test_precision_optimizer_rate_and_best_model_are_those_of_the_config(
+    tiny_export: Path, tmp_path: Path
+) -> None:
+    scores = iter((30.0, 10.0, 20.0))
+
+    class Scored(ToyTrainer):
+        def _evaluate_validation(self) -> Mapping[str, Any]:
+            return {"segm": {"AP": next(scores)}, "bbox": {"AP": 1.0}}
+
+    keys: dict[str, Any] = {
+        "SOLVER.AMP.ENABLED": True,
+        "SOLVER.AMP.DTYPE": "bfloat16",
+        "SOLVER.OPTIMIZER": "AdamW",
+        "SOLVER.LR_SCHEDULER_NAME": "WarmupMultiStepLR",
+        "SOLVER.BASE_LR": 0.02,
+        "SOLVER.WARMUP_ITERS": 2,
+        "SOLVER.STEPS": (4,),
+        "SOLVER.MAX_ITER": 6,
+        "SOLVER.BEST_CHECKPOINT.MODE": "min",
+        "SOLVER.EARLY_STOPPING.PATIENCE": 0,
+        "TEST.EVAL_PERIOD": 2,
+        "LOG_PERIOD": 1,
+    }
+    overrides = (word for pair in keys.items() for word in pair)
+    trainer = Scored(toy_cfg(tiny_export, tmp_path / "run", *overrides))
+    seen: set[torch.dtype] = set()
+    trainer.model.linear.register_forward_hook(lambda *call: seen.add(call[-1].dtype))
+    trainer.train()
+    assert seen == {torch.bfloat16}
+    assert isinstance(trainer.optimizer, torch.optim.AdamW)
+    written = rows(tmp_path / "run")
+    rates = {row["iteration"]: row["lr"] for row in written if "lr" in row}
+    assert rates[0] < 0.02
+    assert [rates[step] for step in (2, 3, 4, 5)] == pytest.approx([0.02, 0.02, 0.002, 0.002])
+    scored = {row["iteration"]: row["segm/AP"] for row in written if "segm/AP" in row}
+    assert scored == {1: 30.0, 3: 10.0, 6: 20.0}
+    assert json.loads((tmp_path / "run" / "model_best.json").read_text()) == {
+        "metric": "segm/AP",
+        "score": 10.0,
+        "iteration": 3,
+    }
+
+
+def test_trap_2_training_is_the_same_whatever_the_scoring_draws(
+    tiny_export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Evaluated(ToyTrainer):
+        _evaluate_validation = Trainer._evaluate_validation
+
+    ends = []
+    for draws in (0, 3):
+
+        def evaluate(cfg: Any, model: Any, *_: Any, count: int = draws) -> dict[str, Any]:
+            torch.rand(count)
+            np.random.rand(count)
+            [random.random() for _ in range(count)]
+            model.eval()
+            return {"segm": {"AP": 1.0}, "bbox": {"AP": 1.0}}
+
+        monkeypatch.setattr(trainer_file, "evaluate", evaluate)
+        output = tmp_path / f"run_{draws}"
+        trainer = Evaluated(
+            toy_cfg(tiny_export, output, "SOLVER.MAX_ITER", 4, "TEST.EVAL_PERIOD", 1)
+        )
+        trainer.train()
+        assert trainer.model.training
+        ends.append(trainer.model.linear.weight.detach().clone())
+    assert torch.equal(*ends)
+
+
+def test_the_seed_of_the_validation_loss_is_the_configs(tiny_export: Path, tmp_path: Path) -> None:
+    class Validated(ToyTrainer):
+        _validation_loss_hook = Trainer._validation_loss_hook
+
+    losses = []
+    for seed in (0, 7):
+        keys = ("SOLVER.MAX_ITER", 1, "TEST.VAL_LOSS.SEED", seed, "LOG_PERIOD", 1)
+        output = tmp_path / f"run_{seed}"
+        Validated(toy_cfg(tiny_export, output, *keys)).train()
+        losses.append({k: v for row in rows(output) for k, v in row.items()})
+    assert losses[0]["total_loss"] == losses[1]["total_loss"]
+    assert losses[0]["val/total_loss"] != losses[1]["val/total_loss"]
+
+
+@pytest.mark.parametrize("verbosity", [0, 1])
+def test_verbose_shows_every_loss(tiny_export: Path, tmp_path: Path, verbosity: int) -> None:
+    cfg = toy_cfg(tiny_export, tmp_path / "run", "SOLVER.MAX_ITER", 1)
+    start_logging(cfg.OUTPUT_DIR, verbosity=verbosity)
+    ToyTrainer(cfg).train()
+    log = (tmp_path / "run" / "log.txt").read_text()
+    (line,) = [line for line in log.splitlines() if "step 1/1" in line]
+    assert ("loss_a" in line) == ("loss_b" in line) == bool(verbosity)
+    assert "epoch 0.3/0.3" in line  # 2 of 6 images
