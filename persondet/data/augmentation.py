@@ -70,7 +70,7 @@ def build_augmentation(
     """
     if pipeline in ("", "none"):
         return None
-    path = _find(pipeline)
+    path = pipeline_file(pipeline)
     transforms = _build_list(_read(path), str(path))
     if not transforms:
         return None
@@ -120,7 +120,11 @@ def _compose(transforms: list[Any], boxes: A.BboxParams | None, *, straight: boo
         )
 
 
-def _find(pipeline: str) -> Path:
+def pipeline_file(pipeline: str) -> Path:
+    """Return the YAML file that `INPUT.ALBUMENTATIONS.PIPELINE` names.
+
+    Raises: ConfigError: when it names neither one of ours nor a file.
+    """
     named = PIPELINE_FOLDER / f"{pipeline}.yaml"
     if os.sep not in pipeline and named.is_file():
         return named

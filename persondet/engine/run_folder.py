@@ -31,6 +31,7 @@ _PRODUCTS = (
     "model_best.json",
     "provenance.json",
     "weights.txt",
+    "augmentation.yaml",
     "dataset.json",
     "examples/ground_truth.jpg",
     "examples/augmentation.jpg",

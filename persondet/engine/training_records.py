@@ -1,8 +1,8 @@
 """What a training starts from, for the reader of its run folder: weights, data, examples.
 
 Written once, before the first step, into `OUTPUT_DIR`: `weights.txt` (what the first checkpoint
-gave), `dataset.json` (what `prepare_dataset.py check` says), `examples/ground_truth.jpg` and
-`examples/augmentation.jpg`. Nothing here is a reason for a training to fail, and no random number
+gave), `augmentation.yaml` (the pipeline), `dataset.json` (what `prepare_dataset.py check` says),
+`examples/ground_truth.jpg` and `examples/augmentation.jpg`. Nothing here is a reason for a training to fail, and no random number
 is drawn that the training would have drawn.
 """
 
@@ -19,6 +19,7 @@ from detectron2.config import CfgNode
 from detectron2.data import get_detection_dataset_dicts
 
 from persondet.checkpoint.key_report import KeyReport
+from persondet.data.augmentation import pipeline_file
 from persondet.data.dataset_mapper import AlbumentationsDatasetMapper
 from persondet.data.register import class_names, image_count
 from persondet.data.validation.validate import check_export
@@ -51,6 +52,7 @@ def write_training_records(cfg: CfgNode, report: KeyReport | None, *, new: bool)
     """
     folder = Path(cfg.OUTPUT_DIR)
     writers: dict[str, Callable[[Path], Any]] = {
+        "augmentation.yaml": lambda path: _write_pipeline(cfg, path),
         "dataset.json": lambda path: _write_dataset(cfg, path),
         "examples/ground_truth.jpg": lambda path: _write_annotations(cfg, path),
         "examples/augmentation.jpg": lambda path: _write_augmentation(cfg, path),
@@ -86,6 +88,11 @@ def _random_states_kept() -> Iterator[None]:
         yield
     finally:
         restore_random_state(state)
+
+
+def _write_pipeline(cfg: CfgNode, path: Path) -> None:
+    text = pipeline_file(cfg.INPUT.ALBUMENTATIONS.PIPELINE).read_text(encoding="utf-8")
+    write_text(path, text)
 
 
 def _write_dataset(cfg: CfgNode, path: Path) -> None:

@@ -13,12 +13,14 @@ import pytest
 import torch
 
 from persondet.checkpoint.model_file import load_checkpoint
+from persondet.data.augmentation import pipeline_file
 from persondet.engine import training_records
 from persondet.engine.run_folder import remove_run
 from persondet.engine.training_records import write_training_records
 from tests.engine.toy_training import rows, same, toy_cfg, toy_run
 
-RECORDS = ("dataset.json", "weights.txt", "examples/ground_truth.jpg", "examples/augmentation.jpg")
+PICTURES = ("examples/ground_truth.jpg", "examples/augmentation.jpg")
+RECORDS = ("augmentation.yaml", "dataset.json", "weights.txt", *PICTURES)
 
 
 def _draw_from_every_state(*_: Any) -> None:
@@ -61,7 +63,10 @@ def test_the_records_tell_of_the_data_and_of_the_weights(tiny_export: Path, tmp_
     assert dataset["statistics"]["splits"]["train"]["images"] == 6
     assert dataset["leaks"]["test"]["leaked"] == 0
     assert "random values" in (tmp_path / "run/weights.txt").read_text()
-    shapes = [cv2.imread(str(tmp_path / "run" / name)).shape for name in RECORDS[2:]]
+    assert (tmp_path / "run/augmentation.yaml").read_text() == pipeline_file(
+        cfg.INPUT.ALBUMENTATIONS.PIPELINE
+    ).read_text()
+    shapes = [cv2.imread(str(tmp_path / "run" / name)).shape for name in PICTURES]
     assert shapes[0][1] == shapes[1][1]  # four columns each
     assert shapes[1][0] > shapes[0][0]  # four rows of augmentation, two of six pictures
 

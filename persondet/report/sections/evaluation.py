@@ -223,9 +223,15 @@ def _operating_point(state: RunState) -> list[Block]:
         Heading("The operating point"),
         Paragraph(
             "AP looks at all scores. Who uses a detector needs one threshold: finds below it are "
-            "not shown. It is chosen where F1 is highest on the validation split, before the test "
-            "split is looked at, and is stored in the model, so that pictures and clips are "
-            "annotated with it unless another is asked for.",
+            "not shown. "
+            + (
+                "None could be chosen here, because there is no validation split on which the "
+                "model finds anybody; 0.5 stands in."
+                if point["tuned"].value is False
+                else "It is chosen where F1 is highest on the validation split, before the test "
+                "split is looked at, and is stored in the model, so that pictures and clips are "
+                "annotated with it unless another is asked for."
+            ),
         ),
     ]
     if threshold is None:

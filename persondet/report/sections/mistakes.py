@@ -64,7 +64,10 @@ def _kinds(state: RunState, name: str, how: str) -> list[Block]:
     if not tasks:
         return [*blocks, state.run.missing(name, "The error analysis is missing.", how)]
     rows = []
-    for kind, meaning in _KINDS.items():
+    kinds = dict(_KINDS)
+    if errors["classes"].number() == 1:  # there is no wrong class
+        del kinds["classification"], kinds["both"]
+    for kind, meaning in kinds.items():
         values = [errors["tasks"][task]["cost"][kind].number() for task, _ in tasks]
         if any(value is not None for value in values):
             rows.append((kind, meaning, *map(points, values)))
