@@ -70,7 +70,9 @@ def test_trap_2_training_is_the_same_whatever_the_scoring_draws(
     ends = []
     for draws in (0, 3):
 
-        def evaluate(cfg: Any, model: Any, *_: Any, count: int = draws) -> dict[str, Any]:
+        def evaluate(
+            cfg: Any, model: Any, *_: Any, count: int = draws, **__: Any
+        ) -> dict[str, Any]:
             torch.rand(count)
             np.random.rand(count)
             [random.random() for _ in range(count)]

@@ -226,7 +226,7 @@ def test_trap_6_a_training_asks_for_validation_images_alone(
 ) -> None:
     asked: list[str] = []
 
-    def evaluate(cfg: Any, model: nn.Module, names: Any, build: Any) -> dict[str, Any]:
+    def evaluate(cfg: Any, model: nn.Module, names: Any, build: Any, **_: Any) -> dict[str, Any]:
         asked.extend(names)
         return {"segm": {"AP": 1.0}, "bbox": {"AP": 1.0}}
 
