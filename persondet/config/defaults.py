@@ -49,9 +49,6 @@ def add_persondet_config(cfg: CfgNode) -> None:
     cfg.MODEL.FREEZE.MODULES = ()
     # Convolutions in channels-last memory format: faster on CPUs and on tensor cores.
     cfg.MODEL.CHANNELS_LAST = True
-    # Share of the newest batch in the running statistics of batch norm that learns (PyTorch's
-    # momentum); lower where batches are small and pictures differ much.
-    cfg.MODEL.BATCH_NORM_MOMENTUM = 0.1
 
     # Passes over the training images; sets MAX_ITER, STEPS, WARMUP_ITERS, the evaluations and the
     # checkpoints from the size of the dataset. 0: those keys as they are.

@@ -51,7 +51,7 @@ from persondet.engine.undisturbed import undisturbed
 from persondet.errors import InterruptedRun, PersondetError, TrainingError
 from persondet.evaluation import build_evaluator, evaluate
 from persondet.files import write_text
-from persondet.modeling import batch_norm, freeze
+from persondet.modeling import freeze
 from persondet.modeling.acceleration import accelerate
 from persondet.modeling.precision import autocast, resolve_dtype, set_memory_format
 from persondet.solver.build import build_optimizer, settings_of
@@ -254,7 +254,7 @@ class Trainer(DefaultTrainer):
     def build_model(cls, cfg: CfgNode) -> nn.Module:
         """Build the model, freeze what the config names, and set its memory format."""
         model = accelerate(freeze.freeze_from_cfg(cfg, build_model(cfg)))
-        return set_memory_format(cfg, batch_norm.set_momentum(cfg, model))
+        return set_memory_format(cfg, model)
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
