@@ -161,8 +161,9 @@ def move_run(work: Path, output: Path) -> None:
             write_text(record, text.replace(_digest(before), _digest(after)))
     for path in work.rglob("model_*.pth"):
         rewrite_config(path, lambda text: _relocated(text, work, output))
-    for results in work.rglob("results.json"):
-        write_text(results, _relocated(results.read_text(encoding="utf-8"), work, output))
+    for name in ("results.json", "weights.txt"):
+        for path in work.rglob(name):
+            write_text(path, _relocated(path.read_text(encoding="utf-8"), work, output))
     replaced = output.with_name(f".{output.name}.replaced")
     shutil.rmtree(replaced, ignore_errors=True)
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -94,6 +94,7 @@ def test_a_moved_run_names_its_new_place_and_the_old_result_goes_last(tmp_path: 
     (work / "config.yaml").write_text(text)
     (work / "pretrain" / "config.yaml").write_text(f"OUTPUT_DIR: {work}/pretrain\n")
     digest = hashlib.sha256(text.encode()).hexdigest()
+    (work / "weights.txt").write_text(f"{work}/pretrain/model_final.pth: 170 tensors loaded")
     (work / "provenance.json").write_text(f'{{"OUTPUT_DIR": "{work}", "sha256": "{digest}"}}')
     torch.save({"model": {"w": torch.ones(2)}, CARRIED: {"config": text}}, work / "model_best.pth")
     move_run(work, output)
@@ -104,6 +105,7 @@ def test_a_moved_run_names_its_new_place_and_the_old_result_goes_last(tmp_path: 
         "OUTPUT_DIR": str(output),
         "sha256": hashlib.sha256((output / "config.yaml").read_bytes()).hexdigest(),
     }
+    assert (output / "weights.txt").read_text().startswith(f"{output}/pretrain/model_final.pth: ")
     assert (output / "pretrain/config.yaml").read_text() == f"OUTPUT_DIR: {output}/pretrain\n"
     carried = CarriedFacts.from_checkpoint(load_checkpoint(output / "model_best.pth"))
     assert carried.config == expected

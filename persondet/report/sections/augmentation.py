@@ -50,13 +50,7 @@ def _sizes(state: RunState) -> list[Block]:
         items.append(
             ("Size:", f"the shorter edge becomes {listed(edges, last='or')} pixels{limit}.")
         )
-    flip = given["RANDOM_FLIP"].text()
-    mirror = {"horizontal": "left to right", "vertical": "top to bottom"}.get(flip)
-    if mirror:
-        items.append(("Mirror:", f"every second picture, {mirror} (INPUT.RANDOM_FLIP)."))
-    if given["CROP"]["ENABLED"].value is True:
-        kind, size = given["CROP"]["TYPE"].shown(), given["CROP"]["SIZE"].shown()
-        items.append(("Crop:", f"a random part of the picture ({kind}, {size})."))
+    # Detectron2's own RANDOM_FLIP and CROP do nothing here: they are lines of the pipeline.
     visible = given["ALBUMENTATIONS"]["MIN_VISIBILITY"].number()
     small = given["ALBUMENTATIONS"]["MIN_BOX_SIZE"].number()
     if visible is not None and small is not None:

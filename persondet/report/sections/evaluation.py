@@ -202,7 +202,7 @@ def _precision_and_recall(state: RunState) -> list[Block]:
         ),
         state.run.figure(
             "plots/f1_curve.png",
-            "Precision, recall and F1 against the score threshold, on the validation split.",
+            "Precision, recall and F1 against the score threshold.",
             "F1 is high only where precision and recall both are. Its highest point is the best "
             "balance; a broad top says that the exact threshold hardly matters.",
             how=how,
