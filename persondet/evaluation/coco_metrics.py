@@ -73,13 +73,13 @@ def coco_metrics(
     everything = precisions[""][0]
     metrics = {
         "AP": _mean(everything),
-        "AP50": _mean(everything[:, AT_50]),
-        "AP75": _mean(everything[:, AT_75]),
+        "AP50": _mean(everything[AT_50]),
+        "AP75": _mean(everything[AT_75]),
         **{f"AP{suffix}": _mean(found[0]) for suffix, found in precisions.items() if suffix},
         "AR": _mean(precisions[""][1]),
     }
     if class_names is not None:
-        for name, found in zip(class_names, everything, strict=True):
+        for name, found in zip(class_names, np.moveaxis(everything, -1, 0), strict=True):
             metrics[f"AP-{name}"] = _mean(found)
     if limit > STANDARD_LIMIT:
         metrics[f"AP@{limit}"] = _mean(_precisions(rankings(matches, 0, limit))[0])
@@ -92,13 +92,16 @@ def _mean(values: Floats) -> float:
 
 
 def _precisions(found: Sequence[Ranking]) -> tuple[Floats, Floats]:
-    """Return precision (classes, thresholds, recalls) and recall (classes, thresholds), 0 to 1."""
-    precision = np.zeros((len(found), len(IOU_THRESHOLDS), len(RECALLS)))
-    recall = np.zeros((len(found), len(IOU_THRESHOLDS)))
+    """Return precision (thresholds, recalls, classes) and recall (thresholds, classes), 0 to 1.
+
+    The axes are in pycocotools' order, so that the means agree to the last digit.
+    """
+    precision = np.zeros((len(IOU_THRESHOLDS), len(RECALLS), len(found)))
+    recall = np.zeros((len(IOU_THRESHOLDS), len(found)))
     for category, ranking in enumerate(found):
         people = int(ranking.people.sum())
         if not people:
-            precision[category] = recall[category] = np.nan
+            precision[..., category] = recall[..., category] = np.nan
             continue
         for number, counted, right in by_threshold(ranking):
             hits = np.cumsum(right[counted], dtype=np.float64)
@@ -108,8 +111,8 @@ def _precisions(found: Sequence[Ranking]) -> tuple[Floats, Floats]:
             exact = hits / (misses + hits + np.spacing(1))
             envelope = np.append(np.maximum.accumulate(exact[::-1])[::-1], 0.0)
             reached = np.searchsorted(hits / people, RECALLS, side="left")
-            precision[category, number] = envelope[reached]
-            recall[category, number] = hits[-1] / people
+            precision[number, :, category] = envelope[reached]
+            recall[number, category] = hits[-1] / people
     return precision, recall
 
 
