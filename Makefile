@@ -26,10 +26,10 @@ install: ## .venv with the pinned packages, Detectron2 and this project
 demo: install ## train on the sample, evaluate, annotate a clip: output/demo
 	@$(VENV_PYTHON) tools/demo.py --output output/demo
 
-test: install ## the fast and the slow tests (under 10 minutes on two cores)
+test: install ## the fast and the slow tests (about a quarter of an hour on two cores)
 	@$(PYTEST) -m "not soak and not gpu"
 
-test-fast: install ## the fast tests alone (under 90 seconds)
+test-fast: install ## the fast tests alone (about two minutes)
 	@$(PYTEST) -m "not slow and not soak and not gpu"
 
 test-all: install ## all tests; those that need a GPU are skipped without one

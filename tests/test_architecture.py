@@ -39,7 +39,7 @@ ROOMS: dict[str, set[str]] = {
     "data": set(),
     "modeling": set(),
     "solver": set(),
-    "checkpoint": set(),
+    "checkpoint": {"modeling"},  # names of a model's parts
     "picture_file": set(),
     "visualization": {"masks", "picture_file"},
     "sample": {"masks", "video"},

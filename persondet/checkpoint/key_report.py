@@ -10,6 +10,8 @@ from detectron2.checkpoint.c2_model_loading import convert_basic_c2_names
 from fvcore.common.checkpoint import _IncompatibleKeys
 from tabulate import tabulate
 
+from persondet.modeling.model_parts import part_of
+
 Shape = tuple[int, ...]
 
 # Batch norm counts its batches; FrozenBatchNorm2d does not, and nothing depends on it.
@@ -91,7 +93,7 @@ class KeyReport:
         ]
         surplus: dict[str, int] = {}
         for name in self.unused:
-            surplus[_part(name)] = surplus.get(_part(name), 0) + 1
+            surplus[part_of(name)] = surplus.get(part_of(name), 0) + 1
         table += [
             (part, "-", count, "in the checkpoint, and the model has no such tensor")
             for part, count in surplus.items()
@@ -146,7 +148,7 @@ def _important(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _row(rows: dict[str, tuple[list[str], list[str]]], name: str) -> tuple[list[str], list[str]]:
-    return rows.setdefault(_part(name), ([], []))
+    return rows.setdefault(part_of(name), ([], []))
 
 
 def _why(names: list[str], shapes: Mapping[str, tuple[Shape, Shape]]) -> str:
@@ -159,12 +161,3 @@ def _why(names: list[str], shapes: Mapping[str, tuple[Shape, Shape]]) -> str:
     if len(names) > len(wrong):
         lines.append("not in the checkpoint")
     return "\n".join(lines)
-
-
-def _part(name: str) -> str:
-    """Return the part of the model that a tensor belongs to: a stage, the pyramid, a head."""
-    parts = name.split(".")
-    if name.startswith("backbone.fpn_"):
-        return "backbone.fpn"
-    depth = {"backbone": 3 if "bottom_up" in parts else 2, "roi_heads": 2}.get(parts[0], 1)
-    return ".".join(parts[: min(depth, max(len(parts) - 1, 1))])

@@ -15,6 +15,7 @@ from tabulate import tabulate
 from torch import nn
 
 from persondet.errors import ConfigError
+from persondet.modeling.model_parts import part_of
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ def parameter_rows(model: nn.Module) -> list[ParameterRow]:
     counts: dict[str, list[int]] = {}
 
     def add(name: str, size: int, trainable: bool) -> None:
-        row = counts.setdefault(_group(name), [0, 0])
+        row = counts.setdefault(part_of(name), [0, 0])
         row[0 if trainable else 1] += size
 
     for name, parameter in model.named_parameters():
@@ -104,7 +105,7 @@ def parameter_table(model: nn.Module, optimizer: torch.optim.Optimizer | None = 
     """
     rates: dict[str, set[float]] = {}
     for name, (rate, _) in _rates(model, optimizer).items():
-        for module in (_group(name), "all"):
+        for module in (part_of(name), "all"):
             rates.setdefault(module, set()).add(rate)
     rows = [
         (row.module, f"{row.trainable:,}", f"{row.frozen:,}", _state(row))
@@ -162,8 +163,8 @@ def frozen_at_random(model: nn.Module, loaded: Collection[str]) -> str:
         for name in frozen_tensors(model)
         if name not in loaded and not name.endswith("num_batches_tracked")
     ]
-    weights = dict.fromkeys(_group(name) for name in bare if name in parameters)
-    norms = dict.fromkeys(_group(name) for name in bare if name not in parameters)
+    weights = dict.fromkeys(part_of(name) for name in bare if name in parameters)
+    norms = dict.fromkeys(part_of(name) for name in bare if name not in parameters)
     sentences = []
     if weights:
         sentences.append(
@@ -200,14 +201,6 @@ def _state(row: ParameterRow) -> str:
     if not row.trainable:
         return "frozen"
     return "trained" if not row.frozen else "in part"
-
-
-def _group(name: str) -> str:
-    parts = name.split(".")
-    if name.startswith("backbone.fpn_"):
-        return "backbone.fpn"
-    depth = {"backbone": 3 if "bottom_up" in parts else 2, "roi_heads": 2}.get(parts[0], 1)
-    return ".".join(parts[: min(depth, max(len(parts) - 1, 1))])
 
 
 def _hint(model: nn.Module, names: Sequence[str], pattern: str) -> str:
