@@ -6,7 +6,6 @@ gives its memory back. The result appears under its name when everything has suc
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import shutil
@@ -95,6 +94,9 @@ def summary(results: dict[str, Any], output: str | Path) -> str:
         "",
         f"clip: {video['recall']:.0%} of the people found, {video['precision']:.0%} of the boxes "
         "are people",
+        f"tracks: MOTA {100 * video['mota']:.1f}, IDF1 {100 * video['idf1']:.1f}, HOTA "
+        f"{100 * video['hota']:.1f}, {video['switches']} switches, {video['fragments']} fragments; "
+        f"{video['unique']} people counted, {video['unique_truth']} were there",
         "",
         "seconds: " + ", ".join(f"{k} {v:.0f}" for k, v in results["seconds"].items()),
         "",
@@ -169,7 +171,8 @@ def _train(args: Any) -> None:
     run(args)
 
 
-def _annotate(work: Path, sample: Path) -> dict[str, float]:
+def _annotate(work: Path, sample: Path) -> dict[str, float | int | None]:
+    from persondet.evaluation.tracking_score import read_truth, score_tracks, tracked_frames
     from persondet.evaluation.video_score import score_frames
     from persondet.predictor import Predictor
     from persondet.video.pipeline import annotate_video
@@ -177,20 +180,25 @@ def _annotate(work: Path, sample: Path) -> dict[str, float]:
 
     clip = work / "city_walk_annotated.mp4"
     summary = annotate_video(sample / "city_walk.mp4", clip, Predictor.from_run(work))
-    truth = json.loads((sample / "city_walk_groundtruth.json").read_text(encoding="utf-8"))
-    _, records = read_records(summary.records)
+    truth = read_truth(sample / "city_walk_groundtruth.json")
+    frames = list(read_records(summary.records)[1])
+    tracks = score_tracks(*tracked_frames(frames, truth, summary.records))
     score = score_frames(
         [
             [{"box": person.box, "score": person.score} for person in frame.people]
-            for frame in records
+            for frame in frames
         ],
-        [frame["people"] for frame in truth["frames"]],
+        [truth[frame.index] for frame in frames],
     )
     return {
         "recall": score.recall,
         "precision": score.precision,
         "frames": score.frames,
         "frames_per_second": summary.fps,
+        **{name: getattr(tracks, name) for name in ("mota", "idf1", "hota")},
+        **{name: getattr(tracks, name) for name in ("switches", "fragments")},
+        "unique": summary.unique_people,
+        "unique_truth": tracks.people,
     }
 
 

@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 from detectron2.structures import Instances
 
 from persondet.errors import MediaError
-from persondet.files import atomic_path, refuse_existing, write_json
-from persondet.masks import encode_mask
+from persondet.files import atomic_path, refuse_existing
 from persondet.picture_file import read_picture_file
+from persondet.picture_results import PictureResults
+from persondet.region_masks import paste_regions
 from persondet.video.sniff import describe_foreign_file
 
-logger = logging.getLogger(__name__)
-
 PICTURE_SUFFIXES = frozenset(".bmp .jpeg .jpg .png .tif .tiff .webp".split())
-PREDICTIONS = "predictions.json"
-IMAGES = "images.json"
 JPEG_QUALITY = 92
+_READ_AHEAD = 2  # pictures
+# How long pictures wait for others of their size, in batches, and how many bytes may wait.
+_MOST_WAITING = 4
+_MOST_BYTES = 256 * 2**20
+
+
+class PicturePredictor(Protocol):
+    """What a predictor must offer; `persondet.predictor.Predictor` does, and `predict_frames`."""
+
+    metadata: Any
+    confidence_threshold: float
+    model_file: str
+    batch_size: int
+
+    def predict_batch(self, images: Sequence[np.ndarray]) -> list[Instances]:
+        """Return the people in each image: uint8, (H, W, 3), BGR."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +128,7 @@ def check_picture_output(
 def predict_pictures(
     pictures: Sequence[tuple[Path, str]],
     output: str | Path,
-    predictor: Any,
+    predictor: PicturePredictor,
     draw: Callable[[np.ndarray, Instances], np.ndarray],
     *,
     overwrite: bool = False,
@@ -121,84 +136,115 @@ def predict_pictures(
 ) -> PictureSummary:
     """Annotate pictures and write what was found; a broken picture is reported and skipped.
 
-    Writes into `output` the annotated pictures under their names, `predictions.json` (COCO results:
-    a list of `image_id category_id bbox score [segmentation]`, boxes XYWH in pixels) and
-    `images.json` (COCO images and categories, so that `COCO(images.json).loadRes(…)` works).
+    Pictures of one size share a forward pass. Writes into `output` the annotated pictures under
+    their names, and the files of `PictureResults`.
 
     Args:
         pictures: (path, name of the result), as `find_pictures` returns them.
         predictor: as `persondet.predictor.Predictor`.
         draw: returns an annotated copy of a BGR picture.
+        progress: called after each picture with the number done and of all.
 
     Raises: MediaError, OutputExistsError: as `check_picture_output`; MediaError when no picture
         can be read.
     """
     output = Path(output)
     check_picture_output(pictures, output, overwrite=overwrite)
-    category_ids = _category_ids(predictor.metadata)
-    images: list[dict[str, Any]] = []
-    results: list[dict[str, Any]] = []
+    predict = getattr(predictor, "predict_frames", predictor.predict_batch)
     skipped: list[tuple[Path, str]] = []
-    for number, (path, name) in enumerate(pictures, start=1):
+    done = 0
+    with PictureResults(output, predictor, overwrite=overwrite) as results:
+
+        def count() -> None:
+            nonlocal done
+            done += 1
+            if progress is not None:
+                progress(done, len(pictures))
+
+        def readable() -> Iterator[_Picture]:
+            for index, image in enumerate(_read_ahead([path for path, _ in pictures])):
+                if isinstance(image, MediaError):
+                    skipped.append((pictures[index][0], str(image)))
+                    results.skip(index)
+                    count()
+                else:
+                    yield _Picture(index, pictures[index][1], image)
+
+        for batch in _batches(readable(), predictor.batch_size):
+            found = predict([picture.image for picture in batch])
+            for picture, instances in zip(batch, found, strict=True):
+                instances = paste_regions(instances)
+                _write_picture(output / picture.name, draw(picture.image, instances))
+                results.add(picture.index, picture.name, instances)
+                count()
+        if not results.pictures:
+            raise MediaError(f"none of the {len(pictures)} pictures can be read; {skipped[0][1]}")
+    return PictureSummary(results.pictures, results.people, tuple(skipped))
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """A picture to annotate: its place in the input, its name, uint8 (H, W, 3) BGR."""
+
+    index: int
+    name: str
+    image: np.ndarray
+
+
+def _read_ahead(paths: Sequence[Path]) -> Iterator[np.ndarray | MediaError]:
+    """Yield each picture, or why it cannot be read, while a thread reads the next ones."""
+
+    def read(path: Path) -> np.ndarray | MediaError:
         try:
-            image = read_picture(path)
+            return read_picture(path)
         except MediaError as error:
-            skipped.append((path, str(error)))
-        else:
-            instances = predictor(image)
-            height, width = image.shape[:2]
-            images.append({"id": number, "file_name": name, "width": width, "height": height})
-            results += coco_results(instances, number, category_ids)
-            _write_picture(output / name, draw(image, instances))
-        if progress is not None:
-            progress(number, len(pictures))
-    if not images:
-        raise MediaError(f"none of the {len(pictures)} pictures can be read; {skipped[0][1]}")
-    names = predictor.metadata.thing_classes
-    categories = [{"id": i, "name": name} for i, name in zip(category_ids, names, strict=True)]
-    # pycocotools needs "info" and "annotations" to load a file.
-    listing = {"info": {}, "images": images, "categories": categories, "annotations": []}
-    write_json(output / PREDICTIONS, results, indent=None)
-    write_json(output / IMAGES, listing)
-    return PictureSummary(len(images), len(results), tuple(skipped))
+            return error
+
+    waiting: deque[Future[np.ndarray | MediaError]] = deque()
+    left = iter(paths)
+    with ThreadPoolExecutor(1, "persondet-pictures") as reader:
+        try:
+            waiting.extend(reader.submit(read, path) for path in islice(left, _READ_AHEAD))
+            while waiting:
+                picture = waiting.popleft().result()
+                waiting.extend(reader.submit(read, path) for path in islice(left, 1))
+                yield picture
+        finally:
+            reader.shutdown(cancel_futures=True)
 
 
-def coco_results(
-    instances: Instances, image_id: int, category_ids: Sequence[int]
-) -> list[dict[str, Any]]:
-    """Return a picture's people in COCO's results format; boxes XYWH, pixels."""
-    boxes = instances.pred_boxes.tensor.numpy().astype(np.float64)
-    masks = np.asarray(instances.pred_masks) if instances.has("pred_masks") else None
-    results: list[dict[str, Any]] = []
-    for i, box in enumerate(boxes):
-        if not np.isfinite(box).all():
-            logger.warning("image %d: a detection with the box %s is left out", image_id, box)
-            continue
-        x0, y0, x1, y1 = box.tolist()
-        result = {
-            "image_id": image_id,
-            "category_id": category_ids[int(instances.pred_classes[i])],
-            "bbox": [round(value, 3) for value in (x0, y0, x1 - x0, y1 - y0)],
-            "score": round(float(instances.scores[i]), 5),
-        }
-        if masks is not None:
-            result["segmentation"] = encode_mask(masks[i], box)
-        results.append(result)
-    return results
+def _batches(pictures: Iterable[_Picture], size: int) -> Iterator[list[_Picture]]:
+    """Yield pictures of one shape in lists of at most `size`.
 
-
-def _category_ids(metadata: Any) -> list[int]:
-    """Return the dataset's category id of each class; 1, 2, … where the model knows none."""
-    classes = metadata.thing_classes
-    mapping = metadata.get("thing_dataset_id_to_contiguous_id", None)
-    if not mapping:
-        return list(range(1, len(classes) + 1))
-    by_class = {number: category for category, number in mapping.items()}
-    return [by_class[number] for number in range(len(classes))]
+    Each list is full as long as the others of its shape come soon: those that have waited for
+    their like for some batches go, and the oldest when too many bytes wait.
+    """
+    waiting: dict[tuple[int, ...], list[_Picture]] = {}  # in the order of their first pictures
+    for picture in pictures:
+        alike = waiting.setdefault(picture.image.shape, [])
+        alike.append(picture)
+        if len(alike) >= size:
+            yield waiting.pop(picture.image.shape)
+        while waiting and (
+            picture.index - next(iter(waiting.values()))[0].index >= _MOST_WAITING * size
+            or sum(one.image.nbytes for group in waiting.values() for one in group) > _MOST_BYTES
+        ):
+            yield waiting.pop(next(iter(waiting)))
+    yield from waiting.values()
 
 
 def _write_picture(path: Path, image: np.ndarray) -> None:
     """Write a BGR picture in the format of its name, whole or not at all."""
+    suffix = path.suffix.lower()
+    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if suffix in (".jpg", ".jpeg") else []
+    try:
+        coded, data = cv2.imencode(suffix, image, options)
+    except cv2.error as error:
+        raise MediaError(
+            f"{path}: the annotated picture cannot be written ({error.err})."
+        ) from error
+    if not coded:
+        raise MediaError(f"{path}: the annotated picture cannot be written.")
+    # Not `imwrite`, which does not notice a full disk in every format.
     with atomic_path(path) as temporary:
-        if not cv2.imwrite(str(temporary), image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]):
-            raise MediaError(f"{path}: the annotated picture cannot be written.")
+        temporary.write_bytes(data.tobytes())

@@ -11,7 +11,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from detectron2.data.catalog import Metadata
-from detectron2.structures import Instances
+from detectron2.structures import Instances, ROIMasks
 from yaml import YAMLError
 
 from persondet.checkpoint.model_file import CarriedFacts, load_checkpoint
@@ -19,8 +19,11 @@ from persondet.config import get_cfg
 from persondet.data.register import class_colors
 from persondet.engine.inference_model import InferenceModel, build_inference_model
 from persondet.engine.run_folder import find_model
+from persondet.environment import cpu_count
 from persondet.errors import CheckpointError, ConfigError
 from persondet.modeling.precision import autocast, resolve_device
+from persondet.modeling.roi_masks import keep_roi_masks
+from persondet.region_masks import REGION_FIELD, ROI_FIELD, paste_regions
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +41,8 @@ class Predictor:
     Attributes:
         metadata: Detectron2 metadata with `thing_classes` and `thing_colors`.
         batch_size: how many frames one forward pass should get on this device.
+        model: hands out `roi_masks` where Detectron2's own would paste `pred_masks`.
+        workers: how many forward passes of a clip should run at once on this device.
 
     Example:
         people = Predictor.from_run("output/demo")(cv2.imread("street.jpg"))
@@ -60,6 +65,7 @@ class Predictor:
         self._built: InferenceModel = build_inference_model(self.cfg)
         self.confidence_threshold = _threshold(confidence_threshold, cfg, self._built.facts)
         self.model = self._built.model
+        keep_roi_masks(self.model)
         self.model_file = self._built.weights
         self.metadata = Metadata(
             name="persondet",
@@ -68,6 +74,7 @@ class Predictor:
         )
         on_gpu = self.cfg.MODEL.DEVICE.startswith("cuda")
         self.batch_size = self.cfg.VIDEO.BATCH_SIZE or (8 if on_gpu else 2)
+        self.workers = 1 if on_gpu else min(cpu_count(), 4)
         self._resize = T.ResizeShortestEdge(
             [self.cfg.INPUT.MIN_SIZE_TEST, self.cfg.INPUT.MIN_SIZE_TEST],
             self.cfg.INPUT.MAX_SIZE_TEST,
@@ -112,6 +119,15 @@ class Predictor:
             (N,)), `pred_classes` (int64, (N,), into `metadata.thing_classes`) and, where the
             model has masks, `pred_masks` (bool, (N, H, W)).
         """
+        return [_with_whole_masks(people) for people in self.predict_frames(images)]
+
+    def predict_frames(self, images: Sequence[np.ndarray]) -> list[Instances]:
+        """As `predict_batch`, with the masks as small as the model makes them, for many frames.
+
+        Returns: as `predict_batch`, with `roi_masks` (`ROIMasks`, float32, (N, M, M), 0..1) instead
+            of `pred_masks`; `persondet.region_masks` makes masks of them. Models other than
+            R-CNNs keep their `pred_masks`.
+        """
         inputs = [self._model_input(image) for image in images]
         with torch.inference_mode(), autocast(self.cfg):
             outputs = self.model(inputs)
@@ -121,6 +137,9 @@ class Predictor:
             instances = instances[instances.scores >= self.confidence_threshold].to("cpu")
             instances.pred_boxes.tensor = instances.pred_boxes.tensor.float()
             instances.scores = instances.scores.float()
+            if instances.has(ROI_FIELD):
+                # Resampled in float32, whatever the model runs in: bfloat16 would fray the edges.
+                instances.set(ROI_FIELD, ROIMasks(instances.get(ROI_FIELD).tensor.float()))
             people.append(instances)
         return people
 
@@ -133,6 +152,19 @@ class Predictor:
         resized = self._resize.get_transform(image).apply_image(image)
         tensor = torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1)))
         return {"image": tensor, "height": height, "width": width}
+
+
+def _with_whole_masks(people: Instances) -> Instances:
+    """Return the people with `pred_masks` (bool, (N, H, W)) instead of `roi_masks`."""
+    people = paste_regions(people)
+    if people.has(REGION_FIELD):
+        masks = people.get(REGION_FIELD)
+        whole = torch.zeros((len(masks), *people.image_size), dtype=torch.bool)
+        for i in range(len(masks)):
+            whole[i] = torch.from_numpy(masks.whole(i))
+        people.remove(REGION_FIELD)
+        people.pred_masks = whole
+    return people
 
 
 def run_cfg(run_dir: str | Path) -> CfgNode:

@@ -21,7 +21,10 @@ from tests.test_end_to_end import tool
 
 RESULTS: dict[str, Any] = {
     "test": {"bbox": {"AP": 50.04, "AP50": 88.0}, "segm": {"AP": 40.0, "AP50": 77.25}},
-    "video": {"recall": 0.91, "precision": 0.876},
+    "video": {
+        **{"recall": 0.91, "precision": 0.876, "mota": 0.6, "idf1": 0.5785, "hota": 0.46},
+        **{"switches": 80, "fragments": 70, "unique": 19, "unique_truth": 11},
+    },
     "seconds": {"train": 300.4, "video": 61.0},
 }
 
@@ -31,6 +34,10 @@ def test_the_table_tells_scores_seconds_and_what_to_open() -> None:
     assert lines[1].split() == ["box", "50.0", "88.0"]
     assert lines[2].split() == ["mask", "40.0", "77.2"]
     assert "91% of the people found, 88% of the boxes are people" in "\n".join(lines)
+    assert (
+        "tracks: MOTA 60.0, IDF1 57.9, HOTA 46.0, 80 switches, 70 fragments; "
+        "19 people counted, 11 were there"
+    ) in lines
     assert "train 300, video 61" in "\n".join(lines)
     for name in ("report.html", "report.pdf", "city_walk_annotated.mp4"):
         assert f"  output/demo/{name}" in lines
@@ -74,6 +81,10 @@ def test_the_demo_reaches_its_goals(tmp_path: Path) -> None:
     assert len(list(records)) == 260
     assert results["video"]["recall"] >= 0.7
     assert results["video"]["precision"] >= 0.7
+    assert results["video"]["idf1"] >= 0.4
+    assert results["video"]["mota"] >= 0.5
+    assert results["video"]["unique_truth"] == 11
+    assert 11 <= results["video"]["unique"] <= 33
 
     notes = [block for block in build_document(run).blocks() if isinstance(block, Note)]
     assert [note.text for note in notes if note.kind == "missing"] == []

@@ -17,23 +17,25 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from persondet.errors import MediaError, OutputExistsError
-from persondet.pictures import (
-    IMAGES,
-    PREDICTIONS,
-    coco_results,
-    find_pictures,
-    predict_pictures,
-    read_picture,
-)
+from persondet.picture_results import IMAGES, PREDICTIONS, RECORDS, coco_results
+from persondet.pictures import find_pictures, predict_pictures, read_picture
+from persondet.video.records import PersonRecord, people_of, person_rows
 
 
 class OnePerPicture:
     """Finds a person in the left half of every picture."""
 
+    model_file, confidence_threshold, batch_size = "some/model.pth", 0.25, 2
+
     def __init__(self):
         self.metadata = Metadata(name="stub", thing_classes=["bag", "person"])
+        self.batches = []
 
-    def __call__(self, image):
+    def predict_batch(self, images):
+        self.batches.append([image.shape[:2] for image in images])
+        return [self.find(image) for image in images]
+
+    def find(self, image):
         height, width = image.shape[:2]
         found = Instances((height, width))
         found.pred_boxes = Boxes(torch.tensor([[1.25, 2.0, width / 2, height - 2.0]]))
@@ -170,6 +172,7 @@ def test_a_broken_picture_is_skipped_and_named(tmp_path):
     assert not (tmp_path / "out" / "b.jpg").exists()
     with pytest.raises(MediaError, match="none of the 1 pictures"):
         predict_pictures(pictures[1:], tmp_path / "other", OnePerPicture(), darken)
+    assert not (tmp_path / "other").exists()
 
 
 def test_used_folders_and_the_sources_own_folder_are_refused(tmp_path):
@@ -186,7 +189,7 @@ def test_used_folders_and_the_sources_own_folder_are_refused(tmp_path):
     assert source.read_bytes() == before
     predict_pictures(pictures, tmp_path / "out", OnePerPicture(), darken, overwrite=True)
     assert sorted(os.listdir(tmp_path / "out")) == sorted(
-        ["a.jpg", "images.json", "other.jpg", "predictions.json"]
+        ["a.jpg", "images.json", "other.jpg", "predictions.json", "records.jsonl"]
     )
 
 
@@ -207,3 +210,91 @@ def test_a_model_without_masks_and_boxes_that_are_no_numbers():
     assert coco_results(found, 9, [1]) == [
         {"image_id": 9, "category_id": 1, "bbox": [0, 0, 4, 5], "score": 0.5}
     ]
+
+
+def test_pictures_of_one_size_share_a_forward_pass_and_keep_their_order(tmp_path):
+    sizes = [(40, 30), (50, 30), (40, 30), (30, 40), (50, 30), (40, 30)]
+    for number, size in enumerate(sizes):
+        write(tmp_path / "in" / f"{number}.png", size=size, value=10 * number)
+    told, predictor = [], OnePerPicture()
+    predict_pictures(
+        find_pictures([tmp_path / "in"]),
+        tmp_path / "out",
+        predictor,
+        darken,
+        progress=lambda done, total: told.append((done, total)),
+    )
+    assert all(len(set(batch)) == 1 for batch in predictor.batches)
+    assert sorted(map(len, predictor.batches)) == [1, 1, 2, 2]
+    assert told == [(done, 6) for done in range(1, 7)]
+    header, *rows = map(json.loads, (tmp_path / "out" / RECORDS).read_text().splitlines())
+    assert header == {
+        "schema": "persondet-picture-records",
+        "version": 1,
+        "model": "some/model.pth",
+        "classes": ["bag", "person"],
+        "confidence_threshold": 0.25,
+    }
+    assert [row["index"] for row in rows] == list(range(6))
+    assert [(row["width"], row["height"]) for row in rows] == sizes
+    results = json.loads((tmp_path / "out" / PREDICTIONS).read_text())
+    assert [result["image_id"] for result in results] == list(range(1, 7))
+    for number, (row, result) in enumerate(zip(rows, results, strict=True)):
+        assert row["file_name"] == f"{number}.png"
+        drawn = cv2.imread(str(tmp_path / "out" / row["file_name"]))
+        assert (drawn == 10 * number // 2).all()  # each picture got its own drawing
+        (person,) = row["people"]
+        assert person["mask"] == result["segmentation"]["counts"]
+        assert person["box"] == [1.25, 2, row["width"] / 2, row["height"] - 2]
+
+
+def test_people_in_the_records_are_those_of_clips(tmp_path):
+    write(tmp_path / "in" / "a.png")
+    predictor = OnePerPicture()
+    predict_pictures(find_pictures([tmp_path / "in"]), tmp_path / "out", predictor, darken)
+    row = json.loads((tmp_path / "out" / RECORDS).read_text().splitlines()[1])
+    people = people_of(predictor.find(np.zeros((30, 40, 3), np.uint8)), ["bag", "person"])
+    assert isinstance(people[0], PersonRecord)
+    assert row["people"] == json.loads(json.dumps(person_rows(people)))
+
+
+def test_a_run_that_is_cut_off_leaves_the_records_of_what_it_did(tmp_path):
+    for number in range(6):
+        write(tmp_path / "in" / f"{number}.png")
+
+    class Tired(OnePerPicture):
+        def predict_batch(self, images):
+            if len(self.batches) == 2:
+                raise KeyboardInterrupt
+            return super().predict_batch(images)
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_pictures(find_pictures([tmp_path / "in"]), tmp_path / "out", Tired(), darken)
+    kept = (tmp_path / "out" / "records.partial.jsonl").read_text().splitlines()
+    assert [json.loads(line)["file_name"] for line in kept[1:]] == [f"{n}.png" for n in range(4)]
+    assert not (tmp_path / "out" / PREDICTIONS).exists()
+
+
+def test_a_picture_unlike_the_others_does_not_wait_for_the_end(tmp_path):
+    write(tmp_path / "in" / "00.png", size=(20, 20))
+    for number in range(1, 20):
+        write(tmp_path / "in" / f"{number:02}.png")
+    predictor = OnePerPicture()
+    predict_pictures(find_pictures([tmp_path / "in"]), tmp_path / "out", predictor, darken)
+    # Four batches of two pass it, then it goes alone.
+    assert predictor.batches[4] == [(20, 20)]
+    assert {len(batch) for batch in predictor.batches[:4] + predictor.batches[5:-1]} == {2}
+    rows = (tmp_path / "out" / RECORDS).read_text().splitlines()[1:]
+    assert [json.loads(row)["index"] for row in rows] == list(range(20))
+
+
+def test_pictures_that_wait_for_their_like_are_no_heap(tmp_path, monkeypatch):
+    sizes = [(40, 30), (42, 30), (40, 30), (42, 30)]
+    for number, size in enumerate(sizes):
+        write(tmp_path / "in" / f"{number}.png", size=size)
+    pictures, alike, alone = find_pictures([tmp_path / "in"]), OnePerPicture(), OnePerPicture()
+    predict_pictures(pictures, tmp_path / "out", alike, darken)
+    assert alike.batches == [[(30, 40)] * 2, [(30, 42)] * 2]
+    monkeypatch.setattr("persondet.pictures._MOST_BYTES", 30 * 42 * 3)
+    predict_pictures(pictures, tmp_path / "other", alone, darken)
+    assert alone.batches == [[size[::-1]] for size in sizes]

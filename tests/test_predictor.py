@@ -8,13 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
+from detectron2.layers import paste_masks_in_image
 from detectron2.modeling import build_model
 
 from persondet.checkpoint import SafeDetectionCheckpointer
 from persondet.engine import load_cfg
 from persondet.errors import CheckpointError, ConfigError
+from persondet.modeling.precision import autocast
 from persondet.predictor import Predictor, run_cfg
+from persondet.region_masks import paste_regions
 
 CONFIG = (
     Path(__file__).resolve().parents[1]
@@ -80,6 +84,66 @@ def test_a_batch_gives_each_image_its_own_answer(run: Path, image: np.ndarray) -
     for alone, batched in zip((predictor(image), predictor(other)), together, strict=True):
         assert len(alone) == len(batched)
         assert torch.allclose(alone.pred_boxes.tensor, batched.pred_boxes.tensor, atol=1e-2)
+
+
+def test_frames_are_the_same_people_with_small_masks(run: Path, image: np.ndarray) -> None:
+    predictor = Predictor.from_run(run, confidence_threshold=0.01)
+    images = [image, np.ascontiguousarray(image[:60, ::-1])]
+    for small, whole in zip(
+        predictor.predict_frames(images), predictor.predict_batch(images), strict=True
+    ):
+        assert len(small) > 0
+        assert not small.has("pred_masks")
+        assert not whole.has("roi_masks")
+        assert small.roi_masks.tensor.dtype == torch.float32
+        assert torch.equal(small.pred_boxes.tensor, whole.pred_boxes.tensor)
+        assert torch.equal(small.scores, whole.scores)
+        assert torch.equal(small.pred_classes, whole.pred_classes)
+        assert small.scores.tolist() == sorted(small.scores.tolist(), reverse=True)
+        masks = paste_regions(small).region_masks
+        assert all(np.array_equal(masks.whole(i), whole.pred_masks[i]) for i in range(len(masks)))
+
+
+def test_masks_are_those_that_detectron2_pastes(run: Path, image: np.ndarray) -> None:
+    predictor = Predictor.from_run(run, confidence_threshold=0.01)
+    stock = build_model(predictor.cfg).eval()
+    DetectionCheckpointer(stock).load(str(run / "model_best.pth"))
+    with torch.no_grad():
+        (expected,) = stock([predictor._model_input(image)])
+    expected = expected["instances"][expected["instances"].scores >= 0.01]
+    found = predictor(image)
+    assert torch.allclose(found.pred_boxes.tensor, expected.pred_boxes.tensor, atol=1e-3)
+    agree = (found.pred_masks == expected.pred_masks).float().mean()
+    assert agree > 0.9999
+
+
+def test_masks_of_a_model_in_bfloat16_are_resampled_in_float32(
+    run: Path, image: np.ndarray
+) -> None:
+    cfg = run_cfg(run)
+    cfg.MODEL.DEVICE, cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.DTYPE = "cpu", True, "bfloat16"
+    predictor = Predictor(cfg, confidence_threshold=0.01)
+    with torch.inference_mode(), autocast(predictor.cfg):
+        (raw,) = predictor.model([predictor._model_input(image)])
+    assert raw["instances"].roi_masks.tensor.dtype == torch.bfloat16
+    (found,) = predictor.predict_frames([image])
+    assert found.roi_masks.tensor.dtype == torch.float32
+    expected = paste_masks_in_image(found.roi_masks.tensor, found.pred_boxes, (96, 128))
+    assert torch.equal(predictor(image).pred_masks, expected)
+
+
+def test_without_masks_there_are_none(tmp_path: Path, image: np.ndarray) -> None:
+    cfg = tiny_cfg()
+    cfg.MODEL.MASK_ON = False
+    torch.manual_seed(0)
+    SafeDetectionCheckpointer(
+        build_model(cfg), str(tmp_path), carried={"config": cfg.dump(), "class_names": ["worker"]}
+    ).save_model("model_best", iteration=1)
+    predictor = Predictor.from_run(tmp_path, confidence_threshold=0.01)
+    (found,) = predictor.predict_frames([image])
+    assert len(found) > 0
+    assert not any(found.has(name) for name in ("roi_masks", "pred_masks", "region_masks"))
+    assert not predictor(image).has("pred_masks")
 
 
 def test_the_order_of_thresholds_is_flag_key_checkpoint_half(run: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ MODES = {
     "mapper": "training samples per second and core against two other mappers",
     "startup": "from the command to the end of the first step against Detectron2's train_net",
     "evaluate": "scoring 5,000 images against Detectron2's COCOEvaluator with pycocotools",
+    "video": "annotated frames per second against DefaultPredictor with VideoVisualizer",
 }
 
 
@@ -40,8 +42,11 @@ def get_parser() -> argparse.ArgumentParser:
         metavar="N",
         type=int,
         default=None,
-        help="pictures (default: 600 for dataset, 16 for mapper, 24 for startup, 5000 for evaluate)",
+        help="pictures (default: 600 for dataset, 16 for mapper, 24 for startup, 5000 for evaluate, "
+        "60 frames for video)",
     )
+    parser.add_argument("--run", metavar="DIR", type=Path, help="trained run, for two video rows")
+    parser.add_argument("--clip", metavar="FILE", type=Path, help="clip that the run annotates")
     parser.add_argument(
         "--show-baseline",
         action="store_true",
@@ -59,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if min(args.images or 1, args.pairs) < 1 or args.images == 0:
         parser.error("--images and --pairs must be at least 1")
+    if bool(args.run) != bool(args.clip):
+        parser.error("--run and --clip belong together")
 
     from persondet.benchmarks.table import baseline, lines_of
     from persondet.files import refuse_existing, write_json
@@ -87,26 +94,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _benchmark(mode: str, args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
     options: dict[str, Any] = {"pairs": args.pairs, "progress": progress}
     if args.images and mode != "train":
-        options["images"] = args.images
-    if mode == "dataset":
-        from persondet.benchmarks.dataset import benchmark_dataset
-
-        return benchmark_dataset(**options)
-    if mode == "train":
-        from persondet.benchmarks.train import benchmark_train
-
-        return benchmark_train(**options)
-    if mode == "mapper":
-        from persondet.benchmarks.mapper import benchmark_mapper
-
-        return benchmark_mapper(**options)
-    if mode == "evaluate":
-        from persondet.benchmarks.evaluate import benchmark_evaluate
-
-        return benchmark_evaluate(**options)
-    from persondet.benchmarks.startup import benchmark_startup
-
-    return benchmark_startup(**options)
+        options["frames" if mode == "video" else "images"] = args.images
+    if mode == "video":
+        options |= {"run": args.run, "clip": args.clip}
+    module = importlib.import_module(f"persondet.benchmarks.{mode}")
+    found: dict[str, Any] = getattr(module, f"benchmark_{mode}")(**options)
+    return found
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ def get_parser() -> argparse.ArgumentParser:
     """Return the parser; `--input --output --opts` are those of Detectron2's demo."""
     parser = cli.build_parser(
         "Find the people in pictures; write annotated pictures, predictions.json (COCO results "
-        "format) and images.json (image_id to file name) into a folder.",
+        "format), images.json (image_id to file name) and records.jsonl (a line per picture) into "
+        "a folder.",
         example="python tools/predict.py --run output/demo --input street.jpg photos/ 'more/*.png' "
         "--output annotated/",
     )
@@ -41,6 +42,7 @@ def get_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("drawing")
     group.add_argument("--no-masks", action="store_true", help="do not draw masks")
     group.add_argument("--no-labels", action="store_true", help="do not draw class and score")
+    group.add_argument("--no-count", action="store_true", help="do not draw how many there are")
     add_model_arguments(parser)
     return parser
 
@@ -71,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 predictor.metadata,
                 masks=not args.no_masks,
                 labels=not args.no_labels,
-                count=False,
+                count=not args.no_count,
             ),
             overwrite=args.overwrite,
             progress=progress,

@@ -6,78 +6,74 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cli
+import clip_arguments
 import model_arguments
 from progress import Progress
+from video_lines import describe, stage_table
 
 if TYPE_CHECKING:
     from persondet.predictor import Predictor
     from persondet.video.pipeline import VideoSummary
 
-UNSET = argparse.SUPPRESS
-
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser; `--video-input --output --opts` are those of Detectron2's demo."""
     parser = cli.build_parser(
-        "Find the people in a clip, or in each clip of a folder, and write an annotated H.264 clip "
-        "that browsers play, with its records (one JSON line per frame) beside it.",
+        "Find the people in a clip, or in each clip of a folder, follow them, and write an "
+        "annotated H.264 clip that browsers play, with its records (one JSON line per frame) "
+        "beside it. A run that is killed leaves <stem>.partial.mp4, which plays.",
         example="python tools/video_demo.py --run output/demo --video-input walk.mp4 "
-        "--output walk_annotated.mp4\n  python tools/video_demo.py --config-file "
-        "configs/person_mask_rcnn_R_50_FPN.yaml --video-input clips/ --output annotated/",
+        "--output walk_annotated.mp4\n  python tools/video_demo.py --run output/demo --video-input "
+        "walk.mp4 \\\n    --output part.mp4 --start 1:30 --end 2:00 --stride 2 --save-mot\n  "
+        "python tools/video_demo.py --config-file configs/person_mask_rcnn_R_50_FPN.yaml \\\n    "
+        "--video-input clips/ --output annotated/",
     )
-    add = parser.add_argument_group("clips").add_argument
-    path: dict[str, Any] = {"metavar": "PATH", "type": Path, "required": True, "default": UNSET}
-    number: dict[str, Any] = {
-        "metavar": "N",
-        "type": model_arguments.at_least_one,
-        "default": UNSET,
-    }
-    add("--video-input", **path, help="clip, or folder of clips")
-    add(
-        "--output",
-        **path,
-        help=".mp4, .mov or .mkv for one clip, or a folder, which gets <stem>_annotated.mp4",
-    )
-    add("--overwrite", action="store_true", help="replace existing outputs")
-    add("--stride", **number, help="annotate every n-th frame (default: VIDEO.STRIDE)")
-    add("--max-frames", **number, help="stop after this many frames (default: all)")
-    add = parser.add_argument_group("drawing").add_argument
-    add("--no-masks", action="store_true", help="do not draw masks")
-    add("--no-labels", action="store_true", help="do not draw class and score")
-    add("--no-count", action="store_true", help="do not draw the number of people in view")
+    clip_arguments.add_clip_arguments(parser)
     model_arguments.add_model_arguments(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Check all clips, load the model, annotate; print one line per clip."""
+    """Check all clips, load the model, annotate; print a line per clip and where the time went."""
     parser = get_parser()
     args = cli.parse(parser, argv)
+    clip_arguments.check_clip_arguments(parser, args)
     model_arguments.check_model_arguments(parser, args)
-    from persondet.errors import PartialResultError
+    from persondet.errors import MediaError, PartialResultError
+    from persondet.video.address import shown_name
     from persondet.video.clips import check_clips, plan_clips
 
     plan = plan_clips(args.video_input, args.output)
-    readable, faults = check_clips(plan, overwrite=args.overwrite)
+    readable, faults = check_clips(plan, save_mot=args.save_mot, overwrite=args.overwrite)
     for fault in faults:
         print(f"skipped: {fault}", file=sys.stderr)
     predictor = model_arguments.load_predictor(args)
+    done = []
     for clip, target in readable:
-        summary = annotate(clip, target, predictor, args)
-        print(
-            f"{clip.name}: {summary.frames} frames in {summary.seconds:.1f} s "
-            f"({summary.fps:.1f} per second), {summary.people_mean:.1f} people per frame, "
-            f"{summary.people_max} at most; written to {summary.output}"
-        )
+        try:
+            summary = annotate(clip, target, predictor, args)
+        except MediaError as error:
+            if len(plan) == 1:
+                raise
+            faults.append(str(error))
+            print(f"failed: {error}", file=sys.stderr)
+            continue
+        done.append(summary)
+        print(f"{shown_name(clip)}: {describe(summary)}", flush=True)
+        for note in summary.notes:
+            print(f"note: {shown_name(clip)}: {note}", file=sys.stderr)
         if summary.damage:
             faults.append(summary.damage)
             print(
-                f"incomplete: {clip}: {summary.damage}; {summary.frames} were annotated",
+                f"incomplete: {shown_name(clip)}: {summary.damage}; {summary.frames} were annotated",
                 file=sys.stderr,
             )
+    if not done:
+        raise MediaError(faults[-1])
+    print("\n".join(stage_table(done)))
     if faults:
         raise PartialResultError(
             f"{len(faults)} of {len(plan)} clips could not be read to the end; the rest is written."
@@ -86,9 +82,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def annotate(
-    clip: Path, target: Path, predictor: Predictor, args: argparse.Namespace
+    clip: str | Path, target: Path, predictor: Predictor, args: argparse.Namespace
 ) -> VideoSummary:
     """Annotate one clip with a visualizer of its own, as colours belong to one clip."""
+    from persondet.video.address import shown_name
     from persondet.video.pipeline import annotate_video
     from persondet.visualization.visualizer import PersonVideoVisualizer
 
@@ -98,16 +95,19 @@ def annotate(
         labels=not args.no_labels,
         count=not args.no_count,
     )
-    with Progress(clip.name, "frames") as progress:
+    chosen = {name: getattr(args, name, None) for name in ("start", "end", "max_frames", "crf")}
+    with Progress(shown_name(clip), "frames") as progress:
         return annotate_video(
             clip,
             target,
             predictor,
             visualizer=visualizer,
+            tracker=None if args.no_tracking else "auto",
             stride=getattr(args, "stride", predictor.cfg.VIDEO.STRIDE),
-            max_frames=getattr(args, "max_frames", None),
+            save_mot=args.save_mot,
             overwrite=args.overwrite,
             progress=progress,
+            **chosen,
         )
 
 

@@ -30,7 +30,8 @@ from persondet.benchmarks.stock_evaluate import (
 )
 from persondet.errors import PersondetError
 from persondet.evaluation.coco_evaluation import RoboflowCOCOEvaluator
-from persondet.evaluation.region_masks import encoded_masks, roi_postprocess
+from persondet.modeling.roi_masks import roi_postprocess
+from persondet.region_masks import encoded_masks
 
 _DATASET = "persondet_benchmark"
 _ENCODED_IMAGES = 200  # enough for the row that looks at masks alone

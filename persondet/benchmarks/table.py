@@ -13,6 +13,7 @@ BASELINES: Mapping[str, str] = {
     "mapper": "stock_mapper.py",
     "startup": "stock_startup.py",
     "evaluate": "stock_evaluate.py",
+    "video": "stock_video.py",
 }
 """Mode to the file, beside this one, that holds what it is measured against."""
 
@@ -65,6 +66,8 @@ def lines_of(mode: str, found: Result) -> list[str]:
     """Return the lines of what the benchmark of `mode` returned."""
     if mode == "dataset":
         return _dataset_lines(found)
+    if mode == "video":
+        return [str(row) for row in _video_rows(found)] + [_growth_line(found["memory"])]
     rows = {
         "train": _train_rows,
         "mapper": _mapper_rows,
@@ -164,6 +167,61 @@ def _evaluate_rows(found: Result) -> list[Row]:
             at_most=True,
         ),
     ]
+
+
+def _video_rows(found: Result) -> list[Row]:
+    people = found["people"]
+    rows = [
+        Row(
+            f"paste and draw, 1280 x 720, {people} people, against VideoVisualizer",
+            found["draw"],
+            35.0,
+            _each_frame(found["draw"]),
+        ),
+        Row(
+            "whole clip with a simulated model of 15 ms, H.264, against the serial way",
+            found["simulated"],
+            12.0,
+            _each_frame(found["simulated"]),
+        ),
+    ]
+    for name, goal in (("exact", 0.0), ("default", 3.0)):
+        if one := found.get(name):
+            rows.append(
+                Row(
+                    f"whole clip with the trained model ({one['dtype']}, {one['cores']} cores), "
+                    "against the serial way",
+                    one,
+                    goal,
+                    f"{_each_frame(one)}, {100 * one['matched']:.1f} % of the people on both, "
+                    f"boxes within {one['box_apart']:.2f} px, scores within "
+                    f"{one['score_apart']:.3f}",
+                )
+            )
+    if one := found.get("gpu"):
+        absolute = _each_frame(
+            {**one, "first_seconds": one["second_seconds"], "second_seconds": one["first_seconds"]}
+        )
+        rows.append(
+            Row("whole clip over the model alone, on a GPU", one, 1.15, absolute, at_most=True)
+        )
+    return rows
+
+
+def _growth_line(memory: Result) -> str:
+    grown, goal = memory["grown_mb"], 20.0
+    return (
+        f"memory growth from frame {memory['from']} to {memory['to']}: {grown:.1f} MB, goal at "
+        f"most {goal:.0f} MB: {'met' if grown <= goal else 'missed'}"
+    )
+
+
+def _each_frame(figures: Result) -> str:
+    ours, stock = (
+        1000 * sorted(figures[key])[len(figures[key]) // 2] / figures["frames"]
+        for key in ("first_seconds", "second_seconds")
+    )
+    return f"{ours:.1f} ms against {stock:.1f} ms per frame"
 
 
 def _dataset_lines(found: Result) -> list[str]:

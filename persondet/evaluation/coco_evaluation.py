@@ -22,8 +22,9 @@ from persondet.evaluation.coco_truth import CocoTruth
 from persondet.evaluation.image_matches import match
 from persondet.evaluation.intervals import FEW_IMAGES, bootstrap_intervals
 from persondet.evaluation.prediction_file import PredictionFile
-from persondet.evaluation.region_masks import encoded_masks, roi_masks_kept
 from persondet.modeling.precision import autocast
+from persondet.modeling.roi_masks import roi_masks_kept
+from persondet.region_masks import encoded_masks
 from persondet.results import TASKS, leak_figure
 
 logger = logging.getLogger(__name__)
@@ -95,7 +96,7 @@ class RoboflowCOCOEvaluator(COCOEvaluator):
 
         Args:
             inputs: with `image_id`.
-            outputs: with `instances`, see `persondet.evaluation.region_masks.encoded_masks`.
+            outputs: with `instances`, see `persondet.region_masks.region_masks_of`.
         """
         if self._predictions is None:
             self.reset()

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from persondet.report.evaluation_files import number
 
-SCHEMA, VERSION = "persondet-video-records", 1
+SCHEMA, VERSIONS = "persondet-video-records", (1, 2)
 logger = logging.getLogger(__name__)
 
 
@@ -28,7 +28,8 @@ class PeopleCounts:
         threshold: lowest score that counts, 0 to 1; NaN: unknown.
         times: seconds from the start of the clip, float64 (N,), increasing.
         counts: people in the frame at that time, int64 (N,).
-        tracks: number of different people that a tracker told apart; 0: there was no tracker.
+        tracks: number of different people that were counted (version 1: of their numbers); 0:
+            there was no tracker.
     """
 
     path: Path
@@ -42,11 +43,13 @@ class PeopleCounts:
 def find_people_counts(run_dir: str | Path) -> list[PeopleCounts]:
     """Return the counts of every records file in a run folder and its `video/`, by path.
 
-    Files of another kind are passed over; one without a frame, or damaged, is named in the log.
+    Files of another kind, and the partial ones of a killed run, are passed over; one without a
+    frame, or damaged, is named in the log.
     """
     run_dir = Path(run_dir)
     paths = sorted([*run_dir.glob("*.jsonl"), *(run_dir / "video").rglob("*.jsonl")])
-    return [counts for path in paths if (counts := read_people_counts(path)) is not None]
+    whole = (path for path in paths if not path.stem.endswith(".partial"))
+    return [counts for path in whole if (counts := read_people_counts(path)) is not None]
 
 
 def read_people_counts(path: Path) -> PeopleCounts | None:
@@ -55,12 +58,12 @@ def read_people_counts(path: Path) -> PeopleCounts | None:
     The frames before a damaged line count.
     """
     header: dict[str, Any] | None = None
-    times, counts, tracks = [], [], set()
+    times, counts, tracks, unique = [], [], set(), 0.0
     try:
         with path.open(encoding="utf-8", errors="replace") as lines:
             for row in _objects(lines, path):
                 if header is None:
-                    if row.get("schema") != SCHEMA or row.get("version") != VERSION:
+                    if row.get("schema") != SCHEMA or row.get("version") not in VERSIONS:
                         return None
                     header = row
                     continue
@@ -70,6 +73,8 @@ def read_people_counts(path: Path) -> PeopleCounts | None:
                     break
                 times.append(time)
                 counts.append(len(people))
+                seen = number(row.get("unique"))
+                unique = seen if np.isfinite(seen) else unique
                 tracks |= {p.get("track_id") for p in people if isinstance(p, dict)} - {None}
     except OSError as error:
         logger.warning("%s cannot be read (%s) and is left out", path, error.strerror or error)
@@ -85,7 +90,7 @@ def read_people_counts(path: Path) -> PeopleCounts | None:
         threshold=number(header.get("confidence_threshold")),
         times=np.array(times)[order],
         counts=np.array(counts, dtype=np.int64)[order],
-        tracks=len(tracks),
+        tracks=int(unique) or len(tracks),
     )
 
 

@@ -6,26 +6,39 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from persondet.errors import MediaError
+from persondet.video.address import is_address, local_path, shown
 from persondet.video.io import VideoReader
-from persondet.video.pipeline import check_output
+from persondet.video.outputs import check_output
+
+Source = str | Path  # a str where it is an address
 
 CLIP_SUFFIXES = frozenset(
     ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ts .webm .wmv".split()
 )
 ANNOTATED = "_annotated"
+UNFINISHED = (".partial", ".finishing")
 
 
-def plan_clips(video_input: str | Path, output: str | Path) -> list[tuple[Path, Path]]:
-    """Return (clip, target) pairs for a file or a folder of clips.
+def plan_clips(video_input: Source, output: str | Path) -> list[tuple[Source, Path]]:
+    """Return (clip, target) pairs for a file, a folder of clips, or an address.
 
     A file's target is `output` when that has a suffix and is no folder, else
     `output/<stem>_annotated.mp4`; a folder's clips, sorted by name, always go into the folder
-    `output`. Clips named `…_annotated` are results of earlier calls and are left alone.
+    `output`. An address needs the name of a file as `output`. Clips named `…_annotated` are
+    results of earlier calls, `….partial` ones that were not finished; both are left alone.
 
     Raises: MediaError: when the input is missing, a folder has no clip, the output of a folder is
-        a file, or two clips would get the same target.
+        a file, that of an address is none, or two clips would get the same target.
     """
-    source, target = Path(video_input), Path(output)
+    target = Path(output)
+    if is_address(video_input):
+        if target.is_dir() or not target.suffix:
+            raise MediaError(
+                f"{target} names no file, and {shown(video_input)} has no name to take; "
+                "give --output a name that ends in .mp4, .mov or .mkv."
+            )
+        return [(str(video_input), target)]
+    source = local_path(video_input)
     if not source.exists():
         raise MediaError(f"{source} does not exist; give a video file or a folder of clips.")
     if not source.is_dir():
@@ -41,7 +54,7 @@ def plan_clips(video_input: str | Path, output: str | Path) -> list[tuple[Path, 
         for path in source.iterdir()
         if path.suffix.lower() in CLIP_SUFFIXES
         and path.is_file()
-        and not path.stem.endswith(ANNOTATED)
+        and not path.stem.endswith((ANNOTATED, *UNFINISHED))
         and not path.name.startswith(".")
     )
     if not clips:
@@ -60,12 +73,13 @@ def plan_clips(video_input: str | Path, output: str | Path) -> list[tuple[Path, 
 
 
 def check_clips(
-    plan: Sequence[tuple[Path, Path]], *, overwrite: bool = False
-) -> tuple[list[tuple[Path, Path]], list[str]]:
+    plan: Sequence[tuple[Source, Path]], *, save_mot: bool = False, overwrite: bool = False
+) -> tuple[list[tuple[Source, Path]], list[str]]:
     """Look at all clips and targets before a model is loaded.
 
     Args:
         plan: (clip, target) pairs.
+        save_mot: whether MOT-challenge text will be written, too.
         overwrite: allow targets that exist.
 
     Returns: the pairs whose clip can be read, and a sentence for each of the others.
@@ -75,7 +89,7 @@ def check_clips(
     """
     readable, unreadable = [], []
     for clip, target in plan:
-        check_output(clip, target, overwrite=overwrite)
+        check_output(clip, target, save_mot=save_mot, overwrite=overwrite)
         try:
             VideoReader(clip).close()
             readable.append((clip, target))

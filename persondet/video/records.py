@@ -1,15 +1,19 @@
-"""The records of a clip: JSON lines beside the video, one per frame, whole or not at all.
+"""The records of a clip: JSON lines beside the video, one per frame.
 
 The first line is the header, each further line a frame:
 
-    {"schema": "persondet-video-records", "version": 1, "source": "walk.mp4", "model": …,
+    {"schema": "persondet-video-records", "version": 2, "source": "walk.mp4", "model": …,
      "classes": ["person"], "confidence_threshold": 0.5, "width": 640, "height": 360,
-     "fps": 29.97003, "frame_rate": "30000/1001"}
+     "start": 0.0, "tracker": "ByteTrack" or null, "fps": 29.97003, "frame_rate": "30000/1001"}
     {"index": 0, "time": 0.0, "people": [{"box": [x0, y0, x1, y1], "score": 0.98,
-     "class": "person", "mask": "<COCO counts>" or null, "track_id": null}]}
+     "class": "person", "mask": "<COCO counts>" or null, "track_id": 1 or null}],
+     "unique": 1 or null}
 
-Boxes are XYXY_ABS in pixels, times seconds from the start of the clip, masks COCO's compressed
-run-length counts for (height, width). `index` counts the source's frames, so a stride leaves gaps.
+Boxes are XYXY_ABS in pixels, times seconds from the start of the source, masks COCO's compressed
+run-length counts for (height, width). `index` counts the source's frames: a stride leaves gaps,
+and a later start begins with a later one. `track_id` counts from 1 in the order in which people
+appear; `unique` is how many of them have been believed so far. Version 1 had neither `start`,
+`tracker` nor `unique`.
 """
 
 from __future__ import annotations
@@ -18,18 +22,17 @@ import json
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from persondet.errors import MediaError
-from persondet.files import atomic_path
-from persondet.masks import decode_mask, encode_mask
+from persondet.masks import decode_mask
+from persondet.video.partial_text import PartialText, partial_path
 
 if TYPE_CHECKING:
     from detectron2.structures import Instances
@@ -37,7 +40,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SCHEMA = "persondet-video-records"
-VERSION = 1
+VERSION = 2
+_READABLE = (1, VERSION)
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,8 @@ class RecordsHeader:
 
     source: file name of the clip; model: name of the model's file; classes: class names;
     confidence_threshold: lowest score that is kept; width, height: pixels of the source's upright
-    frames; frame_rate: frames per second of the annotated clip.
+    frames; frame_rate: frames per second of the annotated clip; start: seconds of the source that
+    were left out before the first frame; tracker: its name, None without.
     """
 
     source: str
@@ -56,6 +61,8 @@ class RecordsHeader:
     width: int
     height: int
     frame_rate: Fraction
+    start: float = 0.0
+    tracker: str | None = None
 
 
 @dataclass(frozen=True)
@@ -75,26 +82,34 @@ class PersonRecord:
 
 @dataclass(frozen=True)
 class FrameRecord:
-    """The detections of one frame; index in the source, time in seconds from its start."""
+    """The detections of one frame; index in the source, time in seconds from its start.
+
+    unique: how many different people were seen so far, None without tracking.
+    """
 
     index: int
     time: float
     people: tuple[PersonRecord, ...]
+    unique: int | None = None
 
 
 def people_of(instances: Instances, classes: Sequence[str]) -> tuple[PersonRecord, ...]:
     """Turn a model's output into records, rounded to what is worth keeping.
 
     Args:
-        instances: `pred_boxes scores pred_classes [pred_masks] [ID]`, on any device.
+        instances: `pred_boxes scores pred_classes [ID]`, on any device, with masks in any of the
+            fields that `persondet.region_masks` knows, or without.
         classes: the class names by number.
 
     Returns: one record per detection with finite numbers; others are left out, and logged.
     """
-    boxes = instances.pred_boxes.tensor.cpu().numpy().astype(np.float64)
-    scores = instances.scores.cpu().numpy().astype(np.float64)
-    numbers = instances.pred_classes.cpu().numpy()
-    masks = np.asarray(instances.pred_masks.cpu()) if instances.has("pred_masks") else None
+    from persondet.region_masks import region_masks_of  # brings PyTorch; reading needs none
+
+    instances = instances.to("cpu")
+    boxes = instances.pred_boxes.tensor.numpy().astype(np.float64)
+    scores = instances.scores.numpy().astype(np.float64)
+    numbers = instances.pred_classes.numpy()
+    masks = region_masks_of(instances)
     tracks = [int(track) for track in instances.ID] if instances.has("ID") else None
     people = []
     for i, (box, score) in enumerate(zip(boxes, scores, strict=True)):
@@ -107,49 +122,68 @@ def people_of(instances: Instances, classes: Sequence[str]) -> tuple[PersonRecor
                 box=(x0, y0, x1, y1),
                 score=round(float(score), 4),
                 class_name=classes[int(numbers[i])],
-                mask=None if masks is None else encode_mask(masks[i], box)["counts"],
+                mask=None if masks is None else masks.encode(i)["counts"],
                 track_id=None if tracks is None else tracks[i],
             )
         )
     return tuple(people)
 
 
-class RecordsWriter:
-    """Writes records line by line; they appear under their name when the `with` block succeeds."""
+def person_rows(people: Sequence[PersonRecord]) -> list[dict[str, Any]]:
+    """Return people as the schema's JSON objects."""
+    return [
+        {
+            "box": list(person.box),
+            "score": person.score,
+            "class": person.class_name,
+            "mask": person.mask,
+            "track_id": person.track_id,
+        }
+        for person in people
+    ]
 
-    def __init__(self, path: str | Path, header: RecordsHeader) -> None:
-        """Remember the target; nothing is written before the block is entered."""
-        self.path = Path(path)
-        self.header = header
-        self._target: AbstractContextManager[Path] | None = None
-        self._file: IO[str] | None = None
+
+def partial_records_path(path: str | Path) -> Path:
+    """Return where records lie while they are written: `walk.partial.jsonl` for `walk.jsonl`."""
+    return partial_path(path)
+
+
+class RecordsWriter:
+    """Writes records line by line, and each line at once: see `PartialText`.
+
+    Args:
+        path: the file to be.
+        header: its first line.
+        overwrite: replace what an earlier run left at `path`, or as its partial file.
+
+    Raises: OutputExistsError, MediaError: as `PartialText`.
+    """
+
+    def __init__(self, path: str | Path, header: RecordsHeader, *, overwrite: bool = False) -> None:
+        self.path, self.header = Path(path), header
+        self._text = PartialText(path, "records", overwrite=overwrite)
 
     def __enter__(self) -> RecordsWriter:
-        self._target = atomic_path(self.path)
-        self._file = open(self._target.__enter__(), "w", encoding="utf-8")
+        self._text.__enter__()
         header = asdict(self.header)
         rate = header.pop("frame_rate")
         rates = {"fps": round(float(rate), 6), "frame_rate": str(rate)}
-        self._write({"schema": SCHEMA, "version": VERSION, **header, **rates})
+        row = {"schema": SCHEMA, "version": VERSION, **header, **rates}
+        try:
+            self._text.write(_line(row), header=True)
+        except BaseException as error:
+            self._text.__exit__(type(error), error, error.__traceback__)
+            raise
         return self
 
     def write(self, frame: FrameRecord) -> None:
-        """Append a frame.
+        """Append a frame; when this returns, a killed process no longer loses it.
 
-        Raises: ValueError: when a number is not finite.
+        Raises: ValueError: when a number is not finite. MediaError: when the disk refuses.
         """
-        people = []
-        for person in frame.people:
-            row = asdict(person)
-            row["class"] = row.pop("class_name")
-            people.append(row)
-        self._write({"index": frame.index, "time": round(frame.time, 6), "people": people})
-
-    def _write(self, row: dict[str, Any]) -> None:
-        """Append one line of JSON."""
-        assert self._file is not None
-        text = json.dumps(row, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-        self._file.write(text + "\n")
+        people = person_rows(frame.people)
+        row = {"index": frame.index, "time": round(frame.time, 6), "people": people}
+        self._text.write(_line(row | {"unique": frame.unique}))
 
     def __exit__(
         self,
@@ -157,14 +191,16 @@ class RecordsWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        assert self._file is not None
-        assert self._target is not None
-        try:
-            self._file.close()
-        except OSError as failure:
-            self._target.__exit__(type(failure), failure, failure.__traceback__)
-            raise
-        self._target.__exit__(kind, error, trace)
+        self._text.__exit__(kind, error, trace)
+
+
+def _line(row: dict[str, Any]) -> str:
+    """Return a line of JSON.
+
+    Raises: ValueError: when a number is not finite.
+    """
+    text = json.dumps(row, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    return text + "\n"
 
 
 def read_records(path: str | Path) -> tuple[RecordsHeader, Iterator[FrameRecord]]:
@@ -183,14 +219,19 @@ def read_records(path: str | Path) -> tuple[RecordsHeader, Iterator[FrameRecord]
         raise MediaError(f"{path}: the records cannot be read ({error.strerror}).") from error
     except ValueError as error:
         raise MediaError(f"{path}: line 1 is no JSON; give the .jsonl beside a video.") from error
-    if not isinstance(row, dict) or row.get("schema") != SCHEMA or row.get("version") != VERSION:
+    if (
+        not isinstance(row, dict)
+        or row.get("schema") != SCHEMA
+        or row.get("version") not in _READABLE
+    ):
         raise MediaError(
-            f"{path}: line 1 is not the header of {SCHEMA} version {VERSION}; "
+            f"{path}: line 1 is not the header of {SCHEMA} version 1 or {VERSION}; "
             "give the .jsonl beside an annotated video, or annotate the video again."
         )
     try:
         fields = RecordsHeader.__dataclass_fields__
-        values = {name: row[name] for name in fields}
+        since_2: dict[str, Any] = {"start": 0.0, "tracker": None} if row["version"] == 1 else {}
+        values = {name: (since_2 | row)[name] for name in fields}
         values |= {"classes": tuple(row["classes"]), "frame_rate": Fraction(row["frame_rate"])}
         header = RecordsHeader(**values)
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
@@ -224,4 +265,4 @@ def _frame_of(row: dict[str, Any]) -> FrameRecord:
         )
         for person in row["people"]
     )
-    return FrameRecord(index=int(row["index"]), time=float(row["time"]), people=people)
+    return FrameRecord(int(row["index"]), float(row["time"]), people, row.get("unique"))

@@ -44,6 +44,8 @@ def write_stills(run_dir: str | Path, count: int = 3) -> list[Path]:
     folder = run_dir / FOLDER
     entries: list[dict[str, Any]] = []
     for records in sorted([*run_dir.glob("*.jsonl"), *run_dir.glob("video/*.jsonl")]):
+        if records.stem.endswith(".partial"):  # of a run that was killed
+            continue
         clip = _clip_of(records)
         if clip is None or len({entry["clip"] for entry in entries}) >= _CLIPS:
             continue

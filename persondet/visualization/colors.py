@@ -1,10 +1,11 @@
-"""Which colour whom: stable from frame to frame, and as different as the palette allows."""
+"""Who is who from frame to frame, and in which colour: as different as the palette allows."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 
@@ -14,25 +15,43 @@ from persondet.visualization.drawing import PALETTE
 SAME_PERSON_IOU = 0.3
 # Frames that a person who is not seen keeps the colour.
 PATIENCE = 12
+# Tracks whose colour is remembered: hours of a busy street, and no end to the film.
+MOST_TRACKS = 4096
 
 
 @dataclass
 class _Seen:
-    """A person of an earlier frame: box, class, colour number, frames since last seen."""
+    """A person of an earlier frame: box, class, colour number, name, frames since last seen."""
 
     box: np.ndarray
     label: int
     color: int
+    key: int
     missed: int = 0
 
 
+@dataclass(frozen=True)
+class _Track:
+    """A track's colour number, and the frame when it was last seen."""
+
+    color: int
+    last: int
+
+
 class ColorAssigner:
-    """Gives out palette numbers: by track where tracks are known, else by overlap in time."""
+    """Gives out palette numbers: by track where tracks are known, else by overlap in time.
+
+    Attributes:
+        keys: who each box of the latest call belongs to: its track, or a number of our own.
+    """
 
     def __init__(self) -> None:
         """Start without memory."""
+        self.keys: list[Hashable] = []
         self._seen: list[_Seen] = []
-        self._by_track: dict[Hashable, int] = {}
+        self._names = count()
+        self._by_track: OrderedDict[Hashable, _Track] = OrderedDict()
+        self._frame = 0
 
     def by_overlap(self, boxes: np.ndarray, labels: np.ndarray) -> list[int]:
         """Return the palette number of each box; a box that overlaps an old one inherits its.
@@ -43,6 +62,7 @@ class ColorAssigner:
         """
         old = self._seen
         numbers: list[int | None] = [None] * len(boxes)
+        keys: list[int | None] = [None] * len(boxes)
         free = set(range(len(old)))
         if len(old) and len(boxes):
             iou = box_iou(np.stack([person.box for person in old]), boxes)
@@ -52,28 +72,42 @@ class ColorAssigner:
                 if iou[i, j] < SAME_PERSON_IOU:
                     break
                 if i in free and numbers[j] is None:
-                    numbers[j] = old[i].color
+                    numbers[j], keys[j] = old[i].color, old[i].key
                     free.remove(i)
         kept = [old[i] for i in sorted(free)]
         for person in kept:
             person.missed += 1
         kept = [person for person in kept if person.missed <= PATIENCE]
         result = _fill(numbers, boxes, Counter(person.color for person in kept))
+        named = [next(self._names) if key is None else key for key in keys]
         self._seen = kept + [
-            _Seen(np.asarray(box, dtype=np.float64), int(label), number)
-            for box, label, number in zip(boxes, labels, result, strict=True)
+            _Seen(np.asarray(box, dtype=np.float64), int(label), number, key)
+            for box, label, number, key in zip(boxes, labels, result, named, strict=True)
         ]
+        self.keys = list(named)
         return result
 
     def by_track(self, tracks: Sequence[Hashable], boxes: np.ndarray) -> list[int]:
-        """Return the palette number of each track; a track keeps its number for good.
+        """Return the palette number of each track; a track keeps its number.
 
         Args:
             tracks: the N identities of the frame.
             boxes: (N, 4), XYXY_ABS, pixels.
         """
-        result = _fill([self._by_track.get(track) for track in tracks], boxes, Counter())
-        self._by_track.update(zip(tracks, result, strict=True))
+        self._frame += 1
+        known = [self._by_track.get(track) for track in tracks]
+        recent = Counter[int]()  # of those who will probably be back
+        for track, one in reversed(self._by_track.items()):
+            if self._frame - one.last > PATIENCE:
+                break
+            recent[one.color] += track not in tracks
+        result = _fill([None if one is None else one.color for one in known], boxes, recent)
+        for track, number in zip(tracks, result, strict=True):
+            self._by_track[track] = _Track(number, self._frame)
+            self._by_track.move_to_end(track)
+        while len(self._by_track) > max(MOST_TRACKS, len(tracks)):
+            self._by_track.popitem(last=False)
+        self.keys = list(tracks)
         return result
 
 

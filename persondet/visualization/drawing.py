@@ -6,6 +6,7 @@ absolute pixels (x to the right, y down), and what lies outside the image is cut
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import cv2
@@ -25,6 +26,7 @@ PALETTE: tuple[Color, ...] = (
     (167, 121, 204),  # reddish purple
 )
 FONT = cv2.FONT_HERSHEY_SIMPLEX
+_NONE, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
 
 
 def palette_color(index: int) -> Color:
@@ -56,29 +58,103 @@ def draw_mask(
         raise ValueError(f"the mask is {mask.shape} and the image {image.shape[:2]}")
     mask = np.ascontiguousarray(mask, dtype=np.uint8)
     x, y, width, height = cv2.boundingRect(mask)
-    if width == 0 or height == 0:
+    region = mask[y : y + height, x : x + width]
+    draw_region(image, region, (x, y), color, alpha=alpha, outline=outline, smooth=False)
+
+
+def draw_region(
+    image: np.ndarray,
+    region: np.ndarray,
+    corner: tuple[int, int],
+    color: Color,
+    *,
+    alpha: float = 0.4,
+    outline: int = 1,
+    smooth: bool = True,
+) -> None:
+    """Tint and outline a mask of which only a rectangle is given, at the cost of the rectangle.
+
+    Args:
+        region: bool or uint8, (h, w); lies inside the image.
+        corner: (x, y), pixels, of the region's upper left corner.
+        alpha, outline: as of `draw_mask`.
+        smooth: draw the outline with soft edges, and without the steps of the pixels.
+    """
+    if not region.size:
         return
-    part = image[y : y + height, x : x + width]
-    inside = mask[y : y + height, x : x + width]
-    tinted = cv2.addWeighted(part, 1 - alpha, np.full_like(part, color), alpha, 0)
-    cv2.copyTo(tinted, inside, part)
+    x, y = corner
+    region = np.ascontiguousarray(region).view(np.uint8)
+    part = image[y : y + region.shape[0], x : x + region.shape[1]]
+    # Twice rounded, so one level off at most; several times faster than `addWeighted`.
+    blue, green, red = (alpha * value for value in color)
+    pale = cv2.convertScaleAbs(part, alpha=1 - alpha)
+    tinted = cv2.add(pale, (blue, green, red, 0.0))  # type: ignore[call-overload]
+    cv2.copyTo(tinted, region, part)
     if outline > 0:
-        contours, _ = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(image, contours, -1, color, outline, cv2.LINE_8, offset=(x, y))
+        steps = cv2.CHAIN_APPROX_TC89_L1 if smooth else cv2.CHAIN_APPROX_NONE
+        contours, _ = cv2.findContours(region, cv2.RETR_CCOMP, steps)
+        line = cv2.LINE_AA if smooth else cv2.LINE_8
+        cv2.drawContours(image, contours, -1, color, outline, line, offset=(x, y))
 
 
 def draw_box(
-    image: np.ndarray, box: Sequence[float] | np.ndarray, color: Color, *, width: int = 1
+    image: np.ndarray, box: Sequence[float] | np.ndarray, color: Color, *, width: float = 1
 ) -> None:
-    """Draw the frame of `box` (4 numbers, XYXY_ABS, pixels) with a line of `width` pixels.
+    """Draw the frame of `box` (4 finite numbers, XYXY_ABS, pixels) with a line of `width` pixels.
 
-    The box is in continuous coordinates (its right edge is the end of the last pixel), so the
-    frame runs through the first and the last pixel that it covers.
+    The line runs inside of the box, along its edges. A pixel that it covers in part takes on that
+    part of the colour, so a box that moves by a tenth of a pixel moves by a tenth of a pixel.
     """
     x0, y0, x1, y1 = (float(value) for value in box)
-    start = (int(np.floor(x0)), int(np.floor(y0)))
-    end = (max(start[0], int(np.ceil(x1)) - 1), max(start[1], int(np.ceil(y1)) - 1))
-    cv2.rectangle(image, start, end, color, width, cv2.LINE_8)
+    rows = _Edges(y0, max(y1, y0 + width), width, image.shape[0])
+    columns = _Edges(x0, max(x1, x0 + width), width, image.shape[1])
+    paint = np.array(color, np.float32)
+    for down, across in (
+        (rows.first, columns.all),
+        (rows.last, columns.all),
+        (rows.middle, columns.first),
+        (rows.middle, columns.last),
+    ):
+        part = image[rows.place(down), columns.place(across)]
+        if part.size:
+            share = rows.box[down, None] * columns.box[across]
+            share -= rows.hole[down, None] * columns.hole[across]
+            mixed = paint - part
+            mixed *= share[:, :, None]
+            mixed += part
+            mixed += _HALF
+            part[:] = mixed  # cut off, so the half has rounded it
+
+
+class _Edges:
+    """A box along one axis: the pixels that it touches, and how much of each it covers.
+
+    `box` and `hole` (the inside of the line) are float32, (n,), 0..1, for the n pixels from `start`
+    on; `all`, `first` and `last` (those of the line) and `middle` (the others) are slices of them.
+    """
+
+    def __init__(self, low: float, high: float, width: float, limit: int) -> None:
+        self.start = int(min(max(0, math.floor(low)), limit))
+        end = int(min(max(0, math.ceil(high)), limit))
+        pixels = np.arange(self.start, end, dtype=np.float32)
+        self.box = _covered(low, high, pixels)
+        self.hole = _covered(low + width, high - width, pixels)
+        touched = end - self.start
+        head = int(min(max(0, math.ceil(low + width) - self.start), touched))
+        tail = int(min(max(head, math.floor(high - width) - self.start), touched))
+        self.all, self.first = slice(0, touched), slice(0, head)
+        self.middle, self.last = slice(head, tail), slice(tail, touched)
+
+    def place(self, part: slice) -> slice:
+        """Return where in the image a slice of our pixels lies."""
+        return slice(self.start + part.start, self.start + part.stop)
+
+
+def _covered(low: float, high: float, pixels: np.ndarray) -> np.ndarray:
+    """Return the share of each pixel (its lower edge, float32) that lies from `low` to `high`."""
+    share: np.ndarray = np.minimum(pixels + _ONE, np.float32(high))
+    share -= np.maximum(pixels, np.float32(low))
+    return np.maximum(share, _NONE, out=share)
 
 
 def label_size(text: str, *, scale: float = 0.45) -> tuple[int, int]:

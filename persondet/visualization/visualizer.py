@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from detectron2.structures import Instances
 from detectron2.utils.video_visualizer import VideoVisualizer
 from detectron2.utils.visualizer import ColorMode, VisImage
 
-from persondet.masks import mask_extent
+from persondet.region_masks import RegionMasks, region_masks_of
 from persondet.visualization import drawing
 from persondet.visualization.colors import ColorAssigner
-from persondet.visualization.labels import draw_plate, place_labels, plate_size
+from persondet.visualization.label_layout import LabelLayout, Rectangle
+from persondet.visualization.label_texts import ShownScores, count_text, label_texts
+from persondet.visualization.labels import draw_plate, plate_size
 
 MASK_ALPHA = 0.42
+OUTLINE = 0.6  # width of a mask's outline, of a box's line
 BADGE_COLOR: drawing.Color = (32, 32, 32)
 BADGE_ALPHA = 0.72
 
@@ -44,8 +49,11 @@ class PersonVideoVisualizer(VideoVisualizer):
     """Draws detections on the frames of a clip, in order.
 
     A person keeps the colour as long as the boxes of neighbouring frames overlap, or for good where
-    the instances carry an `ID`. Sizes follow from the picture's. Instances with keypoints, and
-    the methods for segmentation, are left to Detectron2.
+    the instances carry an `ID`; labels keep their place. Sizes follow from the picture's. Instances
+    with keypoints, and the methods for segmentation, are left to Detectron2.
+
+    Attributes:
+        unique_people: people since the clip began, if somebody counts them; shown with the count.
     """
 
     def __init__(
@@ -67,15 +75,16 @@ class PersonVideoVisualizer(VideoVisualizer):
             count: write the number of people in view into the upper left corner.
         """
         super().__init__(metadata, instance_mode)
+        self.unique_people: int | None = None
         self._draws_masks, self._draws_labels, self._draws_count = masks, labels, count
-        self._colors = ColorAssigner()
+        self._colors, self._layout, self._scores = ColorAssigner(), LabelLayout(), ShownScores()
 
     def draw_instance_predictions(self, frame: np.ndarray, predictions: Instances) -> VisImage:
         """Draw one frame's detections.
 
         Args:
             frame: uint8, (H, W, 3), RGB; left as it is.
-            predictions: `pred_boxes scores pred_classes [pred_masks] [ID] [COLOR]`.
+            predictions: as of `draw_on`.
 
         Returns: an object whose `get_image()` is uint8, (H, W, 3), RGB.
         """
@@ -86,47 +95,59 @@ class PersonVideoVisualizer(VideoVisualizer):
         return DrawnImage(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
 
     def draw_on(self, image: np.ndarray, predictions: Instances) -> None:
-        """Draw one frame's detections in place on uint8, (H, W, 3), BGR, contiguous."""
+        """Draw one frame's detections in place.
+
+        Args:
+            image: uint8, (H, W, 3), BGR, contiguous.
+            predictions: of this size, `pred_boxes pred_classes [scores] [ID] [COLOR]`, and masks as
+                `pred_masks`, `region_masks` or `roi_masks`.
+        """
         predictions = predictions.to("cpu")
         boxes = predictions.pred_boxes.tensor.numpy()
         finite = np.isfinite(boxes).all(axis=1)
         if not finite.all():
-            predictions, boxes = predictions[finite], boxes[finite]
-        masks = predictions.pred_masks if predictions.has("pred_masks") else None
-        masks = None if masks is None else np.asarray(masks).astype(bool, copy=False)
-        colors = self._colors_of(predictions)
+            predictions = predictions[torch.from_numpy(np.flatnonzero(finite))]
+            boxes = boxes[finite]
+        grey = self._instance_mode == ColorMode.IMAGE_BW
+        masks = region_masks_of(predictions) if self._draws_masks or grey else None
+        keys, colors = self._people(predictions, boxes)
         # The lower edge tells who stands nearer: draw those later.
         order = np.argsort(boxes[:, 3], kind="stable")
-        if self._instance_mode == ColorMode.IMAGE_BW:
+        if grey:
             _grey_out(image, masks)
-        for i in order:
-            if masks is not None and self._draws_masks:
-                _draw_mask(image, masks[i], boxes[i], colors[i])
-        width = drawing.line_width(image)
+        width = stroke_width(image)
+        if masks is not None and self._draws_masks:
+            for i in order:
+                drawing.draw_region(
+                    image,
+                    masks.regions[i],
+                    masks.corners[i],
+                    colors[i],
+                    alpha=MASK_ALPHA,
+                    outline=max(1, round(OUTLINE * width)),
+                )
         for i in order:
             drawing.draw_box(image, boxes[i], colors[i], width=width)
         taken = [self._draw_count(image, len(boxes))] if self._draws_count else []
         if self._draws_labels:
-            self._draw_labels(image, predictions, colors, taken)
+            self._draw_labels(image, predictions, keys, colors, taken)
 
-    def _colors_of(self, predictions: Instances) -> list[drawing.Color]:
-        """Return a BGR colour for each instance."""
-        if predictions.has("COLOR"):  # Detectron2's convention: RGB, 0..1
-            return [tuple(round(255 * float(v)) for v in rgb[::-1]) for rgb in predictions.COLOR]  # type: ignore[misc]
-        boxes = predictions.pred_boxes.tensor.numpy()
+    def _people(
+        self, predictions: Instances, boxes: np.ndarray
+    ) -> tuple[list[Hashable], list[drawing.Color]]:
+        """Return who each instance is, the same in every frame, and a BGR colour for each."""
         if predictions.has("ID"):
             numbers = self._colors.by_track([int(track) for track in predictions.ID], boxes)
         else:
             numbers = self._colors.by_overlap(boxes, predictions.pred_classes.numpy())
-        return [drawing.palette_color(number) for number in numbers]
+        colors = [drawing.palette_color(number) for number in numbers]
+        if predictions.has("COLOR"):  # Detectron2's convention: RGB, 0..1
+            colors = [tuple(round(255 * float(v)) for v in rgb[::-1]) for rgb in predictions.COLOR]  # type: ignore[misc]
+        return self._colors.keys, colors
 
-    def _draw_count(self, image: np.ndarray, count: int) -> tuple[int, int, int, int]:
+    def _draw_count(self, image: np.ndarray, count: int) -> Rectangle:
         """Write the number of people in view; return the rectangle that it takes."""
-        names = {str(name).lower() for name in self.metadata.get("thing_classes", ())}
-        if names <= {"person", "people", "pedestrian", "human"}:
-            text = f"{count} {'person' if count == 1 else 'people'} in view"
-        else:
-            text = f"{count} in view"
+        text = count_text(count, self.unique_people, self.metadata.get("thing_classes", ()))
         size = font_size(image) * 5 // 4
         margin = size // 2
         draw_plate(image, text, (margin, margin), size, BADGE_COLOR, BADGE_ALPHA)
@@ -137,20 +158,27 @@ class PersonVideoVisualizer(VideoVisualizer):
         self,
         image: np.ndarray,
         predictions: Instances,
+        keys: list[Hashable],
         colors: list[drawing.Color],
-        taken: list[tuple[int, int, int, int]],
+        taken: list[Rectangle],
     ) -> None:
         """Write class, score and track of each instance; the surest choose their place first."""
-        texts = label_texts(predictions, self.metadata.get("thing_classes", None))
         size = font_size(image)
         boxes = predictions.pred_boxes.tensor.numpy()
         scores = predictions.scores.numpy() if predictions.has("scores") else np.ones(len(boxes))
+        shown = self._scores.update(keys, scores) if predictions.has("scores") else None
+        texts = label_texts(predictions, self.metadata.get("thing_classes", None), shown)
         order = [int(i) for i in np.argsort(-scores, kind="stable")]
-        picture = (image.shape[1], image.shape[0])
-        sizes = [plate_size(texts[i], size) for i in order]
-        for placement in place_labels(boxes[order], sizes, picture, taken):
+        placements = self._layout.place(
+            [keys[i] for i in order],
+            boxes[order],
+            [[plate_size(text, size) for text in texts[i]] for i in order],
+            (image.shape[1], image.shape[0]),
+            taken,
+        )
+        for placement in placements:
             i = order[placement.number]
-            draw_plate(image, texts[i], placement.corner, size, colors[i], alpha=0.9)
+            draw_plate(image, texts[i][placement.version], placement.corner, size, colors[i])
 
 
 def font_size(image: np.ndarray) -> int:
@@ -158,16 +186,9 @@ def font_size(image: np.ndarray) -> int:
     return max(11, round(min(image.shape[:2]) / 45))
 
 
-def label_texts(predictions: Instances, classes: list[str] | None) -> list[str]:
-    """Return "class score" of each instance, with "#track" in front where tracks are known."""
-    texts = []
-    for i in range(len(predictions)):
-        number = int(predictions.pred_classes[i])
-        name = classes[number] if classes is not None else str(number)
-        track = f"#{int(predictions.ID[i])} " if predictions.has("ID") else ""
-        score = f" {float(predictions.scores[i]):.0%}" if predictions.has("scores") else ""
-        texts.append(f"{track}{name}{score}")
-    return texts
+def stroke_width(image: np.ndarray) -> float:
+    """Return the width in pixels of a box's line: 1.5 up to 540 lines, 2 at 720, 6 at 2160."""
+    return max(1.5, min(image.shape[:2]) / 360)
 
 
 def draw_instances(
@@ -188,24 +209,10 @@ def draw_instances(
     return drawn
 
 
-def _draw_mask(image: np.ndarray, mask: np.ndarray, box: np.ndarray, color: drawing.Color) -> None:
-    """Tint and outline a mask (bool, (H, W)), at the cost of its rectangle."""
-    x0, y0, x1, y1 = mask_extent(mask, box)
-    if x1 == x0:
-        return
-    outline = drawing.line_width(image)
-    # Room for the outline, half of which lies outside the mask.
-    rows = slice(max(0, y0 - outline), y1 + outline)
-    columns = slice(max(0, x0 - outline), x1 + outline)
-    drawing.draw_mask(
-        image[rows, columns], mask[rows, columns], color, alpha=MASK_ALPHA, outline=outline
-    )
-
-
-def _grey_out(image: np.ndarray, masks: np.ndarray | None) -> None:
+def _grey_out(image: np.ndarray, masks: RegionMasks | None) -> None:
     """Take the colour out of everything that no mask covers, in place."""
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
-    if masks is not None and len(masks):
-        covered = masks.any(axis=0)
-        grey[covered] = image[covered]
+    for region, (x, y) in masks or ():
+        place = (slice(y, y + region.shape[0]), slice(x, x + region.shape[1]))
+        grey[place][region] = image[place][region]
     image[:] = grey

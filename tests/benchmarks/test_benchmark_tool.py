@@ -7,7 +7,7 @@ import json
 import benchmark
 import pytest
 
-from persondet.benchmarks import mapper, startup
+from persondet.benchmarks import mapper, startup, video
 from persondet.errors import OutputExistsError
 
 FIGURES = {"ratio": 2.0, "low": 1.9, "high": 2.1, "first_seconds": [1.0], "second_seconds": [2.0]}
@@ -52,13 +52,34 @@ def test_several_modes_are_measured_printed_and_kept(capsys, monkeypatch, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "bad", [["train", "--pairs", "0"], ["speed"], [], ["mapper", "--images", "0"]]
+    "bad",
+    [
+        ["train", "--pairs", "0"],
+        ["speed"],
+        [],
+        ["mapper", "--images", "0"],
+        ["video", "--run", "output/demo"],
+    ],
 )
 def test_bad_flags_end_with_2(bad, capsys):
     with pytest.raises(SystemExit) as ended:
         benchmark.main(bad)
     assert ended.value.code == 2
     assert "usage" in capsys.readouterr().err
+
+
+def test_the_video_benchmark_gets_its_run_and_clip(capsys, monkeypatch, tmp_path):
+    asked = []
+    one = {**FIGURES, "frames": 8}
+    found = {"people": 10, "draw": one, "simulated": one}
+    found["memory"] = {"grown_mb": 1.0, "from": 100, "to": 3000}
+    monkeypatch.setattr(video, "benchmark_video", lambda **o: asked.append(o) or found)
+    run, clip = tmp_path / "run", tmp_path / "walk.mp4"
+    words = ["video", "--pairs", "2", "--images", "8", "--run", str(run), "--clip", str(clip)]
+    assert benchmark.main(words) == 0
+    del asked[0]["progress"]
+    assert asked == [{"pairs": 2, "frames": 8, "run": run, "clip": clip}]
+    assert capsys.readouterr().out.startswith("paste and draw")
 
 
 def test_help_asks_for_a_quiet_machine(capsys):

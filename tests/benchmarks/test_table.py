@@ -70,6 +70,31 @@ def test_the_startup_rows():
     assert "default model" in default
 
 
+def test_the_video_rows():
+    one = {**FIGURES, "frames": 10}
+    apart = {"cores": 2, "matched": 0.995, "box_apart": 0.5, "score_apart": 0.01}
+    found = {
+        "people": 10,
+        "draw": {**one, "ratio": 36.0},
+        "simulated": {**one, "ratio": 11.0},
+        "exact": {**one, **apart, "dtype": "float32"},
+        "default": {**one, **apart, "dtype": "bfloat16", "ratio": 3.5},
+        "gpu": {**one, "ratio": 1.1},
+        "memory": {"grown_mb": 12.5, "from": 100, "to": 3000},
+    }
+    draw, simulated, exact, default, gpu, memory = lines_of("video", found)
+    assert "goal at least 35.0: met; 100.0 ms against 250.0 ms per frame" in draw
+    assert "goal at least 12.0: missed" in simulated
+    assert "(float32, 2 cores)" in exact and "goal" not in exact
+    assert "99.5 % of the people on both, boxes within 0.50 px, scores within 0.010" in exact
+    assert "(bfloat16, 2 cores)" in default and "goal at least 3.0: met" in default
+    assert "goal at most 1.15: met; 250.0 ms against 100.0 ms per frame" in gpu
+    assert memory == "memory growth from frame 100 to 3000: 12.5 MB, goal at most 20 MB: met"
+    few = {name: found[name] for name in ("people", "draw", "simulated")}
+    lines = lines_of("video", few | {"memory": {**found["memory"], "grown_mb": 20.1}})
+    assert len(lines) == 3 and lines[-1].endswith("missed")
+
+
 def test_the_dataset_lines():
     found = {
         "check": {**FIGURES, "check_images_per_second": 90.0, "decode_images_per_second": 95.0},

@@ -26,7 +26,7 @@ from persondet.config import get_cfg
 from persondet.data.register import RoboflowDatasets, register_roboflow_coco
 from persondet.engine.defaults import load_cfg
 from persondet.evaluation import RoboflowCOCOEvaluator, evaluate
-from persondet.evaluation.region_masks import roi_masks_kept
+from persondet.modeling.roi_masks import roi_masks_kept
 from persondet.files import write_json
 from persondet.modeling.precision import autocast
 

@@ -181,7 +181,11 @@ def results(classes: tuple[str, ...], dataset: str) -> dict[str, Any]:
         "freeze_at": 2,
         "initial_weights": CONFIG["MODEL"]["WEIGHTS"],  # type: ignore[index]
         "seconds": {"sample": 61.4, "train": 691.9},
-        "video": {"recall": 0.77, "precision": 0.87, "frames": 100, "frames_per_second": 7.2},
+        "video": {
+            **{"recall": 0.77, "precision": 0.87, "frames": 100, "frames_per_second": 7.2},
+            **{"mota": 0.62, "idf1": 0.583, "hota": 0.47, "switches": 61, "fragments": 73},
+            **{"unique": 7, "unique_truth": 6},
+        },
     }
 
 
@@ -273,13 +277,17 @@ def errors(dataset: str) -> dict[str, Any]:
 
 def write_clip_records(path: Path) -> None:
     """Write the records of a clip of 100 frames with 3 or 4 people each."""
-    person = {"box": [1, 2, 30, 40], "score": 0.9, "class": "person", "mask": None}
+    person = {"box": [1, 2, 30, 40], "score": 0.9, "class": "person", "mask": None, "track_id": 1}
     rows: list[dict[str, Any]] = [
         {
-            **{"schema": "persondet-video-records", "version": 1, "source": "walk.mp4"},
+            **{"schema": "persondet-video-records", "version": 2, "source": "walk.mp4"},
+            **{"start": 0.0, "tracker": "ByteTrack"},
             **{"model": "model_best.pth", "classes": ["person"], "confidence_threshold": 0.62},
             **{"width": 640, "height": 360, "fps": 25.0, "frame_rate": "25"},
         }
     ]
-    rows += [{"index": n, "time": n / 25, "people": [person] * (3 + n % 2)} for n in range(100)]
+    rows += [
+        {"index": n, "time": n / 25, "people": [person] * (3 + n % 2), "unique": 4 + n // 33}
+        for n in range(100)
+    ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -293,7 +293,7 @@ def test_people_over_time(tmp_path):
     assert clip.counts.tolist() == [0, 2, 4, 4]
     assert clip.tracks == 4
     assert (
-        "People in walk.mp4\non average 2.5, at most 4, 4 different tracks; score 0.50 or more"
+        "People in walk.mp4\non average 2.5, at most 4, 4 different people; score 0.50 or more"
         in (texts(draw(draw_people, tmp_path)))
     )
 

@@ -16,6 +16,7 @@ import pytest
 from persondet.report.build import build_document, build_report
 from persondet.report.document import Document, Figure, Listing, Note, Table
 from persondet.report.html import html_of
+from persondet.report.people_counts import find_people_counts
 from persondet.results import RunError
 from tests.report.finished_run import PLOTS, write_finished_run
 
@@ -96,6 +97,38 @@ def test_the_numbers_are_those_of_the_run_folder(run: Path) -> None:
     assert "At the threshold 0.37" in shown
     assert "17 test pictures (28 %) have a copy" in shown
     assert "52.1 (47.9" not in shown
+
+
+def table_of(document: Document, title: str) -> Table:
+    return next(b for b in document.blocks() if isinstance(b, Table) and b.caption == title)
+
+
+def test_people_who_were_told_apart_are_counted_and_scored(run: Path) -> None:
+    document = build_document(run)
+    clips = table_of(document, "The annotated clips")
+    assert dict(zip(clips.header, clips.rows[0], strict=True))["different people"] == "7"
+    scores = {
+        row[0]: row[1:] for row in table_of(document, "How well people keep their numbers").rows
+    }
+    assert (scores["MOTA"][0], scores["IDF1"][0], scores["HOTA"][0]) == ("62 %", "58 %", "47 %")
+    assert (scores["switches"][0], scores["fragments"][0]) == ("61", "73")
+    assert scores["different people"] == ("7", "counted; 6 are in the truth")
+
+
+def test_a_clip_without_tracking_has_no_count_of_people_and_no_score(run: Path) -> None:
+    edit(run / "results.json", lambda results: results["video"].pop("idf1"))
+    lines = (run / "walk_annotated.jsonl").read_text().splitlines()
+    rows = [json.loads(line) | {"unique": None} for line in lines]
+    (run / "walk_annotated.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    document = build_document(run)
+    assert table_of(document, "The annotated clips").rows[0][-1] == "–"
+    assert "How well people keep their numbers" not in words(document)
+
+
+def test_the_partial_clip_of_a_killed_run_is_no_clip(run: Path) -> None:
+    shutil.copy(run / "walk_annotated.jsonl", run / "stroll.partial.jsonl")
+    assert len(table_of(build_document(run), "The annotated clips").rows) == 1
+    assert [counts.path.name for counts in find_people_counts(run)] == ["walk_annotated.jsonl"]
 
 
 def test_the_words_that_a_newcomer_needs_are_explained(finished: Path) -> None:

@@ -20,8 +20,12 @@ class OnePerPicture:
     """Stands in for the model: one person in every picture."""
 
     metadata = Metadata(name="stub", thing_classes=["person"])
+    model_file, confidence_threshold, batch_size = "some/model.pth", 0.5, 2
 
-    def __call__(self, image):
+    def predict_batch(self, images):
+        return [self.find(image) for image in images]
+
+    def find(self, image):
         found = Instances(image.shape[:2])
         found.pred_boxes = Boxes(torch.tensor([[8.0, 20, 40, 56]]))
         found.scores, found.pred_classes = torch.tensor([0.9]), torch.tensor([0])
@@ -53,14 +57,23 @@ def run(*words):
 def test_pictures_and_results_are_written(folder, tmp_path, capsys):
     assert run("--input", folder, "--output", tmp_path / "out") == 0
     assert sorted(os.listdir(tmp_path / "out")) == [
-        *("a.png", "b c.png", "images.json", "predictions.json")
+        *("a.png", "b c.png", "images.json", "predictions.json", "records.jsonl")
     ]
     results = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert [row["bbox"] for row in results] == [[8, 20, 32, 36]] * 2
     drawn = cv2.imread(str(tmp_path / "out" / "a.png"))
     assert (drawn[20, 8:40] != 90).any(axis=1).all()  # the box's upper edge
-    assert (drawn[60:] == 90).all()
+    assert (drawn[:10, 8:60] != 90).any()  # the count
     assert capsys.readouterr().out.startswith("2 pictures, 2 people; written to")
+
+
+def test_parts_of_the_drawing_can_be_left_out(folder, tmp_path):
+    run("--input", folder, "--output", tmp_path / "out", "--no-labels", "--no-count")
+    drawn = cv2.imread(str(tmp_path / "out" / "a.png"))
+    changed = (drawn != 90).any(axis=2)
+    assert changed[20:56, 8:40].any()
+    changed[20:56, 8:40] = False
+    assert not changed.any()
 
 
 def test_a_broken_picture_ends_with_partial(folder, tmp_path, capsys):

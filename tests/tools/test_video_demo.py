@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 from fractions import Fraction
@@ -13,11 +14,13 @@ import numpy as np
 import pytest
 import torch
 import video_demo
+from clip_arguments import clip_time
 from detectron2.data.catalog import Metadata
 from detectron2.structures import Boxes, Instances
 
 from persondet.errors import MediaError, OutputExistsError, PartialResultError
 from persondet.video.io import VideoReader, VideoWriter
+from persondet.video.pipeline import VideoSummary
 from persondet.video.records import read_records
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "video_demo.py"
@@ -57,13 +60,14 @@ def stand_in(monkeypatch):
     return asked
 
 
-def write_clip(path, frames=6):
+def write_clip(path, frames=6, size=(96, 64), codec="libx264", suffix=None):
+    path = path.with_suffix(suffix) if suffix else path
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
         for number in range(frames):
-            image = np.full((64, 96, 3), 20 * number, np.uint8)
+            image = np.full((*size[::-1], 3), 20 * number % 250, np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
         container.mux(stream.encode(None))
     return path
@@ -76,10 +80,15 @@ def run(*words):
 def test_one_clip_with_the_configs_stride_and_a_line_at_the_end(tmp_path, capsys):
     clip = write_clip(tmp_path / "a walk (1).mp4")
     assert run("--video-input", clip, "--output", tmp_path / "out.mp4") == 0
-    line = capsys.readouterr().out
+    line, *table = capsys.readouterr().out.splitlines()
     assert line.startswith("a walk (1).mp4: 3 frames in ")
     assert "1.0 people per frame" in line
+    assert "1 at most, 1 different ones" in line
     assert str(tmp_path / "out.mp4") in line
+    assert [row.split()[0] for row in table] == [
+        *("stage", "decode", "infer", "track", "draw", "encode")
+    ]
+    assert sum("the slowest" in row for row in table) == 1
     header, frames = read_records(tmp_path / "out.jsonl")
     assert [frame.index for frame in frames] == [0, 2, 4]
     assert header.confidence_threshold == 0.3
@@ -97,8 +106,92 @@ def test_a_folder_of_clips_with_a_broken_one_ends_with_partial(tmp_path, capsys)
     ]
     assert len(list(VideoReader(tmp_path / "out" / "b_annotated.mp4"))) == 6
     output = capsys.readouterr()
-    assert len(output.out.splitlines()) == 2
+    assert [line.partition(":")[0] for line in output.out.splitlines()[:2]] == ["a.mp4", "b.mkv"]
+    assert sum(line.startswith("stage") for line in output.out.splitlines()) == 1
     assert "c.mp4" in output.err
+
+
+def test_a_clip_that_fails_costs_no_other(tmp_path, capsys):
+    write_clip(tmp_path / "in" / "a.mp4", frames=3)
+    write_clip(tmp_path / "in" / "b.mp4", frames=30)
+    words = ("--video-input", tmp_path / "in", "--output", tmp_path / "out", "--start", "0.8")
+    with pytest.raises(PartialResultError, match="1 of 2 clips"):
+        run(*words)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        *("b_annotated.jsonl", "b_annotated.mp4")
+    ]
+    assert "failed: " in capsys.readouterr().err
+    with pytest.raises(MediaError):
+        run(*words[:-1], "0:30", "--overwrite")
+
+
+def test_every_flag_reaches_the_pipeline(tmp_path, monkeypatch):
+    clip = write_clip(tmp_path / "a.mp4")
+    asked = []
+
+    def annotate_video(*places, **choices):
+        asked.append(choices | {"places": places})
+        return VideoSummary(1, 1.0, 1.0, 1, 1.0, tmp_path, tmp_path, "", notes=("a note",))
+
+    monkeypatch.setattr("persondet.video.pipeline.annotate_video", annotate_video)
+    run(
+        *("--video-input", clip, "--output", tmp_path / "o.mkv", "--start", "0:01:30.5"),
+        *("--end", "2:00", "--stride", 3, "--max-frames", 7, "--crf", 30, "--save-mot"),
+    )
+    choices = asked[0]
+    assert choices["places"][:2] == (clip, tmp_path / "o.mkv")
+    assert (choices["start"], choices["end"]) == (Fraction(181, 2), 120)
+    assert (choices["stride"], choices["max_frames"], choices["crf"]) == (3, 7, 30)
+    assert (choices["save_mot"], choices["tracker"], choices["overwrite"]) == (True, "auto", False)
+    run("--video-input", clip, "--output", tmp_path / "o.mkv", "--no-tracking", "--overwrite")
+    assert (asked[1]["tracker"], asked[1]["overwrite"]) == (None, True)
+    assert asked[1]["start"] is asked[1]["end"] is asked[1]["max_frames"] is asked[1]["crf"] is None
+
+
+def test_notes_are_shown(tmp_path, capsys):
+    clip = write_clip(tmp_path / "a.mp4", size=(97, 63), codec="ffv1", suffix=".mkv")
+    assert run("--video-input", clip, "--output", tmp_path / "o.mp4") == 0
+    assert "note: a.mkv: " in capsys.readouterr().err
+
+
+def test_no_tracking_writes_no_tracks(tmp_path, capsys):
+    clip = write_clip(tmp_path / "a.mp4")
+    run("--video-input", clip, "--output", tmp_path / "o.mp4", "--no-tracking")
+    assert "different ones" not in capsys.readouterr().out
+    header, frames = read_records(tmp_path / "o.jsonl")
+    assert header.tracker is None
+    assert {person.track_id for frame in frames for person in frame.people} == {None}
+
+
+def test_mot_text_on_request(tmp_path):
+    clip = write_clip(tmp_path / "a.mp4")
+    run("--video-input", clip, "--output", tmp_path / "o.mp4", "--save-mot", "--stride", "1")
+    lines = (tmp_path / "o.txt").read_text().splitlines()
+    assert [line.split(",")[:2] for line in lines] == [[str(n), "1"] for n in range(1, 7)]
+    (tmp_path / "p.txt").write_text("precious")
+    with pytest.raises(OutputExistsError):
+        run("--video-input", clip, "--output", tmp_path / "p.mp4", "--save-mot")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90", 90),
+        ("1:30", 90),
+        ("0:01:30.5", Fraction(181, 2)),
+        (".04", Fraction(1, 25)),
+        ("2:00:00", 7200),
+        ("33.3667", Fraction(333667, 10000)),
+    ],
+)
+def test_times_are_exact(text, seconds):
+    assert clip_time(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1:2:3:4", "one", "1:", ":30", "1e3", "nan"])
+def test_what_is_no_time(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="no time"):
+        clip_time(text)
 
 
 def test_bad_input_is_refused_before_the_model_is_loaded(tmp_path, stand_in):
@@ -132,6 +225,10 @@ def test_parts_of_the_drawing_can_be_switched_off(tmp_path):
         ["--video-input", "a", "--output", "b", "--run", "r", "--stride", "0"],
         ["--video-input", "a", "--output", "b", "--run", "r", "--confidence-threshold", "1.5"],
         ["--video-input", "a", "--output", "b", "--run", "r", "SEED", "3"],
+        ["--video-input", "a", "--output", "b", "--run", "r", "--crf", "52"],
+        ["--video-input", "a", "--output", "b", "--run", "r", "--start", "soon"],
+        ["--video-input", "a", "--output", "b", "--run", "r", "--start", "9", "--end", "0:09"],
+        ["--video-input", "a", "--output", "b", "--run", "r", "--save-mot", "--no-tracking"],
     ],
 )
 def test_wrong_usage_ends_with_code_2(words, capsys):

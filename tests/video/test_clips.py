@@ -52,3 +52,24 @@ def test_broken_clips_are_told_apart_from_good_ones(clip, tmp_path):
     (tmp_path / "y.mp4").touch()
     with pytest.raises(OutputExistsError):
         check_clips(plan)
+
+
+def test_an_unfinished_clip_is_no_input(tmp_path):
+    for name in ("b.mp4", "b.partial.mp4", "b.finishing.mp4"):
+        (tmp_path / name).touch()
+    assert [clip.name for clip, _ in plan_clips(tmp_path, tmp_path)] == ["b.mp4"]
+
+
+def test_an_address_stays_as_it_is_and_needs_a_file_to_go_to(tmp_path):
+    address = "https://user:secret@example.org/walk.mp4?token=1"
+    assert plan_clips(address, tmp_path / "walk.mp4") == [(address, tmp_path / "walk.mp4")]
+    for target in (tmp_path, tmp_path / "new"):
+        with pytest.raises(MediaError, match=r"name that ends in \.mp4") as caught:
+            plan_clips(address, target)
+        assert "secret" not in str(caught.value)
+        assert "token" not in str(caught.value)
+
+
+def test_a_file_address_is_a_file(clip, tmp_path):
+    ((source, _),) = plan_clips(clip.as_uri(), tmp_path / "b.mp4")
+    assert source == clip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from fractions import Fraction
 
 import av
@@ -11,9 +12,12 @@ import pytest
 from detectron2.utils.video_visualizer import VideoVisualizer
 
 from persondet.errors import MediaError, OutputExistsError
-from persondet.video.io import VideoReader
+from persondet.video.io import VideoReader, VideoWriter
 from persondet.video.pipeline import annotate_video
 from persondet.video.records import read_records
+from persondet.video.stages import THREAD_PREFIX
+from persondet.video.tracking import PersonTracker
+from persondet.visualization.visualizer import PersonVideoVisualizer
 
 
 def test_every_frame_once_in_order_at_its_time(clip, tmp_path, predictor, squares):
@@ -99,11 +103,211 @@ def test_the_source_is_never_the_output(clip, tmp_path, predictor):
     assert clip.read_bytes() == before
 
 
-def test_a_predictor_that_fails_leaves_nothing(clip, tmp_path, predictor):
+def test_a_predictor_that_fails_at_once_leaves_nothing(clip, tmp_path, predictor):
     predictor._find = lambda image: 1 / 0
     with pytest.raises(ZeroDivisionError):
         annotate_video(clip, tmp_path / "out" / "a.mp4", predictor)
     assert list((tmp_path / "out").iterdir()) == []
+    assert [t for t in threading.enumerate() if t.name.startswith(THREAD_PREFIX)] == []
+
+
+@pytest.mark.parametrize("stage", ["infer", "track", "draw", "encode", "caller"])
+def test_whichever_stage_fails_the_frames_before_it_are_kept(
+    stage, clip, tmp_path, predictor, monkeypatch
+):
+    broken, limit = RuntimeError(f"{stage} broke"), 6
+    tracker, visualizer = PersonTracker(30.0), PersonVideoVisualizer(predictor.metadata)
+
+    def failing(work):
+        calls = iter(range(100))
+
+        def call(*arguments):
+            if next(calls) == limit:
+                raise broken
+            return work(*arguments)
+
+        return call
+
+    if stage == "infer":
+        predictor._find = failing(predictor._find)
+    elif stage == "track":
+        tracker.update = failing(tracker.update)
+    elif stage == "draw":
+        visualizer.draw_on = failing(visualizer.draw_on)
+    elif stage == "encode":
+        monkeypatch.setattr(VideoWriter, "write", failing(VideoWriter.write))
+    seen = []
+
+    def progress(done, _):
+        seen.append(done)
+        if stage == "caller" and done == limit:
+            raise broken
+
+    with pytest.raises(RuntimeError) as caught:
+        annotate_video(
+            clip,
+            tmp_path / "out" / "a.mp4",
+            predictor,
+            tracker=tracker,
+            visualizer=visualizer,
+            progress=progress,
+        )
+    assert caught.value is broken
+    assert seen == list(range(1, limit + 1))
+    assert [t for t in threading.enumerate() if t.name.startswith(THREAD_PREFIX)] == []
+    left = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert left == ["a.partial.jsonl", "a.partial.mp4"]
+    kept = len(list(VideoReader(tmp_path / "out" / "a.partial.mp4")))
+    _, frames = read_records(tmp_path / "out" / "a.partial.jsonl")
+    indices = [frame.index for frame in frames]
+    assert indices == list(range(len(indices)))
+    if stage == "caller":  # some frames are on their way still
+        assert limit <= kept <= len(indices) <= 10
+    else:
+        # The record of the frame that the encoder refused is written: records come first.
+        assert (kept, len(indices)) == (limit, limit + (stage == "encode"))
+
+
+def test_what_a_failed_run_left_is_refused_then_replaced(clip, tmp_path, predictor):
+    for name in ("a.partial.mp4", "a.partial.jsonl"):
+        (tmp_path / name).write_text("from before")
+        with pytest.raises(OutputExistsError):
+            annotate_video(clip, tmp_path / "a.mp4", predictor)
+        (tmp_path / name).unlink()
+    (tmp_path / "a.partial.mp4").write_text("from before")
+    annotate_video(clip, tmp_path / "a.mp4", predictor, overwrite=True)
+    assert len(list(VideoReader(tmp_path / "a.mp4"))) == 10
+    assert not (tmp_path / "a.partial.mp4").exists()
+
+
+def test_what_a_killed_run_left_can_be_a_source_but_not_be_overwritten(
+    tmp_path, predictor, clip_writer, squares
+):
+    left = clip_writer(tmp_path / "a.partial.mp4", [squares(n) for n in range(4)])
+    before = left.read_bytes()
+    with pytest.raises(MediaError, match="is the source itself"):
+        annotate_video(left, tmp_path / "a.mp4", predictor, overwrite=True)
+    assert left.read_bytes() == before
+
+
+def test_start_and_end_choose_the_frames_and_the_clip_begins_at_zero(clip, tmp_path, predictor):
+    start, end = Fraction(1001 * 3, 30000), Fraction(1001 * 8, 30000)
+    seen = []
+    summary = annotate_video(
+        clip,
+        tmp_path / "out.mp4",
+        predictor,
+        start=start,
+        end=end,
+        stride=2,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    header, frames = read_records(summary.records)
+    frames = list(frames)
+    assert [frame.index for frame in frames] == [3, 5, 7]
+    assert header.start == pytest.approx(float(start))
+    assert [frame.time for frame in frames] == pytest.approx(
+        [1001 * n / 30000 for n in (3, 5, 7)], abs=1e-6
+    )
+    times = [frame.time for frame in VideoReader(summary.output)]
+    assert times == [Fraction(1001 * n, 30000) for n in (0, 2, 4)]
+    with av.open(str(summary.output)) as container:  # players show nothing before this
+        assert next(container.decode(video=0)).pts == 0
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_nothing_between_start_and_end_is_said_and_leaves_nothing(clip, tmp_path, predictor):
+    with pytest.raises(MediaError, match="no frame between"):
+        annotate_video(clip, tmp_path / "out" / "a.mp4", predictor, start=60)
+    assert list((tmp_path / "out").glob("*")) == []
+
+
+def test_people_are_tracked_unless_nobody_asks(clip, tmp_path, predictor):
+    summary = annotate_video(clip, tmp_path / "a.mp4", predictor)
+    header, frames = read_records(summary.records)
+    frames = list(frames)
+    assert header.tracker == PersonTracker.name
+    # The walking square is the first person of all frames.
+    assert {frame.people[0].track_id for frame in frames} == {1}
+    assert frames[-1].unique == summary.unique_people >= 1
+    summary = annotate_video(clip, tmp_path / "b.mp4", predictor, tracker=None)
+    header, frames = read_records(summary.records)
+    assert header.tracker is None
+    assert summary.unique_people is None
+    assert all(f.unique is None for f in frames)
+    assert all(p.track_id is None for f in read_records(summary.records)[1] for p in f.people)
+
+
+def test_a_tracker_of_ones_own_gets_every_frame_in_order(clip, tmp_path, predictor):
+    class Counter:
+        unique = 0
+
+        def update(self, instances):
+            self.unique += 1
+            instances.ID = [self.unique] * len(instances)
+
+    drawn = []
+
+    class Visualizer(PersonVideoVisualizer):
+        def draw_on(self, image, instances):
+            drawn.append((self.unique_people, set(instances.ID)))
+
+    visualizer = Visualizer(predictor.metadata)
+    summary = annotate_video(
+        clip, tmp_path / "a.mp4", predictor, tracker=Counter(), visualizer=visualizer
+    )
+    assert drawn == [(n, {n}) for n in range(1, 11)]
+    _, frames = read_records(summary.records)
+    assert [frame.people[0].track_id for frame in frames] == list(range(1, 11))
+    assert summary.unique_people == 10
+
+
+def test_mot_text_on_request(clip, tmp_path, predictor):
+    annotate_video(clip, tmp_path / "a.mp4", predictor)
+    assert not (tmp_path / "a.txt").exists()
+    annotate_video(clip, tmp_path / "b.mp4", predictor, save_mot=True)
+    rows = [line.split(",") for line in (tmp_path / "b.txt").read_text().splitlines()]
+    assert {row[0] for row in rows} == {str(n) for n in range(1, 11)}
+    (tmp_path / "c.txt").write_text("precious")
+    with pytest.raises(OutputExistsError):
+        annotate_video(clip, tmp_path / "c.mp4", predictor, save_mot=True)
+    assert (tmp_path / "c.txt").read_text() == "precious"
+
+
+def test_where_the_time_went(clip, tmp_path, predictor):
+    summary = annotate_video(clip, tmp_path / "a.mp4", predictor)
+    assert [stage.name for stage in summary.stages] == [
+        *("decode", "infer", "track", "draw", "encode")
+    ]
+    for stage in summary.stages:
+        assert 0 < stage.busy <= summary.seconds
+        assert 0 <= stage.waiting <= summary.seconds
+
+
+def test_sound_is_kept_unless_something_is_cut(tmp_path, predictor, clip_writer, squares):
+    source = clip_writer(tmp_path / "in.mp4", [squares(n) for n in range(10)], sound=True)
+
+    def sounds(path):
+        with av.open(str(path)) as container:
+            return len(container.streams.audio)
+
+    whole = annotate_video(source, tmp_path / "a.mp4", predictor, stride=2)
+    assert sounds(whole.output) == 1
+    assert not any("sound" in note for note in whole.notes)
+    for number, choice in enumerate(({"start": 0.1}, {"end": 0.2}, {"max_frames": 3})):
+        part = annotate_video(source, tmp_path / f"{number}.mp4", predictor, **choice)
+        assert sounds(part.output) == 0
+        assert sum("sound" in note for note in part.notes) == 1
+
+
+def test_the_quality_reaches_the_encoder(tmp_path, predictor, clip_writer):
+    noise = np.random.default_rng(0).integers(0, 120, (8, 64, 96, 3), dtype=np.uint8)
+    clip = clip_writer(tmp_path / "in.mp4", noise)
+    sizes = [
+        annotate_video(clip, tmp_path / f"{crf}.mp4", predictor, crf=crf).output.stat().st_size
+        for crf in (15, 40)
+    ]
+    assert sizes[0] > 2 * sizes[1]
 
 
 def test_a_cut_clip_keeps_what_was_read_and_says_so(tmp_path, predictor, clip_writer):
@@ -121,23 +325,6 @@ def test_numbers_below_one_are_refused(clip, tmp_path, predictor):
     for choice in ({"stride": 0}, {"max_frames": 0}, {"batch_size": -1}):
         with pytest.raises(MediaError, match="1 or more"):
             annotate_video(clip, tmp_path / "out.mp4", predictor, **choice)
-
-
-@pytest.mark.slow
-def test_memory_is_flat(tmp_path, predictor, clip_writer, squares):
-    import resource
-
-    source = clip_writer(tmp_path / "long.mp4", [squares(n, 320, 192) for n in range(1500)])
-    peaks = {}
-    annotate_video(
-        source,
-        tmp_path / "out.mp4",
-        predictor,
-        progress=lambda done, _: peaks.setdefault(
-            done, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        ),
-    )
-    assert peaks[1500] - peaks[200] <= 20 * 1024
 
 
 def test_real_clips(real_data, tmp_path, predictor):

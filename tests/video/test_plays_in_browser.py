@@ -1,47 +1,76 @@
-"""A browser plays what the writer writes: headless Chromium reports its own verdict."""
+"""A browser plays what the writer writes: headless Chromium reports its verdict and its pixels."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.server
 import json
+import os
 import queue
 import shutil
 import subprocess
 import threading
 from fractions import Fraction
+from pathlib import Path
 
+import av
+import cv2
+import numpy as np
 import pytest
 
+from persondet.video.io import VideoReader, VideoWriter
+from persondet.video.io.writer import partial_path
 from persondet.video.pipeline import annotate_video
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 BROWSER = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-# The page plays the clip to its end and posts what happened to the server it came from.
-PAGE = b"""<!doctype html><video id=v src=/clip.mp4 muted preload=auto></video><script>
-const report = {};
-const post = () => fetch('/verdict', {method: 'POST', body: JSON.stringify(report)});
-v.oncanplaythrough = () => {
-  if (report.ready) return;
-  Object.assign(report, {ready: true, width: v.videoWidth, height: v.videoHeight,
-                         duration: v.duration});
-  v.playbackRate = 4; v.play().catch(e => {report.error = String(e); post();});
-};
-v.onended = () => {report.ended = true; post();};
-v.onerror = () => {report.error = v.error.message || 'error ' + v.error.code; post();};
+# The page plays each clip to its end and posts what happened to the server it came from, with the
+# picture that it shows then.
+PAGE = """<!doctype html><body style="margin:0"><script>
+const clips = CLIPS;
+const play = name => new Promise(done => {
+  const v = document.createElement('video'), report = {name}; let over = false;
+  const end = () => {
+    if (over) return;
+    over = true;
+    const c = document.createElement('canvas');
+    c.width = v.videoWidth; c.height = v.videoHeight;
+    if (c.width) {
+      c.getContext('2d').drawImage(v, 0, 0);
+      report.picture = c.toDataURL('image/png').split(',')[1];
+    }
+    Object.assign(report, {width: v.videoWidth, height: v.videoHeight, duration: v.duration,
+                           ended: v.ended, heard: v.webkitAudioDecodedByteCount,
+                           frames: v.getVideoPlaybackQuality().totalVideoFrames});
+    v.remove(); done(report);
+  };
+  v.onended = end;
+  v.onerror = () => {report.error = v.error.message || 'error ' + v.error.code; end();};
+  setTimeout(() => {report.error = 'it did not end'; end();}, 15000);
+  v.src = '/' + encodeURIComponent(name); document.body.append(v);
+  v.playbackRate = 2; v.play().catch(e => {report.error = String(e); end();});
+});
+(async () => {
+  for (const name of clips) {
+    const body = JSON.stringify(await play(name));
+    await fetch('/verdict', {method: 'POST', body});
+  }
+})();
 </script>"""
 
 
 @contextlib.contextmanager
-def served(clip):
+def served(folder, names):
     verdicts = queue.Queue()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
-            if self.path == "/clip.mp4":
-                kind, body = "video/mp4", clip.read_bytes()
-            elif self.path == "/":
-                kind, body = "text/html", PAGE
+            name = self.path[1:].replace("%20", " ")
+            if name in names:
+                kind, body = "video/mp4", (folder / name).read_bytes()
+            elif not name:
+                kind, body = "text/html", PAGE.replace("CLIPS", json.dumps(names)).encode()
             else:
                 return self.send_error(404)
             self.send_response(200)
@@ -70,13 +99,13 @@ def served(clip):
         thread.join()
 
 
-def verdict_on(clip, profile):
-    with served(clip) as (address, verdicts):
+def verdicts_on(folder, names, profile):
+    with served(folder, names) as (address, verdicts):
         browser = subprocess.Popen(
             [
                 *(BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run"),
                 *("--disable-background-networking", "--disable-component-update"),
-                *("--disable-sync", "--disable-dev-shm-usage", "--mute-audio"),
+                *("--disable-sync", "--disable-dev-shm-usage"),
                 *("--autoplay-policy=no-user-gesture-required", f"--user-data-dir={profile}"),
                 *("--remote-debugging-port=0", address),
             ],
@@ -84,35 +113,100 @@ def verdict_on(clip, profile):
             stderr=subprocess.DEVNULL,
         )
         try:
-            return verdicts.get(timeout=90)
+            reports = [verdicts.get(timeout=90) for _ in names]
         finally:
             browser.terminate()
             browser.wait(timeout=30)
+    return {report["name"]: report for report in reports}
+
+
+def scene(number, width=320, height=180):
+    """A frame with a different colour in each corner, and a white square that moves."""
+    image = np.full((height, width, 3), 90, dtype=np.uint8)
+    colors = [(40, 40, 220), (60, 200, 60), (220, 80, 40), (40, 200, 220)]
+    half = (height // 2, width // 2)
+    for color, (row, column) in zip(colors, np.ndindex(2, 2), strict=True):
+        y, x = row * (height - half[0] // 2), column * (width - half[1] // 2)
+        image[y : y + half[0] // 2, x : x + half[1] // 2] = color
+    x = 4 * number % (width - 40)
+    image[height // 2 - 16 : height // 2 + 16, x : x + 32] = 255
+    return image
+
+
+def sources(folder, clip_writer):
+    """One clip per trait: name to path."""
+    quarter = (0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
+    times = [n * 40 + n % 3 * 7 for n in range(50)]
+    variable = {"times": times, "time_base": Fraction(1, 1000), "rate": Fraction(25)}
+    traits = {
+        "plain.mp4": {},
+        "odd size.mkv": {"size": (321, 181), "codec": "ffv1", "pix_fmt": "bgr0"},
+        "portrait.mp4": {"size": (180, 320)},
+        "rotated.mp4": {"matrix": quarter},
+        "ten bits.mp4": {"pix_fmt": "yuv420p10le"},
+        "variable rate.mp4": variable,
+        "sound.mp4": {"sound": True},
+    }
+    for name, choices in traits.items():
+        size = choices.pop("size", (320, 180))
+        yield clip_writer(folder / name, [scene(n, *size) for n in range(50)], **choices)
+
+
+def unfinished(folder):
+    """What a run leaves that is killed after two seconds."""
+    writer = VideoWriter(folder / "killed.mp4", width=320, height=180, fps=Fraction(25))
+    writer.__enter__()
+    for number in range(50):
+        writer.write(scene(number))
+    left = partial_path(writer.path).read_bytes()
+    writer.__exit__(KeyError, KeyError(), None)
+    partial_path(writer.path).write_bytes(left)
+    return partial_path(writer.path)
+
+
+def sound_is_there(path):
+    with av.open(str(path)) as container:
+        return bool(container.streams.audio)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on PATH: playing is not tried")
-@pytest.mark.parametrize("case", ["plain", "odd size", "portrait", "variable rate"])
-def test_chromium_plays_the_annotated_clip(case, tmp_path, clip_writer, squares, predictor):
-    width, height = {"odd size": (321, 181), "portrait": (180, 320)}.get(case, (320, 180))
-    choices = {}
-    if case == "variable rate":
-        ticks = [n * 40 + (n % 3) * 7 for n in range(50)]
-        choices = {"times": ticks, "time_base": Fraction(1, 1000), "rate": Fraction(25)}
-    if case == "odd size":
-        choices = {"codec": "ffv1", "pix_fmt": "bgr0"}
-    source = clip_writer(
-        tmp_path / f"source{'.mkv' if case == 'odd size' else '.mp4'}",
-        [squares(n, width, height) for n in range(50)],
-        **choices,
-    )
-    output = tmp_path / "annotated.mp4"
-    annotate_video(source, output, predictor)
-    verdict = verdict_on(output, tmp_path / "profile")
-    assert "error" not in verdict
-    assert verdict["ready"]
-    assert verdict["ended"]
-    assert (verdict["width"], verdict["height"]) == (width + width % 2, height + height % 2)
-    assert verdict["duration"] == pytest.approx(
-        2.0 if choices.get("times") else 50 / 29.97, abs=0.4
-    )
+def test_chromium_plays_the_annotated_clips_and_a_killed_runs_rest(
+    tmp_path, clip_writer, predictor
+):
+    (tmp_path / "in").mkdir()
+    clips = {}
+    for source in sources(tmp_path / "in", clip_writer):
+        target = tmp_path / f"{source.stem}.mp4"
+        annotate_video(source, target, predictor)
+        clips[target.name] = source
+    left = unfinished(tmp_path)
+    reports = verdicts_on(tmp_path, [*clips, left.name], tmp_path / "profile")
+    for name, report in reports.items():
+        path = tmp_path / name
+        assert "error" not in report, (name, report["error"])
+        assert report["ended"], name
+        with VideoReader(path) as reader:
+            frames = list(reader)
+        assert (report["width"], report["height"]) == (reader.width, reader.height), name
+        assert report["duration"] == pytest.approx(
+            float(frames[-1].time + 1 / reader.frame_rate), abs=0.05
+        ), name
+        assert (report["heard"] > 0) == sound_is_there(path), name
+        seen = cv2.imdecode(np.frombuffer(base64.b64decode(report["picture"]), np.uint8), 1)
+        keep(name, seen)
+        # The browser's picture is the last one of the clip, as this project reads it: turned,
+        # with its colours, up to the rounding of the conversion.
+        assert np.abs(seen.astype(int) - frames[-1].image).mean() < 3, name
+    odd, turned = reports["odd size.mp4"], reports["rotated.mp4"]
+    assert (odd["width"], odd["height"]) == (322, 182)
+    assert (turned["width"], turned["height"]) == (180, 320)
+    assert reports["sound.mp4"]["heard"] > 0
+    assert reports[left.name]["duration"] >= 1
+
+
+def keep(name, picture):
+    """Keep what the browser showed, for a person to look at, where PERSONDET_SCREENSHOTS says."""
+    folder = os.environ.get("PERSONDET_SCREENSHOTS")
+    if folder:
+        cv2.imwrite(str(Path(folder) / f"{Path(name).stem}.png"), picture)

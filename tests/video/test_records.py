@@ -1,33 +1,46 @@
-"""Records: a round trip, by another decoder too, and a file that was cut."""
+"""Records: a round trip, by another decoder too, what a killed run leaves, and version 1."""
 
 from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes, Instances, ROIMasks
 from pycocotools import mask as coco_mask
 
-from persondet.errors import MediaError
+from persondet.errors import MediaError, OutputExistsError
+from persondet.region_masks import ROI_FIELD, RegionMasks, paste_regions
 from persondet.video.records import (
     FrameRecord,
     PersonRecord,
     RecordsHeader,
     RecordsWriter,
+    partial_records_path,
     people_of,
     read_records,
 )
 
-HEADER = RecordsHeader("walk é.mp4", "best.pth", ("person",), 0.5, 96, 64, Fraction(30000, 1001))
+HEADER = RecordsHeader(
+    *("walk é.mp4", "best.pth", ("person",), 0.5, 96, 64, Fraction(30000, 1001)),
+    start=2.5,
+    tracker="ByteTrack",
+)
 
 
 def frames_of(count):
     return [
-        FrameRecord(n, n / 25, tuple(PersonRecord((1.5, 2, 3, 4), 0.9, "person") for _ in range(n)))
+        FrameRecord(
+            n,
+            n / 25,
+            tuple(PersonRecord((1.5, 2, 3, 4), 0.9, "person", track_id=k) for k in range(n)),
+            unique=n,
+        )
         for n in range(count)
     ]
 
@@ -49,8 +62,9 @@ def test_round_trip(tmp_path):
 def test_the_file_is_what_the_schema_says(tmp_path):
     lines = write(tmp_path / "walk.jsonl", frames_of(2)).read_text(encoding="utf-8").splitlines()
     first, _, third = (json.loads(line) for line in lines)
-    assert (first["schema"], first["version"]) == ("persondet-video-records", 1)
+    assert (first["schema"], first["version"]) == ("persondet-video-records", 2)
     assert (first["fps"], first["frame_rate"]) == (29.97003, "30000/1001")
+    assert (first["start"], first["tracker"]) == (2.5, "ByteTrack")
     assert third == {
         "index": 1,
         "time": 0.04,
@@ -60,9 +74,10 @@ def test_the_file_is_what_the_schema_says(tmp_path):
                 "score": 0.9,
                 "class": "person",
                 "mask": None,
-                "track_id": None,
+                "track_id": 0,
             }
         ],
+        "unique": 1,
     }
 
 
@@ -104,7 +119,8 @@ def test_a_damaged_line_in_the_middle_is_an_error(tmp_path):
     [
         ("", "line 1 is no JSON"),
         ("[]\n", "not the header"),
-        ('{"schema": "persondet-video-records", "version": 2}\n', "version 1"),
+        ('{"schema": "persondet-video-records", "version": 3}\n', "version 1 or 2"),
+        ('{"schema": "persondet-video-records", "version": 2}\n', "'source'"),
         ('{"schema": "persondet-video-records", "version": 1}\n', "'source'"),
     ],
 )
@@ -117,8 +133,117 @@ def test_foreign_files_are_refused(content, says, tmp_path):
         read_records(tmp_path / "none.jsonl")
 
 
-def test_numbers_that_are_no_json_leave_no_file(tmp_path):
+def test_version_1_has_no_tracks_and_begins_at_the_beginning(tmp_path):
+    path = write(tmp_path / "walk.jsonl", frames_of(2))
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for row, since_2 in zip(lines, (("start", "tracker"), ("unique",), ("unique",)), strict=True):
+        for name in since_2:
+            del row[name]
+    lines[0]["version"] = 1
+    path.write_text("".join(json.dumps(row) + "\n" for row in lines), encoding="utf-8")
+    header, frames = read_records(path)
+    assert (header.start, header.tracker) == (0.0, None)
+    assert header.source == HEADER.source
+    assert [frame.unique for frame in frames] == [None, None]
+
+
+def test_masks_are_recorded_whichever_field_carries_them():
+    rng = np.random.default_rng(3)
+    boxes = Boxes(torch.tensor([[10.0, 5, 40, 60], [60.5, 20, 95, 64]]))
+    plain = Instances((64, 96), pred_boxes=boxes, scores=torch.tensor([0.9, 0.8]))
+    plain.pred_classes = torch.zeros(2, dtype=torch.int64)
+    region = [rng.random((50, 30)) < 0.5, rng.random((40, 30)) < 0.5]
+    masks = RegionMasks(region, [(10, 6), (62, 22)], (64, 96))
+    whole = Instances((64, 96), **plain.get_fields())
+    whole.pred_masks = torch.from_numpy(np.stack([masks.whole(0), masks.whole(1)]))
+    regions = Instances((64, 96), **plain.get_fields(), region_masks=masks)
+    expected = [
+        coco_mask.encode(np.asfortranarray(masks.whole(k), dtype=np.uint8))["counts"].decode()
+        for k in range(2)
+    ]
+    for instances in (whole, regions):
+        assert [person.mask for person in people_of(instances, ("person",))] == expected
+    roi = Instances((64, 96), **plain.get_fields())
+    roi.set(ROI_FIELD, ROIMasks(torch.from_numpy(rng.random((2, 28, 28), np.float32))))
+    pasted = people_of(paste_regions(roi), ("person",))
+    assert people_of(roi, ("person",)) == pasted
+    assert [person.mask for person in people_of(plain, ("person",))] == [None, None]
+
+
+def test_tracks_are_recorded():
+    instances = Instances((64, 96), pred_boxes=Boxes(torch.tensor([[1.0, 1, 9, 9]] * 2)))
+    instances.scores = torch.tensor([0.9, 0.8])
+    instances.pred_classes = torch.zeros(2, dtype=torch.int64)
+    instances.ID = [7, 3]
+    assert [person.track_id for person in people_of(instances, ("person",))] == [7, 3]
+
+
+def test_a_frame_is_on_its_way_to_the_disk_when_write_returns(tmp_path):
+    path = tmp_path / "walk.jsonl"
+    partial = partial_records_path(path)
+    assert partial == tmp_path / "walk.partial.jsonl"
+    with RecordsWriter(path, HEADER) as writer:
+        for number, frame in enumerate(frames_of(3), start=1):
+            writer.write(frame)
+            assert len(list(read_records(partial)[1])) == number
+            assert not path.exists()
+    assert [*tmp_path.iterdir()] == [path]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_killed_run_leaves_every_frame_that_was_written(tmp_path):
+    path = tmp_path / "walk.jsonl"
+    child = os.fork()
+    if child == 0:
+        with RecordsWriter(path, HEADER) as writer:
+            for frame in frames_of(5):
+                writer.write(frame)
+            os.kill(os.getpid(), signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert not path.exists()
+    _, frames = read_records(partial_records_path(path))
+    assert [frame.index for frame in frames] == [0, 1, 2, 3, 4]
+
+
+def test_a_failure_keeps_what_there_is_under_a_name_that_says_so(tmp_path):
+    path = tmp_path / "walk.jsonl"
+    with pytest.raises(ValueError, match="JSON"):
+        write(path, [*frames_of(1), FrameRecord(1, math.inf, ())])
+    assert [*tmp_path.iterdir()] == [partial_records_path(path)]
+    # A second run does not throw away what the first has kept, unless it is told to.
+    with pytest.raises(OutputExistsError, match=r"walk\.partial\.jsonl is there already"):
+        write(path, [])
+    with RecordsWriter(path, HEADER, overwrite=True):
+        pass
+    assert [*tmp_path.iterdir()] == [path]
+    with pytest.raises(OutputExistsError, match=r"walk\.jsonl is there already"):
+        write(path, [])
+
+
+def test_a_failure_before_the_first_frame_leaves_nothing(tmp_path):
+    with pytest.raises(KeyboardInterrupt), RecordsWriter(tmp_path / "walk.jsonl", HEADER):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_numbers_that_are_no_json_are_a_bug_and_leave_no_file(tmp_path):
     bad = FrameRecord(0, 0.0, (PersonRecord((0, 0, 1, 1), math.inf, "person"),))
     with pytest.raises(ValueError, match="JSON"):
         write(tmp_path / "walk.jsonl", [bad])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
+def test_a_full_disk_is_said_in_one_sentence(tmp_path):
+    path = tmp_path / "walk.jsonl"
+    partial_records_path(path).symlink_to("/dev/full")
+    with pytest.raises(MediaError, match=r"the records cannot be written \(No space left"):
+        RecordsWriter(path, HEADER, overwrite=True).__enter__()
+
+
+def test_a_file_name_that_is_no_utf_8_survives(tmp_path):
+    name = os.fsdecode(b"caf\xe9.mp4")
+    header = RecordsHeader(name, "m", ("person",), 0.5, 9, 9, Fraction(25))
+    with RecordsWriter(tmp_path / "walk.jsonl", header):
+        pass
+    assert read_records(tmp_path / "walk.jsonl")[0].source == name

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import collections
-import logging
 from fractions import Fraction
 
 import av
@@ -46,12 +44,18 @@ def test_colours_survive(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(95, 63), (96, 63), (95, 64)])
-def test_odd_sizes_are_padded_by_a_pixel_and_said(size, tmp_path, squares, caplog):
+def test_odd_sizes_are_padded_by_a_pixel_and_said(size, tmp_path, squares):
     width, height = size
     frames = [squares(n, width, height) for n in range(4)]
-    with caplog.at_level(logging.WARNING):
-        path = write(tmp_path / "odd.mp4", frames, crf=5)
-    assert f"{width} x {height} is odd" in caplog.text
+    path = tmp_path / "odd.mp4"
+    writer = VideoWriter(path, width=width, height=height, fps=Fraction(25), crf=5)
+    with writer:
+        for image in frames:
+            writer.write(image)
+    assert writer.notes == [
+        f"{width} x {height} is odd; padded by a pixel to {width + width % 2} x "
+        f"{height + height % 2}, as H.264 needs it"
+    ]
     reader = VideoReader(path)
     assert (reader.width, reader.height) == (width + width % 2, height + height % 2)
     image = next(iter(reader)).image.astype(int)
@@ -62,33 +66,50 @@ def test_odd_sizes_are_padded_by_a_pixel_and_said(size, tmp_path, squares, caplo
 
 
 def test_the_same_frames_give_the_same_bytes(tmp_path):
-    noise = np.random.default_rng(0).integers(0, 255, (12, 64, 96, 3), dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(0, 255, (12, 64, 256, 3), dtype=np.uint8)
     first, second = (write(tmp_path / f"{name}.mp4", noise).read_bytes() for name in "ab")
     assert first == second
 
 
-def test_variable_times_are_kept(tmp_path, squares):
-    times = [Fraction(t, 1000) for t in (0, 40, 61, 200, 213, 500)]
-    frames = [squares(n) for n in range(6)]
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_times_are_kept_within_half_a_tick_of_the_coarser_clock(suffix, tmp_path, squares):
+    source_tick = Fraction(1, 90_000)
+    times = [t * source_tick for t in (4_000, 7_003, 9_777, 30_000, 30_900, 90_001)]
     path = write(
-        tmp_path / "variable.mp4", frames, Fraction(12), times, time_base=Fraction(1, 1000)
+        tmp_path / f"variable{suffix}",
+        [squares(n) for n in range(6)],
+        Fraction(12),
+        times,
+        time_base=source_tick,
     )
-    assert [frame.time for frame in VideoReader(path)] == times
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        read = [frame.pts * frame.time_base for frame in container.decode(stream)]
+        coarser = max(source_tick, stream.time_base)
+    assert all(abs(a - b) <= coarser / 2 for a, b in zip(read, times, strict=True))
+    assert coarser == (Fraction(1, 1000) if suffix == ".mkv" else source_tick)
 
 
-def test_a_failure_leaves_neither_the_clip_nor_a_leftover(tmp_path, squares):
-    target = tmp_path / "clip.mp4"
-    target.write_bytes(b"what was there")
+def test_the_rate_is_exact_in_matroska_too(tmp_path, squares):
+    rate = Fraction(30000, 1001)
+    path = write(tmp_path / "clip.mkv", [squares(n) for n in range(40)], rate)
+    times = [frame.time for frame in VideoReader(path)]
+    assert all(abs(time - n / rate) <= Fraction(1, 2000) for n, time in enumerate(times))
+    assert len(times) == 40
 
-    def frames():
-        yield from (squares(n) for n in range(40))
-        raise KeyError("in the middle")
 
-    writer = VideoWriter(target, width=96, height=64, fps=Fraction(25))
-    with pytest.raises(KeyError), writer:
-        collections.deque(map(writer.write, frames()))
-    assert target.read_bytes() == b"what was there"
-    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+def test_a_pixel_that_is_no_square_stays_one(tmp_path, squares):
+    path = write(tmp_path / "tv.mp4", [squares(0)] * 3, pixel_aspect=Fraction(64, 45))
+    assert VideoReader(path).pixel_aspect == Fraction(64, 45)
+    assert VideoReader(write(tmp_path / "pc.mp4", [squares(0)] * 3)).pixel_aspect == 1
+
+
+def test_crf_trades_size_for_quality(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (6, 64, 96, 3), dtype=np.uint8)
+    sizes = [
+        write(tmp_path / f"{crf}.mp4", noise, crf=crf).stat().st_size for crf in (0, None, 20, 40)
+    ]
+    assert sizes[0] > sizes[1] == sizes[2] > sizes[3]
 
 
 def test_a_clip_without_frames_is_refused(tmp_path):

@@ -69,3 +69,34 @@ def test_tracks_keep_their_colour_for_good():
     for _ in range(100):
         colors.by_track("bx", boxes[:2])
     assert colors.by_track("cba", boxes) == [first[name] for name in "cba"]
+
+
+def test_a_newcomer_does_not_get_the_colour_of_a_track_that_will_be_back():
+    colors = ColorAssigner()
+    boxes = np.array([[40 * n, 0, 40 * n + 30, 60] for n in range(3)], dtype=float)
+    first = colors.by_track("ab", boxes[:2])
+    (newcomer,) = colors.by_track("c", boxes[2:])
+    assert newcomer not in first
+    assert colors.by_track("abc", boxes) == [*first, newcomer]
+
+
+def test_who_is_who_has_a_name_that_stays():
+    colors = ColorAssigner()
+    colors.by_overlap(walkers(0), LABELS)
+    names = colors.keys
+    assert len(set(names)) == 2
+    colors.by_overlap(walkers(1)[::-1], LABELS)
+    assert colors.keys == names[::-1]
+    colors.by_overlap(np.array([[500.0, 0, 520, 60]]), LABELS[:1])
+    assert colors.keys[0] not in names
+    colors.by_track([7, 5], walkers(2))
+    assert colors.keys == [7, 5]
+
+
+def test_a_busy_street_fills_no_memory(monkeypatch):
+    monkeypatch.setattr("persondet.visualization.colors.MOST_TRACKS", 50)
+    colors = ColorAssigner()
+    for frame in range(200):
+        colors.by_track([frame, -1], walkers(0))
+    assert len(colors._by_track) == 50
+    assert -1 in colors._by_track

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from persondet.visualization.drawing import (
     PALETTE,
@@ -11,6 +14,7 @@ from persondet.visualization.drawing import (
     draw_box,
     draw_label,
     draw_mask,
+    draw_region,
     label_size,
     line_width,
     palette_color,
@@ -55,6 +59,76 @@ def test_the_frame_of_a_box_runs_through_its_first_and_last_pixel():
     rows, columns = np.nonzero((image == ORANGE).all(axis=2))
     assert (columns.min(), rows.min(), columns.max(), rows.max()) == (10, 5, 19, 14)
     assert (image[6:14, 11:19] == 100).all()
+
+
+@given(
+    st.tuples(st.floats(-15, 70), st.floats(-15, 50), st.floats(-15, 70), st.floats(-15, 50)),
+    st.floats(0.5, 9),
+)
+def test_each_pixel_takes_as_much_of_the_colour_as_the_line_covers_of_it(box, width):
+    x0, x1 = sorted(box[::2])
+    y0, y1 = sorted(box[1::2])
+    image = canvas(value=0)
+    draw_box(image, (x0, y0, x1, y1), (200, 200, 200), width=width)
+    # The same line, counted on a grid of 16 x 16 points in each pixel.
+    fine = (np.arange(16) + 0.5) / 16
+    x = (np.arange(60)[:, None] + fine).reshape(1, -1)
+    y = (np.arange(40)[:, None] + fine).reshape(-1, 1)
+    x1, y1 = max(x1, x0 + width), max(y1, y0 + width)
+    on = (x > x0) & (x < x1) & (y > y0) & (y < y1)
+    on &= ~((x > x0 + width) & (x < x1 - width) & (y > y0 + width) & (y < y1 - width))
+    share = on.reshape(40, 16, 60, 16).mean(axis=(1, 3))
+    assert np.abs(image[:, :, 0] - 200 * share).max() <= 200 * 2.5 / 16 + 1
+    assert (image[share == 0] <= 200 * 2 / 16).all()
+
+
+def test_a_box_that_moves_by_part_of_a_pixel_moves_by_that_part():
+    sums = []
+    for x in np.linspace(10, 12, 9):
+        image = canvas(value=0)
+        draw_box(image, (x, 5, x + 20, 25), (160, 160, 160), width=2)
+        columns = np.arange(60)
+        line = image[15, :20, 0].astype(float)  # the left edge alone
+        sums.append((line * (columns[:20] + 0.5)).sum() / line.sum())
+        assert line.sum() == pytest.approx(2 * 160, abs=2)
+    assert np.allclose(np.diff(sums), 0.25, atol=0.02)
+
+
+def test_a_region_is_drawn_as_the_mask_that_it_stands_for():
+    rng = np.random.default_rng(1)
+    whole = np.zeros((40, 60), bool)
+    whole[8:30, 12:44] = cv2.blur(rng.random((22, 32)), (5, 5)) > 0.5
+    expected, image = canvas(), canvas()
+    draw_mask(expected, whole, ORANGE, alpha=0.4, outline=2)
+    draw_region(image, whole[5:33, 10:50], (10, 5), ORANGE, alpha=0.4, outline=2, smooth=False)
+    assert np.array_equal(image, expected)
+
+
+def test_a_smooth_outline_has_soft_edges_beside_the_mask_only():
+    yy, xx = np.mgrid[0:60, 0:80]
+    mask = (xx - 40) ** 2 + (yy - 30) ** 2 < 20**2
+    image = canvas(60, 80, 0)
+    draw_region(image, mask, (0, 0), (200, 200, 200), alpha=0.0, outline=1)
+    levels = set(image[:, :, 0].ravel().tolist())
+    assert len(levels - {0, 200}) > 5
+    radius = np.hypot(xx - 40, yy - 30)
+    assert (image[(radius > 23) | (radius < 16)] == 0).all()
+    assert (image[:, :, 0][np.abs(radius - 19.5) < 0.5] > 0).mean() > 0.95
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.42, 1.0])
+def test_a_tint_is_a_mix_within_one_level(alpha):
+    image = np.random.default_rng(2).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    before = image.astype(float)
+    draw_region(image, np.ones((40, 60), bool), (0, 0), ORANGE, alpha=alpha, outline=0)
+    assert np.abs(image - (before * (1 - alpha) + alpha * np.array(ORANGE))).max() <= 1.01
+
+
+def test_a_region_of_nothing_changes_nothing():
+    image = canvas()
+    draw_region(image, np.zeros((0, 0), bool), (3, 3), ORANGE)
+    draw_region(image, np.zeros((9, 9), bool), (3, 3), ORANGE)
+    assert (image == 100).all()
 
 
 @pytest.mark.parametrize("box", [(-50, -50, 500, 500), (70, 50, 90, 60), (5, 5, 5, 5)])

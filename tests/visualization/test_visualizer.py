@@ -6,17 +6,19 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data.catalog import Metadata
-from detectron2.structures import Boxes, Instances
+from detectron2.layers import paste_masks_in_image
+from detectron2.structures import Boxes, Instances, ROIMasks
 from detectron2.utils.video_visualizer import VideoVisualizer
 from detectron2.utils.visualizer import ColorMode, VisImage
 
+from persondet.region_masks import paste_regions
 from persondet.visualization import drawing
 from persondet.visualization.labels import plate_size
 from persondet.visualization.visualizer import (
     PersonVideoVisualizer,
     draw_instances,
     font_size,
-    label_texts,
+    stroke_width,
 )
 
 METADATA = Metadata(name="drawn", thing_classes=["person"])
@@ -131,11 +133,6 @@ def test_colours_are_stable_over_frames_and_by_track(frame):
     assert colors([near, far], tracks=[9, 7]) == by_track[::-1]
 
 
-def test_labels_say_class_score_and_track():
-    assert label_texts(instances([BOX, BOX]), ["person"]) == ["person 97%", "person 60%"]
-    assert label_texts(instances([BOX], tracks=[12]), None) == ["#12 0 97%"]
-
-
 def test_given_colours_are_used(frame):
     found = instances()
     found.COLOR = [(1.0, 0.0, 0.5)]
@@ -168,3 +165,76 @@ def test_single_pictures_are_bgr_and_not_changed(frame):
 @pytest.mark.parametrize(("lines", "size"), [(240, 11), (360, 11), (720, 16), (2160, 48)])
 def test_the_font_grows_with_the_picture(lines, size):
     assert font_size(np.zeros((lines, lines * 16 // 9, 3), np.uint8)) == size
+
+
+@pytest.mark.parametrize(("lines", "width"), [(240, 1.5), (360, 1.5), (720, 2), (2160, 6)])
+def test_lines_grow_with_the_picture(lines, width):
+    assert stroke_width(np.zeros((lines, lines * 16 // 9, 3), np.uint8)) == width
+
+
+def raw(boxes=(BOX,)):
+    """Return the instances as the model hands them out, with small masks."""
+    found = instances(boxes, masks=False)
+    yy, xx = np.mgrid[0:28, 0:28]
+    blob = np.exp(-(((xx - 13.5) / 9) ** 2 + ((yy - 13.5) / 12) ** 2)).astype(np.float32)
+    found.roi_masks = ROIMasks(torch.from_numpy(blob).repeat(len(boxes), 1, 1))
+    return found
+
+
+def test_masks_are_the_same_picture_in_whichever_field_they_come(frame):
+    boxes = [BOX, (3, 2, 60, 178), (130, 70, 170, 180)]
+    small = raw(boxes)
+    whole = raw(boxes)
+    whole.pred_masks = paste_masks_in_image(
+        whole.roi_masks.tensor, whole.pred_boxes, whole.image_size
+    )
+    whole.remove("roi_masks")
+    pictures = [draw(frame, found).get_image() for found in (small, paste_regions(small), whole)]
+    assert np.array_equal(pictures[0], pictures[1])
+    assert np.array_equal(pictures[0], pictures[2])
+    assert not np.array_equal(pictures[0], draw(frame, small, masks=False).get_image())
+    assert small.has("roi_masks")  # left as they were
+
+
+def test_drawing_in_place_is_the_call_of_detectron2_without_its_copies(frame):
+    expected = draw(frame, instances()).get_image()
+    image = np.ascontiguousarray(frame[:, :, ::-1])
+    PersonVideoVisualizer(METADATA).draw_on(image, instances())
+    assert np.array_equal(image[:, :, ::-1], expected)
+
+
+def test_the_count_tells_how_many_there_were_so_far(frame):
+    visualizer = PersonVideoVisualizer(METADATA, labels=False)
+    before = visualizer.draw_instance_predictions(frame, instances()).get_image()
+    visualizer.unique_people = 12
+    after = visualizer.draw_instance_predictions(frame, instances()).get_image()
+    columns = np.flatnonzero((before != after).any(axis=(0, 2)))
+    margin = font_size(frame) * 5 // 4 // 2
+    end = margin + plate_size("1 person in view · 12 so far", font_size(frame) * 5 // 4)[0]
+    assert columns.max() < end
+    assert columns.max() > end - 30
+    assert np.array_equal(before[40:], after[40:])
+
+
+def test_boxes_that_are_no_numbers_are_passed_over_with_their_masks(frame):
+    found = raw([BOX, (0, 0, 50, 50)])
+    found.pred_boxes.tensor[1, 2] = float("inf")
+    assert np.array_equal(draw(frame, found).get_image(), draw(frame, raw()).get_image())
+
+
+def test_a_clip_of_people_who_tremble_shows_steady_labels_and_colours(frame):
+    """What is drawn away from boxes and masks, the labels, is the same in every frame."""
+    rng = np.random.default_rng(0)
+    boxes = np.array([[40, 60, 70, 150], [65, 62, 95, 155], [200, 80, 240, 170.0]])
+    visualizer = PersonVideoVisualizer(METADATA, masks=False, count=False)
+    away = np.ones((HEIGHT, WIDTH), bool)
+    for x0, y0, x1, y1 in boxes.astype(int):
+        away[y0 - 3 : y1 + 3, x0 - 3 : x1 + 3] = False
+    seen = set()
+    for _ in range(20):
+        found = instances(boxes + rng.uniform(-0.4, 0.4, boxes.shape), masks=False)
+        found.scores = torch.tensor([0.95, 0.9, 0.8]) + torch.rand(3) * 0.02
+        shuffled = torch.from_numpy(rng.permutation(3))
+        image = visualizer.draw_instance_predictions(frame, found[shuffled]).get_image()
+        seen.add((image * away[:, :, None]).tobytes())
+    assert len(seen) == 1

@@ -62,7 +62,7 @@ def _draw_clip(axes: Axes, clip: PeopleCounts) -> None:
         axes.plot(times, smooth, color=VERMILION, label=label, linestyle="--")
     most, mean = int(clip.counts.max()), float(clip.counts.mean())
     facts = f"on average {mean:.1f}, at most {most}"
-    facts += f", {clip.tracks} different tracks" if clip.tracks else ""
+    facts += f", {clip.tracks} different people" if clip.tracks else ""
     facts += f"; score {clip.threshold:.2f} or more" if math.isfinite(clip.threshold) else ""
     title = f"People in {one_line(clip.source)}\n{facts}"
     label_axes(axes, title, f"time in the clip ({unit})", "people in view (number)")

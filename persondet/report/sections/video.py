@@ -19,12 +19,16 @@ _MOST_CLIPS = 20
 
 @dataclass(frozen=True)
 class ClipCounts:
-    """What the records of one clip say: its header, and the number of finds in each frame."""
+    """What the records of one clip say: its header, and the number of finds in each frame.
+
+    unique: how many different people a tracker has counted; None without.
+    """
 
     name: str
     header: Facts
     counts: tuple[int, ...]
     seconds: float
+    unique: int | None = None
 
 
 def video(state: RunState) -> Section:
@@ -34,7 +38,8 @@ def video(state: RunState) -> Section:
         Paragraph(
             "A clip is a row of pictures, its frames. The detector looks at each frame by itself, "
             "draws what it finds, and writes beside the video a file of records: for every frame "
-            "the boxes, masks and scores.",
+            "the boxes, masks and scores. A tracker then gives each person a number, by where the "
+            "boxes are and how they move, and counts how many different people it has seen.",
         )
     ]
     if not clips:
@@ -51,7 +56,8 @@ def video(state: RunState) -> Section:
 def record_files(run_dir: Path) -> list[Path]:
     """Return the files of video records of a run, in the order of their names."""
     found = [*run_dir.glob("*.jsonl"), *run_dir.glob("video/*.jsonl")]
-    return sorted(path for path in found if path.is_file())[:_MOST_CLIPS]
+    whole = (path for path in found if not path.stem.endswith(".partial"))  # not of a killed run
+    return sorted(path for path in whole if path.is_file())[:_MOST_CLIPS]
 
 
 def read_counts(path: Path) -> ClipCounts | None:
@@ -60,7 +66,7 @@ def read_counts(path: Path) -> ClipCounts | None:
     Returns: None when the file is no video records, or has no frame.
     """
     counts: list[int] = []
-    time = 0.0
+    time, unique = 0.0, None
     try:
         with path.open(encoding="utf-8", errors="replace") as lines:
             header = Facts(json.loads(next(lines, "")))
@@ -70,12 +76,13 @@ def read_counts(path: Path) -> ClipCounts | None:
                 frame = Facts(json.loads(line))
                 counts.append(len(frame["people"].entries()))
                 time = frame["time"].number() or time
+                unique = frame["unique"].count() or unique
     except (OSError, ValueError, RecursionError):
         if not counts:
             return None
     rate = header["fps"].number() or 0
     seconds = time + (1 / rate if rate > 0 else 0)
-    return ClipCounts(path.stem, header, tuple(counts), seconds) if counts else None
+    return ClipCounts(path.stem, header, tuple(counts), seconds, unique) if counts else None
 
 
 def _clip_table(clips: list[ClipCounts]) -> Table:
@@ -92,10 +99,14 @@ def _clip_table(clips: list[ClipCounts]) -> Table:
                 DASH if threshold is None else f"{threshold:.2f}",
                 plain(statistics.fmean(clip.counts), 3),
                 whole(max(clip.counts)),
+                whole(clip.unique),
             )
         )
-    header = ("clip", "pixels", "length", "frames", "threshold", "finds per frame", "at most")
-    return Table("The annotated clips", header, tuple(rows), (3, 4, 5, 6))
+    header = (
+        *("clip", "pixels", "length", "frames", "threshold", "finds per frame", "at most"),
+        "different people",
+    )
+    return Table("The annotated clips", header, tuple(rows), (3, 4, 5, 6, 7))
 
 
 def _score(state: RunState) -> list[Block]:
@@ -106,12 +117,27 @@ def _score(state: RunState) -> list[Block]:
     rate = score["frames_per_second"].number()
     speed = "" if rate is None else f" It was annotated at {points(rate)} frames per second."
     return [
+        *([] if score["idf1"].number() is None else [_track_score(score)]),
         Paragraph(
             "For this clip the truth is known. Over all frames the detector finds "
             f"{share(recall)} of the objects, and {share(precision)} of its boxes are right (boxes "
             f"with an IoU of 0.5 or more).{speed}",
-        )
+        ),
     ]
+
+
+def _track_score(score: Facts) -> Table:
+    """Show how well people keep their numbers in the clip whose truth is known."""
+    found, there = score["unique"].number(), score["unique_truth"].number()
+    rows = (
+        ("MOTA", share(score["mota"].number()), "1 minus misses, false alarms and switches"),
+        ("IDF1", share(score["idf1"].number()), "sightings with the right number throughout"),
+        ("HOTA", share(score["hota"].number()), "finding and keeping apart, together"),
+        ("switches", whole(score["switches"].number()), "a person's number changes"),
+        ("fragments", whole(score["fragments"].number()), "a person is lost and found again"),
+        ("different people", whole(found), f"counted; {whole(there)} are in the truth"),
+    )
+    return Table("How well people keep their numbers", ("what", "score", "meaning"), rows, (1,))
 
 
 def _stills(state: RunState) -> list[Block]:
@@ -125,8 +151,9 @@ def _stills(state: RunState) -> list[Block]:
         blocks.append(state.run.figure(name, f"A frame of {clip}{when}{count}."))
     if any(isinstance(block, Figure) for block in blocks):
         reading = (
-            "Each find has a colour, its box, and its score in percent. The same colour in the next "
-            "frame most often is the same person, but nothing guarantees that."
+            "Each find has a colour, its box, its score in percent and the number that a tracker "
+            "gave it. The same number in the next frame most often is the same person, but nothing "
+            "guarantees that."
         )
         return [blocks[0], Paragraph(reading, "How to read them:"), *blocks[1:]]
     text = (

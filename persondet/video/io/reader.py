@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import struct
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from math import floor
 from pathlib import Path
 
 import av
@@ -14,14 +14,16 @@ import av.error
 import numpy as np
 
 from persondet.errors import MediaError
-from persondet.video.sniff import describe_foreign_file
+from persondet.video.address import is_address, local_path, shown, shown_name
+from persondet.video.io.header import clip_start, expected_frames, frame_rate, picture_stream
+from persondet.video.io.skip import COUNTABLE, Skipped, UncountableError, skip_to
+from persondet.video.io.source import open_source
+from persondet.video.io.truncation import BROKEN, CUT, file_damage
+from persondet.video.io.upright import UPRIGHT, apply_display_matrix, bgr_array, display_matrix
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_FRAME_RATE = Fraction(25)
-_UNSPECIFIED_COLORSPACE = 2
-# Rows (x', y') of a display matrix that changes nothing; QuickTime File Format, "Matrices".
-_UPRIGHT = (1, 0, 0, 1)
+_PROGRESSIVE = (0, 1)  # AVFieldOrder: unknown, progressive
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,43 +44,80 @@ class VideoReader:
     """The frames of a clip, in order, once; memory does not grow with its length.
 
     Attributes:
+        label: the file or address as it may be shown: no user, password or query.
+        name: the last part of that.
         width, height: pixels of the upright frames.
+        pixel_aspect: width of a pixel over its height, upright; 1 for nearly every clip.
         frame_rate: frames per second; the average where the rate is variable.
         time_base: seconds per tick of the source's clock.
-        announced_frames: what the header says, or None; headers lie, so use it for progress only.
+        duration: seconds according to the header, or None.
+        announced_frames: what the header says of the whole clip, or None; headers lie, so use it
+            for progress only.
+        expected_frames: the share of `announced_frames` between start and end, or None.
+        sound: whether the clip has sound.
         frames_read: frames yielded so far.
         damage: one sentence when the clip turned out to be broken, else "" (known at the end).
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(
+        self,
+        source: str | Path,
+        *,
+        start: Fraction | float | None = None,
+        end: Fraction | float | None = None,
+    ) -> None:
         """Open a clip and decode its first frame.
 
-        Raises: MediaError: when the file is missing, is not a clip, or has no frame.
+        Args:
+            source: a file, or an address that FFmpeg opens (`https://…`, `rtsp://…`).
+            start, end: seconds from the start of the clip; frames with start <= time < end are
+                read, and they keep the index and the time that they have in the whole clip.
+
+        Raises: MediaError: when the source is missing, is not a clip, or has no such frame.
         """
-        self.path = Path(path)
+        self.label, self.name = shown(source), shown_name(source)
+        self._source = source
+        self._first_time = None if start is None else Fraction(start)
+        self._last_time = None if end is None else Fraction(end)
+        if (self._first_time or 0) < 0 or (end is not None and Fraction(end) <= (start or 0)):
+            raise MediaError(
+                f"{self.label}: cannot read from {float(start or 0):g} s to "
+                f"{'the end' if end is None else f'{float(end):g} s'}; "
+                "start must not be negative, and end must be later."
+            )
         self.damage = ""
         self.frames_read = 0
-        self._container = _open_container(self.path)
+        self._started = False
         try:
-            stream = self._picture_stream()
-            stream.thread_type = "AUTO"
-            self._stream = stream
-            self._decoded = self._decode()
-            self._first = next(self._decoded, None)
+            self._begin(skip=self._first_time is not None)
+        except UncountableError:
+            self._container.close()
+            self._begin(skip=False)
+
+    def _begin(self, *, skip: bool) -> None:
+        """Open the source and decode up to the first frame that is wanted."""
+        self._container = open_source(self._source)
+        try:
+            self._stream = picture_stream(self._container, self.label)
+            self._stream.thread_type = "AUTO"
+            self.frame_rate = frame_rate(self._stream)
+            self.time_base = Fraction(self._stream.time_base or 1 / self.frame_rate)
+            self._describe()
+            skipped = self._skip() if skip else None
+            self._timed = self._wanted(skipped)
+            self._first = next(self._timed, None)
             if self._first is None:
-                detail = f" ({self.damage})" if self.damage else ""
-                raise MediaError(f"{self.path}: the clip has no frame that can be decoded{detail}.")
+                raise MediaError(self._no_frame())
         except BaseException:
             self._container.close()
             raise
-        self._matrix = _display_matrix(self._first)
-        self._coded_size = (self._first.width, self._first.height)
+        frame = self._first[2]
+        self._matrix = display_matrix(frame)
+        self._coded_size = (frame.width, frame.height)
         turned = self._matrix[0] == 0
         self.width, self.height = self._coded_size[::-1] if turned else self._coded_size
-        self.frame_rate = _frame_rate(stream)
-        self.time_base = Fraction(stream.time_base or 1 / self.frame_rate)
-        self.announced_frames: int | None = self._announced_frames()
-        self._started = False
+        aspect = Fraction(self._stream.sample_aspect_ratio or 1)
+        self.pixel_aspect = 1 / aspect if turned else aspect
 
     def __enter__(self) -> VideoReader:
         return self
@@ -87,8 +126,8 @@ class VideoReader:
         self.close()
 
     def close(self) -> None:
-        """Close the file; further frames cannot be read."""
-        self._decoded.close()
+        """Close the source; further frames cannot be read."""
+        self._timed.close()
         self._container.close()
 
     def __iter__(self) -> Iterator[VideoFrame]:
@@ -97,73 +136,134 @@ class VideoReader:
         Raises: RuntimeError: when the reader was iterated before.
         """
         if self._started:
-            raise RuntimeError(f"{self.path}: a VideoReader is read once; open another one.")
+            raise RuntimeError(f"{self.label}: a VideoReader is read once; open another one.")
         self._started = True
-        time: Fraction | None = None
-        frame, self._first = self._first, None
-        while frame is not None:
-            time = self._time_of(frame, time)
-            yield VideoFrame(self.frames_read, time, self._upright_bgr(frame))
+        timed, self._first = self._first, None
+        while timed is not None:
+            index, time, frame = timed
+            yield VideoFrame(index, time, self._upright_bgr(frame))
             self.frames_read += 1
-            frame = next(self._decoded, None)
+            timed = next(self._timed, None)
         if self.damage:
-            logger.info("%s: %s; %d frames were read", self.path, self.damage, self.frames_read)
+            logger.info("%s: %s; %d frames were read", self.label, self.damage, self.frames_read)
 
-    def _picture_stream(self) -> av.VideoStream:
-        """Return the main picture stream; cover art of a sound file is none."""
-        streams = [
-            stream
-            for stream in self._container.streams.video
-            if not stream.disposition & av.stream.Disposition.attached_pic
-        ]
-        if not streams:
-            raise MediaError(f"{self.path}: the file has no picture stream; give a video file.")
-        best = self._container.streams.best("video")
-        return best if best in streams else streams[0]
+    def _describe(self) -> None:
+        """Read from the header how long the clip is, and whether it has sound."""
+        duration = self._container.duration
+        self.duration = Fraction(duration, av.time_base) if duration else None
+        # AVI tells when a picture is decoded and not when it is shown; the decoder's order tells that.
+        self._in_coding_order = self._container.format.name == "avi"
+        self._first_stamp = 0
+        self._clip_start = clip_start(self._container, self._stream)
+        self.sound = bool(self._container.streams.audio)
+        self.announced_frames: int | None = int(self._stream.frames) or None
+        if self.announced_frames is None and self.duration is not None:
+            self.announced_frames = max(1, round(self.duration * self.frame_rate))
+        self.expected_frames = expected_frames(
+            self.announced_frames, self.duration, self.frame_rate, self._first_time, self._last_time
+        )
 
-    def _announced_frames(self) -> int | None:
-        """Return the number of frames according to the header, or by its duration."""
-        if self._stream.frames > 0:
-            return int(self._stream.frames)
-        if self._container.duration:
-            seconds = Fraction(self._container.duration, av.time_base)
-            return max(1, round(seconds * self.frame_rate))
-        return None
+    def _no_frame(self) -> str:
+        """Say in one sentence why there is nothing to read."""
+        if self._first_time is None or self._decoded_until is None:
+            detail = f" ({self.damage})" if self.damage else ""
+            return f"{self.label}: the clip has no frame that can be decoded{detail}."
+        return (
+            f"{self.label}: the clip has no frame between the chosen start, "
+            f"{float(self._first_time):g} s, and end; its frames at hand end at "
+            f"{float(self._decoded_until):.2f} s."
+        )
 
-    def _decode(self) -> Generator[av.VideoFrame, None, None]:
-        """Yield decoded frames; a broken packet is skipped, a broken container ends the clip."""
+    def _origin(self, tick: Fraction) -> int:
+        """Return the start of the clip in ticks; the container's own is in microseconds."""
+        return round(self._clip_start / tick)
+
+    def _skip(self) -> Skipped:
+        """Find the key frame from which decoding must begin.
+
+        Raises: UncountableError: when what comes before cannot be counted without decoding it.
+        """
+        context = self._stream.codec_context
+        countable = context.name in COUNTABLE and context.field_order in _PROGRESSIVE
+        if not countable or self._in_coding_order:
+            raise UncountableError
+        assert self._first_time is not None
+        wanted = floor(self._first_time / self.time_base) + self._origin(self.time_base)
+        try:
+            return skip_to(self._container.demux(self._stream), wanted)
+        except av.error.FFmpegError as error:
+            raise UncountableError from error
+
+    def _wanted(
+        self, skipped: Skipped | None
+    ) -> Generator[tuple[int, Fraction, av.VideoFrame], None, None]:
+        """Yield (index, time, picture) of the frames between start and end."""
+        index = skipped.index if skipped else 0
+        time = self._decoded_until = None
+        for frame in self._decode(skipped.packets if skipped else ()):
+            if skipped is not None and time is None and frame.pts != skipped.pts:
+                if frame.pts is not None and frame.pts < skipped.pts:
+                    continue  # a picture that belongs before the key frame
+                raise UncountableError
+            time = self._decoded_until = self._time_of(frame, time)
+            if self._last_time is not None and time >= self._last_time:
+                return
+            if self._first_time is None or time >= self._first_time:
+                yield index, time, frame
+            index += 1
+
+    def _decode(self, held: Iterable[av.Packet]) -> Generator[av.VideoFrame, None, None]:
+        """Yield decoded frames; a broken packet is skipped, a broken container ends the clip.
+
+        Args:
+            held: packets that were read already.
+        """
         lost = 0
         try:
-            for packet in self._container.demux(self._stream):
+            for packet in _chain(held, self._container.demux(self._stream)):
+                lost += packet.is_corrupt
                 try:
-                    yield from packet.decode()
+                    for frame in packet.decode():
+                        lost += frame.is_corrupt
+                        yield frame
                 except av.error.FFmpegError:
                     lost += 1
         except av.error.FFmpegError as error:
-            self.damage = f"the clip is broken and ends early ({error.strerror})"
+            reason = "no answer" if isinstance(error, av.error.ExitError) else error.strerror
+            self.damage = f"the clip is broken and ends early ({reason})"
             try:
                 yield from self._stream.decode(None)
             except av.error.FFmpegError:
                 lost += 1
-        if not self.damage and self._is_cut():
-            self.damage = f"the clip is cut: it should have {self.announced_frames} frames"
+        self.damage = self.damage or self._silent_damage()
         if lost and not self.damage:
             self.damage = f"the clip is damaged and {lost} of its packets could not be decoded"
 
-    def _is_cut(self) -> bool:
-        """Say whether the file ends before what its index points to; demuxers keep silent then."""
+    def _silent_damage(self) -> str:
+        """Say whether the file ends or breaks where it should not; demuxers keep silent then."""
+        if is_address(self._source):
+            return ""
+        path = local_path(self._source)
         entries = self._stream.index_entries
-        size = self.path.stat().st_size
-        return len(entries) > 0 and entries[-1].pos + entries[-1].size > size
+        damage = file_damage(path)
+        if len(entries) > 0 and entries[-1].pos + entries[-1].size > path.stat().st_size:
+            damage = CUT
+        if damage == BROKEN:
+            return "the clip is damaged: a part of the file cannot be read, and frames are missing"
+        if damage == CUT and self.announced_frames is not None:
+            return f"the clip is cut: it should have {self.announced_frames} frames"
+        return "the clip is cut: the file is shorter than it says itself" if damage else ""
 
     def _time_of(self, frame: av.VideoFrame, previous: Fraction | None) -> Fraction:
         """Return the frame's time from the start of the clip; always later than `previous`."""
-        start = Fraction(self._container.start_time or 0, av.time_base)
         time: Fraction | None = None
-        if frame.pts is not None:
-            tick = Fraction(frame.time_base or self.time_base)
-            # The container's start is in microseconds: round it to the stream's own clock.
-            time = max(Fraction(0), (frame.pts - round(start / tick)) * tick)
+        tick = Fraction(frame.time_base or self.time_base)
+        stamp = frame.dts if self._in_coding_order else frame.pts
+        if stamp is not None:
+            if previous is None and self._in_coding_order:
+                self._first_stamp = stamp
+            origin = self._first_stamp if self._in_coding_order else self._origin(tick)
+            time = max(Fraction(0), (stamp - origin) * tick)
         if previous is None:
             return time if time is not None else Fraction(0)
         if time is None:
@@ -172,66 +272,16 @@ class VideoReader:
 
     def _upright_bgr(self, frame: av.VideoFrame) -> np.ndarray:
         """Convert to BGR and turn upright; a change of size within the clip is scaled back."""
-        width, height = self._coded_size
         if (frame.width, frame.height) != self._coded_size:
-            logger.debug("%s: frame %d changes size", self.path, self.frames_read)
-        colorspace = None
-        if frame.colorspace == _UNSPECIFIED_COLORSPACE:
-            colorspace = "ITU709" if height >= 720 else "ITU601"
-        image = frame.to_ndarray(
-            width=width, height=height, format="bgr24", src_colorspace=colorspace
-        )
-        return image if self._matrix == _UPRIGHT else _apply_display_matrix(image, self._matrix)
+            logger.debug("%s: frame %d changes size", self.label, self.frames_read)
+        image = bgr_array(frame, *self._coded_size)
+        return image if self._matrix == UPRIGHT else apply_display_matrix(image, self._matrix)
 
 
-def _frame_rate(stream: av.VideoStream) -> Fraction:
-    """Return the nominal rate where it agrees with the average one, else the average."""
-    nominal, average = stream.base_rate, stream.average_rate
-    if not average:
-        average = stream.guessed_rate or nominal
-    if nominal and average and abs(nominal / average - 1) < Fraction(1, 100):
-        # The average of a short clip is off by its last frame's duration; the nominal is not.
-        return Fraction(nominal)
-    return Fraction(average).limit_denominator(100_000) if average else DEFAULT_FRAME_RATE
-
-
-def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
-    """Return (a, b, c, d), each -1, 0 or 1, of x' = a·x + c·y, y' = b·x + d·y.
-
-    Angles between the quarter turns, which no camera writes, are rounded to them.
-    """
-    data = frame.side_data.get("DISPLAYMATRIX")
-    if data is None:
-        return _UPRIGHT
-    a, b, _, c, d = struct.unpack("=5i", bytes(data)[:20])  # type: ignore[call-overload]
-    if abs(a) + abs(d) >= abs(b) + abs(c):
-        return (-1 if a < 0 else 1, 0, 0, -1 if d < 0 else 1)
-    return (0, -1 if b < 0 else 1, -1 if c < 0 else 1, 0)
-
-
-def _apply_display_matrix(image: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray:
-    """Turn and mirror (H, W, 3) as `_display_matrix` says; the result is contiguous."""
-    a, b, c, d = matrix
-    if a == 0:
-        image = image.transpose(1, 0, 2)
-    if (a or c) < 0:
-        image = image[:, ::-1]
-    if (d or b) < 0:
-        image = image[::-1]
-    return np.ascontiguousarray(image)
-
-
-def _open_container(path: Path) -> av.container.InputContainer:
-    """Open a local file; neither its name nor its content can lead to the network."""
-    if not path.is_file():
-        problem = "is a folder, not a clip" if path.is_dir() else "does not exist"
-        raise MediaError(f"{path} {problem}; give the name of a video file.")
-    try:
-        return av.open(
-            f"file:{path.resolve()}", container_options={"protocol_whitelist": "file,crypto,data"}
-        )
-    except (av.error.FFmpegError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise MediaError(
-            f"{path}: cannot be read as a video; {describe_foreign_file(path) or reason}."
-        ) from error
+def _chain(held: Iterable[av.Packet], further: Iterator[av.Packet]) -> Iterator[av.Packet]:
+    """Yield packets; the empty one, at the end of the clip, is the last."""
+    for packet in held:
+        yield packet
+        if packet.size == 0:
+            return
+    yield from further

@@ -1,9 +1,10 @@
-"""Writing clips: H.264 that browsers play, whole or not at all."""
+"""Writing clips: H.264 that browsers play, and nothing lost when the run is killed."""
 
 from __future__ import annotations
 
+import errno
 import logging
-from contextlib import AbstractContextManager
+import os
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -12,28 +13,61 @@ import av
 import av.error
 import numpy as np
 
-from persondet.errors import MediaError
-from persondet.files import atomic_path
+from persondet.errors import MediaError, PersondetError
+from persondet.files import make_folder, refuse_existing
 from persondet.video.clock import OutputClock
+from persondet.video.io.encoding import (
+    ENCODER_THREADS,
+    FRAGMENT_SECONDS,
+    add_h264_stream,
+    encodable,
+    even,
+    x264_options,
+)
+from persondet.video.io.finish import CONTAINERS as CONTAINERS
+from persondet.video.io.finish import check_count, movie_clock, remux
 
 logger = logging.getLogger(__name__)
 
-CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
-# x264 gives the same bytes for the same number of threads only, so the number is fixed.
-ENCODER_THREADS = 4
-_BT709 = 1
-_LIMITED_RANGE = 1
+DEFAULT_CRF = 20
+_PARTIAL, _DRAFT = ".partial.mp4", ".finishing"
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+def partial_path(output: str | Path) -> Path:
+    """Return where the pictures lie while a clip is being written: `<stem>.partial.mp4`."""
+    output = Path(output)
+    return output.with_name(output.stem + _PARTIAL)
+
+
+def draft_path(output: str | Path) -> Path:
+    """Return where the finished clip lies for a moment, before it gets its name."""
+    output = Path(output)
+    return output.with_name(output.stem + _DRAFT + output.suffix)
+
+
+def refuse_existing_output(output: str | Path, *, overwrite: bool = False) -> None:
+    """Refuse a clip that is there already, whole or left unfinished by an earlier run.
+
+    Raises: OutputExistsError: when it is, and `overwrite` is False.
+    """
+    for path in (Path(output), partial_path(output)):
+        refuse_existing(path, overwrite=overwrite)
 
 
 class VideoWriter:
     """An H.264 clip (yuv420p, BT.709, fast start) that appears under its name when it is whole.
 
-    Use it as a context manager: frames go to a temporary file beside the target, which is renamed
-    on success and removed on failure. The same frames give the same bytes where the width is a
-    multiple of 16; x264 needs `threads=1` for that at other widths.
+    Use it as a context manager. The pictures go to `<stem>.partial.mp4` beside the target, a
+    fragmented mp4 that plays whenever the program stops: all but the last second is on the disk.
+    On success they are remuxed with the sound, counted, and renamed to the target; on failure the
+    partial file stays, unless it is empty. The same frames give the same bytes where the width
+    is a multiple of 256; elsewhere x264's macroblock tree reads a little beyond its own rows, and
+    decides otherwise now and then.
 
     Attributes:
         frames_written: frames handed to the encoder so far.
+        notes: sentences for the user, complete after the block: padding, sound that is left out.
     """
 
     def __init__(
@@ -43,8 +77,11 @@ class VideoWriter:
         width: int,
         height: int,
         fps: Fraction,
-        crf: int = 20,
+        crf: int | None = None,
         time_base: Fraction | None = None,
+        pixel_aspect: Fraction | None = None,
+        sound_from: str | Path | None = None,
+        overwrite: bool = False,
         preset: str = "veryfast",
         threads: int = ENCODER_THREADS,
     ) -> None:
@@ -54,14 +91,18 @@ class VideoWriter:
             path: the target, named .mp4, .mov or .mkv.
             width, height: pixels of the frames that will be written; an odd size is padded.
             fps: frames per second, exact; time stamps follow from it when none are given.
-            crf: x264's constant quality, 0 (lossless) to 51 (worst).
+            crf: x264's constant quality, 0 (lossless) to 51 (worst); None: 20.
             time_base: seconds per tick of the clock that the given time stamps come from.
+            pixel_aspect: width of a pixel over its height; None: 1.
+            sound_from: the clip whose sound is copied; its packets stay as they are.
+            overwrite: replace what stands at `path`, or was left unfinished beside it.
             preset: x264's speed, `ultrafast` to `placebo`.
-            threads: encoder threads; another number gives other bytes.
+            threads: encoder threads; another number may give other bytes.
 
         Raises: MediaError: when the name has another suffix, or a number is out of range.
         """
         self.path = Path(path)
+        crf = DEFAULT_CRF if crf is None else crf
         if self.path.suffix.lower() not in CONTAINERS:
             known = ", ".join(CONTAINERS)
             raise MediaError(f"{self.path}: cannot write this format; use a name in {known}.")
@@ -72,52 +113,56 @@ class VideoWriter:
             )
         self.width, self.height, self.fps = width, height, Fraction(fps)
         self.frames_written = 0
-        self._options = {
-            "crf": str(crf),
-            "preset": preset,
-            "threads": str(threads),
-            # x264 is the same from run to run only without its own lookahead thread.
-            "x264-params": "sync-lookahead=0",
-        }
+        self.notes: list[str] = []
+        self._partial = partial_path(self.path)
+        self._draft = draft_path(self.path)
+        self._sound_from, self._overwrite = sound_from, overwrite
+        self._pixel_aspect = Fraction(pixel_aspect or 1)
+        self._options = x264_options(self.fps, crf, preset, threads)
         self._clock = OutputClock(self.fps, time_base)
-        self._target: AbstractContextManager[Path] | None = None
+        self._broken = False
 
     def __enter__(self) -> VideoWriter:
-        self._target = atomic_path(self.path)
+        make_folder(self.path.parent)
+        refuse_existing_output(self.path, overwrite=self._overwrite)
+        size = even(self.width), even(self.height)
         try:
-            temporary = self._target.__enter__()
+            self._partial.touch()  # FFmpeg opens the file with the first packet only
+            self._container = av.open(
+                f"file:{self._partial.resolve()}",
+                "w",
+                format="mp4",
+                options={
+                    "movflags": "+delay_moov+default_base_moof",
+                    "frag_duration": str(int(FRAGMENT_SECONDS * 1_000_000)),
+                    "flush_packets": "1",
+                    **movie_clock(self._clock.tick),
+                },
+            )
         except OSError as error:
             raise MediaError(f"{self.path}: cannot be written ({error.strerror}).") from error
         try:
-            suffix = self.path.suffix.lower()
-            self._container = av.open(
-                f"file:{temporary.resolve()}",
-                "w",
-                format=CONTAINERS[suffix],
-                options={} if suffix == ".mkv" else {"movflags": "+faststart"},
+            self._stream = add_h264_stream(
+                self._container,
+                size=size,
+                fps=self.fps,
+                tick=self._clock.tick,
+                pixel_aspect=self._pixel_aspect,
+                options=self._options,
             )
-            self._stream = self._add_stream()
-        except BaseException as error:
-            self._target.__exit__(type(error), error, error.__traceback__)
+        except BaseException:
+            self._partial.unlink(missing_ok=True)
             raise
+        if size != (self.width, self.height):
+            self._note(
+                f"{self.width} x {self.height} is odd; padded by a pixel to {size[0]} x {size[1]}, "
+                "as H.264 needs it"
+            )
         return self
 
-    def _add_stream(self) -> av.VideoStream:
-        """Add the H.264 stream, its size even as 4:2:0 needs it."""
-        stream = self._container.add_stream("libx264", rate=self.fps, options=self._options)
-        stream.width, stream.height = self.width + self.width % 2, self.height + self.height % 2
-        if (stream.width, stream.height) != (self.width, self.height):
-            logger.warning(
-                "%s: %d x %d is odd; padded by a pixel to %d x %d, as H.264 needs it",
-                *(self.path, self.width, self.height, stream.width, stream.height),
-            )
-        stream.pix_fmt = "yuv420p"
-        context = stream.codec_context
-        context.time_base = self._clock.tick
-        # Say which colours are meant; a player that has to guess picks by the size.
-        context.colorspace = context.color_primaries = context.color_trc = _BT709
-        context.color_range = _LIMITED_RANGE
-        return stream
+    def _note(self, sentence: str) -> None:
+        self.notes.append(sentence)
+        logger.info("%s: %s", self.path, sentence)
 
     def write(self, image: np.ndarray, time_stamp: Fraction | float | None = None) -> None:
         """Append a frame.
@@ -133,12 +178,7 @@ class VideoWriter:
                 f"{self.path}: frame {self.frames_written} is {image.dtype} {image.shape}; "
                 f"expected uint8 ({self.height}, {self.width}, 3)."
             )
-        padding = ((0, self.height % 2), (0, self.width % 2), (0, 0))
-        if self.height % 2 or self.width % 2:
-            image = np.pad(image, padding, mode="edge")
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="bgr24")
-        frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
-        _clear_padding(frame)
+        frame = encodable(image)
         frame.pts = self._clock.ticks(time_stamp)
         frame.duration = self._clock.frame_ticks
         frame.time_base = self._clock.tick
@@ -148,9 +188,22 @@ class VideoWriter:
     def _mux(self, frame: av.VideoFrame | None) -> None:
         """Encode a frame (None: flush) and write the packets."""
         try:
-            self._container.mux(self._stream.encode(frame))
+            for packet in self._stream.encode(frame):
+                # Of the last packet, whose length no later one tells, the container asks it.
+                packet.duration = packet.duration or self._clock.frame_ticks
+                self._container.mux_one(packet)
         except av.error.FFmpegError as error:
-            raise MediaError(f"{self.path}: cannot be written ({error.strerror}).") from error
+            self._broken = True
+            raise self._failure(error) from error
+
+    def _failure(self, error: Exception) -> MediaError:
+        """Return the error that says why the clip cannot be written, and what is kept."""
+        reason = getattr(error, "strerror", None) or str(error)
+        mend = ""
+        if getattr(error, "errno", None) in _FULL:
+            reason, mend = "the disk is full", "; make room and start again with --overwrite"
+        kept = f"what was written so far is kept in {self._partial}" if self.frames_written else ""
+        return MediaError(f"{self.path}: cannot be written, {reason}; {kept}{mend}.")
 
     def __exit__(
         self,
@@ -158,26 +211,63 @@ class VideoWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        assert self._target is not None
         try:
             if kind is None:
                 self._finish()
-        except BaseException as failure:
-            self._target.__exit__(type(failure), failure, failure.__traceback__)
+            else:
+                self._keep()
+        except BaseException:
+            self._close_quietly()
+            self._draft.unlink(missing_ok=True)
             raise
         finally:
-            self._close_quietly()
-        self._target.__exit__(kind, error, trace)
+            if not self.frames_written:
+                self._partial.unlink(missing_ok=True)
 
     def _finish(self) -> None:
-        """Flush the encoder and write the index."""
+        """Flush the encoder, make the finished clip, count it and give it its name."""
         if not self.frames_written:
             raise MediaError(f"{self.path}: no frame was written, so there is no clip.")
         self._mux(None)
         try:
             self._container.close()
-        except av.error.FFmpegError as error:
-            raise MediaError(f"{self.path}: cannot be written ({error.strerror}).") from error
+            self._remux()
+            check_count(self._draft, self.path, self.frames_written)
+            refuse_existing(self.path, overwrite=self._overwrite)
+            os.replace(self._draft, self.path)
+        except PersondetError as error:
+            message = str(error).rstrip(".")
+            raise type(error)(f"{message}; the clip is kept in {self._partial}.") from error
+        except (av.error.FFmpegError, OSError) as error:
+            raise self._failure(error) from error
+        self._partial.unlink()
+
+    def _remux(self) -> None:
+        """Make the finished clip; without the sound where the container refuses it after all."""
+        notes: list[str]
+        try:
+            notes = remux(self._partial, self._draft, self.path, self._sound_from)
+        except (av.error.FFmpegError, MediaError) as error:
+            if self._sound_from is None or getattr(error, "errno", None) in _FULL:
+                raise
+            notes = remux(self._partial, self._draft, self.path, None)
+            reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+            notes.append(f"the sound is left out, as it could not be copied ({reason})")
+        for note in notes:
+            self._note(note)
+
+    def _keep(self) -> None:
+        """After a failure: put what the encoder still holds into the partial file."""
+        if self.frames_written and not self._broken:
+            try:
+                self._mux(None)
+            except MediaError:
+                logger.debug("%s: the encoder could not be flushed", self.path)
+        self._close_quietly()
+        if self.frames_written:
+            logger.warning(
+                "%s is not finished; what was written is in %s", self.path, self._partial
+            )
 
     def _close_quietly(self) -> None:
         """Close the container; after a failure its own complaint would hide the first one."""
@@ -185,15 +275,3 @@ class VideoWriter:
             self._container.close()
         except av.error.FFmpegError:
             logger.debug("%s: the container did not close cleanly", self.path)
-
-
-def _clear_padding(frame: av.VideoFrame) -> None:
-    """Zero the bytes beyond the right edge of each plane.
-
-    x264's lookahead reads them where the width is no multiple of 32; left as they are in memory,
-    the same frames give other bytes from run to run.
-    """
-    for plane in frame.planes:
-        if plane.width < plane.line_size:
-            rows = np.asarray(memoryview(plane)).view(np.uint8).reshape(-1, plane.line_size)
-            rows[:, plane.width :] = 0

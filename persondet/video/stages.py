@@ -1,0 +1,216 @@
+"""Work in stages, side by side: each stage a thread, with a bounded queue before it.
+
+A stage is a function from an iterator to an iterator, usually a generator. The order is kept, and
+a queue that is full holds up the stages before it, so that memory does not grow with the work.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+THREAD_PREFIX = "persondet-"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the work.
+
+    name: for the thread and the table; work: gets the results of the stage before (the first stage
+    gets nothing) and yields its own; ahead: how many of its results may wait for the next stage.
+    """
+
+    name: str
+    work: Callable[[Iterator[Any]], Iterator[Any]]
+    ahead: int = 2
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """Where a stage's time went: name, seconds of work, seconds of waiting for its neighbours.
+
+    Work includes waiting for a processor, or for the interpreter's lock, that others hold.
+    """
+
+    name: str
+    busy: float
+    waiting: float
+
+
+class _Stopped(BaseException):
+    """Ends a stage whose neighbour is gone; never leaves this file."""
+
+
+class _Queue:
+    """A bounded queue between two threads that either side can close."""
+
+    def __init__(self, size: int) -> None:
+        self._items: deque[Any] = deque()
+        self._size = size
+        self._changed = threading.Condition()
+        self._ended = self._stopped = False
+
+    def put(self, item: Any) -> None:
+        """Append an item, waiting for a place; raises _Stopped when nobody takes it any more."""
+        with self._changed:
+            while len(self._items) >= self._size and not self._stopped:
+                self._changed.wait()
+            if self._stopped:
+                raise _Stopped
+            self._items.append(item)
+            self._changed.notify_all()
+
+    def get(self) -> Any:
+        """Take an item; raises StopIteration after the last one, _Stopped after `stop`."""
+        with self._changed:
+            while not (self._items or self._ended or self._stopped):
+                self._changed.wait()
+            if self._stopped:
+                raise _Stopped
+            if not self._items:
+                raise StopIteration
+            item = self._items.popleft()
+            self._changed.notify_all()
+            return item
+
+    def end(self) -> None:
+        """Say that nothing more will be put."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        """Say that nothing more will be taken, and let go of what waits."""
+        with self._changed:
+            self._stopped = True
+            self._items.clear()
+            self._changed.notify_all()
+
+
+class _Worker(threading.Thread):
+    """The thread of one stage."""
+
+    def __init__(
+        self, stage: Stage, before: _Queue, after: _Queue, report: Callable[[BaseException], None]
+    ) -> None:
+        super().__init__(name=THREAD_PREFIX + stage.name, daemon=True)
+        self.stage, self._before, self._after, self._report = stage, before, after, report
+        self._waited = 0.0
+        self._started_at: float | None = None
+        self._ended_at: float | None = None
+
+    def run(self) -> None:
+        """Pass the results on until there are no more, or until a neighbour stops."""
+        self._started_at = time.monotonic()
+        try:
+            results = self.stage.work(self._taken())
+            try:
+                for result in results:
+                    self._timed(self._after.put, result)
+                    del result  # a frame is let go of before the next one is made
+            finally:
+                close = getattr(results, "close", None)
+                if close is not None:
+                    close()
+        except _Stopped:
+            pass
+        except BaseException as error:
+            self._report(error)
+        finally:
+            # What lies behind finishes what it has got; what lies before has nobody to work for.
+            self._after.end()
+            self._before.stop()
+            self._ended_at = time.monotonic()
+
+    def _taken(self) -> Iterator[Any]:
+        while True:
+            try:
+                item = self._timed(self._before.get)
+            except StopIteration:
+                return
+            yield item
+            del item
+
+    def _timed(self, wait: Callable[..., Any], *arguments: Any) -> Any:
+        start = time.monotonic()
+        try:
+            return wait(*arguments)
+        finally:
+            self._waited += time.monotonic() - start
+
+    @property
+    def times(self) -> StageTime:
+        """Where the time went so far."""
+        if self._started_at is None:
+            return StageTime(self.stage.name, 0.0, 0.0)
+        whole = (self._ended_at or time.monotonic()) - self._started_at
+        return StageTime(self.stage.name, max(0.0, whole - self._waited), self._waited)
+
+
+class StageLine:
+    """Runs stages side by side and yields the results of the last one, in order.
+
+    Use it as a context manager, and iterate over it inside: leaving the block stops all threads
+    and waits for them, each ending after the item that it works on.
+
+    When a stage fails, those before it stop at once, those behind it finish what it had handed on,
+    and then the error is raised here; of several, the first.
+    """
+
+    def __init__(self, stages: Sequence[Stage]) -> None:
+        """Line up the stages; they start when the `with` block is entered.
+
+        Raises: ValueError: when there is no stage, or one may be less than one result ahead.
+        """
+        if not stages or min(stage.ahead for stage in stages) < 1:
+            raise ValueError("stages are needed, and each must be at least one result ahead")
+        self._errors: list[BaseException] = []
+        self._queues = [_Queue(size) for size in (1, *(stage.ahead for stage in stages))]
+        self._queues[0].end()
+        neighbours = zip(self._queues, self._queues[1:], strict=False)
+        self._workers = [
+            _Worker(stage, before, after, self._errors.append)
+            for stage, (before, after) in zip(stages, neighbours, strict=True)
+        ]
+
+    def __enter__(self) -> StageLine:
+        for worker in self._workers:
+            worker.start()
+        return self
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the results of the last stage.
+
+        Raises: what the first stage that failed raised.
+        """
+        while True:
+            try:
+                result = self._queues[-1].get()
+            except StopIteration:
+                break
+            except _Stopped:  # the block was left
+                return
+            yield result
+        if self._errors:
+            raise self._errors[0]
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for queue in self._queues:
+            queue.stop()
+        for worker in self._workers:
+            worker.join()
+
+    @property
+    def times(self) -> tuple[StageTime, ...]:
+        """Where the time of each stage went so far."""
+        return tuple(worker.times for worker in self._workers)

@@ -1,0 +1,237 @@
+"""Masks of regions are Detectron2's, bit for bit: pasted, chosen, encoded."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+from detectron2.layers import paste_masks_in_image
+from detectron2.modeling.postprocessing import detector_postprocess
+from detectron2.structures import Boxes, Instances
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools import mask as coco_mask
+
+from persondet.masks import encode_region
+from persondet.modeling.roi_masks import roi_postprocess
+from persondet.region_masks import (
+    ROI_FIELD,
+    RegionMasks,
+    encoded_masks,
+    paste_masks,
+    paste_regions,
+    region_masks_of,
+)
+
+
+def raw_result(seed: int, *, people: int, kind: torch.dtype = torch.float32) -> Instances:
+    """Return what the heads hand out: boxes of every size, some outside, some without area."""
+    rng = np.random.default_rng(seed)
+    result = Instances((30, 40))  # what the model saw
+    corners = rng.uniform(-8, 44, (people, 2, 2))
+    boxes = np.concatenate((corners.min(axis=1), corners.max(axis=1)), axis=1)
+    boxes[rng.random(people) < 0.1, 2:] = 0
+    boxes[rng.random(people) < 0.2] = [-3, -3, 50, 50]  # the whole picture
+    result.pred_boxes = Boxes(torch.from_numpy(boxes.astype(np.float32)))
+    result.scores = torch.from_numpy(rng.random(people).astype(np.float32))
+    result.pred_classes = torch.zeros(people, dtype=torch.int64)
+    masks = rng.random((people, 1, 28, 28)) ** rng.choice([0.2, 1.0, 5.0])
+    result.pred_masks = torch.from_numpy(masks.astype(np.float32)).to(kind)
+    return result
+
+
+def copied(result: Instances) -> Instances:
+    fields = {
+        name: Boxes(value.tensor.clone()) if isinstance(value, Boxes) else value.clone()
+        for name, value in result.get_fields().items()
+    }
+    return Instances(result.image_size, **fields)
+
+
+@settings(max_examples=30)
+@given(
+    st.integers(0, 2**32), st.integers(0, 4), st.integers(1, 90), st.integers(1, 90), st.booleans()
+)
+def test_from_probabilities_to_code_as_detectron2_pastes_and_encodes(seed, people, h, w, half):
+    result = raw_result(seed, people=people, kind=torch.bfloat16 if half else torch.float32)
+    pasted = detector_postprocess(copied(result), h, w)
+    expected = instances_to_coco_json(copied(pasted), 1)
+    small = roi_postprocess(copied(result), h, w)
+    assert encoded_masks(small) == [record["segmentation"] for record in expected]
+    # Everything else is what it was.
+    assert torch.equal(small.pred_boxes.tensor, pasted.pred_boxes.tensor)
+    assert torch.equal(small.scores, pasted.scores)
+    assert not small.has("pred_masks") and len(small.get(ROI_FIELD)) == len(pasted)
+    # Masks that are pasted already are encoded as well.
+    assert encoded_masks(pasted) == [record["segmentation"] for record in expected]
+
+
+def test_without_masks_there_is_nothing_to_encode():
+    result = raw_result(0, people=2)
+    result.remove("pred_masks")
+    assert encoded_masks(roi_postprocess(result)) is None
+
+
+@given(
+    st.integers(0, 2**32),
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.integers(0, 3),
+    st.integers(0, 3),
+)
+def test_a_region_is_encoded_as_the_picture_that_it_lies_in(seed, rows, columns, right, below):
+    rng = np.random.default_rng(seed)
+    region = rng.random((rows, columns)) < rng.choice([0.0, 0.3, 0.9, 1.0])
+    x0, y0 = int(rng.integers(3)), int(rng.integers(2))
+    whole = np.zeros((y0 + rows + below, x0 + columns + right), np.uint8, order="F")
+    whole[y0 : y0 + rows, x0 : x0 + columns] = region
+    expected = coco_mask.encode(whole)
+    found = encode_region(region, x0, y0, *whole.shape)
+    assert found == {"size": list(whole.shape), "counts": expected["counts"].decode()}
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (0, 3), (4, 0)])
+def test_an_empty_region_is_an_empty_mask(shape):
+    found = encode_region(np.zeros(shape, bool), 0, 0, 6, 5)
+    assert found["counts"].encode() == coco_mask.encode(np.zeros((6, 5), np.uint8, "F"))["counts"]
+
+
+@settings(max_examples=30)
+@given(
+    st.integers(0, 2**32),
+    st.integers(1, 200),
+    st.integers(1, 200),
+    st.sampled_from([2, 7, 14, 28]),
+    st.sampled_from(["noise", "smooth", "half", "steps"]),
+)
+def test_pasted_regions_are_the_masks_that_detectron2_pastes(seed, height, width, cells, kind):
+    rng = np.random.default_rng(seed)
+    corners = rng.uniform(-20, 220, (6, 2, 2))
+    boxes = np.concatenate((corners.min(axis=1), corners.max(axis=1)), axis=1)
+    boxes[0] = [0, 0, width, height]
+    boxes = torch.from_numpy(np.clip(boxes, 0, [width, height] * 2).astype(np.float32))
+    boxes = boxes[(boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])]
+    values = {
+        "noise": lambda: rng.random((len(boxes), cells, cells)),
+        "smooth": lambda: (
+            np.linspace(0, 1, cells * cells).reshape(1, cells, cells).repeat(len(boxes), axis=0)
+        ),
+        # The hardest cases: much of the box is at the threshold, or a rounding error from it.
+        "half": lambda: 0.5 + rng.integers(-1, 2, (len(boxes), cells, cells)) * 6e-8,
+        "steps": lambda: rng.integers(0, 2, (len(boxes), cells, cells)),
+    }[kind]()
+    probabilities = torch.from_numpy(values.astype(np.float32))
+    found = paste_masks(probabilities, boxes, (height, width))
+    expected = paste_masks_in_image(probabilities, boxes, (height, width)).numpy()
+    assert len(found) == len(expected)
+    for i, mask in enumerate(expected):
+        assert np.array_equal(found.whole(i), mask)
+
+
+def test_probabilities_that_are_no_numbers_spoil_no_more_than_with_detectron2():
+    probabilities = torch.full((2, 28, 28), 0.9)
+    probabilities[0, 5, 5] = float("nan")
+    probabilities[1, 20, 3] = float("inf")
+    boxes = torch.tensor([[3.2, 4.1, 60.7, 80.3], [10.0, 10.0, 50.0, 60.0]])
+    found = paste_masks(probabilities, boxes, (90, 70))
+    expected = paste_masks_in_image(probabilities, boxes, (90, 70)).numpy()
+    assert expected[0].sum() > 3000
+    assert all(np.array_equal(found.whole(i), expected[i]) for i in range(2))
+
+
+@pytest.mark.parametrize(
+    "box", [[float("nan"), 0, 5, 5], [0, 0, float("inf"), 9], [80, 5, 90, 9], [3, 99, 9, 120]]
+)
+def test_a_box_that_is_nowhere_has_an_empty_mask(box):
+    masks = paste_masks(torch.ones(1, 28, 28), torch.tensor([box], dtype=torch.float32), (30, 40))
+    assert len(masks) == 1
+    assert not masks.whole(0).any()
+    assert masks.encode(0)["size"] == [30, 40]
+
+
+def some_masks(seed=3, people=4):
+    small = roi_postprocess(raw_result(seed, people=people), 60, 80)
+    return small, region_masks_of(small)
+
+
+def test_a_region_is_no_larger_than_its_box_and_a_margin():
+    small, masks = some_masks(people=8)
+    for (region, (x0, y0)), box in zip(masks, small.pred_boxes.tensor.tolist(), strict=True):
+        assert x0 >= box[0] - 2
+        assert y0 >= box[1] - 2
+        assert x0 + region.shape[1] <= box[2] + 2
+        assert y0 + region.shape[0] <= box[3] + 2
+        assert region.dtype == bool
+
+
+def test_regions_are_a_field_of_instances():
+    small = paste_regions(some_masks()[0])
+    masks = small.region_masks
+    count = len(masks)
+    assert count >= 3
+    for key in (
+        slice(1, None),
+        torch.tensor([True, False] * 8)[:count],
+        np.array([True, False] * 8)[:count],
+        torch.tensor([2, 0]),
+        np.array([2, 0]),
+        -1,
+    ):
+        chosen = small[key] if not isinstance(key, int) else small[count - 1]
+        wanted = np.atleast_1d(
+            np.arange(count)[np.asarray(key) if not isinstance(key, slice) else key]
+        )
+        assert len(chosen.region_masks) == len(wanted)
+        for region, i in zip(chosen.region_masks, wanted, strict=True):
+            assert region[0] is masks.regions[i]
+            assert region[1] == masks.corners[i]
+    assert small.to("cpu").region_masks is masks
+    assert len(masks[torch.zeros(0, dtype=torch.int64)]) == 0
+    both = Instances.cat([small[:1], small[1:]])
+    assert [c for _, c in both.region_masks] == masks.corners
+    with pytest.raises(IndexError):
+        masks[count]
+
+
+def test_every_way_to_carry_masks_gives_the_same_ones():
+    small, masks = some_masks()
+    pasted = paste_regions(small)
+    assert small.has("roi_masks")
+    assert not pasted.has("roi_masks")
+    assert pasted.region_masks.image_size == (60, 80)
+    whole = Instances(small.image_size, pred_boxes=small.pred_boxes)
+    whole.pred_masks = torch.from_numpy(np.stack([masks.whole(i) for i in range(len(masks))]))
+    for carrier in (small, pasted, whole):
+        again = region_masks_of(carrier)
+        assert all(np.array_equal(again.whole(i), masks.whole(i)) for i in range(len(masks)))
+        assert encoded_masks(carrier) == encoded_masks(small)
+    assert paste_regions(whole) is whole
+    assert paste_regions(pasted) is pasted
+    whole.remove("pred_masks")
+    assert region_masks_of(whole) is None
+
+
+def test_a_code_is_that_of_the_whole_mask():
+    _, masks = some_masks(people=6)
+    for i in range(len(masks)):
+        whole = np.asfortranarray(masks.whole(i).astype(np.uint8))
+        assert masks.encode(i)["counts"].encode() == coco_mask.encode(whole)["counts"]
+
+
+def test_threads_may_paste_at_once():
+    pictures = [some_masks(seed, people=5)[0] for seed in range(20)]
+    expected = [encoded_masks(paste_regions(one)) for one in pictures]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda one: encoded_masks(paste_regions(one)), pictures)) == expected
+
+
+@pytest.mark.parametrize("corner", [(-1, 0), (0, -1), (36, 0), (0, 27)])
+def test_a_region_that_leaves_the_picture_is_refused(corner):
+    RegionMasks([np.ones((4, 5), bool)], [(35, 26)], (30, 40))
+    with pytest.raises(ValueError, match="leaves the picture"):
+        RegionMasks([np.ones((4, 5), bool)], [corner], (30, 40))
+    with pytest.raises(ValueError, match="argument"):
+        RegionMasks([np.ones((4, 5), bool)], [], (30, 40))

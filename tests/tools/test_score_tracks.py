@@ -1,0 +1,61 @@
+"""The command line of score_tracks: its table, its JSON, its refusals."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+
+import pytest
+import score_tracks
+
+from persondet.errors import MediaError
+from persondet.video.records import FrameRecord, PersonRecord, RecordsHeader, RecordsWriter
+
+
+@pytest.fixture
+def records(tmp_path):
+    """Two people in ten frames, every second of a clip; half way the second gets a new number."""
+    header = RecordsHeader("walk.mp4", "best.pth", ("person",), 0.5, 640, 360, Fraction(25))
+    with RecordsWriter(tmp_path / "walk.jsonl", header) as writer:
+        for k in range(10):
+            boxes = ((0.0, 0.0, 40.0, 80.0), (100.0, 0.0, 140.0, 80.0))
+            ids = (1, 2 if k < 5 else 3)
+            people = [
+                PersonRecord(box, 0.9, "person", None, i) for box, i in zip(boxes, ids, strict=True)
+            ]
+            writer.write(FrameRecord(2 * k, k / 12.5, tuple(people)))
+    return tmp_path / "walk.jsonl"
+
+
+@pytest.fixture
+def truth(tmp_path):
+    path = tmp_path / "gt.txt"
+    rows = [f"{n},1,1,1,40,80,1,1,1\n{n},2,101,1,40,80,1,1,1\n" for n in range(1, 21)]
+    path.write_text("".join(rows))
+    return path
+
+
+def test_the_table(records, truth, capsys):
+    assert score_tracks.main([str(records), str(truth)]) == 0
+    rows = dict(line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert (rows["MOTA"], rows["IDF1"]) == ("95.0", "75.0")
+    assert (rows["switches"], rows["fragments"], rows["frames"]) == ("1", "0", "10")
+    assert (rows["people"], rows["tracks"], rows["false alarms"]) == ("2", "3", "0")
+
+
+def test_json(records, truth, capsys):
+    assert score_tracks.main([str(records), str(truth), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["idf1"] == 0.75
+
+
+def test_who_is_too_small_does_not_count(records, truth, capsys):
+    score_tracks.main([str(records), str(truth), "--min-height", "81", "--json"])
+    assert json.loads(capsys.readouterr().out)["people"] == 0
+
+
+def test_files_that_do_not_belong_together(records, truth, tmp_path):
+    truth.write_text("".join(truth.read_text().splitlines(keepends=True)[:10]))
+    with pytest.raises(MediaError, match=r"walk\.jsonl: frame 6 is not in the ground truth"):
+        score_tracks.main([str(records), str(truth)])
+    with pytest.raises(MediaError, match="cannot be read"):
+        score_tracks.main([str(tmp_path / "none.jsonl"), str(truth)])

@@ -1,0 +1,94 @@
+"""Batches through the model: order, sizes, several at once, errors."""
+
+from __future__ import annotations
+
+import threading
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+from persondet.video.detection import detect_people
+from persondet.video.io import VideoFrame
+
+
+class Numbered:
+    """Returns for each image the number that is in it, from as many threads as it is asked for."""
+
+    def __init__(self, workers=1, fail_at=None):
+        self.workers, self.fail_at = workers, fail_at
+        self.batches, self.threads, self.intra_op = [], set(), set()
+        self.together = self.most = 0
+        self.lock = threading.Lock()
+        self.pair = threading.Barrier(2)
+
+    def predict_batch(self, images):
+        raise AssertionError("predict_frames is there")
+
+    def predict_frames(self, images):
+        with self.lock:
+            self.together += 1
+            self.most = max(self.most, self.together)
+            self.threads.add(threading.current_thread().name)
+            self.intra_op.add(torch.get_num_threads())
+        numbers = [int(image[0, 0, 0]) for image in images]
+        if self.workers == 2 and self.fail_at is None and numbers[0] < 18:
+            self.pair.wait(10)  # passes only when a second batch is in work, too
+        if self.fail_at in numbers:
+            raise KeyError("broken")
+        with self.lock:
+            self.batches.append(numbers)
+            self.together -= 1
+        return numbers
+
+
+def frames(count):
+    for number in range(count):
+        yield VideoFrame(number, Fraction(number), np.full((2, 2, 3), number, np.uint8))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_frame_once_in_order_with_its_own_people(workers):
+    predictor = Numbered(workers)
+    found = list(detect_people(frames(20), predictor, 3))
+    assert [(frame.index, people) for frame, people in found] == [(n, n) for n in range(20)]
+    assert sorted(predictor.batches) == [list(range(n, min(n + 3, 20))) for n in range(0, 20, 3)]
+    assert predictor.most == workers
+
+
+def test_several_forward_passes_share_the_cores(monkeypatch):
+    monkeypatch.setattr("persondet.video.detection.cpu_count", lambda: 6)
+    before = torch.get_num_threads()
+    predictor = Numbered(2)
+    list(detect_people(frames(20), predictor, 3))
+    assert predictor.intra_op == {3}
+    assert len(predictor.threads) == 2
+    fresh = []
+    thread = threading.Thread(target=lambda: fresh.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert [torch.get_num_threads(), *fresh] == [before, before]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_comes_after_the_frames_before_it(workers):
+    got = []
+    with pytest.raises(KeyError, match="broken"):
+        got.extend(detect_people(frames(50), Numbered(workers, fail_at=8), 2))
+    assert [people for _, people in got] == list(range(8))
+    assert not [t for t in threading.enumerate() if t.name.startswith("persondet-model")]
+
+
+def test_frames_are_not_taken_far_ahead():
+    taken = []
+
+    def source():
+        for frame in frames(40):
+            taken.append(frame.index)
+            yield frame
+
+    found = detect_people(source(), Numbered(3), 2)
+    next(found)
+    assert len(taken) <= 2 * (3 + 1)
+    found.close()

@@ -1,0 +1,218 @@
+"""Stages side by side: order, bounds, errors, an early end, and where the time went."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from persondet.video.stages import THREAD_PREFIX, Stage, StageLine
+
+
+def our_threads():
+    return [t for t in threading.enumerate() if t.name.startswith(THREAD_PREFIX)]
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left():
+    yield
+    assert our_threads() == []
+
+
+def numbers(count):
+    return lambda _: iter(range(count))
+
+
+def each(function):
+    return lambda items: (function(item) for item in items)
+
+
+def test_order_is_kept_through_five_stages():
+    stages = [Stage("make", numbers(300), 3)]
+    stages += [Stage(f"add {n}", each(lambda item: item + 1), n + 1) for n in range(4)]
+    with StageLine(stages) as line:
+        assert list(line) == list(range(4, 304))
+
+
+def test_a_stage_may_take_several_and_yield_several():
+    def pairs(items):
+        for item in items:
+            yield (item, next(items, None))
+
+    def flat(items):
+        for pair in items:
+            yield from pair
+
+    stages = [Stage("make", numbers(5)), Stage("pairs", pairs), Stage("flat", flat)]
+    with StageLine(stages) as line:
+        assert list(line) == [0, 1, 2, 3, 4, None]
+
+
+def test_a_full_queue_holds_up_what_is_before_it():
+    made, passed = [], []
+    stages = [
+        Stage("make", lambda _: (made.append(n) or n for n in range(50)), 3),
+        Stage("pass", each(lambda item: passed.append(item) or item), 2),
+    ]
+    with StageLine(stages) as line:
+        next(iter(line))
+        time.sleep(0.1)
+        # One was taken; two wait behind a stage that holds a fourth; three wait before it, and
+        # the first stage holds an eighth.
+        assert len(passed) == 4
+        assert len(made) == 8
+
+
+def test_stages_work_at_the_same_time():
+    begun = [threading.Event() for _ in range(32)]
+
+    def first(item):
+        begun[item].set()
+        return item
+
+    def last(item):
+        # Not ended before the first stage has begun with the one after the next.
+        assert begun[min(item + 2, 29)].wait(10)
+        return item
+
+    stages = [Stage("make", numbers(30)), Stage("first", each(first)), Stage("last", each(last))]
+    with StageLine(stages) as line:
+        assert list(line) == list(range(30))
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_an_error_arrives_after_the_items_before_it(place):
+    def failing(items):
+        for item in items:
+            if item == 3:
+                raise KeyError("broken")
+            yield item
+
+    works = [numbers(10_000), each(lambda item: item), each(lambda item: item)]
+    works[place] = failing if place else (lambda _: failing(iter(range(10))))
+    got = []
+    line = StageLine([Stage(str(n), work, 2) for n, work in enumerate(works)])
+    with pytest.raises(KeyError, match="broken"), line:
+        got.extend(line)
+    assert got == [0, 1, 2]
+
+
+def test_of_several_errors_the_first_is_raised():
+    failed = threading.Event()
+
+    def early(items):
+        yield next(items)
+        failed.set()
+        raise KeyError("first")
+
+    def late(items):
+        for _ in items:
+            failed.wait(10)
+            time.sleep(0.05)
+            raise ValueError("second")
+            yield
+
+    stages = [Stage("make", numbers(100)), Stage("early", early), Stage("late", late)]
+    with pytest.raises(KeyError, match="first"), StageLine(stages) as line:
+        list(line)
+
+
+def test_an_error_stops_an_endless_source_and_closes_it():
+    closed = threading.Event()
+
+    def endless(_):
+        try:
+            while True:
+                yield 0
+        finally:
+            closed.set()
+
+    with (
+        pytest.raises(ZeroDivisionError),
+        StageLine([Stage("make", endless), Stage("fail", each(lambda item: 1 / item))]) as line,
+    ):
+        list(line)
+    assert closed.is_set()
+
+
+def test_leaving_the_block_stops_the_threads_and_closes_the_source():
+    closed = threading.Event()
+
+    def endless(_):
+        number = 0
+        try:
+            while True:
+                yield number
+                number += 1
+        finally:
+            closed.set()
+
+    with StageLine([Stage("make", endless), Stage("pass", each(lambda item: item))]) as line:
+        results = iter(line)
+        assert [next(results) for _ in range(3)] == [0, 1, 2]
+        assert len(our_threads()) == 2
+    assert closed.is_set()
+    assert list(line) == []
+
+
+def test_an_interruption_in_the_block_stops_the_threads():
+    def endless(_):
+        while True:
+            yield 0
+
+    def interrupted():
+        with StageLine([Stage("make", endless)]) as line:
+            for _ in line:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+
+
+def test_work_and_waiting_are_told_apart():
+    def slow(item):
+        time.sleep(0.02)
+        return item
+
+    stages = [Stage("make", numbers(15)), Stage("slow", each(slow)), Stage("last", each(abs))]
+    with StageLine(stages) as line:
+        list(line)
+    make, work, last = line.times
+    assert [stage.name for stage in line.times] == ["make", "slow", "last"]
+    assert work.busy >= 0.3 > 3 * work.waiting
+    assert make.waiting > make.busy
+    assert last.waiting >= 0.25 > last.busy
+
+
+def test_no_frame_is_held_longer_than_needed():
+    import gc
+    import weakref
+
+    class Frame:
+        pass
+
+    seen = []
+
+    def make(_):
+        for _ in range(6):
+            frame = Frame()
+            seen.append(weakref.ref(frame))
+            yield frame
+            del frame
+
+    stages = [Stage("make", make, 1), Stage("number", lambda items: (1 for _ in items), 1)]
+    with StageLine(stages) as line:
+        results = iter(line)
+        for _ in range(4):
+            next(results)
+        time.sleep(0.05)
+        gc.collect()
+        # The queue holds one, the first stage hands over one, the second may hold one.
+        assert sum(ref() is not None for ref in seen) <= 3
+
+
+@pytest.mark.parametrize("stages", [[], [Stage("make", numbers(1), 0)]])
+def test_no_stage_or_no_place_is_refused(stages):
+    with pytest.raises(ValueError, match="stage"):
+        StageLine(stages)

@@ -1,0 +1,192 @@
+"""Numbers stay with people: on the sample's clip, through occlusion, with frames left out."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from threading import Thread
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from persondet.evaluation.tracking_score import read_truth, score_tracks
+from persondet.video.tracking import PersonTracker
+from tests.video.city_walk import FPS, TRUTH, GreedyTracker, degraded, detections, tracked
+
+
+def everybody(tracks, truth):
+    """Score with everybody who is listed, however little of them shows."""
+    return score_tracks(tracks, truth, min_visible=0.0, min_height=0.0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_people_of_the_sample_keep_their_numbers_though_boxes_are_missing(seed):
+    truth, boxes = degraded(seed)
+    score = everybody(tracked(PersonTracker(FPS), boxes), truth)
+    greedy = everybody(tracked(GreedyTracker(), boxes), truth)
+    assert (score.people, score.frames) == (11, 260)
+    assert score.idf1 >= 0.85
+    assert score.hota >= 0.85
+    assert score.switches < greedy.switches / 5
+    assert score.fragments <= greedy.fragments
+
+
+@pytest.mark.parametrize("stride", [2, 3])
+def test_fewer_frames_a_second_are_as_good(stride):
+    truth, boxes = degraded(5, stride=stride)
+    score = everybody(tracked(PersonTracker(FPS / stride), boxes), truth)
+    greedy = everybody(tracked(GreedyTracker(), boxes), truth)
+    assert score.idf1 >= 0.85
+    assert score.switches < greedy.switches / 5
+
+
+def test_it_matters_that_the_tracker_knows_the_frame_rate():
+    truth, boxes = degraded(5, stride=3)
+    told = everybody(tracked(PersonTracker(FPS / 3), boxes), truth)
+    not_told = everybody(tracked(PersonTracker(FPS), boxes), truth)
+    assert told.idf1 > not_told.idf1 + 0.1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_people_of_the_sample_are_counted(seed):
+    _, boxes = degraded(seed)
+    tracker = PersonTracker(FPS)
+    tracked(tracker, boxes)
+    assert abs(tracker.unique - 11) <= 1
+
+
+def walk(position, frames, *, speed, hidden=range(0)):
+    """Return the boxes of somebody who walks: (4,) per frame, None while hidden."""
+    x = position + speed * np.arange(frames)
+    return [
+        None if k in hidden else np.array([x[k], 200.0, x[k] + 60, 380.0]) for k in range(frames)
+    ]
+
+
+def numbers(tracker, walks):
+    """Return the number that each walker has in each frame, None while hidden."""
+    result = []
+    for places in zip(*walks, strict=True):
+        seen = [place for place in places if place is not None]
+        found = detections(np.array(seen).reshape(-1, 4))
+        tracker.update(found)
+        ids = iter(found.ID)
+        result.append([None if place is None else next(ids) for place in places])
+    return result
+
+
+def test_two_who_cross_keep_their_numbers_while_one_hides_the_other():
+    # They walk 3 pixels a frame towards each other; the one behind is lost while they overlap.
+    walks = [walk(100, 120, speed=3), walk(460, 120, speed=-3, hidden=range(52, 70))]
+    ids = numbers(PersonTracker(FPS), walks)
+    assert {first for first, _ in ids} == {1}
+    assert {second for _, second in ids} == {2, None}
+
+
+def test_who_is_hidden_for_longer_than_a_second_is_somebody_new():
+    for gap, expected in ((20, {1}), (60, {1, 2})):
+        walks = [walk(100, 120, speed=1, hidden=range(30, 30 + gap))]
+        assert {i for (i,) in numbers(PersonTracker(FPS), walks) if i is not None} == expected
+
+
+def test_a_false_alarm_that_flashes_up_is_not_counted_as_a_person():
+    tracker = PersonTracker(FPS)
+    counts = []
+    for k in range(100):
+        boxes = [[100 + k, 100, 150 + k, 250], [400, 100, 450, 250]]
+        boxes += [[10.0 * k, 400, 10.0 * k + 30, 460]] if k % 30 == 20 else []
+        found = detections(np.array(boxes))
+        tracker.update(found)
+        counts.append(tracker.unique)
+    assert counts[0] == counts[19] == 2
+    # One more than two were in view at once: that many there must be.
+    assert counts[20] == counts[-1] == 3
+    assert max(found.ID) <= 2
+
+
+def test_there_are_as_many_people_as_in_the_fullest_frame_at_once():
+    tracker = PersonTracker(FPS)
+    tracker.update(detections(np.array([[0, 0, 9, 9], [50, 0, 59, 9], [90, 0, 99, 9]])))
+    assert tracker.unique == 3
+
+
+boxes_of_a_frame = st.lists(
+    st.tuples(*[st.floats(-50, 1300, width=32)] * 2, *[st.floats(0, 300, width=32)] * 2), max_size=8
+).map(lambda rows: np.array([[x, y, x + w, y + h] for x, y, w, h in rows]).reshape(-1, 4))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(boxes_of_a_frame, max_size=12), st.sampled_from([0.5, 8.0, 25.0, 1000.0]))
+def test_every_detection_has_its_number_and_they_count_from_one(frames, rate):
+    tracker, again = PersonTracker(rate), PersonTracker(rate)
+    appeared, before, fullest = [], 0, 0
+    for frame, rows in zip(tracked(tracker, frames), tracked(again, frames), strict=True):
+        ids = [row["track_id"] for row in frame]
+        assert ids == [row["track_id"] for row in rows]
+        assert len(set(ids)) == len(ids)
+        appeared += [number for number in ids if number not in appeared]
+        fullest = max(fullest, len(ids))
+    assert appeared == list(range(1, len(appeared) + 1))
+    assert fullest <= tracker.unique <= len(appeared)
+    assert before <= tracker.unique
+
+
+def test_a_box_that_is_no_place_takes_nobodys_number():
+    tracker = PersonTracker(FPS)
+    ids = []
+    for bad in (math.nan, math.inf, None, -math.inf):
+        boxes = [[10.0, 10, 50, 90]] + ([] if bad is None else [[bad, 0, 5, 5]])
+        found = detections(np.array(boxes))
+        tracker.update(found)
+        ids.append(found.ID)
+    assert ids == [[1, 2], [1, 3], [1], [1, 4]]
+    assert tracker.unique == 1
+    found = detections(np.array([[10.0, 10, 50, 90]]))
+    found.scores[:] = math.nan
+    tracker.update(found)
+    assert found.ID == [5]
+
+
+def test_the_boxes_of_a_model_stay_as_they_are():
+    boxes = torch.tensor([[10.0, 10, 50, 90], [100, 10, 150, 90]])
+    found = detections(boxes.numpy())
+    PersonTracker(FPS).update(found)
+    assert torch.equal(found.pred_boxes.tensor, boxes)
+    assert all(type(number) is int for number in found.ID)
+    assert found[1].ID == [2] or found[torch.tensor([False, True])].ID == [2]
+
+
+def test_it_may_be_made_in_one_thread_and_used_in_another():
+    tracker = PersonTracker(FPS)
+    found = detections(np.array([[10.0, 10, 50, 90]]))
+    thread = Thread(target=tracker.update, args=(found,))
+    thread.start()
+    thread.join()
+    assert found.ID == [1]
+
+
+def test_those_who_are_gone_are_forgotten():
+    tracker = PersonTracker(FPS)
+    for k in range(800):
+        # A new person in every frame, far from all before.
+        x = 97.0 * (k % 13)
+        tracker.update(detections(np.array([[x, 50.0 * (k % 7), x + 9, 50.0 * (k % 7) + 20]])))
+    assert len(tracker._tracks) < 200
+
+
+@pytest.mark.parametrize("rate", [0, -1, math.nan, math.inf])
+def test_a_frame_rate_that_is_none_is_refused(rate):
+    with pytest.raises(ValueError, match="positive frame rate"):
+        PersonTracker(rate)
+
+
+@pytest.mark.soak
+def test_the_boxes_above_are_those_of_the_sample(tmp_path: Path):
+    from persondet.demo import SEED
+    from persondet.sample.clip import write_clip
+
+    write_clip(tmp_path / "walk.mp4", tmp_path / "walk.json", SEED)
+    assert read_truth(tmp_path / "walk.json") == read_truth(TRUTH)
