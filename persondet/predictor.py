@@ -66,7 +66,7 @@ class Predictor:
         self.confidence_threshold = _threshold(confidence_threshold, cfg, self._built.facts)
         self.model = self._built.model
         keep_roi_masks(self.model)
-        self.model_file = self._built.weights
+        self.model_file = _model_name(self._built.weights)
         self.metadata = Metadata(
             name="persondet",
             thing_classes=list(self._built.class_names),
@@ -193,6 +193,11 @@ def run_cfg(run_dir: str | Path) -> CfgNode:
         ) from error
     cfg.MODEL.WEIGHTS = str(weights)
     return cfg
+
+
+def _model_name(weights: str) -> str:
+    """Return what records say of the model: its file and the run's folder, no place on a disk."""
+    return weights if "://" in weights else "/".join(Path(weights).resolve().parts[-2:])
 
 
 def _threshold(asked: float | None, cfg: CfgNode, facts: CarriedFacts) -> float:

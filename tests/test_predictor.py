@@ -17,7 +17,7 @@ from persondet.checkpoint import SafeDetectionCheckpointer
 from persondet.engine import load_cfg
 from persondet.errors import CheckpointError, ConfigError
 from persondet.modeling.precision import autocast
-from persondet.predictor import Predictor, run_cfg
+from persondet.predictor import Predictor, _model_name, run_cfg
 from persondet.region_masks import paste_regions
 
 CONFIG = (
@@ -206,3 +206,15 @@ def test_trap_15_the_config_that_a_checkpoint_carries_runs_nothing(tmp_path: Pat
         run_cfg(tmp_path / "m.pth")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("weights", "name"),
+    [
+        ("/home/alice/output/demo/model_best.pth", "demo/model_best.pth"),
+        ("output/demo/model_best.pth", "demo/model_best.pth"),
+        ("detectron2://a/b/model_final.pkl", "detectron2://a/b/model_final.pkl"),
+    ],
+)
+def test_records_name_the_model_and_not_where_it_lies(weights: str, name: str) -> None:
+    assert _model_name(weights) == name

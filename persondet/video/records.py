@@ -48,7 +48,7 @@ _READABLE = (1, VERSION)
 class RecordsHeader:
     """What holds for all frames of a clip.
 
-    source: file name of the clip; model: name of the model's file; classes: class names;
+    source: file name of the clip; model: the model's file in its run's folder; classes: class names;
     confidence_threshold: lowest score that is kept; width, height: pixels of the source's upright
     frames; frame_rate: frames per second of the annotated clip; start: seconds of the source that
     were left out before the first frame; tracker: its name, None without.

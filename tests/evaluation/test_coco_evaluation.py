@@ -26,9 +26,9 @@ from persondet.config import get_cfg
 from persondet.data.register import RoboflowDatasets, register_roboflow_coco
 from persondet.engine.defaults import load_cfg
 from persondet.evaluation import RoboflowCOCOEvaluator, evaluate
-from persondet.modeling.roi_masks import roi_masks_kept
 from persondet.files import write_json
 from persondet.modeling.precision import autocast
+from persondet.modeling.roi_masks import roi_masks_kept
 
 
 @pytest.fixture
