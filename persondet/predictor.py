@@ -11,7 +11,9 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from detectron2.data.catalog import Metadata
+from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from detectron2.structures import Instances, ROIMasks
+from torch import nn
 from yaml import YAMLError
 
 from persondet.checkpoint.model_file import CarriedFacts, load_checkpoint
@@ -58,14 +60,11 @@ class Predictor:
         self.cfg = cfg.clone()
         self.cfg.defrost()
         self.cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
-        if confidence_threshold is not None:
-            # Masks of detections that would be dropped anyway need not be computed. The model
-            # keeps what is above its threshold, we keep what reaches it: hence a hair below.
-            self.cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = max(confidence_threshold - 1e-6, 0.0)
         self._built: InferenceModel = build_inference_model(self.cfg)
         self.confidence_threshold = _threshold(confidence_threshold, cfg, self._built.facts)
         self.model = self._built.model
         keep_roi_masks(self.model)
+        _drop_early(self.model, self.confidence_threshold, asked=confidence_threshold is not None)
         self.model_file = _model_name(self._built.weights)
         self.metadata = Metadata(
             name="persondet",
@@ -193,6 +192,19 @@ def run_cfg(run_dir: str | Path) -> CfgNode:
         ) from error
     cfg.MODEL.WEIGHTS = str(weights)
     return cfg
+
+
+def _drop_early(model: nn.Module, threshold: float, *, asked: bool) -> None:
+    """Let the model drop what is below `threshold` before it makes masks of it.
+
+    The config's own threshold stays where it is higher, unless the caller `asked` for less. A box
+    suppresses only those that score lower, so what is kept stays what it was.
+    """
+    for module in model.modules():
+        if isinstance(module, FastRCNNOutputLayers):
+            # The model keeps what is above its threshold, we keep what reaches it.
+            low = max(threshold - 1e-6, 0.0)
+            module.test_score_thresh = low if asked else max(low, module.test_score_thresh)
 
 
 def _model_name(weights: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from detectron2.layers import paste_masks_in_image
 from detectron2.modeling import build_model
 
 from persondet.checkpoint import SafeDetectionCheckpointer
+from persondet.checkpoint.model_file import store_score_threshold
 from persondet.engine import load_cfg
 from persondet.errors import CheckpointError, ConfigError
 from persondet.modeling.precision import autocast
@@ -75,6 +77,22 @@ def test_a_threshold_keeps_what_is_above_it_and_changes_nothing_else(
     assert torch.equal(above.scores, kept.scores)
     assert torch.equal(above.pred_boxes.tensor, kept.pred_boxes.tensor)
     assert torch.equal(above.pred_masks, kept.pred_masks)
+
+
+def test_no_mask_is_made_of_what_the_threshold_of_the_checkpoint_drops(
+    run: Path, image: np.ndarray, tmp_path: Path
+) -> None:
+    everything = Predictor.from_run(run, confidence_threshold=0.0)(image)
+    middle = float(everything.scores.median())
+    shutil.copy(run / "model_best.pth", tmp_path)
+    store_score_threshold(tmp_path / "model_best.pth", middle)
+    predictor = Predictor.from_run(tmp_path)
+    masked: list[int] = []
+    head = predictor.model.roi_heads.mask_head
+    head.register_forward_pre_hook(lambda _, given: masked.append(len(given[0])))
+    kept = everything[everything.scores >= middle]
+    assert torch.equal(predictor(image).pred_masks, kept.pred_masks)
+    assert masked == [len(kept)] != [len(everything)]
 
 
 def test_a_batch_gives_each_image_its_own_answer(run: Path, image: np.ndarray) -> None:
@@ -211,7 +229,7 @@ def test_trap_15_the_config_that_a_checkpoint_carries_runs_nothing(tmp_path: Pat
 @pytest.mark.parametrize(
     ("weights", "name"),
     [
-        ("/home/alice/output/demo/model_best.pth", "demo/model_best.pth"),
+        ("/data/runs/demo/model_best.pth", "demo/model_best.pth"),
         ("output/demo/model_best.pth", "demo/model_best.pth"),
         ("detectron2://a/b/model_final.pkl", "detectron2://a/b/model_final.pkl"),
     ],
