@@ -27,7 +27,6 @@ from persondet.files import write_json
 
 SCHEMA = 1
 FILE_NAME = "results.json"
-DATASET_FILE = "dataset.json"
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR")
 TASKS = {"bbox": "box", "segm": "mask"}
 
@@ -70,26 +69,25 @@ def read_results(run_dir: str | Path) -> dict[str, Any]:
     return results
 
 
-def leak_figure(run_dir: str | Path, split: str) -> dict[str, Any] | None:
-    """Return how many images of a split an earlier split knows, from the run's `dataset.json`.
+def leak_figure(report: Mapping[str, Any], split: str) -> dict[str, Any] | None:
+    """Return how many images of a split an earlier split knows.
 
     Args:
-        run_dir: the run folder; its training has looked at the pictures.
+        report: what a `dataset.json` holds.
         split: `train`, `valid` or `test`.
 
     Returns: `images` (how many), `share` (0 to 1) and `with` (split to how many of them); None when
     nobody has looked at the pixels, or there is no split before this one.
     """
     try:
-        report = json.loads((Path(run_dir) / DATASET_FILE).read_text(encoding="utf-8"))
         share = report["leaks"][split] if report["decoded"] else None
         return share and {
             "images": share["leaked"],
             "share": share["share"],
             "with": share.get("with", {}),
         }
-    except (OSError, ValueError, LookupError, TypeError):
-        return None  # not written, or by another hand: the scores do not depend on it
+    except (LookupError, TypeError):
+        return None  # by another hand: the scores do not depend on it
 
 
 def format_results_table(results: Mapping[str, Any], split: str = "test") -> str:

@@ -10,7 +10,13 @@ import sys
 import numpy as np
 import pytest
 
-from persondet.results import RunError, format_results_table, read_results, write_results
+from persondet.results import (
+    RunError,
+    format_results_table,
+    leak_figure,
+    read_results,
+    write_results,
+)
 
 RESULTS = {
     "model": "model_best.pth",
@@ -119,6 +125,15 @@ def test_a_split_without_leaks_says_so_and_one_that_nobody_looked_at_is_silent()
     table = format_results_table({"test": {**RESULTS["test"], "leaks": none}})
     assert table.splitlines()[-1] == "No image of this split is in an earlier split."
     assert "split is" not in format_results_table({"test": {**RESULTS["test"], "leaks": None}})
+
+
+def test_a_leak_is_a_number_only_where_the_pixels_were_compared():
+    leaks = {"images": 6, "leaked": 2, "share": 1 / 3, "clip_mates": 0, "with": {"valid": 2}}
+    report = {"decoded": True, "leaks": {"test": leaks}}
+    assert leak_figure(report, "test") == {"images": 2, "share": 1 / 3, "with": {"valid": 2}}
+    assert leak_figure({**report, "decoded": False}, "test") is None
+    assert leak_figure(report, "train") is None
+    assert leak_figure({"leaks": 3}, "test") is None
 
 
 def test_the_table_of_boxes_only_has_no_mask_row():

@@ -117,7 +117,7 @@ def _train(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
         "chosen_by": {"metric": record["metric"], "score": record["score"]},
         "classes": list(class_names(cfg.DATASETS.TRAIN[0])),
         **{
-            split: headline(name, scores[name])
+            split: headline(cfg, name, scores[name])
             for split, name in (("test", test), ("valid", valid))
             if name
         },
@@ -190,7 +190,7 @@ def _evaluate_only(cfg: CfgNode, *, resume: bool) -> dict[str, Any]:
         "model": cfg.MODEL.WEIGHTS,
         "iteration": built.facts.iteration,
         "classes": list(built.class_names),
-        "test": headline(first, scores),
+        "test": headline(cfg, first, scores),
         "operating_point": operating_point(points, threshold, valid=None, test=first),
     }
     # Beside the predictions that it sums up; the run's own results.json stays as it is.

@@ -16,7 +16,9 @@ from detectron2.data import get_detection_dataset_dicts
 
 from persondet.checkpoint.model_file import store_score_threshold
 from persondet.data.register import ground_truth, image_count
+from persondet.engine.training_records import dataset_report
 from persondet.evaluation.analysis import DEFAULT_THRESHOLD, FOUND_IOU, PREDICTIONS, Analysis
+from persondet.results import leak_figure
 
 logger = logging.getLogger(__name__)
 
@@ -106,14 +108,21 @@ def operating_point(
     }
 
 
-def headline(dataset: str, scores: Mapping[str, Any]) -> dict[str, Any]:
+def headline(cfg: CfgNode, dataset: str, scores: Mapping[str, Any]) -> dict[str, Any]:
     """Return the entry of `results.json` of one dataset.
 
     Args:
+        cfg: of the run.
         dataset: its name.
         scores: what `persondet.evaluation.evaluate` returned: of one dataset, or by name.
     """
-    return {"dataset": dataset, "images": image_count(dataset), **scores.get(dataset, scores)}
+    split = dataset.removeprefix(f"{cfg.DATASETS.ROBOFLOW.NAME}_")
+    return {
+        "dataset": dataset,
+        "images": image_count(dataset),
+        **scores.get(dataset, scores),
+        "leaks": leak_figure(dataset_report(cfg) or {}, split),
+    }
 
 
 def picture_files(dataset: str) -> dict[int, str]:

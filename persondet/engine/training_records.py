@@ -8,10 +8,11 @@ is drawn that the training would have drawn.
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -96,13 +97,47 @@ def _write_pipeline(cfg: CfgNode, path: Path) -> None:
 
 
 def _write_dataset(cfg: CfgNode, path: Path) -> None:
+    report = _looked_at(cfg)
+    if report is not None:
+        write_json(path, report)
+
+
+def dataset_report(cfg: CfgNode) -> dict[str, Any] | None:
+    """Return what `dataset.json` says of the config's export, which is looked at if need be.
+
+    The file of a run is kept, also where another export is scored in the run's folder; a folder
+    without one gets it.
+
+    Returns: None when there is no export, or it cannot be looked at.
+    """
+    path = Path(cfg.OUTPUT_DIR) / "dataset.json"
+    if path.is_file():
+        with suppress(OSError, ValueError):
+            known = json.loads(path.read_text(encoding="utf-8"))
+            if uses_export(cfg) and known.get("folder") == str(export_root(cfg)):
+                return dict(known)
+    try:
+        report = _looked_at(cfg)
+        if report is not None and not path.exists():
+            write_json(path, report)
+    except (PersondetError, OSError) as error:
+        logger.warning("%s is not written: %s", path, error)
+        return None
+    return report
+
+
+def _looked_at(cfg: CfgNode) -> dict[str, Any] | None:
     if not uses_export(cfg):
-        return  # no export of ours: nothing that check could read
+        return None  # no export of ours: nothing that check could read
     names = {*cfg.DATASETS.TRAIN, *cfg.DATASETS.VAL, *cfg.DATASETS.TEST}
     decode = sum(image_count(name) for name in names) <= DECODED
     root = export_root(cfg)
-    report = check_export(root, decode=decode)
-    write_json(path, {"schema": SCHEMA, "folder": str(root), "decoded": decode, **report})
+    return {
+        "schema": SCHEMA,
+        "folder": str(root),
+        "decoded": decode,
+        **check_export(root, decode=decode),
+    }
 
 
 def _training_dicts(cfg: CfgNode) -> list[dict[str, Any]]:

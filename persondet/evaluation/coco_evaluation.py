@@ -24,7 +24,7 @@ from persondet.evaluation.intervals import FEW_IMAGES, bootstrap_intervals
 from persondet.evaluation.prediction_file import PredictionFile
 from persondet.evaluation.region_masks import encoded_masks, roi_masks_kept
 from persondet.modeling.precision import autocast
-from persondet.results import TASKS, leak_figure
+from persondet.results import TASKS
 
 logger = logging.getLogger(__name__)
 
@@ -251,11 +251,10 @@ def evaluate(
 
     Args:
         build_test_loader: called with `cfg` and a dataset's name.
-        intervals: add what is no metric: the 95 % intervals, the notes, and how many images leaked
-            (`persondet.results.leak_figure`).
+        intervals: add what is no metric: the 95 % intervals and the notes.
 
     Returns: `{"bbox": {"AP": …}, "segm": {…}, "intervals": {"bbox": {"AP": (low, high), …}, …},
-    "notes": […], "leaks": {…}}` for one dataset, `{name: {…}}` for several, as Detectron2's `DefaultTrainer.test`;
+    "notes": […]}` for one dataset, `{name: {…}}` for several, as Detectron2's `DefaultTrainer.test`;
     empty on all ranks but the first.
     """
     results: OrderedDict[str, Any] = OrderedDict()
@@ -271,9 +270,6 @@ def evaluate(
             results[name] = inference_on_dataset(model, build_test_loader(cfg, name), evaluator)
         results[name] = results[name] or {}
         if comm.is_main_process():
-            if intervals and results[name]:
-                prefix = f"{cfg.DATASETS.ROBOFLOW.NAME}_"
-                results[name]["leaks"] = leak_figure(cfg.OUTPUT_DIR, name.removeprefix(prefix))
             for task in filter(results[name].__contains__, TASKS):
                 logger.info("%s, %s: %s", name, task, _line(results[name], task))
     return next(iter(results.values())) if len(results) == 1 else results

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from persondet.checkpoint.model_file import CarriedFacts, load_checkpoint, store
 from persondet.config import get_cfg
 from persondet.data.register import ground_truth, register_roboflow_coco
 from persondet.engine.run import run
-from persondet.engine.scoring import explain, operating_point, tuned_threshold
+from persondet.engine.scoring import explain, headline, operating_point, tuned_threshold
 from persondet.predictor import Predictor, _threshold
 from tests.engine.toy_training import CONFIG, same
 
@@ -99,6 +100,32 @@ def test_without_a_validation_split_a_half_stands_in_and_is_not_called_tuned(cfg
     assert point is not None
     assert (point["threshold"], point["tuned"], point["valid"]) == (0.5, False, None)
     assert operating_point({}, None, valid=None, test=None) is None
+
+
+def test_leaks_are_those_of_the_export_that_is_scored(
+    export_writer: Callable[..., None], tmp_path: Path
+) -> None:
+    """Also in the folder of a run that was trained on another export."""
+    root, folder = tmp_path / "export", tmp_path / "run"
+    export_writer(root)
+    first, known = (next((root / split).glob("*.jpg")) for split in ("test", "train"))
+    first.write_bytes(known.read_bytes())
+    register_roboflow_coco("leaking", root, output_dir=tmp_path)
+    cfg = get_cfg()
+    cfg.DATASETS.ROBOFLOW.NAME, cfg.DATASETS.ROBOFLOW.ROOT = "leaking", str(root)
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("leaking_train",), ("leaking_test",)
+    cfg.OUTPUT_DIR = str(folder)
+    folder.mkdir()
+    asked = {"images": 1, "share": pytest.approx(1 / 3), "with": {"train": 1}}
+    assert headline(cfg, "leaking_test", {})["leaks"] == asked
+    record = json.loads((folder / "dataset.json").read_text())
+    record["leaks"]["test"]["leaked"] = 2
+    (folder / "dataset.json").write_text(json.dumps(record))
+    assert headline(cfg, "leaking_test", {})["leaks"]["images"] == 2  # known: not looked at again
+    other = json.dumps({**record, "folder": "elsewhere"})
+    (folder / "dataset.json").write_text(other)
+    assert headline(cfg, "leaking_test", {})["leaks"] == asked
+    assert (folder / "dataset.json").read_text() == other
 
 
 @pytest.mark.parametrize(
