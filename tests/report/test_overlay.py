@@ -48,6 +48,7 @@ def test_each_run_keeps_its_values_and_its_look(tmp_path):
     assert len(scores) == 1  # the other one has not been scored yet
 
 
+@pytest.mark.slow
 def test_names_of_runs_are_told_apart_and_shown_as_text(tmp_path):
     long = "x" * 60
     folders = [tmp_path / "a" / "run", tmp_path / "b" / "run", tmp_path / "b" / "$\\frac$<b>"]

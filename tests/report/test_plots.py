@@ -57,6 +57,7 @@ def ink(path):
     return float((image < 250).any(axis=2).mean())
 
 
+@pytest.mark.slow
 def test_a_whole_run_gives_every_plot_and_nothing_is_cut_off(tmp_path):
     run = write_run(tmp_path / "run")
     written = plot_run(run)
