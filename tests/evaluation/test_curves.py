@@ -79,6 +79,11 @@ def test_the_threshold_lies_between_two_scores_as_round_as_they_allow() -> None:
     assert 0.5001 < close == round(close, 4) <= 0.5004
 
 
+def test_predictions_of_one_score_are_taken_together_or_not_at_all() -> None:
+    tied = [(0.9, True), (0.5, True), *[(0.5, False)] * 4]
+    assert best_threshold(detections(tied, 3)) == 0.7  # F1 0.5; all of them give 0.44
+
+
 @pytest.mark.parametrize(
     ("found", "people"), [([], 3), ([(0.9, False), (0.2, False)], 3), ([(0.9, False)], 0)]
 )
