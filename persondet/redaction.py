@@ -15,14 +15,18 @@ _NAME = (
 _SECRET = re.compile(_NAME, re.IGNORECASE)
 _USER = re.compile(r"(?<=://)[^/@\s]+@")
 # Whatever follows the `?` of an address: a link is signed there, under a name of the host's choice.
-_WHOLE_QUERY = re.compile(r"(\w+://[^\s?#'\"<>]*)[?#][^\s'\"<>]*")
-_ASSIGNED = re.compile(rf"([\w.-]*(?:{_NAME})[\w.-]*)(\s*[=:]\s*)([^\s,;'\"]+)", re.IGNORECASE)
-_FLAG = re.compile(rf"(--?(?i:[\w-]*(?:{_NAME})[\w-]*))(\s+)([^\s-]\S*)")
-_CONFIG_KEY = re.compile(
-    r"(\b[A-Z][A-Z0-9_.]*(?<![A-Z])(?:API)?(?:KEY(?![A-Z])|TOKEN|SECRET|PASSW|CREDENTIAL|SIGNATURE)"
-    r"[A-Z0-9_.]*)(\s+)([^\s-]\S*)"
+_ADDRESS = re.compile(r"(?<!\w)\w++://[^\s'\"<>]*+")
+# Names come from strangers and may be endless. Each pattern looks at a word from its beginning only,
+# and takes all of it (`++`), so that the work grows with the length of the text and no faster.
+_ASSIGNED = re.compile(
+    rf"(?<![\w.-])(?=[\w.-]*?(?:{_NAME}))([\w.-]++)(\s*+[=:]\s*+)([^\s,;'\"“”‘’]+)", re.IGNORECASE
 )
-_FIELD = re.compile(r"([?&;][^=&\s]+=)([^&\s]*)")
+_FLAG = re.compile(rf"(?<![\w-])(?=\w*+-[\w-]*?(?i:{_NAME}))([\w-]++)(\s++)([^\s-]\S*+)")
+_CONFIG_KEY = re.compile(
+    r"(?<![A-Z0-9_.])(?=[A-Z0-9_.]*?(?<![A-Z])(?:API)?"
+    r"(?:KEY(?![A-Z])|TOKEN|SECRET|PASSW|CREDENTIAL|SIGNATURE))([A-Z0-9_.]++)(\s++)([^\s-]\S*+)"
+)
+_FIELD = re.compile(r"([?&;][^=&;?\s]++=)([^&\s]*)")
 
 
 def without_secrets(text: str) -> str:
@@ -34,7 +38,7 @@ def without_secrets(text: str) -> str:
     """
     for value in _secret_values(frozenset(os.environ.items())):
         text = text.replace(value, _HIDDEN)
-    text = _WHOLE_QUERY.sub(rf"\1?{_HIDDEN}", _USER.sub(f"{_HIDDEN}@", text))
+    text = _ADDRESS.sub(_without_query, _USER.sub(f"{_HIDDEN}@", text))
     for pattern in (_ASSIGNED, _FLAG, _CONFIG_KEY):
         text = pattern.sub(rf"\1\2{_HIDDEN}", text)
     return text
@@ -62,6 +66,11 @@ def words_without_secrets(words: Sequence[str]) -> list[str]:
         named = word.startswith("-") or word.isupper()
         hide_next = named and not equals and bool(_SECRET.search(word))
     return kept
+
+
+def _without_query(match: re.Match[str]) -> str:
+    address, *query = re.split("[?#]", match[0], maxsplit=1)
+    return f"{address}?{_HIDDEN}" if query else address
 
 
 def _hide_value(match: re.Match[str]) -> str:

@@ -74,6 +74,9 @@ def test_numbers_outside_0_to_100_are_refused_and_the_older_file_stays(tmp_path)
         ('{"schema": 1, "test": {"bbox": {"AP": true}}}', "test.bbox.AP"),
         ('{"schema": 1, "valid": {"segm": {"AP": -1}}}', "valid.segm.AP"),
         ('{"schema": 1, "test": {"bbox": {"AP": NaN}}}', "test.bbox.AP"),
+        ('{"schema": 1, "test": {}, "tests": []}', '"tests"'),
+        ('{"schema": 1, "test": {}, "tests": {"a": 3}}', '"tests.a"'),
+        ('{"schema": 1, "test": {}, "tests": {"a": {"segm": {"AP": 200}}}}', "tests.a.segm.AP"),
     ],
 )
 def test_a_damaged_file_is_one_sentence_that_names_it(tmp_path, content, says):
@@ -104,7 +107,7 @@ def test_the_table_has_a_row_per_task_and_a_dash_for_what_does_not_exist():
 def test_the_intervals_stand_below_their_row_and_the_leaks_below_the_table():
     test = {
         **RESULTS["test"],
-        "intervals": {"bbox": {"AP": [45.2, 58.94], "AP50": [80, 95], "APs": None}},
+        "intervals": {"bbox": {"AP": [45.2, 58.94], "AP50": [80, 95], "APs": None}},  # too few
         "leaks": {"images": 3, "share": 0.05, "with": {"train": 2, "valid": 1}},
         "notes": ["a remark."],
     }
@@ -151,3 +154,8 @@ def test_a_table_of_a_split_without_numbers_says_so():
 def test_results_need_no_torch():
     code = "import sys, persondet.results; sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_intervals_that_cannot_be_given_take_no_row():
+    test = {**RESULTS["test"], "intervals": {"bbox": {"AP": None, "AP50": None}, "segm": {}}}
+    assert format_results_table({"test": test}) == format_results_table(RESULTS)

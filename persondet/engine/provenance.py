@@ -35,6 +35,7 @@ from detectron2.utils import comm
 from persondet.data.fingerprint import dataset_fingerprint
 from persondet.engine.defaults import config_text
 from persondet.environment import cpu_count, environment_report
+from persondet.errors import InterruptedRun
 from persondet.files import write_json
 from persondet.redaction import words_without_secrets
 
@@ -66,7 +67,7 @@ def provenance(
         _write(path, [*_earlier(path), start])
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, InterruptedRun):
         _end(path, start, progress, "interrupted")
         raise
     except BaseException as error:

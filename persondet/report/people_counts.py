@@ -44,9 +44,14 @@ def find_people_counts(run_dir: str | Path) -> list[PeopleCounts]:
 
     Files of another kind are passed over; one without a frame, or damaged, is named in the log.
     """
-    run_dir = Path(run_dir)
-    paths = sorted([*run_dir.glob("*.jsonl"), *(run_dir / "video").rglob("*.jsonl")])
+    paths = record_files(Path(run_dir))
     return [counts for path in paths if (counts := read_people_counts(path)) is not None]
+
+
+def record_files(run_dir: Path) -> list[Path]:
+    """Return the files of a run, or of a folder below its `video/`, that may be video records."""
+    found = [*run_dir.glob("*.jsonl"), *run_dir.glob("video/**/*.jsonl")]
+    return sorted(path for path in found if path.is_file())
 
 
 def read_people_counts(path: Path) -> PeopleCounts | None:
@@ -70,7 +75,8 @@ def read_people_counts(path: Path) -> PeopleCounts | None:
                     break
                 times.append(time)
                 counts.append(len(people))
-                tracks |= {p.get("track_id") for p in people if isinstance(p, dict)} - {None}
+                ids = (p.get("track_id") for p in people if isinstance(p, dict))
+                tracks |= {track for track in ids if isinstance(track, int | str)}
     except OSError as error:
         logger.warning("%s cannot be read (%s) and is left out", path, error.strerror or error)
         return None

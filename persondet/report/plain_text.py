@@ -18,7 +18,9 @@ def plain_text(text: str, most: int = LONGEST) -> str:
     Control characters and those that turn the direction of writing become spaces, so that a name
     cannot reorder the words around it. What is too long keeps its beginning and its end.
     """
-    shown = without_secrets(text[: 20 * LONGEST])
+    if len(text) > 20 * LONGEST:
+        text = f"{text[: 10 * LONGEST]} {text[-10 * LONGEST :]}"
+    shown = without_secrets(text)
     if not shown.isprintable():
         shown = "".join(_visible(character) for character in shown)
     if len(shown) <= most:

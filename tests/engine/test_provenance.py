@@ -21,6 +21,7 @@ from persondet.engine import provenance as module
 from persondet.engine.defaults import config_text
 from persondet.engine.provenance import git_state, provenance
 from persondet.engine.run_folder import remove_run
+from persondet.errors import InterruptedRun
 from persondet.files import sha256_of_file
 from tests.conftest import write_export
 
@@ -102,6 +103,7 @@ def test_a_resume_adds_a_start(cfg: CfgNode) -> None:
     ("error", "reason"),
     [
         (KeyboardInterrupt(), "interrupted"),
+        (InterruptedRun("after step 4"), "interrupted"),
         (ValueError("no\nmemory"), "ValueError: no memory"),
         (SystemExit(3), "SystemExit: 3"),
     ],

@@ -150,7 +150,9 @@ def test_in_a_crowd_nothing_is_a_mistake() -> None:
 def test_a_crowd_is_nobody_whom_a_prediction_could_mean() -> None:
     truth = [[*(person(box) for box in PEOPLE), person((0, 65, 200, 35), crowd=1)]]
     at_its_edge = found((35, 50, 20, 20), 0.99)  # a quarter of it lies in the crowd
-    overlaps = measure_overlaps(gather(*scene(truth, [[*hits(4), at_its_edge]]), masks=True), "bbox")
+    overlaps = measure_overlaps(
+        gather(*scene(truth, [[*hits(4), at_its_edge]]), masks=True), "bbox"
+    )
     counts = count_mistakes([find_mistakes(one, match(one)) for one in overlaps])
     assert counts == {name: int(name == "background") for name in KINDS}
 
