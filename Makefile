@@ -2,6 +2,7 @@
 # All paths are relative to this folder, so its own path may hold spaces.
 #
 #   PYTHON=python3.12 make demo   another interpreter (.venv is made anew with it)
+#   TEST_WORKERS=1 make test      the tests one after the other
 #   DISK_GB=3 make install        the space to ask for, where pip's index serves a smaller PyTorch
 
 PYTHON ?=
@@ -9,7 +10,9 @@ DISK_GB ?=
 VENV_PYTHON := .venv/bin/python
 # An environment that works is kept, whatever python3 is today, unless PYTHON names another.
 BOOT_PYTHON = $(or $(PYTHON),$(shell $(VENV_PYTHON) -c '' 2>/dev/null && echo $(VENV_PYTHON) || echo python3))
-PYTEST = $(VENV_PYTHON) -m pytest
+# Files of tests side by side, a core each; four of them need about 12 GB.
+TEST_WORKERS ?= $(shell $(VENV_PYTHON) -c 'import os; print(min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))' 2>/dev/null || echo 1)
+PYTEST = $(VENV_PYTHON) -m pytest -n "$(TEST_WORKERS)" --dist loadfile
 
 export NO_ALBUMENTATIONS_UPDATE := 1
 

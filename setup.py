@@ -43,6 +43,7 @@ DEVELOPMENT = [
     "mypy==2.4.1",
     "pytest>=9",
     "pytest-timeout>=2.3",
+    "pytest-xdist>=3.6",
     "ruff==0.17.6",
 ]
 

@@ -1,17 +1,26 @@
 """The numbers of a run on disk: `results.json`, written once at the end and read by everyone else.
 
-    {"schema": 1, "model": "model_best.pth", "iteration": 350, "classes": ["person"],
+    {"schema": 1, "model": "model_best.pth", "model_sha256": "9f2c...", "iteration": 350,
+     "classes": ["person"],
      "test": {"dataset": "person_test", "images": 60,
               "bbox": {"AP": 52.1, "AP50": 88.7, ...}, "segm": {"AP": ..., ...},
               "intervals": {"bbox": {"AP": [46.0, 58.3], ...}, "segm": {...}},
               "notes": ["No predictions on person_test: box and mask AP is 0."],
               "leaks": {"images": 3, "share": 0.05, "with": {"train": 2, "valid": 1}}},
-     "valid": {...}, "constant_box": {"bbox": {"AP": ..., ...}, "segm": ...},
+     "valid": {...}, "tests": {"person_test": {...}, "other_test": {...}},
+     "constant_box": {"bbox": {"AP": ..., ...}, "segm": ...},
      "seconds": {"train": 301.5, ...}}
 
 Average precision is in points, 0 to 100; a number that does not exist (no ground truth of that
-size) is null. `intervals` are the 95 % bootstrap intervals over images (`persondet.evaluation`);
-`leaks` counts the images of the split that an earlier split knows, null where nobody looked. Only the standard library is used here, so that a report needs no torch.
+size) is null. `tests` is there for several test sets only; `test` is the first of them. `intervals`
+are the 95 % bootstrap intervals over images (`persondet.evaluation`), null where too few images hold
+what is measured, which `notes` says; `leaks` counts the images of the split that an earlier split
+knows, null where nobody looked.
+
+The file of one dataset, `inference/<dataset>/results.json`, has that dataset's numbers as `test`,
+and `model` is `{"file": "model_best.pth", "iteration": 350, "sha256": "9f2c..."}`.
+
+Only the standard library is used here, so that a report needs no torch.
 """
 
 from __future__ import annotations
@@ -27,7 +36,6 @@ from persondet.files import write_json
 
 SCHEMA = 1
 FILE_NAME = "results.json"
-DATASET_FILE = "dataset.json"
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR")
 TASKS = {"bbox": "box", "segm": "mask"}
 
@@ -70,26 +78,25 @@ def read_results(run_dir: str | Path) -> dict[str, Any]:
     return results
 
 
-def leak_figure(run_dir: str | Path, split: str) -> dict[str, Any] | None:
-    """Return how many images of a split an earlier split knows, from the run's `dataset.json`.
+def leak_figure(report: Mapping[str, Any], split: str) -> dict[str, Any] | None:
+    """Return how many images of a split an earlier split knows.
 
     Args:
-        run_dir: the run folder; its training has looked at the pictures.
+        report: what a `dataset.json` holds.
         split: `train`, `valid` or `test`.
 
     Returns: `images` (how many), `share` (0 to 1) and `with` (split to how many of them); None when
     nobody has looked at the pixels, or there is no split before this one.
     """
     try:
-        report = json.loads((Path(run_dir) / DATASET_FILE).read_text(encoding="utf-8"))
         share = report["leaks"][split] if report["decoded"] else None
         return share and {
             "images": share["leaked"],
             "share": share["share"],
             "with": share.get("with", {}),
         }
-    except (OSError, ValueError, LookupError, TypeError):
-        return None  # not written, or by another hand: the scores do not depend on it
+    except (LookupError, TypeError):
+        return None  # by another hand: the scores do not depend on it
 
 
 def format_results_table(results: Mapping[str, Any], split: str = "test") -> str:
@@ -112,7 +119,11 @@ def format_results_table(results: Mapping[str, Any], split: str = "test") -> str
     tasks = {task: name for task, name in TASKS.items() if isinstance(scores.get(task), Mapping)}
     above_100 = {key: None for task in tasks for key in scores[task] if key.startswith("AP@")}
     columns = [*METRICS, *above_100]
-    intervals = scores.get("intervals") or {}
+    intervals = {
+        task: known
+        for task, known in (scores.get("intervals") or {}).items()
+        if known and any(known.values())
+    }
     rows = [["", *columns]]
     for task, name in tasks.items():
         rows.append([name, *(_cell(scores[task].get(column)) for column in columns)])
@@ -190,22 +201,32 @@ def _check(results: Any, path: Path) -> None:
         raise RunError(
             f"{path} has schema {schema} and this persondet knows up to {SCHEMA}; update persondet."
         )
-    splits = [split for split in ("test", "valid") if results.get(split) is not None]
-    if not splits:
+    entries = {
+        split: results[split] for split in ("test", "valid") if results.get(split) is not None
+    }
+    if not entries:
         raise RunError(f'{path}: neither "test" nor "valid" has numbers; {again}')
-    for split in splits:
-        scores = results[split]
-        if not isinstance(scores, dict):
-            raise RunError(f'{path}: "{split}" is not an object; {again}')
-        for task in TASKS:
-            if scores.get(task) is None:
-                continue
-            if not isinstance(scores[task], dict):
-                raise RunError(f'{path}: "{split}.{task}" is not an object; {again}')
-            for metric, value in scores[task].items():
-                number = isinstance(value, int | float) and not isinstance(value, bool)
-                if value is not None and not (number and 0 <= value <= 100):
-                    raise RunError(
-                        f'{path}: "{split}.{task}.{metric}" is {value!r}, '
-                        f"not a number from 0 to 100; {again}"
-                    )
+    several = results.get("tests")
+    if several is not None:
+        if not isinstance(several, dict):
+            raise RunError(f'{path}: "tests" is not an object; {again}')
+        entries |= {f"tests.{name}": scores for name, scores in several.items()}
+    for split, scores in entries.items():
+        _check_scores(scores, f'{path}: "{split}', again)
+
+
+def _check_scores(scores: Any, where: str, again: str) -> None:
+    """Raise RunError unless `scores` are an object whose metrics are from 0 to 100."""
+    if not isinstance(scores, dict):
+        raise RunError(f'{where}" is not an object; {again}')
+    for task in TASKS:
+        if scores.get(task) is None:
+            continue
+        if not isinstance(scores[task], dict):
+            raise RunError(f'{where}.{task}" is not an object; {again}')
+        for metric, value in scores[task].items():
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if value is not None and not (number and 0 <= value <= 100):
+                raise RunError(
+                    f'{where}.{task}.{metric}" is {value!r}, not a number from 0 to 100; {again}'
+                )

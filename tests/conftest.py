@@ -13,6 +13,8 @@ from typing import Any
 # Threads that wait for work sleep instead of spinning: the models here are so small that waiting
 # is most of what a thread does. It is read when torch is loaded, and by the tools that tests start.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has a core
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import cv2
 import numpy as np

@@ -28,11 +28,12 @@ INSTALLER = {
 EMPTY_NAMES = {"util", "utils", "helper", "helpers", "misc", "common", "manager", "stuff", "tools"}
 
 # Room → the rooms it may import. Everyone may import these:
-FOR_ALL = {"errors", "files", "environment"}
+FOR_ALL = {"errors", "files", "environment", "redaction"}
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "files": set(),
     "environment": set(),
+    "redaction": set(),
     "results": set(),
     "masks": set(),
     "region_masks": {"masks"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.layers import paste_masks_in_image
 from detectron2.modeling import build_model
+from model_arguments import add_model_arguments, load_predictor
 
 from persondet.checkpoint import SafeDetectionCheckpointer
 from persondet.checkpoint.model_file import store_score_threshold
@@ -173,6 +175,21 @@ def test_the_order_of_thresholds_is_flag_key_checkpoint_half(run: Path) -> None:
     assert Predictor(cfg, confidence_threshold=0.0).confidence_threshold == 0.0
     with pytest.raises(ConfigError, match="from 0 to 1"):
         Predictor(cfg, confidence_threshold=1.5)
+
+
+def test_the_threshold_that_a_training_stored_is_used_unless_another_is_asked_for(
+    run: Path, tmp_path: Path
+) -> None:
+    """As predict and video_demo do with --run, with and without --confidence-threshold."""
+    shutil.copy(run / "model_best.pth", tmp_path)
+    store_score_threshold(tmp_path / "model_best.pth", 0.37)
+    assert Predictor.from_run(tmp_path).confidence_threshold == 0.37
+    words = ["--run", str(tmp_path)]
+    parser = argparse.ArgumentParser()
+    add_model_arguments(parser)
+    for more, expected in (([], 0.37), (["--confidence-threshold", "0.6"], 0.6)):
+        predictor = load_predictor(parser.parse_args([*words, *more]))
+        assert predictor.confidence_threshold == expected
 
 
 def test_a_model_zoo_file_of_80_classes_finds_people_before_any_training(

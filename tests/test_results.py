@@ -10,7 +10,13 @@ import sys
 import numpy as np
 import pytest
 
-from persondet.results import RunError, format_results_table, read_results, write_results
+from persondet.results import (
+    RunError,
+    format_results_table,
+    leak_figure,
+    read_results,
+    write_results,
+)
 
 RESULTS = {
     "model": "model_best.pth",
@@ -68,6 +74,9 @@ def test_numbers_outside_0_to_100_are_refused_and_the_older_file_stays(tmp_path)
         ('{"schema": 1, "test": {"bbox": {"AP": true}}}', "test.bbox.AP"),
         ('{"schema": 1, "valid": {"segm": {"AP": -1}}}', "valid.segm.AP"),
         ('{"schema": 1, "test": {"bbox": {"AP": NaN}}}', "test.bbox.AP"),
+        ('{"schema": 1, "test": {}, "tests": []}', '"tests"'),
+        ('{"schema": 1, "test": {}, "tests": {"a": 3}}', '"tests.a"'),
+        ('{"schema": 1, "test": {}, "tests": {"a": {"segm": {"AP": 200}}}}', "tests.a.segm.AP"),
     ],
 )
 def test_a_damaged_file_is_one_sentence_that_names_it(tmp_path, content, says):
@@ -98,7 +107,7 @@ def test_the_table_has_a_row_per_task_and_a_dash_for_what_does_not_exist():
 def test_the_intervals_stand_below_their_row_and_the_leaks_below_the_table():
     test = {
         **RESULTS["test"],
-        "intervals": {"bbox": {"AP": [45.2, 58.94], "AP50": [80, 95], "APs": None}},
+        "intervals": {"bbox": {"AP": [45.2, 58.94], "AP50": [80, 95], "APs": None}},  # too few
         "leaks": {"images": 3, "share": 0.05, "with": {"train": 2, "valid": 1}},
         "notes": ["a remark."],
     }
@@ -121,6 +130,15 @@ def test_a_split_without_leaks_says_so_and_one_that_nobody_looked_at_is_silent()
     assert "split is" not in format_results_table({"test": {**RESULTS["test"], "leaks": None}})
 
 
+def test_a_leak_is_a_number_only_where_the_pixels_were_compared():
+    leaks = {"images": 6, "leaked": 2, "share": 1 / 3, "clip_mates": 0, "with": {"valid": 2}}
+    report = {"decoded": True, "leaks": {"test": leaks}}
+    assert leak_figure(report, "test") == {"images": 2, "share": 1 / 3, "with": {"valid": 2}}
+    assert leak_figure({**report, "decoded": False}, "test") is None
+    assert leak_figure(report, "train") is None
+    assert leak_figure({"leaks": 3}, "test") is None
+
+
 def test_the_table_of_boxes_only_has_no_mask_row():
     table = format_results_table({"valid": {"bbox": {"AP": math.nan}}}, split="valid")
     assert table.splitlines()[0] == "valid"
@@ -136,3 +154,8 @@ def test_a_table_of_a_split_without_numbers_says_so():
 def test_results_need_no_torch():
     code = "import sys, persondet.results; sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_intervals_that_cannot_be_given_take_no_row():
+    test = {**RESULTS["test"], "intervals": {"bbox": {"AP": None, "AP50": None}, "segm": {}}}
+    assert format_results_table({"test": test}) == format_results_table(RESULTS)

@@ -15,7 +15,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Write the account of a training run, finished or not: what was asked, dataset, transfer "
         "learning, augmentation, training, evaluation, video, limits, how to make it again. One "
         "HTML file that needs no network, and the same as PDF (A4). The plots and stills are "
-        "drawn first. Reports of an earlier call are replaced.",
+        "drawn first. Reports of an earlier call are replaced; those of somebody else in --output "
+        "are not, without --overwrite.",
         example="python tools/make_report.py output/demo",
     )
     parser.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="OUTPUT_DIR of a training")
@@ -25,19 +26,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=Path,
         help="folder for report.html and report.pdf (default: RUN_DIR)",
     )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace reports of somebody else in --output"
+    )
     args = cli.parse(parser, argv)
     cli.show_log()
-    from persondet.report.build import build_report, check_run
+    from persondet.report.build import build_report, check_output, check_run, plots_folder
     from persondet.report.plots import plot_run
     from persondet.results import RunError
     from persondet.video.stills import write_stills
 
-    check_run(args.run_dir)
-    with suppress(RunError):  # nothing is logged yet; the report says so
-        plot_run(args.run_dir)
-    write_stills(args.run_dir)
-    for path in build_report(args.run_dir, args.output):
-        print(path)
+    run, output, overwrite = args.run_dir, args.output, args.overwrite
+    check_run(run)
+    check_output(run, output, overwrite=overwrite)
+    with plots_folder(run) as plots:
+        with suppress(RunError):  # nothing is logged yet; the report says so
+            plot_run(run, plots)
+        write_stills(run, output=plots)
+        for path in build_report(run, output, overwrite=overwrite, plots=plots):
+            print(path)
     return 0
 
 

@@ -15,7 +15,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "precision, learning rate, speed; and where they are there, the curves and mistakes of the "
         "evaluation and the people over time of an annotated clip. Several runs are laid over each "
         "other. results.csv gets a row of numbers per run. The files of an earlier call are "
-        "replaced.",
+        "replaced; those of somebody else are not, without --overwrite.",
         example="python tools/plot_metrics.py output/demo output/other",
     )
     parser.add_argument(
@@ -28,22 +28,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="folder for the files (default: RUN_DIR/plots; of several runs the folder "
         "comparison/ beside them)",
     )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace files of somebody else too"
+    )
     args = cli.parse(parser, argv)
 
     import logging
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    from persondet.report.own_files import refuse_foreign
     from persondet.report.plots import FOLDER, default_folder, plot_run, plot_runs
-    from persondet.report.results_csv import FILE_NAME, refuse_foreign, write_results_csv
+    from persondet.report.results_csv import FILE_NAME, write_results_csv
     from persondet.results import RunError
 
-    runs = args.run_dirs
+    runs, overwrite = args.run_dirs, args.overwrite
     folder = args.output or (runs[0] / FOLDER if len(runs) == 1 else default_folder(runs))
-    refuse_foreign(folder / FILE_NAME)
-    written = plot_run(runs[0], args.output) if len(runs) == 1 else plot_runs(runs, folder)
+    refuse_foreign([folder / FILE_NAME], overwrite=overwrite)
+    if len(runs) == 1:
+        written = plot_run(runs[0], folder, overwrite=overwrite)
+    else:
+        written = plot_runs(runs, folder, overwrite=overwrite)
     if not written:
         raise RunError(f"{runs[0]}/metrics.json has no loss, accuracy, AP or learning rate.")
-    for path in [*written, write_results_csv(runs, folder / FILE_NAME)]:
+    table = write_results_csv(runs, folder / FILE_NAME, overwrite=overwrite)
+    for path in [*written, table]:
         print(path)
     return 0
 

@@ -16,7 +16,7 @@ from persondet.checkpoint import torchvision_names
 from persondet.checkpoint.conventions import check_conventions
 from persondet.checkpoint.restricted_pickle import load_arrays
 from persondet.errors import CheckpointError
-from persondet.files import atomic_path
+from persondet.files import atomic_path, sha256_of_file
 
 # The key, beside `model`, under which a checkpoint of ours carries what it needs to be a model.
 CARRIED = "persondet"
@@ -127,6 +127,22 @@ def check_weights(weights: str, cfg: CfgNode | None = None) -> None:
         raise CheckpointError(
             f"{weights}: none of its tensors fits a detector (it has {some}); check MODEL.WEIGHTS."
         )
+
+
+def model_record(weights: str, iteration: int | None) -> dict[str, Any]:
+    """Return what tells one checkpoint from another, for the files that are made with it.
+
+    Args:
+        weights: a path, or an address such as `detectron2://…`, with or without a query.
+        iteration: the step after which it was saved, counted from 0; None: it does not say.
+
+    Returns: `file` (the name alone), `iteration` and `sha256` of the whole file.
+
+    Raises: CheckpointError: when the file is missing or the address cannot be reached.
+    """
+    local = local_weights(weights).partition("?")[0]
+    name = weights.partition("?")[0].rstrip("/").rpartition("/")[2]
+    return {"file": name, "iteration": iteration, "sha256": sha256_of_file(local)}
 
 
 def rewrite_config(path: Path, change: Callable[[str], str]) -> None:

@@ -109,14 +109,27 @@ def register_roboflow_coco(
 
 
 def class_names(dataset_name: str) -> tuple[str, ...]:
-    """Return the classes of a registered dataset, by contiguous class number."""
-    return tuple(MetadataCatalog.get(dataset_name).thing_classes)
+    """Return the classes of a registered dataset, by contiguous class number.
+
+    Raises: DatasetError: when whoever registered it did not name them.
+    """
+    metadata = MetadataCatalog.get(dataset_name)
+    if metadata.get("thing_classes") is None and is_registered(dataset_name):
+        DatasetCatalog.get(dataset_name)  # Detectron2's COCO loader names them when it reads
+    if metadata.get("thing_classes") is None:
+        raise DatasetError(f"{dataset_name}: not registered, or without thing_classes; set them.")
+    return tuple(metadata.thing_classes)
 
 
 def ground_truth(dataset_name: str) -> tuple[Path, tuple[int, ...]]:
-    """Return the json that the evaluator reads, and its category id of each contiguous class."""
+    """Return the json that the evaluator reads, and its category id of each contiguous class.
+
+    Of a dataset that does not name its category ids, Detectron2 takes the class numbers for them.
+    """
     metadata = MetadataCatalog.get(dataset_name)
-    ids = metadata.thing_dataset_id_to_contiguous_id
+    ids = metadata.get("thing_dataset_id_to_contiguous_id")
+    if ids is None:
+        return Path(metadata.json_file), tuple(range(len(class_names(dataset_name))))
     return Path(metadata.json_file), tuple(sorted(ids, key=ids.__getitem__))
 
 

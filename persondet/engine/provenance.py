@@ -35,19 +35,15 @@ from detectron2.utils import comm
 from persondet.data.fingerprint import dataset_fingerprint
 from persondet.engine.defaults import config_text
 from persondet.environment import cpu_count, environment_report
+from persondet.errors import InterruptedRun
 from persondet.files import write_json
+from persondet.redaction import words_without_secrets
 
 logger = logging.getLogger(__name__)
 
 SCHEMA = 1
 FILE_NAME = "provenance.json"
 _ROOT = Path(__file__).resolve().parents[2]
-_HIDDEN = "***"
-_SECRET = re.compile(
-    r"key(?!point)|token|secret|passw|credential|signature|\bsig\b|auth(?!or)", re.IGNORECASE
-)
-_USER = re.compile(r"(?<=//)[^/@\s]+@")
-_QUERY = re.compile(r"([?&;][^=&\s]+=)([^&\s]*)")
 
 
 @contextmanager
@@ -71,7 +67,7 @@ def provenance(
         _write(path, [*_earlier(path), start])
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, InterruptedRun):
         _end(path, start, progress, "interrupted")
         raise
     except BaseException as error:
@@ -117,7 +113,7 @@ def _describe(
 ) -> dict[str, Any]:
     names = dict.fromkeys((*cfg.DATASETS.TRAIN, *cfg.DATASETS.VAL, *cfg.DATASETS.TEST))
     return {
-        "command": without_secrets(sys.argv),
+        "command": words_without_secrets(sys.argv),
         "started": _now(),
         "ended": None,
         "first_step": steps_done,
@@ -125,7 +121,7 @@ def _describe(
         "exit": None,
         "config": {
             "files": _config_files(config_file),
-            "overrides": without_secrets(overrides),
+            "overrides": words_without_secrets(overrides),
             "sha256": hashlib.sha256(config_text(cfg).encode()).hexdigest(),
         },
         "seeds": {"SEED": cfg.SEED, "TEST.VAL_LOSS.SEED": cfg.TEST.VAL_LOSS.SEED},
@@ -134,37 +130,6 @@ def _describe(
         "git": git_state(_ROOT),
         "hardware": _hardware(),
     }
-
-
-def without_secrets(words: Sequence[str]) -> list[str]:
-    """Return command-line words with what looks like a secret replaced by `***`.
-
-    Hidden are: the value of a flag or key whose name speaks of keys, tokens or passwords
-    (`--api-key X`, `--api-key=X`, `A.API_KEY X`), the same in the query of an address, and the
-    user before an address's `@`. So is the value of an environment variable of such a name,
-    wherever it stands.
-    """
-    known = [v for k, v in os.environ.items() if _SECRET.search(k) and len(v) >= 8]
-    kept: list[str] = []
-    hide_next = False
-    for word in words:
-        for value in known:
-            word = word.replace(value, _HIDDEN)
-        name, equals, _ = word.partition("=")
-        is_address = "://" in word
-        if hide_next and not word.startswith("-"):
-            kept.append(_HIDDEN)
-        elif equals and not is_address and _SECRET.search(name):
-            kept.append(f"{name}={_HIDDEN}")
-        else:
-            kept.append(_QUERY.sub(_hide_value, _USER.sub(f"{_HIDDEN}@", word)))
-        named = word.startswith("-") or word.isupper()
-        hide_next = named and not equals and bool(_SECRET.search(word))
-    return kept
-
-
-def _hide_value(match: re.Match[str]) -> str:
-    return match[1] + (_HIDDEN if _SECRET.search(match[1]) else match[2])
 
 
 def git_state(root: Path) -> dict[str, Any] | None:

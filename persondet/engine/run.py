@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from detectron2.config import CfgNode
 from detectron2.data import get_detection_dataset_dicts
 from detectron2.utils import comm
 
+from persondet.checkpoint.model_file import model_record
 from persondet.data.register import class_names, ground_truth
 from persondet.engine.defaults import config_text, setup
 from persondet.engine.event_files import METRICS, last_row
@@ -27,14 +28,22 @@ from persondet.engine.run_folder import (
     remove_run,
     reserved,
 )
-from persondet.engine.scoring import explain, headline, operating_point, tuned_threshold
+from persondet.engine.scoring import (
+    analyse,
+    explain,
+    headlines,
+    operating_point,
+    tuned_threshold,
+    write_dataset_results,
+)
 from persondet.engine.trainer import Trainer
 from persondet.engine.training_records import write_training_records
 from persondet.errors import ConfigError
 from persondet.evaluation import evaluate
 from persondet.evaluation.constant_box import constant_box_scores
 from persondet.files import write_json, write_text
-from persondet.results import format_results_table, write_results
+from persondet.results import FILE_NAME as RESULTS
+from persondet.results import RunError, format_results_table, read_results, write_results
 
 if TYPE_CHECKING:
     import argparse
@@ -106,21 +115,24 @@ def _train(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
     scores = _scores_of_best(cfg, trainer, best)
     if not comm.is_main_process():
         return {}
+    entries = headlines(cfg, scores)
     valid, test = _first(cfg.DATASETS.VAL), _first(cfg.DATASETS.TEST)
-    threshold = tuned_threshold(cfg, valid, best) if valid else None
-    points = explain(cfg, list(scores), threshold)
-    record = json.loads((Path(cfg.OUTPUT_DIR) / "model_best.json").read_text(encoding="utf-8"))
+    known = {valid: analyse(cfg, valid)} if valid else {}
+    threshold = tuned_threshold(known[valid], valid, best) if valid else None
+    chosen = json.loads((Path(cfg.OUTPUT_DIR) / "model_best.json").read_text(encoding="utf-8"))
+    model = model_record(str(best), chosen["iteration"])  # the threshold is in the file by now
+    points = explain(cfg, list(scores), threshold, model=model, known=known)
+    classes = list(class_names(cfg.DATASETS.TRAIN[0]))
+    facts = {"model": model, "iteration": model["iteration"], "classes": classes}
+    write_dataset_results(cfg, entries, facts, points, threshold)
     results = {
+        **facts,
         "model": best.name,
-        "iteration": record["iteration"],
+        "model_sha256": model["sha256"],
         "steps": trainer.max_iter,
-        "chosen_by": {"metric": record["metric"], "score": record["score"]},
-        "classes": list(class_names(cfg.DATASETS.TRAIN[0])),
-        **{
-            split: headline(name, scores[name])
-            for split, name in (("test", test), ("valid", valid))
-            if name
-        },
+        "chosen_by": {"metric": chosen["metric"], "score": chosen["score"]},
+        **{split: entries[name] for split, name in (("test", test), ("valid", valid)) if name},
+        **_several(entries, cfg.DATASETS.TEST),
         "operating_point": operating_point(points, threshold, valid=valid, test=test),
         **({"constant_box": _constant_box(cfg)} if test else {}),
         "freeze_at": cfg.MODEL.BACKBONE.FREEZE_AT,
@@ -146,10 +158,23 @@ def _first(datasets: Sequence[str]) -> str | None:
     return datasets[0] if datasets else None
 
 
+def _several(entries: Mapping[str, Any], datasets: Sequence[str]) -> dict[str, Any]:
+    """Return the entry `tests` of `results.json`, which is there for several test sets alone."""
+    tests = {name: entries[name] for name in datasets}
+    return {"tests": tests} if len(tests) > 1 else {}
+
+
 def _show(results: dict[str, Any]) -> None:
     split = "test" if results.get("test") else "valid"
     title = "Test split" if split == "test" else "No test split; validation split"
-    logger.info("%s:\n%s", title, format_results_table(results, split), extra={"result": True})
+    tables = [format_results_table(results, split)]
+    first = results[split].get("dataset")
+    tables += [
+        format_results_table({"test": entry})
+        for name, entry in results.get("tests", {}).items()
+        if name != first
+    ]
+    logger.info("%s:\n%s", title, "\n\n".join(tables), extra={"result": True})
 
 
 def _is_trained(trainer: Trainer) -> bool:
@@ -160,43 +185,61 @@ def _is_trained(trainer: Trainer) -> bool:
 
 def _earlier_results(cfg: CfgNode, trainer: Trainer) -> dict[str, Any] | None:
     """Return what a finished run has scored already, None where its scores are not there."""
-    path = Path(cfg.OUTPUT_DIR) / "results.json"
-    earlier = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not (Path(cfg.OUTPUT_DIR) / RESULTS).is_file():
+        return None
+    try:
+        earlier = read_results(cfg.OUTPUT_DIR)
+    except RunError as error:
+        logger.warning("The model is scored again: %s", error)
+        return None
     asked = {"test": _first(cfg.DATASETS.TEST), "valid": _first(cfg.DATASETS.VAL)}
-    known = earlier.get("steps") == trainer.max_iter and all(
-        (earlier.get(split) or {}).get("dataset") == name for split, name in asked.items()
+    several = dict.fromkeys(cfg.DATASETS.TEST)
+    known = (
+        earlier.get("steps") == trainer.max_iter
+        and all((earlier.get(split) or {}).get("dataset") == name for split, name in asked.items())
+        and (len(several) < 2 or list(earlier.get("tests", {})) == list(several))
     )
     return earlier if known and any(asked.values()) else None
 
 
 def _evaluate_only(cfg: CfgNode, *, resume: bool) -> dict[str, Any]:
-    if not cfg.DATASETS.TEST:
+    names = list(dict.fromkeys(cfg.DATASETS.TEST))
+    if not names:
         raise ConfigError(
             "config: DATASETS.TEST is empty and the export has no test split; name a registered "
             "dataset, such as DATASETS.TEST \"('person_valid',)\"."
         )
+    classes = class_names(names[0])
+    for name in names[1:]:
+        if class_names(name) != classes:
+            raise ConfigError(
+                f"config: DATASETS.TEST names {names[0]} and {name}, whose classes differ; score "
+                "them one after the other."
+            )
     if resume:
         cfg = cfg.clone()
         cfg.defrost()
         cfg.MODEL.WEIGHTS = str(find_model(cfg.OUTPUT_DIR))
         cfg.freeze()
-    built = build_inference_model(cfg, class_names(cfg.DATASETS.TEST[0]))
+    built = build_inference_model(cfg, classes)
     scores = Trainer.test(cfg, built.model)
     if not comm.is_main_process():
         return {}
-    threshold, first = built.facts.score_threshold, cfg.DATASETS.TEST[0]
-    points = explain(cfg, cfg.DATASETS.TEST, threshold)
-    results = {
-        "model": cfg.MODEL.WEIGHTS,
+    # As Detectron2's: of one dataset its metrics, of several by name.
+    entries = headlines(cfg, scores if len(names) > 1 else {names[0]: scores})
+    threshold = built.facts.score_threshold
+    model = model_record(cfg.MODEL.WEIGHTS, built.facts.iteration)
+    points = explain(cfg, names, threshold, model=model)
+    facts = {
+        "model": model,
         "iteration": built.facts.iteration,
         "classes": list(built.class_names),
-        "test": headline(first, scores),
-        "operating_point": operating_point(points, threshold, valid=None, test=first),
     }
-    # Beside the predictions that it sums up; the run's own results.json stays as it is.
-    write_results(Path(cfg.OUTPUT_DIR) / "inference" / first, results)
-    logger.info("Scores:\n%s", format_results_table(results), extra={"result": True})
-    return results
+    # Beside the predictions that they sum up; the run's own results.json stays as it is.
+    written = write_dataset_results(cfg, entries, facts, points, threshold)
+    tables = "\n\n".join(format_results_table(results) for results in written.values())
+    logger.info("Scores:\n%s", tables, extra={"result": True})
+    return {**written[names[0]], **_several(entries, names)}
 
 
 def _constant_box(cfg: CfgNode) -> dict[str, dict[str, float]]:

@@ -14,7 +14,7 @@ from detectron2.utils import comm
 
 from persondet.checkpoint.model_file import rewrite_config
 from persondet.errors import CheckpointError, OutputExistsError
-from persondet.files import write_text
+from persondet.files import sha256_of_file, write_text
 
 try:
     import fcntl
@@ -38,6 +38,7 @@ _PRODUCTS = (
     "log.txt.rank*",
 )
 _FOLDERS = ("inference", "plots")
+_NAME_THE_MODEL = ("curves.json", "errors.json", "gallery.json")
 _LOCK = ".training"
 _MARKS = ("metrics.json", "model_*.pth", "last_checkpoint", "results.json")
 
@@ -149,7 +150,7 @@ def move_run(work: Path, output: Path) -> None:
     """Put the finished run `work` in the place of `output`, which goes only then.
 
     Configs, on disk and in the checkpoints, that name the old place are made to name the new, and
-    the run's record with them.
+    the run's record with them; so are the checkpoints' digests, which that changes.
     """
     for config in work.rglob("config.yaml"):
         before = config.read_text(encoding="utf-8")
@@ -159,11 +160,17 @@ def move_run(work: Path, output: Path) -> None:
         if record.is_file():
             text = _relocated(record.read_text(encoding="utf-8"), work, output)
             write_text(record, text.replace(_digest(before), _digest(after)))
+    digests = {}
     for path in work.rglob("model_*.pth"):
+        old = sha256_of_file(path)
         rewrite_config(path, lambda text: _relocated(text, work, output))
-    for name in ("results.json", "weights.txt"):
+        digests[old] = sha256_of_file(path)
+    for name in ("results.json", "weights.txt", *_NAME_THE_MODEL):
         for path in work.rglob(name):
-            write_text(path, _relocated(path.read_text(encoding="utf-8"), work, output))
+            text = _relocated(path.read_text(encoding="utf-8"), work, output)
+            for old, new in digests.items():
+                text = text.replace(old, new)
+            write_text(path, text)
     replaced = output.with_name(f".{output.name}.replaced")
     shutil.rmtree(replaced, ignore_errors=True)
     output.parent.mkdir(parents=True, exist_ok=True)

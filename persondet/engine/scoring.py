@@ -16,27 +16,35 @@ from detectron2.data import get_detection_dataset_dicts
 
 from persondet.checkpoint.model_file import store_score_threshold
 from persondet.data.register import ground_truth, image_count
+from persondet.engine.training_records import dataset_report
 from persondet.evaluation.analysis import DEFAULT_THRESHOLD, FOUND_IOU, PREDICTIONS, Analysis
+from persondet.results import leak_figure, write_results
 
 logger = logging.getLogger(__name__)
 
 _POINT = ("precision", "recall", "f1", "hits", "misses", "false_alarms")
 
 
-def tuned_threshold(cfg: CfgNode, dataset: str, model_file: Path) -> float | None:
+def analyse(cfg: CfgNode, dataset: str) -> Analysis:
+    """Return the predictions of a run on a dataset, matched to its ground truth."""
+    predictions = dataset_folder(cfg, dataset) / PREDICTIONS
+    return Analysis(ground_truth(dataset)[0], predictions, masks=cfg.MODEL.MASK_ON)
+
+
+def tuned_threshold(analysis: Analysis, dataset: str, model_file: Path) -> float | None:
     """Store in `model_file` the threshold with the best F1 on `dataset`, and return it.
 
     `model_final.pth` and the periodic checkpoints are other models, with other scores: they carry
     none.
 
     Args:
-        cfg: of the run; the predictions on `dataset` lie in its folder.
-        dataset: the validation set.
+        analysis: of the validation set.
+        dataset: its name.
         model_file: the checkpoint that made the predictions.
 
     Returns: None, and the checkpoint carries none, when no prediction finds anybody.
     """
-    threshold = _analysis(cfg, dataset).best_threshold()
+    threshold = analysis.best_threshold()
     if threshold is None:
         logger.warning(
             "%s: nobody is found at any score threshold, so none is stored in %s.",
@@ -47,7 +55,12 @@ def tuned_threshold(cfg: CfgNode, dataset: str, model_file: Path) -> float | Non
 
 
 def explain(
-    cfg: CfgNode, datasets: Sequence[str], threshold: float | None
+    cfg: CfgNode,
+    datasets: Sequence[str],
+    threshold: float | None,
+    *,
+    model: Mapping[str, Any] | None = None,
+    known: Mapping[str, Analysis] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Write `curves.json`, `errors.json` and `gallery/` beside the predictions on each dataset.
 
@@ -55,13 +68,22 @@ def explain(
         cfg: of the run.
         datasets: names; those that are named twice are looked at once.
         threshold: what the model carries; None: 0.5 stands in.
+        model: the record of the checkpoint that made the predictions; see
+            `persondet.checkpoint.model_file.model_record`.
+        known: the datasets that are matched already.
 
     Returns: dataset to what the threshold gives there; see `persondet.evaluation.curves.counts_at`.
     """
     found = {}
     for name in dict.fromkeys(datasets):
-        analysis = _analysis(cfg, name)
-        analysis.write(_folder(cfg, name), name, picture_files(name), threshold=threshold)
+        analysis = (known or {}).get(name) or analyse(cfg, name)
+        analysis.write(
+            dataset_folder(cfg, name),
+            name,
+            picture_files(name),
+            threshold=threshold,
+            model=model,
+        )
         used = DEFAULT_THRESHOLD if threshold is None else threshold
         point = found[name] = {"task": analysis.task, **analysis.counts_at(used)}
         logger.info(
@@ -106,14 +128,53 @@ def operating_point(
     }
 
 
-def headline(dataset: str, scores: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entry of `results.json` of one dataset.
+def headlines(cfg: CfgNode, scores: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the entry of `results.json` of each dataset, by name.
 
     Args:
-        dataset: its name.
-        scores: what `persondet.evaluation.evaluate` returned: of one dataset, or by name.
+        cfg: of the run.
+        scores: dataset to what `persondet.evaluation.evaluate` returned of it.
     """
-    return {"dataset": dataset, "images": image_count(dataset), **scores.get(dataset, scores)}
+    report = dataset_report(cfg, list(scores)) or {}
+    own = f"{cfg.DATASETS.ROBOFLOW.NAME}_"
+    return {
+        name: {
+            "dataset": name,
+            "images": image_count(name),
+            **found,
+            "leaks": leak_figure(report, name.removeprefix(own)) if name.startswith(own) else None,
+        }
+        for name, found in scores.items()
+    }
+
+
+def write_dataset_results(
+    cfg: CfgNode,
+    entries: Mapping[str, Mapping[str, Any]],
+    facts: Mapping[str, Any],
+    points: Mapping[str, Mapping[str, Any]],
+    threshold: float | None,
+) -> dict[str, dict[str, Any]]:
+    """Write `results.json` beside the predictions on each dataset, and return them by name.
+
+    Args:
+        cfg: of the run.
+        entries: what `headlines` returned.
+        facts: `model` (a record), `iteration`, `classes`.
+        points: what `explain` returned.
+        threshold: what the model carries.
+    """
+    written = {
+        name: {
+            **facts,
+            "test": entry,
+            "operating_point": operating_point(points, threshold, valid=None, test=name),
+        }
+        for name, entry in entries.items()
+    }
+    for name, results in written.items():
+        write_results(dataset_folder(cfg, name), results)
+    return written
 
 
 def picture_files(dataset: str) -> dict[int, str]:
@@ -122,10 +183,6 @@ def picture_files(dataset: str) -> dict[int, str]:
     return {record["image_id"]: record["file_name"] for record in records}
 
 
-def _analysis(cfg: CfgNode, dataset: str) -> Analysis:
-    predictions = _folder(cfg, dataset) / PREDICTIONS
-    return Analysis(ground_truth(dataset)[0], predictions, masks=cfg.MODEL.MASK_ON)
-
-
-def _folder(cfg: CfgNode, dataset: str) -> Path:
+def dataset_folder(cfg: CfgNode, dataset: str) -> Path:
+    """Return where a run keeps its predictions on a dataset and what follows from them."""
     return Path(cfg.OUTPUT_DIR) / "inference" / dataset

@@ -8,10 +8,11 @@ is drawn that the training would have drawn.
 
 from __future__ import annotations
 
+import json
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -96,13 +97,65 @@ def _write_pipeline(cfg: CfgNode, path: Path) -> None:
 
 
 def _write_dataset(cfg: CfgNode, path: Path) -> None:
+    report = _looked_at(cfg)
+    if report is not None:
+        write_json(path, report)
+
+
+def dataset_report(cfg: CfgNode, datasets: Sequence[str]) -> dict[str, Any] | None:
+    """Return what `dataset.json` says of the config's export, which is looked at if need be.
+
+    The file of a run belongs to its training, and is never written here. Where it is of another
+    export, or not there, the look goes into `inference/<dataset>/dataset.json`.
+
+    Args:
+        cfg: of the run.
+        datasets: what is scored; those of another origin than the export get no file.
+
+    Returns: None when there is no export, or it cannot be looked at.
+    """
+    folder = Path(cfg.OUTPUT_DIR)
+    own = f"{cfg.DATASETS.ROBOFLOW.NAME}_"
+    places = [folder / "inference" / name / "dataset.json" for name in datasets]
+    known = _known_report(cfg, folder / "dataset.json")
+    report = known
+    try:
+        report = _looked_at(cfg) if known is None else known
+        for name, path in zip(datasets, places, strict=True):
+            if report is None or known is not None or not name.startswith(own):
+                path.unlink(missing_ok=True)  # what an earlier evaluation has seen
+            else:
+                write_json(path, report)
+    except (PersondetError, OSError) as error:
+        logger.warning("%s is not written: %s", places[0], error)
+    return report
+
+
+def _known_report(cfg: CfgNode, path: Path) -> dict[str, Any] | None:
+    """Return the run's own record, None where it is missing, damaged or of another export."""
+    with suppress(OSError, ValueError):
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if (
+            isinstance(known, dict)
+            and uses_export(cfg)
+            and known.get("folder") == str(export_root(cfg))
+        ):
+            return known
+    return None
+
+
+def _looked_at(cfg: CfgNode) -> dict[str, Any] | None:
     if not uses_export(cfg):
-        return  # no export of ours: nothing that check could read
+        return None  # no export of ours: nothing that check could read
     names = {*cfg.DATASETS.TRAIN, *cfg.DATASETS.VAL, *cfg.DATASETS.TEST}
     decode = sum(image_count(name) for name in names) <= DECODED
     root = export_root(cfg)
-    report = check_export(root, decode=decode)
-    write_json(path, {"schema": SCHEMA, "folder": str(root), "decoded": decode, **report})
+    return {
+        "schema": SCHEMA,
+        "folder": str(root),
+        "decoded": decode,
+        **check_export(root, decode=decode),
+    }
 
 
 def _training_dicts(cfg: CfgNode) -> list[dict[str, Any]]:

@@ -3,8 +3,8 @@
 Works from files alone, and writes `curves.json`, `errors.json` and `gallery/` beside the
 predictions. `errors.json`:
 
-    {"schema": 1, "dataset": "person_test", "task": "segm", "threshold": 0.43, "tuned": true,
-     "classes": 1, "tasks": {"bbox": {"AP50": 88.7,
+    {"schema": 1, "model": {"file": "model_best.pth", "iteration": 350, "sha256": "9f2c..."},
+     "dataset": "person_test", "task": "segm", "threshold": 0.43, "tuned": true, "classes": 1, "tasks": {"bbox": {"AP50": 88.7,
          "cost": {"classification": 0.0, "localisation": 3.1, "both": 0.0, "duplicate": 0.4,
                   "background": 2.0, "missed": 4.9},
          "cost_false_positives": 5.2, "cost_false_negatives": 6.0,
@@ -109,6 +109,7 @@ class Analysis:
         files: Mapping[int, str],
         *,
         threshold: float | None,
+        model: Mapping[str, Any] | None = None,
     ) -> None:
         """Write `curves.json`, `errors.json` and `gallery/`.
 
@@ -117,13 +118,16 @@ class Analysis:
             dataset: its name.
             files: image id to the path of the picture.
             threshold: the one that the model carries; None: 0.5 stands in.
+            model: which checkpoint made the predictions, written into each file: `file`,
+                `iteration` and `sha256`; None: nobody says.
         """
         folder = Path(folder)
         used = DEFAULT_THRESHOLD if threshold is None else threshold
+        known = {"schema": SCHEMA, **({} if model is None else {"model": dict(model)})}
         facts = {"threshold": used, "tuned": threshold is not None}
         around, found = surroundings(self.scored), self._found(used)
         curves = {
-            "schema": SCHEMA,
+            **known,
             "dataset": dataset,
             "images": len(self.scored.images),
             "task": self.task,
@@ -135,7 +139,7 @@ class Analysis:
             "sizes": size_histogram(around.side, found),
         }
         errors = {
-            "schema": SCHEMA,
+            **known,
             "dataset": dataset,
             "task": self.task,
             **facts,
@@ -145,7 +149,7 @@ class Analysis:
         }
         write_json(folder / "curves.json", _plain(curves), indent=None)
         write_json(folder / "errors.json", _plain(errors))
-        write_galleries(folder / "gallery", self._matched(used), files)
+        write_galleries(folder / "gallery", self._matched(used), files, model=model)
 
     def _found(self, threshold: float) -> BoolArray:
         """Return which objects were found at a threshold, bool (N,), image by image."""
@@ -174,13 +178,12 @@ class Analysis:
         }
 
     def _matched(self, threshold: float) -> Matched:
-        found = [[p for p in one if p["score"] >= threshold] for one in self.scored.found]
         kept = {
             name: [_at_least(*one, threshold) for one in zip(t.overlaps, t.partners, strict=True)]
             for name, t in self._tasks.items()
         }
         return Matched(
-            scored=replace(self.scored, found=found),
+            scored=self.scored,
             overlaps=[overlaps for overlaps, _ in kept[self.task]],
             partners=[partner for _, partner in kept[self.task]],
             box_partners=[partner for _, partner in kept["bbox"]],

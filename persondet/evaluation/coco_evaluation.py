@@ -20,12 +20,12 @@ from torch import nn
 from persondet.evaluation.coco_metrics import STANDARD_LIMIT, coco_metrics
 from persondet.evaluation.coco_truth import CocoTruth
 from persondet.evaluation.image_matches import match
-from persondet.evaluation.intervals import FEW_IMAGES, bootstrap_intervals
-from persondet.evaluation.prediction_file import PredictionFile
+from persondet.evaluation.intervals import Interval, bootstrap_intervals, interval_notes
+from persondet.evaluation.prediction_file import PredictionFile, remove_abandoned
 from persondet.modeling.precision import autocast
 from persondet.modeling.roi_masks import roi_masks_kept
 from persondet.region_masks import encoded_masks
-from persondet.results import TASKS, leak_figure
+from persondet.results import TASKS
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +70,7 @@ class RoboflowCOCOEvaluator(COCOEvaluator):
             use_fast_impl=False,
         )
         self.dataset_name = dataset_name
+        self.output_dir = output_dir
         self.limit = limit
         self.intervals = intervals
         self._category_ids: dict[int, int] = {
@@ -128,7 +129,7 @@ class RoboflowCOCOEvaluator(COCOEvaluator):
             img_ids: score these images only.
 
         Returns: `{"bbox": {"AP": …}, "segm": {…}}`, see `coco_metrics`; with `intervals` also
-        `intervals` (task to metric to (low, high)) and `notes` (sentences). Empty when nothing was
+        `intervals` (task to metric to (low, high), or None where too few images tell) and `notes` (sentences). Empty when nothing was
         processed, or the dataset has no annotations to compare with.
         """
         if self._distributed:
@@ -170,7 +171,7 @@ class RoboflowCOCOEvaluator(COCOEvaluator):
         elif predictions.is_empty:
             notes.append(f"No predictions on {self.dataset_name}: {names} AP is 0.")
         results: OrderedDict[str, Any] = OrderedDict()
-        intervals: dict[str, dict[str, tuple[float, float]]] = {}
+        intervals: dict[str, dict[str, Interval | None]] = {}
         class_names = self._metadata.get("thing_classes")
         limit = max(self.limit, STANDARD_LIMIT)
         for task in tasks:
@@ -180,11 +181,10 @@ class RoboflowCOCOEvaluator(COCOEvaluator):
             if self.intervals:
                 intervals[task] = bootstrap_intervals(matches, class_names, limit=limit)
         if self.intervals:
-            if truth.people and len(truth.image_ids) < FEW_IMAGES:
-                notes.append(
-                    f"{self.dataset_name} has only {len(truth.image_ids)} images: even its "
-                    "intervals are rough."
-                )
+            notes += [
+                f"{self.dataset_name}: {note}"
+                for note in interval_notes(matches, class_names, limit=limit)
+            ]
             results["intervals"], results["notes"] = intervals, notes
         for note in notes:
             logger.warning(note)
@@ -252,16 +252,18 @@ def evaluate(
 
     Args:
         build_test_loader: called with `cfg` and a dataset's name.
-        intervals: add what is no metric: the 95 % intervals, the notes, and how many images leaked
-            (`persondet.results.leak_figure`).
+        intervals: add what is no metric: the 95 % intervals and the notes.
 
     Returns: `{"bbox": {"AP": …}, "segm": {…}, "intervals": {"bbox": {"AP": (low, high), …}, …},
-    "notes": […], "leaks": {…}}` for one dataset, `{name: {…}}` for several, as Detectron2's `DefaultTrainer.test`;
+    "notes": […]}`, an interval that cannot be given None, for one dataset, `{name: {…}}` for several, as Detectron2's `DefaultTrainer.test`;
     empty on all ranks but the first.
     """
     results: OrderedDict[str, Any] = OrderedDict()
-    for name in dataset_names:
+    for name in dict.fromkeys(dataset_names):
         evaluator = build_evaluator(cfg, name, intervals=intervals)
+        if comm.is_main_process() and evaluator.output_dir is not None:
+            remove_abandoned(evaluator.output_dir)
+        comm.synchronize()  # before a rank begins a file of its own there
         # pycocotools prints when it indexes; the numbers are logged below.
         with (
             autocast(cfg),
@@ -272,9 +274,6 @@ def evaluate(
             results[name] = inference_on_dataset(model, build_test_loader(cfg, name), evaluator)
         results[name] = results[name] or {}
         if comm.is_main_process():
-            if intervals and results[name]:
-                prefix = f"{cfg.DATASETS.ROBOFLOW.NAME}_"
-                results[name]["leaks"] = leak_figure(cfg.OUTPUT_DIR, name.removeprefix(prefix))
             for task in filter(results[name].__contains__, TASKS):
                 logger.info("%s, %s: %s", name, task, _line(results[name], task))
     return next(iter(results.values())) if len(results) == 1 else results
@@ -286,7 +285,7 @@ def _line(scores: dict[str, Any], task: str) -> str:
     shown = []
     for key, value in scores[task].items():
         if math.isfinite(value):
-            low, high = intervals.get(key, (math.nan, math.nan))
-            spread = f" ({low:.1f} to {high:.1f})" if math.isfinite(low) else ""
+            interval = intervals.get(key)
+            spread = f" ({interval[0]:.1f} to {interval[1]:.1f})" if interval else ""
             shown.append(f"{key} {value:.1f}{spread}")
     return "  ".join(shown)

@@ -1,16 +1,19 @@
 """Precision, recall and F1 against the score threshold, and the threshold with the best F1.
 
-    {"schema": 1, "dataset": "person_valid", "images": 60, "threshold": 0.43, "tasks": {"bbox": {
+    {"schema": 1, "model": {...}, "dataset": "person_valid", "images": 60, "threshold": 0.43, "tasks": {"bbox": {
         "iou": 0.5, "thresholds": [...], "precision": [...], "recall": [...], "f1": [...],
         "hits": [...], "misses": [...], "false_alarms": [...],
         "best": {"threshold": 0.47, "precision": ..., "recall": ..., "f1": ..., "hits": ...,
                  "misses": ..., "false_alarms": ...} or null,
         "at_threshold": {... the same at "threshold"},
         "pr": {"recall": [0, 0.01, ...], "precision@50": [...], "precision@75": [...]},
+        "pooled": {"recall": [...], "precision": [...]} or null; with several classes only,
         "score_histogram": {"edges": [...], "true": [...], "false": [...]}}, "segm": {...}},
      "sizes": {"edges": [...], "ground_truth": [...], "found": [...]}}
 
-All classes count together: one threshold serves the whole model.
+All classes count together: one threshold serves the whole model. `pr` alone is the mean over the
+classes, as in COCO; `pooled` is what the thresholds give, and the point at the model's threshold lies
+on it.
 """
 
 from __future__ import annotations
@@ -114,11 +117,50 @@ def threshold_curves(
             "precision@50": precision_at_recalls(detections).tolist(),
             "precision@75": precision_at_recalls(strict).tolist(),
         },
+        **({"pooled": pooled_curve(detections, threshold)} if len(detections.people) > 1 else {}),
         "score_histogram": {
             "edges": SCORE_EDGES.round(2).tolist(),
             "true": np.histogram(detections.scores[detections.hit], SCORE_EDGES)[0].tolist(),
             "false": np.histogram(detections.scores[~detections.hit], SCORE_EDGES)[0].tolist(),
         },
+    }
+
+
+def pooled_curve(detections: Detections, threshold: float) -> dict[str, list[float]] | None:
+    """Return precision against recall of all classes together; nothing is interpolated.
+
+    Of each recall the point with the highest precision is taken, but at the threshold's recall the
+    threshold's own point.
+
+    Args:
+        detections: matched at the IoU that counts as found.
+        threshold: the model's score threshold.
+
+    Returns: `recall`, rising, and `precision`, 101 numbers each, 0..1, some of them several times
+    where there are fewer points; None when nothing is found.
+    """
+    order = np.argsort(-detections.scores, kind="stable")
+    scores, people = detections.scores[order], int(detections.people.sum())
+    hits = np.cumsum(detections.hit[order])
+    if not len(hits) or not hits[-1]:
+        return None
+    # A threshold takes all predictions of one score or none.
+    ends = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)
+    points = ends[np.unique(hits[ends], return_index=True)[1]]
+    points = points[hits[points] > 0]
+    own = None
+    if count := int((scores >= threshold).sum()):
+        own = int(np.searchsorted(hits[points], hits[count - 1]))
+        points = np.append(
+            points[:own], np.append(count - 1, points[own + (hits[count - 1] > 0) :])
+        )
+    chosen = np.linspace(0, len(points) - 1, len(RECALLS)).round().astype(np.int64)
+    if own is not None:
+        chosen[int(np.abs(chosen - own).argmin())] = own
+    taken = points[chosen]
+    return {
+        "recall": (hits[taken] / people).tolist(),
+        "precision": (hits[taken] / (taken + 1)).tolist(),
     }
 
 

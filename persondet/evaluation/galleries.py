@@ -3,7 +3,7 @@
 They are rendered when the model is scored, because a report made later, or elsewhere, may no longer
 have the pictures. `gallery.json` lies beside them:
 
-    {"schema": 1, "threshold": 0.43, "misses": [{"file": "misses_1.jpg", "image": "a.jpg",
+    {"schema": 1, "model": {...}, "threshold": 0.43, "misses": [{"file": "misses_1.jpg", "image": "a.jpg",
      "caption": "2 of 5 people were not found ...", "count": 2}, ...],
      "false_alarms": [...], "poor_masks": [...]}
 """
@@ -55,8 +55,9 @@ class Matched:
     """What was found of a dataset in one task, at the model's threshold.
 
     Attributes:
-        scored: the dataset, predictions below the threshold left out.
-        overlaps, partners: of each image, see `persondet.evaluation.matching`.
+        scored: the dataset, with every prediction.
+        overlaps, partners: of each image, see `persondet.evaluation.matching`, those predictions
+            left out that do not reach the threshold.
         box_partners: the same for boxes, whatever the task is.
         threshold: the score that the predictions reach.
     """
@@ -77,10 +78,16 @@ class _Worst:
     facts: dict[str, Any]
     wrong_truth: frozenset[int] = frozenset()
     wrong_found: frozenset[int] = frozenset()
-    around: tuple[float, ...] | None = None
+    zoom: bool = False
 
 
-def write_galleries(folder: str | Path, matched: Matched, files: Mapping[int, str]) -> None:
+def write_galleries(
+    folder: str | Path,
+    matched: Matched,
+    files: Mapping[int, str],
+    *,
+    model: Mapping[str, Any] | None = None,
+) -> None:
     """Write the galleries of a dataset into `folder`, in the place of earlier ones.
 
     Args:
@@ -88,6 +95,7 @@ def write_galleries(folder: str | Path, matched: Matched, files: Mapping[int, st
         matched: the dataset at the model's threshold.
         files: image id to the path of the picture. A picture that cannot be read is left out, with
             a warning.
+        model: the record of the checkpoint; see `persondet.evaluation.analysis`.
     """
     galleries = {
         "misses": _misses(matched),
@@ -99,7 +107,12 @@ def write_galleries(folder: str | Path, matched: Matched, files: Mapping[int, st
             name: list(_rendered(draft, name, worst, matched, files))
             for name, worst in galleries.items()
         }
-        content = {"schema": SCHEMA, "threshold": matched.threshold, **written}
+        content = {
+            "schema": SCHEMA,
+            **({} if model is None else {"model": dict(model)}),
+            "threshold": matched.threshold,
+            **written,
+        }
         write_json(draft / "gallery.json", content)
 
 
@@ -166,13 +179,8 @@ def _poor_masks(matched: Matched) -> list[_Worst]:
                 f"The box fits and the mask does not: it overlaps the annotated one with an IoU of "
                 f"{iou:.2f} (orange-red; score {overlaps.scores[row]:.2f})."
             )
-            boxes = [
-                _xyxy(one[index][number]["bbox"])
-                for one, number in ((matched.scored.found, row), (matched.scored.truth, column))
-            ]
-            around = (*np.min(boxes, axis=0)[:2].tolist(), *np.max(boxes, axis=0)[2:].tolist())
             worst = _Worst(
-                index, caption, {"iou": iou}, frozenset([column]), frozenset([row]), around
+                index, caption, {"iou": iou}, frozenset([column]), frozenset([row]), zoom=True
             )
             ranked.append(((iou, float(index)), worst))
     return _first(ranked)
@@ -194,12 +202,18 @@ def _rendered(
             continue
         size = picture.shape[:2]
         left = _shown(matched.scored.truth[entry.index], entry.wrong_truth, size)
-        right = _shown(matched.scored.found[entry.index], entry.wrong_found, size)
-        sheet = draw_side_by_side(picture, left, right, around=entry.around)
+        kept = len(matched.overlaps[entry.index].scores)
+        right = _shown(matched.scored.found[entry.index][:kept], entry.wrong_found, size)
+        around = _around([one.box for one in (*left, *right) if one.wrong]) if entry.zoom else None
+        sheet = draw_side_by_side(picture, left, right, around=around)
         file = f"{name}_{number}.jpg"
         if not cv2.imwrite(str(folder / file), sheet, _QUALITY):
             raise MediaError(f"{folder / file}: the picture cannot be written; is the disk full?")
         yield {"file": file, "image": image["file_name"], "caption": entry.caption, **entry.facts}
+
+
+def _around(boxes: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    return (*np.min(boxes, axis=0)[:2].tolist(), *np.max(boxes, axis=0)[2:].tolist())
 
 
 def _shown(

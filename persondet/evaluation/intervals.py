@@ -16,7 +16,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from statistics import NormalDist
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -36,12 +36,16 @@ REPLICATES = 1000
 LEVEL = 0.95
 """How often an interval should hold the score on all images of the kind."""
 FEW_IMAGES = 20
-"""Below this the images say too little about each other for an interval to be trusted."""
+"""With fewer images that hold what is measured, an interval is rough, which is said."""
+LEAST_IMAGES = 8
+"""With fewer no interval is given: their draws differ too little to hold the score often enough."""
 
 # A long ranking is looked at in so many places, and many images are drawn in so many parts of
 # several each: both move an interval by far less than its length.
 _PLACES = 512
 _PARTS = 500
+
+_SIZES = ("an object", "a small object", "a medium-sized object", "a large object")  # AREAS
 
 Weights = npt.NDArray[np.float32]
 Interval = tuple[float, float]
@@ -54,7 +58,7 @@ def bootstrap_intervals(
     limit: int = STANDARD_LIMIT,
     replicates: int = REPLICATES,
     seed: int = 0,
-) -> dict[str, Interval]:
+) -> dict[str, Interval | None]:
     """Return the 95 % interval of every AP of a task, in points from 0 to 100.
 
     Nothing is matched again: an image that is drawn twice counts twice, with its predictions.
@@ -66,12 +70,14 @@ def bootstrap_intervals(
         replicates: draws.
         seed: of the draws; the same matches and seed give the same intervals.
 
-    Returns: metric (those of `coco_metrics`, AR left out) to (low, high); a metric without a number
-    is left out. Empty for fewer than two images: one tells nothing about another.
+    Returns: metric (those of `coco_metrics`, AR left out) to (low, high); None where fewer than
+    `LEAST_IMAGES` images hold what is measured, in any one class of a mean. A metric without a
+    number is left out.
     """
     images = matches.people.shape[-1]
-    if images < 2:
-        return {}
+    sources = told_by(matches, class_names, limit=limit)
+    if all(source.images < LEAST_IMAGES for source in sources.values()):
+        return dict.fromkeys(sources)
     asked = {suffix: (number, STANDARD_LIMIT) for number, suffix in enumerate(AREAS)}
     if limit > STANDARD_LIMIT:
         asked[f"@{limit}"] = (0, limit)
@@ -90,10 +96,78 @@ def bootstrap_intervals(
     series |= {"AP50": everything[:, [AT_50]], "AP75": everything[:, [AT_75]]}
     if class_names is not None:
         series |= {f"AP-{name}": everything[[k]] for k, name in enumerate(class_names)}
-    tail = _tail(images)
     return {
-        name: found for name, of in series.items() if (found := _interval(of, tail)) is not None
+        name: _interval(series[name], _tail(told.images)) if told.images >= LEAST_IMAGES else None
+        for name, told in sources.items()
     }
+
+
+class Told(NamedTuple):
+    """How many images hold what a metric measures, and what that is, in words."""
+
+    images: int
+    of: str
+
+
+def told_by(
+    matches: Matches, class_names: Sequence[str] | None, *, limit: int = STANDARD_LIMIT
+) -> dict[str, Told]:
+    """Return how many images tell of each AP: those with an object of that size, of that class.
+
+    A mean over classes is told by the images of its rarest class. A metric that nothing tells of is
+    left out.
+
+    Args:
+        matches, class_names, limit: as in `bootstrap_intervals`.
+    """
+    # (areas, classes): images with an annotation to be found.
+    images = np.count_nonzero(matches.people, axis=-1)
+    names = class_names or range(images.shape[1])
+
+    def told(area: int, number: int) -> Told:
+        of_class = f" of the class {names[number]!r}" if len(names) > 1 else ""
+        return Told(int(images[area, number]), f"{_SIZES[area]}{of_class}")
+
+    found = {}
+    for area, suffix in enumerate(AREAS):
+        there = np.flatnonzero(images[area])
+        if len(there):
+            found[f"AP{suffix}"] = told(area, int(there[images[area, there].argmin()]))
+    if "AP" in found:
+        above = [f"AP@{limit}"] if limit > STANDARD_LIMIT else []
+        found |= dict.fromkeys(("AP50", "AP75", *above), found["AP"])
+    for number, name in enumerate(class_names or ()):
+        if images[0, number]:
+            found[f"AP-{name}"] = told(0, number)
+    return found
+
+
+def interval_notes(
+    matches: Matches, class_names: Sequence[str] | None, *, limit: int = STANDARD_LIMIT
+) -> list[str]:
+    """Return why intervals are missing or rough, each a sentence that begins with a small letter.
+
+    Args:
+        matches, class_names, limit: as in `bootstrap_intervals`.
+    """
+    sources = told_by(matches, class_names, limit=limit)
+    missing: dict[Told, list[str]] = {}
+    for metric, source in sources.items():
+        if source.images < LEAST_IMAGES:
+            missing.setdefault(source, []).append(metric)
+    notes = [
+        f"no interval for {', '.join(metrics)}: {_only(source)}, and it takes {LEAST_IMAGES}."
+        for source, metrics in missing.items()
+    ]
+    score = sources.get("AP")
+    if score is not None and LEAST_IMAGES <= score.images < FEW_IMAGES:
+        notes.append(f"{_only(score)}: even its intervals are rough.")
+    return notes
+
+
+def _only(source: Told) -> str:
+    one = source.images == 1
+    return f"only {source.images} image{'' if one else 's'} show{'s' if one else ''} {source.of}"
 
 
 def average_precisions(

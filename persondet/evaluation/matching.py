@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import pycocotools.mask as mask_util
 
+from persondet.evaluation.prediction_reader import PredictionReader
+
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
@@ -34,14 +36,14 @@ class Scored:
         class_names: by class number: the categories of the ground truth in the order of their ids.
         truth: one list of COCO annotations per image, crowd regions among them.
         found: one list of COCO predictions per image, by falling score; of equal scores the one
-            that stands first in the file comes first.
+            that stands first in the file comes first. Of a file they are read at each asking.
         has_masks: whether masks are predicted and annotated, so that they can be compared.
     """
 
     images: list[dict[str, Any]]
     class_names: tuple[str, ...]
     truth: list[list[dict[str, Any]]]
-    found: list[list[dict[str, Any]]]
+    found: Sequence[list[dict[str, Any]]]
     has_masks: bool
 
     @property
@@ -82,9 +84,9 @@ def read_scored(truth_file: str | Path, predictions_file: str | Path, *, masks: 
         masks: whether the model predicts masks.
     """
     coco = json.loads(Path(truth_file).read_text(encoding="utf-8"))
-    path = Path(predictions_file)
-    predictions = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    return gather(coco, predictions, masks=masks)
+    images, numbers = _images(coco), _class_numbers(coco)
+    found = PredictionReader(predictions_file, [image["id"] for image in images], numbers)
+    return _scored(coco, found, masks=masks and found.have_masks)
 
 
 def gather(coco: Mapping[str, Any], predictions: Objects, *, masks: bool) -> Scored:
@@ -92,29 +94,51 @@ def gather(coco: Mapping[str, Any], predictions: Objects, *, masks: bool) -> Sco
 
     As in pycocotools, what is of no known image or category plays no part.
     """
-    images = sorted(
-        {image["id"]: image for image in coco["images"]}.values(), key=lambda i: i["id"]
-    )
-    place = {image["id"]: index for index, image in enumerate(images)}
-    categories = sorted(coco["categories"], key=lambda category: category["id"])
-    number = {category["id"]: index for index, category in enumerate(categories)}
-    truth: list[list[dict[str, Any]]] = [[] for _ in images]
-    found: list[list[dict[str, Any]]] = [[] for _ in images]
-    for source, target in ((coco["annotations"], truth), (predictions, found)):
-        for one in source:
-            if one["image_id"] in place and one["category_id"] in number:
-                entry = {**one, "class": number[one["category_id"]]}
-                target[place[one["image_id"]]].append(entry)
+    found = _by_image(predictions, _images(coco), _class_numbers(coco))
     for one_image in found:
         one_image.sort(key=lambda prediction: -prediction["score"])
+    have_masks = all(one.get("segmentation") for one_image in found for one in one_image)
+    return _scored(coco, found, masks=masks and have_masks)
+
+
+def _scored(
+    coco: Mapping[str, Any], found: Sequence[list[dict[str, Any]]], *, masks: bool
+) -> Scored:
+    images = _images(coco)
+    truth = _by_image(coco["annotations"], images, _class_numbers(coco))
     return Scored(
         images=images,
-        class_names=tuple(str(category["name"]) for category in categories),
+        class_names=tuple(str(category["name"]) for category in _categories(coco)),
         truth=truth,
         found=found,
         has_masks=masks
-        and all(one.get("segmentation") for side in (*truth, *found) for one in side),
+        and all(one.get("segmentation") for one_image in truth for one in one_image),
     )
+
+
+def _images(coco: Mapping[str, Any]) -> list[dict[str, Any]]:
+    unique = {image["id"]: image for image in coco["images"]}
+    return sorted(unique.values(), key=lambda image: image["id"])
+
+
+def _categories(coco: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return sorted(coco["categories"], key=lambda category: category["id"])
+
+
+def _class_numbers(coco: Mapping[str, Any]) -> dict[int, int]:
+    return {category["id"]: index for index, category in enumerate(_categories(coco))}
+
+
+def _by_image(
+    objects: Objects, images: Objects, numbers: Mapping[int, int]
+) -> list[list[dict[str, Any]]]:
+    place = {image["id"]: index for index, image in enumerate(images)}
+    sorted_in: list[list[dict[str, Any]]] = [[] for _ in images]
+    for one in objects:
+        if one["image_id"] in place and one["category_id"] in numbers:
+            entry = {**one, "class": numbers[one["category_id"]]}
+            sorted_in[place[one["image_id"]]].append(entry)
+    return sorted_in
 
 
 def is_crowd(annotation: Mapping[str, Any]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,6 +15,11 @@ import msgspec
 from persondet.errors import PersondetError
 from persondet.files import make_folder
 
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows: what a killed process leaves is not removed there
+    fcntl = None  # type: ignore[assignment]
+
 
 class Detection(msgspec.Struct):
     """One prediction as it stands in the file, COCO's names.
@@ -22,19 +28,35 @@ class Detection(msgspec.Struct):
         image_id, category_id: as in the ground truth.
         bbox: XYWH_ABS, pixels.
         score: 0 to 1.
-        segmentation: `{"size": [H, W], "counts": str}`, or None.
+        segmentation: `{"size": [H, W], "counts": str}`, or None; polygons where another hand wrote
+            the file.
     """
 
     image_id: int
     category_id: int
     bbox: list[float]
     score: float
-    segmentation: dict[str, Any] | None = None
+    segmentation: Any = None
 
 
 _DECODER = msgspec.json.Decoder(list[Detection])
 _ENCODER = msgspec.json.Encoder()
+_PREFIX, _SUFFIX = ".predictions.", ".json"
 Block = tuple[int, bytes]
+
+
+def remove_abandoned(folder: str | Path) -> None:
+    """Remove what killed processes left of their predictions; files in use are locked, and stay.
+
+    Args:
+        folder: that was given to `PredictionFile`.
+    """
+    if fcntl is None:
+        return
+    for path in Path(folder).glob(f"{_PREFIX}*{_SUFFIX}"):
+        with suppress(OSError), path.open("rb") as file:  # locked, not ours, or gone meanwhile
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
 
 
 class PredictionFile:
@@ -52,9 +74,12 @@ class PredictionFile:
     def __init__(self, folder: str | Path | None = None) -> None:
         if folder is not None:
             make_folder(folder)
-        handle, name = tempfile.mkstemp(prefix=".predictions.", suffix=".json", dir=folder)
+        handle, name = tempfile.mkstemp(prefix=_PREFIX, suffix=_SUFFIX, dir=folder)
         self._path: Path | None = Path(name)
         self._file = os.fdopen(handle, "w+b")
+        if fcntl is not None:
+            with suppress(OSError):  # a file system that knows no locks
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._end = self._write(b"[")
         # Image id → where its blocks stand: offset and length.
         self._blocks: dict[int, list[tuple[int, int]]] = {}

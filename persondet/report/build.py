@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from persondet.files import write_text
+from persondet.errors import OutputExistsError
+from persondet.files import make_folder, write_text
 from persondet.report.document import Document, as_plain_text
 from persondet.report.html import html_of
+from persondet.report.own_files import refuse_foreign
 from persondet.report.pdf import write_pdf
 from persondet.report.run_folder import RunFolder
 from persondet.report.run_state import RunState
@@ -22,6 +28,8 @@ from persondet.report.sections.video import video
 from persondet.report.wording import listed
 from persondet.results import RunError
 
+logger = logging.getLogger(__name__)
+
 HTML, PDF = "report.html", "report.pdf"
 # In the order of the work.
 SECTIONS = (
@@ -35,6 +43,7 @@ SECTIONS = (
     limits,
     repetition,
 )
+_OF_TRAINING = (transfer, augmentation, training)
 # One of these makes a folder the folder of a run.
 _SIGNS = ("config.yaml", "metrics.json", "results.json", "provenance.json")
 
@@ -55,26 +64,74 @@ def check_run(run_dir: str | Path) -> Path:
     return path
 
 
-def build_document(run_dir: str | Path) -> Document:
+@contextmanager
+def plots_folder(run_dir: str | Path) -> Iterator[Path]:
+    """Yield the folder for the pictures of a report: `plots` of the run, as a rule.
+
+    Where nothing can be written there, it is a temporary folder.
+    """
+    folder = Path(run_dir) / "plots"
+    try:
+        make_folder(folder)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OutputExistsError, OSError) as error:
+        logger.info("%s; the pictures are drawn for the report only.", error)
+        with tempfile.TemporaryDirectory() as temporary:
+            yield Path(temporary)
+    else:
+        yield folder
+
+
+def check_output(
+    run_dir: str | Path, output: str | Path | None, *, overwrite: bool = False
+) -> Path:
+    """Return the folder for the reports, as `build_report` takes it.
+
+    Raises: OutputExistsError: when `output` holds a report of somebody else.
+    """
+    folder = Path(run_dir if output is None else output)
+    if folder.resolve() != Path(run_dir).resolve():
+        refuse_foreign((folder / name for name in (HTML, PDF)), overwrite=overwrite)
+    return folder
+
+
+def build_document(run_dir: str | Path, *, plots: str | Path | None = None) -> Document:
     """Read a run folder and say all that it tells, for both writers.
 
     A file that is missing or damaged leaves a note in its place.
 
+    Args:
+        run_dir: the OUTPUT_DIR of a training, finished or not.
+        plots: where the run's figures lie; None: in its folder `plots`.
+
     Raises: RunError: when the folder is no run folder.
     """
     path = check_run(run_dir)
-    state = RunState(RunFolder(path))
+    state = RunState(RunFolder(path, None if plots is None else Path(plots)))
     name = path.resolve().name
     classes = listed([f"“{name}”" for name in state.classes], most=4)
     document = Document(
         title=f"A detector for {classes}" if classes else "A detector",
-        subtitle=f"How it was built, how good it is, where it fails: the run {name}",
-        sections=tuple(section(state) for section in SECTIONS),
+        subtitle=f"How it was built, how good it is, where it fails: the run {name}"
+        if not state.evaluation_only
+        else f"How good it is, where it fails: the evaluation {name}",
+        sections=tuple(
+            section(state)
+            for section in SECTIONS
+            if not (state.evaluation_only and section in _OF_TRAINING)
+        ),
     )
     return as_plain_text(document)
 
 
-def build_report(run_dir: str | Path, output: str | Path | None = None) -> tuple[Path, Path]:
+def build_report(
+    run_dir: str | Path,
+    output: str | Path | None = None,
+    *,
+    overwrite: bool = False,
+    plots: str | Path | None = None,
+) -> tuple[Path, Path]:
     """Write `report.html` and `report.pdf` of a run, and return their paths.
 
     Both are whole or not written; those of an earlier call are replaced. The same run folder gives
@@ -83,12 +140,14 @@ def build_report(run_dir: str | Path, output: str | Path | None = None) -> tuple
     Args:
         run_dir: the OUTPUT_DIR of a training, finished or not.
         output: the folder for the reports; None: the run folder.
+        overwrite: replace reports of somebody else in `output` too.
+        plots: where the run's figures lie; None: in its folder `plots`.
 
     Raises: RunError: when `run_dir` is no run folder. OutputExistsError: when the reports cannot be
-    written.
+    written, or `output` holds those of somebody else.
     """
-    document = build_document(run_dir)
-    folder = Path(run_dir if output is None else output)
+    folder = check_output(run_dir, output, overwrite=overwrite)
+    document = build_document(run_dir, plots=plots)
     write_text(folder / HTML, html_of(document))
     write_pdf(document, folder / PDF)
     return folder / HTML, folder / PDF

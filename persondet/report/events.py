@@ -105,8 +105,8 @@ class Events:
 def load_events(run_dir: str | Path) -> Events:
     """Return the scalars of `run_dir/metrics.json`.
 
-    When iterations go backwards (a resume, or an older run in the same file), the rows from that
-    iteration on are superseded and dropped, also those that the later run did not reach. Several
+    When iterations go backwards (a resume, or an older run in the same file), or one comes again
+    with another loss of the training, the rows from that iteration on are superseded and dropped, also those that the later run did not reach. Several
     rows of one iteration are joined, the last value of a key wins. NaN stays NaN.
 
     Raises: RunError: when the file is missing, cannot be read, or holds no row.
@@ -124,7 +124,9 @@ def load_events(run_dir: str | Path) -> Events:
                 parsed = list(_rows_of_line(line))
                 unreadable += not parsed
                 for iteration, scalars in parsed:
-                    if iteration < newest:
+                    again = rows.get(iteration, {}) if iteration == newest else {}
+                    # A step is logged once: its second row is of another start.
+                    if iteration < newest or any(k in again and k in scalars for k in _OF_TRAINING):
                         restarts.append(iteration)
                         rows = {k: row for k, row in rows.items() if k < iteration}
                     rows.setdefault(iteration, {}).update(scalars)

@@ -38,6 +38,7 @@ from persondet.report.document import (
     Section,
     Table,
 )
+from persondet.report.own_files import MARK
 from persondet.report.pdf_style import CONTENTS, MARGIN, STYLES, WIDTH
 from persondet.report.pdf_table import set_table
 from persondet.report.pdf_text import MONO, markup, register_fonts
@@ -66,7 +67,7 @@ class _Pages(BaseDocTemplate):
             path,
             pagesize=A4,
             title=document.title,
-            author="persondet",
+            author=MARK,
             subject=document.subtitle,
             invariant=1,  # no date and no random number in the file
             pageCompression=1,

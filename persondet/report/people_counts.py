@@ -46,10 +46,18 @@ def find_people_counts(run_dir: str | Path) -> list[PeopleCounts]:
     Files of another kind, and the partial ones of a killed run, are passed over; one without a
     frame, or damaged, is named in the log.
     """
-    run_dir = Path(run_dir)
-    paths = sorted([*run_dir.glob("*.jsonl"), *(run_dir / "video").rglob("*.jsonl")])
-    whole = (path for path in paths if not path.stem.endswith(".partial"))
-    return [counts for path in whole if (counts := read_people_counts(path)) is not None]
+    paths = record_files(Path(run_dir))
+    return [counts for path in paths if (counts := read_people_counts(path)) is not None]
+
+
+def record_files(run_dir: Path) -> list[Path]:
+    """Return the files of a run, or of a folder below its `video/`, that may be video records.
+
+    The partial ones of a killed run are left out.
+    """
+    found = [*run_dir.glob("*.jsonl"), *run_dir.glob("video/**/*.jsonl")]
+    whole = (path for path in found if not path.stem.endswith(".partial"))
+    return sorted(path for path in whole if path.is_file())
 
 
 def read_people_counts(path: Path) -> PeopleCounts | None:
@@ -75,7 +83,8 @@ def read_people_counts(path: Path) -> PeopleCounts | None:
                 counts.append(len(people))
                 seen = number(row.get("unique"))
                 unique = seen if np.isfinite(seen) else unique
-                tracks |= {p.get("track_id") for p in people if isinstance(p, dict)} - {None}
+                ids = (p.get("track_id") for p in people if isinstance(p, dict))
+                tracks |= {track for track in ids if isinstance(track, int | str)}
     except OSError as error:
         logger.warning("%s cannot be read (%s) and is left out", path, error.strerror or error)
         return None

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from persondet.errors import OutputExistsError
 from persondet.files import write_text
+from persondet.report.names import one_line
+from persondet.report.own_files import refuse_foreign
 from persondet.report.run_data import RunData, read_run
 from persondet.report.scalars import best_model
 from persondet.results import METRICS, TASKS
@@ -26,17 +27,20 @@ FIRST = ("run", "steps", "best_step", "best_score", "model", "batch_size", "seco
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet computes what begins so
 
 
-def write_results_csv(run_dirs: Sequence[str | Path], path: str | Path) -> Path:
+def write_results_csv(
+    run_dirs: Sequence[str | Path], path: str | Path, *, overwrite: bool = False
+) -> Path:
     """Write a row for each run to `path`, whole or not at all, and return the path.
 
     Columns: the run's folder as given; steps done; the best model by the validation split; the
     smallest losses; then for each split and task AP and its parts, with the 95 % interval where the
-    run has one, and the operating point.
+    run has one, the same for further test sets, and the operating point.
 
-    Raises: OutputExistsError: when a file is there that this function did not write.
+    Raises: OutputExistsError: when a file is there that this function did not write, unless
+        `overwrite`.
     """
     path = Path(path)
-    refuse_foreign(path)
+    refuse_foreign([path], overwrite=overwrite)
     rows = [_row(str(run_dir), read_run(run_dir)) for run_dir in run_dirs]
     columns = list(dict.fromkeys([*FIRST, *(name for row in rows for name in row)]))
     text = io.StringIO()
@@ -45,24 +49,6 @@ def write_results_csv(run_dirs: Sequence[str | Path], path: str | Path) -> Path:
     writer.writerows([{name: _cell(value) for name, value in row.items()} for row in rows])
     write_text(path, text.getvalue())
     return path
-
-
-def refuse_foreign(path: Path) -> None:
-    """Refuse to replace a table of somebody else's.
-
-    Raises: OutputExistsError: when `path` is there and begins with other columns.
-    """
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            ours = file.readline().startswith(",".join(FIRST))
-    except FileNotFoundError:
-        return
-    except OSError:
-        ours = False
-    if not ours:
-        raise OutputExistsError(
-            f"{path} is there already and is not a table of runs; choose another --output."
-        )
 
 
 def _row(name: str, run: RunData) -> dict[str, Any]:
@@ -84,6 +70,8 @@ def _row(name: str, run: RunData) -> dict[str, Any]:
             row[f"smallest {scalar}"] = float(series.values.min())
     for split in ("valid", "test"):
         row |= _scores(split, _mapping(results.get(split)))
+    for dataset, scores in _mapping(results.get("tests")).items():
+        row |= _scores(f"test set {one_line(dataset)}", _mapping(scores))
     point = _mapping(results.get("operating_point"))
     row |= {f"operating_point {key}": point[key] for key in ("task", "threshold") if key in point}
     for split in ("valid", "test"):

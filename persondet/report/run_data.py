@@ -14,6 +14,7 @@ from persondet.report.evaluation_files import (
     read_config,
     read_evaluations,
     read_object,
+    read_run_scores,
 )
 from persondet.report.events import Events, load_events
 from persondet.report.people_counts import PeopleCounts, find_people_counts
@@ -39,7 +40,8 @@ class RunData:
         operating_point: the stored score threshold, 0 to 1; None: unknown.
         operating_task: the task that it was chosen on, "bbox" or "segm"; empty: unknown.
         objects: what is found: "people", or "objects" of several or other classes.
-        results: `results.json` as it is; empty where there is none.
+        results: `results.json`, completed by the evaluations of the same model; empty where
+            nothing is scored.
     """
 
     folder: Path
@@ -69,7 +71,8 @@ def read_run(run_dir: str | Path) -> RunData:
     except RunError as error:
         problem = error
     best = read_object(folder / "model_best.json") or {}
-    results = read_object(folder / "results.json") or {}
+    scores = read_run_scores(folder)
+    results = scores.results
     metric, iteration = best.get("metric"), best.get("iteration")
     point = results.get("operating_point")
     point = point if isinstance(point, dict) else {}
@@ -78,7 +81,7 @@ def read_run(run_dir: str | Path) -> RunData:
         folder=folder,
         events=events,
         problem=problem,
-        evaluations=tuple(read_evaluations(folder)),
+        evaluations=tuple(read_evaluations(folder, scores)),
         people=tuple(find_people_counts(folder)),
         best_metric=metric if isinstance(metric, str) else "",
         best_iteration=iteration if type(iteration) is int else None,

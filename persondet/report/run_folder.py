@@ -32,9 +32,11 @@ class RunFolder:
 
     Attributes:
         path: the folder, as the user gave it.
+        plots: where the files of its `plots/` lie; None: there.
     """
 
     path: Path
+    plots: Path | None = None
     _read: dict[str, tuple[Facts, str]] = field(default_factory=dict)
     _events: Events | None = None
 
@@ -72,6 +74,8 @@ class RunFolder:
     def inside(self, name: str) -> Path | None:
         """Return the path of a file of this run, None when the name leads out of the folder."""
         try:
+            if self.plots is not None and name.startswith("plots/"):
+                return path_inside(self.plots, name.removeprefix("plots/"))
             return path_inside(self.path, name)
         except (DatasetError, OSError, ValueError):
             return None

@@ -9,7 +9,7 @@ DASH = "–"
 
 def points(value: float | None) -> str:
     """Return an average precision, 0 to 100, with one decimal."""
-    return DASH if value is None else f"{value:.1f}"
+    return DASH if value is None else f"{round(value, 1) + 0.0:.1f}"  # no "-0.0"
 
 
 def share(value: float | None) -> str:

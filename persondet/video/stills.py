@@ -31,19 +31,28 @@ _CLIPS = 2  # the first by name; a report is no cinema
 _MOST_FRAMES = 3000  # of a clip that are decoded: two minutes of film, and some ten seconds of work
 
 
-def write_stills(run_dir: str | Path, count: int = 3) -> list[Path]:
+def write_stills(
+    run_dir: str | Path, count: int = 3, *, output: str | Path | None = None
+) -> list[Path]:
     """Take `count` pictures, evenly spaced, from each annotated clip of a run.
 
-    A clip is a video beside its records, in the run folder or in its folder `video`. Of a long clip
+    A clip is a video beside its records, in the run folder or below its folder `video`. Of a long clip
     only the beginning is looked at. Pictures of an earlier call are replaced. A clip that cannot be
     read is left out, and the log says so.
 
+    Args:
+        run_dir: the OUTPUT_DIR of a training.
+        count: pictures per clip.
+        output: the folder for the pictures; None: `run_dir/plots`.
+
     Returns: the pictures; nothing when the run has no annotated clip.
+
+    Raises: OutputExistsError: when there are pictures, and the folder cannot be written.
     """
     run_dir = Path(run_dir)
-    folder = run_dir / FOLDER
+    folder = run_dir / FOLDER if output is None else Path(output)
     entries: list[dict[str, Any]] = []
-    for records in sorted([*run_dir.glob("*.jsonl"), *run_dir.glob("video/*.jsonl")]):
+    for records in sorted([*run_dir.glob("*.jsonl"), *run_dir.glob("video/**/*.jsonl")]):
         if records.stem.endswith(".partial"):  # of a run that was killed
             continue
         clip = _clip_of(records)
@@ -62,12 +71,12 @@ def write_stills(run_dir: str | Path, count: int = 3) -> list[Path]:
                         "people": len(record.people),
                     }
                 )
-        except MediaError as error:
-            logger.warning("%s", error)
+        except (MediaError, OverflowError) as error:  # a number in the records may be endless
+            logger.warning("%s: %s", clip, error)
     if entries:
         write_json(folder / INDEX, {"schema": SCHEMA, "stills": entries})
-    else:
-        (folder / INDEX).unlink(missing_ok=True)
+    elif (folder / INDEX).is_file():
+        (folder / INDEX).unlink()
     names = {entry["file"] for entry in entries}
     for path in folder.glob("video_still_*.jpg"):
         if path.name not in names:

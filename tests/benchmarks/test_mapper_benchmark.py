@@ -12,6 +12,7 @@ from persondet.benchmarks.stock_mapper import RasterisingMapper, resize_and_flip
 from persondet.data.register import load_dataset_dicts
 
 
+@pytest.mark.slow
 def test_the_mapper_benchmark_measures_and_compares():
     threads = torch.get_num_threads()
     told = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 import resource
@@ -22,7 +23,9 @@ from persondet.checkpoint.model_file import (
     class_count,
     load_checkpoint,
     local_weights,
+    model_record,
     rewrite_config,
+    store_score_threshold,
 )
 from persondet.checkpoint.restricted_pickle import load_arrays
 from persondet.errors import CheckpointError
@@ -261,3 +264,21 @@ def test_weights_of_another_kind_are_refused_before_a_run_is_touched(tmp_path: P
         check_weights(str(tmp_path / "m.pth"))
     torch.save({"model": {"backbone.bottom_up.w": torch.ones(1)}}, tmp_path / "ours.pth")
     check_weights(str(tmp_path / "ours.pth"))
+
+
+def test_the_record_of_a_model_tells_one_checkpoint_from_another(tmp_path: Path) -> None:
+    path = tmp_path / "model_best.pth"
+    torch.save({"model": {"backbone.w": torch.ones(1)}}, path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    expected = {"file": "model_best.pth", "iteration": 449, "sha256": digest}
+    assert model_record(str(path), 449) == expected
+    assert model_record(f"{path}?matching_heuristics=True", 449) == expected
+    store_score_threshold(path, 0.4)
+    assert model_record(str(path), None) == {
+        "file": "model_best.pth",
+        "iteration": None,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
+    assert model_record(str(path), None)["sha256"] != digest
+    with pytest.raises(CheckpointError, match="there is no such checkpoint"):
+        model_record(str(tmp_path / "none.pth"), None)

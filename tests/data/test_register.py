@@ -13,12 +13,18 @@ from typing import Any
 
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import load_coco_json
+from detectron2.data.datasets import load_coco_json, register_coco_instances
 from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import BoxMode, Instances
 from pycocotools.coco import COCO
 
-from persondet.data.register import RoboflowDatasets, class_colors, register_roboflow_coco
+from persondet.data.register import (
+    RoboflowDatasets,
+    class_colors,
+    class_names,
+    ground_truth,
+    register_roboflow_coco,
+)
 from persondet.errors import DatasetError
 
 
@@ -302,3 +308,20 @@ def test_real_oddities(real_data: Path, tmp_path: Path) -> None:
     assert list(mixed.names) == ["train", "valid"]
     assert mixed.mask_format == "bitmask"
     _same_as_detectron2(mixed)
+
+
+def test_a_dataset_that_was_registered_elsewhere_has_its_class_numbers_as_categories(
+    tiny_export: Path,
+) -> None:
+    DatasetCatalog.register("elsewhere", list)
+    MetadataCatalog.get("elsewhere").set(thing_classes=["dog", "person"], json_file="/a.json")
+    assert ground_truth("elsewhere") == (Path("/a.json"), (0, 1))
+    DatasetCatalog.register("nameless", list)
+    for name in ("nameless", "unknown"):
+        with pytest.raises(DatasetError, match=f"{name}: not registered, or without thing_classes"):
+            class_names(name)
+    # Detectron2's own way names the classes when it reads the file.
+    folder = tiny_export / "test"
+    register_coco_instances("lazy", {}, str(folder / "_annotations.coco.json"), str(folder))
+    assert class_names("lazy") == ("people", "person")
+    assert ground_truth("lazy")[1] == (0, 1)

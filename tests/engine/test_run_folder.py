@@ -23,6 +23,7 @@ from persondet.engine.run_folder import (
     reserved,
 )
 from persondet.errors import CheckpointError, OutputExistsError
+from persondet.files import sha256_of_file
 
 
 @pytest.mark.parametrize("mark", ["metrics.json", "model_0000099.pth", "results.json"])
@@ -97,7 +98,22 @@ def test_a_moved_run_names_its_new_place_and_the_old_result_goes_last(tmp_path: 
     (work / "weights.txt").write_text(f"{work}/pretrain/model_final.pth: 170 tensors loaded")
     (work / "provenance.json").write_text(f'{{"OUTPUT_DIR": "{work}", "sha256": "{digest}"}}')
     torch.save({"model": {"w": torch.ones(2)}, CARRIED: {"config": text}}, work / "model_best.pth")
+    made_by = [
+        *(
+            "results.json",
+            "inference/person_test/results.json",
+            "inference/person_test/curves.json",
+        ),
+        *("inference/person_test/errors.json", "inference/person_test/gallery/gallery.json"),
+    ]
+    (work / "inference/person_test/gallery").mkdir(parents=True)
+    old = sha256_of_file(work / "model_best.pth")
+    for name in made_by:
+        (work / name).write_text(json.dumps({"model": {"sha256": old}}))
     move_run(work, output)
+    for name in made_by:
+        model = json.loads((output / name).read_text())["model"]
+        assert old != model["sha256"] == sha256_of_file(output / "model_best.pth")
     expected = text.replace(str(work), str(output))
     assert (output / "config.yaml").read_text() == expected
     record = json.loads((output / "provenance.json").read_text())

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
 
 from persondet.checkpoint.model_file import CarriedFacts, load_checkpoint, store_score_threshold
 from persondet.config import get_cfg
 from persondet.data.register import ground_truth, register_roboflow_coco
-from persondet.engine.run import run
-from persondet.engine.scoring import explain, operating_point, tuned_threshold
+from persondet.engine.run import _earlier_results, run
+from persondet.engine.scoring import (
+    analyse,
+    explain,
+    headlines,
+    operating_point,
+    tuned_threshold,
+    write_dataset_results,
+)
+from persondet.files import sha256_of_file
 from persondet.predictor import Predictor, _threshold
+from persondet.results import read_results
 from tests.engine.toy_training import CONFIG, same
 
 WEIGHTS = torch.arange(6.0)
@@ -49,6 +60,10 @@ def cfg(tiny_export: Path, tmp_path: Path) -> CfgNode:
     return cfg
 
 
+def valid(cfg: CfgNode) -> Any:
+    return analyse(cfg, "scoring_valid")
+
+
 def facts(folder: Path, name: str) -> CarriedFacts:
     return CarriedFacts.from_checkpoint(load_checkpoint(folder / f"{name}.pth"))
 
@@ -56,7 +71,7 @@ def facts(folder: Path, name: str) -> CarriedFacts:
 def test_the_best_model_carries_the_threshold_of_the_validation_split_and_no_other_does(
     cfg: CfgNode, tmp_path: Path
 ) -> None:
-    assert tuned_threshold(cfg, "scoring_valid", tmp_path / "model_best.pth") == 0.55
+    assert tuned_threshold(valid(cfg), "scoring_valid", tmp_path / "model_best.pth") == 0.55
     best = facts(tmp_path, "model_best")
     assert best.score_threshold == 0.55
     assert (best.config, best.class_names, best.iteration) == ("A: 1", ("person",), 3)
@@ -70,7 +85,7 @@ def test_a_model_that_finds_nobody_carries_no_threshold_not_even_an_older_one(
     store_score_threshold(tmp_path / "model_best.pth", 0.7)
     assert facts(tmp_path, "model_best").score_threshold == 0.7
     (tmp_path / "inference/scoring_valid/coco_instances_results.json").write_text("[]")
-    assert tuned_threshold(cfg, "scoring_valid", tmp_path / "model_best.pth") is None
+    assert tuned_threshold(valid(cfg), "scoring_valid", tmp_path / "model_best.pth") is None
     assert facts(tmp_path, "model_best").score_threshold is None
     assert "nobody is found at any score threshold" in caplog.text
 
@@ -99,6 +114,102 @@ def test_without_a_validation_split_a_half_stands_in_and_is_not_called_tuned(cfg
     assert point is not None
     assert (point["threshold"], point["tuned"], point["valid"]) == (0.5, False, None)
     assert operating_point({}, None, valid=None, test=None) is None
+
+
+def test_leaks_are_those_of_the_export_that_is_scored(
+    export_writer: Callable[..., None], tmp_path: Path
+) -> None:
+    """Also in the folder of a run that was trained on another export."""
+    root, folder = tmp_path / "export", tmp_path / "run"
+    export_writer(root)
+    first, known = (next((root / split).glob("*.jpg")) for split in ("test", "train"))
+    first.write_bytes(known.read_bytes())
+    register_roboflow_coco("leaking", root, output_dir=tmp_path)
+    cfg = get_cfg()
+    cfg.DATASETS.ROBOFLOW.NAME, cfg.DATASETS.ROBOFLOW.ROOT = "leaking", str(root)
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("leaking_train",), ("leaking_test",)
+    cfg.OUTPUT_DIR = str(folder)
+    folder.mkdir()
+    asked = {"images": 1, "share": pytest.approx(1 / 3), "with": {"train": 1}}
+
+    def leaks(dataset: str = "leaking_test") -> Any:
+        return headlines(cfg, {dataset: {}})[dataset]["leaks"]
+
+    assert leaks() == asked
+    looked_at = folder / "inference/leaking_test/dataset.json"
+    record = json.loads(looked_at.read_text())
+    assert (record["schema"], record["folder"]) == (1, str(root))
+    assert not (folder / "dataset.json").exists()  # that one is the training's
+    record["leaks"]["test"]["leaked"] = 2
+    (folder / "dataset.json").write_text(json.dumps(record))
+    assert leaks()["images"] == 2  # known: not looked at again
+    assert not looked_at.exists()
+    for other in (json.dumps({**record, "folder": "elsewhere"}), "[1]", "{"):
+        (folder / "dataset.json").write_text(other)
+        assert leaks() == asked
+        assert (folder / "dataset.json").read_text() == other
+        assert json.loads(looked_at.read_text())["folder"] == str(root)
+    # What comes from elsewhere has no share in the export's leaks, whatever its name is.
+    DatasetCatalog.register("test", list)
+    try:
+        assert leaks("test") is None
+    finally:
+        DatasetCatalog.remove("test")
+    assert not (folder / "inference/test").exists()
+
+
+def test_every_file_names_the_model_that_made_the_predictions(cfg: CfgNode, tmp_path: Path) -> None:
+    model = {"file": "model_best.pth", "iteration": 3, "sha256": "ab" * 32}
+    names = ["scoring_valid", "scoring_test"]
+    points = explain(cfg, names, 0.55, model=model)
+    entries = headlines(cfg, {name: {"bbox": {"AP": 50.0}} for name in names})
+    shared = {"model": model, "iteration": 3, "classes": ["person"]}
+    write_dataset_results(cfg, entries, shared, points, 0.55)
+    for name in names:
+        folder = tmp_path / "inference" / name
+        for file in ("curves.json", "errors.json", "gallery/gallery.json", "results.json"):
+            assert json.loads((folder / file).read_text())["model"] == model
+        results = read_results(folder)
+        assert results["test"]["dataset"] == name
+        point = results["operating_point"]
+        assert (point["valid"], point["test"]["misses"], point["threshold"]) == (None, 0, 0.55)
+
+
+def test_a_dataset_that_is_matched_already_is_not_matched_again(
+    cfg: CfgNode, tmp_path: Path
+) -> None:
+    known = {"scoring_valid": valid(cfg)}
+    predictions = tmp_path / "inference/scoring_valid/coco_instances_results.json"
+    expected = explain(cfg, ["scoring_valid"], 0.55)
+    predictions.write_text("damaged")
+    known["scoring_valid"].write = lambda *_, **__: None
+    assert explain(cfg, ["scoring_valid"], 0.55, known=known) == expected
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "{", '{"schema": 1}', '{"schema": 1, "test": 3}'])
+def test_a_damaged_results_json_is_made_anew_and_no_reason_to_stop(
+    cfg: CfgNode, tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str
+) -> None:
+    cfg.DATASETS.VAL, cfg.DATASETS.TEST = ("scoring_valid",), ("scoring_test",)
+    trainer: Any = Namespace(max_iter=4)
+    assert _earlier_results(cfg, trainer) is None
+    assert not caplog.records
+    (tmp_path / "results.json").write_text(content)
+    assert _earlier_results(cfg, trainer) is None
+    assert "results.json" in caplog.text and "scored again" in caplog.text
+
+
+def test_results_of_other_test_sets_are_not_those_that_are_asked_for(
+    cfg: CfgNode, tmp_path: Path
+) -> None:
+    trainer: Any = Namespace(max_iter=4)
+    cfg.DATASETS.TEST = ("a", "b")
+    one: dict[str, Any] = {"schema": 1, "steps": 4, "test": {"dataset": "a"}}
+    (tmp_path / "results.json").write_text(json.dumps(one))
+    assert _earlier_results(cfg, trainer) is None
+    one["tests"] = {"a": {"dataset": "a"}, "b": {"dataset": "b"}}
+    (tmp_path / "results.json").write_text(json.dumps(one))
+    assert _earlier_results(cfg, trainer) == one
 
 
 @pytest.mark.parametrize(
@@ -137,10 +248,18 @@ def test_a_run_ends_with_its_operating_point_and_what_explains_its_scores(
     carried = facts(output, "model_best").score_threshold
     assert carried == (point["threshold"] if point["tuned"] else None)
     assert Predictor.from_run(output).confidence_threshold == point["threshold"]
+    model = {
+        "file": "model_best.pth",
+        "iteration": facts(output, "model_best").iteration,
+        "sha256": sha256_of_file(output / "model_best.pth"),
+    }
+    assert (results["model"], results["model_sha256"]) == (model["file"], model["sha256"])
+    assert results["iteration"] == model["iteration"] and "tests" not in results
     for split in ("valid", "test"):
         folder = output / "inference" / f"person_{split}"
-        for name in ("curves.json", "errors.json", "gallery/gallery.json"):
-            assert (folder / name).is_file()
+        for name in ("curves.json", "errors.json", "gallery/gallery.json", "results.json"):
+            assert json.loads((folder / name).read_text())["model"] == model
+        assert same(read_results(folder)["test"], read_results(output)[split])
         errors = json.loads((folder / "errors.json").read_text())
         for task in ("bbox", "segm"):
             ap50 = results[split][task]["AP50"]
@@ -157,6 +276,7 @@ def test_a_run_ends_with_its_operating_point_and_what_explains_its_scores(
     )
     assert same(again["test"]["segm"], results["test"]["segm"])
     assert again["operating_point"]["test"] == point["test"]
+    assert again["model"] == model
     first, second = (
         (folder / "inference/person_test/curves.json").read_text()
         for folder in (output, tmp_path / "scored")
@@ -179,3 +299,26 @@ def test_a_run_without_a_split_reports_what_it_has(
     if "valid" not in splits:
         assert results["operating_point"]["tuned"] is False
         assert facts(tmp_path / "run", "model_best").score_threshold is None
+
+
+@pytest.mark.slow
+def test_each_of_several_test_sets_has_its_numbers_on_disk(
+    tiny_export: Path, tmp_path: Path
+) -> None:
+    output, names = tmp_path / "run", ["person_test", "person_train"]
+    results = _run(
+        tiny_export, output, "SOLVER.MAX_ITER", 2, "DATASETS.TEST", repr((*names, names[0]))
+    )
+    written = read_results(output)
+    assert list(written["tests"]) == names
+    assert written["test"] == written["tests"]["person_test"]
+    assert list(results["tests"]) == names
+    for name in (*names, "person_valid"):
+        assert read_results(output / "inference" / name)["test"]["dataset"] == name
+    log = (output / "log.txt").read_text()
+    assert log.count("person_test, 3 images") == log.count("person_train, 6 images") == 1
+    again = _run(
+        *(tiny_export, output, "SOLVER.MAX_ITER", 2, "DATASETS.TEST", repr(tuple(names))),
+        resume=True,
+    )
+    assert again == written

@@ -10,7 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
+from persondet.evaluation import galleries
 from persondet.evaluation.analysis import Analysis
+from persondet.evaluation.prediction_file import PredictionFile
+from persondet.evaluation.prediction_reader import PredictionReader
 from tests.evaluation.scored_scenes import Rectangle, found, person, scene
 
 ONE: Rectangle = (10, 20, 20, 40)
@@ -191,3 +194,58 @@ def test_a_truth_without_masks_is_compared_by_boxes(tmp_path: Path) -> None:
     errors = written(tmp_path, [[bare]], [[found(ONE, 0.9)]])["errors.json"]
     assert errors["task"] == "bbox"
     assert set(errors["tasks"]) == {"bbox"}
+
+
+def test_a_gallery_shows_what_reaches_the_threshold_and_enlarges_a_poor_mask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[Any, ...]] = []
+
+    def draw(picture: Any, left: Any, right: Any, *, around: Any) -> Any:
+        drawn.append(([one.label for one in right], around))
+        return picture
+
+    monkeypatch.setattr(galleries, "draw_side_by_side", draw)
+    moved = (125, 25, 40, 60)
+    rows = [[found(TWO, 0.9), found(ONE, 0.3)], [found(moved, 0.8, mask=(125, 25, 40, 20))]]
+    written(tmp_path, [[person(ONE)], [person(THREE)]], rows)
+    labels = [labels for labels, _ in drawn]
+    assert labels == [["0.80"], ["0.90"], ["0.90"], ["0.80"], ["0.80"]]
+    assert [around for _, around in drawn] == [None] * 4 + [(120, 20, 165, 85)]
+
+
+def test_every_file_names_the_model_where_it_is_known(tmp_path: Path, truth: Any) -> None:
+    coco, results = scene(truth, [[found(ONE, 0.9)], [], []])
+    (tmp_path / "truth.json").write_text(json.dumps(coco))
+    (tmp_path / "found.json").write_text(json.dumps(results))
+    analysis = Analysis(tmp_path / "truth.json", tmp_path / "found.json", masks=True)
+    names = ("curves.json", "errors.json", "gallery/gallery.json")
+    for model in ({"file": "a.pth", "iteration": None, "sha256": "0f"}, None):
+        analysis.write(tmp_path / "out", "scored", {}, threshold=0.5, model=model)
+        for name in names:
+            assert json.loads((tmp_path / "out" / name).read_text()).get("model") == model
+
+
+def test_of_the_predictions_no_more_is_kept_than_overlaps_and_the_gallery_reads_few_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = 60
+    coco, results = scene([[person(ONE)]] * count, [[found(TWO, 0.9), found(ONE, 0.2)]] * count)
+    (tmp_path / "truth.json").write_text(json.dumps(coco))
+    with PredictionFile(tmp_path) as file:
+        for image in coco["images"]:
+            file.add(image["id"], [r for r in results if r["image_id"] == image["id"]])
+        file.publish(tmp_path / "found.json")
+    analysis = Analysis(tmp_path / "truth.json", tmp_path / "found.json", masks=True)
+    read: list[Any] = []
+    usual = PredictionReader.__getitem__
+    monkeypatch.setattr(
+        PredictionReader, "__getitem__", lambda self, n: read.append(n) or usual(self, n)
+    )
+    files = dict.fromkeys((image["id"] for image in coco["images"]), str(tmp_path / "picture.png"))
+    cv2.imwrite(str(tmp_path / "picture.png"), np.full((100, 200, 3), 120, np.uint8))
+    analysis.write(tmp_path / "out", "scored", files, threshold=0.5)
+    gallery = json.loads((tmp_path / "out/gallery/gallery.json").read_text())
+    shown = [row["image"] for kind in ("misses", "false_alarms") for row in gallery[kind]]
+    assert len(read) == len(shown) == 12
+    assert not isinstance(analysis.scored.found, list)

@@ -7,6 +7,7 @@ import gc
 import io
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -135,12 +136,12 @@ def test_trap_19_a_single_class_has_its_row_and_a_size_without_truth_no_number(
 
 
 def test_scalars_are_numbers_and_what_a_reader_needs_besides_is_asked_for(
-    datasets: RoboflowDatasets, tmp_path: Path
+    export_writer: Callable[..., None], tmp_path: Path
 ) -> None:
     """Training writes each value to metrics.json; the final evaluation has the intervals too."""
+    export_writer(tmp_path / "export", {"train": 11})  # the last one shows nobody
+    datasets = register_roboflow_coco("scored", tmp_path / "export", output_dir=tmp_path)
     model = Oracle(datasets.names["train"], seed=5)
-    leaks = {"images": 6, "leaked": 2, "share": 1 / 3, "clip_mates": 0, "with": {"valid": 2}}
-    write_json(tmp_path / "dataset.json", {"decoded": True, "leaks": {"train": leaks}})
     plain = score(datasets, model, tmp_path, intervals=False)
     assert plain.keys() == {"bbox", "segm"}
     assert all(isinstance(value, float) for task in plain.values() for value in task.values())
@@ -152,10 +153,33 @@ def test_scalars_are_numbers_and_what_a_reader_needs_besides_is_asked_for(
         low, high = full["intervals"][task]["AP"]
         assert 0 <= low < full[task]["AP"] < high <= 100
         assert full[task]["AP"] == plain[task]["AP"]
-    assert full["leaks"] == {"images": 2, "share": 1 / 3, "with": {"valid": 2}}
-    assert full["notes"] == ["scored_train has only 6 images: even its intervals are rough."]
-    write_json(tmp_path / "dataset.json", {"decoded": False, "leaks": {"train": leaks}})
-    assert score(datasets, model, tmp_path)["leaks"] is None  # the pixels were not compared
+    assert full["notes"] == [
+        "scored_train: only 10 images show an object: even its intervals are rough.",
+    ]
+
+
+def test_an_interval_that_few_images_would_tell_of_is_none_and_is_noted(
+    datasets: RoboflowDatasets, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = score(datasets, Oracle(datasets.names["train"]), tmp_path)
+    assert found["segm"]["AP-person"] == pytest.approx(100)
+    for task in ("bbox", "segm"):
+        assert found["intervals"][task]["AP"] is None
+        assert found["intervals"][task].keys() >= {"AP", "AP50", "AP75", "AP-person"}
+    note = "scored_train: no interval for AP, AP50, AP75, AP-person: only 5 images show an object"
+    assert any(one.startswith(note) for one in found["notes"])
+    assert note in caplog.text
+    assert len(found["notes"]) == len(set(found["notes"]))
+
+
+def test_what_a_killed_evaluation_left_of_its_predictions_goes(
+    datasets: RoboflowDatasets, tmp_path: Path
+) -> None:
+    folder = tmp_path / "inference" / datasets.names["train"]
+    folder.mkdir(parents=True)
+    (folder / ".predictions.x1.json").write_text("[{")
+    score(datasets, Oracle(datasets.names["train"]), tmp_path)
+    assert [path.name for path in folder.iterdir()] == ["coco_instances_results.json"]
 
 
 def test_no_prediction_and_no_annotation_are_said_in_words(

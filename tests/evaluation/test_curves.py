@@ -13,6 +13,7 @@ from persondet.evaluation.average_precision import Detections, average_precision
 from persondet.evaluation.curves import (
     best_threshold,
     counts_at,
+    pooled_curve,
     size_histogram,
     threshold_curves,
 )
@@ -79,6 +80,11 @@ def test_the_threshold_lies_between_two_scores_as_round_as_they_allow() -> None:
     assert 0.5001 < close == round(close, 4) <= 0.5004
 
 
+def test_predictions_of_one_score_are_taken_together_or_not_at_all() -> None:
+    tied = [(0.9, True), (0.5, True), *[(0.5, False)] * 4]
+    assert best_threshold(detections(tied, 3)) == 0.7  # F1 0.5; all of them give 0.44
+
+
 @pytest.mark.parametrize(
     ("found", "people"), [([], 3), ([(0.9, False), (0.2, False)], 3), ([(0.9, False)], 0)]
 )
@@ -133,3 +139,54 @@ def test_every_size_has_its_bar() -> None:
     assert len(bars["edges"]) == len(bars["found"]) + 1
     assert bars["edges"][-1] >= 5000
     assert size_histogram(np.zeros(0), np.zeros(0, np.bool_))["ground_truth"] == [0]
+
+
+def two_classes(rng: np.random.Generator) -> Detections:
+    """A frequent class that is found well, and a rare one that is not; some scores are equal."""
+    scores = rng.uniform(0.3, 1, 1100).round(3)
+    hit = rng.random(1100) < np.repeat([0.9, 0.2], [1000, 100])
+    class_of = np.repeat([0, 1], [1000, 100])
+    return Detections(scores, hit, class_of, np.array([1100, 60]))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_with_several_classes_the_models_point_lies_on_the_pooled_curve(seed: int) -> None:
+    """And not on the mean over the classes."""
+    rng = np.random.default_rng(seed)
+    several = two_classes(rng)
+    best = best_threshold(several)
+    assert best is not None
+    for threshold in (best, 0.31, 0.62, 0.9, float(several.scores.max())):
+        curves = threshold_curves(several, several, iou=0.5, threshold=threshold)
+        point, pooled = curves["at_threshold"], curves["pooled"]
+        recall, precision = pooled["recall"], pooled["precision"]
+        assert len(recall) == len(precision) == 101
+        assert recall == sorted(recall)
+        on_curve = np.interp(point["recall"], recall, precision)
+        assert on_curve == pytest.approx(point["precision"], abs=1e-12)
+        # Each point is what some threshold gives.
+        given = {
+            (at["recall"], at["precision"])
+            for at in (counts_at(several, score) for score in np.unique(several.scores))
+        }
+        assert set(zip(recall, precision, strict=True)) <= given
+    point = counts_at(several, best)
+    mean = threshold_curves(several, several, iou=0.5, threshold=best)["pr"]
+    there = np.interp(point["recall"], mean["recall"], mean["precision@50"])
+    assert abs(there - point["precision"]) > 0.05
+
+
+def test_one_class_has_no_pooled_curve_and_nothing_found_none_either() -> None:
+    one = detections([(0.9, True), (0.4, False)], 2)
+    assert "pooled" not in threshold_curves(one, one, iou=0.5, threshold=0.5)
+    nothing = Detections(np.array([0.9]), np.array([False]), np.array([1]), np.array([3, 2]))
+    assert threshold_curves(nothing, nothing, iou=0.5, threshold=0.5)["pooled"] is None
+    # A threshold that leaves nothing, and one that leaves a false alarm only.
+    late = Detections(
+        np.array([0.9, 0.5]), np.array([False, True]), np.array([1, 0]), np.array([1, 1])
+    )
+    above, alarm = pooled_curve(late, 0.95), pooled_curve(late, 0.8)
+    assert above is not None and set(above["recall"]) == {0.5} == set(above["precision"])
+    assert alarm is not None
+    assert (alarm["recall"][0], alarm["precision"][0]) == (0.0, 0.0)
+    assert (alarm["recall"][-1], alarm["precision"][-1]) == (0.5, 0.5)

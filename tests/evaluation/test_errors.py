@@ -128,6 +128,9 @@ def test_of_several_that_mean_one_person_only_the_surest_is_mended() -> None:
     error, counts = costs([*hits(3), *beside], "bbox", 1)
     assert counts["localisation"] == 2
     assert error.cost["localisation"] == pytest.approx(100 - THREE_OF_FOUR)
+    # The second of them does not stand in for somebody else who was missed.
+    error, _ = costs([*hits(2), *beside], "bbox", 1)
+    assert error.cost["localisation"] == pytest.approx(THREE_OF_FOUR - 5100 / 101)
 
 
 def test_a_badly_placed_one_beside_a_person_who_is_found_is_mended_by_going() -> None:
@@ -142,6 +145,16 @@ def test_in_a_crowd_nothing_is_a_mistake() -> None:
     overlaps = measure_overlaps(gather(*scene(truth, [[*hits(4), *inside]]), masks=True), "bbox")
     assert not any(count_mistakes([find_mistakes(one, match(one)) for one in overlaps]).values())
     assert error_costs(overlaps, 1).ap50 == pytest.approx(100)
+
+
+def test_a_crowd_is_nobody_whom_a_prediction_could_mean() -> None:
+    truth = [[*(person(box) for box in PEOPLE), person((0, 65, 200, 35), crowd=1)]]
+    at_its_edge = found((35, 50, 20, 20), 0.99)  # a quarter of it lies in the crowd
+    overlaps = measure_overlaps(
+        gather(*scene(truth, [[*hits(4), at_its_edge]]), masks=True), "bbox"
+    )
+    counts = count_mistakes([find_mistakes(one, match(one)) for one in overlaps])
+    assert counts == {name: int(name == "background") for name in KINDS}
 
 
 def test_no_prediction_at_all_is_all_missed() -> None:

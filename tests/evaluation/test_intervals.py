@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from persondet.evaluation.coco_metrics import coco_metrics, rankings
 from persondet.evaluation.image_matches import IOU_THRESHOLDS, Matches
-from persondet.evaluation.intervals import average_precisions, bootstrap_intervals
+from persondet.evaluation.intervals import (
+    LEAST_IMAGES,
+    average_precisions,
+    bootstrap_intervals,
+    interval_notes,
+)
 from tests.evaluation.coco_scenes import matches_of, plain_metrics, random_scene
 
 
@@ -110,12 +116,104 @@ def test_more_images_give_a_narrower_interval_and_the_same_seed_the_same():
 
 
 def test_every_ap_has_its_interval_and_one_image_gives_none():
-    coco, found = random_scene(np.random.default_rng(0), images=8, classes=2, most=20)
+    coco, found = random_scene(np.random.default_rng(0), images=150, classes=2, most=20)
     matches = matches_of(coco, found, "bbox", 200)
     names = ["a", "b"]
     metrics = coco_metrics(matches, names, limit=200)
     intervals = bootstrap_intervals(matches, names, limit=200, replicates=50)
     assert intervals.keys() == {m for m, v in metrics.items() if m != "AR" and not np.isnan(v)}
-    assert all(0 <= low <= high <= 100 for low, high in intervals.values())
+    for interval in intervals.values():
+        assert interval is not None
+        low, high = interval
+        assert 0 <= low <= high <= 100
     coco, found = random_scene(np.random.default_rng(0), images=1, classes=1, most=20)
-    assert bootstrap_intervals(matches_of(coco, found, "bbox"), names[:1]) == {}
+    one = bootstrap_intervals(matches_of(coco, found, "bbox"), names[:1])
+    assert one["AP"] is None and set(one.values()) == {None}
+
+
+def spread_over(rng: np.random.Generator, has: np.ndarray, images: int) -> Matches:
+    """Return matches of `images` images of which only those in `has` show anybody."""
+    few = simulated(rng, len(has))
+    people = np.zeros((4, 1, images), np.int32)
+    people[0, 0, has] = few.people[0, 0]
+    return replace(few, image=has[few.image].astype(np.int32), people=people)
+
+
+def with_second_class(first: Matches, second: Matches) -> Matches:
+    return Matches(
+        *(
+            np.concatenate([getattr(first, name), getattr(second, name)], axis=-1)
+            if name != "category"
+            else np.repeat([0, 1], [len(first.scores), len(second.scores)])
+            for name in ("image", "category", "rank", "scores", "matched", "ignored")
+        ),
+        np.concatenate([first.people, second.people], axis=1),
+    )
+
+
+@pytest.mark.parametrize("count", [1, 4, LEAST_IMAGES - 1])
+def test_too_few_images_with_people_give_no_interval_and_a_note(count):
+    rng = np.random.default_rng(3)
+    has = np.sort(rng.choice(60, count, replace=False))
+    rare = spread_over(rng, has, 60)
+    assert coco_metrics(rare, ["person"])["AP"] > 0
+    found = bootstrap_intervals(rare, ["person"], limit=200)
+    assert found == dict.fromkeys(["AP", "AP50", "AP75", "AP@200", "AP-person"])
+    shows = "image shows" if count == 1 else "images show"
+    assert interval_notes(rare, ["person"], limit=200) == [
+        f"no interval for AP, AP50, AP75, AP@200, AP-person: only {count} {shows} an object, "
+        "and it takes 8."
+    ]
+
+
+def test_the_images_of_a_metric_count_and_not_those_of_the_dataset():
+    """A rare class has none, and the mean that it is in has none; the frequent one keeps its own."""
+    rng = np.random.default_rng(5)
+    often, rare = simulated(rng, 60), spread_over(rng, np.arange(4), 60)
+    people = often.people.copy()
+    people[3] = people[0]  # everybody is large, and on three images small
+    people[1, 0, :3] = 1
+    both = with_second_class(replace(often, people=people), rare)
+    found = bootstrap_intervals(both, ["person", "dog"], replicates=100)
+    assert {name for name, interval in found.items() if interval is None} == {
+        *("AP", "AP50", "AP75", "APs", "AP-dog"),
+    }
+    alone = bootstrap_intervals(often, ["person"], replicates=100)["AP-person"]
+    assert found["AP-person"] == pytest.approx(alone, abs=3)
+    notes = interval_notes(both, ["person", "dog"])
+    assert notes == [
+        "no interval for AP, AP50, AP75, AP-dog: only 4 images show an object of the class 'dog', "
+        "and it takes 8.",
+        "no interval for APs: only 3 images show a small object of the class 'person', "
+        "and it takes 8.",
+    ]
+
+
+def test_few_images_that_tell_widen_the_interval_and_are_noted():
+    dense = simulated(np.random.default_rng(1), 10)
+    sparse = spread_over(np.random.default_rng(1), np.arange(10), 400)
+    alone, among_empty = (bootstrap_intervals(one, None)["AP"] for one in (dense, sparse))
+    assert alone is not None and among_empty is not None
+    # The empty images around them do not make ten images say more.
+    assert among_empty[1] - among_empty[0] > alone[1] - alone[0]
+    assert interval_notes(dense, None) == [
+        "only 10 images show an object: even its intervals are rough."
+    ]
+    assert interval_notes(simulated(np.random.default_rng(1), 60), None) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.33, 0.15])
+def test_an_interval_of_what_few_images_show_covers_the_truth_too(share):
+    rng = np.random.default_rng(0)
+    truth = coco_metrics(simulated(rng, 6000), None)["AP"]
+    given = inside = 0
+    for _ in range(150):
+        has = np.flatnonzero(rng.random(60) < share)
+        found = bootstrap_intervals(spread_over(rng, has, 60), None, replicates=250)
+        interval = found.get("AP")
+        if interval is not None:
+            given += 1
+            inside += interval[0] <= truth <= interval[1]
+    assert given > 50
+    assert inside / given >= 0.88

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import errno
 import json
+import multiprocessing
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from persondet.errors import PersondetError
-from persondet.evaluation.prediction_file import PredictionFile
+from persondet.evaluation.prediction_file import PredictionFile, remove_abandoned
 
 
 def record(image_id: int, score: float) -> dict[str, Any]:
@@ -95,3 +97,28 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def predict_for_long(folder: Path, told: Any) -> None:
+    with PredictionFile(folder):
+        told.send("open")
+        time.sleep(60)
+
+
+def test_what_a_killed_evaluation_left_goes_and_what_is_in_use_stays(tmp_path: Path) -> None:
+    fork = multiprocessing.get_context("fork")
+    here, there = fork.Pipe()
+    other = fork.Process(target=predict_for_long, args=(tmp_path, there))
+    other.start()
+    assert here.recv() == "open"
+    (tmp_path / "curves.json").touch()
+    remove_abandoned(tmp_path)
+    assert len(list(tmp_path.glob(".predictions.*"))) == 1
+    other.kill()
+    other.join()
+    with PredictionFile(tmp_path) as own:
+        remove_abandoned(tmp_path)
+        assert len(list(tmp_path.glob(".predictions.*"))) == 1
+        own.publish(tmp_path / "results.json")
+    assert {path.name for path in tmp_path.iterdir()} == {"curves.json", "results.json"}
+    remove_abandoned(tmp_path / "missing")

@@ -247,6 +247,7 @@ def dataset_report(classes: tuple[str, ...]) -> dict[str, Any]:
     return {
         "schema": 1,
         "folder": "datasets/sample/people",
+        "decoded": True,
         "splits": {split: split for split in splits},
         "statistics": statistics,
         "findings": [finding],

@@ -122,6 +122,7 @@ def test_a_page_is_whole_for_every_dataset(drawn, tmp_path, name):
         assert {"$x$", "<script>alert(1)</scr…"} <= shown  # no formula
 
 
+@pytest.mark.slow
 def test_pdf_and_the_same_bytes_twice(tmp_path):
     for suffix in ("pdf", "png"):
         first, second = tmp_path / f"1.{suffix}", tmp_path / f"2.{suffix}"

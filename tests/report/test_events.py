@@ -71,6 +71,18 @@ def test_an_old_run_in_front_is_superseded(tmp_path):
     assert values(events, "total_loss") == {19: 1.0, 39: 1.0, 59: 1.0}
 
 
+def test_an_old_run_killed_at_its_first_row_is_superseded(tmp_path):
+    """The new one's first row has the same iteration; what only the old one had is gone."""
+    old = {"iteration": 19, "total_loss": 9.0, "lr": 0.5, "bbox/AP": 77.0}
+    new = [{"iteration": i, "total_loss": 1.0} for i in (19, 39)]
+    events = load_events(write_rows(tmp_path, old, *new))
+    assert values(events, "total_loss") == {19: 1.0, 39: 1.0}
+    assert "bbox/AP" not in events
+    assert events.restarts == (19,)
+    score = {"iteration": 39, "bbox/AP": 5.0}  # the score of a step is no second start
+    assert load_events(write_rows(tmp_path, *new, score)).restarts == ()
+
+
 def test_rows_of_one_iteration_are_joined_and_the_last_value_wins(tmp_path):
     rows = [{"iteration": 9, "a": 1, "b": 1}, {"iteration": 9, "b": 2, "val/a": 3}]
     events = load_events(write_rows(tmp_path, *rows))

@@ -48,6 +48,7 @@ def test_each_run_keeps_its_values_and_its_look(tmp_path):
     assert len(scores) == 1  # the other one has not been scored yet
 
 
+@pytest.mark.slow
 def test_names_of_runs_are_told_apart_and_shown_as_text(tmp_path):
     long = "x" * 60
     folders = [tmp_path / "a" / "run", tmp_path / "b" / "run", tmp_path / "b" / "$\\frac$<b>"]
@@ -65,6 +66,42 @@ def test_names_of_runs_are_told_apart_and_shown_as_text(tmp_path):
 def test_the_default_folder_belongs_to_no_run(tmp_path):
     nested = [tmp_path / "demo", tmp_path / "demo" / "pretrain"]
     assert default_folder(nested) == tmp_path / "comparison"
+
+
+def test_without_a_common_folder_the_figures_go_to_the_working_directory(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert default_folder(["/one/run", "/two/run"]) == tmp_path / "comparison"
+
+
+def test_every_axis_of_several_runs_has_a_label_with_its_unit(tmp_path):
+    data = [read_run(write_run(tmp_path / name)) for name in "ab"]
+    for overlay in OVERLAYS:
+        with drawing():
+            figure = _draw(overlay.panels(data), data, ["a", "b"])
+        shown = [axes for axes in figure.axes if axes.axison]
+        assert shown
+        for axes in shown:
+            for label in (axes.get_xlabel(), axes.get_ylabel()):
+                assert "(" in label, (overlay.file_name, label)
+                assert ")" in label, (overlay.file_name, label)
+
+
+def test_files_of_somebody_else_stay(tmp_path):
+    """Neither replaced nor, where there is nothing to draw, removed."""
+    rows = [{"iteration": i, "lr": 0.1} for i in range(3)]
+    runs = [write_metrics(tmp_path / name, *rows) for name in "ab"]
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "accuracy.png").write_bytes(b"mine")
+    with pytest.raises(OutputExistsError, match=r"accuracy\.png is there already"):
+        plot_runs(runs, out)
+    assert [path.name for path in out.iterdir()] == ["accuracy.png"]
+    plot_runs(runs, out, overwrite=True)
+    assert (out / "accuracy.png").read_bytes() == b"mine"
+    (out / "accuracy.png").unlink()
+    (out / "loss.png").write_bytes((out / "learning_rate.png").read_bytes())  # ours, of earlier
+    assert "learning_rate.png" in {path.name for path in plot_runs(runs, out)}
+    assert not (out / "loss.png").exists()
 
 
 def test_a_run_with_nothing_is_refused_and_nothing_is_written(tmp_path):
@@ -107,7 +144,7 @@ def test_a_table_of_somebody_else_is_not_replaced(tmp_path):
     run = write_metrics(tmp_path / "run", *training_rows())
     path = tmp_path / "results.csv"
     path.write_text("name,grade\n")
-    with pytest.raises(OutputExistsError, match="not a table of runs"):
+    with pytest.raises(OutputExistsError, match="not made by this tool"):
         write_results_csv([run], path)
     assert path.read_text() == "name,grade\n"
     path.unlink()

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reportlab.lib.pagesizes import A4
 
+from persondet.report import pdf_text
 from persondet.report.build import build_document
-from persondet.report.document import Document, Heading, Listing, Paragraph, Section, Table
+from persondet.report.document import (
+    Block,
+    Document,
+    Heading,
+    Listing,
+    Note,
+    Paragraph,
+    Section,
+    Table,
+)
 from persondet.report.pdf import write_pdf
-from persondet.report.pdf_style import WIDTH
+from persondet.report.pdf_style import MARGIN, WIDTH
 from persondet.report.pdf_table import column_widths
 from persondet.report.pdf_text import markup
 from tests.report.finished_run import write_finished_run
-from tests.report.pdf_pages import pages_of
+from tests.report.pdf_pages import extents_of, pages_of
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +41,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Document, Path]:
     return document, folder / "report.pdf"
 
 
-def pages(tmp_path: Path, *blocks: Paragraph | Table | Listing | Heading) -> list[str]:
+def pages(tmp_path: Path, *blocks: Block) -> list[str]:
     section = Section("only", "Only", tuple(blocks))
     write_pdf(Document("Title", "Subtitle", (section,)), tmp_path / "x.pdf")
     return pages_of(tmp_path / "x.pdf")
@@ -92,10 +106,55 @@ def test_names_in_other_scripts_are_shown(tmp_path: Path, name: str, shown: str)
     assert shown in pages(tmp_path, Paragraph(name))[1]
 
 
-def test_chinese_japanese_and_korean_get_a_font_of_their_own() -> None:
-    assert markup("行人") == '<font name="STSong-Light">行人</font>'
-    assert "HeiseiKakuGo-W5" in markup("ひと")
-    assert "HYGothic-Medium" in markup("사람")
+@pytest.fixture
+def fonts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder as the only one in which this machine has fonts."""
+    monkeypatch.setattr(pdf_text, "FONT_FOLDERS", (str(tmp_path / "fonts"),))
+    pdf_text._more_fonts.cache_clear()
+    yield tmp_path / "fonts"
+    pdf_text._more_fonts.cache_clear()
+
+
+def test_what_no_font_has_is_shown_as_its_numbers(fonts: Path, tmp_path: Path) -> None:
+    """And never as an empty cell: every font of the file is embedded in it."""
+    table = Table("Caption", ("class",), (("日本語",), ("행인",)))
+    text = pages(tmp_path, table)[1]
+    assert "[U+65E5 U+672C U+8A9E]" in text
+    assert "[U+D589 U+C778]" in text
+    data = (tmp_path / "x.pdf").read_bytes()
+    described = set(re.findall(rb"/BaseFont /([\w+-]+)", data)) - {b"Helvetica"}
+    assert described
+    assert all(b"+DejaVuSans" in name for name in described)
+
+
+def test_a_font_of_this_machine_shows_them(fonts: Path, tmp_path: Path) -> None:
+    fonts.mkdir()
+    (fonts / "ipag.ttf").write_bytes(b"no font")
+    write_font(fonts / "wqy-zenhei.ttc", "日本語")
+    shown = pages(tmp_path, Table("Caption", ("class",), (("日本語人",),)))[1]
+    assert "日本語" in shown
+    assert "[U+4EBA]" in shown
+    assert b"/FontFile2" in (tmp_path / "x.pdf").read_bytes()
+
+
+def write_font(path: Path, letters: str) -> None:
+    """Write a TrueType font in which every letter is a square."""
+    names = [".notdef", *(f"uni{ord(letter):04X}" for letter in letters)]
+    pen = TTGlyphPen(None)
+    for number, point in enumerate([(0, 0), (0, 700), (700, 700), (700, 0)]):
+        (pen.lineTo if number else pen.moveTo)(point)
+    pen.closePath()
+    glyph = pen.glyph()
+    font = FontBuilder(1000, isTTF=True)
+    font.setupGlyphOrder(names)
+    font.setupCharacterMap({ord(letter): f"uni{ord(letter):04X}" for letter in letters})
+    font.setupGlyf(dict.fromkeys(names, glyph))
+    font.setupHorizontalMetrics(dict.fromkeys(names, (800, 0)))
+    font.setupHorizontalHeader(ascent=800, descent=-200)
+    font.setupNameTable({"familyName": "Squares", "styleName": "Regular", "psName": "Squares"})
+    font.setupOS2(sTypoAscender=800, usWinAscent=800, usWinDescent=200)
+    font.setupPost()
+    font.save(path)
 
 
 @settings(max_examples=50)
@@ -112,6 +171,27 @@ def test_endless_names_fit(tmp_path: Path) -> None:
     table = Table("Caption", ("a", "b", name[:60]), ((name, "1", name),) * 3)
     texts = pages(tmp_path, table, Listing((name,)), Paragraph(name), Heading(name))
     assert sum(text.count("x") for text in texts[1:]) >= 400 * 8 + 60
+
+
+def test_nothing_lies_outside_the_margins(finished: tuple[Document, Path], tmp_path: Path) -> None:
+    """Words and pictures; in the usual report, and with names that are far too long."""
+    name = "W" * 400
+    rows = ((name, "日本語" * 40, name, "1"),) * 3
+    table = Table(name, ("a", name[:60], "c", name[:60]), rows, (3,))
+    pages(
+        tmp_path,
+        table,
+        Listing((name, "  " + name)),
+        Paragraph(name),
+        Heading(name),
+        Note("warning", name),
+    )
+    for path in (finished[1], tmp_path / "x.pdf"):
+        for left, bottom, right, top in extents_of(path):
+            assert left >= MARGIN - 0.1
+            assert right <= MARGIN + WIDTH + 4  # ReportLab sets up to a space more
+            assert bottom >= 20  # the foot line
+            assert top <= A4[1] - MARGIN + 0.1
 
 
 @settings(max_examples=40)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +24,11 @@ from persondet.report.plain_text import plain_text
         "ROBOFLOW.API_KEY s3cr3tvalue",
         "api_key: s3cr3tvalue",
         "HF_TOKEN=s3cr3tvalue python x.py",
+        "a=b=api_key=s3cr3tvalue",
+        "of one.two.X.API_KEY s3cr3tvalue",
+        "see auth-token s3cr3tvalue",
+        "http://a.b/c#s3cr3tvalue",
+        "x http://a.b/http://c.d?s3cr3tvalue",
     ],
 )
 def test_secrets_are_hidden(text: str) -> None:
@@ -65,6 +73,28 @@ def test_an_endless_name_keeps_its_ends() -> None:
     assert len(shown) == 100
     assert shown.startswith("aaa")
     assert shown.endswith("z")
+
+
+def test_a_quotation_mark_behind_a_secret_stays() -> None:
+    assert plain_text("called “api_key=s3cr3tvalue” here") == "called “api_key=***” here"
+    assert plain_text("‘token: s3cr3tvalue’") == "‘token: ***’"
+
+
+@pytest.mark.parametrize(
+    "piece", ["a", "a.", "A", "A.", "-a", "key", "KEY ", "a://", "?", "=", " ", ":", "a=", "é-"]
+)
+def test_an_endless_name_takes_no_endless_time(piece: str) -> None:
+    """In a process of its own, which can be stopped; what grows with the square takes minutes."""
+    code = (
+        "import sys; from persondet.redaction import without_secrets, words_without_secrets;"
+        "text = (sys.argv[1] * 60000)[:60000];"
+        "without_secrets(text); without_secrets('x ' + text + ' y'); words_without_secrets([text])"
+    )
+    subprocess.run([sys.executable, "-c", code, piece], check=True, timeout=20)
+
+
+def test_what_is_too_long_to_be_read_whole_keeps_its_end() -> None:
+    assert plain_text("a" * 100_000 + " the end").endswith(" the end")
 
 
 def test_every_string_of_a_document_is_cleaned() -> None:

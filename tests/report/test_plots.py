@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
+from persondet.errors import OutputExistsError
+from persondet.report.build import build_document
 from persondet.report.plots import PLOTS, plot_run
 from persondet.report.plots.detection import draw_f1, draw_precision_recall, draw_score_histogram
 from persondet.report.plots.mistakes import draw_errors, draw_recall, wilson
@@ -57,6 +59,7 @@ def ink(path):
     return float((image < 250).any(axis=2).mean())
 
 
+@pytest.mark.slow
 def test_a_whole_run_gives_every_plot_and_nothing_is_cut_off(tmp_path):
     run = write_run(tmp_path / "run")
     written = plot_run(run)
@@ -216,7 +219,8 @@ def test_trap_5_two_validation_sets_are_both_drawn(tmp_path):
 def test_names_full_of_markup_are_shown_as_text(tmp_path):
     run = write_run(tmp_path / "run")
     name = "<b>$\\frac{1}{0}$&amp;_valid"
-    write_json(run / "inference" / name / "curves.json", curves(name))
+    other = tmp_path / "other"  # a run whose config does not say which set is which
+    write_json(other / "inference" / name / "curves.json", curves(name))
     write_json(run / "results.json", results() | {"classes": [HOSTILE]})
     content = errors()
     content["recall"]["size"][0]["label"] = HOSTILE
@@ -229,7 +233,7 @@ def test_names_full_of_markup_are_shown_as_text(tmp_path):
     assert first.startswith("People in <img src=x onerror")
     assert len(first) <= 50
     assert "\u202e" not in title
-    assert any("<b>$" in text for text in texts(draw(draw_precision_recall, run)))
+    assert any("<b>$" in text for text in texts(draw(draw_precision_recall, other)))
     assert any(text.startswith("<img src=x") for text in texts(draw(draw_recall, run)))
 
 
@@ -247,6 +251,57 @@ def test_the_curves_are_those_of_the_file(tmp_path):
     histogram = draw(draw_score_histogram, run).axes[0]
     heights = [patch.get_height() for patch in histogram.patches]
     assert heights == known["score_histogram"]["true"] + known["score_histogram"]["false"]
+
+
+def test_the_threshold_in_use_lies_on_a_curve_also_with_several_classes(tmp_path):
+    """The curve is the mean over the classes, the threshold counts all of them as one."""
+    run = write_run(tmp_path / "run")
+    content = curves("person_test")
+    task = content["tasks"]["segm"]
+    task["at_threshold"] = {"threshold": 0.6, "precision": 0.81, "recall": 0.7, "f1": 0.75}
+    pooled = np.interp(np.linspace(0, 1, 101), [0, 0.7, 1], [1, 0.81, 0.2])
+    task["pooled"] = {"recall": task["pr"]["recall"], "precision": pooled.tolist()}
+    write_json(run / "inference/person_test/curves.json", content)
+    panel = draw(draw_precision_recall, run).axes[1]
+    lines = {line.get_label(): line for line in panel.get_lines()}
+    (star,) = (line for label, line in lines.items() if label.startswith("threshold 0.60"))
+    x, y = star.get_xdata()[0], star.get_ydata()[0]
+    assert (x, y) == (70.0, 81.0)  # the file's own, not that of the nearest of the thresholds
+    curve = lines["mask, IoU 0.5, all classes as one"]
+    assert np.interp(x, curve.get_xdata(), curve.get_ydata()) == pytest.approx(y)
+    del task["pooled"]  # as with one class, where both are the same
+    write_json(run / "inference/person_test/curves.json", content)
+    assert not [t for t in texts(draw(draw_precision_recall, run)) if "all classes" in t]
+
+
+def test_what_the_bars_and_the_numbers_of_the_mistakes_count_is_said(tmp_path):
+    content = errors()
+    content["tasks"]["bbox"]["cost"]["background"] = -1e-9
+    run = write_run(tmp_path / "run")
+    write_json(run / "inference/person_test/errors.json", content)
+    shown = texts(draw(draw_errors, run))
+    assert any("brackets: number from the threshold 0.60 on" in t for t in shown)
+    assert "0.0  (1,312 ×)" in shown
+
+
+def test_another_folder_keeps_what_is_not_ours(tmp_path):
+    run = write_metrics(tmp_path / "run", {"iteration": 0, "lr": 0.1}, {"iteration": 9, "lr": 0.1})
+    out = tmp_path / "out"
+    plot_run(run, out)
+    plot_run(run, out)  # ours is made again
+    (out / "loss.png").write_bytes(b"mine")
+    with pytest.raises(OutputExistsError, match=r"loss\.png is there already"):
+        plot_run(run, out)
+    plot_run(run, out, overwrite=True)
+
+
+def test_clips_below_the_folder_video_are_found_by_plot_and_report_alike(tmp_path):
+    deep = write_records(tmp_path / "run/video/monday/a.jsonl", [1, 2])
+    (tmp_path / "run/folder.jsonl").mkdir()
+    assert [clip.path for clip in read_run(tmp_path / "run").people] == [deep]
+    (tmp_path / "run/config.yaml").write_text("{}")
+    document = build_document(tmp_path / "run")
+    assert "Table(caption='The annotated clips', header=" in repr(document)
 
 
 def test_the_error_bars_are_those_of_the_file(tmp_path):

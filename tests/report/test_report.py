@@ -13,12 +13,19 @@ from typing import Any
 
 import pytest
 
-from persondet.report.build import build_document, build_report
+from persondet.errors import OutputExistsError
+from persondet.report.build import build_document, build_report, plots_folder
 from persondet.report.document import Document, Figure, Listing, Note, Table
 from persondet.report.html import html_of
 from persondet.report.people_counts import find_people_counts
+from persondet.report.plots import PLOTS as PLOT_FIGURES
+from persondet.report.plots import plot_run
+from persondet.report.plots.style import drawing
+from persondet.report.run_data import read_run
 from persondet.results import RunError
-from tests.report.finished_run import PLOTS, write_finished_run
+from persondet.video.stills import write_stills
+from tests.report.finished_run import PLOTS, results, write_finished_run, write_json
+from tests.report.run_files import curves
 
 HOSTILE = "<script>alert(1)</script><b>&amp;\"'{{ 7*7 }}"
 READ = (
@@ -256,6 +263,77 @@ def test_nothing_in_the_files_can_stop_the_report(run: Path) -> None:
         for name, value in whole.items():
             (run / name).write_text(json.dumps(spoiled(value)))
         assert len(build_document(run).sections) == 9
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_nothing_in_the_files_can_stop_plots_and_stills(run: Path, seed: int) -> None:
+    """Values of the wrong kind in every JSON file, read as the figures read them."""
+    chance = random.Random(seed)
+    wrong = (None, True, -1, 1e400, "text", [], {}, [None], {"a": 1}, [[1]], 10**400)
+
+    def spoiled(value: Any) -> Any:
+        if chance.random() < 0.08:
+            return chance.choice(wrong)
+        if isinstance(value, dict):
+            return {key: spoiled(item) for key, item in value.items()}
+        return [spoiled(item) for item in value] if isinstance(value, list) else value
+
+    write_json(run / "inference/person_test/curves.json", curves())
+    write_json(run / "inference/person_test/results.json", results(("person",), "person_test"))
+    (run / "walk_annotated.mp4").write_bytes(b"no video")
+    files = [*run.glob("*.json"), *run.glob("inference/*/*.json"), *run.glob("*.jsonl")]
+    whole = {path: path.read_text().splitlines() for path in files}
+    for _ in range(4):
+        for path, lines in whole.items():
+            path.write_text("\n".join(json.dumps(spoiled(json.loads(line))) for line in lines))
+        with drawing():
+            data = read_run(run)
+            for plot in PLOT_FIGURES[7:]:
+                plot.draw(data)
+        assert write_stills(run) == []
+
+
+@pytest.mark.parametrize("track", [[1], {"a": 1}, 1.5, True])
+def test_a_track_of_the_wrong_kind_stops_nothing(run: Path, track: Any) -> None:
+    path = run / "walk_annotated.jsonl"
+    header, first, *rest = path.read_text().splitlines()
+    frame = json.loads(first)
+    frame["people"] = [{"box": [1, 2, 3, 4], "score": 0.9, "track_id": track}]
+    path.write_text("\n".join([header, json.dumps(frame), *rest]))
+    (run / "walk_annotated.mp4").write_bytes(b"no video")
+    assert len(read_run(run).people[0].counts) == 100
+    assert write_stills(run) == []
+    assert len(build_document(run).sections) == 9
+
+
+def test_a_file_in_the_place_of_the_plots_stops_no_report(run: Path, tmp_path: Path) -> None:
+    """As little as a run folder that cannot be written."""
+    shutil.rmtree(run / "plots")
+    (run / "plots").write_text("mine")
+    assert write_stills(run) == []
+    with plots_folder(run) as plots:
+        assert plots != run / "plots"
+        plot_run(run, plots)
+        build_report(run, tmp_path / "site", plots=plots)
+    assert not plots.exists()
+    assert "The loss over the steps." in (tmp_path / "site/report.html").read_text()
+    assert (run / "plots").read_text() == "mine"
+    with plots_folder(tmp_path / "site") as plots:
+        assert plots == tmp_path / "site/plots"
+
+
+@pytest.mark.parametrize("name", ["report.html", "report.pdf"])
+def test_a_report_of_somebody_else_is_not_replaced(run: Path, tmp_path: Path, name: str) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / name).write_text("mine")
+    with pytest.raises(OutputExistsError, match=rf"{name} is there already"):
+        build_report(run, site)
+    assert [path.name for path in site.iterdir()] == [name]
+    build_report(run, site, overwrite=True)
+    build_report(run, site)  # ours is made again
+    (run / name).write_text("cut off")
+    build_report(run)  # the run folder is ours
 
 
 class Page(HTMLParser):

@@ -20,6 +20,10 @@ def test_what_does_not_exist_is_a_dash() -> None:
     assert {points(None), share(None), plain(None), duration(None)} == {"–"}
 
 
+def test_nothing_is_less_than_zero_after_rounding() -> None:
+    assert [points(value) for value in (-1e-9, -0.04, 0.0, -0.06)] == ["0.0", "0.0", "0.0", "-0.1"]
+
+
 def test_counts_durations_and_lists() -> None:
     assert [several(1, "picture"), several(2000, "picture")] == ["1 picture", "2,000 pictures"]
     assert [duration(s) for s in (4, 41, 692, 9000)] == [

@@ -75,6 +75,7 @@ def test_people_keep_their_identity_and_move_a_little_per_frame(clip):
     assert np.max(moved, axis=0)[1] < 0.06
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_clip_and_truth(clip, tmp_path):
     folder, _ = clip
     write_clip(tmp_path / "walk.mp4", tmp_path / "walk.json", 4, frames=FRAMES, size=SIZE)

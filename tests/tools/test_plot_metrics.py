@@ -54,6 +54,22 @@ def test_a_foreign_table_is_refused_before_anything_is_drawn(tmp_path):
     assert not list(tmp_path.glob("*.png"))
 
 
+@pytest.mark.parametrize("runs", [1, 2])
+def test_a_foreign_picture_is_refused_and_replaced_when_asked(tmp_path, runs):
+    rows = [{"iteration": i, "lr": 0.1} for i in range(3)]
+    folders = [str(write_run(tmp_path / str(number), *rows)) for number in range(runs)]
+    picture = tmp_path / "out" / "learning_rate.png"
+    picture.parent.mkdir()
+    picture.write_bytes(b"mine")
+    command = [*folders, "--output", str(picture.parent)]
+    with pytest.raises(OutputExistsError, match=r"learning_rate\.png"):
+        plot_metrics.main(command)
+    assert [path.name for path in picture.parent.iterdir()] == ["learning_rate.png"]
+    assert plot_metrics.main([*command, "--overwrite"]) == 0
+    assert picture.read_bytes() != b"mine"
+    assert plot_metrics.main(command) == 0  # ours by now
+
+
 def test_a_run_without_a_scalar_to_plot_is_refused(tmp_path):
     run = write_run(tmp_path / "run", {"iteration": 0, "eta_seconds": 0.1})
     with pytest.raises(RunError, match="no loss, accuracy, AP or learning rate"):

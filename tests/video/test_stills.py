@@ -7,13 +7,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 
+from persondet.errors import OutputExistsError
 from persondet.video.pipeline import annotate_video
 from persondet.video.stills import write_stills
 
 
 def annotate(run: Path, clip_writer, squares, predictor, name: str = "clip") -> Path:
-    run.mkdir(exist_ok=True)
+    run.mkdir(exist_ok=True, parents=True)
     source = clip_writer(run.parent / f"{name}.mp4", [squares(n, 160, 96) for n in range(30)])
     annotate_video(source, run / f"{name}_annotated.mp4", predictor)
     return run / f"{name}_annotated.mp4"
@@ -55,6 +57,29 @@ def test_a_clip_that_cannot_be_read_is_left_out(tmp_path, clip_writer, squares, 
     (run / "c.mp4").write_bytes(b"no video")
     (run / "c.jsonl").write_text("no records\n")
     assert len(write_stills(run, 2)) == 2
+
+
+def test_stills_go_to_another_folder_and_clips_may_lie_deeper(
+    tmp_path, clip_writer, squares, predictor
+):
+    run = tmp_path / "run"
+    run.mkdir()
+    annotate(run / "video" / "monday", clip_writer, squares, predictor)
+    written = write_stills(run, 1, output=tmp_path / "there")
+    assert [path.parent for path in written] == [tmp_path / "there"]
+    assert not (run / "plots").exists()
+
+
+def test_a_file_in_the_place_of_the_folder_is_one_sentence(
+    tmp_path, clip_writer, squares, predictor
+):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "plots").write_text("mine")
+    assert write_stills(run) == []
+    annotate(run, clip_writer, squares, predictor)
+    with pytest.raises(OutputExistsError, match="plots cannot be written"):
+        write_stills(run)
 
 
 def test_a_run_without_a_clip_has_no_stills(tmp_path):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
+from persondet.report.own_files import refuse_foreign
 from persondet.report.plots import detection, mistakes, people, training
 from persondet.report.plots.style import drawing, save
 from persondet.report.run_data import RunData, read_run
@@ -54,18 +55,29 @@ PLOTS = (
 )
 
 
-def plot_run(run_dir: str | Path, output: str | Path | None = None) -> list[Path]:
+def plot_run(
+    run_dir: str | Path, output: str | Path | None = None, *, overwrite: bool = False
+) -> list[Path]:
     """Draw what a run has come to so far and return the PNG files, in reading order.
 
-    They go to `run_dir/plots` or to `output`, and replace files of the same name. A figure whose
+    They go to `run_dir/plots` or to `output`, and replace files of an earlier call. A figure whose
     numbers are missing is left out and the log says so; its file of an earlier call is removed
     from `run_dir/plots`, since it no longer shows this run.
 
+    Args:
+        run_dir: the OUTPUT_DIR of a training, finished or not.
+        output: the folder for the figures; None: `run_dir/plots`.
+        overwrite: replace files of somebody else too.
+
     Raises: RunError: when there is nothing to draw because metrics.json is missing, cannot be read,
-        or holds no row.
+        or holds no row. OutputExistsError: when `output` holds a file of somebody else with the
+        name of a figure.
     """
     run = read_run(run_dir)
     folder = Path(run_dir) / FOLDER if output is None else Path(output)
+    own = folder.resolve() == (Path(run_dir) / FOLDER).resolve()
+    if not own:
+        refuse_foreign((folder / plot.file_name for plot in PLOTS), overwrite=overwrite)
     written, left_out = [], []
     for plot in PLOTS:
         path = folder / plot.file_name
@@ -75,7 +87,7 @@ def plot_run(run_dir: str | Path, output: str | Path | None = None) -> list[Path
                 written.append(save(figure, path))
                 continue
         left_out.append(plot)
-        if output is None:
+        if own and path.is_file():
             path.unlink(missing_ok=True)
     if run.problem is not None and not written:
         raise run.problem

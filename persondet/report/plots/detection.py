@@ -54,6 +54,10 @@ def draw_precision_recall(run: RunData) -> Figure | None:
                 x, y = 100 * curves.pr_recall, 100 * precision
                 every = (5 * (task == "segm"), 10)  # lines that coincide keep their markers apart
                 axes.plot(x, y, line, color=color, marker=marker, markevery=every, label=label)
+            if task == run.operating_task and curves.pooled is not None:
+                recall, precision = curves.pooled
+                label = f"{TASKS[task]}, IoU 0.5, all classes as one"
+                axes.plot(100 * recall, 100 * precision, "--", color=BLACK, label=label)
         _draw_point(axes, run, evaluation)
         objects = run.objects
         x_label = f"recall ({objects} found, % of all {objects})"

@@ -27,6 +27,7 @@ from persondet.report.plots.style import (
     new_figure,
 )
 from persondet.report.run_data import RunData
+from persondet.report.wording import points
 from persondet.results import TASKS
 
 KINDS = {
@@ -71,7 +72,7 @@ def draw_errors(run: RunData) -> Figure | None:
         drawn = np.nan_to_num(values)
         axes.barh(places, drawn, height, label=label, color=color, hatch=hatch, **BAR)
         for place, value, kind in zip(places, values, kinds, strict=True):
-            text = "not known" if math.isnan(value) else f"{value:.1f}"
+            text = "not known" if math.isnan(value) else points(value)
             text += _times(counts[task].get(kind))
             axes.annotate(
                 text,
@@ -87,6 +88,10 @@ def draw_errors(run: RunData) -> Figure | None:
     axes.set_xlim(0, max(1.0, most) * 1.25)
     axes.grid(axis="y", visible=False)
     title = f"What each kind of mistake costs\n{dataset_title(evaluation)}"
+    threshold = number(evaluation.errors.get("threshold") if evaluation.errors else None)
+    if any(_times(n) for kinds in counts.values() for n in kinds.values()):
+        at = f" {threshold:.2f}" if math.isfinite(threshold) else ""
+        title += f"\nBars: all scores; brackets: number from the threshold{at} on"
     label_axes(axes, title, "AP50 gained if there were none of them (points)", "kind of mistake")
     add_legend(axes)
     return figure

@@ -18,6 +18,7 @@ from matplotlib.lines import Line2D
 
 from persondet.report.events import Series
 from persondet.report.names import distinct, one_line
+from persondet.report.own_files import is_ours, refuse_foreign
 from persondet.report.plots.detection import SCORE_LABEL, SPLITS
 from persondet.report.plots.style import (
     BLACK,
@@ -68,14 +69,19 @@ class Overlay(NamedTuple):
     panels: Callable[[Sequence[RunData]], list[Panel]]
 
 
-def plot_runs(run_dirs: Sequence[str | Path], output: str | Path) -> list[Path]:
+def plot_runs(
+    run_dirs: Sequence[str | Path], output: str | Path, *, overwrite: bool = False
+) -> list[Path]:
     """Lay the curves of several runs over each other and return the PNG files, in reading order.
 
-    They go to the folder `output`, and replace files of the same name there. A run takes part with
-    what it has come to; a figure that would show no run is left out, and the log says so.
+    They go to the folder `output`, and replace the files of an earlier call; with `overwrite` also
+    those of somebody else. A run takes part with what it has come to; a figure that would show no
+    run is left out, and the log says so.
 
-    Raises: RunError: when a run has nothing at all to draw.
+    Raises: RunError: when a run has nothing at all to draw. OutputExistsError: when `output` holds a
+        file of somebody else with the name of a figure.
     """
+    refuse_foreign((Path(output) / o.file_name for o in OVERLAYS), overwrite=overwrite)
     runs = [read_run(run_dir) for run_dir in run_dirs]
     for run in runs:
         if run.problem is not None and not run.evaluations:
@@ -90,7 +96,8 @@ def plot_runs(run_dirs: Sequence[str | Path], output: str | Path) -> list[Path]:
                 written.append(save(figure, path))
                 continue
         logger.info("%s is left out: no run has %s", path.name, overlay.needs)
-        path.unlink(missing_ok=True)
+        if is_ours(path):
+            path.unlink()
     return written
 
 
@@ -108,8 +115,13 @@ def common_folder(run_dirs: Sequence[str | Path]) -> Path:
 
 
 def default_folder(run_dirs: Sequence[str | Path]) -> Path:
-    """Return the folder where the figures of several runs go: `comparison` beside them."""
-    return common_folder(run_dirs) / "comparison"
+    """Return the folder where the figures of several runs go: `comparison` beside them.
+
+    Runs that share nothing but the root of the disk have no such place: then it is in the working
+    directory.
+    """
+    shared = common_folder(run_dirs)
+    return (Path.cwd() if shared == Path(shared.anchor) else shared) / "comparison"
 
 
 def _draw(panels: Sequence[Panel], runs: Sequence[RunData], names: Sequence[str]) -> Figure | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from persondet.report.document import Block, Bullets, Note, Paragraph, Section, Table
 from persondet.report.run_state import RunState
-from persondet.report.sections.evaluation import score_with_interval
+from persondet.report.sections.evaluation import score_with_interval, why_no_score
 from persondet.report.wording import listed, points, share, whole
 
 
@@ -47,24 +47,30 @@ def _task(state: RunState) -> list[Block]:
 
 
 def _answer(state: RunState) -> list[Block]:
-    test = state.results["test"]
+    split = state.scored
+    scores = split.scores
     ended = Note("answer" if state.complete else "warning", state.how_it_ended())
     if not state.tasks:
         return [
             ended,
             state.run.missing(
                 "results.json",
-                "There is no score on the test split yet.",
-                "A training ends with it; for a trained model, run tools/train_net.py with "
-                "--eval-only.",
+                f"There is no score on the {split.word} yet.",
+                state.evaluates,
             ),
         ]
-    rows = [("Pictures in the test split", whole(test["images"].number()))]
+    rows = [(f"Pictures in the {split.word}", whole(scores["images"].number()))]
     for task, name in state.tasks:
         rows.append((f"AP of the {name}es" if name == "box" else "AP of the masks",
-                     score_with_interval(test, task, "AP")))  # fmt: skip
+                     score_with_interval(scores, task, "AP")))  # fmt: skip
         rows.append((f"AP50 of the {name}es" if name == "box" else "AP50 of the masks",
-                     score_with_interval(test, task, "AP50")))  # fmt: skip
+                     score_with_interval(scores, task, "AP50")))  # fmt: skip
+    valid = state.results["valid"]
+    for task, name in state.tasks if split.kind == "test" else ():
+        if valid[task]["AP"].number() is not None:
+            what = "boxes" if name == "box" else "masks"
+            rows.append((f"AP of the {what} on the validation split",
+                         score_with_interval(valid, task, "AP")))  # fmt: skip
     constant = state.results["constant_box"]["bbox"]["AP"].number()
     if constant is not None:
         rows.append(("AP of the same box on every picture", points(constant)))
@@ -72,15 +78,18 @@ def _answer(state: RunState) -> list[Block]:
     if point["threshold"].number() is not None:
         rows += [
             ("Score threshold for use", f"{point['threshold'].number():.2f}"),
-            ("Objects found at it (recall)", share(point["test"]["recall"].number())),
-            ("Finds that are right (precision)", share(point["test"]["precision"].number())),
+            ("Objects found at it (recall)", share(point[split.key]["recall"].number())),
+            ("Finds that are right (precision)", share(point[split.key]["precision"].number())),
         ]
-    leak = test["leaks"]["share"].number()
-    if leak is not None:
-        rows.append(("Test pictures known from the training", share(leak)))
+    if state.leaked is not None:
+        what = f"{split.kind.capitalize()} pictures known from an earlier split"
+        rows.append((what, share(state.leaked[1])))
+    unscored = [Note("warning", text) for text in [why_no_score(state)] if text]
     return [
         ended,
-        Table("The answer in short: the test split", ("what", "value"), tuple(rows), (1,)),
+        *state.caution,
+        *unscored,
+        Table(f"The answer in short: the {split.word}", ("what", "value"), tuple(rows), (1,)),
         Bullets(
             (
                 (
@@ -88,8 +97,8 @@ def _answer(state: RunState) -> list[Block]:
                     "(average precision) runs from 0 to 100. It is 100 when every object is found, "
                     "nothing else is, and every box or mask fits closely. AP50 asks only for a "
                     "rough fit. The numbers in brackets are the 95 % interval: about as far as the "
-                    "score could move with other test pictures of the same kind. Section 6 "
-                    "explains both.",
+                    "score could move with other pictures of the same kind. The section on the "
+                    "evaluation explains both.",
                 ),
                 (
                     "Threshold",

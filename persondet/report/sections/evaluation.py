@@ -1,12 +1,13 @@
-"""Section 6: the score on the test split, the curves and the operating point."""
+"""The evaluation: the score on the test split, the curves, the operating point, the mistakes."""
 
 from __future__ import annotations
 
 from persondet.report.document import Block, Bullets, Heading, Note, Paragraph, Section, Table
 from persondet.report.facts import Facts
-from persondet.report.run_state import EVALUATES, RunState
+from persondet.report.run_state import RunState
 from persondet.report.sections.mistakes import mistakes
-from persondet.report.wording import points, several, share, whole
+from persondet.report.sections.threshold import operating_point, precision_and_recall
+from persondet.report.wording import points, several, share
 
 _MEASURES = {
     "AP": "all objects, mean over the ten strictnesses",
@@ -17,7 +18,7 @@ _MEASURES = {
     "APl": "large objects, from 96 × 96 pixels",
     "AR": "share of the objects found, at most 100 finds per picture",
 }
-_MOST_CLASSES = 30
+_MOST_CLASSES, _MOST_SETS = 30, 10
 
 
 def score_with_interval(scores: Facts, task: str, metric: str) -> str:
@@ -31,12 +32,12 @@ def evaluation(state: RunState) -> Section:
     """Explain the measures, give the scores, and look at the mistakes."""
     return Section(
         "evaluation",
-        "Evaluation on the test split",
+        f"Evaluation on the {state.scored.word}",
         (
             *_measures(),
             *_scores(state),
-            *_precision_and_recall(state),
-            *_operating_point(state),
+            *precision_and_recall(state),
+            *operating_point(state),
             *mistakes(state),
         ),
     )
@@ -74,7 +75,7 @@ def _measures() -> list[Block]:
                 ),
                 (
                     "95 % interval:",
-                    "the test pictures are a sample, and others would give another score. The "
+                    "the pictures are a sample, and others would give another score. The "
                     "pictures are drawn again and again with replacement (bootstrap), and 95 of "
                     "100 such scores lie in the interval. Two models whose intervals overlap "
                     "widely cannot be told apart by this test.",
@@ -85,25 +86,21 @@ def _measures() -> list[Block]:
 
 
 def _scores(state: RunState) -> list[Block]:
-    test = state.results["test"]
+    split = state.scored
     blocks: list[Block] = [Heading("The score")]
-    blocks += [Note("warning", text) for text in test["notes"].texts()[:10]]
+    blocks += [Note("warning", text) for text in state.other_models]
+    blocks += [Note("warning", text) for text in split.scores["notes"].texts()[:10]]
+    blocks += state.caution
     if not state.tasks:
-        how = (
-            "A training ends with it; for a trained model, run tools/train_net.py with --eval-only."
-        )
-        missing = state.run.missing("results.json", "There is no score on the test split.", how)
-        return [*blocks, missing]
-    blocks.append(_score_table(state, test))
-    images = test["images"].count()
-    told = any(test["intervals"][task]["AP"][0].number() is not None for task, _ in state.tasks)
-    if not told:
-        text = "results.json has no intervals, so that nobody knows how far the scores may be off. "
-        blocks.append(Note("missing", text + EVALUATES))
+        what = f"There is no score on the {split.word}."
+        return [*blocks, state.run.missing("results.json", what, state.evaluates)]
+    blocks.append(_score_table(state, split.scores, split.dataset or f"the {split.word}"))
+    images = split.scores["images"].count()
+    blocks += _intervals(state)
     if images:
         blocks.append(
             Paragraph(
-                f"The test split has {several(images, 'picture')}. "
+                f"The {split.word} has {several(images, 'picture')}. "
                 + (
                     "With so few, only the first digit of a score should be believed, and small "
                     "differences mean nothing."
@@ -112,11 +109,67 @@ def _scores(state: RunState) -> list[Block]:
                 )
             )
         )
-    blocks += _classes(state, test) + _constant_box(state) + _leaks(state, test)
-    return blocks
+    blocks += _classes(state, split.scores) + _constant_box(state) + _leaks(state)
+    return blocks + _beside_validation(state) + _other_sets(state)
 
 
-def _score_table(state: RunState, test: Facts) -> Table:
+def why_no_score(state: RunState) -> str:
+    """Return the sentence for a split that was scored and has no AP; empty where it has one."""
+    if any(state.scored.scores[task]["AP"].number() is not None for task, _ in state.tasks):
+        return ""
+    return f"There is no AP: no object is annotated on the {state.scored.word}."
+
+
+def _intervals(state: RunState) -> list[Block]:
+    """Return the note on intervals that are missing, with what can be done about it."""
+    scores = state.scored.scores
+    if any(scores["intervals"][task]["AP"][0].number() is not None for task, _ in state.tasks):
+        return []
+    text = why_no_score(state)
+    if text:
+        return [Note("warning", text)]
+    given = "intervals" in (scores.value or ())
+    if given and scores["notes"].texts():  # they say why
+        return []
+    if scores["images"].count() == 1:
+        text = "One picture gives no interval: how far the score may be off cannot be said."
+        return [Note("warning", text)]
+    if given:
+        return [Note("warning", "There is no interval: too few pictures hold objects.")]
+    text = "results.json has no intervals, so that nobody knows how far the scores may be off. "
+    return [Note("missing", text + state.evaluates)]
+
+
+def _beside_validation(state: RunState) -> list[Block]:
+    """Return the scores of test and validation split side by side, where there are both."""
+    valid, test = state.results["valid"], state.scored.scores
+    tasks = [task for task, _ in state.tasks if valid[task].items()]
+    if state.scored.kind != "test" or not tasks:
+        return []
+    names = {"bbox": "boxes", "segm": "masks"}
+    header = ["measure", *(f"{names[t]}, {s}" for t in tasks for s in ("test", "validation"))]
+    rows = [
+        (name, *(points(part[task][name].number()) for task in tasks for part in (test, valid)))
+        for name in _MEASURES
+    ]
+    text = (
+        "The validation split chose the model. Where its score is far above that of the test split,"
+        " the choice fits those pictures by chance; the score of the test split counts."
+    )
+    caption = "The same measures on the test and on the validation split"
+    return [
+        Table(caption, tuple(header), tuple(rows), tuple(range(1, len(header)))),
+        Paragraph(text),
+    ]
+
+
+def _other_sets(state: RunState) -> list[Block]:
+    """Return a table for each further dataset that the same model was scored on."""
+    found = state.results["tests"].items()[:_MOST_SETS]
+    return [_score_table(state, scores, name) for name, scores in found]
+
+
+def _score_table(state: RunState, test: Facts, dataset: str) -> Table:
     found = {name for task, _ in state.tasks for name, _ in test[task].items()}
     known = [name for name in _MEASURES if name in found]
     more = sorted(name for name in found if name.startswith("AP@"))
@@ -130,8 +183,8 @@ def _score_table(state: RunState, test: Facts) -> Table:
     ]
     header = ("measure", "what it says", *(f"{name}es" if name == "box" else f"{name}s" for _, name in state.tasks))  # fmt: skip
     caption = (
-        f"Scores on {state.test_set or 'the test split'}, 0 to 100, with 95 % intervals; a dash: "
-        "no such objects"
+        f"Scores on {dataset}, 0 to 100, with 95 % intervals where they can be given; a dash: no "
+        "such objects"
     )
     return Table(caption, header, tuple(rows), tuple(range(2, len(header))))
 
@@ -166,92 +219,23 @@ def _constant_box(state: RunState) -> list[Block]:
     ]
 
 
-def _leaks(state: RunState, test: Facts) -> list[Block]:
-    leaks = test["leaks"]
-    images, part = leaks["images"].number(), leaks["share"].number()
-    if images is None:
-        leak = state.run.facts("dataset.json")["leaks"]["test"]
-        images, part = leak["leaked"].number(), leak["share"].number()
-    if images is None:
+def _leaks(state: RunState) -> list[Block]:
+    kind = state.scored.kind
+    if state.leaked is None:
         text = (
-            "Whether test pictures were known from the training is not recorded. python "
-            "tools/prepare_dataset.py check on the dataset's folder tells it."
+            f"Whether {kind} pictures were known from the training is not recorded: they are not "
+            "compared. python tools/prepare_dataset.py check on the dataset's folder does it."
         )
         return [Note("missing", text)]
+    images, part = state.leaked
     if not images:
-        text = "No test picture has a copy, a version or a neighbouring frame in another split."
+        text = (
+            f"No {kind} picture has a copy, a version or a neighbouring frame in an earlier split."
+        )
         return [Paragraph(text)]
     text = (
-        f"{several(images, 'test picture')} ({share(part)}) "
+        f"{several(images, f'{kind} picture')} ({share(part)}) "
         f"{'has' if images == 1 else 'have'} a copy or a version in a split that was learned "
         "from: the score looks better than it is."
     )
     return [Note("warning", text)]
-
-
-def _precision_and_recall(state: RunState) -> list[Block]:
-    how = f"{EVALUATES} Then: python tools/plot_metrics.py {state.run.word}"
-    return [
-        Heading("Precision, recall and the score threshold"),
-        state.run.figure(
-            "plots/pr_curve.png",
-            "Precision against recall.",
-            "Each point of a line is one threshold. A good line stays near the top and falls late: "
-            "most objects are found before false alarms come in. The area under it is the AP.",
-            how=how,
-        ),
-        state.run.figure(
-            "plots/f1_curve.png",
-            "Precision, recall and F1 against the score threshold.",
-            "F1 is high only where precision and recall both are. Its highest point is the best "
-            "balance; a broad top says that the exact threshold hardly matters.",
-            how=how,
-        ),
-        state.run.figure(
-            "plots/score_histogram.png",
-            "The scores of right finds and of false alarms.",
-            "The less the two overlap, the better the score tells right from wrong.",
-            how=how,
-        ),
-    ]
-
-
-def _operating_point(state: RunState) -> list[Block]:
-    point = state.results["operating_point"]
-    threshold = point["threshold"].number()
-    blocks: list[Block] = [
-        Heading("The operating point"),
-        Paragraph(
-            "AP looks at all scores. Who uses a detector needs one threshold: finds below it are "
-            "not shown. "
-            + (
-                "None could be chosen here, because there is no validation split on which the "
-                "model finds anybody; 0.5 stands in."
-                if point["tuned"].value is False
-                else "It is chosen where F1 is highest on the validation split, before the test "
-                "split is looked at, and is stored in the model, so that pictures and clips are "
-                "annotated with it unless another is asked for."
-            ),
-        ),
-    ]
-    if threshold is None:
-        why = (
-            "results.json has no operating point. "
-            if state.results
-            else "results.json is missing. "
-        )
-        return [*blocks, Note("missing", why + EVALUATES)]
-    task = "masks" if point["task"].text() == "segm" else "boxes"
-    iou = point["iou"].number()
-    demanded = "" if iou is None else f" of {task} with an IoU of {iou:.1f} or more"
-    rows = []
-    for split, name in (("valid", "validation"), ("test", "test")):
-        part = point[split]
-        if part:
-            shares = (share(part[key].number()) for key in ("precision", "recall"))
-            f1 = part["f1"].number()
-            counts = (whole(part[key].number()) for key in ("hits", "misses", "false_alarms"))
-            rows.append((name, *shares, "–" if f1 is None else f"{f1:.2f}", *counts))
-    header = ("split", "precision", "recall", "F1", "hits", "misses", "false alarms")
-    caption = f"At the threshold {threshold:.2f}: hits{demanded}"
-    return [*blocks, Table(caption, header, tuple(rows), tuple(range(1, 7)))]

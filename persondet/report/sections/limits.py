@@ -23,7 +23,7 @@ def limits(state: RunState) -> Section:
             (
                 (
                     "Other footage.",
-                    "The test pictures come from the same source as the training pictures. Another "
+                    "The pictures of the score come from the same source as the training pictures. Another "
                     "camera, height, season or light can cost much of the score. Mark a hundred "
                     "pictures of your own footage and evaluate on them before you rely on it.",
                 ),
@@ -62,14 +62,14 @@ def _of_this_run(state: RunState) -> list[tuple[str, str]]:
                 "drawn people and nothing else. What it proves is that every part works.",
             )
         )
-    images = state.results["test"]["images"].count()
+    images = state.scored.scores["images"].count()
     if images is None:
-        items.append(("No score.", "Without a score on a test split nothing can be promised."))
+        items.append(("No score.", "Without a score nothing can be promised."))
     elif images < 200:
         items.append(
             (
                 "A small test.",
-                f"The score rests on {several(images, 'picture')}; see the intervals in section 6.",
+                f"The score rests on {several(images, 'picture')}; see its 95 % intervals.",
             )
         )
     items.append(
@@ -79,13 +79,16 @@ def _of_this_run(state: RunState) -> list[tuple[str, str]]:
             "two runs may be chance.",
         )
     )
-    leak = state.results["test"]["leaks"]["share"].number()
-    if leak is None:
-        leak = state.run.facts("dataset.json")["leaks"]["test"]["share"].number()
-    if leak:
-        items.append(
-            ("Known pictures.", f"{share(leak)} of the test pictures were known from the training.")
+    if state.caution:
+        items.append(("No fair test.", state.caution[0].text))
+    if state.leaked is None:
+        text = f"Nobody has compared the {state.scored.kind} pictures with those that were learned."
+        items.append(("Known pictures.", text))
+    elif state.leaked[0]:
+        text = (
+            f"{share(state.leaked[1])} of the {state.scored.kind} pictures lie in an earlier split."
         )
+        items.append(("Known pictures.", text))
     weak = _weak_situations(state)
     if weak:
         items.append(("Often missed:", f"{listed(weak)}."))
@@ -95,7 +98,7 @@ def _of_this_run(state: RunState) -> list[tuple[str, str]]:
 
 
 def _weak_situations(state: RunState) -> list[str]:
-    errors = state.run.facts(f"inference/{state.test_set}/errors.json")
+    errors = state.analysis(f"inference/{state.scored.dataset}/errors.json")
     weak = []
     for _, rows in errors["recall"].items():
         for row in rows.entries():

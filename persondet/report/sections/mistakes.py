@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from persondet.report.document import Block, Heading, Note, Paragraph, Table
 from persondet.report.facts import Facts
-from persondet.report.run_state import EVALUATES, RunState
+from persondet.report.run_state import RunState
 from persondet.report.wording import points, several, share, whole
 
 _KINDS = {
@@ -36,8 +36,8 @@ _MOST_ROWS = 20
 
 def mistakes(state: RunState) -> list[Block]:
     """Return the blocks on what kind of mistakes the model makes, where, and how they look."""
-    name = f"inference/{state.test_set}/errors.json"
-    how = f"{EVALUATES} Then: python tools/plot_metrics.py {state.run.word}"
+    name = f"inference/{state.scored.dataset}/errors.json"
+    how = f"{state.evaluates} && python tools/plot_metrics.py {state.run.word}"
     return [
         *_kinds(state, name, how),
         *_situations(state, name, how),
@@ -46,7 +46,7 @@ def mistakes(state: RunState) -> list[Block]:
 
 
 def _kinds(state: RunState, name: str, how: str) -> list[Block]:
-    errors = state.run.facts(name)
+    errors = state.analysis(name)
     blocks: list[Block] = [
         Heading("Which mistakes cost how much"),
         Paragraph(
@@ -62,7 +62,7 @@ def _kinds(state: RunState, name: str, how: str) -> list[Block]:
         if errors["tasks"][task]["cost"].items()
     ]
     if not tasks:
-        return [*blocks, state.run.missing(name, "The error analysis is missing.", how)]
+        return [*blocks, state.missing_analysis(name, "The error analysis is missing.")]
     rows = []
     kinds = dict(_KINDS)
     if errors["classes"].number() == 1:  # there is no wrong class
@@ -86,7 +86,8 @@ def _kinds(state: RunState, name: str, how: str) -> list[Block]:
         state.run.figure(
             "plots/errors.png",
             "What each kind of mistake costs, in points of AP50.",
-            "The longest bar is where work pays first: for misses more and harder training "
+            "The costs count the finds of all scores; the numbers in brackets are those that reach "
+            "the threshold. The longest bar is where work pays first: for misses more and harder training "
             "pictures, for background finds pictures without objects, for bad fits better marked "
             "outlines or larger pictures.",
             how=how,
@@ -95,7 +96,7 @@ def _kinds(state: RunState, name: str, how: str) -> list[Block]:
 
 
 def _situations(state: RunState, name: str, how: str) -> list[Block]:
-    errors = state.run.facts(name)
+    errors = state.analysis(name)
     blocks: list[Block] = [
         Heading("Where objects are missed"),
         Paragraph(
@@ -118,7 +119,7 @@ def _situations(state: RunState, name: str, how: str) -> list[Block]:
             header = ("objects", "there are", "found", "recall")
             blocks.append(Table(f"Recall: {title.lower()}", header, tuple(rows), (1, 2, 3)))
     if len(blocks) == 2:
-        blocks.append(state.run.missing(name, "Recall by situation is missing.", how))
+        blocks.append(state.missing_analysis(name, "Recall by situation is missing."))
     blocks += [
         state.run.figure(
             "plots/recall_by.png",
@@ -138,18 +139,18 @@ def _situations(state: RunState, name: str, how: str) -> list[Block]:
 
 
 def _galleries(state: RunState) -> list[Block]:
-    folder = f"inference/{state.test_set}/gallery"
-    gallery = state.run.facts(f"{folder}/gallery.json")
+    folder = f"inference/{state.scored.dataset}/gallery"
+    gallery = state.analysis(f"{folder}/gallery.json")
     blocks: list[Block] = [
         Heading("The worst pictures"),
         Paragraph(
-            "Numbers do not show why. These are the test pictures with the gravest mistakes, the "
-            "ground truth beside what the model says. Nothing here is typical: it is the worst.",
+            f"Numbers do not show why. These are the {state.scored.kind} pictures with the gravest "
+            "mistakes, the ground truth beside what the model says. Nothing here is typical: it is the worst.",
         ),
     ]
     if not gallery:
         name = f"{folder}/gallery.json"
-        return [*blocks, state.run.missing(name, "There is no gallery.", EVALUATES)]
+        return [*blocks, state.missing_analysis(name, "There is no gallery.")]
     for key, (title, plural) in _GALLERIES.items():
         entries = gallery[key].entries()
         if key == "poor_masks" and not entries and not state.masks:
@@ -166,8 +167,10 @@ def _galleries(state: RunState) -> list[Block]:
 def _picture(state: RunState, folder: str, entry: Facts) -> Block:
     file = entry["file"].text()
     if not file:
-        return Note("missing", f"An entry of {folder}/gallery.json names no picture. {EVALUATES}")
+        return Note(
+            "missing", f"An entry of {folder}/gallery.json names no picture. {state.evaluates}"
+        )
     caption = entry["caption"].text() or "Ground truth beside prediction."
     image = entry["image"].text()
     caption += f" Picture: {image}." if image and image not in caption else ""
-    return state.run.figure(f"{folder}/{file}", caption, how=EVALUATES)
+    return state.run.figure(f"{folder}/{file}", caption, how=state.evaluates)

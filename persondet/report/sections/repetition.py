@@ -6,7 +6,7 @@ import shlex
 
 from persondet.report.document import Block, Heading, Listing, Paragraph, Section, Table
 from persondet.report.facts import Facts
-from persondet.report.run_state import RunState
+from persondet.report.run_state import RunState, exit_of
 from persondet.report.wording import DASH, listed, several, whole
 
 _FILES = (
@@ -21,11 +21,14 @@ _FILES = (
     ("inference", "predictions and their analysis, by split"),
     ("plots", "the figures"),
 )
+_OF_EVALUATION = ("config.yaml", "dataset.json", "inference", "plots")
 _MOST_STARTS = 10
 
 
 def repetition(state: RunState) -> Section:
     """Tell what the run was made of, and the commands that make and use it."""
+    if state.evaluation_only:
+        return Section("repetition", "How to make it again", (*_use(state), *_files(state)))
     blocks: list[Block] = [
         Paragraph(
             "With the same command, versions, seed and dataset a training on the same machine "
@@ -48,7 +51,7 @@ def _commands(state: RunState) -> list[Block]:
     blocks: list[Block] = [heading]
     for start in state.starts[:_MOST_STARTS]:
         words = start["command"].texts()
-        began, end = start["started"].text(), start["exit"].text()
+        began, end = start["started"].text(), exit_of(start)
         first, done = start["first_step"].number(), start["steps_done"].number()
         how = {"finished": "finished", "": "its end is not recorded"}.get(end, end)
         text = (
@@ -109,14 +112,16 @@ def _short(digest: Facts) -> str:
 
 def _use(state: RunState) -> list[Block]:
     run = state.run.word
+    lines = (
+        f"python tools/predict.py --run {run} --input PHOTOS --output ANNOTATED",
+        f"python tools/video_demo.py --run {run} --video-input CLIP.mp4 --output OUT.mp4",
+    )
     return [
         Heading("Using the model"),
         Listing(
             (
-                f"python tools/predict.py --run {run} --input PHOTOS --output ANNOTATED",
-                f"python tools/video_demo.py --run {run} --video-input CLIP.mp4 --output OUT.mp4",
-                f"python tools/train_net.py --config-file {run}/config.yaml --eval-only "
-                f"MODEL.WEIGHTS {run}/model_best.pth",
+                *(() if state.evaluation_only else lines),
+                state.evaluation_command(),
                 f"python tools/make_report.py {run}",
             )
         ),
@@ -126,6 +131,8 @@ def _use(state: RunState) -> list[Block]:
 def _files(state: RunState) -> list[Block]:
     rows = []
     for name, meaning in _FILES:
+        if state.evaluation_only and name not in _OF_EVALUATION:
+            continue
         path = state.run.inside(name)
         rows.append((name, meaning, "yes" if path is not None and path.exists() else "missing"))
     header = ("file", "what it holds", "there")

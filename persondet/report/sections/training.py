@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from persondet.report.document import (
     Block,
     Bullets,
@@ -142,6 +144,14 @@ def _curves(state: RunState) -> list[Block]:
         ),
     ]
     notes = []
+    loss = events["total_loss"].values if "total_loss" in events else np.zeros(0)
+    lost = int((~np.isfinite(loss)).sum())
+    if lost:
+        notes.append(
+            f"{whole(lost)} of the {several(len(loss), 'logged loss', 'logged losses')} are no "
+            "finite numbers: the training diverged there, and what it learned after that is worth "
+            "nothing unless it was set back to an earlier step. A lower SOLVER.BASE_LR helps."
+        )
     if events.restarts:
         steps = listed([whole(step) for step in events.restarts])
         notes.append(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from persondet.report.document import Block, Figure, Heading, Note, Paragraph, Section, Table
 from persondet.report.facts import Facts
+from persondet.report.people_counts import record_files
 from persondet.report.run_state import RunState
 from persondet.report.wording import DASH, duration, plain, points, share, whole
 
@@ -33,7 +34,11 @@ class ClipCounts:
 
 def video(state: RunState) -> Section:
     """Show what the detector does with a clip."""
-    clips = [clip for path in record_files(state.run.path) if (clip := read_counts(path))]
+    clips = [
+        clip
+        for path in record_files(state.run.path)[:_MOST_CLIPS]
+        if (clip := read_counts(path)) is not None
+    ]
     blocks: list[Block] = [
         Paragraph(
             "A clip is a row of pictures, its frames. The detector looks at each frame by itself, "
@@ -51,13 +56,6 @@ def video(state: RunState) -> Section:
         return Section("video", "The video", (*blocks, Note("missing", text)))
     blocks += [_clip_table(clips), *_score(state), *_stills(state), *_over_time(state)]
     return Section("video", "The video", tuple(blocks))
-
-
-def record_files(run_dir: Path) -> list[Path]:
-    """Return the files of video records of a run, in the order of their names."""
-    found = [*run_dir.glob("*.jsonl"), *run_dir.glob("video/*.jsonl")]
-    whole = (path for path in found if not path.stem.endswith(".partial"))  # not of a killed run
-    return sorted(path for path in whole if path.is_file())[:_MOST_CLIPS]
 
 
 def read_counts(path: Path) -> ClipCounts | None:
