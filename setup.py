@@ -14,13 +14,13 @@ from setuptools import find_packages, setup
 DEPENDENCIES = [
     "albumentations>=2.0.8,<2.1",
     "av>=18",
-    "edgefirst-tracker>=0.38,<0.39",  # ByteTrack in Rust; needs numpy alone
     "faster-coco-eval>=1.8,<2",  # overlaps of boxes and masks, and outlines as masks, in C++
     "fvcore>=0.1.5,<0.1.6",
     "jinja2>=3.1",  # the report as HTML; every value from a run is escaped
     "matplotlib>=3.8",
     "motrics>=0.3,<0.4",  # MOTA, IDF1 and HOTA of tracks; needs numpy alone
     "msgspec>=0.18",  # reads and writes the json of 100,000 people in a third of the time
+    "norfair-enough>=2.4.3,<2.5",  # Norfair, SORT's family, for numpy 2; wants no second OpenCV
     "numpy>=1.26,<3",
     "opencv-python-headless>=4.10",
     "Pillow>=10.1",

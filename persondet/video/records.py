@@ -4,7 +4,7 @@ The first line is the header, each further line a frame:
 
     {"schema": "persondet-video-records", "version": 2, "source": "walk.mp4", "model": …,
      "classes": ["person"], "confidence_threshold": 0.5, "width": 640, "height": 360,
-     "start": 0.0, "tracker": "ByteTrack" or null, "fps": 29.97003, "frame_rate": "30000/1001"}
+     "start": 0.0, "tracker": "Norfair" or null, "fps": 29.97003, "frame_rate": "30000/1001"}
     {"index": 0, "time": 0.0, "people": [{"box": [x0, y0, x1, y1], "score": 0.98,
      "class": "person", "mask": "<COCO counts>" or null, "track_id": 1 or null}],
      "unique": 1 or null}

@@ -282,7 +282,7 @@ def write_clip_records(path: Path) -> None:
     rows: list[dict[str, Any]] = [
         {
             **{"schema": "persondet-video-records", "version": 2, "source": "walk.mp4"},
-            **{"start": 0.0, "tracker": "ByteTrack"},
+            **{"start": 0.0, "tracker": "Norfair"},
             **{"model": "model_best.pth", "classes": ["person"], "confidence_threshold": 0.62},
             **{"width": 640, "height": 360, "fps": 25.0, "frame_rate": "25"},
         }

@@ -29,7 +29,7 @@ from persondet.video.records import (
 HEADER = RecordsHeader(
     *("walk é.mp4", "best.pth", ("person",), 0.5, 96, 64, Fraction(30000, 1001)),
     start=2.5,
-    tracker="ByteTrack",
+    tracker="Norfair",
 )
 
 
@@ -64,7 +64,7 @@ def test_the_file_is_what_the_schema_says(tmp_path):
     first, _, third = (json.loads(line) for line in lines)
     assert (first["schema"], first["version"]) == ("persondet-video-records", 2)
     assert (first["fps"], first["frame_rate"]) == (29.97003, "30000/1001")
-    assert (first["start"], first["tracker"]) == (2.5, "ByteTrack")
+    assert (first["start"], first["tracker"]) == (2.5, "Norfair")
     assert third == {
         "index": 1,
         "time": 0.04,
