@@ -5,6 +5,7 @@ Each ends with a code and a sentence, never with a traceback, and leaves nothing
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -643,7 +644,8 @@ def fuzz(seed: int, data: st.DataObject, folder: Path) -> None:
         for key in path:
             node = node[key]
         if data.draw(st.booleans()):
-            node[last] = data.draw(ANYTHING)
+            # A copy: a later change must not reach what is drawn the next time.
+            node[last] = copy.deepcopy(data.draw(ANYTHING))
         else:
             del node[last]
     root = export.write(folder / "export")
