@@ -49,6 +49,12 @@ class MediaError(PersondetError):
     """A picture or a clip cannot be read or written."""
 
 
+class PartialMediaError(MediaError):
+    """A clip could not be finished, or a picture not be written; what was done before is kept."""
+
+    exit_code = 3
+
+
 class OutputExistsError(PersondetError):
     """The output is there already, and overwriting it was not asked for."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,7 +15,7 @@ import cv2
 import numpy as np
 from detectron2.structures import Instances
 
-from persondet.errors import MediaError
+from persondet.errors import MediaError, OutputExistsError, PartialMediaError
 from persondet.files import atomic_path, refuse_existing
 from persondet.picture_file import read_picture_file
 from persondet.picture_results import PictureResults
@@ -50,16 +51,26 @@ class PictureSummary:
     skipped: tuple[tuple[Path, str], ...]
 
 
-def find_pictures(inputs: Sequence[str | Path]) -> list[tuple[Path, str]]:
+def find_pictures(
+    inputs: Sequence[str | Path], *, output: str | Path | None = None
+) -> list[tuple[Path, str]]:
     """Return (path, name of the result) of the pictures in files, folders and glob patterns.
 
     A file keeps its name, a file in a folder its path relative to that folder (searched in depth).
 
-    Raises: MediaError: when an input matches nothing, or two results would get the same name.
+    Args:
+        inputs: of a pattern, what exists literally is taken literally, such as a folder `[x]`.
+        output: a folder whose pictures are results of an earlier run: passed over where an input
+            holds that folder.
+
+    Raises: MediaError: when an input matches nothing or is no pattern, or two results would get
+        the same name.
     """
     found: dict[str, Path] = {}
     for entry in inputs:
-        matches = list(_matches(Path(entry)))
+        if not str(entry):
+            raise MediaError("an --input is empty; give files, folders or globs.")
+        matches = _sources(Path(entry), None if output is None else Path(output))
         if not matches:
             known = " ".join(sorted(PICTURE_SUFFIXES))
             raise MediaError(
@@ -75,6 +86,18 @@ def find_pictures(inputs: Sequence[str | Path]) -> list[tuple[Path, str]]:
     return [(path, name) for name, path in found.items()]
 
 
+def _sources(entry: Path, output: Path | None) -> list[tuple[Path, str]]:
+    """Return (path, name of the result) of one input, without what `output` has in it."""
+    try:
+        matches = list(_matches(entry))
+        if output is None or entry.resolve().is_relative_to(output.resolve()):
+            return matches
+        results = output.resolve()
+        return [one for one in matches if not one[0].parent.resolve().is_relative_to(results)]
+    except OSError as error:
+        raise MediaError(f"{entry}: cannot be searched ({error.strerror or error}).") from error
+
+
 def _matches(entry: Path) -> Iterator[tuple[Path, str]]:
     """Yield (path, name of the result) of one input."""
     if entry.is_dir():
@@ -85,9 +108,15 @@ def _matches(entry: Path) -> Iterator[tuple[Path, str]]:
         if entry.suffix.lower() in PICTURE_SUFFIXES:
             yield entry, entry.name
     else:
-        root = Path(entry.anchor or ".")
-        pattern = str(entry.relative_to(root)) if entry.anchor else str(entry)
-        for match in sorted(root.glob(pattern)):
+        root = next(folder for folder in entry.parents if folder.is_dir() or folder.name == "")
+        try:
+            matches = sorted(root.glob(str(entry.relative_to(root))))
+        except (ValueError, NotImplementedError) as error:
+            wrong = str(error).rstrip(".")
+            raise MediaError(
+                f"{entry}: this is no pattern ({wrong}); write e.g. 'photos/**/*.jpg'."
+            ) from error
+        for match in matches:
             yield from _matches(match)
 
 
@@ -146,14 +175,17 @@ def predict_pictures(
         progress: called after each picture with the number done and of all.
 
     Raises: MediaError, OutputExistsError: as `check_picture_output`; MediaError when no picture
-        can be read.
+        can be read. PartialMediaError: when the disk refuses and some pictures are annotated.
     """
     output = Path(output)
     check_picture_output(pictures, output, overwrite=overwrite)
     predict = getattr(predictor, "predict_frames", predictor.predict_batch)
     skipped: list[tuple[Path, str]] = []
-    done = 0
-    with PictureResults(output, predictor, overwrite=overwrite) as results:
+    done = written = 0
+    with (
+        _kept(lambda: written),
+        PictureResults(output, predictor, overwrite=overwrite) as results,
+    ):
 
         def count() -> None:
             nonlocal done
@@ -175,11 +207,27 @@ def predict_pictures(
             for picture, instances in zip(batch, found, strict=True):
                 instances = paste_regions(instances)
                 _write_picture(output / picture.name, draw(picture.image, instances))
+                written += 1
                 results.add(picture.index, picture.name, instances)
                 count()
         if not results.pictures:
             raise MediaError(f"none of the {len(pictures)} pictures can be read; {skipped[0][1]}")
     return PictureSummary(results.pictures, results.people, tuple(skipped))
+
+
+@contextmanager
+def _kept(written: Callable[[], int]) -> Iterator[None]:
+    """Say of an error what it leaves, when pictures were annotated before it."""
+    try:
+        yield
+    except PartialMediaError:
+        raise
+    except (MediaError, OutputExistsError) as error:
+        if not written():
+            raise
+        raise PartialMediaError(
+            f"{str(error).rstrip('.')}; the pictures annotated before stay ({written()})."
+        ) from error
 
 
 @dataclass(frozen=True)

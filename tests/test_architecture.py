@@ -38,7 +38,7 @@ ROOMS: dict[str, set[str]] = {
     "masks": set(),
     "region_masks": {"masks"},
     "config": set(),
-    "data": set(),
+    "data": {"picture_file"},
     "modeling": {"region_masks"},  # which field carries the small masks
     "solver": set(),
     "checkpoint": {"modeling"},  # names of a model's parts

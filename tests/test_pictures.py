@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,9 +19,14 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from persondet.errors import MediaError, OutputExistsError
+from persondet.errors import MediaError, OutputExistsError, PartialMediaError
 from persondet.picture_results import IMAGES, PREDICTIONS, RECORDS, coco_results
-from persondet.pictures import find_pictures, predict_pictures, read_picture
+from persondet.pictures import (
+    check_picture_output,
+    find_pictures,
+    predict_pictures,
+    read_picture,
+)
 from persondet.video.records import PersonRecord, people_of, person_rows
 
 
@@ -81,6 +89,44 @@ def test_a_relative_glob_is_found(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert names(find_pictures(["x/*.jpg"])) == ["a.jpg"]
     assert names(find_pictures(["**/*.jpg"])) == ["a.jpg"]
+
+
+def test_a_folder_that_looks_like_a_pattern_is_meant_itself(tmp_path):
+    write(tmp_path / "[x]" / "a.jpg")
+    write(tmp_path / "x" / "b.jpg")
+    assert names(find_pictures([tmp_path / "[x]" / "*.jpg"])) == ["a.jpg"]
+    assert names(find_pictures([tmp_path / "[xy]" / "*.jpg"])) == ["b.jpg"]
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="this Python knows such patterns")
+def test_what_is_no_pattern_is_refused(tmp_path):
+    write(tmp_path / "a.jpg")
+    with pytest.raises(MediaError, match=r"\*\*\.jpg: this is no pattern \(.*\); write e\.g\."):
+        find_pictures([tmp_path / "**.jpg"])
+
+
+def test_empty_and_endless_inputs_are_refused(tmp_path, monkeypatch):
+    write(tmp_path / "a.jpg")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MediaError, match="an --input is empty"):
+        find_pictures([""])
+    with pytest.raises(MediaError, match=r"cannot be searched \(File name too long\)"):
+        find_pictures(["a" * 5000])
+
+
+def test_results_of_an_earlier_run_are_no_input(tmp_path, monkeypatch):
+    write(tmp_path / "in" / "a.jpg")
+    write(tmp_path / "in" / "out" / "a.jpg")
+    write(tmp_path / "in" / "out" / "deep" / "b.jpg")
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    monkeypatch.chdir(tmp_path)
+    for entry in ("in", "link", tmp_path / "in", "in/*", "in/**/*.jpg", "."):
+        found = find_pictures([entry], output="in/out")
+        assert [path.resolve() for path, _ in found] == [tmp_path / "in" / "a.jpg"]
+    # Who names the folder of the results, or one in it, means it.
+    assert names(find_pictures(["in/out/deep"], output="in/out")) == ["b.jpg"]
+    with pytest.raises(MediaError, match="is the source itself"):
+        check_picture_output(find_pictures(["in"], output="in"), "in", overwrite=True)
 
 
 def test_inputs_without_pictures_and_clashing_names_are_refused(tmp_path):
@@ -191,6 +237,40 @@ def test_used_folders_and_the_sources_own_folder_are_refused(tmp_path):
     assert sorted(os.listdir(tmp_path / "out")) == sorted(
         ["a.jpg", "images.json", "other.jpg", "predictions.json", "records.jsonl"]
     )
+
+
+def test_a_disk_that_is_full_later_leaves_a_partial_result(tmp_path, monkeypatch):
+    for number in range(3):
+        write(tmp_path / "in" / f"{number}.png")
+    pictures, really = find_pictures([tmp_path / "in"]), Path.write_bytes
+    refused = "1.png"
+
+    def full(path, data):
+        if path.name.startswith(f".{refused[0]}."):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return really(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(PartialMediaError, match=r"1\.png cannot be .* before stay \(1\)\."):
+        predict_pictures(pictures, tmp_path / "out", OnePerPicture(), darken)
+    assert sorted(os.listdir(tmp_path / "out")) == ["0.png", "records.partial.jsonl"]
+    refused = "0.png"
+    with pytest.raises(OutputExistsError, match=r"0\.png cannot be written"):
+        predict_pictures(pictures, tmp_path / "other", OnePerPicture(), darken)
+
+
+def test_results_that_do_not_fit_after_the_pictures_are_a_partial_result(tmp_path, monkeypatch):
+    write(tmp_path / "in" / "a.png")
+
+    def full(path, *rest, **options):
+        raise OutputExistsError(f"{path} cannot be written (full); choose another place.")
+
+    monkeypatch.setattr("persondet.picture_results.write_json", full)
+    with pytest.raises(PartialMediaError, match=r"predictions\.json cannot .* stay \(1\)\."):
+        predict_pictures(
+            find_pictures([tmp_path / "in"]), tmp_path / "out", OnePerPicture(), darken
+        )
+    assert (tmp_path / "out" / "records.partial.jsonl").exists()
 
 
 def test_category_ids_are_the_datasets_where_the_model_knows_them(tmp_path):

@@ -14,6 +14,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.layers import paste_masks_in_image
 from detectron2.modeling import build_model
+from detectron2.structures import Instances
 from model_arguments import add_model_arguments, load_predictor
 
 from persondet.checkpoint import SafeDetectionCheckpointer
@@ -122,6 +123,22 @@ def test_frames_are_the_same_people_with_small_masks(run: Path, image: np.ndarra
         assert small.scores.tolist() == sorted(small.scores.tolist(), reverse=True)
         masks = paste_regions(small).region_masks
         assert all(np.array_equal(masks.whole(i), whole.pred_masks[i]) for i in range(len(masks)))
+
+
+def test_no_gradients_are_kept(run: Path, image: np.ndarray) -> None:
+    predictor = Predictor.from_run(run, confidence_threshold=0.01)
+    modes: list[bool] = []
+
+    def look(_: object, given: object, outputs: list[dict[str, Instances]]) -> None:
+        instances = outputs[0]["instances"]
+        modes.append(instances.scores.is_inference() and instances.roi_masks.tensor.is_inference())
+
+    predictor.model.register_forward_hook(look)
+    (small,) = predictor.predict_frames([image])
+    whole = predictor(image)
+    assert modes == [True, True]
+    for tensor in (small.scores, small.pred_boxes.tensor, small.roi_masks.tensor, whole.pred_masks):
+        assert not tensor.requires_grad
 
 
 def test_masks_are_those_that_detectron2_pastes(run: Path, image: np.ndarray) -> None:

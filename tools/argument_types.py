@@ -14,6 +14,22 @@ def positive(text: str) -> int:
     return number
 
 
+def share(text: str) -> float:
+    """Return `text` as a number from 0 to 1."""
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return number
+
+
+def length(text: str) -> float:
+    """Return `text` as a number of pixels: finite, at least 0."""
+    number = float(text)
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number of pixels from 0 on")
+    return number
+
+
 def page(text: str) -> Path:
     """Return `text` as the path of a page that can be written."""
     if not text.lower().endswith((".png", ".pdf")):

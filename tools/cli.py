@@ -106,7 +106,7 @@ def command_words(script: str, argv: Sequence[str] | None) -> list[str]:
     return ["python", os.path.relpath(script), *argv]
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Return a sentence as a terminal may show it: names in it come from strangers."""
     escaped = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
     return escaped if len(escaped) <= 1500 else f"{escaped[:1200]} … {escaped[-250:]}"
@@ -155,7 +155,7 @@ def run(main: Callable[[Sequence[str] | None], int | None]) -> None:
         code = main(None) or 0
     except PersondetError as error:
         wrong = "" if error.exit_code == 130 else "error: "
-        print(f"{wrong}{_printable(str(error))}", file=sys.stderr)
+        print(f"{wrong}{printable(str(error))}", file=sys.stderr)
         code = error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

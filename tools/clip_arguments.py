@@ -43,7 +43,7 @@ def add_clip_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=crf,
         default=UNSET,
-        help="quality of the H.264: 0 lossless, 51 worst (default: 20)",
+        help="quality of the H.264: 0 lossless, which many players and browsers do not play, 51 worst (default: 20)",
     )
     add("--save-mot", action="store_true", help="write MOT-challenge text, too, named .txt")
     add = parser.add_argument_group("people").add_argument

@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from persondet.pictures import check_picture_output, find_pictures, predict_pictures
     from persondet.visualization.visualizer import draw_instances
 
-    pictures = find_pictures(args.input)
+    pictures = find_pictures(args.input, output=args.output)
     check_picture_output(pictures, args.output, overwrite=args.overwrite)
     predictor = load_predictor(args)
     with Progress(str(args.output), "pictures") as progress:
@@ -78,9 +78,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             overwrite=args.overwrite,
             progress=progress,
         )
-    print(f"{summary.pictures} pictures, {summary.people} people; written to {args.output}")
+    told = f"{summary.pictures} pictures, {summary.people} people; written to {args.output}"
+    print(cli.printable(told))
     for _, reason in summary.skipped:
-        print(f"skipped: {reason}", file=sys.stderr)
+        print(f"skipped: {cli.printable(reason)}", file=sys.stderr)
     if summary.skipped:
         raise PartialResultError(
             f"{len(summary.skipped)} of {len(pictures)} pictures could not be read; "

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import cli
+from argument_types import length, share
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,10 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="ground truth: the json beside the sample's clip, or a MOT-challenge gt.txt",
     )
     parser.add_argument(
-        "--min-visible", metavar="SHARE", type=float, default=0.2, help="who shows less is left out"
+        "--min-visible", metavar="SHARE", type=share, default=0.2, help="who shows less is left out"
     )
     parser.add_argument(
-        "--min-height", metavar="PIXELS", type=float, default=24.0, help="who is less tall, too"
+        "--min-height", metavar="PIXELS", type=length, default=24.0, help="who is less tall, too"
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = cli.parse(parser, argv)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ import cli
 import clip_arguments
 import model_arguments
 from progress import Progress
-from video_lines import describe, stage_table
+from video_lines import say, show_summary, stage_table
 
 if TYPE_CHECKING:
     from persondet.predictor import Predictor
@@ -42,16 +41,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = cli.parse(parser, argv)
     clip_arguments.check_clip_arguments(parser, args)
     model_arguments.check_model_arguments(parser, args)
-    from persondet.errors import MediaError, PartialResultError
+    from persondet.errors import MediaError, PartialMediaError, PartialResultError
     from persondet.video.address import shown_name
     from persondet.video.clips import check_clips, plan_clips
 
     plan = plan_clips(args.video_input, args.output)
-    readable, faults = check_clips(plan, save_mot=args.save_mot, overwrite=args.overwrite)
+    readable, faults = check_clips(
+        plan,
+        save_mot=args.save_mot,
+        overwrite=args.overwrite,
+        start=getattr(args, "start", None),
+        end=getattr(args, "end", None),
+    )
     for fault in faults:
-        print(f"skipped: {fault}", file=sys.stderr)
+        say(f"skipped: {fault}")
     predictor = model_arguments.load_predictor(args)
     done = []
+    kept = False
     for clip, target in readable:
         try:
             summary = annotate(clip, target, predictor, args)
@@ -59,20 +65,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             if len(plan) == 1:
                 raise
             faults.append(str(error))
-            print(f"failed: {error}", file=sys.stderr)
+            kept |= isinstance(error, PartialMediaError)
+            say(f"failed: {error}")
             continue
         done.append(summary)
-        print(f"{shown_name(clip)}: {describe(summary)}", flush=True)
-        for note in summary.notes:
-            print(f"note: {shown_name(clip)}: {note}", file=sys.stderr)
+        show_summary(shown_name(clip), summary)
         if summary.damage:
             faults.append(summary.damage)
-            print(
-                f"incomplete: {shown_name(clip)}: {summary.damage}; {summary.frames} were annotated",
-                file=sys.stderr,
-            )
     if not done:
-        raise MediaError(faults[-1])
+        raise (PartialMediaError if kept else MediaError)(faults[-1])
     print("\n".join(stage_table(done)))
     if faults:
         raise PartialResultError(
@@ -96,7 +97,7 @@ def annotate(
         count=not args.no_count,
     )
     chosen = {name: getattr(args, name, None) for name in ("start", "end", "max_frames", "crf")}
-    with Progress(shown_name(clip), "frames") as progress:
+    with Progress(cli.printable(shown_name(clip)), "frames") as progress:
         return annotate_video(
             clip,
             target,

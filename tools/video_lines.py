@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import cli
+
 if TYPE_CHECKING:
     from persondet.video.pipeline import VideoSummary
+
+
+def say(line: str) -> None:
+    """Print a line to standard error, with the names of strangers' files as terminals may show."""
+    print(cli.printable(line), file=sys.stderr)
+
+
+def show_summary(name: str, summary: VideoSummary) -> None:
+    """Print what was done with the clip `name`, and to standard error what the user should know."""
+    print(cli.printable(f"{name}: {describe(summary)}"), flush=True)
+    for note in summary.notes:
+        say(f"note: {name}: {note}")
+    if summary.damage:
+        say(f"incomplete: {name}: {summary.damage}; {summary.frames} were annotated")
 
 
 def describe(summary: VideoSummary) -> str:

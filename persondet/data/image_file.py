@@ -12,6 +12,7 @@ from detectron2.data.detection_utils import _apply_exif_orientation, convert_PIL
 from PIL import Image, UnidentifiedImageError
 
 from persondet.errors import DatasetError
+from persondet.picture_file import eight_bit
 
 _EXIF_KEYS = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
 
@@ -19,7 +20,8 @@ _EXIF_KEYS = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
 def read_rgb(dataset_dict: dict[str, Any]) -> npt.NDArray[np.uint8]:
     """Read the image of a standard dataset dict, with its EXIF orientation applied.
 
-    The pixels equal those of Detectron2's `read_image`. Plain JPEGs are decoded by OpenCV, whose
+    The pixels equal those of Detectron2's `read_image`, but for grey of more than 8 bits, which it
+    cuts off at 255 and `persondet.picture_file.eight_bit` scales. Plain JPEGs are decoded by OpenCV, whose
     libjpeg-turbo gives what Pillow's gives, without Pillow's copies; all else by Pillow.
 
     Args:
@@ -39,7 +41,7 @@ def read_rgb(dataset_dict: dict[str, Any]) -> npt.NDArray[np.uint8]:
             image = _plain_jpeg(stored, data)
             if image is None:
                 stored.load()
-                turned = _apply_exif_orientation(stored)
+                turned = eight_bit(_apply_exif_orientation(stored))
                 image = np.array(convert_PIL_to_numpy(turned, "RGB"), order="C")
     except FileNotFoundError:
         raise DatasetError(f"{path}: the image is gone; unpack the export again.") from None

@@ -9,7 +9,9 @@ and a Data Set for Multi-Target, Multi-Camera Tracking", ECCV Workshops 2016 (ID
 from __future__ import annotations
 
 import json
+import logging
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,18 @@ import numpy as np
 
 from persondet.errors import MediaError
 
+logger = logging.getLogger(__name__)
+
 People = Sequence[Mapping[str, Any]]
+
+_NEVER = -1.0  # the visible share of somebody who counts for no threshold
+
+
+class MotTruth(dict[int, list[dict[str, Any]]]):
+    """MOT-challenge ground truth: it names only frames with somebody, so it may end before its clip.
+
+    Keys and values are those of `read_truth`.
+    """
 
 
 @dataclass(frozen=True)
@@ -122,18 +135,26 @@ def tracked_frames(
 
     Args:
         frames: `FrameRecord`s: the tracks, each with its index in the source.
-        truth: by that index, see `read_truth`; a frame that it passes over has nobody.
+        truth: by that index, see `read_truth`; a frame that it passes over has nobody, and so
+            have those after the last of a `MotTruth`, which is logged.
         records: where the frames come from, for errors.
 
     Returns: the tracks and the truth of each frame, for `score_tracks`.
 
-    Raises: MediaError: when there are no frames or no tracks, or the clip goes on after the truth.
+    Raises: MediaError: when there are no frames or no tracks, a frame comes twice or has a number
+        twice, or the clip begins, or (but for a `MotTruth`) goes on, after the truth.
     """
     tracks: list[People] = []
     people: list[People] = []
-    last = max(truth, default=-1)
+    last, before = max(truth, default=-1), -1
     for frame in frames:
-        if frame.index > last:
+        if frame.index <= before:
+            raise MediaError(
+                f"{records}: frame {frame.index} comes after frame {before}, so these are no records "
+                "of one clip; annotate it again."
+            )
+        before = frame.index
+        if frame.index > last and not (tracks and isinstance(truth, MotTruth)):
             raise MediaError(
                 f"{records}: frame {frame.index} is not in the ground truth, which ends with "
                 f"{last}; give the records and the truth of the same clip."
@@ -143,11 +164,26 @@ def tracked_frames(
             raise MediaError(
                 f"{records}: the people have no track_id; annotate the clip without --no-tracking."
             )
+        if twice := _twice(row["track_id"] for row in rows):
+            raise MediaError(
+                f"{records}: frame {frame.index} has the track {twice[0]} twice, so nobody can be "
+                "followed; annotate the clip again."
+            )
         tracks.append(rows)
         people.append(truth.get(frame.index, ()))
     if not tracks:
         raise MediaError(f"{records}: there is no frame to score; annotate the clip again.")
+    if before > last:
+        logger.warning(
+            "%s: the ground truth ends with frame %d, so frames %d to %d count as empty",
+            *(records, last, last + 1, before),
+        )
     return tracks, people
+
+
+def _twice(numbers: Iterable[int]) -> list[int]:
+    """Return the numbers that come more than once, in order."""
+    return sorted(number for number, times in Counter(numbers).items() if times > 1)
 
 
 def _boxes(people: People) -> np.ndarray:
@@ -161,29 +197,55 @@ def read_truth(path: str | Path) -> dict[int, list[dict[str, Any]]]:
     Args:
         path: the ground truth of the sample's clip (`….json`, see `persondet.sample.clip`), or
             MOT-challenge ground truth (`gt.txt`; rows that are not to be counted, or of another
-            class than pedestrian, become people who do not count).
+            class than pedestrian, become people who do not count: their `visible_share` is -1).
 
     Returns: by the frame's index in the clip, from 0, dicts with `box` (XYXY, pixels), `track_id`
         and `visible_share`.
 
-    Raises: MediaError: when the file cannot be read, or is neither.
+    Raises: MediaError: when the file cannot be read, is neither, has a number twice in a frame, or
+        nobody whom it says to count.
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
         raise MediaError(f"{path}: the ground truth cannot be read ({reason}).") from error
     try:
         if text.lstrip().startswith("{"):
-            frames = json.loads(text)["frames"]
-            return {int(frame["index"]): [_person(p) for p in frame["people"]] for frame in frames}
-        return _mot_truth(text)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            truth = _sample_truth(json.loads(text))
+        else:
+            truth = _mot_truth(text)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
         raise MediaError(
             f"{path}: this is no ground truth of a clip; give the json beside the sample's clip, "
             "or a MOT-challenge gt.txt."
         ) from error
+    counting = {
+        index: [row["track_id"] for row in people if row["visible_share"] >= 0]
+        for index, people in truth.items()
+    }
+    for index, numbers in counting.items():
+        if twice := _twice(numbers):
+            raise MediaError(
+                f"{path}: the number {twice[0]} is there twice in frame {index} (from 0); give each "
+                "person of a frame a number of their own."
+            )
+    if isinstance(truth, MotTruth) and not any(counting.values()):
+        raise MediaError(
+            f"{path}: nobody in it is to be counted (1 in column 7, and class 1, pedestrian, in "
+            "column 8); give the ground truth (gt.txt), no result of a tracker."
+        )
+    return truth
+
+
+def _sample_truth(document: Mapping[str, Any]) -> dict[int, list[dict[str, Any]]]:
+    """Return the people of the sample's ground truth; ValueError when a frame is there twice."""
+    frames = document["frames"]
+    truth = {int(frame["index"]): [_person(p) for p in frame["people"]] for frame in frames}
+    if len(truth) < len(frames):
+        raise ValueError("a frame twice")
+    return truth
 
 
 def _person(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -192,13 +254,15 @@ def _person(row: Mapping[str, Any]) -> dict[str, Any]:
     share = float(row.get("visible_share", 1.0))
     if not all(map(math.isfinite, (x0, y0, x1, y1, share))):
         raise ValueError("a number that is none")
+    if x1 < x0 or y1 < y0:
+        raise ValueError("a box that is less than nothing")
     return {"box": (x0, y0, x1, y1), "track_id": int(row["track_id"]), "visible_share": share}
 
 
-def _mot_truth(text: str) -> dict[int, list[dict[str, Any]]]:
+def _mot_truth(text: str) -> MotTruth:
     """Return the people of MOT-challenge ground truth: frame, id, left, top, width, height, and
     where given whether it counts, the class (1: pedestrian) and the visible share."""
-    frames: dict[int, list[dict[str, Any]]] = {}
+    frames = MotTruth()
     for line in text.splitlines():
         if not line.strip():
             continue
@@ -206,8 +270,11 @@ def _mot_truth(text: str) -> dict[int, list[dict[str, Any]]]:
         frame, number, left, top, width, height = values[:6]
         counts, kind, share = [*values[6:9], *(1.0, 1.0, 1.0)[len(values[6:9]) :]]
         box = (left - 1, top - 1, left - 1 + width, top - 1 + height)
-        visible = share if counts > 0 and kind == 1 else 0.0
+        known = share if share >= 0 else 1.0  # some write -1 for what they do not know
+        visible = known if counts > 0 and kind == 1 else _NEVER
         row = {"box": box, "track_id": number, "visible_share": visible}
+        if frame < 1:
+            raise ValueError("frames count from 1")
         frames.setdefault(int(frame) - 1, []).append(_person(row))
     if not frames:
         raise ValueError("no line")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 from persondet.errors import MediaError
@@ -32,7 +33,7 @@ def plan_clips(video_input: Source, output: str | Path) -> list[tuple[Source, Pa
     """
     target = Path(output)
     if is_address(video_input):
-        if target.is_dir() or not target.suffix:
+        if _is_folder(target) or not target.suffix:
             raise MediaError(
                 f"{target} names no file, and {shown(video_input)} has no name to take; "
                 "give --output a name that ends in .mp4, .mov or .mkv."
@@ -42,7 +43,7 @@ def plan_clips(video_input: Source, output: str | Path) -> list[tuple[Source, Pa
     if not source.exists():
         raise MediaError(f"{source} does not exist; give a video file or a folder of clips.")
     if not source.is_dir():
-        if target.suffix and not target.is_dir():
+        if target.suffix and not _is_folder(target):
             return [(source, target)]
         return [(source, _inside(target, source))]
     if target.is_file():
@@ -73,7 +74,12 @@ def plan_clips(video_input: Source, output: str | Path) -> list[tuple[Source, Pa
 
 
 def check_clips(
-    plan: Sequence[tuple[Source, Path]], *, save_mot: bool = False, overwrite: bool = False
+    plan: Sequence[tuple[Source, Path]],
+    *,
+    save_mot: bool = False,
+    overwrite: bool = False,
+    start: Fraction | None = None,
+    end: Fraction | None = None,
 ) -> tuple[list[tuple[Source, Path]], list[str]]:
     """Look at all clips and targets before a model is loaded.
 
@@ -81,6 +87,7 @@ def check_clips(
         plan: (clip, target) pairs.
         save_mot: whether MOT-challenge text will be written, too.
         overwrite: allow targets that exist.
+        start, end: seconds; a clip without a frame between them cannot be read.
 
     Returns: the pairs whose clip can be read, and a sentence for each of the others.
 
@@ -91,7 +98,7 @@ def check_clips(
     for clip, target in plan:
         check_output(clip, target, save_mot=save_mot, overwrite=overwrite)
         try:
-            VideoReader(clip).close()
+            VideoReader(clip, start=start, end=end).close()
             readable.append((clip, target))
         except MediaError as error:
             unreadable.append(str(error))
@@ -104,3 +111,11 @@ def check_clips(
 def _inside(folder: Path, clip: Path) -> Path:
     """Return the target of a clip in a folder."""
     return folder / f"{clip.stem}{ANNOTATED}.mp4"
+
+
+def _is_folder(path: Path) -> bool:
+    """Say whether a path is a folder, as far as it may be looked up."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False

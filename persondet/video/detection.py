@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from detectron2.structures import Instances
 
 Predict = Callable[[list[Any]], "list[Instances]"]
+Waiting = deque[tuple[list[VideoFrame], "Future[list[Instances]]"]]
 
 
 class FramePredictor(Protocol):
@@ -58,10 +59,12 @@ def detect_people(
     # keep the cores busy.
     threads, each = torch.get_num_threads(), max(1, cpu_count() // workers)
     pool = ThreadPoolExecutor(workers, "persondet-model", torch.set_num_threads, (each,))
+    waiting: Waiting = deque()
     try:
-        yield from _side_by_side(_batches(frames, batch_size), predict, pool, workers + 1)
+        batches = _batches(frames, batch_size)
+        yield from _side_by_side(batches, predict, pool, waiting, workers + 1)
     finally:
-        pool.shutdown(cancel_futures=True)
+        _end(pool, waiting)
         torch.set_num_threads(threads)  # what a worker sets holds for threads yet to come
 
 
@@ -71,14 +74,42 @@ def _batches(frames: Iterator[VideoFrame], size: int) -> Iterator[list[VideoFram
 
 
 def _side_by_side(
-    batches: Iterator[list[VideoFrame]], predict: Predict, pool: ThreadPoolExecutor, ahead: int
+    batches: Iterator[list[VideoFrame]],
+    predict: Predict,
+    pool: ThreadPoolExecutor,
+    waiting: Waiting,
+    ahead: int,
 ) -> Iterator[tuple[VideoFrame, Instances]]:
-    """Yield the results in order while the next batches are in work, at most `ahead` of them."""
-    waiting: deque[tuple[list[VideoFrame], Future[list[Instances]]]] = deque()
+    """Yield the results in order while the next batches are in work, at most `ahead` of them.
+
+    Args:
+        waiting: gets what is in work.
+    """
     for batch in batches:
         waiting.append((batch, pool.submit(predict, [frame.image for frame in batch])))
         if len(waiting) == ahead:
-            first, people = waiting.popleft()
-            yield from zip(first, people.result(), strict=True)
-    for first, people in waiting:
-        yield from zip(first, people.result(), strict=True)
+            yield from _first(waiting)
+    while waiting:
+        yield from _first(waiting)
+
+
+def _first(waiting: Waiting) -> Iterator[tuple[VideoFrame, Instances]]:
+    """Take the first batch out, once it is ready."""
+    batch, people = waiting[0]
+    found = people.result()
+    waiting.popleft()
+    return zip(batch, found, strict=True)
+
+
+def _end(pool: ThreadPoolExecutor, waiting: Waiting) -> None:
+    """End the threads when they are done with what they work on, also after a further Ctrl-C."""
+    interruption: KeyboardInterrupt | None = None
+    pool.shutdown(wait=False, cancel_futures=True)
+    while not all(people.done() for _, people in waiting):
+        try:
+            wait(people for _, people in waiting)
+        except KeyboardInterrupt as again:
+            interruption = again
+    pool.shutdown()
+    if interruption is not None:
+        raise interruption

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 
 from persondet.errors import MediaError
@@ -11,10 +13,46 @@ from persondet.video.io.writer import CONTAINERS, draft_path, partial_path
 from persondet.video.mot import mot_path
 from persondet.video.partial_text import partial_path as unfinished_path
 
+_MOT_LINE = re.compile(r"\d+,-?\d+(,-?\d+\.\d+){5}(,-1){3}\n")
+
 
 def records_path(output: str | Path) -> Path:
     """Return where the records of an annotated clip lie: beside it, named .jsonl."""
     return Path(output).with_suffix(".jsonl")
+
+
+def earlier_mot(output: str | Path) -> Path | None:
+    """Return the MOT-challenge text that an earlier run wrote beside its records, None without.
+
+    A text of the user's own is told by its first line: the last three fields are -1 in ours.
+    """
+    path = mot_path(output)
+    if not path.is_file() or not records_path(output).is_file():
+        return None
+    with open(path, encoding="ascii", errors="replace") as file:
+        first = file.readline(200)
+    return path if _MOT_LINE.fullmatch(first) else None
+
+
+def _is_there(path: Path) -> bool:
+    """Say whether something is there, as far as it may be looked up."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def _refuse_unwritable(folder: Path) -> None:
+    """Refuse a folder in which nothing can be written, or that cannot be made.
+
+    Raises: MediaError: when it is so.
+    """
+    parents = (folder, *folder.absolute().parents)
+    there = next(parent for parent in parents if _is_there(parent))
+    if not there.is_dir():
+        raise MediaError(f"{folder} cannot be made, as {there} is a file; choose another --output.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise MediaError(f"{there} must not be written by you; choose another --output.")
 
 
 def check_output(
@@ -28,13 +66,15 @@ def check_output(
         save_mot: whether MOT-challenge text is written.
         overwrite: allow files that exist; never the source itself.
 
-    Raises: MediaError: when `output` is `source`, or its name promises no known container.
+    Raises: MediaError: when `output` is `source`, its name promises no known container, or its
+        folder cannot be written.
         OutputExistsError: when one of the files is there already.
     """
     output = Path(output)
     if output.suffix.lower() not in CONTAINERS:
         known = ", ".join(CONTAINERS)
         raise MediaError(f"{output}: cannot write this format; use a name in {known}.")
+    _refuse_unwritable(output.parent)  # first: in a closed folder not even names can be looked up
     records = records_path(output)
     unfinished = [partial_path(output), unfinished_path(records)]
     targets = [output, records, *([mot_path(output)] if save_mot else []), *unfinished]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from persondet.errors import MediaError
+from persondet.errors import MediaError, PartialMediaError
 from persondet.files import make_folder, refuse_existing
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def partial_path(path: str | Path) -> Path:
@@ -34,7 +37,8 @@ class PartialText:
 
     Raises: OutputExistsError: on entering, when there is something and `overwrite` is False, or
         the folder cannot be made.
-        MediaError: on entering, from `write` and at the end, when the disk refuses.
+        MediaError: on entering, from `write` and at the end, when the disk refuses; PartialMediaError
+        when lines are kept.
     """
 
     def __init__(self, path: str | Path, what: str, *, overwrite: bool = False) -> None:
@@ -68,9 +72,14 @@ class PartialText:
         self.lines += not header
 
     def _refused(self, error: OSError) -> MediaError:
-        return MediaError(
-            f"{self.partial}: the {self.what} cannot be written ({error.strerror or error}); what "
-            "was written before stays there; free some space or choose another --output."
+        """Return the error that says why, what is kept, and the mend."""
+        full = error.errno in _FULL
+        kept = "what was written before stays there; " if self.lines else ""
+        mend = "free some space or choose another --output" if full else "choose another --output"
+        kind = PartialMediaError if self.lines else MediaError
+        return kind(
+            f"{self.partial}: the {self.what} cannot be written ({error.strerror or error}); "
+            f"{kept}{mend}."
         )
 
     def __exit__(

@@ -8,34 +8,25 @@ visualizer are handed in.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal
 
-from persondet.errors import MediaError
-from persondet.region_masks import paste_regions
+from persondet.errors import MediaError, PartialMediaError, PersondetError
 from persondet.video.detection import FramePredictor as FramePredictor
-from persondet.video.detection import detect_people
-from persondet.video.frame_drawing import FrameVisualizer, draw_people
-from persondet.video.io import VideoFrame, VideoReader, VideoWriter
+from persondet.video.frame_drawing import FrameVisualizer
+from persondet.video.io import VideoReader, VideoWriter
 from persondet.video.mot import mot_path, write_mot
 from persondet.video.outputs import check_output as check_output
+from persondet.video.outputs import earlier_mot
 from persondet.video.outputs import records_path as records_path
-from persondet.video.records import (
-    FrameRecord,
-    PersonRecord,
-    RecordsHeader,
-    RecordsWriter,
-    people_of,
-)
+from persondet.video.records import RecordsHeader, RecordsWriter
 from persondet.video.stages import Stage, StageLine, StageTime
-
-if TYPE_CHECKING:
-    from detectron2.structures import Instances
+from persondet.video.steps import FrameTracker as FrameTracker
+from persondet.video.steps import chosen_frames, detect, draw, encode, track
 
 # How many frames may wait between two stages, and how many bytes of pictures.
 _AHEAD = 4
@@ -43,18 +34,6 @@ _AHEAD_BYTES = 192 * 2**20
 
 Progress = Callable[[int, int | None], None]
 Seconds = Fraction | float
-
-
-class FrameTracker(Protocol):
-    """What a tracker must offer; `persondet.video.tracking.PersonTracker` does.
-
-    unique: people seen so far.
-    """
-
-    unique: int
-
-    def update(self, instances: Instances) -> None:
-        """Set `instances.ID`, one number per detection of the next frame."""
 
 
 @dataclass(frozen=True)
@@ -80,16 +59,6 @@ class VideoSummary:
     notes: tuple[str, ...] = ()
 
 
-@dataclass
-class _Annotated:
-    """One frame on its way through the stages."""
-
-    frame: VideoFrame
-    instances: Instances
-    people: tuple[PersonRecord, ...] = ()
-    unique: int | None = None
-
-
 def annotate_video(
     source: str | Path,
     output: str | Path,
@@ -110,8 +79,9 @@ def annotate_video(
     """Write a clip with its people drawn in, and their records beside it.
 
     The annotated clip keeps the source's time stamps (less `start`; the records keep them as they
-    are); with a stride it has every n-th of them, and it keeps the sound where nothing is cut. Until a file is whole it is named `….partial.…`; when
-    the run fails or is killed, that stays and can be played. A frame's record is written first.
+    are); with a stride it has every n-th of them, and it keeps the sound where nothing is cut.
+    Until a file is whole it is named `….partial.…`; when the run fails or is killed, that stays and
+    can be played. A frame's record is written first.
 
     Args:
         source: a clip that FFmpeg reads: a file, or an address.
@@ -125,19 +95,20 @@ def annotate_video(
         batch_size: frames per forward pass; default: the predictor's.
         crf: x264's constant quality, 0 (lossless) to 51 (worst); default: the writer's.
         save_mot: write MOT-challenge text, too, named as the output and .txt.
-        overwrite: replace what stands at `output`.
+        overwrite: replace what stands at `output`, and remove MOT text of an earlier run's tracks.
         progress: called after each frame with the number done and, where known, of all.
 
     Returns: the summary; its `damage` tells when the source broke off, and what was read is kept.
 
     Raises: MediaError: when the source cannot be read, has no frame between start and end, or the
-        output cannot be written.
+        output cannot be written; PartialMediaError when what was written so far is kept.
         OutputExistsError: when the output is there already.
     """
     if stride < 1 or (max_frames is not None and max_frames < 1) or (batch_size or 1) < 1:
         raise MediaError("stride, max_frames and batch_size must be 1 or more.")
     output = Path(output)
     check_output(source, output, save_mot=save_mot, overwrite=overwrite)
+    stale = None if save_mot else earlier_mot(output)
     started = time.monotonic()
     with ExitStack() as stack:
         reader = stack.enter_context(VideoReader(source, start=start, end=end))
@@ -159,7 +130,6 @@ def annotate_video(
         records = stack.enter_context(
             RecordsWriter(records_path(output), header, overwrite=overwrite)
         )
-        cut = start is not None or end is not None or max_frames is not None
         writer = stack.enter_context(
             VideoWriter(
                 output,
@@ -168,7 +138,8 @@ def annotate_video(
                 fps=frame_rate,
                 time_base=reader.time_base,
                 pixel_aspect=reader.pixel_aspect,
-                sound_from=None if cut or not reader.sound else source,
+                sound_from=None if start or not reader.sound else source,
+                title=reader.title,
                 overwrite=overwrite,
                 crf=crf,
             )
@@ -179,11 +150,13 @@ def annotate_video(
         ahead = max(2, min(_AHEAD, _AHEAD_BYTES // (3 * reader.width * reader.height)))
         line = StageLine(
             [
-                Stage("decode", lambda _: _chosen(reader, stride, max_frames), max(ahead, batch)),
-                Stage("infer", lambda frames: _detect(frames, predictor, batch), max(ahead, batch)),
-                Stage("track", lambda items: _track(items, tracker, header.classes), ahead),
-                Stage("draw", lambda items: _draw(items, visualizer), ahead),
-                Stage("encode", lambda items: _encode(items, writer, records, begin), _AHEAD),
+                Stage(
+                    "decode", lambda _: chosen_frames(reader, stride, max_frames), max(ahead, batch)
+                ),
+                Stage("infer", lambda frames: detect(frames, predictor, batch), max(ahead, batch)),
+                Stage("track", lambda items: track(items, tracker, header.classes), ahead),
+                Stage("draw", lambda items: draw(items, visualizer), ahead),
+                Stage("encode", lambda items: encode(items, writer, records, begin), _AHEAD),
             ]
         )
         total = expected_frames(reader, stride, max_frames)
@@ -194,11 +167,17 @@ def annotate_video(
             if progress is not None:
                 progress(frames, total)
         damage = reader.damage
+        notes = _notes(reader, crf)
+        if reader.sound and (start or not reader.complete):
+            writer.sound_from = None
+            notes.append("the sound is left out, as only a part of the clip is annotated")
+        elif reader.sound and reader.clock_restarts:
+            writer.sound_from = None
+            notes.append("the sound is left out, as the clip's clock starts again in the middle")
     if save_mot:
-        write_mot(records_path(output), mot_path(output))
-    notes = list(writer.notes)
-    if cut and reader.sound:
-        notes.append("the sound is left out, as only a part of the clip is annotated")
+        _write_mot(output)
+    elif stale is not None:
+        stale.unlink(missing_ok=True)
     seconds = time.monotonic() - started
     return VideoSummary(
         frames=frames,
@@ -211,8 +190,31 @@ def annotate_video(
         damage=damage,
         unique_people=None if tracker is None else tracker.unique,
         stages=line.times,
-        notes=tuple(notes),
+        notes=(*writer.notes, *notes),
     )
+
+
+def _notes(reader: VideoReader, crf: int | None) -> list[str]:
+    """Return sentences on what the annotated clip lacks, and on what may not play it."""
+    notes = [f"{reader.left_out} left out"] if reader.left_out else []
+    if crf == 0:
+        notes.append(
+            "lossless H.264 (crf 0) has a profile, High 4:4:4 Predictive, that many players and "
+            "browsers do not play; 1 is nearly as good"
+        )
+    return notes
+
+
+def _write_mot(output: Path) -> None:
+    """Write the MOT-challenge text of a clip that is finished.
+
+    Raises: PartialMediaError: when it cannot be written.
+    """
+    try:
+        write_mot(records_path(output), mot_path(output))
+    except (PersondetError, OSError) as error:
+        message = str(error).rstrip(".")
+        raise PartialMediaError(f"{message}; {output} and its records are written.") from error
 
 
 def expected_frames(reader: VideoReader, stride: int, max_frames: int | None) -> int | None:
@@ -222,51 +224,6 @@ def expected_frames(reader: VideoReader, stride: int, max_frames: int | None) ->
         return max_frames
     total = -(-expected // stride)
     return total if max_frames is None else min(total, max_frames)
-
-
-def _chosen(reader: VideoReader, stride: int, max_frames: int | None) -> Iterator[VideoFrame]:
-    """Yield every n-th frame, at most `max_frames`."""
-    return islice(islice(iter(reader), 0, None, stride), max_frames)
-
-
-def _detect(
-    frames: Iterator[VideoFrame], predictor: FramePredictor, batch_size: int
-) -> Iterator[_Annotated]:
-    """Find the people in each frame."""
-    for frame, instances in detect_people(frames, predictor, batch_size):
-        yield _Annotated(frame, instances)
-
-
-def _track(
-    items: Iterator[_Annotated], tracker: FrameTracker | None, classes: Sequence[str]
-) -> Iterator[_Annotated]:
-    """Tell who is who, and make the masks and records of each frame."""
-    for item in items:
-        if tracker is not None:
-            tracker.update(item.instances)
-            item.unique = tracker.unique
-        item.instances = paste_regions(item.instances)
-        item.people = people_of(item.instances, classes)
-        yield item
-
-
-def _draw(items: Iterator[_Annotated], visualizer: FrameVisualizer) -> Iterator[_Annotated]:
-    """Draw the people on each frame."""
-    for item in items:
-        image = draw_people(item.frame.image, item.instances, visualizer, item.unique)
-        item.frame = VideoFrame(item.frame.index, item.frame.time, image)
-        yield item
-
-
-def _encode(
-    items: Iterator[_Annotated], writer: VideoWriter, records: RecordsWriter, begin: Fraction
-) -> Iterator[int]:
-    """Write each frame, its record first: what the clip shows is always in the records."""
-    for item in items:
-        frame = item.frame
-        records.write(FrameRecord(frame.index, float(frame.time), item.people, item.unique))
-        writer.write(frame.image, frame.time - begin)  # players would show nothing until then
-        yield len(item.people)
 
 
 def _default_tracker(frame_rate: Fraction) -> FrameTracker:

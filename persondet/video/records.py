@@ -246,7 +246,7 @@ def _read_frames(path: Path) -> Iterator[FrameRecord]:
         for number, line in enumerate(file, start=2):
             try:
                 yield _frame_of(json.loads(line))
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
                 if not line.endswith("\n"):
                     logger.warning("%s: the last line (%d) is cut off", path, number)
                     return
@@ -261,8 +261,22 @@ def _frame_of(row: dict[str, Any]) -> FrameRecord:
             score=float(person["score"]),
             class_name=str(person["class"]),
             mask=person.get("mask"),
-            track_id=person.get("track_id"),
+            track_id=_number_or_none(person.get("track_id")),
         )
         for person in row["people"]
     )
-    return FrameRecord(int(row["index"]), float(row["time"]), people, row.get("unique"))
+    unique = _number_or_none(row.get("unique"))
+    return FrameRecord(int(row["index"]), float(row["time"]), people, unique)
+
+
+def _number_or_none(value: Any) -> int | None:
+    """Return a whole number of 64 bits, or None for None.
+
+    Raises: ValueError, TypeError, OverflowError: when it is neither.
+    """
+    if value is None:
+        return None
+    number = int(value)
+    if number != float(value) or abs(number) >= 2**63:
+        raise ValueError(f"{value!r} is no whole number of 64 bits")
+    return number

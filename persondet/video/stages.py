@@ -103,6 +103,8 @@ class _Worker(threading.Thread):
         self._waited = 0.0
         self._started_at: float | None = None
         self._ended_at: float | None = None
+        # Not left to `join`: an interrupted one takes the thread for ended while it still runs.
+        self.ended = threading.Event()
 
     def run(self) -> None:
         """Pass the results on until there are no more, or until a neighbour stops."""
@@ -126,6 +128,7 @@ class _Worker(threading.Thread):
             self._after.end()
             self._before.stop()
             self._ended_at = time.monotonic()
+            self.ended.set()
 
     def _taken(self) -> Iterator[Any]:
         while True:
@@ -156,7 +159,8 @@ class StageLine:
     """Runs stages side by side and yields the results of the last one, in order.
 
     Use it as a context manager, and iterate over it inside: leaving the block stops all threads
-    and waits for them, each ending after the item that it works on.
+    and waits for them, each ending after the item that it works on. A further Ctrl-C does not cut
+    that short, as a thread that outlives the interpreter would abort it.
 
     When a stage fails, those before it stop at once, those behind it finish what it had handed on,
     and then the error is raised here; of several, the first.
@@ -207,8 +211,16 @@ class StageLine:
     ) -> None:
         for queue in self._queues:
             queue.stop()
+        interruption: KeyboardInterrupt | None = None
         for worker in self._workers:
+            while not worker.ended.is_set():
+                try:
+                    worker.ended.wait()
+                except KeyboardInterrupt as again:
+                    interruption = again
             worker.join()
+        if interruption is not None:
+            raise interruption
 
     @property
     def times(self) -> tuple[StageTime, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -32,10 +32,11 @@ class _Seen:
 
 @dataclass(frozen=True)
 class _Track:
-    """A track's colour number, and the frame when it was last seen."""
+    """A track's colour number, the frame when it was last seen, and its box there."""
 
     color: int
     last: int
+    box: np.ndarray
 
 
 class ColorAssigner:
@@ -78,7 +79,7 @@ class ColorAssigner:
         for person in kept:
             person.missed += 1
         kept = [person for person in kept if person.missed <= PATIENCE]
-        result = _fill(numbers, boxes, Counter(person.color for person in kept))
+        result = _fill(numbers, boxes, [(person.color, person.box) for person in kept])
         named = [next(self._names) if key is None else key for key in keys]
         self._seen = kept + [
             _Seen(np.asarray(box, dtype=np.float64), int(label), number, key)
@@ -96,14 +97,15 @@ class ColorAssigner:
         """
         self._frame += 1
         known = [self._by_track.get(track) for track in tracks]
-        recent = Counter[int]()  # of those who will probably be back
+        recent = []  # those who will probably be back
         for track, one in reversed(self._by_track.items()):
             if self._frame - one.last > PATIENCE:
                 break
-            recent[one.color] += track not in tracks
+            if track not in tracks:
+                recent.append((one.color, one.box))
         result = _fill([None if one is None else one.color for one in known], boxes, recent)
-        for track, number in zip(tracks, result, strict=True):
-            self._by_track[track] = _Track(number, self._frame)
+        for track, number, box in zip(tracks, result, boxes, strict=True):
+            self._by_track[track] = _Track(number, self._frame, np.array(box, np.float64))
             self._by_track.move_to_end(track)
         while len(self._by_track) > max(MOST_TRACKS, len(tracks)):
             self._by_track.popitem(last=False)
@@ -111,19 +113,23 @@ class ColorAssigner:
         return result
 
 
-def _fill(numbers: Sequence[int | None], boxes: np.ndarray, remembered: Counter[int]) -> list[int]:
+def _fill(
+    numbers: Sequence[int | None], boxes: np.ndarray, remembered: Sequence[tuple[int, np.ndarray]]
+) -> list[int]:
     """Choose palette numbers where there is None yet: those whose next bearer is farthest away.
 
-    Colours that nobody in view has come first, and of these the ones that fewest of the people
-    have who are out of view for a moment (`remembered`).
+    Colours that nobody in view has come first. Who is out of view for a moment (`remembered`:
+    number and last box) is as near as they were.
     """
     filled = list(numbers)
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    places = np.concatenate([boxes, *(box[None] for _, box in remembered)])
+    centres = (places[:, :2] + places[:, 2:]) / 2
+    away = [number for number, _ in remembered]
 
-    def preference(color: int, i: int) -> tuple[float, int, int]:
-        same = [j for j, number in enumerate(filled) if number == color]
+    def preference(color: int, i: int) -> tuple[bool, float, int]:
+        same = [j for j, number in enumerate([*filled, *away]) if number == color]
         distance = np.abs(centres[same] - centres[i]).sum(axis=1).min() if same else np.inf
-        return (-float(distance), remembered[color], color)
+        return (color in filled, -float(distance), color)
 
     for i, number in enumerate(filled):
         if number is None:

@@ -14,6 +14,7 @@ from PIL import Image
 from persondet.data import image_file
 from persondet.data.image_file import read_rgb
 from persondet.errors import DatasetError
+from persondet.picture_file import read_picture_file
 
 
 def _picture() -> Image.Image:
@@ -59,6 +60,15 @@ def test_other_modes_equal_detectron2_too(tmp_path: Path, mode: str) -> None:
     path = tmp_path / ("a.jpg" if mode in ("L", "CMYK") else "a.png")
     _picture().convert(mode).save(path)
     np.testing.assert_array_equal(read_rgb({"file_name": str(path)}), read_image(str(path), "RGB"))
+
+
+def test_grey_of_16_bits_keeps_its_shades(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    shades = np.arange(44 * 60, dtype=np.uint16).reshape(44, 60) * 24
+    Image.fromarray(shades).save(path)
+    found = read_rgb({"file_name": str(path)})
+    np.testing.assert_array_equal(found, np.dstack([shades >> 8] * 3))
+    np.testing.assert_array_equal(found, read_picture_file(path))
 
 
 def test_a_plain_jpeg_takes_the_fast_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

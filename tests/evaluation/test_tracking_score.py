@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from persondet.errors import MediaError
-from persondet.evaluation.tracking_score import read_truth, score_tracks, tracked_frames
+from persondet.evaluation.tracking_score import MotTruth, read_truth, score_tracks, tracked_frames
 
 PLACES = {"a": (0, 0, 40, 80), "b": (100, 0, 140, 80), "c": (200, 0, 240, 80)}
 
@@ -132,13 +132,57 @@ def test_the_two_kinds_of_ground_truth_say_the_same(tmp_path):
 
 def test_who_is_not_to_be_counted_in_a_mot_challenge_is_not(tmp_path):
     path = tmp_path / "gt.txt"
-    path.write_text("1,1,1,1,40,80,0,1,1\n1,2,1,1,40,80,1,7,1\n1,3,1,1,40,80,1,1,1\n")
-    assert [person["visible_share"] for person in read_truth(path)[0]] == [0, 0, 1]
+    path.write_text("1,1,1,1,40,80,0,1,1\n1,2,1,1,40,80,1,7,1\n1,3,101,1,40,80,1,1,1\n")
+    truth = read_truth(path)
+    assert [person["visible_share"] for person in truth[0]] == [-1, -1, 1]
+    for least in (0.0, 0.2):
+        score = score_tracks([frame(a=1, b=2)], [truth[0]], min_visible=least)
+        assert (score.people, score.misses) == (1, 0)
+
+
+def test_somebody_whose_visibility_is_not_known_counts(tmp_path):
+    path = tmp_path / "gt.txt"
+    path.write_text("1,1,1,1,40,80,1,1,-1\n")
+    assert [person["visible_share"] for person in read_truth(path)[0]] == [1]
+
+
+def test_a_mark_of_the_byte_order_is_passed_over(tmp_path):
+    path = tmp_path / "gt.txt"
+    path.write_bytes(b"\xef\xbb\xbf1,1,1,1,40,80,1,1,1\n")
+    assert len(read_truth(path)[0]) == 1
+
+
+def test_the_result_of_a_tracker_is_no_truth(tmp_path):
+    path = tmp_path / "walk.txt"
+    path.write_text("1,1,1,1,40,80,0.9,-1,-1,-1\n2,1,1,1,40,80,0.9,-1,-1,-1\n")
+    with pytest.raises(MediaError, match=r"walk\.txt: nobody in it is to be counted .*gt\.txt"):
+        read_truth(path)
 
 
 @pytest.mark.parametrize(
     "content",
-    ["", "{}", "[]", '{"frames": 3}', '{"frames": [{"index": 0}]}', "1,2,3\n", "a,b,c,d,e,f\n",
+    ["1,1,1,1,40,80,1,1,1\n1,1,200,1,40,80,1,1,1\n",
+     '{"frames": [{"index": 0, "people": [{"box": [0, 0, 9, 9], "track_id": 1}, '
+     '{"box": [5, 0, 9, 9], "track_id": 1}]}]}'],
+)  # fmt: skip
+def test_a_number_twice_in_a_frame_is_refused(content, tmp_path):
+    path = tmp_path / "gt.txt"
+    path.write_text(content)
+    with pytest.raises(MediaError, match=r"the number 1 is there twice in frame 0 \(from 0\)"):
+        read_truth(path)
+
+
+def test_who_does_not_count_may_share_a_number(tmp_path):
+    path = tmp_path / "gt.txt"
+    path.write_text("1,1,1,1,40,80,1,1,1\n1,1,200,1,40,80,0,8,1\n")
+    assert len(read_truth(path)[0]) == 2
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["0,1,1,1,40,80,1,1,1\n", "1,1,1,1,-40,80,1,1,1\n", "inf,1,1,1,40,80,1,1,1\n",
+     '{"frames": [{"index": 0, "people": []}, {"index": 0, "people": []}]}',
+     "", "{}", "[]", '{"frames": 3}', '{"frames": [{"index": 0}]}', "1,2,3\n", "a,b,c,d,e,f\n",
      '{"frames": [{"index": 0, "people": [{"box": [0, 0, 1], "track_id": 1}]}]}',
      '{"frames": [{"index": 0, "people": [{"box": [0, 0, 1, NaN], "track_id": 1}]}]}',
      '{"frames": [{"index": 0, "people": [7]}]}'],
@@ -163,6 +207,17 @@ def record(index, *ids):
     return SimpleNamespace(index=index, people=people)
 
 
+def test_a_mot_truth_does_not_say_where_its_clip_ends(caplog):
+    truth = MotTruth({3: frame(a=1)})
+    _, people = tracked_frames([record(3, 1), record(4, 1), record(5)], truth, "walk.jsonl")
+    assert people == [frame(a=1), (), ()]
+    assert "ends with frame 3, so frames 4 to 5 count as empty" in caplog.text
+    with pytest.raises(MediaError, match="frame 4 is not in the ground truth"):
+        tracked_frames([record(4, 1)], truth, "walk.jsonl")  # not one frame in common
+    with pytest.raises(MediaError, match="frame 4 is not in the ground truth"):
+        tracked_frames([record(3, 1), record(4, 1)], dict(truth), "walk.jsonl")
+
+
 def test_frames_that_were_left_out_do_not_count():
     truth = {0: frame(a=1), 2: frame(b=1), 3: frame(c=1)}
     tracks, people = tracked_frames([record(1, 5), record(2, 5, 6)], truth, "walk.jsonl")
@@ -175,6 +230,9 @@ def test_frames_that_were_left_out_do_not_count():
     [
         ([record(4, 1)], "frame 4 is not in the ground truth, which ends with 3"),
         ([record(0, None)], "without --no-tracking"),
+        ([record(1, 1), record(1, 1)], "frame 1 comes after frame 1, so these are no records of"),
+        ([record(2, 1), record(1, 1)], "frame 1 comes after frame 2"),
+        ([record(2, 4, 7, 4)], "frame 2 has the track 4 twice"),
         ([], "no frame to score"),
     ],
 )

@@ -85,6 +85,22 @@ def test_a_broken_picture_ends_with_partial(folder, tmp_path, capsys):
     assert (tmp_path / "out" / "a.png").exists()
 
 
+def test_names_of_strangers_do_not_write_on_the_terminal(folder, tmp_path, capsys):
+    (folder / "new\nline\x1b[31m.png").write_bytes(b"<html>")
+    with pytest.raises(PartialResultError):
+        run("--input", folder, "--output", tmp_path / "o\x1b[31mut")
+    said = capsys.readouterr()
+    assert "o\\x1b[31mut" in said.out
+    (line,) = [line for line in said.err.splitlines() if line.startswith("skipped: ")]
+    assert "new\\nline\\x1b[31m.png" in line
+
+
+def test_a_second_run_passes_over_the_results_of_the_first(folder):
+    for _ in range(2):
+        assert run("--input", folder, "--output", folder / "out", "--overwrite") == 0
+    assert not (folder / "out" / "out").exists()
+
+
 def test_bad_input_is_refused_before_the_model_is_loaded(folder, tmp_path, stand_in):
     with pytest.raises(MediaError, match="no picture"):
         run("--input", tmp_path / "none.png", "--output", tmp_path / "out")

@@ -53,9 +53,38 @@ def test_who_is_too_small_does_not_count(records, truth, capsys):
     assert json.loads(capsys.readouterr().out)["people"] == 0
 
 
-def test_files_that_do_not_belong_together(records, truth, tmp_path):
-    truth.write_text("".join(truth.read_text().splitlines(keepends=True)[:10]))
-    with pytest.raises(MediaError, match=r"walk\.jsonl: frame 6 is not in the ground truth"):
+def test_a_truth_whose_last_frames_have_nobody(records, truth, capsys):
+    truth.write_text("".join(truth.read_text().splitlines(keepends=True)[:10]))  # five frames
+    score_tracks.main([str(records), str(truth), "--json"])
+    score = json.loads(capsys.readouterr().out)
+    assert (score["frames"], score["false_alarms"]) == (10, 14)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("--min-visible", "nan"), ("--min-visible", "-1"), ("--min-visible", "1.5")]
+    + [("--min-height", "inf"), ("--min-height", "nan"), ("--min-height", "-1")],
+)
+def test_thresholds_that_are_none_are_refused(flag, value, records, truth, capsys):
+    with pytest.raises(SystemExit) as end:
+        score_tracks.main([str(records), str(truth), f"{flag}={value}"])
+    assert end.value.code == 2
+    assert f"argument {flag}: {value} is not" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", ['"abc"', "1.5", "1e999", "1e30", "[1]", "99999999999999999999"])
+def test_a_track_that_is_no_number_is_refused(number, records, truth):
+    lines = records.read_text().splitlines(keepends=True)
+    lines[3] = lines[3].replace('"track_id":2', f'"track_id":{number}')
+    records.write_text("".join(lines))
+    with pytest.raises(MediaError, match="line 4 is no frame record"):
         score_tracks.main([str(records), str(truth)])
+
+
+def test_files_that_do_not_belong_together(records, truth, tmp_path):
+    ours = truth.with_suffix(".json")
+    ours.write_text(json.dumps({"frames": [{"index": n, "people": []} for n in range(5)]}))
+    with pytest.raises(MediaError, match=r"walk\.jsonl: frame 6 is not in the ground truth"):
+        score_tracks.main([str(records), str(ours)])
     with pytest.raises(MediaError, match="cannot be read"):
         score_tracks.main([str(tmp_path / "none.jsonl"), str(truth)])

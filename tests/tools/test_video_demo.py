@@ -18,7 +18,12 @@ from clip_arguments import clip_time
 from detectron2.data.catalog import Metadata
 from detectron2.structures import Boxes, Instances
 
-from persondet.errors import MediaError, OutputExistsError, PartialResultError
+from persondet.errors import (
+    MediaError,
+    OutputExistsError,
+    PartialMediaError,
+    PartialResultError,
+)
 from persondet.video.io import VideoReader, VideoWriter
 from persondet.video.pipeline import VideoSummary
 from persondet.video.records import read_records
@@ -120,7 +125,7 @@ def test_a_clip_that_fails_costs_no_other(tmp_path, capsys):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         *("b_annotated.jsonl", "b_annotated.mp4")
     ]
-    assert "failed: " in capsys.readouterr().err
+    assert "skipped: " in capsys.readouterr().err
     with pytest.raises(MediaError):
         run(*words[:-1], "0:30", "--overwrite")
 
@@ -135,12 +140,12 @@ def test_every_flag_reaches_the_pipeline(tmp_path, monkeypatch):
 
     monkeypatch.setattr("persondet.video.pipeline.annotate_video", annotate_video)
     run(
-        *("--video-input", clip, "--output", tmp_path / "o.mkv", "--start", "0:01:30.5"),
+        *("--video-input", clip, "--output", tmp_path / "o.mkv", "--start", "0:00:00.08"),
         *("--end", "2:00", "--stride", 3, "--max-frames", 7, "--crf", 30, "--save-mot"),
     )
     choices = asked[0]
     assert choices["places"][:2] == (clip, tmp_path / "o.mkv")
-    assert (choices["start"], choices["end"]) == (Fraction(181, 2), 120)
+    assert (choices["start"], choices["end"]) == (Fraction(2, 25), 120)
     assert (choices["stride"], choices["max_frames"], choices["crf"]) == (3, 7, 30)
     assert (choices["save_mot"], choices["tracker"], choices["overwrite"]) == (True, "auto", False)
     run("--video-input", clip, "--output", tmp_path / "o.mkv", "--no-tracking", "--overwrite")
@@ -265,3 +270,46 @@ def test_a_cut_clip_is_kept_and_ends_with_partial(tmp_path, capsys):
     kept = len(list(VideoReader(tmp_path / "o.mp4")))
     assert 5 <= kept <= 15
     assert f"it should have 20 frames; {kept} were annotated" in capsys.readouterr().err
+
+
+def test_a_clip_of_a_folder_that_was_kept_in_part_is_a_partial_result(
+    tmp_path, capsys, monkeypatch
+):
+    write_clip(tmp_path / "in" / "a.mp4")
+    errors = [PartialMediaError("the disk is full; what was written is kept"), MediaError("no")]
+
+    def annotate_video(*_, **__):
+        raise errors.pop(0)
+
+    monkeypatch.setattr("persondet.video.pipeline.annotate_video", annotate_video)
+    write_clip(tmp_path / "in" / "b.mp4")
+    with pytest.raises(PartialMediaError) as caught:
+        run("--video-input", tmp_path / "in", "--output", tmp_path / "out")
+    assert caught.value.exit_code == 3
+    errors += [MediaError("no"), MediaError("no")]
+    with pytest.raises(MediaError) as caught:
+        run("--video-input", tmp_path / "in", "--output", tmp_path / "out")
+    assert caught.value.exit_code == 2
+
+
+def test_names_of_strangers_do_not_steer_the_terminal(tmp_path, capsys):
+    write_clip(tmp_path / "in" / "new\nline\x1b[31m.mkv", size=(97, 63), codec="ffv1")
+    (tmp_path / "in" / "bad\x1b[2J.mp4").write_text("<html>")
+    with pytest.raises(PartialResultError):
+        run("--video-input", tmp_path / "in", "--output", tmp_path / "out")
+    shown = capsys.readouterr()
+    assert "\x1b" not in shown.out + shown.err
+    assert r"new\nline\x1b[31m.mkv: 3 frames" in shown.out
+    assert [line.split(":")[0] for line in shown.err.splitlines()] == ["skipped", "note"]
+
+
+def test_what_is_wrong_with_the_part_or_the_folder_is_said_before_the_model_is_loaded(
+    tmp_path, stand_in, monkeypatch
+):
+    clip = write_clip(tmp_path / "a.mp4")
+    with pytest.raises(MediaError, match="no frame between"):
+        run("--video-input", clip, "--output", tmp_path / "out.mp4", "--start", "1:00")
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(MediaError, match="must not be written"):
+        run("--video-input", clip, "--output", tmp_path / "new" / "out.mp4")
+    assert stand_in == []

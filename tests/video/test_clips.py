@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from fractions import Fraction
+from pathlib import Path
+
 import pytest
 
 from persondet.errors import MediaError, OutputExistsError
@@ -73,3 +77,40 @@ def test_an_address_stays_as_it_is_and_needs_a_file_to_go_to(tmp_path):
 def test_a_file_address_is_a_file(clip, tmp_path):
     ((source, _),) = plan_clips(clip.as_uri(), tmp_path / "b.mp4")
     assert source == clip
+
+
+def test_a_start_beyond_the_end_is_known_before_a_model_is_loaded(clip, tmp_path):
+    plan = [(clip, tmp_path / "y.mp4")]
+    assert check_clips(plan, start=Fraction(1, 10), end=Fraction(1))[0] == plan
+    with pytest.raises(MediaError, match="no frame between the chosen start, 60 s"):
+        check_clips(plan, start=Fraction(60))
+
+
+def test_a_folder_that_must_not_be_written_is_known_beforehand(clip, tmp_path, monkeypatch):
+    plan = [(clip, tmp_path / "new" / "deeper" / "y.mp4")]
+    check_clips(plan)
+    assert not (tmp_path / "new").exists()
+    asked = []
+    monkeypatch.setattr("os.access", lambda path, mode: asked.append(path) or False)
+    with pytest.raises(MediaError, match="must not be written by you; choose another --output"):
+        check_clips(plan)
+    assert asked == [tmp_path]
+    with pytest.raises(MediaError, match="is a file; choose another --output"):
+        check_clips([(clip, clip / "y.mp4")])
+
+
+def test_a_folder_in_which_no_name_can_be_looked_up_is_refused(clip, tmp_path, monkeypatch):
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    stat, access = os.stat, os.access
+
+    def refuse(path, **choices):
+        if closed in Path(path).parents:
+            raise PermissionError(13, "Permission denied")
+        return stat(path, **choices)
+
+    monkeypatch.setattr("os.stat", refuse)
+    monkeypatch.setattr("os.access", lambda path, mode: path != closed and access(path, mode))
+    plan = plan_clips(clip, closed / "b.mp4")
+    with pytest.raises(MediaError, match="closed must not be written"):
+        check_clips(plan)

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import signal
 import threading
+import time
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from detectron2.modeling import build_model
+from detectron2.structures import pairwise_iou
 
+from persondet.checkpoint import SafeDetectionCheckpointer
+from persondet.engine import load_cfg
+from persondet.predictor import Predictor
+from persondet.region_masks import paste_regions
 from persondet.video.detection import detect_people
 from persondet.video.io import VideoFrame
+
+CONFIG = (
+    Path(__file__).resolve().parents[2]
+    / "configs/quick_schedules/person_mask_rcnn_R_18_FPN_instant_test.yaml"
+)
 
 
 class Numbered:
@@ -92,3 +106,55 @@ def test_frames_are_not_taken_far_ahead():
     next(found)
     assert len(taken) <= 2 * (3 + 1)
     found.close()
+
+
+def test_an_interruption_while_batches_are_in_work_waits_for_them():
+    main, ended = threading.main_thread(), []
+
+    class Slow(Numbered):
+        def predict_frames(self, images):
+            if images[0][0, 0, 0] >= 2:
+                time.sleep(0.1)
+                signal.pthread_kill(main.ident, signal.SIGINT)
+                time.sleep(0.2)
+                ended.append(1)
+            return super().predict_frames(images)
+
+    predictor = Slow(3)
+    found = detect_people(frames(40), predictor, 2)
+    next(found)
+    with pytest.raises(KeyboardInterrupt):
+        found.close()
+    assert ended
+    assert not [t for t in threading.enumerate() if t.name.startswith("persondet-model")]
+
+
+@pytest.mark.gpu
+def test_a_gpu_finds_in_the_frames_what_a_cpu_finds(tmp_path):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    found = people_on("cpu", tmp_path), people_on("cuda", tmp_path)
+    for cpu, gpu in zip(*found, strict=True):
+        assert len(cpu) > 0
+        strong = cpu[cpu.scores > cpu.scores.median()]
+        overlaps = pairwise_iou(strong.pred_boxes, gpu.pred_boxes)
+        # Of boxes with nearly the same score either may suppress the other.
+        assert (overlaps.max(dim=1).values > 0.95).float().mean() > 0.9
+        best = gpu.scores[overlaps.argmax(dim=1)]
+        assert (best - strong.scores).abs().median() < 0.01
+
+
+def people_on(device, folder):
+    """Return the people that a model with fixed random weights finds, clip to instances."""
+    cfg = load_cfg(CONFIG, ["MODEL.DEVICE", "cpu", "SOLVER.AMP.ENABLED", "False"])
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 1
+    torch.manual_seed(0)
+    carried = {"config": cfg.dump(), "class_names": ["person"]}
+    run = folder / device
+    SafeDetectionCheckpointer(build_model(cfg), str(run), carried=carried).save_model(
+        "model_best", iteration=1
+    )
+    predictor = Predictor.from_run(run, confidence_threshold=0.01, device=device)
+    noise = np.random.default_rng(0).integers(0, 255, (5, 96, 128, 3), dtype=np.uint8)
+    clip = (VideoFrame(n, Fraction(n), image) for n, image in enumerate(noise))
+    return [paste_regions(people).to("cpu") for _, people in detect_people(clip, predictor, 2)]

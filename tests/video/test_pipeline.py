@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 from detectron2.utils.video_visualizer import VideoVisualizer
 
-from persondet.errors import MediaError, OutputExistsError
+from persondet.errors import MediaError, OutputExistsError, PartialMediaError
 from persondet.video.io import VideoReader, VideoWriter
 from persondet.video.pipeline import annotate_video
-from persondet.video.records import read_records
+from persondet.video.records import RecordsWriter, read_records
 from persondet.video.stages import THREAD_PREFIX
 from persondet.video.tracking import PersonTracker
 from persondet.visualization.visualizer import PersonVideoVisualizer
@@ -286,11 +288,6 @@ def test_where_the_time_went(clip, tmp_path, predictor):
 
 def test_sound_is_kept_unless_something_is_cut(tmp_path, predictor, clip_writer, squares):
     source = clip_writer(tmp_path / "in.mp4", [squares(n) for n in range(10)], sound=True)
-
-    def sounds(path):
-        with av.open(str(path)) as container:
-            return len(container.streams.audio)
-
     whole = annotate_video(source, tmp_path / "a.mp4", predictor, stride=2)
     assert sounds(whole.output) == 1
     assert not any("sound" in note for note in whole.notes)
@@ -340,3 +337,115 @@ def test_real_clips(real_data, tmp_path, predictor):
             tick = reader.time_base
         assert len(times) == 40
         assert max(abs(a - b) for a, b in zip(times, expected, strict=True)) <= tick / 2
+
+
+def sounds(path):
+    with av.open(str(path)) as container:
+        return len(container.streams.audio)
+
+
+@pytest.mark.parametrize(
+    "choice", [{"start": 0}, {"end": 99}, {"max_frames": 1000}, {"max_frames": 5, "stride": 2}]
+)
+def test_sound_is_kept_where_the_chosen_part_is_the_whole(
+    choice, tmp_path, predictor, clip_writer, squares
+):
+    source = clip_writer(tmp_path / "in.mp4", [squares(n) for n in range(10)], sound=True)
+    summary = annotate_video(source, tmp_path / "a.mp4", predictor, **choice)
+    assert sounds(summary.output) == 1
+    assert summary.notes == ()
+    assert summary.frames == (5 if "stride" in choice else 10)
+
+
+def test_sound_does_not_follow_a_clock_that_begins_again(tmp_path, predictor, clip_writer, squares):
+    once = clip_writer(tmp_path / "once.ts", [squares(n % 9) for n in range(60)], sound=True)
+    (tmp_path / "twice.ts").write_bytes(2 * once.read_bytes())
+    summary = annotate_video(tmp_path / "twice.ts", tmp_path / "a.mp4", predictor)
+    assert sounds(summary.output) == 0
+    assert summary.notes == (
+        "the sound is left out, as the clip's clock starts again in the middle",
+    )
+
+
+@pytest.mark.parametrize("choice", [{"max_frames": 35}, {"end": Fraction(35, 25)}])
+def test_damage_before_the_chosen_end_is_told(choice, tmp_path, predictor, clip_writer):
+    noise = np.random.default_rng(0).integers(0, 120, (60, 64, 96, 3), dtype=np.uint8)
+    path = clip_writer(tmp_path / "a.mp4", noise, rate=Fraction(25))
+    data = path.read_bytes()
+    at = len(data) // 3
+    path.write_bytes(data[:at] + noise.tobytes()[: len(data) // 20] + data[at + len(data) // 20 :])
+    summary = annotate_video(path, tmp_path / "out.mp4", predictor, **choice)
+    assert summary.damage.startswith("the clip is damaged")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full: no disk is full here")
+def test_what_a_full_disk_keeps_is_a_partial_result(tmp_path, predictor, clip, monkeypatch):
+    writes = iter(range(100))
+
+    def full(*_):
+        raise av.error.FFmpegError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("persondet.video.io.writer.remux", full)
+    with pytest.raises(PartialMediaError, match="the disk is full; what was written") as caught:
+        annotate_video(clip, tmp_path / "out" / "a.mp4", predictor)
+    assert caught.value.exit_code == 3
+    assert len(list(VideoReader(tmp_path / "out" / "a.partial.mp4"))) == 10
+    write = RecordsWriter.write
+
+    def failing(self, frame):
+        if next(writes) == 4:
+            full_disk = os.open("/dev/full", os.O_WRONLY)
+            os.dup2(full_disk, self._text._file.fileno())
+            os.close(full_disk)
+        write(self, frame)
+
+    monkeypatch.setattr(RecordsWriter, "write", failing)
+    with pytest.raises(PartialMediaError, match="what was written before stays there; free"):
+        annotate_video(clip, tmp_path / "b" / "a.mp4", predictor)
+
+
+def test_a_clip_whose_mot_text_cannot_be_written_is_kept(tmp_path, predictor, clip, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("persondet.video.pipeline.write_mot", refuse)
+    with pytest.raises(PartialMediaError, match=r"a\.mp4 and its records are written"):
+        annotate_video(clip, tmp_path / "a.mp4", predictor, save_mot=True)
+    assert len(list(VideoReader(tmp_path / "a.mp4"))) == 10
+
+
+def test_mot_text_of_earlier_tracks_goes_and_a_text_of_ones_own_stays(clip, tmp_path, predictor):
+    annotate_video(clip, tmp_path / "a.mp4", predictor, save_mot=True)
+    assert (tmp_path / "a.txt").exists()
+    annotate_video(clip, tmp_path / "a.mp4", predictor, overwrite=True, max_frames=3)
+    assert not (tmp_path / "a.txt").exists()
+    for text in ("my notes\n", "1,1,10,10,20,20,1,1,0.8\n", ""):
+        (tmp_path / "a.txt").write_text(text)
+        annotate_video(clip, tmp_path / "a.mp4", predictor, overwrite=True, max_frames=3)
+        assert (tmp_path / "a.txt").read_text() == text
+
+
+def test_lossless_comes_with_a_warning(clip, tmp_path, predictor):
+    summary = annotate_video(clip, tmp_path / "a.mp4", predictor, crf=0, max_frames=2)
+    assert any("High 4:4:4 Predictive" in note for note in summary.notes)
+    with av.open(str(summary.output)) as container:
+        assert container.streams.video[0].profile == "High 4:4:4 Predictive"
+    for crf in (None, 1):
+        summary = annotate_video(clip, tmp_path / f"{crf}.mp4", predictor, crf=crf, max_frames=2)
+        assert summary.notes == ()
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.mkv"])
+def test_the_title_stays_and_what_is_left_out_is_told(name, tmp_path, predictor, squares):
+    with av.open(str(tmp_path / "in.mkv"), "w") as container:
+        container.metadata["title"] = "A walk"
+        for _ in range(2):
+            stream = container.add_stream("libx264", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for stream in container.streams.video:
+            frame = av.VideoFrame.from_ndarray(squares(0), format="bgr24")
+            container.mux([*stream.encode(frame), *stream.encode(None)])
+    summary = annotate_video(tmp_path / "in.mkv", tmp_path / name, predictor)
+    assert summary.notes == ("1 further picture track left out",)
+    with av.open(str(summary.output)) as container:
+        assert container.metadata["title"] == "A walk"

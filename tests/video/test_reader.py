@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from fractions import Fraction
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 from persondet.errors import MediaError
 from persondet.video.io import VideoReader, VideoWriter
+from persondet.video.io.frame_times import FrameTimes
 from persondet.video.io.truncation import file_damage
 
 ONE = 1 << 16
@@ -347,3 +349,169 @@ def test_real_clips_are_read_whole(name, frames, real_data):
     assert (len(times), reader.announced_frames, reader.damage) == (frames, frames, "")
     assert all(a < b for a, b in itertools.pairwise(times))
     assert reader.sound == (name == "legs")
+
+
+def with_a_hole(path, place=0.5, codec="libx264", pixels="yuv420p"):
+    """A clip with a tenth of its bytes overwritten."""
+    data = noisy_clip(path, codec, pix_fmt=pixels).read_bytes()
+    at = int(len(data) * place)
+    junk = np.random.default_rng(0).integers(0, 256, len(data) // 10, dtype=np.uint8).tobytes()
+    path.write_bytes(data[:at] + junk + data[at + len(junk) :])
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.flv"])
+def test_a_hole_before_the_end_that_was_chosen_is_noticed(name, tmp_path):
+    path = with_a_hole(tmp_path / name)
+    reader = VideoReader(path, end=Fraction(35, 25))
+    assert 15 < len(list(reader)) < 35
+    assert reader.damage.startswith("the clip is damaged")
+    assert not reader.complete
+    reader = VideoReader(path, end=Fraction(5, 25))
+    assert (len(list(reader)), reader.damage) == (5, "")
+
+
+def test_a_hole_is_noticed_by_who_stops_reading_behind_it(tmp_path):
+    reader = VideoReader(with_a_hole(tmp_path / "a.mp4"))
+    frames = iter(reader)
+    while next(frames).time < Fraction(35, 25):
+        pass
+    assert reader.damage.startswith("the clip is damaged")
+    reader.close()
+    assert reader.damage.startswith("the clip is damaged")
+
+
+def test_a_hole_leaves_the_numbers_of_the_frames_behind_it(tmp_path):
+    path = with_a_hole(tmp_path / "a.avi", codec="mjpeg", pixels="yuvj420p")
+    frames = list(VideoReader(path))
+    assert len(frames) < 40
+    assert [frame.index for frame in frames] == [round(frame.time * 25) for frame in frames]
+    part = list(VideoReader(path, start=frames[-3].time))
+    assert [frame.index for frame in part] == [frame.index for frame in frames[-3:]]
+
+
+@pytest.mark.parametrize("refused", [PermissionError(13, "Permission denied")])
+def test_a_file_that_must_not_be_read_says_so(refused, clip, monkeypatch):
+    def refuse(*_, **__):
+        raise refused
+
+    monkeypatch.setattr("persondet.video.io.source.av.open", lambda *_, **__: refuse_by_ffmpeg())
+
+    def refuse_by_ffmpeg():
+        raise av.error.PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(MediaError, match=r"cannot be opened \(Permission denied\)"):
+        VideoReader(clip)
+
+
+def joined(path, first, second):
+    path.write_bytes(first.read_bytes() + second.read_bytes())
+    return path
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [(".ts", "libx264"), (".mpg", "mpeg2video")])
+def test_a_clock_that_begins_again_goes_on(suffix, codec, tmp_path):
+    once = noisy_clip(tmp_path / f"once{suffix}", codec, frames=60)
+    twice = joined(tmp_path / f"twice{suffix}", once, once)
+    reader = VideoReader(twice)
+    frames = list(reader)
+    assert reader.clock_restarts
+    reader = VideoReader(once)
+    times = [frame.time for frame in reader]
+    assert not reader.clock_restarts
+    assert [frame.time for frame in frames[:60]] == times
+    assert [frame.time for frame in frames[60:]] == [
+        times[-1] + Fraction(1, 25) + time - times[0] for time in times
+    ]
+    part = VideoReader(twice, start=frames[75].time)
+    assert [(f.index, f.time) for f in part] == [(f.index, f.time) for f in frames[75:]]
+
+
+def test_one_wrong_stamp_moves_no_other_frame(tmp_path, clip_writer, squares):
+    times = FrameTimes(Fraction(1, 1000), Fraction(25), Fraction(0))
+
+    def shown(stamps):
+        return [times.next(SimpleNamespace(pts=s, time_base=None)) * 1000 for s in stamps]
+
+    assert shown([0, 40, 5000, 5040, 0, 5120]) == [0, 40, 5000, 5040, 5080, 5120]
+    assert times.restarts == 0
+    assert shown([5160, 0, 40, 80]) == [5160, 5200, 5240, 5280]
+    assert times.restarts == 1
+
+
+def test_a_file_that_is_cut_in_its_index_says_so(tmp_path, clip_writer, squares):
+    behind = noisy_clip(tmp_path / "behind.mp4").read_bytes()
+    (tmp_path / "a.mp4").write_bytes(behind[: behind.index(b"moov") + 100])
+    with pytest.raises(MediaError, match="it is cut: its index ends early"):
+        VideoReader(tmp_path / "a.mp4")
+    with VideoWriter(tmp_path / "front.mp4", width=96, height=64, fps=Fraction(25)) as writer:
+        for number in range(20):
+            writer.write(squares(number))
+    front = (tmp_path / "front.mp4").read_bytes()
+    (tmp_path / "b.mp4").write_bytes(front[: front.index(b"moov") + 60])
+    with pytest.raises(MediaError, match="it is cut: its index ends early"):
+        VideoReader(tmp_path / "b.mp4")
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.webm", "a.ts", "a.avi"])
+def test_what_is_left_of_a_beginning_is_said_to_be_cut(name, tmp_path):
+    codec = {"a.webm": "libvpx"}.get(name, "libx264")
+    data = noisy_clip(tmp_path / name, codec, frames=5).read_bytes()
+    (tmp_path / name).write_bytes(data[:150])
+    with pytest.raises(MediaError, match="it is cut, damaged or no video .* copy or download"):
+        VideoReader(tmp_path / name)
+
+
+def test_an_asf_file_that_is_cut_is_known_by_its_length(tmp_path):
+    data = noisy_clip(tmp_path / "whole.asf", "wmv2").read_bytes()
+    assert file_damage(tmp_path / "whole.asf") == ""
+    (tmp_path / "cut.asf").write_bytes(data[: len(data) // 2])
+    reader = VideoReader(tmp_path / "cut.asf")
+    assert 5 < len(list(reader)) < 40
+    assert "cut" in reader.damage
+    live = bytearray(data[: len(data) // 2])
+    live[data.index(bytes.fromhex("A1DCAB8C47A9CF118EE400C00C205365")) + 88] |= 1
+    (tmp_path / "live.asf").write_bytes(live)
+    assert file_damage(tmp_path / "live.asf") == ""
+
+
+def test_an_end_that_holds_no_frame_is_not_called_a_loss(tmp_path):
+    data = noisy_clip(tmp_path / "whole.mkv").read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(data[:-5])
+    reader = VideoReader(tmp_path / "cut.mkv")
+    assert len(list(reader)) == 40
+    assert reader.damage == "the file is cut at its end, but all its 40 frames are there"
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixels"),
+    [
+        ("grey.mkv", "ffv1", "gray"),
+        ("deep grey.mkv", "ffv1", "gray16le"),
+        ("444.mp4", "libx264", "yuv444p"),
+        ("422.mov", "prores_ks", "yuv422p10le"),
+        ("alpha.mov", "qtrle", "argb"),
+    ],
+)
+def test_pixels_of_every_kind_become_the_same_picture(name, codec, pixels, tmp_path, clip_writer):
+    given = np.repeat(np.arange(0, 240, 10, np.uint8), 4)[None, :, None]
+    given = np.broadcast_to(given, (64, 96, 3)).copy()
+    path = clip_writer(tmp_path / name, [given] * 2, codec=codec, pix_fmt=pixels)
+    frames = list(VideoReader(path))
+    assert len(frames) == 2
+    assert frames[0].image.dtype == np.uint8
+    assert np.abs(frames[0].image.astype(int) - given).mean() < 3
+
+
+def test_what_else_a_clip_has_is_told(tmp_path):
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        container.metadata["title"] = "A walk"
+        for _ in range(2):
+            stream = container.add_stream("libx264", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for stream in container.streams.video:
+            frame = av.VideoFrame.from_ndarray(np.zeros((64, 96, 3), np.uint8), format="bgr24")
+            container.mux([*stream.encode(frame), *stream.encode(None)])
+    reader = VideoReader(tmp_path / "a.mkv")
+    assert (reader.title, reader.left_out) == ("A walk", "1 further picture track")

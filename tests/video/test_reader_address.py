@@ -7,7 +7,9 @@ import http.server
 import logging
 import threading
 import traceback
+from fractions import Fraction
 
+import numpy as np
 import pytest
 
 from persondet.errors import MediaError
@@ -121,3 +123,17 @@ def test_other_schemes_are_refused(address):
 
 def test_a_file_address_is_a_file(clip):
     assert len(list(VideoReader(clip.as_uri()))) == 10
+
+
+def test_a_clip_that_is_cut_is_known_behind_an_address(tmp_path, clip_writer, squares):
+    noise = np.random.default_rng(0).integers(0, 255, (60, 64, 96, 3), dtype=np.uint8)
+    data = clip_writer(tmp_path / "a.mkv", noise, rate=Fraction(25)).read_bytes()
+    loud = clip_writer(tmp_path / "b.mkv", noise[:20], rate=Fraction(25), sound=True).read_bytes()
+    files = {"/a.mkv": data, "/cut.mkv": data[: len(data) // 2], "/b.mkv": loud}
+    with served(files) as server:
+        reader = VideoReader(f"{server}/cut.mkv")
+        assert 15 < len(list(reader)) < 45
+        assert reader.damage == "the clip is cut: it should have 60 frames"
+        for name, count in (("a", 60), ("b", 20)):
+            reader = VideoReader(f"{server}/{name}.mkv")
+            assert (len(list(reader)), reader.damage) == (count, "")

@@ -115,6 +115,19 @@ def test_a_damaged_line_in_the_middle_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("old", "new"),
+    [('"track_id":0', '"track_id":"abc"'), ('"track_id":0', '"track_id":1e999'),
+     ('"index":1', '"index":1e999'), ('"unique":1', '"unique":"all"'),
+     ('"score":0.9', '"score":1' + "0" * 400)],
+)  # fmt: skip
+def test_a_number_that_is_none_is_a_damaged_line(old, new, tmp_path):
+    path = write(tmp_path / "walk.jsonl", frames_of(2))
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(MediaError, match="line 3 is no frame record"):
+        list(read_records(path)[1])
+
+
+@pytest.mark.parametrize(
     ("content", "says"),
     [
         ("", "line 1 is no JSON"),

@@ -191,3 +191,81 @@ def test_real_sound(real_data, tmp_path):
             writer.write(image)
     (given,), (copied,) = packets_of(source), packets_of(tmp_path / "legs.mp4")
     assert copied == given
+
+
+def test_a_layout_that_is_not_told_is_the_usual_one(tmp_path):
+    with av.open(str(tmp_path / "old.avi"), "w") as container:
+        pictures = container.add_stream("mpeg4", rate=25)
+        pictures.width, pictures.height, pictures.pix_fmt = 96, 64, "yuv420p"
+        track = container.add_stream("pcm_s16le", rate=8000)
+        track.layout = "stereo"
+        for number in range(10):
+            frame = av.VideoFrame.from_ndarray(np.zeros((64, 96, 3), np.uint8), format="bgr24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            container.mux(pictures.encode(frame))
+        samples = np.random.default_rng(0).integers(-99, 99, (1, 6400)).astype(np.int16)
+        whole = av.AudioFrame.from_ndarray(samples, "s16", "stereo")
+        whole.sample_rate, whole.pts = 8000, 0
+        container.mux([*track.encode(whole), *track.encode(None), *pictures.encode(None)])
+    for name in ("out.mp4", "out.mov", "out.mkv"):
+        assert annotated(tmp_path / "old.avi", tmp_path / name).notes == []
+        (given,), (copied,) = packets_of(tmp_path / "old.avi"), packets_of(tmp_path / name)
+        assert b"".join(data for _, data in copied) == b"".join(data for _, data in given)
+        with av.open(str(tmp_path / name)) as container:
+            assert container.streams.audio[0].codec_context.layout.nb_channels == 2
+
+
+@pytest.mark.parametrize(("codec", "name"), [("flac", "flac"), ("libopus", "opus")])
+def test_what_quicktime_does_not_hold_is_known_beforehand(codec, name, tmp_path):
+    source = clip_with_sound(tmp_path / "in.mkv", [codec, "aac"])
+    assert annotated(source, tmp_path / "out.mov").notes == [
+        f"the sound ({name}) is left out, as .mov cannot hold it; name the output out.mkv to keep it"
+    ]
+    assert packets_of(tmp_path / "out.mov") == packets_of(source)[1:]
+
+
+@pytest.mark.parametrize("bad", [["flac"], ["flac", "aac"]])
+def test_a_track_that_is_refused_after_all_costs_no_other(bad, tmp_path, monkeypatch):
+    monkeypatch.setattr("persondet.video.io.sound._REFUSED_AFTER_ALL", {})
+    source = clip_with_sound(tmp_path / "in.mkv", bad)
+    assert annotated(source, tmp_path / "out.mov").notes == [
+        "the sound (flac) is left out, as .mov cannot hold it; name the output out.mkv to keep it"
+    ]
+    assert packets_of(tmp_path / "out.mov") == packets_of(source)[1:]
+    assert {path.name for path in tmp_path.iterdir()} == {"in.mkv", "out.mov"}
+
+
+def test_sound_that_cannot_be_copied_at_all_leads_to_matroska(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise av.error.FFmpegError(22, "Invalid argument")
+
+    source = clip_with_sound(tmp_path / "in.mkv")
+    monkeypatch.setattr("persondet.video.io.sound.SoundSource.packets", refuse)
+    monkeypatch.setattr("persondet.video.io.finish._refused", lambda *_: set())
+    assert annotated(source, tmp_path / "out.mp4").notes == [
+        "the sound is left out, as it could not be copied (Invalid argument); name the output "
+        "out.mkv to keep it"
+    ]
+    assert "name the output" not in annotated(source, tmp_path / "out.mkv").notes[0]
+
+
+def test_language_default_and_lengths_stay(tmp_path):
+    source = clip_with_sound(tmp_path / "in.mkv", ["alac", "aac"])
+    named = tmp_path / "named.mkv"
+    with av.open(str(source)) as given, av.open(str(named), "w") as container:
+        copies = {s.index: container.add_stream_from_template(s) for s in given.streams}
+        copies[1].metadata["language"], copies[2].metadata["language"] = "deu", "fra"
+        copies[2].disposition = av.stream.Disposition.default
+        copies[1].disposition = 0
+        for packet in given.demux():
+            if packet.size:
+                packet.stream = copies[packet.stream_index]
+                container.mux_one(packet)
+    assert annotated(named, tmp_path / "out.mp4").notes == []
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        told = [(s.metadata.get("language"), s.disposition.value) for s in container.streams.audio]
+        seconds = [s.duration * s.time_base for s in container.streams.audio]
+    assert told == [("deu", 0), ("fra", 1)]
+    given, copied = packets_of(named), packets_of(tmp_path / "out.mp4")
+    assert [len(track) for track in copied] == [len(track) for track in given]
+    assert seconds[0] == pytest.approx(40 / RATE, abs=0.1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 
@@ -216,3 +217,31 @@ def test_no_frame_is_held_longer_than_needed():
 def test_no_stage_or_no_place_is_refused(stages):
     with pytest.raises(ValueError, match="stage"):
         StageLine(stages)
+
+
+def test_further_interruptions_wait_for_the_threads_too():
+    main, leaving, ended = threading.main_thread(), threading.Event(), []
+
+    def endless(_):
+        while True:
+            yield 0
+
+    def last(items):
+        for item in items:
+            yield item
+            leaving.wait(10)
+            for _ in range(2):
+                signal.pthread_kill(main.ident, signal.SIGINT)
+                time.sleep(0.1)
+            ended.append(1)
+
+    def interrupted():
+        with StageLine([Stage("make", endless), Stage("last", last)]) as line:
+            next(iter(line))
+            leaving.set()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert ended == [1]
+    assert our_threads() == []

@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 
-from persondet.errors import MediaError, OutputExistsError
+from persondet.errors import MediaError, OutputExistsError, PartialMediaError
 from persondet.video.io import VideoReader, VideoWriter
 from persondet.video.io import writer as writer_module
 from persondet.video.io.writer import draft_path, partial_path
@@ -109,7 +109,8 @@ def test_what_appears_meanwhile_is_not_replaced(tmp_path, squares):
     writer.__enter__()
     writer.write(squares(0))
     target.write_bytes(b"somebody else's")
-    with pytest.raises(OutputExistsError, match=r"there already.*kept in .*clip\.partial\.mp4"):
+    says = r"there already.*kept in .*clip\.partial\.mp4"
+    with pytest.raises(PartialMediaError, match=says):
         writer.__exit__(None, None, None)
     assert target.read_bytes() == b"somebody else's"
     assert len(frames_on_disk(partial_path(target))) == 1

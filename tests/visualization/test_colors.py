@@ -100,3 +100,37 @@ def test_a_busy_street_fills_no_memory(monkeypatch):
         colors.by_track([frame, -1], walkers(0))
     assert len(colors._by_track) == 50
     assert -1 in colors._by_track
+
+
+def test_colours_of_those_who_are_away_are_given_out_last_and_far_from_where_they_were():
+    boxes = np.array([[40 * n, 0, 40 * n + 30, 60] for n in range(len(PALETTE))], dtype=float)
+    colors = ColorAssigner()
+    first = colors.by_track(range(len(PALETTE)), boxes)
+    colors.by_track([0, 1, 2], boxes[:3])  # the others are hidden for a moment
+    # Beside the fourth, who will be back: the colour of the one who is farthest away of the
+    # hidden, and none that is in view.
+    (newcomer,) = colors.by_track([0, 1, 2, 9], np.concatenate([boxes[:3], boxes[3:4] + 5]))[3:]
+    assert newcomer == first[-1]
+
+
+def test_with_everybody_in_view_those_who_are_away_count_as_neighbours():
+    places = [*range(len(PALETTE)), 20]
+    boxes = np.array([[40 * n, 0, 40 * n + 30, 60] for n in places], dtype=float)
+    colors = ColorAssigner()
+    first = colors.by_track(range(len(boxes)), boxes)
+    assert first[-1] == first[0]  # the eighth, far to the right, shares with the leftmost
+    colors.by_track(range(len(PALETTE)), boxes[:-1])
+    # Beside the eighth, who is hidden: not the leftmost's colour again, but the next one's.
+    beside = np.concatenate([boxes[:-1], boxes[-1:] + 10])
+    assert colors.by_track([*range(len(PALETTE)), 99], beside)[-1] == first[1]
+
+
+def test_by_overlap_those_who_are_away_count_as_neighbours_too():
+    places = [*range(len(PALETTE)), 20]
+    boxes = np.array([[40 * n, 0, 40 * n + 30, 60] for n in places], dtype=float)
+    labels = np.zeros(len(boxes), dtype=int)
+    colors = ColorAssigner()
+    first = colors.by_overlap(boxes, labels)
+    colors.by_overlap(boxes[:-1], labels[:-1])
+    beside = np.concatenate([boxes[:-1], boxes[-1:] + 25])  # overlaps too little to be the same
+    assert colors.by_overlap(beside, labels)[-1] == first[1]

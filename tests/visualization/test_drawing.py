@@ -27,6 +27,51 @@ def canvas(height=40, width=60, value=100):
     return np.full((height, width, 3), value, dtype=np.uint8)
 
 
+# RGB of linear light as it looks to somebody without one kind of cones: Machado, Oliveira and
+# Fernandes, "A Physiologically-based Model for Simulation of Color Vision Deficiency", TVCG 2009,
+# severity 1.0.
+SEEN_BY = {
+    "everybody else": np.eye(3),
+    "protanopes": np.array(
+        [
+            [0.152286, 1.052583, -0.204868],
+            [0.114503, 0.786281, 0.099216],
+            [-0.003882, -0.048116, 1.051998],
+        ]
+    ),
+    "deuteranopes": np.array(
+        [
+            [0.367322, 0.860646, -0.227968],
+            [0.280085, 0.672501, 0.047413],
+            [-0.011820, 0.042940, 0.968881],
+        ]
+    ),
+}
+
+
+def least_difference(colors, matrix):
+    """Return the smallest distance of two colours (BGR, 0..255) in CIE Lab, after `matrix`."""
+    srgb = np.array(colors, np.float64)[:, ::-1] / 255
+    light = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    light = (light @ matrix.T).clip(0, 1)
+    seen = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    lab = cv2.cvtColor(seen[None].astype(np.float32), cv2.COLOR_RGB2Lab)[0]
+    apart = np.linalg.norm(lab[:, None] - lab[None], axis=2)
+    return apart[np.triu_indices(len(colors), 1)].min()
+
+
+@pytest.mark.parametrize("who", SEEN_BY)
+def test_colour_blind_people_can_tell_the_colours_apart(who):
+    # 2.3 is what an eye can just see of patches side by side.
+    assert least_difference(PALETTE, SEEN_BY[who]) > 6 * 2.3
+
+
+def test_the_measure_of_colour_blindness_knows_red_and_green():
+    red_green = [(0, 80, 200), (0, 130, 120)]
+    assert least_difference(red_green, SEEN_BY["everybody else"]) > 40
+    assert least_difference(red_green, SEEN_BY["deuteranopes"]) < 6 * 2.3
+
+
 def test_a_mask_tints_its_pixels_and_no_other():
     image, mask = canvas(), np.zeros((40, 60), dtype=bool)
     mask[10:20, 30:50] = True

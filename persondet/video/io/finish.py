@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import heapq
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -13,22 +14,85 @@ import av.error
 
 from persondet.errors import MediaError
 from persondet.video.io.sound import SoundSource
+from persondet.video.io.source import open_source
 
+FULL = {errno.ENOSPC, errno.EDQUOT}
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
+# Which speaker gets which channel where the source does not tell: mp4 must know it. As FFmpeg's
+# av_channel_layout_default.
+_LAYOUTS = dict(enumerate(["mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1"], start=1))
 # Sound may begin a moment before the pictures, to warm its decoder up: left alone, the Matroska
 # writer would move everything later, so that the first picture is at zero no more.
 _TIMES_AS_THEY_ARE = {"avoid_negative_ts": "disabled"}
 
 
-def remux(partial: Path, draft: Path, target: Path, sound_from: str | Path | None) -> list[str]:
+def remux(
+    partial: Path, draft: Path, target: Path, sound_from: str | Path | None, title: str = ""
+) -> list[str]:
     """Copy the pictures of `partial`, and sound, into `draft`, the container of `target`'s name.
 
-    Packets are copied bit for bit; mp4 and mov get their index in front (fast start).
+    Packets are copied bit for bit; mp4 and mov get their index in front (fast start). A track of
+    sound that cannot be copied is left out; the others are kept.
+
+    Args:
+        partial: the pictures; draft: the file to write; target: the name that it will get.
+        sound_from: the clip whose sound is copied, or None.
+        title: what a player shows as the clip's title.
 
     Returns: sentences on sound that was left out.
 
-    Raises: av.error.FFmpegError: when a file cannot be written or the sound cannot be copied.
+    Raises: av.error.FFmpegError: when a file cannot be written.
     """
+    try:
+        return _remux(partial, draft, target, sound_from, title, set())
+    except (av.error.FFmpegError, MediaError) as error:
+        if sound_from is None or getattr(error, "errno", None) in FULL:
+            raise
+        reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+    try:
+        return _remux(
+            partial, draft, target, sound_from, title, _refused(draft, target, sound_from)
+        )
+    except (av.error.FFmpegError, MediaError) as error:
+        if getattr(error, "errno", None) in FULL:
+            raise
+    notes = _remux(partial, draft, target, None, title, set())
+    note = f"the sound is left out, as it could not be copied ({reason})"
+    if target.suffix.lower() != ".mkv":
+        note += f"; name the output {target.stem}.mkv to keep it"
+    return [*notes, note]
+
+
+def _refused(draft: Path, target: Path, sound_from: str | Path) -> set[int]:
+    """Return the indices of the sound tracks that cannot be copied, each tried alone."""
+    suffix = target.suffix.lower()
+    with open_source(sound_from) as source:
+        tracks = {track.index for track in source.streams.audio}
+    refused = set()
+    for index in tracks:
+        try:
+            with (
+                av.open(f"file:{draft.resolve()}", "w", format=CONTAINERS[suffix]) as output,
+                SoundSource(sound_from, output, target, refused=tracks - {index}) as sound,
+            ):
+                copies = {track.index: _copy_of(output, track) for track in sound.tracks}
+                _mux(output, _retargeted(sound.packets(), copies))
+        except av.error.FFmpegError as error:
+            if error.errno in FULL:
+                raise
+            refused.add(index)
+    return refused
+
+
+def _remux(
+    partial: Path,
+    draft: Path,
+    target: Path,
+    sound_from: str | Path | None,
+    title: str,
+    refused: set[int],
+) -> list[str]:
+    """Do what `remux` says, without the sound tracks with the indices `refused`."""
     suffix = target.suffix.lower()
     with ExitStack() as stack:
         pictures = stack.enter_context(av.open(f"file:{partial.resolve()}"))
@@ -39,11 +103,13 @@ def remux(partial: Path, draft: Path, target: Path, sound_from: str | Path | Non
         output = stack.enter_context(
             av.open(f"file:{draft.resolve()}", "w", format=CONTAINERS[suffix], options=options)
         )
+        if title:
+            output.metadata["title"] = title
         stream = _copy_of(output, original)
         if sound_from is None:
             _mux(output, _retargeted(_packets(pictures), {0: stream}))
             return []
-        with SoundSource(sound_from, output, target) as sound:
+        with SoundSource(sound_from, output, target, refused=refused) as sound:
             tracks = {track.index: _copy_of(output, track) for track in sound.tracks}
             _mux(
                 output,
@@ -92,9 +158,17 @@ def check_count(draft: Path, target: Path, expected: int) -> None:
 
 
 def _copy_of(output: av.container.OutputContainer, stream: av.stream.Stream) -> av.stream.Stream:
-    """Add a stream with the parameters and the clock of another one."""
+    """Add a stream with the parameters, the clock and, of sound, the language of another one."""
     copy = output.add_stream_from_template(stream)
     copy.time_base = stream.time_base
+    if isinstance(stream, av.AudioStream) and isinstance(copy, av.AudioStream):
+        layout = stream.codec_context.layout
+        if layout.name == f"{layout.nb_channels} channels" and layout.nb_channels in _LAYOUTS:
+            copy.codec_context.layout = av.AudioLayout(_LAYOUTS[layout.nb_channels])
+        for key in ("language", "title"):
+            if key in stream.metadata:
+                copy.metadata[key] = stream.metadata[key]
+        copy.disposition = stream.disposition
     return copy
 
 

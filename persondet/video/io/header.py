@@ -38,6 +38,29 @@ def clip_start(container: av.container.InputContainer, pictures: av.VideoStream)
     return max(start, min(Fraction(0), pictures.start_time * pictures.time_base))
 
 
+def title(container: av.container.InputContainer) -> str:
+    """Return the title of a clip, or ""."""
+    found = (value for key, value in container.metadata.items() if key.lower() == "title")
+    return next(found, "")
+
+
+def left_out(container: av.container.InputContainer, pictures: av.VideoStream) -> str:
+    """Say what a clip has besides its main pictures and sound: "2 subtitle tracks", or ""."""
+    further = [
+        stream
+        for stream in container.streams.video
+        if stream.index != pictures.index
+        and not stream.disposition & av.stream.Disposition.attached_pic
+    ]
+    counts = {"picture": len(further), "subtitle": len(container.streams.subtitles)}
+    told = [
+        f"{count} {'further ' if kind == 'picture' else ''}{kind} track{'s' * (count > 1)}"
+        for kind, count in counts.items()
+        if count
+    ]
+    return " and ".join(told)
+
+
 def frame_rate(stream: av.VideoStream) -> Fraction:
     """Return the nominal rate where it agrees with the average one, else the average."""
     nominal, average = stream.base_rate, stream.average_rate

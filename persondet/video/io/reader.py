@@ -14,11 +14,12 @@ import av.error
 import numpy as np
 
 from persondet.errors import MediaError
-from persondet.video.address import is_address, local_path, shown, shown_name
-from persondet.video.io.header import clip_start, expected_frames, frame_rate, picture_stream
+from persondet.video.address import shown, shown_name
+from persondet.video.io.damage import pictures_of, silent_damage
+from persondet.video.io.frame_times import FrameTimes
+from persondet.video.io.header import clip_start, expected_frames, frame_rate, left_out, title
 from persondet.video.io.skip import COUNTABLE, Skipped, UncountableError, skip_to
 from persondet.video.io.source import open_source
-from persondet.video.io.truncation import BROKEN, CUT, file_damage
 from persondet.video.io.upright import UPRIGHT, apply_display_matrix, bgr_array, display_matrix
 
 logger = logging.getLogger(__name__)
@@ -55,8 +56,9 @@ class VideoReader:
             for progress only.
         expected_frames: the share of `announced_frames` between start and end, or None.
         sound: whether the clip has sound.
+        title: the clip's title, or "".
+        left_out: what else the clip has, such as subtitles, in words, or "".
         frames_read: frames yielded so far.
-        damage: one sentence when the clip turned out to be broken, else "" (known at the end).
     """
 
     def __init__(
@@ -85,7 +87,6 @@ class VideoReader:
                 f"{'the end' if end is None else f'{float(end):g} s'}; "
                 "start must not be negative, and end must be later."
             )
-        self.damage = ""
         self.frames_read = 0
         self._started = False
         try:
@@ -97,13 +98,21 @@ class VideoReader:
     def _begin(self, *, skip: bool) -> None:
         """Open the source and decode up to the first frame that is wanted."""
         self._container = open_source(self._source)
+        self._lost = self._lost_pictures = 0
+        self._damage, self._at_end = "", False
         try:
-            self._stream = picture_stream(self._container, self.label)
+            self._stream = pictures_of(self._container, self._source)
             self._stream.thread_type = "AUTO"
             self.frame_rate = frame_rate(self._stream)
             self.time_base = Fraction(self._stream.time_base or 1 / self.frame_rate)
             self._describe()
             skipped = self._skip() if skip else None
+            self._times = FrameTimes(
+                self.time_base,
+                self.frame_rate,
+                self._clip_start,
+                in_coding_order=self._in_coding_order,
+            )
             self._timed = self._wanted(skipped)
             self._first = next(self._timed, None)
             if self._first is None:
@@ -111,7 +120,7 @@ class VideoReader:
         except BaseException:
             self._container.close()
             raise
-        frame = self._first[2]
+        self._first_index, _, frame = self._first
         self._matrix = display_matrix(frame)
         self._coded_size = (frame.width, frame.height)
         turned = self._matrix[0] == 0
@@ -124,6 +133,23 @@ class VideoReader:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    @property
+    def damage(self) -> str:
+        """One sentence when the clip turned out to be broken, as far as it was read, else ""."""
+        if self._lost and not self._damage:
+            return f"the clip is damaged and {self._lost} of its packets could not be decoded"
+        return self._damage
+
+    @property
+    def complete(self) -> bool:
+        """Whether the clip was read from its first frame to its end, and nothing was cut out."""
+        return self._at_end and self._first_index == 0
+
+    @property
+    def clock_restarts(self) -> bool:
+        """Whether the clip's clock began again somewhere, as far as it was read."""
+        return self._times.restarts > 0
 
     def close(self) -> None:
         """Close the source; further frames cannot be read."""
@@ -153,9 +179,10 @@ class VideoReader:
         self.duration = Fraction(duration, av.time_base) if duration else None
         # AVI tells when a picture is decoded and not when it is shown; the decoder's order tells that.
         self._in_coding_order = self._container.format.name == "avi"
-        self._first_stamp = 0
         self._clip_start = clip_start(self._container, self._stream)
         self.sound = bool(self._container.streams.audio)
+        self.title = title(self._container)
+        self.left_out = left_out(self._container, self._stream)
         self.announced_frames: int | None = int(self._stream.frames) or None
         if self.announced_frames is None and self.duration is not None:
             self.announced_frames = max(1, round(self.duration * self.frame_rate))
@@ -174,10 +201,6 @@ class VideoReader:
             f"{float(self._decoded_until):.2f} s."
         )
 
-    def _origin(self, tick: Fraction) -> int:
-        """Return the start of the clip in ticks; the container's own is in microseconds."""
-        return round(self._clip_start / tick)
-
     def _skip(self) -> Skipped:
         """Find the key frame from which decoding must begin.
 
@@ -188,7 +211,8 @@ class VideoReader:
         if not countable or self._in_coding_order:
             raise UncountableError
         assert self._first_time is not None
-        wanted = floor(self._first_time / self.time_base) + self._origin(self.time_base)
+        origin = round(self._clip_start / self.time_base)  # the container's is in microseconds
+        wanted = floor(self._first_time / self.time_base) + origin
         try:
             return skip_to(self._container.demux(self._stream), wanted)
         except av.error.FFmpegError as error:
@@ -199,18 +223,28 @@ class VideoReader:
     ) -> Generator[tuple[int, Fraction, av.VideoFrame], None, None]:
         """Yield (index, time, picture) of the frames between start and end."""
         index = skipped.index if skipped else 0
-        time = self._decoded_until = None
+        self._decoded_until: Fraction | None = None
         for frame in self._decode(skipped.packets if skipped else ()):
-            if skipped is not None and time is None and frame.pts != skipped.pts:
+            if skipped and self._decoded_until is None and frame.pts != skipped.pts:
                 if frame.pts is not None and frame.pts < skipped.pts:
                     continue  # a picture that belongs before the key frame
                 raise UncountableError
-            time = self._decoded_until = self._time_of(frame, time)
+            time = self._decoded_until = self._times.next(frame)
             if self._last_time is not None and time >= self._last_time:
                 return
             if self._first_time is None or time >= self._first_time:
-                yield index, time, frame
+                yield index + self._lost_pictures, time, frame
             index += 1
+        self._at_end = True
+        if not self._damage:
+            self._damage = silent_damage(
+                self._source,
+                self._container,
+                self._stream,
+                announced=self.announced_frames,
+                found=index,
+                until=(self._decoded_until or Fraction(0)) + 1 / self.frame_rate,
+            )
 
     def _decode(self, held: Iterable[av.Packet]) -> Generator[av.VideoFrame, None, None]:
         """Yield decoded frames; a broken packet is skipped, a broken container ends the clip.
@@ -218,57 +252,23 @@ class VideoReader:
         Args:
             held: packets that were read already.
         """
-        lost = 0
         try:
             for packet in _chain(held, self._container.demux(self._stream)):
-                lost += packet.is_corrupt
+                self._lost += packet.is_corrupt
                 try:
                     for frame in packet.decode():
-                        lost += frame.is_corrupt
+                        self._lost += frame.is_corrupt
                         yield frame
                 except av.error.FFmpegError:
-                    lost += 1
+                    self._lost += 1
+                    self._lost_pictures += 1  # what follows keeps its place in the clip
         except av.error.FFmpegError as error:
             reason = "no answer" if isinstance(error, av.error.ExitError) else error.strerror
-            self.damage = f"the clip is broken and ends early ({reason})"
+            self._damage = f"the clip is broken and ends early ({reason})"
             try:
                 yield from self._stream.decode(None)
             except av.error.FFmpegError:
-                lost += 1
-        self.damage = self.damage or self._silent_damage()
-        if lost and not self.damage:
-            self.damage = f"the clip is damaged and {lost} of its packets could not be decoded"
-
-    def _silent_damage(self) -> str:
-        """Say whether the file ends or breaks where it should not; demuxers keep silent then."""
-        if is_address(self._source):
-            return ""
-        path = local_path(self._source)
-        entries = self._stream.index_entries
-        damage = file_damage(path)
-        if len(entries) > 0 and entries[-1].pos + entries[-1].size > path.stat().st_size:
-            damage = CUT
-        if damage == BROKEN:
-            return "the clip is damaged: a part of the file cannot be read, and frames are missing"
-        if damage == CUT and self.announced_frames is not None:
-            return f"the clip is cut: it should have {self.announced_frames} frames"
-        return "the clip is cut: the file is shorter than it says itself" if damage else ""
-
-    def _time_of(self, frame: av.VideoFrame, previous: Fraction | None) -> Fraction:
-        """Return the frame's time from the start of the clip; always later than `previous`."""
-        time: Fraction | None = None
-        tick = Fraction(frame.time_base or self.time_base)
-        stamp = frame.dts if self._in_coding_order else frame.pts
-        if stamp is not None:
-            if previous is None and self._in_coding_order:
-                self._first_stamp = stamp
-            origin = self._first_stamp if self._in_coding_order else self._origin(tick)
-            time = max(Fraction(0), (stamp - origin) * tick)
-        if previous is None:
-            return time if time is not None else Fraction(0)
-        if time is None:
-            return previous + 1 / self.frame_rate
-        return time if time > previous else previous + self.time_base
+                self._lost += 1
 
     def _upright_bgr(self, frame: av.VideoFrame) -> np.ndarray:
         """Convert to BGR and turn upright; a change of size within the clip is scaled back."""

@@ -13,6 +13,8 @@ COUNTABLE = frozenset(
 )
 # With few key frames it is decoded from further ahead, rather than kept in memory.
 MOST_BYTES_HELD = 64 * 2**20
+# A decoding time this far (seconds) before the last one is another clock's.
+_RESTART = 1
 
 
 class UncountableError(Exception):
@@ -35,10 +37,11 @@ class Skipped:
 def skip_to(packets: Iterator[av.Packet], pts: int) -> Skipped:
     """Read packets up to the last key frame that is shown at `pts` or before.
 
-    Raises: UncountableError: when a packet lacks a time stamp or is damaged, or the clip begins
-        with pictures that need earlier ones.
+    Raises: UncountableError: when a packet lacks a time stamp or is damaged, the clock begins
+        again, or the clip begins with pictures that need earlier ones.
     """
     held: list[av.Packet] = []
+    last: int | None = None
     before = size = 0
     for packet in packets:
         if packet.size == 0:  # the end of the clip
@@ -46,6 +49,10 @@ def skip_to(packets: Iterator[av.Packet], pts: int) -> Skipped:
             break
         if packet.pts is None or packet.is_corrupt:
             raise UncountableError
+        if packet.dts is not None and packet.time_base is not None:
+            if last is not None and (packet.dts - last) * packet.time_base < -_RESTART:
+                raise UncountableError
+            last = packet.dts
         if packet.is_keyframe:
             if packet.pts > pts:
                 held.append(packet)

@@ -39,9 +39,14 @@ def _open_file(path: Path) -> av.container.InputContainer:
         return av.open(f"file:{path.resolve()}", container_options={"protocol_whitelist": _FILES})
     except (av.error.FFmpegError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        known = describe_foreign_file(path) or reason
-        if lacks_index(path):
+        known = describe_foreign_file(path)
+        if not known and lacks_index(path):
             known = "it is cut: its index, at the end of the file, is missing, so copy it again"
+        if not known:
+            known = (
+                f"it is cut, damaged or no video ({reason}), so copy or download it again, or "
+                "convert it"
+            )
         raise MediaError(f"{path}: cannot be read as a video; {known}.") from error
 
 

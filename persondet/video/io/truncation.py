@@ -1,6 +1,7 @@
 """Files that are cut or broken, told by their own structure; FFmpeg keeps silent then.
 
-Sources: ISO/IEC 14496-12 (boxes of an mp4), RFC 8794 and RFC 9559 (EBML and Matroska).
+Sources: ISO/IEC 14496-12 (boxes of an mp4), RFC 8794 and RFC 9559 (EBML and Matroska), Microsoft's
+"Advanced Systems Format (ASF) Specification", revision 01.20.03, sections 3.1 and 3.2.
 """
 
 from __future__ import annotations
@@ -17,22 +18,37 @@ _PARTS = {
 # Time stamp, silent tracks, position, size of the one before; simple, grouped, encrypted block.
 _IN_CLUSTER = {0xE7, 0x5854, 0xA7, 0xAB, 0xA3, 0xA0, 0xAF}
 _ANYWHERE = {0xEC, 0xBF}  # void, checksum
+# The header object and the file properties object, whose length of the file is the fourth field.
+_ASF = bytes.fromhex("3026B2758E66CF11A6D900AA0062CE6C")
+_ASF_PROPERTIES = bytes.fromhex("A1DCAB8C47A9CF118EE400C00C205365")
+_ASF_HEAD = 65536
 
 
 def file_damage(path: Path) -> str:
-    """Return "cut" or "broken" for a Matroska file or a fragmented mp4 that is, else "".
+    """Return "cut" or "broken" for a Matroska, ASF or fragmented mp4 file that is, else "".
 
     Also "" for every other format, and where the file does not say how long it should be.
     """
     size = path.stat().st_size
     with open(path, "rb") as file:
-        head = file.read(8)
+        head = file.read(16)
         file.seek(0)
+        if head == _ASF:
+            return CUT if _asf_length(file.read(_ASF_HEAD)) > size else ""
         if head[:4] == _EBML.to_bytes(4, "big"):
             return _matroska_damage(file, size)
         if head[4:8] in (b"ftyp", b"styp", b"moov", b"moof"):
             return CUT if _fragments_are_cut(file, size) else ""
     return ""
+
+
+def _asf_length(head: bytes) -> int:
+    """Return the length (bytes) that an ASF file says it has; 0: unknown, as in a live one."""
+    place = head.find(_ASF_PROPERTIES)
+    fields = head[place + 24 : place + 92] if place >= 0 else b""
+    if len(fields) < 68 or fields[64] & 1:  # the broadcast flag: the other fields are invalid
+        return 0
+    return int.from_bytes(fields[16:24], "little")
 
 
 def _matroska_damage(file: BinaryIO, size: int) -> str:
@@ -74,14 +90,15 @@ def _vint(file: BinaryIO, *, keep_marker: bool = False) -> int | None:
 
 
 def lacks_index(path: Path) -> bool:
-    """Say whether a file begins as an mp4 and ends before its index, without which none plays."""
+    """Say whether a file begins as an mp4 and ends before or in its index; without, none plays."""
     size = path.stat().st_size
     with open(path, "rb") as file:
         position, kinds = 0, set()
         while position + 8 <= size:
             file.seek(position)
             length, kind = _box(file.read(16))
-            kinds.add(kind)
+            if kind != b"moov" or position + length <= size:
+                kinds.add(kind)
             if kind not in _BOXES or length < 8:
                 break
             position += length

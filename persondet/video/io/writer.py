@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 from fractions import Fraction
@@ -13,7 +12,7 @@ import av
 import av.error
 import numpy as np
 
-from persondet.errors import MediaError, PersondetError
+from persondet.errors import MediaError, PartialMediaError, PersondetError
 from persondet.files import make_folder, refuse_existing
 from persondet.video.clock import OutputClock
 from persondet.video.io.encoding import (
@@ -25,13 +24,12 @@ from persondet.video.io.encoding import (
     x264_options,
 )
 from persondet.video.io.finish import CONTAINERS as CONTAINERS
-from persondet.video.io.finish import check_count, movie_clock, remux
+from persondet.video.io.finish import FULL, check_count, movie_clock, remux
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_CRF = 20
 _PARTIAL, _DRAFT = ".partial.mp4", ".finishing"
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def partial_path(output: str | Path) -> Path:
@@ -67,6 +65,7 @@ class VideoWriter:
 
     Attributes:
         frames_written: frames handed to the encoder so far.
+        sound_from: the clip whose sound is copied at the end of the block, or None.
         notes: sentences for the user, complete after the block: padding, sound that is left out.
     """
 
@@ -81,8 +80,9 @@ class VideoWriter:
         time_base: Fraction | None = None,
         pixel_aspect: Fraction | None = None,
         sound_from: str | Path | None = None,
+        title: str = "",
         overwrite: bool = False,
-        preset: str = "veryfast",
+        preset: str = "superfast",
         threads: int = ENCODER_THREADS,
     ) -> None:
         """Describe the clip; the file is made when the `with` block is entered.
@@ -95,6 +95,7 @@ class VideoWriter:
             time_base: seconds per tick of the clock that the given time stamps come from.
             pixel_aspect: width of a pixel over its height; None: 1.
             sound_from: the clip whose sound is copied; its packets stay as they are.
+            title: what players show as the clip's title.
             overwrite: replace what stands at `path`, or was left unfinished beside it.
             preset: x264's speed, `ultrafast` to `placebo`.
             threads: encoder threads; another number may give other bytes.
@@ -116,7 +117,7 @@ class VideoWriter:
         self.notes: list[str] = []
         self._partial = partial_path(self.path)
         self._draft = draft_path(self.path)
-        self._sound_from, self._overwrite = sound_from, overwrite
+        self.sound_from, self._title, self._overwrite = sound_from, title, overwrite
         self._pixel_aspect = Fraction(pixel_aspect or 1)
         self._options = x264_options(self.fps, crf, preset, threads)
         self._clock = OutputClock(self.fps, time_base)
@@ -200,10 +201,12 @@ class VideoWriter:
         """Return the error that says why the clip cannot be written, and what is kept."""
         reason = getattr(error, "strerror", None) or str(error)
         mend = ""
-        if getattr(error, "errno", None) in _FULL:
+        if getattr(error, "errno", None) in FULL:
             reason, mend = "the disk is full", "; make room and start again with --overwrite"
-        kept = f"what was written so far is kept in {self._partial}" if self.frames_written else ""
-        return MediaError(f"{self.path}: cannot be written, {reason}; {kept}{mend}.")
+        if not self.frames_written:
+            return MediaError(f"{self.path}: cannot be written, {reason}{mend}.")
+        kept = f"what was written so far is kept in {self._partial}"
+        return PartialMediaError(f"{self.path}: cannot be written, {reason}; {kept}{mend}.")
 
     def __exit__(
         self,
@@ -231,30 +234,17 @@ class VideoWriter:
         self._mux(None)
         try:
             self._container.close()
-            self._remux()
+            for note in remux(self._partial, self._draft, self.path, self.sound_from, self._title):
+                self._note(note)
             check_count(self._draft, self.path, self.frames_written)
             refuse_existing(self.path, overwrite=self._overwrite)
             os.replace(self._draft, self.path)
         except PersondetError as error:
             message = str(error).rstrip(".")
-            raise type(error)(f"{message}; the clip is kept in {self._partial}.") from error
+            raise PartialMediaError(f"{message}; the clip is kept in {self._partial}.") from error
         except (av.error.FFmpegError, OSError) as error:
             raise self._failure(error) from error
         self._partial.unlink()
-
-    def _remux(self) -> None:
-        """Make the finished clip; without the sound where the container refuses it after all."""
-        notes: list[str]
-        try:
-            notes = remux(self._partial, self._draft, self.path, self._sound_from)
-        except (av.error.FFmpegError, MediaError) as error:
-            if self._sound_from is None or getattr(error, "errno", None) in _FULL:
-                raise
-            notes = remux(self._partial, self._draft, self.path, None)
-            reason = getattr(error, "strerror", None) or str(error).rstrip(".")
-            notes.append(f"the sound is left out, as it could not be copied ({reason})")
-        for note in notes:
-            self._note(note)
 
     def _keep(self) -> None:
         """After a failure: put what the encoder still holds into the partial file."""
