@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,10 @@ import cv2
 import numpy as np
 import pytest
 from hypothesis import settings
+
+# A background job inherits "ignore Ctrl-C", and hands it on; many tests send it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is no failure: nothing is timed in tests.
 settings.register_profile("untimed", deadline=None)
