@@ -6,6 +6,8 @@ import json
 import math
 import os
 import signal
+import subprocess
+import sys
 from fractions import Fraction
 
 import numpy as np
@@ -260,3 +262,11 @@ def test_a_file_name_that_is_no_utf_8_survives(tmp_path):
     with RecordsWriter(tmp_path / "walk.jsonl", header):
         pass
     assert read_records(tmp_path / "walk.jsonl")[0].source == name
+
+
+def test_clips_and_their_records_are_read_without_pytorch():
+    code = (
+        "import sys; from persondet.video import read_records, VideoReader, VideoWriter; "
+        "sys.exit('torch' in sys.modules or 'detectron2' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
