@@ -197,7 +197,7 @@ def _resampled(
 ) -> np.ndarray:
     """Return where bilinear interpolation of (M, M) float32 probabilities reaches one half.
 
-    Rows first, then columns: many times faster than `grid_sample`, which is asked about the few
+    Columns first, then whole rows: many times faster than `grid_sample`, which is asked about the few
     pixels so near to one half that rounding decides. Nothing here calls up threads, as a product of
     matrices would: they would take the cores from the other stages of a clip.
     """
@@ -211,9 +211,11 @@ def _resampled(
         (above, below), (near_above, near_below) = _cells(y, size)
         (left_of, right_of), (near_left, near_right) = _cells(x, size)
         grid = probabilities.numpy()
-        bands = grid[above] * near_above[:, None] + grid[below] * near_below[:, None]
-        found = bands.take(left_of, axis=1) * near_left
-        found += bands.take(right_of, axis=1) * near_right
+        bands = grid.take(left_of, axis=1) * near_left + grid.take(right_of, axis=1) * near_right
+        found, lower = bands.take(above, axis=0), bands.take(below, axis=0)
+        found *= near_above[:, None]
+        lower *= near_below[:, None]
+        found += lower
         found -= np.float32(THRESHOLD)
         region: np.ndarray = found >= 0
         doubtful = np.flatnonzero(~(np.abs(found, out=found) >= _DOUBT))  # also where not a number
