@@ -29,7 +29,7 @@ install: ## .venv with the pinned packages, Detectron2 and this project
 demo: install ## train on the sample, evaluate, annotate a clip: output/demo
 	@$(VENV_PYTHON) tools/demo.py --output output/demo
 
-test: install ## the fast and the slow tests (about a quarter of an hour on two cores)
+test: install ## the fast and the slow tests (about nine minutes on two cores)
 	@$(PYTEST) -m "not soak and not gpu"
 
 test-fast: install ## the fast tests alone (about two minutes)
