@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from persondet.data.annotation_shapes import box_as_polygon, mask_area, mask_areas, touched_pixels
 from persondet.data.coco_json import CocoDict, collector_paused
-from persondet.data.inspection import Facts, Inspection, inspect_coco
-from persondet.data.validation.findings import Finding, Findings
+from persondet.data.findings import Finding, Findings
+from persondet.data.inspect.dataset import Facts, Inspection, inspect_coco
+from persondet.data.inspect.shapes import box_as_polygon, mask_area, mask_areas, touched_pixels
 from persondet.errors import DatasetError
 
 MASK_MODES = ("auto", "polygon", "bitmask", "box", "none")

@@ -21,12 +21,12 @@ from detectron2.engine import launch as detectron2_launch
 from detectron2.utils.events import EventStorage
 
 from persondet.config import get_cfg
-from persondet.data.build import build_validation_loss_loader
+from persondet.data.loaders import build_validation_loss_loader
 from persondet.engine import Trainer, setup
-from persondet.engine.hooks.validation_loss import validation_scalars
 from persondet.engine.launch import check_processes, launch, started_by_torchrun
 from persondet.engine.rank_failure import Failure, read_failures, report
 from persondet.engine.rank_log import RankLog
+from persondet.engine.validation import validation_scalars
 from persondet.errors import ConfigError, DatasetError, PersondetError, RankLostError
 
 # A new process imports the cases by their name, from the path that it inherits.

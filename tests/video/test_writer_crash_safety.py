@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from persondet.errors import MediaError, OutputExistsError, PartialMediaError
-from persondet.video.io import VideoReader, VideoWriter
-from persondet.video.io import writer as writer_module
-from persondet.video.io.writer import draft_path, partial_path
+from persondet.video import writer as writer_module
+from persondet.video.reader import VideoReader
+from persondet.video.writer import VideoWriter, draft_path, partial_path
 
 SIZE = {"width": 96, "height": 64}
 
