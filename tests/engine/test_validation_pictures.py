@@ -137,7 +137,7 @@ def test_what_was_written_is_there_after_a_kill(tmp_path):
     code = f"""
 import os
 from detectron2.utils.events import EventStorage
-from persondet.engine.event_files import TensorBoardWriter
+from persondet.engine.events import TensorBoardWriter
 with EventStorage(3) as storage:
     storage.put_scalar("lr", 0.5)
     TensorBoardWriter({str(tmp_path)!r}).write()
