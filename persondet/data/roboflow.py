@@ -31,7 +31,7 @@ class Export:
 
     Attributes:
         root: its folder, as it was given.
-        folders: split to the folder with the json and the pictures.
+        folders: split to the folder with the json and the images.
         splits: split to the COCO dict of its json, as it is.
     """
 
@@ -115,7 +115,7 @@ def _splits_of(folder: Path) -> dict[str, Path]:
     flat = (folder / ANNOTATION_FILE).is_file()
     for split, names in SPLIT_FOLDERS.items():
         found = [folder / name for name in names if (folder / name).is_dir()]
-        if flat:  # folders beside its json are folders of pictures
+        if flat:  # folders beside its json are folders of images
             found = [path for path in found if (path / ANNOTATION_FILE).is_file()]
         if found and flat:
             raise DatasetError(

@@ -40,7 +40,7 @@ def test_a_flat_export_is_the_train_split(tmp_path: Path) -> None:
     _split(tmp_path / "flat")
     assert find_splits(tmp_path / "flat") == {"train": tmp_path / "flat"}
     assert find_splits(tmp_path) == {"train": tmp_path / "flat"}
-    (tmp_path / "flat" / "test").mkdir()  # a folder of pictures
+    (tmp_path / "flat" / "test").mkdir()  # a folder of images
     assert find_splits(tmp_path / "flat") == {"train": tmp_path / "flat"}
     _split(tmp_path / "flat" / "valid")
     with pytest.raises(DatasetError, match=r"itself and in valid/; keep one"):
