@@ -1,8 +1,6 @@
-"""Loss and accuracy on the validation split, beside the training ones.
+"""The validation split during training: loss and accuracy, images for TensorBoard.
 
-Images of the validation split with what the model finds on them, for TensorBoard.
-
-Looking at the model in the middle of training without leaving a trace.
+`undisturbed` lets a hook run the model in the middle of training without leaving a trace.
 """
 
 from __future__ import annotations
@@ -25,7 +23,6 @@ import torch
 import torch.distributed as dist
 from detectron2.config import CfgNode
 from detectron2.data import get_detection_dataset_dicts
-from detectron2.engine import HookBase
 from detectron2.structures import BoxMode
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
@@ -34,6 +31,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from persondet.data.image_file import read_image_file
 from persondet.data.register import class_names, ground_truth
+from persondet.engine.hooks import PeriodHook
 from persondet.errors import PersondetError
 from persondet.evaluation.predictions import FILE_NAME, Detection, PredictionReader
 from persondet.results import DEFAULT_THRESHOLD
@@ -58,7 +56,7 @@ ACCURACIES = (
 )
 
 
-class ValidationLossHook(HookBase):
+class ValidationLossHook(PeriodHook):
     """Compute `val/total_loss`, `val/loss_*` and the `val/` accuracies every `period` iterations.
 
     Args:
@@ -81,24 +79,14 @@ class ValidationLossHook(HookBase):
         seed: int = 0,
         autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
+        super().__init__(period)
         self._loaders = dict(loaders)
-        self._period = period
         self._max_batches = max_batches
         self._seed = seed
         self._autocast = autocast
 
-    def after_step(self) -> None:
-        """Run when a period ends; the last iteration is left to `after_train`."""
-        step = self.trainer.iter + 1
-        if self._period > 0 and step % self._period == 0 and step != self.trainer.max_iter:
-            self._run()
-
-    def after_train(self) -> None:
-        """Run once more when training came to its end."""
-        if self.trainer.iter >= self.trainer.max_iter:
-            self._run()
-
-    def _run(self) -> None:
+    def at_period(self, iteration: int) -> None:
+        """Put the losses and accuracies into the event storage; all ranks call this."""
         for name, build_loader in self._loaders.items():
             with undisturbed(self.trainer.model) as model:
                 batches: Iterable[list[dict[str, Any]]] = build_loader()
@@ -215,7 +203,7 @@ class ImageSource:
     category_ids: Sequence[int]
 
 
-class ValidationImagesHook(HookBase):
+class ValidationImagesHook(PeriodHook):
     """Put the same few validation images into the event storage after each evaluation.
 
     Annotated on the left, found on the right. What was found is read from the file that the
@@ -232,8 +220,8 @@ class ValidationImagesHook(HookBase):
     def __init__(
         self, source: ImageSource, *, period: int, threshold: float, count: int = IMAGES_SHOWN
     ) -> None:
+        super().__init__(period)
         self._source = source
-        self._period = period
         self._threshold = threshold
         self._count = count
         self._records: list[Mapping[str, Any]] | None = None
@@ -251,18 +239,8 @@ class ValidationImagesHook(HookBase):
         threshold = cfg.VISUALIZATION.SCORE_THRESH or DEFAULT_THRESHOLD
         return cls(source, period=cfg.TEST.EVAL_PERIOD, threshold=threshold)
 
-    def after_step(self) -> None:
-        """Run when a period ends; the last iteration is left to `after_train`."""
-        step = self.trainer.iter + 1
-        if self._period > 0 and step % self._period == 0 and step != self.trainer.max_iter:
-            self._put()
-
-    def after_train(self) -> None:
-        """Run once more when training came to its end."""
-        if self.trainer.iter >= self.trainer.max_iter:
-            self._put()
-
-    def _put(self) -> None:
+    def at_period(self, iteration: int) -> None:
+        """Put the images into the event storage."""
         try:
             if self._records is None:
                 everything = self._source.records()
