@@ -43,8 +43,8 @@ from persondet.engine.hooks import (
 )
 from persondet.engine.hooks.best_checkpoint import best_metric
 from persondet.engine.interruption import Interruption
+from persondet.engine.launch import is_lost_peer
 from persondet.engine.memory_shortage import is_memory_shortage, memory_in_one_sentence
-from persondet.engine.rank_failure import is_lost_peer
 from persondet.engine.resumption import RunState
 from persondet.engine.train_step import AutocastTrainer
 from persondet.engine.undisturbed import undisturbed

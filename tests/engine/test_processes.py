@@ -24,9 +24,8 @@ from persondet.config import get_cfg
 from persondet.data.build import build_validation_loss_loader
 from persondet.engine import Trainer, setup
 from persondet.engine.hooks.validation_loss import validation_scalars
+from persondet.engine.console import RankLog
 from persondet.engine.launch import check_processes, launch, started_by_torchrun
-from persondet.engine.rank_failure import Failure, read_failures, report
-from persondet.engine.rank_log import RankLog
 from persondet.errors import ConfigError, DatasetError, PersondetError, RankLostError
 
 # A new process imports the cases by their name, from the path that it inherits.
@@ -107,29 +106,6 @@ def test_one_process_is_this_one() -> None:
     assert pids == [os.getpid()]
 
 
-def test_the_error_of_a_rank_travels_and_is_told_from_its_consequences() -> None:
-    store = dist.HashStore()
-
-    def failed(rank: int, error: Exception) -> bool:
-        try:
-            raise error
-        except Exception as caught:
-            return report(store, Failure.of(rank, caught))
-
-    assert failed(1, DatasetError("a.jpg: is no picture."))
-    assert not failed(0, RuntimeError("[pair.cc] Gloo: gloo connectFullMesh failed"))
-    assert not failed(2, KeyError("boxes"))
-    bad, lost, bug = read_failures(store)
-    assert [failure.rank for failure in (bad, lost, bug)] == [1, 0, 2]
-    assert [failure.is_consequence for failure in (bad, lost, bug)] == [False, True, False]
-    assert isinstance(bad.error(), DatasetError)
-    assert str(bad.error()) == "a.jpg: is no picture."
-    assert type(bug.error()) is RuntimeError
-    assert "rank 2" in str(bug.error())
-    assert "KeyError: 'boxes'" in str(bug.error())
-    assert "test_processes.py" in str(bug.error())  # its traceback
-
-
 def test_the_log_of_a_further_rank_is_written_only_when_it_fails(tmp_path: Path) -> None:
     log = RankLog(tmp_path / "log.txt.rank1", lines=2)
     for number in range(3):
@@ -145,7 +121,7 @@ def test_the_log_of_a_further_rank_is_written_only_when_it_fails(tmp_path: Path)
 @pytest.mark.parametrize(
     ("how", "error", "says"),
     [
-        ("bad input", DatasetError, r"^a\.jpg: is no picture; remove it\.$"),
+        ("bad input", DatasetError, r"^a\.jpg: is no image; remove it\.$"),
         ("bug", RuntimeError, r"rank 1 .*(?s:.*)end_badly(?s:.*)ZeroDivisionError: one by nought"),
         ("killed", RankLostError, "rank 1 was ended by SIGKILL"),
     ],
