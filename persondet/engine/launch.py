@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
+import re
 import signal
 import tempfile
 import time
@@ -12,6 +14,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import resource_tracker
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,13 +22,7 @@ import torch.distributed as dist
 from detectron2.config import CfgNode
 from detectron2.engine.launch import DEFAULT_TIMEOUT
 from detectron2.utils import comm
-from torch.distributed.elastic.multiprocessing import (
-    DefaultLogsSpecs,
-    PContext,
-    ProcessFailure,
-    SignalException,
-    start_processes,
-)
+from torch.distributed.elastic import multiprocessing as elastic
 
 from persondet.engine.console import write_rank_log
 from persondet.engine.defaults import check_export, load_cfg
@@ -41,13 +38,7 @@ logger = logging.getLogger(__name__)
 # The variables that torchrun sets in each process that it starts.
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 # What a rank says when another one has gone: a consequence, never the cause.
-_LOST_PEER = (
-    "gloo",
-    "NCCL",
-    "Connection closed by peer",
-    "Connection reset by peer",
-    "Broken pipe",
-)
+_LOST_PEER = re.compile("gloo|NCCL|Connection (closed|reset) by peer|Broken pipe")
 _HOST = "127.0.0.1"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Seconds in which the rank that failed first ends the others.
@@ -127,9 +118,7 @@ def launch(
     common = {"WORLD_SIZE": str(processes * num_machines), "LOCAL_WORLD_SIZE": str(processes)}
     if dist_url == "auto":
         # The ranks meet at this store: no other process can take its port in between.
-        store = dist.TCPStore(
-            _HOST, 0, is_master=True, wait_for_workers=False, timeout=DEFAULT_TIMEOUT
-        )
+        store = dist.TCPStore(_HOST, 0, is_master=True, wait_for_workers=False)
         common |= {"MASTER_ADDR": _HOST, "MASTER_PORT": str(store.port)}
         common |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
         dist_url = "env://"
@@ -148,7 +137,7 @@ def started_by_torchrun() -> bool:
 
 def is_lost_peer(error: BaseException | None) -> bool:
     """Return whether `error` only says that another rank has gone, which tells its own error."""
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _LOST_PEER)
+    return isinstance(error, RuntimeError) and bool(_LOST_PEER.search(str(error)))
 
 
 def check_processes(cfg: CfgNode, args: argparse.Namespace) -> None:
@@ -269,22 +258,20 @@ def _run_ranks(work: tuple[Any, ...], environments: dict[int, dict[str, str]]) -
         logging.getLogger(name).setLevel(logging.CRITICAL)  # the error is told once, below
     interrupted = False
     with tempfile.TemporaryDirectory() as folder, _start_without_signals():
-        context = start_processes(
-            "rank",
-            _new_rank,
-            dict.fromkeys(environments, work),
-            environments,
-            DefaultLogsSpecs(folder),
-        )
+        works, reports = dict.fromkeys(environments, work), elastic.DefaultLogsSpecs(folder)
+        context = elastic.start_processes("rank", _new_rank, works, environments, reports)
         try:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             result = context.wait()
             failures = list(result.failures.values()) if result else []
-        except SignalException:
+        except elastic.SignalException:
             interrupted = True
             _interrupt(context)
-            reports = [one for one in context.error_files.items() if Path(one[1]).is_file()]
-            failures = [ProcessFailure(local_rank, 0, 1, path) for local_rank, path in reports]
+            failures = [
+                elastic.ProcessFailure(local_rank, 0, 1, path)
+                for local_rank, path in context.error_files.items()
+                if Path(path).is_file()
+            ]
     errors = [_error(one, environments[one.local_rank]["RANK"]) for one in failures]
     causes = [one for one in errors if not is_lost_peer(one)]
     if causes or errors or interrupted:
@@ -302,15 +289,22 @@ def _new_rank(*work: Any) -> None:
         raise InterruptedRun("interrupted") from None
 
 
-def _interrupt(context: PContext) -> None:
-    """Pass a signal on; the next one stops the ranks at once, and the third ends them."""
-    for number, seconds in ((signal.SIGINT, _DAY), (signal.SIGINT, _DAY), (signal.SIGTERM, _GRACE)):
-        with contextlib.suppress(SignalException):
-            context.close(number, seconds)
-            return
+def _interrupt(context: elastic.PContext) -> None:
+    """Pass a signal on and wait; a second one stops the ranks at once, further ones end them."""
+    further = itertools.chain((signal.SIGINT, signal.SIGTERM), itertools.repeat(signal.SIGKILL))
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        number = next(further)
+        for pid in context.pids().values():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    for number in _SIGNALS:
+        signal.signal(number, pass_on)
+    context.close(signal.SIGINT, _DAY)
 
 
-def _error(failure: ProcessFailure, rank: str) -> BaseException:
+def _error(failure: elastic.ProcessFailure, rank: str) -> BaseException:
     """Return what the command ends with: an error that a person can mend, or rank and traceback."""
     if failure.exitcode < 0:
         return RankLostError(
@@ -321,17 +315,15 @@ def _error(failure: ProcessFailure, rank: str) -> BaseException:
     if isinstance(failure.message, str):
         return RuntimeError(f"rank {rank} ended with exit code {failure.exitcode} and no error")
     name, _, sentence = failure.message["message"].partition(": ")
-    for kind in _subclasses(PersondetError):
+    for kind in _kinds(PersondetError):
         if kind.__name__ == name:
             return kind(sentence)
     trace = failure.message["extraInfo"]["py_callstack"]
     return RuntimeError(f"rank {rank} failed with this error:\n\n{trace}")
 
 
-def _subclasses(kind: type[Exception]) -> Iterator[type[Exception]]:
-    yield kind
-    for below in kind.__subclasses__():
-        yield from _subclasses(below)
+def _kinds(kind: type[Exception]) -> list[type[Exception]]:
+    return [kind, *(one for below in kind.__subclasses__() for one in _kinds(below))]
 
 
 @contextlib.contextmanager

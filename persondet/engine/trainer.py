@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import weakref
 from collections.abc import Iterable
@@ -11,12 +12,13 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, hooks
+from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, create_ddp_model, hooks
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from persondet.checkpoint import SafeDetectionCheckpointer
 from persondet.data.build import (
@@ -28,7 +30,6 @@ from persondet.data.build import (
 from persondet.data.epoch import epoch_size
 from persondet.data.register import class_names
 from persondet.engine.console import current_console
-from persondet.engine.data_parallel import data_parallel
 from persondet.engine.defaults import config_text
 from persondet.engine.event_files import event_writers
 from persondet.engine.hooks import (
@@ -78,7 +79,7 @@ class Trainer(DefaultTrainer):
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
         self._trainer = AutocastTrainer(
-            data_parallel(model), data_loader, optimizer, dtype=resolve_dtype(cfg)
+            _data_parallel(model), data_loader, optimizer, dtype=resolve_dtype(cfg)
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = SafeDetectionCheckpointer(
@@ -288,6 +289,22 @@ class Trainer(DefaultTrainer):
         if evaluators is not None:
             return super().test(cfg, model, evaluators)
         return evaluate(cfg, model, cfg.DATASETS.TEST, cls.build_test_loader)
+
+
+def _data_parallel(model: nn.Module) -> nn.Module:
+    """Let `model` average its gradients over all ranks; one rank alone keeps it as it is.
+
+    Detectron2's `create_ddp_model` gives each rank its GPU; on the CPU there is none to give.
+    Each rank keeps its own batch-norm statistics, as in Detectron2.
+    """
+    if comm.get_world_size() == 1:
+        return model
+    # PyTorch has renamed it, and warns of the old name.
+    known = inspect.signature(DistributedDataParallel.__init__).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    on_gpu = next(model.parameters()).is_cuda
+    devices = {} if on_gpu else {"device_ids": None}
+    return create_ddp_model(model, **{name: False}, **devices)
 
 
 def _without_mendable(record: logging.LogRecord) -> bool:

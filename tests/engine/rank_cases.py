@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from persondet.checkpoint import SafeDetectionCheckpointer
 from persondet.engine import Trainer, setup
 from persondet.engine.train_step import AutocastTrainer
-from persondet.errors import DatasetError
+from persondet.results import RunError
 
 
 class SeedByRank(HookBase):
@@ -53,7 +53,7 @@ def end_badly(how: str, folder: str) -> None:
     comm.synchronize()
     if comm.get_rank() == 1:
         if how == "bad input":
-            raise DatasetError("a.jpg: is no image; remove it.")
+            raise RunError("a.json: is no run; remove it.")
         if how == "bug":
             raise ZeroDivisionError("one by nought")
         if how == "killed":
