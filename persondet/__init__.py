@@ -16,10 +16,10 @@ _MODULE_OF = {
     "AlbumentationsDatasetMapper": "persondet.data.dataset_mapper",
     "BestCheckpointHook": "persondet.engine.hooks",
     "EarlyStoppingHook": "persondet.engine.hooks",
-    "Predictor": "persondet.predictor",
+    "Predictor": "persondet.inference.predictor",
     "SafeDetectionCheckpointer": "persondet.checkpoint",
     "Trainer": "persondet.engine",
-    "ValidationLossHook": "persondet.engine.hooks",
+    "ValidationLossHook": "persondet.engine.validation",
     "VideoReader": "persondet.video",
     "VideoWriter": "persondet.video",
     "add_persondet_config": "persondet.config",
@@ -35,7 +35,7 @@ _MODULE_OF = {
     "register_roboflow_coco": "persondet.data.register",
     "setup": "persondet.engine",
     "split_coco": "persondet.data.split",
-    "validate_coco": "persondet.data.inspection",
+    "validate_coco": "persondet.data.inspect.dataset",
 }
 
 __all__ = ["__version__", *sorted(_MODULE_OF)]
@@ -48,7 +48,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not run __getattr__
     from persondet.data.dataset_mapper import (
         AlbumentationsDatasetMapper as AlbumentationsDatasetMapper,
     )
-    from persondet.data.inspection import validate_coco as validate_coco
+    from persondet.data.inspect.dataset import validate_coco as validate_coco
     from persondet.data.leaks.find import find_leaks as find_leaks
     from persondet.data.register import register_roboflow_coco as register_roboflow_coco
     from persondet.data.split import split_coco as split_coco
@@ -56,11 +56,11 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not run __getattr__
     from persondet.engine import setup as setup
     from persondet.engine.hooks import BestCheckpointHook as BestCheckpointHook
     from persondet.engine.hooks import EarlyStoppingHook as EarlyStoppingHook
-    from persondet.engine.hooks import ValidationLossHook as ValidationLossHook
+    from persondet.engine.validation import ValidationLossHook as ValidationLossHook
     from persondet.evaluation import build_evaluator as build_evaluator
+    from persondet.inference.predictor import Predictor as Predictor
     from persondet.modeling.freeze import freeze_modules as freeze_modules
     from persondet.modeling.freeze import parameter_table as parameter_table
-    from persondet.predictor import Predictor as Predictor
     from persondet.report import load_events as load_events
     from persondet.report.build import build_report as build_report
     from persondet.video import VideoReader as VideoReader

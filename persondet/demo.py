@@ -172,11 +172,11 @@ def _train(args: Any) -> None:
 
 
 def _annotate(work: Path, sample: Path) -> dict[str, float | int | None]:
-    from persondet.evaluation.tracking_score import read_truth, score_tracks, tracked_frames
     from persondet.evaluation.video_score import score_frames
-    from persondet.predictor import Predictor
+    from persondet.inference.predictor import Predictor
+    from persondet.inference.records import read_records
+    from persondet.inference.tracking_score import read_truth, score_tracks, tracked_frames
     from persondet.video.pipeline import annotate_video
-    from persondet.video.records import read_records
 
     clip = work / "city_walk_annotated.mp4"
     summary = annotate_video(sample / "city_walk.mp4", clip, Predictor.from_run(work))

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from persondet import comparison
-from persondet.comparison import Variant, compare, comparison_table, run_folder
+from persondet.engine import comparison
+from persondet.engine.comparison import Variant, compare, comparison_table, run_folder
 from persondet.errors import ConfigError, InterruptedRun, OutputExistsError
 from persondet.report.comparison_plot import plot_comparison
 from persondet.results import METRICS, write_results

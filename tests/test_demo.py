@@ -13,10 +13,10 @@ import torch
 from persondet.checkpoint.model_file import load_checkpoint
 from persondet.demo import refuse_foreign_folder, summary
 from persondet.errors import OutputExistsError
+from persondet.inference.records import read_records
 from persondet.report.build import build_document
 from persondet.report.document import Note
-from persondet.video.io import VideoReader
-from persondet.video.records import read_records
+from persondet.video.reader import VideoReader
 from tests.test_end_to_end import tool
 
 RESULTS: dict[str, Any] = {

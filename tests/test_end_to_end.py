@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from persondet.checkpoint.model_file import CarriedFacts, load_checkpoint
-from persondet.engine.event_files import last_row
+from persondet.engine.events import last_row
+from persondet.inference.records import read_records
 from persondet.report.events import load_events
 from persondet.sample.clip import write_clip
 from persondet.sample.export import write_export
-from persondet.video.io import VideoReader
-from persondet.video.records import read_records
+from persondet.video.reader import VideoReader
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from pycocotools import mask as coco_mask
 
-from persondet.masks import decode_mask, encode_mask, mask_extent
+from persondet.inference.masks import decode_mask, encode_mask, mask_extent
 
 MASKS = arrays.arrays(
     bool, st.tuples(st.integers(1, 24), st.integers(1, 24)), elements=st.booleans()

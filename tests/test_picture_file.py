@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from persondet.picture_file import eight_bit, read_picture_file
+from persondet.data.image_file import eight_bit, read_picture_file
 
 SHADES = np.arange(48, dtype=np.uint16).reshape(6, 8) * 1390
 

@@ -20,14 +20,17 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from persondet.errors import MediaError, OutputExistsError, PartialMediaError
-from persondet.picture_results import IMAGES, PREDICTIONS, RECORDS, coco_results
-from persondet.pictures import (
+from persondet.inference.images import (
+    IMAGES,
+    PREDICTIONS,
+    RECORDS,
     check_picture_output,
+    coco_results,
     find_pictures,
     predict_pictures,
     read_picture,
 )
-from persondet.video.records import PersonRecord, people_of, person_rows
+from persondet.inference.records import PersonRecord, people_of, person_rows
 
 
 class OnePerPicture:
@@ -265,7 +268,7 @@ def test_results_that_do_not_fit_after_the_pictures_are_a_partial_result(tmp_pat
     def full(path, *rest, **options):
         raise OutputExistsError(f"{path} cannot be written (full); choose another place.")
 
-    monkeypatch.setattr("persondet.picture_results.write_json", full)
+    monkeypatch.setattr("persondet.inference.images.write_json", full)
     with pytest.raises(PartialMediaError, match=r"predictions\.json cannot .* stay \(1\)\."):
         predict_pictures(
             find_pictures([tmp_path / "in"]), tmp_path / "out", OnePerPicture(), darken
@@ -375,6 +378,6 @@ def test_pictures_that_wait_for_their_like_are_no_heap(tmp_path, monkeypatch):
     pictures, alike, alone = find_pictures([tmp_path / "in"]), OnePerPicture(), OnePerPicture()
     predict_pictures(pictures, tmp_path / "out", alike, darken)
     assert alike.batches == [[(30, 40)] * 2, [(30, 42)] * 2]
-    monkeypatch.setattr("persondet.pictures._MOST_BYTES", 30 * 42 * 3)
+    monkeypatch.setattr("persondet.inference.images._MOST_BYTES", 30 * 42 * 3)
     predict_pictures(pictures, tmp_path / "other", alone, darken)
     assert alone.batches == [[size[::-1]] for size in sizes]

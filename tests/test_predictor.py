@@ -21,9 +21,9 @@ from persondet.checkpoint import SafeDetectionCheckpointer
 from persondet.checkpoint.model_file import store_score_threshold
 from persondet.engine import load_cfg
 from persondet.errors import CheckpointError, ConfigError
+from persondet.inference.predictor import Predictor, _model_name, run_cfg
+from persondet.inference.region_masks import paste_regions
 from persondet.modeling.precision import autocast
-from persondet.predictor import Predictor, _model_name, run_cfg
-from persondet.region_masks import paste_regions
 
 CONFIG = (
     Path(__file__).resolve().parents[1]

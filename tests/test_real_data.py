@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from persondet.inference.records import read_records
 from persondet.report.events import load_events
-from persondet.video.io import VideoReader
-from persondet.video.records import read_records
+from persondet.video.reader import VideoReader
 from tests.test_end_to_end import CONFIG, tool
 
 pytestmark = pytest.mark.slow

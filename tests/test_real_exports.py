@@ -15,11 +15,11 @@ import numpy as np
 import pycocotools.mask as mask_util
 import pytest
 
-from persondet.data.cleaning import clean_dataset
+from persondet.data.check.validate import check_export
+from persondet.data.cleaned_copy import clean_dataset
+from persondet.data.findings import CODES
 from persondet.data.split import split_export
-from persondet.data.validation.codes import CODES
-from persondet.data.validation.validate import check_export
-from persondet.engine.event_files import last_row
+from persondet.engine.events import last_row
 from persondet.errors import DatasetError
 from tests.data.exports import ANNOTATION_FILE, crosses_itself, raster_area
 from tests.data.ground_truth_score import assert_ground_truth_scores_100

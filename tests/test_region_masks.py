@@ -15,9 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from persondet.masks import encode_region
-from persondet.modeling.roi_masks import roi_postprocess
-from persondet.region_masks import (
+from persondet.inference.masks import encode_region
+from persondet.inference.region_masks import (
     ROI_FIELD,
     RegionMasks,
     encoded_masks,
@@ -25,6 +24,7 @@ from persondet.region_masks import (
     paste_regions,
     region_masks_of,
 )
+from persondet.modeling.roi_masks import roi_postprocess
 
 
 def raw_result(seed: int, *, people: int, kind: torch.dtype = torch.float32) -> Instances:

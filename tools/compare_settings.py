@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.add_config_arguments(parser, required=True)
     args = cli.parse(parser, argv)
 
-    from persondet.comparison import Variant, compare, comparison_table, run_folder
+    from persondet.engine.comparison import Variant, compare, comparison_table, run_folder
     from persondet.environment import require_detectron2
     from persondet.files import write_text
     from persondet.report.comparison_plot import plot_comparison

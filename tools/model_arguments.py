@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import cli
 
 if TYPE_CHECKING:
-    from persondet.predictor import Predictor
+    from persondet.inference.predictor import Predictor
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +48,7 @@ def load_predictor(args: argparse.Namespace) -> Predictor:
     from persondet.environment import require_detectron2
 
     require_detectron2()
-    from persondet.predictor import Predictor
+    from persondet.inference.predictor import Predictor
 
     threshold = getattr(args, "confidence_threshold", None)
     if getattr(args, "run", ""):

@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     require_detectron2()
     from persondet.errors import PartialResultError
-    from persondet.pictures import check_picture_output, find_pictures, predict_pictures
+    from persondet.inference.images import check_picture_output, find_pictures, predict_pictures
     from persondet.visualization.visualizer import draw_instances
 
     pictures = find_pictures(args.input, output=args.output)

@@ -35,8 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = cli.parse(parser, argv)
     cli.show_log()
-    from persondet.evaluation.tracking_score import read_truth, score_tracks, tracked_frames
-    from persondet.video.records import read_records
+    from persondet.inference.records import read_records
+    from persondet.inference.tracking_score import read_truth, score_tracks, tracked_frames
 
     truth = read_truth(args.truth)
     _, frames = read_records(args.records)

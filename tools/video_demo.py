@@ -14,7 +14,7 @@ from progress import Progress
 from video_lines import say, show_summary, stage_table
 
 if TYPE_CHECKING:
-    from persondet.predictor import Predictor
+    from persondet.inference.predictor import Predictor
     from persondet.video.pipeline import VideoSummary
 
 
@@ -42,8 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     clip_arguments.check_clip_arguments(parser, args)
     model_arguments.check_model_arguments(parser, args)
     from persondet.errors import MediaError, PartialMediaError, PartialResultError
-    from persondet.video.address import shown_name
-    from persondet.video.clips import check_clips, plan_clips
+    from persondet.video.outputs import check_clips, plan_clips
+    from persondet.video.source import shown_name
 
     plan = plan_clips(args.video_input, args.output)
     readable, faults = check_clips(
@@ -86,8 +86,8 @@ def annotate(
     clip: str | Path, target: Path, predictor: Predictor, args: argparse.Namespace
 ) -> VideoSummary:
     """Annotate one clip with a visualizer of its own, as colours belong to one clip."""
-    from persondet.video.address import shown_name
     from persondet.video.pipeline import annotate_video
+    from persondet.video.source import shown_name
     from persondet.visualization.visualizer import PersonVideoVisualizer
 
     visualizer = PersonVideoVisualizer(

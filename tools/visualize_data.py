@@ -66,11 +66,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def draw_cleaning(args: argparse.Namespace, opts: Sequence[str]) -> Path | str:
     """Write the sheet of what cleaning changes; return its path, or that it changes nothing."""
-    from persondet.data.changes import changed_images
+    from persondet.data.cleaned_copy import changed_images
     from persondet.engine.defaults import export_root, load_cfg
-    from persondet.visualization.cleaning_sheet import CleanedImage, cleaning_sheet
-    from persondet.visualization.contact_sheet import write_sheet
-    from persondet.visualization.ground_truth import evenly_spaced
+    from persondet.visualization.sheets import (
+        CleanedImage,
+        cleaning_sheet,
+        evenly_spaced,
+        write_sheet,
+    )
 
     cfg = load_cfg(args.config_file, opts)
     keys = cfg.DATASETS.ROBOFLOW
@@ -90,8 +93,7 @@ def draw_sheet(args: argparse.Namespace, opts: Sequence[str]) -> Path:
     from persondet.data.dataset_mapper import AlbumentationsDatasetMapper
     from persondet.engine.defaults import load_cfg, register_datasets
     from persondet.errors import DatasetError
-    from persondet.visualization.contact_sheet import write_sheet
-    from persondet.visualization.ground_truth import evenly_spaced, ground_truth_sheet
+    from persondet.visualization.sheets import evenly_spaced, ground_truth_sheet, write_sheet
 
     cfg = load_cfg(args.config_file, opts)
     with tempfile.TemporaryDirectory() as scratch:  # no run is made: keep nothing but the sheet

@@ -16,8 +16,8 @@ import numpy as np
 
 from persondet.benchmarks.export import coco_of, write_export
 from persondet.benchmarks.json_work import measure_json_work
+from persondet.data.check.validate import check_export
 from persondet.data.leaks.near_identical import near_identical_pairs
-from persondet.data.validation.validate import check_export
 from persondet.environment import cpu_count
 
 

@@ -29,9 +29,9 @@ from persondet.benchmarks.stock_evaluate import (
     stock_postprocess,
 )
 from persondet.errors import PersondetError
-from persondet.evaluation.coco_evaluation import RoboflowCOCOEvaluator
+from persondet.evaluation.evaluator import RoboflowCOCOEvaluator
+from persondet.inference.region_masks import encoded_masks
 from persondet.modeling.roi_masks import roi_postprocess
-from persondet.region_masks import encoded_masks
 
 _DATASET = "persondet_benchmark"
 _ENCODED_IMAGES = 200  # enough for the row that looks at masks alone

@@ -13,10 +13,10 @@ from detectron2.structures import Instances, pairwise_iou
 
 from persondet.benchmarks.pairs import interleaved
 from persondet.benchmarks.stock_video import build_stock_predictor, stock_annotate
+from persondet.inference.predictor import Predictor, run_cfg
 from persondet.modeling.precision import resolve_dtype
-from persondet.predictor import Predictor, run_cfg
-from persondet.video.io import VideoReader
 from persondet.video.pipeline import annotate_video
+from persondet.video.reader import VideoReader
 
 _SAME = 0.9  # intersection over union of two boxes of one person
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from detectron2.structures import Boxes, Instances, ROIMasks
 
-from persondet.region_masks import ROI_FIELD
-from persondet.video.io import VideoWriter
+from persondet.inference.region_masks import ROI_FIELD
+from persondet.video.writer import VideoWriter
 
 PEOPLE = 10  # on each frame
 FPS = 25

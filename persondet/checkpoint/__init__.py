@@ -1,5 +1,5 @@
 """Checkpoints: saved whole or not at all, loaded without running anything they contain."""
 
-from persondet.checkpoint.safe_checkpointer import SafeDetectionCheckpointer
+from persondet.checkpoint.checkpointer import SafeDetectionCheckpointer
 
 __all__ = ["SafeDetectionCheckpointer"]

@@ -12,7 +12,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.utils.file_io import PathManager
 
-from persondet.checkpoint import torchvision_names
+from persondet.checkpoint import conventions as torchvision_names
 from persondet.checkpoint.conventions import check_conventions
 from persondet.checkpoint.restricted_pickle import load_arrays
 from persondet.errors import CheckpointError

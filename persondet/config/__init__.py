@@ -1,7 +1,6 @@
 """The config: Detectron2's keys and ours, their defaults, and the rules between them."""
 
-from persondet.config.anchors import training_anchors
-from persondet.config.check import check_cfg, merge_opts, merge_yaml
+from persondet.config.check import check_cfg, merge_opts, merge_yaml, training_anchors
 from persondet.config.defaults import add_persondet_config, get_cfg
 
 __all__ = [

@@ -1,6 +1,8 @@
 """Merging what a person wrote into the config, and the rules between keys.
 
 Every mistake becomes one sentence that names the key and what would have worked.
+
+The sizes that a config's anchors have, and the size at which it trains.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Any
 import yaml
 from detectron2.config import CfgNode
 
+from persondet.config.defaults import get_cfg
 from persondet.config.yaml_file import load_yaml
 from persondet.errors import ConfigError
 
@@ -188,3 +191,22 @@ def _unknown_key(cfg: CfgNode, error: Exception, key: str = "") -> str:
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+
+
+def training_anchors(config_file: str | Path) -> dict[str, Any]:
+    """Return what the boxes of a dataset are held against.
+
+    Returns: `sizes` (sides of the anchors in pixels, rising), `shortest_edge` (the middle one of
+    `INPUT.MIN_SIZE_TRAIN`) and `longest_edge` (`INPUT.MAX_SIZE_TRAIN`), in pixels.
+
+    Raises: ConfigError: when the file cannot be used.
+    """
+    cfg = get_cfg()
+    merge_yaml(cfg, config_file)
+    sizes = sorted({float(size) for level in cfg.MODEL.ANCHOR_GENERATOR.SIZES for size in level})
+    edges = sorted(cfg.INPUT.MIN_SIZE_TRAIN)
+    return {
+        "sizes": sizes,
+        "shortest_edge": edges[len(edges) // 2],
+        "longest_edge": cfg.INPUT.MAX_SIZE_TRAIN,
+    }

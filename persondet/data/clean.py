@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from persondet.data.annotation_shapes import box_as_polygon, mask_area, mask_areas, touched_pixels
 from persondet.data.coco_json import CocoDict, collector_paused
-from persondet.data.inspection import Facts, Inspection, inspect_coco
-from persondet.data.validation.findings import Finding, Findings
+from persondet.data.findings import Finding, Findings
+from persondet.data.inspect.dataset import Facts, Inspection, inspect_coco
+from persondet.data.inspect.shapes import box_as_polygon, mask_area, mask_areas, touched_pixels
 from persondet.errors import DatasetError
 
 MASK_MODES = ("auto", "polygon", "bitmask", "box", "none")
@@ -69,7 +69,7 @@ def clean_coco(
 ) -> CleanExport:
     """Clean all splits of an export with one list of classes and one decision about masks.
 
-    The table `persondet.data.validation.codes.CODES` says what is mended how. Areas become those
+    The table `persondet.data.findings.CODES` says what is mended how. Areas become those
     of the masks (pixels, as COCO rasterises them; of the box where there is no mask); annotations
     are numbered from 1; `info` and `licenses` are added where they are missing.
 

@@ -1,18 +1,79 @@
-"""Image files to pixels: what Detectron2's reader gives, sooner, and broken files named."""
+"""A picture file, read as training reads it: all of it, turned as its EXIF says, in 8 bits.
+
+Image files to pixels: what Detectron2's reader gives, sooner, and broken files named.
+"""
 
 from __future__ import annotations
 
 import io
+import logging
+import struct
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from detectron2.data.detection_utils import _apply_exif_orientation, convert_PIL_to_numpy
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from persondet.errors import DatasetError
-from persondet.picture_file import eight_bit
+from persondet.errors import DatasetError, MediaError
+
+logger = logging.getLogger(__name__)
+
+# What Pillow raises for broken files, besides OSError.
+_BROKEN = (
+    *(OSError, ValueError, SyntaxError, TypeError, EOFError, IndexError, struct.error),
+    *(OverflowError, ZeroDivisionError, AttributeError, Image.DecompressionBombError),
+)
+
+
+def read_picture_file(path: str | Path) -> np.ndarray:
+    """Return a whole picture, upright: uint8, (H, W, 3), BGR.
+
+    Detectron2's `read_image` looks for EXIF before it loads and swallows what that raises: it hands
+    out broken PNGs in part, and turns a TIFF twice, which Pillow turns while it loads.
+
+    Raises: MediaError: when the file is missing, truncated, or no picture.
+    """
+    try:
+        with open(path, "rb") as file, Image.open(file) as image:
+            image.load()
+            return np.ascontiguousarray(convert_PIL_to_numpy(eight_bit(_upright(image)), "BGR"))
+    except _BROKEN as error:
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "it is no picture, or a broken one" if unknown else str(error).removesuffix(".")
+        raise MediaError(f"{path}: the picture cannot be read ({reason}).") from error
+
+
+def eight_bit(image: Image.Image) -> Image.Image:
+    """Return grey of more than 8 bits as `L`, scaled; other pictures as they are.
+
+    Pillow's `convert`, and so Detectron2's `read_image`, cuts such pictures off at 255. Grey of 16
+    bits keeps its upper 8, as Pillow does with colours of 16 bits. Grey of 32 bits and floats says
+    nowhere where its white is: it is 1 (floats), 255 or 65535, whichever is the first that no pixel
+    passes, and else the brightest pixel. What is below 0 or not finite is black.
+    """
+    if not image.mode.startswith("I;16") and image.mode not in ("I", "F"):
+        return image
+    pixels = np.asarray(image)
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((pixels >> 8).astype(np.uint8))
+    grey = np.nan_to_num(pixels.astype(np.float64), posinf=0.0, neginf=0.0).clip(min=0)
+    most = float(grey.max(initial=0))
+    usual = (1, 255, 65535) if image.mode == "F" else (255, 65535)
+    white = next((white for white in usual if most <= white), most)
+    return Image.fromarray(np.round(grey * (255 / white)).astype(np.uint8))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn a picture as its EXIF says; EXIF that cannot be read turns nothing."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except _BROKEN as error:
+        logger.debug("EXIF that cannot be read: %s", error)
+        return image
+
 
 _EXIF_KEYS = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
 
@@ -21,7 +82,7 @@ def read_rgb(dataset_dict: dict[str, Any]) -> npt.NDArray[np.uint8]:
     """Read the image of a standard dataset dict, with its EXIF orientation applied.
 
     The pixels equal those of Detectron2's `read_image`, but for grey of more than 8 bits, which it
-    cuts off at 255 and `persondet.picture_file.eight_bit` scales. Plain JPEGs are decoded by OpenCV, whose
+    cuts off at 255 and `eight_bit` scales. Plain JPEGs are decoded by OpenCV, whose
     libjpeg-turbo gives what Pillow's gives, without Pillow's copies; all else by Pillow.
 
     Args:

@@ -1,24 +1,33 @@
-"""Register a Roboflow export with Detectron2: the only file that touches its catalogs."""
+"""Register a Roboflow export with Detectron2: the only file that touches its catalogs.
+
+What a dataset was, in digests: enough to tell whether another copy is the same.
+
+How many images an epoch has.
+"""
 
 from __future__ import annotations
 
 import colorsys
 import functools
+import hashlib
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pycocotools.mask as mask_util
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
+from persondet.data.check.images import read_headers
 from persondet.data.clean import CleanExport, clean_coco
 from persondet.data.coco_json import CocoDict, coco_digest, read_coco, write_coco
 from persondet.data.roboflow import file_names, read_export
-from persondet.data.validation.image_files import read_headers
 from persondet.errors import DatasetError
+from persondet.files import sha256_of_file
 
 logger = logging.getLogger(__name__)
 
@@ -298,3 +307,51 @@ def _log(root: str | Path, datasets: RoboflowDatasets, changes: dict[str, int]) 
             root,
             filled,
         )
+
+
+def dataset_fingerprint(name: str) -> dict[str, Any]:
+    """Return the counts and digests of a registered dataset.
+
+    Returns: `images`, `annotations`, `json_sha256` of the json that is read, and `files_sha256` of
+    the names and sizes of all files in the image folder; of a dataset that was registered elsewhere
+    `images` alone.
+    """
+    facts: dict[str, Any] = {"images": image_count(name)}
+    try:
+        json_file, image_root, annotations = registered_files(name)
+    except AttributeError:
+        return facts
+    return facts | {
+        "annotations": annotations,
+        "json_sha256": sha256_of_file(json_file),
+        "files_sha256": names_and_sizes_digest(image_root),
+    }
+
+
+def names_and_sizes_digest(folder: str | Path) -> str:
+    """Return a SHA-256 over the names (below `folder`) and sizes of all files in it."""
+    lines = []
+    waiting = [(str(folder), "")]
+    while waiting:
+        where, prefix = waiting.pop()
+        with os.scandir(where) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append((entry.path, f"{prefix}{entry.name}/"))
+                else:
+                    lines.append(f"{prefix}{entry.name}\t{entry.stat().st_size}\n")
+    return hashlib.sha256("".join(sorted(lines)).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def epoch_size(cfg: CfgNode) -> int:
+    """Return how many images the training loader gives in one epoch, over `DATASETS.TRAIN`.
+
+    As `persondet.data.build.build_train_loader` sees them: without those that have no annotation
+    where `DATALOADER.FILTER_EMPTY_ANNOTATIONS` says so, and a share of them where the sampler
+    takes a subset. Repeats of rare classes do not count.
+    """
+    annotated = cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+    count = sum(image_count(name, annotated=annotated) for name in cfg.DATASETS.TRAIN)
+    if cfg.DATALOADER.SAMPLER_TRAIN == "RandomSubsetTrainingSampler":
+        count = int(count * cfg.DATALOADER.RANDOM_SUBSET_RATIO)
+    return count

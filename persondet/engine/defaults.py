@@ -17,9 +17,9 @@ from detectron2.utils.env import seed_all_rng
 
 from persondet.checkpoint.model_file import check_weights
 from persondet.config import check_cfg, get_cfg, merge_opts, merge_yaml
-from persondet.data.epoch import epoch_size
 from persondet.data.register import (
     RoboflowDatasets,
+    epoch_size,
     is_registered,
     register_roboflow_coco,
 )

@@ -11,8 +11,8 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from persondet.checkpoint import SafeDetectionCheckpointer
+from persondet.checkpoint.checkpointer import KeyReport
 from persondet.checkpoint.conventions import check_conventions
-from persondet.checkpoint.key_report import KeyReport
 from persondet.checkpoint.model_file import (
     CarriedFacts,
     class_count,
@@ -20,8 +20,8 @@ from persondet.checkpoint.model_file import (
     local_weights,
 )
 from persondet.errors import CheckpointError
-from persondet.modeling.acceleration import accelerate
-from persondet.modeling.class_mapping import map_classes
+from persondet.modeling.classes import map_classes
+from persondet.modeling.cpu import accelerate
 from persondet.modeling.precision import resolve_device, set_memory_format
 
 COCO_CLASSES = tuple(

@@ -1,21 +1,27 @@
-"""What a resumed run takes up from its checkpoint, beside weights, optimizer and hooks."""
+"""What a resumed run takes up from its checkpoint, beside weights, optimizer and hooks.
+
+Every random state of a process, as tensors and numbers that a checkpoint may hold.
+
+The event storage of a run as plain containers, so that its smoothing goes on after a resume.
+"""
 
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+import torch
 import yaml
 from detectron2.config import CfgNode
 from detectron2.data import get_detection_dataset_dicts
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 
-from persondet.data.dataset_state import DatasetState
+from persondet.data.state import DatasetState
 from persondet.engine.defaults import config_text
-from persondet.engine.log_state import log_state, restore_log
-from persondet.engine.random_state import random_state, restore_random_state
 from persondet.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -163,3 +169,71 @@ def _leaves(node: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any
             yield from _leaves(value, f"{above}{key}.")
         else:
             yield f"{above}{key}", value
+
+
+def random_state() -> dict[str, Any]:
+    """Return the states of Python's, numpy's and torch's generators, of the GPU in use too."""
+    version, words, gauss = random.getstate()
+    # The state that Detectron2, Albumentations and data loaders draw from is the global one.
+    kind, key, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
+    on_gpu = torch.cuda.is_available() and torch.cuda.is_initialized()
+    return {
+        "python": [version, torch.tensor(words), gauss],
+        "numpy": [kind, torch.from_numpy(np.asarray(key, np.int64)), position, has_gauss, cached],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if on_gpu else None,
+    }
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Put every generator into the state that `random_state` returned."""
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words.tolist()), gauss))
+    kind, key, position, has_gauss, cached = state["numpy"]
+    key = key.numpy().astype(np.uint32)
+    np.random.set_state((kind, key, position, has_gauss, cached))  # noqa: NPY002
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+# The longest window that anything looks back over (Detectron2's estimate of the time left).
+_KEPT = 1000
+# Detectron2 does not time the first steps of a process: until then this one has no newest value,
+# and an older one would get a row of its own.
+_TIMED_LATER = "time"
+
+
+def log_state(storage: EventStorage) -> dict[str, Any]:
+    """Return the newest values of each scalar, and what has been said of all of them.
+
+    Lists of numbers and not tensors: a NaN in a log is a finding, in a tensor it would be damage.
+    """
+    state = {}
+    hints = storage.smoothing_hints()
+    # In the order of `latest`, which is that of a row.
+    for name, (value, iteration) in storage.latest().items():
+        history = storage.history(name)
+        newest = history.values()[-_KEPT:]
+        state[name] = {
+            "values": [float(number) for number, _ in newest],
+            "iterations": [int(at) for _, at in newest],
+            "count": history._count,
+            "average": float(history.global_avg()),
+            "latest": [float(value), int(iteration)],
+            "smoothed": bool(hints[name]),
+        }
+    return state
+
+
+def restore_log(storage: EventStorage, state: dict[str, Any]) -> None:
+    """Put back into `storage` what `log_state` returned."""
+    for name, scalar in state.items():
+        history = storage.histories()[name]
+        history._data = list(zip(scalar["values"], scalar["iterations"], strict=True))
+        history._count = scalar["count"]
+        history._global_avg = scalar["average"]
+        if name != _TIMED_LATER:
+            value, iteration = scalar["latest"]
+            storage.latest()[name] = (value, iteration)
+        storage.smoothing_hints()[name] = scalar["smoothed"]

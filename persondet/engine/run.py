@@ -16,11 +16,9 @@ from detectron2.utils import comm
 from persondet.checkpoint.model_file import model_record
 from persondet.data.register import class_names, ground_truth
 from persondet.engine.defaults import config_text, setup
-from persondet.engine.event_files import METRICS, last_row
+from persondet.engine.events import METRICS, last_row
 from persondet.engine.inference_model import build_inference_model
 from persondet.engine.interruption import saying_how_to_resume
-from persondet.engine.memory_shortage import memory_in_one_sentence
-from persondet.engine.provenance import provenance
 from persondet.engine.run_folder import (
     best_is_chosen,
     find_model,
@@ -28,6 +26,7 @@ from persondet.engine.run_folder import (
     remove_run,
     reserved,
 )
+from persondet.engine.run_records import provenance, write_training_records
 from persondet.engine.scoring import (
     analyse,
     explain,
@@ -36,8 +35,8 @@ from persondet.engine.scoring import (
     tuned_threshold,
     write_dataset_results,
 )
+from persondet.engine.train_step import memory_in_one_sentence
 from persondet.engine.trainer import Trainer
-from persondet.engine.training_records import write_training_records
 from persondet.errors import ConfigError
 from persondet.evaluation import evaluate
 from persondet.evaluation.constant_box import constant_box_scores

@@ -16,7 +16,7 @@ from detectron2.data import get_detection_dataset_dicts
 
 from persondet.checkpoint.model_file import store_score_threshold
 from persondet.data.register import ground_truth, image_count
-from persondet.engine.training_records import dataset_report
+from persondet.engine.run_records import dataset_report
 from persondet.evaluation.analysis import DEFAULT_THRESHOLD, FOUND_IOU, PREDICTIONS, Analysis
 from persondet.results import leak_figure, write_results
 

@@ -1,15 +1,26 @@
-"""One training step, in mixed precision on any device."""
+"""One training step, in mixed precision on any device.
+
+A training that diverged: which loss, on which images, at which rate.
+
+Out of memory, in one sentence: which keys to lower, and what they are now.
+"""
 
 from __future__ import annotations
 
+import re
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.engine import SimpleTrainer
 from torch import nn
 
-from persondet.engine.divergence import divergence_in_forward, refuse_divergence
+from persondet.checkpoint.checkpointer import first_non_finite_weight
+from persondet.errors import TrainingError
+from persondet.modeling.precision import resolve_dtype
 
 
 class AutocastTrainer(SimpleTrainer):
@@ -97,3 +108,180 @@ def images_on_gpu(batch: list[dict[str, Any]], device: torch.device) -> list[dic
             image = image.pin_memory()
         moved.append({**sample, "image": image.to(device, non_blocking=True)})
     return moved
+
+
+_SHOWN = 8
+_MEND = (
+    "lower SOLVER.BASE_LR, lengthen SOLVER.WARMUP_ITERS, clip gradients "
+    "(SOLVER.CLIP_GRADIENTS.ENABLED True, or a lower CLIP_VALUE), or start from trained weights"
+)
+
+
+def refuse_divergence(
+    losses: Mapping[str, torch.Tensor],
+    batch: Any,
+    optimizer: torch.optim.Optimizer,
+    *,
+    model: nn.Module,
+    iteration: int,
+) -> None:
+    """Stop when a loss is NaN or infinite; to be called before the optimizer's step.
+
+    Every rank looks at its own losses and names its own images. One copy from the device for all
+    losses together.
+
+    Args:
+        losses: scalars by name.
+        batch: list of mapped dataset dicts; their `file_name` is what the error names.
+        optimizer: its highest learning rate is named.
+
+    Raises: TrainingError: naming each loss that is not finite, the images, and the rate.
+    """
+    values = torch.stack([loss.detach().float() for loss in losses.values()]).cpu()
+    if not bool(torch.isfinite(values).all()):
+        named = dict(zip(losses, values.tolist(), strict=True))
+        raise TrainingError(_sentence(named, batch, optimizer, model, iteration))
+
+
+@contextmanager
+def divergence_in_forward(
+    batch: Any, optimizer: torch.optim.Optimizer, *, model: nn.Module, iteration: int
+) -> Iterator[None]:
+    """Around the forward pass: Detectron2 raises there when the predicted boxes are not finite.
+
+    The proposals of the region proposal network are looked at before any loss is returned; its
+    losses are then known to the frame that raised, and are named where they are not finite.
+
+    Raises: TrainingError: in place of Detectron2's FloatingPointError; as `refuse_divergence`.
+    """
+    try:
+        yield
+    except FloatingPointError as error:
+        named = _losses_of_frames(error)
+        raise TrainingError(_sentence(named, batch, optimizer, model, iteration)) from error
+
+
+def _sentence(
+    losses: Mapping[str, float],
+    batch: Any,
+    optimizer: torch.optim.Optimizer,
+    model: nn.Module,
+    iteration: int,
+) -> str:
+    wrong = {n: v for n, v in losses.items() if not torch.isfinite(torch.tensor(v))}
+    what = ", ".join(f"{name} is {value}" for name, value in wrong.items())
+    rate = max(group["lr"] for group in optimizer.param_groups)
+    weight = (first_non_finite_weight(model) or "").removeprefix("module.")
+    # Weights that were spoilt by the step before need a smaller step; else these images matter.
+    since = f"; {weight} was not finite before this step" if weight else ""
+    return (
+        f"training diverged at iteration {iteration}: {what or 'the predicted boxes are NaN'}, at "
+        f"a learning rate of {rate:.3g}, on {_images(batch)}{since}; {_MEND}."
+    )
+
+
+def _images(batch: Any) -> str:
+    known = [item for item in batch if isinstance(item, Mapping)] if _is_list(batch) else []
+    names = [str(item["file_name"]) for item in known if "file_name" in item]
+    if not names:
+        return "images without a file name"
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def _is_list(batch: Any) -> bool:
+    return isinstance(batch, Sequence) and not isinstance(batch, str)
+
+
+def _losses_of_frames(error: BaseException) -> dict[str, float]:
+    """Return the losses that the frames between us and the error had computed."""
+    found: dict[str, float] = {}
+    trace = error.__traceback__
+    while trace is not None:
+        losses = trace.tb_frame.f_locals.get("losses")
+        if isinstance(losses, Mapping):
+            found |= {
+                str(name): float(value.detach())
+                for name, value in losses.items()
+                if torch.is_tensor(value) and value.numel() == 1
+            }
+        trace = trace.tb_next
+    return found
+
+
+# What the sentences of others say, from the particular to the general.
+_SAID = {
+    "shared": r"Bus error|out of shared memory|unable to (write to file|open shared memory|mmap)",
+    "killed": r"DataLoader worker .*(is killed by signal: Killed|exited unexpectedly)",
+    "process": r"DefaultCPUAllocator: (can't|not enough)|could not allocate|Failed to allocate",
+    "device": r"out of memory|CUDNN_STATUS_ALLOC_FAILED|CUBLAS_STATUS_ALLOC_FAILED",
+}
+
+
+def is_memory_shortage(error: BaseException | None) -> bool:
+    """Return whether `error` means that the memory of a device, a process or /dev/shm ran out."""
+    return _kind(error) is not None
+
+
+def memory_shortage(error: BaseException, cfg: CfgNode, *, training: bool) -> TrainingError | None:
+    """Return what to say when `error` means that memory ran out; None when it means else.
+
+    Args:
+        training: the keys that a training step depends on, and not those of inference.
+    """
+    workers = f"DATALOADER.NUM_WORKERS ({cfg.DATALOADER.NUM_WORKERS} now)"
+    sizes = _sizes(cfg, training)
+    sentences = {
+        "shared": "the loader's workers ran out of shared memory (/dev/shm); lower "
+        f"{workers}, to 0 if need be, or enlarge /dev/shm (Docker: --shm-size 2g)",
+        "killed": "a worker of the loader was killed, most likely because the machine's memory "
+        f"ran out; lower {workers}, {sizes}",
+        "device": f"{cfg.MODEL.DEVICE}: out of memory; lower {sizes}{_precision(cfg, training)}",
+        "process": f"the machine's memory ran out; lower {sizes}, or {workers}"
+        f"{_precision(cfg, training)}",
+    }
+    kind = _kind(error)
+    return None if kind is None else TrainingError(f"{sentences[kind]}.")
+
+
+def _kind(error: BaseException | None) -> str | None:
+    if isinstance(error, torch.OutOfMemoryError):
+        return "device"
+    if isinstance(error, MemoryError):
+        return "process"
+    # What torch and its loader raise as RuntimeError, and OpenCV as an error of its own.
+    if not isinstance(error, RuntimeError) and type(error).__module__ != "cv2":
+        return None
+    return next((kind for kind, said in _SAID.items() if re.search(said, str(error))), None)
+
+
+@contextmanager
+def memory_in_one_sentence(cfg: CfgNode, *, training: bool) -> Iterator[None]:
+    """Let an error that means "out of memory" leave the block as one sentence.
+
+    Raises: TrainingError: naming the keys to lower with their values.
+    """
+    try:
+        yield
+    except Exception as error:
+        shortage = memory_shortage(error, cfg, training=training)
+        if shortage is None:
+            raise
+        raise shortage from error
+
+
+def _sizes(cfg: CfgNode, training: bool) -> str:
+    split = "TRAIN" if training else "TEST"
+    keys = [f"INPUT.MIN_SIZE_{split}", f"INPUT.MAX_SIZE_{split}"]
+    values = [cfg.INPUT[key.partition(".")[2]] for key in keys]
+    shown = [f"{key} ({value} now)" for key, value in zip(keys, values, strict=True)]
+    if training:
+        shown.insert(0, f"SOLVER.IMS_PER_BATCH ({cfg.SOLVER.IMS_PER_BATCH} now)")
+    return f"{', '.join(shown[:-1])} or {shown[-1]}"
+
+
+def _precision(cfg: CfgNode, training: bool) -> str:
+    if not training or resolve_dtype(cfg) != torch.float32:
+        return ""
+    key = "AMP.DTYPE bfloat16" if cfg.SOLVER.AMP.ENABLED else "AMP.ENABLED True"
+    return f", or set SOLVER.{key}: the features take half (float32 now)"

@@ -1,4 +1,7 @@
-"""The trainer: which parts work together, and in which order the hooks run. Wiring only."""
+"""The trainer: which parts work together, and in which order the hooks run. Wiring only.
+
+The model of one rank among several.
+"""
 
 from __future__ import annotations
 
@@ -21,17 +24,16 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from persondet.checkpoint import SafeDetectionCheckpointer
-from persondet.data.build import (
+from persondet.data.loaders import (
     TrainLoader,
     build_test_loader,
     build_train_loader,
     build_validation_loss_loader,
 )
-from persondet.data.epoch import epoch_size
-from persondet.data.register import class_names
+from persondet.data.register import class_names, epoch_size
 from persondet.engine.console import current_console
 from persondet.engine.defaults import config_text
-from persondet.engine.event_files import event_writers
+from persondet.engine.events import event_writers
 from persondet.engine.hooks import (
     BestCheckpointHook,
     EarlyStoppingHook,
@@ -39,23 +41,20 @@ from persondet.engine.hooks import (
     PeriodicCheckpointHook,
     ProgressHook,
     StopTraining,
-    ValidationLossHook,
-    ValidationPicturesHook,
+    best_metric,
 )
-from persondet.engine.hooks.best_checkpoint import best_metric
 from persondet.engine.interruption import Interruption
 from persondet.engine.launch import is_lost_peer
-from persondet.engine.memory_shortage import is_memory_shortage, memory_in_one_sentence
 from persondet.engine.resumption import RunState
-from persondet.engine.train_step import AutocastTrainer
-from persondet.engine.undisturbed import undisturbed
+from persondet.engine.train_step import AutocastTrainer, is_memory_shortage, memory_in_one_sentence
+from persondet.engine.validation import ValidationLossHook, ValidationPicturesHook, undisturbed
 from persondet.errors import InterruptedRun, PersondetError, TrainingError
 from persondet.evaluation import build_evaluator, evaluate
 from persondet.files import write_text
 from persondet.modeling import freeze
-from persondet.modeling.acceleration import accelerate
+from persondet.modeling.cpu import accelerate
 from persondet.modeling.precision import autocast, resolve_dtype, set_memory_format
-from persondet.solver.build import build_optimizer, settings_of
+from persondet.solver.optimizer import build_optimizer, settings_of
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +78,7 @@ class Trainer(DefaultTrainer):
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
         self._trainer = AutocastTrainer(
-            _data_parallel(model), data_loader, optimizer, dtype=resolve_dtype(cfg)
+            data_parallel(model), data_loader, optimizer, dtype=resolve_dtype(cfg)
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = SafeDetectionCheckpointer(
@@ -291,11 +290,18 @@ class Trainer(DefaultTrainer):
         return evaluate(cfg, model, cfg.DATASETS.TEST, cls.build_test_loader)
 
 
-def _data_parallel(model: nn.Module) -> nn.Module:
+def _without_mendable(record: logging.LogRecord) -> bool:
+    # Detectron2 logs a traceback of whatever ends the loop; the sentence is printed by the tool.
+    error = record.exc_info[1] if record.exc_info else None
+    known = isinstance(error, PersondetError | FloatingPointError | StopTraining)
+    return not known and not is_memory_shortage(error) and not is_lost_peer(error)
+
+
+def data_parallel(model: nn.Module) -> nn.Module:
     """Let `model` average its gradients over all ranks; one rank alone keeps it as it is.
 
-    Detectron2's `create_ddp_model` gives each rank its GPU; on the CPU there is none to give.
-    Each rank keeps its own batch-norm statistics, as in Detectron2.
+    Detectron2's `create_ddp_model` hands each rank its GPU; on the CPU there is none to hand out.
+    Batch-norm statistics stay each rank's own, as in Detectron2.
     """
     if comm.get_world_size() == 1:
         return model
@@ -305,10 +311,3 @@ def _data_parallel(model: nn.Module) -> nn.Module:
     on_gpu = next(model.parameters()).is_cuda
     devices = {} if on_gpu else {"device_ids": None}
     return create_ddp_model(model, **{name: False}, **devices)
-
-
-def _without_mendable(record: logging.LogRecord) -> bool:
-    # Detectron2 logs a traceback of whatever ends the loop; the sentence is printed by the tool.
-    error = record.exc_info[1] if record.exc_info else None
-    known = isinstance(error, PersondetError | FloatingPointError | StopTraining)
-    return not known and not is_memory_shortage(error) and not is_lost_peer(error)

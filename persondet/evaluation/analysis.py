@@ -27,7 +27,9 @@ from persondet.evaluation.average_precision import Detections, count_detections
 from persondet.evaluation.curves import (
     best_threshold,
     counts_at,
+    recall_by,
     size_histogram,
+    surroundings,
     threshold_curves,
 )
 from persondet.evaluation.errors import count_mistakes, error_costs, find_mistakes
@@ -41,7 +43,6 @@ from persondet.evaluation.matching import (
     measure_overlaps,
     read_scored,
 )
-from persondet.evaluation.recall_by import recall_by, surroundings
 from persondet.files import write_json
 
 SCHEMA = 1

@@ -19,6 +19,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from persondet.data.image_file import read_picture_file
 from persondet.errors import MediaError
 from persondet.evaluation.errors import KINDS, find_mistakes
 from persondet.evaluation.matching import (
@@ -31,9 +32,8 @@ from persondet.evaluation.matching import (
     is_crowd,
 )
 from persondet.files import atomic_folder, write_json
-from persondet.masks import decode_mask
-from persondet.picture_file import read_picture_file
-from persondet.visualization.side_by_side import Shown, draw_side_by_side
+from persondet.inference.masks import decode_mask
+from persondet.visualization.sheets import Shown, draw_side_by_side
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from persondet.evaluation.coco_metrics import (
+from persondet.evaluation.image_matches import AREAS, IOU_THRESHOLDS, Floats, Matches
+from persondet.evaluation.metrics import (
     AT_50,
     AT_75,
     RECALLS,
@@ -30,7 +31,6 @@ from persondet.evaluation.coco_metrics import (
     by_threshold,
     rankings,
 )
-from persondet.evaluation.image_matches import AREAS, IOU_THRESHOLDS, Floats, Matches
 
 REPLICATES = 1000
 LEVEL = 0.95

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pycocotools.mask as mask_util
 
-from persondet.evaluation.prediction_reader import PredictionReader
+from persondet.evaluation.predictions import PredictionReader
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

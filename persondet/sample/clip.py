@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from persondet.files import write_text
-from persondet.masks import encode_mask
+from persondet.inference.masks import encode_mask
 from persondet.sample.paint import Image, Sprite, composite
 from persondet.sample.people import STRIDE, Looks, Pose, random_looks
 from persondet.sample.placement import MIN_SEEN, furnish, scene_rng
@@ -30,7 +30,7 @@ from persondet.sample.scenes import (
     visible_part,
 )  # fmt: skip
 from persondet.sample.weather import Sensor, light_map, mirror_ground, relight
-from persondet.video.io import VideoWriter
+from persondet.video.writer import VideoWriter
 
 FPS = 25
 _VIEW = 1.42  # width of the painted street over the width of the frame

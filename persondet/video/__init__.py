@@ -9,23 +9,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _MODULE_OF = {
-    "VideoFrame": "persondet.video.io",
-    "VideoReader": "persondet.video.io",
+    "VideoFrame": "persondet.video.reader",
+    "VideoReader": "persondet.video.reader",
     "VideoSummary": "persondet.video.pipeline",
-    "VideoWriter": "persondet.video.io",
+    "VideoWriter": "persondet.video.writer",
     "annotate_video": "persondet.video.pipeline",
-    "read_records": "persondet.video.records",
+    "read_records": "persondet.inference.records",
 }
 
 __all__ = sorted(_MODULE_OF)
 
 if TYPE_CHECKING:  # for editors and type checkers, which do not run __getattr__
-    from persondet.video.io import VideoFrame as VideoFrame
-    from persondet.video.io import VideoReader as VideoReader
-    from persondet.video.io import VideoWriter as VideoWriter
+    from persondet.inference.records import read_records as read_records
     from persondet.video.pipeline import VideoSummary as VideoSummary
     from persondet.video.pipeline import annotate_video as annotate_video
-    from persondet.video.records import read_records as read_records
+    from persondet.video.reader import VideoFrame as VideoFrame
+    from persondet.video.reader import VideoReader as VideoReader
+    from persondet.video.writer import VideoWriter as VideoWriter
 
 
 def __getattr__(name: str) -> Any:

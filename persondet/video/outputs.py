@@ -1,17 +1,23 @@
-"""The files that an annotated clip consists of, and which of them must not be written."""
+"""The files that an annotated clip consists of, and which of them must not be written.
+
+Which clips are meant, and where their annotated twins go.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 from persondet.errors import MediaError
+from persondet.files import partial_path as unfinished_path
 from persondet.files import refuse_existing
-from persondet.video.address import is_address, local_path
-from persondet.video.io.writer import CONTAINERS, draft_path, partial_path
-from persondet.video.mot import mot_path
-from persondet.video.partial_text import partial_path as unfinished_path
+from persondet.inference.records import mot_path
+from persondet.video.reader import VideoReader
+from persondet.video.source import is_address, local_path, shown
+from persondet.video.writer import CONTAINERS, draft_path, partial_path
 
 _MOT_LINE = re.compile(r"\d+,-?\d+(,-?\d+\.\d+){5}(,-1){3}\n")
 
@@ -85,3 +91,113 @@ def check_output(
         if target.is_dir():
             raise MediaError(f"{target} is a folder; choose another --output.")
         refuse_existing(target, overwrite=overwrite)
+
+
+Source = str | Path  # a str where it is an address
+
+CLIP_SUFFIXES = frozenset(
+    ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ts .webm .wmv".split()
+)
+ANNOTATED = "_annotated"
+UNFINISHED = (".partial", ".finishing")
+
+
+def plan_clips(video_input: Source, output: str | Path) -> list[tuple[Source, Path]]:
+    """Return (clip, target) pairs for a file, a folder of clips, or an address.
+
+    A file's target is `output` when that has a suffix and is no folder, else
+    `output/<stem>_annotated.mp4`; a folder's clips, sorted by name, always go into the folder
+    `output`. An address needs the name of a file as `output`. Clips named `…_annotated` are
+    results of earlier calls, `….partial` ones that were not finished; both are left alone.
+
+    Raises: MediaError: when the input is missing, a folder has no clip, the output of a folder is
+        a file, that of an address is none, or two clips would get the same target.
+    """
+    target = Path(output)
+    if is_address(video_input):
+        if _is_folder(target) or not target.suffix:
+            raise MediaError(
+                f"{target} names no file, and {shown(video_input)} has no name to take; "
+                "give --output a name that ends in .mp4, .mov or .mkv."
+            )
+        return [(str(video_input), target)]
+    source = local_path(video_input)
+    if not source.exists():
+        raise MediaError(f"{source} does not exist; give a video file or a folder of clips.")
+    if not source.is_dir():
+        if target.suffix and not _is_folder(target):
+            return [(source, target)]
+        return [(source, _inside(target, source))]
+    if target.is_file():
+        raise MediaError(
+            f"{target} is a file, but {source} is a folder; give a folder as --output."
+        )
+    clips = sorted(
+        path
+        for path in source.iterdir()
+        if path.suffix.lower() in CLIP_SUFFIXES
+        and path.is_file()
+        and not path.stem.endswith((ANNOTATED, *UNFINISHED))
+        and not path.name.startswith(".")
+    )
+    if not clips:
+        known = " ".join(sorted(CLIP_SUFFIXES))
+        raise MediaError(f"{source}: the folder has no clip; names must end in one of {known}.")
+    plan: dict[Path, Path] = {}
+    for clip in clips:
+        place = _inside(target, clip)
+        if place in plan:
+            raise MediaError(
+                f"{plan[place].name} and {clip.name} in {source} would both become {place.name}; "
+                "rename one of them."
+            )
+        plan[place] = clip
+    return [(clip, place) for place, clip in plan.items()]
+
+
+def check_clips(
+    plan: Sequence[tuple[Source, Path]],
+    *,
+    save_mot: bool = False,
+    overwrite: bool = False,
+    start: Fraction | None = None,
+    end: Fraction | None = None,
+) -> tuple[list[tuple[Source, Path]], list[str]]:
+    """Look at all clips and targets before a model is loaded.
+
+    Args:
+        plan: (clip, target) pairs.
+        save_mot: whether MOT-challenge text will be written, too.
+        overwrite: allow targets that exist.
+        start, end: seconds; a clip without a frame between them cannot be read.
+
+    Returns: the pairs whose clip can be read, and a sentence for each of the others.
+
+    Raises: MediaError: when no clip can be read, or a target cannot be written.
+        OutputExistsError: when a target is there already.
+    """
+    readable, unreadable = [], []
+    for clip, target in plan:
+        check_output(clip, target, save_mot=save_mot, overwrite=overwrite)
+        try:
+            VideoReader(clip, start=start, end=end).close()
+            readable.append((clip, target))
+        except MediaError as error:
+            unreadable.append(str(error))
+    if not readable:
+        more = f" (and {len(unreadable) - 1} more clips)" if len(unreadable) > 1 else ""
+        raise MediaError(f"{unreadable[0]}{more}")
+    return readable, unreadable
+
+
+def _inside(folder: Path, clip: Path) -> Path:
+    """Return the target of a clip in a folder."""
+    return folder / f"{clip.stem}{ANNOTATED}.mp4"
+
+
+def _is_folder(path: Path) -> bool:
+    """Say whether a path is a folder, as far as it may be looked up."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False

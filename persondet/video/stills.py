@@ -18,8 +18,8 @@ import numpy as np
 
 from persondet.errors import MediaError
 from persondet.files import atomic_path, write_json
-from persondet.video.io import VideoReader
-from persondet.video.records import FrameRecord, read_records
+from persondet.inference.records import FrameRecord, read_records
+from persondet.video.reader import VideoReader
 
 logger = logging.getLogger(__name__)
 

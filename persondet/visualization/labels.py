@@ -1,10 +1,22 @@
-"""Texts on pictures: sharp at any size, on a plate that sets them off."""
+"""Texts on pictures: sharp at any size, on a plate that sets them off.
+
+Where labels go: near their boxes, inside the picture, on no other label, and still.
+
+What is best in every single frame would hop about: a label keeps its place as long as that is
+free, follows its box without its tremble, and changes for the better only when the better place
+has been free for a while.
+
+What stands on labels and on the count: short, and not another number in every frame.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
+from detectron2.structures import Instances
 from PIL import ImageFont
 
 from persondet.visualization.drawing import Color, contrasting
@@ -86,3 +98,250 @@ def _plate(text: str, size: int, color: Color) -> tuple[np.ndarray, np.ndarray]:
     letters[:, margin : width - margin] = text_coverage(text, size) / np.float32(255)
     ground, ink = (np.array(bgr, np.float32) for bgr in (color, contrasting(color)))
     return np.round(ground + letters[:, :, None] * (ink - ground)).astype(np.uint8), letters
+
+
+Rectangle = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels; x1 and y1 are excluded
+Size = tuple[int, int]  # width, height in pixels
+
+# Frames that a better place must have been free before a label moves there, or appears again.
+SETTLED = 25
+# Frames for which the place of a person who is not seen is remembered.
+REMEMBERED = 12
+# A label stays where it is while its box moves by less than this share of the label's height.
+SLACK = 0.1
+# The upper part of a box, where the head is: labels lie elsewhere if they can.
+HEAD = 0.2
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a label goes.
+
+    number: of the label in the input; version: which of its sizes; corner: upper left, pixels.
+    """
+
+    number: int
+    version: int
+    corner: tuple[int, int]
+
+
+@dataclass
+class _Label:
+    """A label of an earlier frame.
+
+    since, last: frames when first and last seen; free, clear: for how many frames each choice has
+    been free, and has hidden no head besides; choice: its version and spot as one number, None when
+    it found no place; corner: (x, y) of the plate.
+    """
+
+    since: int
+    last: int
+    free: np.ndarray
+    clear: np.ndarray
+    choice: int | None = None
+    corner: np.ndarray = field(default_factory=lambda: np.zeros(2))
+
+
+class LabelLayout:
+    """Places the labels of a clip frame by frame; of a single picture with its only call."""
+
+    def __init__(self) -> None:
+        """Start without memory."""
+        self._labels: dict[Hashable, _Label] = {}
+        self._frame = 0
+        # Of the frame that is being laid out: heads, taken rectangles, labels; how many heads, and
+        # how many of all there are so far.
+        self._obstacles = np.zeros((0, 4))
+        self._heads = self._used = 0
+
+    def place(
+        self,
+        keys: Sequence[Hashable],
+        boxes: np.ndarray,
+        sizes: Sequence[Sequence[Size]],
+        picture: Size,
+        taken: Sequence[Rectangle] = (),
+    ) -> list[Placement]:
+        """Find the places of one frame's labels. One that finds none is left out.
+
+        Those that were seen before choose first, the others in the order of the input: hand them
+        in order of importance. No two of the rectangles share a pixel, taken ones included.
+
+        Args:
+            keys: who each label belongs to, the same in every frame.
+            boxes: (N, 4), XYXY_ABS, pixels.
+            sizes: for each label its versions, the best first: all have the same number.
+            picture: its size.
+            taken: rectangles that are occupied already.
+        """
+        self._frame += 1
+        shown = [key in self._labels and self._labels[key].choice is not None for key in keys]
+        since = [self._labels[key].since if key in self._labels else 0 for key in keys]
+        order = sorted(range(len(keys)), key=lambda i: (not shown[i], since[i], i))
+        heads = _heads(boxes, margin=2 + SLACK * max((size[0][1] for size in sizes), default=0))
+        self._obstacles = np.concatenate((heads, np.reshape(taken, (-1, 4)), np.zeros_like(heads)))
+        self._heads, self._used = len(heads), len(heads) + len(taken)
+        placements = []
+        for i in order:
+            label = self._settle(keys[i], boxes[i], np.array(sizes[i], np.float64), picture)
+            if label.choice is None:
+                continue
+            version = label.choice // SPOTS
+            x, y = (int(value) for value in np.round(label.corner))
+            width, height = sizes[i][version]
+            self._obstacles[self._used] = (x, y, x + width, y + height)
+            self._used += 1
+            placements.append(Placement(i, version, (x, y)))
+        forgotten = self._frame - REMEMBERED
+        self._labels = {key: one for key, one in self._labels.items() if one.last >= forgotten}
+        return placements
+
+    def _settle(self, key: Hashable, box: np.ndarray, sizes: np.ndarray, picture: Size) -> _Label:
+        """Decide where one label goes, and remember it."""
+        plates = np.repeat(sizes, SPOTS, axis=0)
+        room = np.maximum(np.array(picture) - plates, -1)
+        corners = np.minimum(np.maximum(_spots(box, sizes), 0), np.maximum(room, 0))
+        nothing = np.zeros(len(plates), np.int64)
+        label = self._labels.setdefault(key, _Label(self._frame, 0, nothing, nothing))
+        now = label.choice
+        if now is not None:
+            slack = SLACK * plates[now, 1]
+            held = np.minimum(np.maximum(label.corner, corners[now] - slack), corners[now] + slack)
+            corners[now] = np.minimum(np.maximum(held, 0), np.maximum(room[now], 0))
+        touched = _touches(corners, plates, self._obstacles[: self._used])
+        free: np.ndarray = (room >= 0).all(axis=1) & ~touched[:, self._heads :].any(axis=1)
+        hides = touched[:, : self._heads].any(axis=1)
+        label.free = (label.free + 1) * free
+        label.clear = (label.clear + 1) * (free & ~hides)
+        if now is None and label.last:
+            label.choice = _first(label.clear >= SETTLED, label.free >= SETTLED)
+        elif now is None or not free[now]:
+            label.choice = _first(free & ~hides, free)
+        else:
+            better: np.ndarray = label.clear >= SETTLED
+            if now not in np.flatnonzero(hides):
+                better[now:] = False
+            label.choice = _first(better) if better.any() else now
+        label.last = self._frame
+        if label.choice is not None:
+            label.corner = corners[label.choice]
+        return label
+
+
+def _first(*wishes: np.ndarray) -> int | None:
+    """Return the first choice of the first wish that has any; None if none has."""
+    return next((int(np.argmax(wish)) for wish in wishes if wish.any()), None)
+
+
+def _touches(corners: np.ndarray, plates: np.ndarray, obstacles: np.ndarray) -> np.ndarray:
+    """Return which of K plates shares a pixel with which of M rectangles: bool, (K, M)."""
+    low = np.round(corners)
+    x0, y0 = low.T[:, :, None]
+    x1, y1 = (low + plates).T[:, :, None]
+    left, top, right, bottom = obstacles.T
+    touched: np.ndarray = (x0 < right) & (x1 > left) & (y0 < bottom) & (y1 > top)
+    return touched
+
+
+def _heads(boxes: np.ndarray, margin: float) -> np.ndarray:
+    """Return the upper part of each box, (N, 4), without its outermost `margin` pixels."""
+    heads = np.array(boxes, dtype=np.float64).reshape(-1, 4)
+    heads[:, 3] = heads[:, 1] + HEAD * (heads[:, 3] - heads[:, 1])
+    return heads + np.array([margin, margin, -margin, -margin])
+
+
+# Where a label's upper left corner may be, the best first, as shares of x0, y0, x1, y1 of its box
+# and of its width and height.
+_PLACES = np.array(
+    [
+        [[1, 0, 0, 0, 0, 0], [0, 1, 0, 0, 0, -1]],  # above, on the box's edge
+        [[0, 0, 1, 0, -1, 0], [0, 1, 0, 0, 0, -1]],
+        [[1, 0, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0]],  # inside, at the top
+        [[1, 0, 0, 0, 0, 0], [0, 0, 0, 1, 0, 0]],  # below
+        [[0, 0, 1, 0, -1, 0], [0, 0, 0, 1, 0, 0]],
+        [[0, 0, 1, 0, 0, 0], [0, 1, 0, 0, 0, 0]],  # beside
+        [[1, 0, 0, 0, -1, 0], [0, 1, 0, 0, 0, 0]],
+        [[1, 0, 0, 0, 0, 0], [0, 1, 0, 0, 0, -2]],  # a line higher
+        [[1, 0, 0, 0, 0, 0], [0, 0, 0, 1, 0, -1]],  # inside, at the bottom
+        [[0, 0, 1, 0, 0, 0], [0, 0.5, 0, 0.5, 0, -0.5]],  # beside, half way down
+    ]
+)
+SPOTS = len(_PLACES)
+
+
+def _spots(box: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Return the corners to try for each size in turn: float64, (S * SPOTS, 2)."""
+    corners: np.ndarray = np.concatenate([_PLACES @ np.append(box, size) for size in sizes])
+    return corners
+
+
+# A score on a label stays until the real one is this far away.
+SCORE_SLACK = 0.025
+LONGEST_NAME = 24  # letters of a class name
+_PEOPLE = frozenset({"person", "people", "pedestrian", "human"})
+
+
+class ShownScores:
+    """The scores as they are shown: they change when there is something to tell.
+
+    A model's score trembles by a point or two from frame to frame; digits that do cannot be read.
+    """
+
+    def __init__(self) -> None:
+        """Start without memory."""
+        self._shown: dict[Hashable, float] = {}
+
+    def update(self, keys: Sequence[Hashable], scores: Sequence[float] | np.ndarray) -> list[float]:
+        """Return the score to show for each person; `keys` say who, the same in every frame.
+
+        Args:
+            keys: who each score belongs to.
+            scores: 0..1; none is shown more than `SCORE_SLACK` away from what it is.
+        """
+        shown = []
+        for key, score in zip(keys, scores, strict=True):
+            before = self._shown.get(key, np.inf)
+            shown.append(before if abs(before - score) <= SCORE_SLACK else float(score))
+        self._shown = dict(zip(keys, shown, strict=True))
+        return shown
+
+
+def label_texts(
+    predictions: Instances, classes: Sequence[str] | None, scores: Sequence[float] | None = None
+) -> list[tuple[str, str]]:
+    """Return the text of each instance's label, and a short one for where there is no room.
+
+    "#track class score" and "#track"; without tracks "class score" and "score".
+
+    Args:
+        predictions: `pred_classes [scores] [ID]`.
+        classes: the class names by number.
+        scores: to show instead of those of the predictions.
+    """
+    if scores is None and predictions.has("scores"):
+        scores = predictions.scores.tolist()
+    texts = []
+    for i, number in enumerate(predictions.pred_classes.tolist()):
+        name = _plain(str(number) if classes is None else classes[number])
+        track = f"#{int(predictions.ID[i])}" if predictions.has("ID") else ""
+        score = "" if scores is None else f"{scores[i]:.0%}"
+        texts.append((" ".join(filter(None, (track, name, score))), track or score or name))
+    return texts
+
+
+def _plain(name: str) -> str:
+    """Return a class name, which may be anything, as a short text of one line."""
+    name = " ".join("".join(c if c.isprintable() else " " for c in str(name)).split())
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 3] + "..."
+
+
+def count_text(in_view: int, unique: int | None, classes: Sequence[str]) -> str:
+    """Return how many are in view, and so far if that is known: "5 people in view · 12 so far".
+
+    Args:
+        in_view, unique: numbers of people.
+        classes: the class names; other things than people are not called so.
+    """
+    people = {str(name).lower() for name in classes} <= _PEOPLE
+    noun = ("person " if in_view == 1 else "people ") if people else ""
+    return f"{in_view} {noun}in view" + ("" if unique is None else f" · {unique} so far")

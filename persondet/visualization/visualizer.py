@@ -13,12 +13,18 @@ from detectron2.structures import Instances
 from detectron2.utils.video_visualizer import VideoVisualizer
 from detectron2.utils.visualizer import ColorMode, VisImage
 
-from persondet.region_masks import RegionMasks, region_masks_of
+from persondet.inference.region_masks import RegionMasks, region_masks_of
 from persondet.visualization import drawing
 from persondet.visualization.colors import ColorAssigner
-from persondet.visualization.label_layout import LabelLayout, Rectangle
-from persondet.visualization.label_texts import ShownScores, count_text, label_texts
-from persondet.visualization.labels import draw_plate, plate_size
+from persondet.visualization.labels import (
+    LabelLayout,
+    Rectangle,
+    ShownScores,
+    count_text,
+    draw_plate,
+    label_texts,
+    plate_size,
+)
 
 MASK_ALPHA = 0.42
 OUTLINE = 0.6  # width of a mask's outline, of a box's line

@@ -20,10 +20,10 @@ from persondet.benchmarks.video_scene import (
     street,
     write_street,
 )
-from persondet.region_masks import paste_regions
-from persondet.video.io import VideoReader
+from persondet.inference.records import read_records
+from persondet.inference.region_masks import paste_regions
 from persondet.video.pipeline import annotate_video
-from persondet.video.records import read_records
+from persondet.video.reader import VideoReader
 
 PERSON = Metadata(name="benchmark_test", thing_classes=["person"])
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from persondet.checkpoint import SafeDetectionCheckpointer
-from persondet.checkpoint import safe_checkpointer as module
+from persondet.checkpoint import checkpointer as module
 from persondet.checkpoint.model_file import (
     CarriedFacts,
     check_weights,

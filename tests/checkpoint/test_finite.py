@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from persondet.checkpoint import SafeDetectionCheckpointer
-from persondet.checkpoint.finite import non_finite_tensors
+from persondet.checkpoint.checkpointer import non_finite_tensors
 from persondet.checkpoint.model_file import load_checkpoint
 from persondet.errors import TrainingError
 

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from persondet.checkpoint.checkpointer import newest_checkpoint, plain, remove_old_checkpoints
 from persondet.checkpoint.model_file import load_checkpoint
-from persondet.checkpoint.newest import newest_checkpoint, remove_old_checkpoints
-from persondet.checkpoint.plain import plain
 from persondet.errors import CheckpointError
 
 

@@ -14,9 +14,8 @@ from detectron2.modeling import build_backbone
 from torch import nn
 
 from persondet.checkpoint import SafeDetectionCheckpointer
-from persondet.checkpoint.conventions import expected_keys, other_anchors
+from persondet.checkpoint.conventions import detectron2_names, expected_keys, other_anchors
 from persondet.checkpoint.model_file import check_weights, load_checkpoint
-from persondet.checkpoint.torchvision_names import detectron2_names
 from persondet.config import get_cfg, merge_yaml
 from persondet.errors import CheckpointError
 

@@ -11,13 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from persondet.data.annotation_shapes import (
-    inspect_box,
-    inspect_segmentation,
-    mask_area,
-    mask_areas,
-)
-from persondet.data.polygon_screen import outline_crosses, screen_polygons
+from persondet.data.inspect.annotations import outline_crosses, screen_polygons
+from persondet.data.inspect.shapes import inspect_box, inspect_segmentation, mask_area, mask_areas
 
 SQUARE = [10.0, 10.0, 30.0, 10.0, 30.0, 30.0, 10.0, 30.0]
 BOW_TIE = [10.0, 10.0, 30.0, 30.0, 30.0, 10.0, 10.0, 30.0]

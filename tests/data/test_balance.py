@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from persondet.data.balance import Group, deal_groups
+from persondet.data.grouping import Group, deal_groups
 
 FRACTIONS = [(0.7, 0.2, 0.1), (0.5, 0.5, 0.0), (1.0, 0.0, 0.0), (0.34, 0.33, 0.33)]
 

@@ -17,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from persondet.config import get_cfg
-from persondet.data.batches import PositionSampler, StreamBatches
-from persondet.data.build import (
+from persondet.data.loaders import (
+    PositionSampler,
+    StreamBatches,
     build_test_loader,
     build_train_loader,
     build_validation_loss_loader,

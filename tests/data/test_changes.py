@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from persondet.data.changes import changed_images
+from persondet.data.cleaned_copy import changed_images
 from persondet.errors import DatasetError
 
 

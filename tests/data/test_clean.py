@@ -10,7 +10,7 @@ import pycocotools.mask as mask_util
 import pytest
 
 from persondet.data.clean import CHANGES, clean_coco
-from persondet.data.validation.codes import CODES
+from persondet.data.findings import CODES
 from persondet.errors import DatasetError
 
 SQUARE = [10.0, 10.0, 30.0, 10.0, 30.0, 30.0, 10.0, 30.0]

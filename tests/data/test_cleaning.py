@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from persondet.data.cleaning import clean_dataset
-from persondet.data.validation.validate import check_export
+from persondet.data.check.validate import check_export
+from persondet.data.cleaned_copy import clean_dataset
 from persondet.errors import DatasetError, OutputExistsError
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from persondet.data.dataset_state import DatasetState
+from persondet.data.state import DatasetState
 
 
 def records() -> list[dict[str, Any]]:

@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
-from persondet.data.cleaning import clean_dataset
-from persondet.data.validation import image_files
-from persondet.data.validation.codes import CODES
-from persondet.data.validation.validate import check_export
+from persondet.data.check import images as image_files
+from persondet.data.check.validate import check_export
+from persondet.data.cleaned_copy import clean_dataset
+from persondet.data.findings import CODES
 from tests.data.exports import (
     ANNOTATION_FILE,
     KINDS,

@@ -27,10 +27,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from persondet.data.cleaning import clean_dataset
+from persondet.data.check.text import report_lines
+from persondet.data.check.validate import check_export
+from persondet.data.cleaned_copy import clean_dataset
 from persondet.data.split import split_export
-from persondet.data.validation.report_text import report_lines
-from persondet.data.validation.validate import check_export
 from persondet.errors import DatasetError
 from tests.data.exports import ANNOTATION_FILE, picture, random_export
 from tests.data.test_export_habits import people, write_habit

@@ -12,9 +12,8 @@ from detectron2.data.detection_utils import read_image
 from PIL import Image
 
 from persondet.data import image_file
-from persondet.data.image_file import read_rgb
+from persondet.data.image_file import read_picture_file, read_rgb
 from persondet.errors import DatasetError
-from persondet.picture_file import read_picture_file
 
 
 def _picture() -> Image.Image:

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from persondet.data.image_records import inspect_images, leads_out
-from persondet.data.validation.findings import Findings
-from persondet.data.validation.image_facts import ImageFacts
+from persondet.data.findings import Findings
+from persondet.data.inspect.images import ImageFacts, inspect_images, leads_out
 
 FILE = ImageFacts(width=640, height=480)
 

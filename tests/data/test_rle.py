@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from persondet.data.rle import compressed_rle, rle_fault
+from persondet.data.inspect.shapes import compressed_rle, rle_fault
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from persondet.data.inspect.images import ImageFacts
 from persondet.data.split import check_fractions, split_coco, split_export, split_lines
-from persondet.data.validation.image_facts import ImageFacts
 from persondet.errors import DatasetError, OutputExistsError
 from tests.data.leaks.scenes import COPIES, scene
 

@@ -7,7 +7,7 @@ import pycocotools.mask as mask_util
 import pytest
 from PIL import Image, ImageOps
 
-from persondet.data.turning import turned
+from persondet.data.inspect.annotations import turned
 
 SIZE = (60, 40)  # width and height as stored
 POLYGON = [10.0, 5.0, 40.0, 8.0, 35.0, 30.0, 12.0, 25.0]

@@ -14,7 +14,7 @@ import torch
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from persondet.checkpoint.finite import non_finite_tensors
+from persondet.checkpoint.checkpointer import non_finite_tensors
 from persondet.checkpoint.model_file import load_checkpoint
 from persondet.engine.launch import launch
 from persondet.engine.train_step import AutocastTrainer

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from detectron2.engine import HookBase, TrainerBase
 
+from persondet.engine import hooks as module
 from persondet.engine.hooks import EarlyStoppingHook, StopTraining
-from persondet.engine.hooks import early_stopping as module
 
 ROOT = Path(__file__).resolve().parents[2]
 INSTANT = "configs/quick_schedules/person_mask_rcnn_R_18_FPN_instant_test.yaml"

@@ -16,8 +16,8 @@ from detectron2.utils.events import JSONWriter, get_event_storage
 from torch import nn
 
 from persondet.checkpoint import SafeDetectionCheckpointer
-from persondet.engine.hooks import BestCheckpointHook, EventWriterHook, ValidationLossHook
-from persondet.engine.hooks.validation_loss import validation_scalars
+from persondet.engine.hooks import BestCheckpointHook, EventWriterHook
+from persondet.engine.validation import ValidationLossHook, validation_scalars
 
 Batch = list[dict[str, Any]]
 

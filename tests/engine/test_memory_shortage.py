@@ -13,7 +13,7 @@ from detectron2.config import CfgNode
 from torch.utils.data import DataLoader, Dataset
 
 from persondet.config import get_cfg
-from persondet.engine.memory_shortage import is_memory_shortage, memory_in_one_sentence
+from persondet.engine.train_step import is_memory_shortage, memory_in_one_sentence
 from persondet.errors import DatasetError, TrainingError
 from tests.engine.toy_training import ToyModel, toy_run
 

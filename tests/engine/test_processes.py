@@ -20,11 +20,11 @@ from detectron2.engine import launch as detectron2_launch
 from detectron2.utils.events import EventStorage
 
 from persondet.config import get_cfg
-from persondet.data.build import build_validation_loss_loader
+from persondet.data.loaders import build_validation_loss_loader
 from persondet.engine import Trainer, setup
 from persondet.engine.console import RankLog
-from persondet.engine.hooks.validation_loss import validation_scalars
 from persondet.engine.launch import check_processes, launch, started_by_torchrun
+from persondet.engine.validation import validation_scalars
 from persondet.errors import ConfigError, PersondetError, RankLostError
 from persondet.results import RunError
 

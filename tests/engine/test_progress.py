@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from detectron2.engine import HookBase, TrainerBase
 
+from persondet.engine import hooks as module
 from persondet.engine.console import start_logging
 from persondet.engine.hooks import ProgressHook
-from persondet.engine.hooks import progress as module
 from tests.engine.test_console import Terminal
 from tests.engine.test_console import loggers_as_before as loggers_as_before
 

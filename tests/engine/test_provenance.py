@@ -14,13 +14,16 @@ import pytest
 from detectron2.config import CfgNode
 
 from persondet.config import get_cfg, merge_yaml
-from persondet.data.epoch import epoch_size
-from persondet.data.fingerprint import dataset_fingerprint, names_and_sizes_digest
-from persondet.data.register import register_roboflow_coco
-from persondet.engine import provenance as module
+from persondet.data.register import (
+    dataset_fingerprint,
+    epoch_size,
+    names_and_sizes_digest,
+    register_roboflow_coco,
+)
+from persondet.engine import run_records as module
 from persondet.engine.defaults import config_text
-from persondet.engine.provenance import git_state, provenance
 from persondet.engine.run_folder import remove_run
+from persondet.engine.run_records import git_state, provenance
 from persondet.errors import InterruptedRun
 from persondet.files import sha256_of_file
 from tests.conftest import write_export

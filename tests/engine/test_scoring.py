@@ -26,7 +26,7 @@ from persondet.engine.scoring import (
     write_dataset_results,
 )
 from persondet.files import sha256_of_file
-from persondet.predictor import Predictor, _threshold
+from persondet.inference.predictor import Predictor, _threshold
 from persondet.results import read_results
 from tests.engine.toy_training import CONFIG, same
 

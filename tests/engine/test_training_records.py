@@ -14,9 +14,9 @@ import torch
 
 from persondet.checkpoint.model_file import load_checkpoint
 from persondet.data.augmentation import pipeline_file
-from persondet.engine import training_records
+from persondet.engine import run_records as training_records
 from persondet.engine.run_folder import remove_run
-from persondet.engine.training_records import write_training_records
+from persondet.engine.run_records import write_training_records
 from tests.engine.toy_training import rows, same, toy_cfg, toy_run
 
 PICTURES = ("examples/ground_truth.jpg", "examples/augmentation.jpg")

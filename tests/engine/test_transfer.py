@@ -66,7 +66,7 @@ def test_what_is_frozen_ends_as_it_was_loaded_and_the_tables_tell(
     optimizer: str,
 ) -> None:
     monkeypatch.setattr(trainer_file, "build_model", lambda cfg: Detector())
-    monkeypatch.setattr(trainer_file, "_data_parallel", Wrapped)  # as one of several ranks
+    monkeypatch.setattr(trainer_file, "data_parallel", Wrapped)  # as one of several ranks
     trained = {
         name: torch.rand_like(tensor) + 0.5
         for name, tensor in Detector().state_dict().items()
@@ -106,7 +106,7 @@ def test_a_part_that_is_frozen_without_weights_is_warned_of(
     tiny_export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     monkeypatch.setattr(trainer_file, "build_model", lambda cfg: Detector())
-    monkeypatch.setattr(trainer_file, "_data_parallel", Wrapped)
+    monkeypatch.setattr(trainer_file, "data_parallel", Wrapped)
     cfg = toy_cfg(tiny_export, tmp_path / "run", "MODEL.FREEZE.MODULES", "('backbone',)")
     logging.getLogger("persondet").addHandler(caplog.handler)
     Transfer(cfg).resume_or_load(resume=False)

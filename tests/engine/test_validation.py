@@ -23,12 +23,10 @@ from detectron2.utils.events import EventStorage, get_event_storage
 from torch import nn
 from torch.utils.data import DataLoader
 
-from persondet.data.build import build_test_loader, build_validation_loss_loader
+from persondet.data.loaders import build_test_loader, build_validation_loss_loader
 from persondet.engine import Trainer, setup
 from persondet.engine import trainer as trainer_file
-from persondet.engine.hooks import ValidationLossHook
-from persondet.engine.hooks.validation_loss import validation_scalars
-from persondet.engine.undisturbed import undisturbed
+from persondet.engine.validation import ValidationLossHook, undisturbed, validation_scalars
 from persondet.errors import DatasetError
 from tests.engine.toy_training import ToyTrainer, toy_cfg
 

@@ -21,13 +21,9 @@ from detectron2.utils.events import EventStorage
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from persondet.engine.event_files import TensorBoardWriter
-from persondet.engine.hooks.validation_pictures import (
-    PictureSource,
-    ValidationPicturesHook,
-    read_predictions,
-)
-from persondet.visualization.side_by_side import RIGHT
+from persondet.engine.events import TensorBoardWriter
+from persondet.engine.validation import PictureSource, ValidationPicturesHook, read_predictions
+from persondet.visualization.sheets import RIGHT
 from tests.engine.toy_training import ToyTrainer, rows, same, toy_cfg, toy_run
 
 
@@ -141,7 +137,7 @@ def test_what_was_written_is_there_after_a_kill(tmp_path):
     code = f"""
 import os
 from detectron2.utils.events import EventStorage
-from persondet.engine.event_files import TensorBoardWriter
+from persondet.engine.events import TensorBoardWriter
 with EventStorage(3) as storage:
     storage.put_scalar("lr", 0.5)
     TensorBoardWriter({str(tmp_path)!r}).write()

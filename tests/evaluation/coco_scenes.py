@@ -13,10 +13,10 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from persondet.evaluation.coco_metrics import coco_metrics
-from persondet.evaluation.coco_truth import CocoTruth
+from persondet.evaluation.ground_truth import CocoTruth
 from persondet.evaluation.image_matches import Matches, match
-from persondet.evaluation.prediction_file import PredictionFile
+from persondet.evaluation.metrics import coco_metrics
+from persondet.evaluation.predictions import PredictionFile
 
 HEIGHT, WIDTH = 40, 50
 Coco = dict[str, Any]

@@ -12,8 +12,7 @@ import pytest
 
 from persondet.evaluation import galleries
 from persondet.evaluation.analysis import Analysis
-from persondet.evaluation.prediction_file import PredictionFile
-from persondet.evaluation.prediction_reader import PredictionReader
+from persondet.evaluation.predictions import PredictionFile, PredictionReader
 from tests.evaluation.scored_scenes import Rectangle, found, person, scene
 
 ONE: Rectangle = (10, 20, 20, 40)

@@ -21,7 +21,7 @@ from persondet.engine import setup
 from persondet.engine.run import run
 from persondet.errors import ConfigError
 from persondet.files import sha256_of_file
-from persondet.predictor import Predictor
+from persondet.inference.predictor import Predictor
 from persondet.results import read_results, write_results
 
 CONFIG = (

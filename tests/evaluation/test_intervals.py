@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from persondet.evaluation.coco_metrics import coco_metrics, rankings
 from persondet.evaluation.image_matches import IOU_THRESHOLDS, Matches
 from persondet.evaluation.intervals import (
     LEAST_IMAGES,
@@ -16,6 +15,7 @@ from persondet.evaluation.intervals import (
     bootstrap_intervals,
     interval_notes,
 )
+from persondet.evaluation.metrics import coco_metrics, rankings
 from tests.evaluation.coco_scenes import matches_of, plain_metrics, random_scene
 
 

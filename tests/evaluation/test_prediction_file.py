@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from persondet.errors import PersondetError
-from persondet.evaluation.prediction_file import PredictionFile, remove_abandoned
+from persondet.evaluation.predictions import PredictionFile, remove_abandoned
 
 
 def record(image_id: int, score: float) -> dict[str, Any]:

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 
 from persondet.errors import PersondetError
-from persondet.evaluation import prediction_reader
+from persondet.evaluation import predictions as prediction_reader
 from persondet.evaluation.matching import gather
-from persondet.evaluation.prediction_file import PredictionFile
-from persondet.evaluation.prediction_reader import PredictionReader
+from persondet.evaluation.predictions import PredictionFile, PredictionReader
 
 NUMBERS = {3: 0, 7: 1}
 

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
+from persondet.evaluation.curves import recall_by, surroundings
 from persondet.evaluation.matching import gather
-from persondet.evaluation.recall_by import recall_by, surroundings
 from tests.evaluation.scored_scenes import person, scene
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from persondet.errors import MediaError
-from persondet.evaluation.tracking_score import MotTruth, read_truth, score_tracks, tracked_frames
+from persondet.inference.tracking_score import MotTruth, read_truth, score_tracks, tracked_frames
 
 PLACES = {"a": (0, 0, 40, 80), "b": (100, 0, 140, 80), "c": (200, 0, 240, 80)}
 

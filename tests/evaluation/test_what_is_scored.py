@@ -18,7 +18,7 @@ from persondet.engine import Trainer, setup
 from persondet.engine import run as run_file
 from persondet.engine.inference_model import build_inference_model
 from persondet.errors import CheckpointError
-from persondet.predictor import Predictor
+from persondet.inference.predictor import Predictor
 
 CONFIG = (
     Path(__file__).resolve().parents[2]

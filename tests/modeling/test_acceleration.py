@@ -9,11 +9,8 @@ from detectron2.modeling.backbone.resnet import BottleneckBlock
 from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
 from torch import nn
 
-from persondet.modeling.acceleration import accelerate
-from persondet.modeling.folded_conv import FoldedConv2d
+from persondet.modeling.cpu import ExactROIAlign, FoldedConv2d, SparseRPNHead, accelerate
 from persondet.modeling.freeze import freeze_modules
-from persondet.modeling.roi_align import ExactROIAlign
-from persondet.modeling.sparse_rpn_head import SparseRPNHead
 
 
 def with_statistics(module: nn.Module) -> nn.Module:
@@ -147,7 +144,7 @@ def test_the_sparse_head_is_right_where_every_place_has_a_gradient(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # In chunks, as a sample of all anchors would be.
-    monkeypatch.setattr("persondet.modeling.sparse_rpn_head._POSITIONS_AT_ONCE", 10)
+    monkeypatch.setattr("persondet.modeling.cpu._POSITIONS_AT_ONCE", 10)
     everywhere = torch.arange(1000)
     dense = head_gradients(head(), everywhere)
     for want, got in zip(dense, head_gradients(accelerate(head()), everywhere), strict=True):

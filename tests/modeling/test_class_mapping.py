@@ -10,7 +10,7 @@ from detectron2.structures import Boxes, Instances
 from torch import nn
 
 from persondet.errors import CheckpointError
-from persondet.modeling.class_mapping import map_classes, match_classes
+from persondet.modeling.classes import map_classes, match_classes
 
 
 class ThreeDetections(nn.Module):

@@ -21,7 +21,7 @@ from persondet.modeling.freeze import (
     parameter_table,
     tensor_table,
 )
-from persondet.solver.build import build_optimizer
+from persondet.solver.optimizer import build_optimizer
 
 
 def toy() -> nn.Module:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from persondet.modeling.model_parts import part_of
+from persondet.modeling.freeze import part_of
 
 
 @pytest.mark.parametrize(

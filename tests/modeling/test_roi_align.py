@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from persondet.modeling.acceleration import accelerate
-from persondet.modeling.roi_align import ExactROIAlign
+from persondet.modeling.cpu import ExactROIAlign, accelerate
 
 # Of features of 2 x (13 x 17) cells at a scale of 1/4.
 ODD_BOXES = torch.tensor(

@@ -11,7 +11,7 @@ import pytest
 from detectron2.engine import HookBase
 
 from persondet.engine.defaults import config_text
-from persondet.engine.provenance import provenance
+from persondet.engine.run_records import provenance
 from persondet.errors import InterruptedRun
 from persondet.files import write_text
 from persondet.report.build import build_document

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from persondet.masks import decode_mask
+from persondet.inference.masks import decode_mask
 from persondet.sample.clip import write_clip
-from persondet.video.io import VideoReader
+from persondet.video.reader import VideoReader
 
 FRAMES, SIZE = 12, (320, 192)
 

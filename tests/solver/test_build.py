@@ -11,7 +11,7 @@ from detectron2.solver import build_lr_scheduler
 from torch import nn
 
 from persondet.config import get_cfg, merge_opts
-from persondet.solver.build import build_optimizer
+from persondet.solver.optimizer import build_optimizer
 from persondet.solver.schedule import resolve_schedule
 
 

@@ -24,9 +24,10 @@ from persondet.errors import (
     PartialMediaError,
     PartialResultError,
 )
-from persondet.video.io import VideoReader, VideoWriter
+from persondet.inference.records import read_records
 from persondet.video.pipeline import VideoSummary
-from persondet.video.records import read_records
+from persondet.video.reader import VideoReader
+from persondet.video.writer import VideoWriter
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "video_demo.py"
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from detectron2.structures import Boxes, Instances
 
-from persondet.evaluation.tracking_score import read_truth
+from persondet.inference.tracking_score import read_truth
 
 TRUTH = Path(__file__).with_name("city_walk_gt.txt")
 FRAMES, FPS = 260, 25.0

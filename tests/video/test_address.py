@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from persondet.video.address import is_address, local_path, shown, shown_name
+from persondet.video.source import is_address, local_path, shown, shown_name
 
 
 @pytest.mark.parametrize(

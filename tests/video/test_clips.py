@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from persondet.errors import MediaError, OutputExistsError
-from persondet.video.clips import check_clips, plan_clips
+from persondet.video.outputs import check_clips, plan_clips
 
 
 def test_a_file_goes_to_a_file_or_into_a_folder(clip, tmp_path):

@@ -16,10 +16,10 @@ from detectron2.structures import pairwise_iou
 
 from persondet.checkpoint import SafeDetectionCheckpointer
 from persondet.engine import load_cfg
-from persondet.predictor import Predictor
-from persondet.region_masks import paste_regions
-from persondet.video.detection import detect_people
-from persondet.video.io import VideoFrame
+from persondet.inference.predictor import Predictor
+from persondet.inference.region_masks import paste_regions
+from persondet.video.pipeline import detect_people
+from persondet.video.reader import VideoFrame
 
 CONFIG = (
     Path(__file__).resolve().parents[2]
@@ -72,7 +72,7 @@ def test_every_frame_once_in_order_with_its_own_people(workers):
 
 
 def test_several_forward_passes_share_the_cores(monkeypatch):
-    monkeypatch.setattr("persondet.video.detection.cpu_count", lambda: 6)
+    monkeypatch.setattr("persondet.video.pipeline.cpu_count", lambda: 6)
     before = torch.get_num_threads()
     predictor = Numbered(2)
     list(detect_people(frames(20), predictor, 3))

@@ -17,9 +17,9 @@ from detectron2.data.catalog import Metadata
 from detectron2.structures import Boxes, Instances
 
 from persondet.benchmarks.video_scene import write_street
-from persondet.video.io import VideoReader
+from persondet.inference.records import read_records
 from persondet.video.pipeline import annotate_video
-from persondet.video.records import read_records
+from persondet.video.reader import VideoReader
 from persondet.visualization.visualizer import PersonVideoVisualizer
 
 FPS = 25

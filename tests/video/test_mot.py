@@ -8,8 +8,14 @@ import motrics
 import pytest
 
 from persondet.errors import MediaError
-from persondet.video.mot import mot_path, write_mot
-from persondet.video.records import FrameRecord, PersonRecord, RecordsHeader, RecordsWriter
+from persondet.inference.records import (
+    FrameRecord,
+    PersonRecord,
+    RecordsHeader,
+    RecordsWriter,
+    mot_path,
+    write_mot,
+)
 
 HEADER = RecordsHeader("walk.mp4", "best.pth", ("person",), 0.5, 96, 64, Fraction(25))
 FRAMES = [

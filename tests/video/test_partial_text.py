@@ -8,7 +8,7 @@ import os
 import pytest
 
 from persondet.errors import MediaError, PartialMediaError
-from persondet.video.partial_text import PartialText
+from persondet.files import PartialText
 
 
 def refused(number, lines):

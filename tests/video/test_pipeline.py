@@ -14,11 +14,12 @@ import pytest
 from detectron2.utils.video_visualizer import VideoVisualizer
 
 from persondet.errors import MediaError, OutputExistsError, PartialMediaError
-from persondet.video.io import VideoReader, VideoWriter
+from persondet.inference.records import RecordsWriter, read_records
+from persondet.inference.tracking import PersonTracker
 from persondet.video.pipeline import annotate_video
-from persondet.video.records import RecordsWriter, read_records
+from persondet.video.reader import VideoReader
 from persondet.video.stages import THREAD_PREFIX
-from persondet.video.tracking import PersonTracker
+from persondet.video.writer import VideoWriter
 from persondet.visualization.visualizer import PersonVideoVisualizer
 
 
@@ -385,7 +386,7 @@ def test_what_a_full_disk_keeps_is_a_partial_result(tmp_path, predictor, clip, m
     def full(*_):
         raise av.error.FFmpegError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("persondet.video.io.writer.remux", full)
+    monkeypatch.setattr("persondet.video.writer.remux", full)
     with pytest.raises(PartialMediaError, match="the disk is full; what was written") as caught:
         annotate_video(clip, tmp_path / "out" / "a.mp4", predictor)
     assert caught.value.exit_code == 3

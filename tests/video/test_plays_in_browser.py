@@ -19,9 +19,9 @@ import cv2
 import numpy as np
 import pytest
 
-from persondet.video.io import VideoReader, VideoWriter
-from persondet.video.io.writer import partial_path
 from persondet.video.pipeline import annotate_video
+from persondet.video.reader import VideoReader
+from persondet.video.writer import VideoWriter, partial_path
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 BROWSER = next((path for name in BROWSERS if (path := shutil.which(name))), None)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from persondet.errors import MediaError
-from persondet.video.io import VideoReader, VideoWriter
-from persondet.video.io.frame_times import FrameTimes
-from persondet.video.io.truncation import file_damage
+from persondet.video.reader import FrameTimes, VideoReader
+from persondet.video.source import file_damage
+from persondet.video.writer import VideoWriter
 
 ONE = 1 << 16
 # Display matrices (a b u c d v x y w) and what each does to the upper left corner of a picture.
@@ -395,7 +395,7 @@ def test_a_file_that_must_not_be_read_says_so(refused, clip, monkeypatch):
     def refuse(*_, **__):
         raise refused
 
-    monkeypatch.setattr("persondet.video.io.source.av.open", lambda *_, **__: refuse_by_ffmpeg())
+    monkeypatch.setattr("persondet.video.source.av.open", lambda *_, **__: refuse_by_ffmpeg())
 
     def refuse_by_ffmpeg():
         raise av.error.PermissionError(13, "Permission denied")

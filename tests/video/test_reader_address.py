@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from persondet.errors import MediaError
-from persondet.video.clips import check_clips
-from persondet.video.io import VideoReader, VideoWriter
-from persondet.video.io import source as source_module
+from persondet.video import source as source_module
+from persondet.video.outputs import check_clips
+from persondet.video.reader import VideoReader
+from persondet.video.writer import VideoWriter
 
 SECRETS = ("somebody", "s3cret", "t0ken")
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from persondet.errors import MediaError
-from persondet.video.io import VideoReader, skip
-from persondet.video.io import reader as reader_module
-from persondet.video.io.skip import UncountableError
+from persondet.video import reader as reader_module
+from persondet.video import reader as skip
+from persondet.video.reader import UncountableError, VideoReader
 
 OPEN_GOP = {"x264-params": "open-gop=1:bframes=3:b-adapt=0"}
 UNEVEN = [n * 40 + n % 3 * 7 + (500 if n > 30 else 0) for n in range(60)]

@@ -17,8 +17,7 @@ from detectron2.structures import Boxes, Instances, ROIMasks
 from pycocotools import mask as coco_mask
 
 from persondet.errors import MediaError, OutputExistsError
-from persondet.region_masks import ROI_FIELD, RegionMasks, paste_regions
-from persondet.video.records import (
+from persondet.inference.records import (
     FrameRecord,
     PersonRecord,
     RecordsHeader,
@@ -27,6 +26,7 @@ from persondet.video.records import (
     people_of,
     read_records,
 )
+from persondet.inference.region_masks import ROI_FIELD, RegionMasks, paste_regions
 
 HEADER = RecordsHeader(
     *("walk é.mp4", "best.pth", ("person",), 0.5, 96, 64, Fraction(30000, 1001)),

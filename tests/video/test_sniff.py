@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from persondet.video.sniff import describe_foreign_file
+from persondet.files import describe_foreign_file
 
 
 def test_a_real_format_is_not_described(tmp_path):

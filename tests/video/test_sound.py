@@ -9,7 +9,8 @@ import av
 import numpy as np
 import pytest
 
-from persondet.video.io import VideoReader, VideoWriter
+from persondet.video.reader import VideoReader
+from persondet.video.writer import VideoWriter
 
 RATE = Fraction(30000, 1001)
 
@@ -226,7 +227,7 @@ def test_what_quicktime_does_not_hold_is_known_beforehand(codec, name, tmp_path)
 
 @pytest.mark.parametrize("bad", [["flac"], ["flac", "aac"]])
 def test_a_track_that_is_refused_after_all_costs_no_other(bad, tmp_path, monkeypatch):
-    monkeypatch.setattr("persondet.video.io.sound._REFUSED_AFTER_ALL", {})
+    monkeypatch.setattr("persondet.video.sound._REFUSED_AFTER_ALL", {})
     source = clip_with_sound(tmp_path / "in.mkv", bad)
     assert annotated(source, tmp_path / "out.mov").notes == [
         "the sound (flac) is left out, as .mov cannot hold it; name the output out.mkv to keep it"
@@ -240,8 +241,8 @@ def test_sound_that_cannot_be_copied_at_all_leads_to_matroska(tmp_path, monkeypa
         raise av.error.FFmpegError(22, "Invalid argument")
 
     source = clip_with_sound(tmp_path / "in.mkv")
-    monkeypatch.setattr("persondet.video.io.sound.SoundSource.packets", refuse)
-    monkeypatch.setattr("persondet.video.io.finish._refused", lambda *_: set())
+    monkeypatch.setattr("persondet.video.sound.SoundSource.packets", refuse)
+    monkeypatch.setattr("persondet.video.writer._refused", lambda *_: set())
     assert annotated(source, tmp_path / "out.mp4").notes == [
         "the sound is left out, as it could not be copied (Invalid argument); name the output "
         "out.mkv to keep it"

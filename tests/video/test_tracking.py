@@ -12,8 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from persondet.evaluation.tracking_score import read_truth, score_tracks
-from persondet.video.tracking import PersonTracker
+from persondet.inference.tracking import PersonTracker
+from persondet.inference.tracking_score import read_truth, score_tracks
 from tests.video.city_walk import FPS, TRUTH, GreedyTracker, degraded, detections, tracked
 
 

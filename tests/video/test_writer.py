@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from persondet.errors import MediaError
-from persondet.video.io import VideoReader, VideoWriter
+from persondet.video.reader import VideoReader
+from persondet.video.writer import VideoWriter
 
 
 def write(path, frames, fps=Fraction(25), times=None, **choices):

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from persondet.errors import MediaError, OutputExistsError, PartialMediaError
-from persondet.video.io import VideoReader, VideoWriter
-from persondet.video.io import writer as writer_module
-from persondet.video.io.writer import draft_path, partial_path
+from persondet.video import writer as writer_module
+from persondet.video.reader import VideoReader
+from persondet.video.writer import VideoWriter, draft_path, partial_path
 
 SIZE = {"width": 96, "height": 64}
 
@@ -175,7 +175,7 @@ KILLED = """
 import sys, time
 from fractions import Fraction
 import numpy as np
-from persondet.video.io import VideoWriter
+from persondet.video.writer import VideoWriter
 with VideoWriter(sys.argv[1], width=96, height=64, fps=Fraction(25)) as writer:
     number = 0
     while True:

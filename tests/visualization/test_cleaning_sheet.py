@@ -10,12 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from persondet.visualization.cleaning_sheet import (
-    MARGIN,
-    CleanedImage,
-    cleaning_sheet,
-    draw_annotations,
-)
+from persondet.visualization.sheets import MARGIN_OF_CLEANING_SHEET as MARGIN
+from persondet.visualization.sheets import CleanedImage, cleaning_sheet, draw_annotations
 
 IMAGE = np.zeros((60, 100, 3), np.uint8)
 

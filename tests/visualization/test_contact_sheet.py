@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from persondet.visualization.contact_sheet import BACKGROUND, contact_sheet, letterbox
+from persondet.visualization.sheets import BACKGROUND, contact_sheet, letterbox
 
 COLORS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 255, 255), (255, 0, 255)]
 

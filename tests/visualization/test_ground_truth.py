@@ -11,7 +11,7 @@ from detectron2.structures import BitMasks, Boxes, BoxMode, Instances, PolygonMa
 
 from persondet.errors import DatasetError
 from persondet.visualization.drawing import PALETTE
-from persondet.visualization.ground_truth import (
+from persondet.visualization.sheets import (
     draw_dataset_dict,
     draw_training_sample,
     evenly_spaced,

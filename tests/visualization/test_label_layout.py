@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from persondet.visualization.label_layout import HEAD, REMEMBERED, SETTLED, LabelLayout
+from persondet.visualization.labels import HEAD, REMEMBERED, SETTLED, LabelLayout
 
 PICTURE = (320, 180)
 LONG, SHORT = (60, 14), (20, 14)

@@ -9,7 +9,7 @@ from detectron2.structures import Instances
 from hypothesis import given
 from hypothesis import strategies as st
 
-from persondet.visualization.label_texts import (
+from persondet.visualization.labels import (
     LONGEST_NAME,
     SCORE_SLACK,
     ShownScores,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from persondet.visualization.side_by_side import CROWD, RIGHT, WRONG, Shown, draw_side_by_side
+from persondet.visualization.sheets import CROWD, RIGHT, WRONG, Shown, draw_side_by_side
 
 
 def colors_of(panel: np.ndarray) -> set[tuple[int, ...]]:

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from persondet.data.findings import Findings
 from persondet.data.leaks.close_look import CloseLook
 from persondet.data.leaks.near_identical import near_identical_pairs
 from persondet.data.leaks.sources import clip_name, source_name
-from persondet.data.validation.findings import Findings
 
 SAME_FILE, SAME_SOURCE = "leak-same-file", "leak-same-source"
 NEAR_IDENTICAL, SAME_CLIP = "leak-near-identical", "leak-same-clip"

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from persondet.data.findings import Findings
 from persondet.data.leaks.find import (
     NEAR_IDENTICAL,
     SAME_CLIP,
@@ -18,7 +19,6 @@ from persondet.data.leaks.find import (
     find_leaks,
 )
 from persondet.data.leaks.perceptual_hash import picture_signature
-from persondet.data.validation.findings import Findings
 from tests.data.leaks.scenes import COPIES, grey, octagons, scene
 
 CODES = (SAME_FILE, SAME_SOURCE, NEAR_IDENTICAL, SAME_CLIP)

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from persondet.data.clean import CHANGES
-from persondet.data.validation.codes import CODES, codes_table
-from persondet.data.validation.findings import Findings
+from persondet.data.findings import CODES, Findings, codes_table
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "dataset_codes.md"
 

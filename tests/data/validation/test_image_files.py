@@ -15,8 +15,8 @@ import pytest
 from detectron2.data.detection_utils import _apply_exif_orientation, convert_PIL_to_numpy
 from PIL import Image
 
+from persondet.data.check.images import decode_pictures, read_headers
 from persondet.data.leaks.perceptual_hash import picture_signature
-from persondet.data.validation.image_files import decode_pictures, read_headers
 
 
 def picture(size=(96, 64), mode="RGB", seed=0):

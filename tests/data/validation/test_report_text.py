@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from persondet.data.validation.codes import CODES
-from persondet.data.validation.findings import Findings
-from persondet.data.validation.report_text import WIDTH, report_lines
-from persondet.data.validation.statistics import dataset_statistics
-from persondet.data.validation.terminal_text import columns, padded, printable
+from persondet.data.check.statistics import dataset_statistics
+from persondet.data.check.terminal_text import columns, padded, printable
+from persondet.data.check.text import WIDTH, report_lines
+from persondet.data.findings import CODES, Findings
 
 
 def report_of(splits, findings=None, leaks=None, folder="data"):

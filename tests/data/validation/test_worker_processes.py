@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from persondet.data.validation.worker_processes import results_of_processes
+from persondet.data.check.worker_processes import results_of_processes
 
 
 def lost(reason):
@@ -76,7 +76,7 @@ def test_a_bug_keeps_its_traceback():
 
 
 def test_processes_that_never_work_end_it(monkeypatch):
-    from persondet.data.validation import worker_processes
+    from persondet.data.check import worker_processes
 
     monkeypatch.setattr(worker_processes, "_serve", lambda *_: os._exit(3))
     with pytest.raises(RuntimeError, match="code 3"):
@@ -95,7 +95,7 @@ def test_nothing_is_left_running_when_the_caller_stops():
 SCRIPT = """
 import os, signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits another
-from persondet.data.validation.worker_processes import results_of_processes
+from persondet.data.check.worker_processes import results_of_processes
 
 def slow(name):
     open(os.path.join(sys.argv[1], str(os.getpid())), "w").close()

@@ -1,0 +1,497 @@
+"""Detectron2's checkpointer, with atomic saves, safe loads and a report of what was loaded.
+
+Which checkpoint of a run folder a resume goes on from, and which old ones may go.
+
+No NaN and no infinity in a checkpoint: they cannot be trained away.
+
+What a checkpoint may hold: tensors and plain containers, which load without running code.
+
+What a checkpoint gave to a model, in one table: loaded, not loaded, and why.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.checkpoint.c2_model_loading import convert_basic_c2_names
+from fvcore.common.checkpoint import _IncompatibleKeys
+from tabulate import tabulate
+from torch import nn
+
+from persondet.checkpoint.conventions import other_anchors
+from persondet.checkpoint.model_file import CARRIED, CarriedFacts, load_checkpoint, local_weights
+from persondet.errors import CheckpointError, TrainingError
+from persondet.files import atomic_path, write_text
+from persondet.modeling.freeze import part_of
+
+logger = logging.getLogger(__name__)
+
+
+class SafeDetectionCheckpointer(DetectionCheckpointer):
+    """Save whole or not at all; load tensors only; say what fitted.
+
+    A kill while fvcore's checkpointer writes leaves a truncated file and an empty
+    `last_checkpoint`; here both appear under their names only when complete.
+
+    Args:
+        carried: what every saved file carries beside the weights (config, class names).
+        others: as `DetectionCheckpointer`: objects with `state_dict()` and `load_state_dict()`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        save_to_disk: bool | None = None,
+        carried: dict[str, Any] | None = None,
+        **others: Any,
+    ) -> None:
+        super().__init__(model, save_dir, save_to_disk=save_to_disk, **others)
+        self.carried = dict(carried or {})
+        self.key_report: KeyReport | None = None
+        self.facts = CarriedFacts()
+        self.resumed_from: Path | None = None
+        self._opened: dict[str, Any] | None = None
+
+    def save(self, name: str, **extra: Any) -> None:
+        """Save `<name>.pth` with everything that `--resume` needs, and tag it as the newest."""
+        if not self.save_dir or not self.save_to_disk:
+            return
+        states = {key: value.state_dict() for key, value in self.checkpointables.items()}
+        self._write(name, states | extra)
+        self.tag_last_checkpoint(f"{name}.pth")
+
+    def save_model(self, name: str, *, iteration: int) -> None:
+        """Save `<name>.pth` as a model to use: weights, config and class names, no optimizer.
+
+        It is not tagged: the best model is not the newest, and a resume from it would train the
+        same steps twice.
+        """
+        if self.save_dir and self.save_to_disk:
+            self._write(name, {"iteration": iteration})
+
+    def _write(self, name: str, extra: dict[str, Any]) -> None:
+        carried = self.carried | {"iteration": extra.get("iteration")}
+        path = Path(self.save_dir) / f"{name}.pth"
+        content = {"model": self.model.state_dict(), **plain({CARRIED: carried, **extra})}
+        refuse_non_finite(content, path.name)
+        try:
+            with atomic_path(path) as temporary:
+                torch.save(content, temporary)
+        except RuntimeError as error:
+            # What torch's writer makes of a full disk.
+            if "inline_container" not in str(error) and "iostream" not in str(error):
+                raise
+            need = sum(value.nbytes for value in content["model"].values())
+            raise CheckpointError(
+                f"{path}: cannot be written; {shutil.disk_usage(path.parent).free / 1e9:.2f} GB are "
+                f"free there, and the weights alone need {need / 1e9:.2f}: make room, or lower "
+                "SOLVER.CHECKPOINT_KEEP, and go on with --resume."
+            ) from error
+        logger.info("Saved %s", path)
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Write the name of the newest checkpoint, whole or not at all."""
+        write_text(Path(self.save_dir) / TAG, last_filename_basename)
+
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
+        """Load weights (and `checkpointables`, all of them by default) from a file or address.
+
+        Raises: CheckpointError: when the file is missing, foreign, damaged or unreachable.
+        """
+        if path:
+            path = local_weights(path)
+        return super().load(path, checkpointables)
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+        """Go on from the newest checkpoint of the folder that can be loaded, else load `path`.
+
+        `resumed_from` says which one it was; None: the run begins with the weights in `path`.
+
+        Raises: CheckpointError: when there are checkpoints and none can be loaded, or when the run
+        that is resumed knew other classes, had another model, or trained other parts of it.
+        """
+        found = newest_checkpoint(self.save_dir) if resume else None
+        if found is None:
+            self.resumed_from = None
+            return self.load(path, checkpointables=[])
+        self.resumed_from, self._opened = found
+        if self.checkpointables.keys() - self._opened.keys():
+            raise CheckpointError(
+                f"{self.resumed_from}: holds weights alone, so nothing can be resumed from it; give "
+                "it to MODEL.WEIGHTS, and start without --resume in another OUTPUT_DIR."
+            )
+        try:
+            return self.load(str(self.resumed_from))
+        except ValueError as error:
+            if "parameter group" not in str(error):
+                raise
+            raise CheckpointError(
+                f"{self.resumed_from}: other parameters were trained when it was saved; resume with "
+                "MODEL.BACKBONE.FREEZE_AT and MODEL.FREEZE.MODULES as the run began, or give it to "
+                "MODEL.WEIGHTS, and start without --resume in another OUTPUT_DIR."
+            ) from error
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        checkpoint, self._opened = self._opened or load_checkpoint(filename), None
+        query = self._parsed_url_during_load.query if self._parsed_url_during_load else ""
+        if "matching_heuristics=True" in query:
+            checkpoint["matching_heuristics"] = True
+        self.facts = CarriedFacts.from_checkpoint(checkpoint)
+        self._loading_from = filename
+        self._compare_classes()
+        self._compare_anchors()
+        return checkpoint
+
+    def _compare_classes(self) -> None:
+        """Compare the classes that the checkpoint knows with those that it is to learn."""
+        theirs, ours = self.facts.class_names, tuple(self.carried.get("class_names", ()))
+        if not theirs or not ours or theirs == ours:
+            return
+        difference = f"knows {', '.join(theirs)}, and the dataset has {', '.join(ours)}"
+        if self._loading_from == str(self.resumed_from):
+            raise CheckpointError(
+                f"{self._loading_from}: {difference}; resume with the classes the run began with, "
+                "or start anew in another OUTPUT_DIR."
+            )
+        logger.warning(
+            "%s %s: the layers that tell classes apart start from other classes.",
+            self._loading_from,
+            difference,
+        )
+
+    def _compare_anchors(self) -> None:
+        difference = other_anchors(self.facts.config, str(self.carried.get("config", "")))
+        if difference:
+            logger.warning(
+                "%s: its region proposals learnt other anchors (%s), and start from wrong ones.",
+                self._loading_from,
+                difference,
+            )
+
+    def _load_model(self, checkpoint: dict[str, Any]) -> Any:
+        # Where names are matched by heuristics, Detectron2 tells of each match and misfit itself.
+        heuristics = logging.getLogger("detectron2.checkpoint.c2_model_loading")
+        heuristics.addFilter(_silent)
+        offered = offered_shapes(checkpoint)
+        try:
+            incompatible = super()._load_model(checkpoint)
+        finally:
+            heuristics.removeFilter(_silent)
+        expected = {name: tuple(value.shape) for name, value in self.model.state_dict().items()}
+        self.key_report = KeyReport.from_incompatible(expected, incompatible, offered)
+        if not self.key_report.loaded:
+            raise CheckpointError(
+                f"{self._loading_from}: none of its tensors fits this model; check that "
+                "MODEL.WEIGHTS and --config-file belong together."
+            )
+        logger.info(self.key_report.text(self._loading_from))
+        other = [*sorted(self.key_report.not_loaded), *self.key_report.unused]
+        if other and self._loading_from == str(self.resumed_from):
+            raise CheckpointError(
+                f"{self._loading_from}: is of another model ({other[0]} and {len(other) - 1} more "
+                "differ); resume with the model the run began with, or give it to MODEL.WEIGHTS, and "
+                "start without --resume in another OUTPUT_DIR."
+            )
+        # Reported above in one table; fvcore would log the same again, three times as long.
+        return None
+
+
+def _silent(record: logging.LogRecord) -> bool:
+    return False
+
+
+TAG = "last_checkpoint"
+_PERIODIC = "model_" + "[0-9]" * 7 + "*.pth"
+
+
+def newest_checkpoint(folder: str | Path) -> tuple[Path, dict[str, Any]] | None:
+    """Return the newest checkpoint that can be loaded, and its content; None where there is none.
+
+    The one that `last_checkpoint` names goes first, then the others by their iteration. What is
+    passed over is warned of.
+
+    Raises: CheckpointError: when there are checkpoints, or a tag, and none can be loaded.
+    """
+    folder = Path(folder)
+    failed: list[str] = []
+    for path in _resumable(folder):
+        try:
+            checkpoint = load_checkpoint(path)
+        except CheckpointError as error:
+            failed.append(str(error).rstrip("."))
+            continue
+        for reason in failed:
+            logger.warning("%s; the run goes on from %s.", reason, path.name)
+        return path, checkpoint
+    if not failed and not (folder / TAG).exists():
+        return None
+    reason = failed[0] if failed else f"{folder}: {TAG} is empty, and there is no checkpoint"
+    raise CheckpointError(
+        f"{reason}; no checkpoint of {folder} can be resumed: put one there and write its name into "
+        f"{TAG}, or start anew with --overwrite."
+    )
+
+
+def remove_old_checkpoints(folder: str | Path, *, keep: int, iteration: int) -> None:
+    """Remove periodic checkpoints but for the `keep` newest ones up to `iteration`.
+
+    Those of later iterations belong to a future that a resume went back from; the run will write
+    over them. `keep` 0: all stay.
+    """
+    found = [path for path in Path(folder).glob(_PERIODIC) if path.stem[6:].isdigit()]
+    numbered = sorted((int(path.stem[6:]), path) for path in found)
+    past = [path for number, path in numbered if number <= iteration]
+    for path in past[:-keep] if keep > 0 else []:
+        path.unlink(missing_ok=True)
+
+
+def _resumable(folder: Path) -> Iterator[Path]:
+    """Yield the files to try. What the tag names comes first, and may not be there."""
+    tag = folder / TAG
+    name = tag.read_text(encoding="utf-8", errors="replace").strip() if tag.is_file() else ""
+    tagged = folder / name
+    if name:
+        yield tagged
+    others = [*folder.glob(_PERIODIC), *folder.glob("model_final.pth")]
+    iterations = {path: _iteration(path) for path in others if path != tagged}
+    yield from sorted(iterations, key=lambda path: (iterations[path], path.name), reverse=True)
+
+
+def _iteration(path: Path) -> int:
+    """Return the iteration that a checkpoint was saved after; -1 when it cannot be read."""
+    try:  # mapped: the tensors stay on disk
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return int(content["iteration"])
+    except Exception:  # what is wrong with it will be said when it is loaded
+        return -1
+
+
+def non_finite_tensors(state: Any, name: str = "") -> Iterator[str]:
+    """Yield the dotted names of the floating-point tensors in nested containers that hold NaN or
+    infinity.
+    """
+    if torch.is_tensor(state):
+        if state.is_floating_point() and not bool(torch.isfinite(state).all()):
+            yield name
+        return
+    if isinstance(state, Mapping):
+        pairs: Any = state.items()
+    elif isinstance(state, list | tuple):
+        pairs = enumerate(state)
+    else:
+        return
+    for key, inner in pairs:
+        yield from non_finite_tensors(inner, f"{name}.{key}" if name else str(key))
+
+
+def first_non_finite_weight(model: nn.Module) -> str | None:
+    """Return the name of the first weight of `model` that holds NaN or infinity.
+
+    Buffers do not count: the forward pass itself spoils the running statistics of batch norm.
+    """
+    return next(non_finite_tensors(dict(model.named_parameters())), None)
+
+
+def refuse_non_finite(state: Mapping[str, Any], path: str) -> None:
+    """Refuse to write a checkpoint that nothing could be trained or detected with.
+
+    Args:
+        state: what is to be saved: weights under `model`, the optimizer's tensors further down.
+
+    Raises: TrainingError: naming the first tensor and the mend.
+    """
+    bad = next(non_finite_tensors(state), None)
+    if bad is not None:
+        raise TrainingError(
+            f"training diverged: {bad.removeprefix('model.')} holds NaN or infinity, so {path} is "
+            "not written and the checkpoint before it stays the newest; lower SOLVER.BASE_LR, "
+            "lengthen SOLVER.WARMUP_ITERS, or clip gradients (SOLVER.CLIP_GRADIENTS.ENABLED True, "
+            "or a lower CLIP_VALUE)."
+        )
+
+
+_SCALARS = (str, bytes, bool, int, float, type(None), torch.Tensor)
+
+
+def plain(value: Any) -> Any:
+    """Return `value` with numpy's numbers and arrays made Python's and torch's.
+
+    `torch.load(weights_only=True)` refuses a whole file for one numpy scalar: what it would refuse
+    is refused here, while the run that saves it can still be mended.
+
+    Raises: TypeError: when it holds anything but numbers, strings, tensors, arrays and containers.
+    """
+    if isinstance(value, np.generic):
+        return value.item()
+    if type(value) in _SCALARS:
+        return value
+    if isinstance(value, torch.Tensor):
+        return value.detach()
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())
+    if isinstance(value, dict):
+        return {plain(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)([plain(inner) for inner in value])
+    raise TypeError(f"a checkpoint cannot hold a {type(value).__name__}")
+
+
+Shape = tuple[int, ...]
+
+# Batch norm counts its batches; FrozenBatchNorm2d does not, and nothing depends on it.
+_UNIMPORTANT = ("num_batches_tracked",)
+_CLASS_LAYER = "cls_score.weight"
+_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class KeyReport:
+    """Names of tensors, by what became of them when a checkpoint was loaded.
+
+    Attributes:
+        fitting: tensors of the model that were loaded.
+        not_fitting: name in the model, shape in the checkpoint, shape in the model.
+        missing: tensors of the model that the checkpoint does not have.
+        unused: tensors of the checkpoint that the model does not have.
+    """
+
+    fitting: tuple[str, ...]
+    not_fitting: tuple[tuple[str, Shape, Shape], ...]
+    missing: tuple[str, ...]
+    unused: tuple[str, ...]
+
+    @property
+    def loaded(self) -> int:
+        """How many tensors were loaded."""
+        return len(self.fitting)
+
+    @property
+    def not_loaded(self) -> frozenset[str]:
+        """Names of the model's tensors that kept their start values."""
+        return frozenset(self.missing) | {name for name, _, _ in self.not_fitting}
+
+    @classmethod
+    def from_incompatible(
+        cls,
+        expected: Mapping[str, Shape],
+        keys: _IncompatibleKeys,
+        offered: Mapping[str, Shape],
+    ) -> KeyReport:
+        """Sort fvcore's verdict on the tensors of a model.
+
+        Args:
+            expected: the model's tensors and their shapes.
+            offered: from `offered_shapes`: a match by ends of another shape comes back from
+                Detectron2 as one missing and one unused tensor.
+        """
+        wrong = {name: (tuple(theirs), tuple(ours)) for name, theirs, ours in keys.incorrect_shapes}
+        unused = set(keys.unexpected_keys)
+        for name in keys.missing_keys:
+            for other, shape in offered.items():
+                if other in unused and name.endswith(f".{other}") and name in expected:
+                    wrong[name] = (tuple(shape), tuple(expected[name]))
+                    unused.discard(other)
+        absent = wrong.keys() | set(keys.missing_keys)
+        made_up = {name for name in expected if _weight_of_statistic(name) in absent}
+        absent |= made_up
+        return cls(
+            fitting=_important(name for name in expected if name not in absent),
+            not_fitting=tuple((name, *shapes) for name, shapes in wrong.items()),
+            missing=_important(name for name in expected if name in absent - wrong.keys()),
+            unused=_important(name for name in keys.unexpected_keys if name in unused),
+        )
+
+    def text(self, path: str) -> str:
+        """Return the report as a table for the log: a row per part of the model."""
+        rows: dict[str, tuple[list[str], list[str]]] = {}
+        for name in self.fitting:
+            _row(rows, name)[0].append(name)
+        for name, _, _ in self.not_fitting:
+            _row(rows, name)[1].append(name)
+        for name in self.missing:
+            _row(rows, name)[1].append(name)
+        shapes = {name: (theirs, ours) for name, theirs, ours in self.not_fitting}
+        table: list[tuple[str, int | str, int, str]] = [
+            (part, len(loaded), len(left), _why(left, shapes))
+            for part, (loaded, left) in rows.items()
+        ]
+        surplus: dict[str, int] = {}
+        for name in self.unused:
+            surplus[part_of(name)] = surplus.get(part_of(name), 0) + 1
+        table += [
+            (part, "-", count, "in the checkpoint, and the model has no such tensor")
+            for part, count in surplus.items()
+        ]
+        kept = len(self.not_loaded)
+        lines = [
+            f"{path}: {self.loaded} tensors loaded, {kept} of the model left at their start values."
+        ]
+        if kept or self.unused:
+            headers = ("part", "loaded", "not loaded", "why")
+            lines.append(tabulate(table, headers=headers, colalign=("left", "right", "right")))
+        lines += self._class_sentence()
+        return "\n".join(lines)
+
+    def _class_sentence(self) -> list[str]:
+        for name, theirs, ours in self.not_fitting:
+            if name.endswith(_CLASS_LAYER) and theirs[1:] == ours[1:]:
+                return [
+                    f"The checkpoint tells {theirs[0] - 1} classes apart and the dataset has "
+                    f"{ours[0] - 1}: the layers of the classes start anew, as they must, and all "
+                    "else is kept."
+                ]
+        return []
+
+
+def offered_shapes(checkpoint: Mapping[str, Any]) -> dict[str, Shape]:
+    """Return the shapes in a checkpoint whose names Detectron2 matches by their ends.
+
+    Caffe2's names come as Detectron2 renames them. Empty where names are matched whole: fvcore
+    reports the shapes itself.
+    """
+    if not checkpoint.get("matching_heuristics"):
+        return {}
+    names = list(checkpoint["model"])
+    if checkpoint.get("__author__") == "Caffe2":
+        names = convert_basic_c2_names(names)
+    shapes = [tuple(value.shape) for value in checkpoint["model"].values()]
+    return dict(zip(names, shapes, strict=True))
+
+
+def _weight_of_statistic(name: str) -> str:
+    """Return the weight beside a running statistic of batch norm; empty for any other tensor.
+
+    `FrozenBatchNorm2d` makes up the statistics that a file lacks, and fvcore takes them for loaded.
+    """
+    layer, _, tensor = name.rpartition(".")
+    return f"{layer}.weight" if tensor in ("running_mean", "running_var") else ""
+
+
+def _important(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(name for name in names if not name.endswith(_UNIMPORTANT))
+
+
+def _row(rows: dict[str, tuple[list[str], list[str]]], name: str) -> tuple[list[str], list[str]]:
+    return rows.setdefault(part_of(name), ([], []))
+
+
+def _why(names: list[str], shapes: Mapping[str, tuple[Shape, Shape]]) -> str:
+    wrong = [name for name in names if name in shapes]
+    lines = [
+        f"{name}: checkpoint {shapes[name][0]}, model {shapes[name][1]}" for name in wrong[:_SHOWN]
+    ]
+    if len(wrong) > _SHOWN:
+        lines.append(f"and {len(wrong) - _SHOWN} more of other shapes")
+    if len(names) > len(wrong):
+        lines.append("not in the checkpoint")
+    return "\n".join(lines)

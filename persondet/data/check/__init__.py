@@ -1,0 +1,1 @@
+"""What `prepare_dataset check` looks at and says."""

@@ -1,0 +1,339 @@
+"""The report of `check` as lines of text, at most 100 columns wide.
+
+What cleaning did, as lines for a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from persondet.data.check.statistics import LARGE, SMALL
+from persondet.data.check.terminal_text import columns, padded, printable
+from persondet.data.clean import CHANGES
+from persondet.data.findings import CODES
+
+WIDTH = 100
+_CLASSES = 15
+_SIZES = 5
+_FOLDER, _NAME, _FILE, _ANNOTATION = 32, 36, 86, 16  # columns
+_TRAINING = {"mended": "mended in memory", "refused": "refused", "kept": "takes it as it is"}
+_QUANTILE_NAMES = {0.0: "smallest", 0.5: "median", 1.0: "largest"}
+_PEOPLE = ((0, 0), (1, 1), (2, 2), (3, 5), (6, 10), (11, 20), (21, None))
+_MASKS = {
+    "polygon": "polygons",
+    "rle": "RLE",
+    "empty": "without a mask (box only)",
+    "other": "that are no mask",
+}
+
+
+def report_lines(report: Mapping[str, Any]) -> list[str]:
+    """Return the text of a report: what is there, what leaks, what is wrong, what to do next.
+
+    Names of files and classes come from strangers: what would move the cursor or hide text is
+    written as escapes, and long names are cut in the middle.
+
+    Args:
+        report: as `persondet.data.check.validate.check_export` returns it; with `folder`, the
+            folder's name stands in the first line and in the command to run next.
+    """
+    statistics = report["statistics"]
+    sections = [
+        _splits(report),
+        _classes(statistics),
+        _per_image(statistics),
+        _box_sizes(statistics["box_sizes"]),
+        _masks(statistics["masks"]),
+        _image_sizes(statistics),
+        _leaks(_compared_leaks(report)),
+        [""],
+        _findings(report),
+        [""],
+        _next(report),
+    ]
+    return [line.rstrip() for section in sections for line in section]
+
+
+def _splits(report: Mapping[str, Any]) -> Iterator[str]:
+    splits = report["statistics"]["splits"]
+    images = sum(part["images"] for part in splits.values())
+    objects = sum(part["annotations"] for part in splits.values())
+    folder = printable(report.get("folder", "dataset"), WIDTH - 40)
+    yield f"{folder}: {_count(images, 'image')}, {_count(objects, 'object')}"
+    rows = [["split", "folder", "images", "without objects", "objects", "per image", "at most"]]
+    for split, part in splits.items():
+        rows.append(
+            [
+                split,
+                printable(report["splits"].get(split, ""), _FOLDER),
+                str(part["images"]),
+                str(part["without_annotations"]),
+                str(part["annotations"]),
+                f"{part['per_image']['mean']:.1f}",
+                str(part["per_image"]["max"]),
+            ]
+        )
+    yield from _table(rows, left=2)
+    for split, part in splits.items():
+        sources = part.get("sources", 0)
+        if 0 < sources < part["images"]:
+            count = _count(sources, "source")
+            yield f"  versions: the {part['images']} {split} images come from {count}, by their names"
+
+
+def _classes(statistics: Mapping[str, Any]) -> Iterator[str]:
+    classes, splits = statistics["classes"], list(statistics["splits"])
+    rows = [["class", *splits]]
+    for entry in classes[:_CLASSES]:
+        counts = [str(entry["boxes"].get(split, 0)) for split in splits]
+        rows.append([printable(entry["name"], _NAME), *counts])
+    yield from _table(rows)
+    rest = classes[_CLASSES:]
+    if rest:
+        unused = sum(not any(entry["boxes"].values()) for entry in rest)
+        note = f", {unused} of them without an object" if unused else ""
+        yield f"    and {len(rest)} more{note}"
+    if statistics["unknown_class"]:
+        yield f"    and {_count(statistics['unknown_class'], 'object')} of no class that is listed"
+
+
+def _per_image(statistics: Mapping[str, Any]) -> Iterator[str]:
+    pairs = [
+        pair for part in statistics["splits"].values() for pair in part["per_image"]["histogram"]
+    ]
+    shown = []
+    for low, high in _PEOPLE:
+        images = sum(n for count, n in pairs if low <= count and (high is None or count <= high))
+        name = f"{low}" if low == high else f"{low} or more" if high is None else f"{low} to {high}"
+        if images:
+            shown.append(f"{name} in {images}")
+    if shown:
+        yield from _wrapped("  objects per image: " + ", ".join(shown), 4)
+
+
+def _box_sizes(sizes: Mapping[str, Any]) -> Iterator[str]:
+    if not sizes["boxes"]:
+        yield "  box sizes: there is no valid box"
+        return
+    yield from _wrapped(
+        f"  box sizes: {_percent(sizes['small'])} small (under {SMALL:.0f} x {SMALL:.0f} px), "
+        f"{_percent(sizes['medium'])} medium, "
+        f"{_percent(sizes['large'])} large (from {LARGE:.0f} x {LARGE:.0f} px)",
+        4,
+    )
+    names = [_QUANTILE_NAMES.get(q, f"{q * 100:.0f} %") for q in sizes["quantile_levels"]]
+    rows = [["", *names]]
+    for key, name, scale, digits in (
+        ("side", "√area, px", 1, 0),
+        ("height", "height, px", 1, 0),
+        ("relative_side", "√area, % of image", 100, 1),
+        ("relative_height", "height, % of image", 100, 1),
+        ("aspect", "width / height", 1, 2),
+    ):
+        if sizes[key] is not None:
+            rows.append([name, *(f"{value * scale:.{digits}f}" for value in sizes[key])])
+    yield from _table(rows)
+
+
+def _masks(masks: Mapping[str, int]) -> Iterator[str]:
+    total = sum(masks.values())
+    shown = [
+        f"{masks[kind]} {name} ({_percent(masks[kind] / total)})"
+        for kind, name in _MASKS.items()
+        if masks[kind]
+    ]
+    yield from _wrapped("  masks: " + (", ".join(shown) or "none"), 4)
+
+
+def _image_sizes(statistics: Mapping[str, Any]) -> Iterator[str]:
+    sizes = statistics["image_sizes"]
+    shown = [f"{s['images']} of {s['width']} x {s['height']} px" for s in sizes[:_SIZES]]
+    others = statistics["image_sizes_total"] - len(sizes[:_SIZES])
+    if others:
+        shown.append(f"{others} more sizes" if others > 1 else "1 more size")
+    if statistics["image_sizes_unknown"]:
+        shown.append(f"{statistics['image_sizes_unknown']} whose json has no size")
+    yield from _wrapped("  image sizes: " + (", ".join(shown) or "none"), 4)
+
+
+def _compared_leaks(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the leaks of test and valid, where a split that learns is there to leak from."""
+    learning = {"test": {"train", "valid"}, "valid": {"train"}}
+    return {
+        split: report["leaks"][split]
+        for split, others in learning.items()
+        if split in report["leaks"] and others & set(report["splits"])
+    }
+
+
+def _leaks(compared: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    for split, share in compared.items():
+        learns = "train or valid" if split == "test" else "train"
+        clips = share.get("clip_mates", 0)
+        if share["leaked"]:
+            verb = "has" if share["leaked"] == 1 else "have"
+            part = _of(share["leaked"], share["images"], split)
+            yield from _wrapped(
+                f"  leaks: {part} {verb} a version in {learns}: "
+                "the score will look better than it is",
+                4,
+            )
+        if clips:
+            verb = "is a frame" if clips == 1 else "are frames"
+            more = "a further " if share["leaked"] else ""
+            part = more + _of(clips, share["images"], split)
+            yield from _wrapped(
+                f"  leaks: {part} {verb} of a clip that is in {learns} too: "
+                "the score may look better than it is",
+                4,
+            )
+    if compared and not any(s["leaked"] or s.get("clip_mates", 0) for s in compared.values()):
+        names = " and ".join(_count(s["images"], f"{name} image") for name, s in compared.items())
+        yield f"  leaks: none among {names}"
+
+
+def _of(part: int, images: int, split: str) -> str:
+    share = _percent(part / images) if images else "0 %"
+    return f"{part} of {_count(images, f'{split} image')} ({share})"
+
+
+def _findings(report: Mapping[str, Any]) -> Iterator[str]:
+    errors, warnings = report["errors"], report["warnings"]
+    if not report["findings"]:
+        yield "no errors, no warnings"
+        return
+    yield f"{_count(errors, 'error')}, {_count(warnings, 'warning')}"
+    order = sorted(report["findings"], key=lambda finding: finding["severity"] != "error")
+    for finding in order:
+        splits = ", ".join(f"{split} {count}" for split, count in finding["splits"].items())
+        count = f"{finding['count']}: {splits}" if len(finding["splits"]) > 1 else finding["count"]
+        head = f"{finding['severity'].upper()} {finding['code']} ({count}): {finding['meaning']}"
+        yield from _wrapped(head, 6)
+        training = _TRAINING.get(finding["training"], finding["training"])
+        yield from _wrapped(f"      clean: {finding['clean']} · training: {training}", 8)
+        for example in finding["examples"]:
+            yield from _example(example)
+
+
+def _example(example: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of an example; a file name stays whole, so that it can be copied."""
+    line = f"      {example['split']:5}"
+    if example["file"]:
+        line += f"  {printable(example['file'], _FILE)}"
+    further = []
+    if example["annotation"] is not None:
+        try:
+            text = json.dumps(example["annotation"], ensure_ascii=False)
+        except (TypeError, ValueError):
+            text = repr(example["annotation"])
+        further.append(f"annotation {printable(text, _ANNOTATION)}")
+    if example.get("detail"):
+        further.append(printable(example["detail"], _FILE))
+    for part in further:
+        if columns(line) + 2 + columns(part) > WIDTH:
+            yield line
+            line = " " * 11
+        line += f"  {part}"
+    yield line
+
+
+def _next(report: Mapping[str, Any]) -> Iterator[str]:
+    codes = {finding["code"] for finding in report["findings"]}
+    refused = [f for f in report["findings"] if f["clean"].startswith("refused")]
+    folder = str(report.get("folder", ""))
+    tool = "next: python tools/prepare_dataset.py"
+    leaking = any(share["leaked"] for share in report["leaks"].values())
+    if refused:
+        yield f"next: mend the json, or export the dataset again: {refused[0]['meaning']}"
+    elif len(report["splits"]) == 1:
+        yield f"{tool} split {_from_to(folder, 'split')}"
+    elif report["errors"] or leaking:
+        yield f"{tool} clean {_from_to(folder, 'clean')}{' --drop-leaks' if leaking else ''}"
+    elif codes:
+        yield "Nothing has to be mended; the warnings are for you to judge."
+    else:
+        yield "Nothing to mend."
+
+
+def _from_to(folder: str, what: str) -> str:
+    """Return the arguments of a command that reads `folder` and writes a new one beside it."""
+    if not folder or not folder.isprintable():
+        return "DIR --output DIR2"
+    base = folder.rstrip("/")
+    output = f"{base}-{what}" if base.strip("./") else what
+    return f"{shlex.quote(folder)} --output {shlex.quote(output)}"
+
+
+def _table(rows: Sequence[Sequence[str]], *, left: int = 1) -> Iterator[str]:
+    """Yield rows with their columns aligned: the first `left` ones to the left, numbers right."""
+    widths = [max(map(columns, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [
+            padded(cell, width, right=index >= left)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield "    " + "  ".join(cells)
+
+
+def _wrapped(text: str, indent: int) -> list[str]:
+    return textwrap.wrap(
+        text, WIDTH, subsequent_indent=" " * indent, break_on_hyphens=False, drop_whitespace=True
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _percent(share: float) -> str:
+    """Return a share in words that never claim none or all where it is neither."""
+    percent = share * 100
+    if 0 < percent < 1 or 99 < percent < 100:
+        return f"{min(max(percent, 0.1), 99.9):.1f} %"
+    return f"{percent:.0f} %"
+
+
+_SHOWN = 5  # dropped images that are named
+
+
+def cleaning_lines(record: Mapping[str, Any]) -> list[str]:
+    """Return the text that `clean` prints.
+
+    Args:
+        record: what stands in `cleaning.json`, see `persondet.data.cleaning.clean_dataset`.
+    """
+    lines = []
+    for split, counts in record["splits"].items():
+        lines.append(
+            f"{split}: {counts['images']} of {counts['images_before']} images, "
+            f"{counts['annotations']} of {counts['annotations_before']} annotations"
+        )
+    classes = ", ".join(printable(name, 40) for name in record["classes"][:12])
+    more = f" and {len(record['classes']) - 12} more" if len(record["classes"]) > 12 else ""
+    masks = {"polygon": "polygons", "bitmask": "RLE among them", "": "none, boxes only"}
+    lines.append(f"classes: {classes}{more}; masks: {masks[record['masks']]}")
+    changes = record["changes"]
+    lines.append("changed:" if changes else "nothing had to be changed")
+    width = max(map(len, changes), default=0)
+    for name, count in changes.items():
+        words = CODES[name].mend if name in CODES else CHANGES[name]
+        lines.append(f"  {padded(name, width)}  {count:>7}  {words}")
+    dropped = [
+        (split, name, code)
+        for split, names in record["dropped_images"].items()
+        for name, code in names.items()
+    ]
+    for split, name, code in dropped[:_SHOWN]:
+        lines.append(f"  dropped: {split}/{printable(name, 60)} ({code})")
+    if len(dropped) > _SHOWN:
+        lines.append(f"  and {len(dropped) - _SHOWN} more images: see cleaning.json")
+    if changes.get("mask-from-box"):
+        lines.append(
+            "A mask that is a filled box teaches boxes: the model's masks of such people will be "
+            "boxes too."
+        )
+    return lines

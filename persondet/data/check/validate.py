@@ -1,0 +1,106 @@
+"""Look at a whole export: its jsons, its pictures, and what its splits share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from persondet.data.check.images import decode_splits, read_headers
+from persondet.data.check.statistics import dataset_statistics
+from persondet.data.inspect.dataset import inspect_coco
+from persondet.data.inspect.images import ImageFacts
+from persondet.data.leaks.find import Leaks, Picture, find_leaks
+from persondet.data.roboflow import SPLIT_FOLDERS, Export, file_names, read_export
+
+Progress = Callable[[int, int | None], None]
+Facts = dict[str, dict[str, ImageFacts]]
+
+PICTURE_SUFFIXES = frozenset(".bmp .gif .jpeg .jpg .png .tif .tiff .webp".split())
+
+
+def check_export(
+    root: str | Path, *, decode: bool = True, workers: int = 0, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Look at an export and return what is in it and what is wrong with it; change nothing.
+
+    Args:
+        root: the export's folder (see `persondet.data.roboflow.find_splits`).
+        decode: load every picture, which finds broken ones and near-identical ones; False reads
+            their headers only.
+        workers: processes or threads that load pictures; 0: one per core.
+        progress: called with the number of pictures done and of all.
+
+    Returns: plain lists and dicts: `version` (1), `splits` (split to folder name), `statistics`,
+    `findings` (see `Findings.as_json`), `errors` and `warnings` (numbers of codes), `leaks`.
+
+    Raises: DatasetError: when there is no export, a json cannot be read, or none names an image.
+    """
+    export = read_export(root)
+    facts = look_at_pictures(export, decode=decode, workers=workers, progress=progress)
+    findings = inspect_coco(export.splits, facts=facts).findings
+    for split in SPLIT_FOLDERS:
+        if split not in export.splits:
+            findings.add("split-missing", split)
+    for split, folder in export.folders.items():
+        for name in sorted(_unlisted(folder, facts[split])):
+            findings.add("file-not-listed", split, name)
+    leaks = leaks_of(facts, export.folders)
+    leaks.add_to(findings)
+    return {
+        "version": 1,
+        "splits": {split: folder.name for split, folder in export.folders.items()},
+        "statistics": dataset_statistics(export.splits),
+        "findings": findings.as_json(),
+        "errors": len(findings.of("error")),
+        "warnings": len(findings.of("warning")),
+        "leaks": leaks.as_json(),
+    }
+
+
+def look_at_pictures(
+    export: Export, *, decode: bool = True, workers: int = 0, progress: Progress | None = None
+) -> Facts:
+    """Return what the image files of an export are, by split and file name.
+
+    Args:
+        export: the jsons and their folders.
+        decode: load every picture, instead of reading headers only.
+        workers: processes or threads that load pictures; 0: one per core.
+        progress: called with the number of pictures done and of all.
+    """
+    names = {split: file_names(coco) for split, coco in export.splits.items()}
+    if decode:
+        return decode_splits(export.folders, names, workers=workers, progress=progress)
+    return {split: read_headers(folder, names[split]) for split, folder in export.folders.items()}
+
+
+def leaks_of(facts: Facts, folders: Mapping[str, Path]) -> Leaks:
+    """Return which pictures the splits share, as far as the facts tell; see `find_leaks`.
+
+    Args:
+        facts: of each split, by file name.
+        folders: of each split, where pictures that look alike are read again.
+    """
+    return find_leaks(
+        [
+            Picture(split, name, fact.digest, fact.hashes, fact.thumbnail, folders[split] / name)
+            for split, found in facts.items()
+            for name, fact in found.items()
+            if not fact.problem
+        ]
+    )
+
+
+def _unlisted(folder: Path, listed: dict[str, ImageFacts]) -> Iterator[str]:
+    """Yield the pictures of a split's folder that its json does not list, as relative names."""
+    known = {os.path.normpath(name) for name in listed}
+    for base, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith((".", "__"))]
+        for name in files:
+            path = Path(base, name)
+            is_picture = path.suffix.lower() in PICTURE_SUFFIXES and not name.startswith(".")
+            relative = path.relative_to(folder).as_posix()
+            if is_picture and relative not in known:
+                yield relative

@@ -1,0 +1,323 @@
+"""Findings: which faults an export has, how often, and where to look.
+
+The table of faults: a stable code for each, how bad it is, and what is done about it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Example:
+    """Where a fault was seen: split, image file (or ""), annotation id (or None), and what."""
+
+    split: str
+    file: str = ""
+    annotation: Any = None
+    detail: str = ""
+
+
+@dataclass
+class Finding:
+    """One code: how often it was seen, in which splits, and the first examples."""
+
+    code: Code
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: list[Example] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        """How often, over all splits."""
+        return self.counts.total()
+
+
+class Findings:
+    """All findings of an export. An annotation or image counts once per code."""
+
+    def __init__(self) -> None:
+        """Start with nothing found."""
+        self._by_code: dict[str, Finding] = {}
+
+    def add(
+        self,
+        code: str,
+        split: str,
+        file: str = "",
+        annotation: Any = None,
+        detail: str = "",
+    ) -> None:
+        """Count one fault, and keep it as an example if it is among the first of its code.
+
+        Args:
+            code: a name of `persondet.data.findings.CODES`.
+            split: `train`, `valid` or `test`.
+            file: the image's `file_name` as the json has it, or "".
+            annotation: the annotation's id as the json has it, or None.
+            detail: a few words, e.g. "641 x 480 in the json, 640 x 480 in the file".
+
+        Raises: KeyError: when the code is not in the table.
+        """
+        finding = self._by_code.get(code)
+        if finding is None:
+            finding = self._by_code[code] = Finding(CODES[code])
+        finding.counts[split] += 1
+        if len(finding.examples) < EXAMPLES:
+            finding.examples.append(Example(split, file, annotation, detail))
+
+    def count(self, code: str) -> int:
+        """Return how often a code was found."""
+        return self._by_code[code].count if code in self._by_code else 0
+
+    def counts(self) -> dict[str, int]:
+        """Return code to count, of all codes found, in the order of the table."""
+        return {finding.code.name: finding.count for finding in self}
+
+    def update(self, other: Findings) -> None:
+        """Add the findings of `other` to these."""
+        for finding in other:
+            mine = self._by_code.setdefault(finding.code.name, Finding(finding.code))
+            mine.counts.update(finding.counts)
+            mine.examples = (mine.examples + finding.examples)[:EXAMPLES]
+
+    def of(self, severity: str) -> list[Finding]:
+        """Return the findings of one severity, in the order of the table."""
+        return [finding for finding in self if finding.code.severity == severity]
+
+    def refused(self) -> list[Finding]:
+        """Return the findings for which training on the folder as it is is refused."""
+        return [finding for finding in self if finding.code.training == "refused"]
+
+    def __iter__(self) -> Iterator[Finding]:
+        """Iterate over the findings in the order of the table."""
+        return (self._by_code[name] for name in CODES if name in self._by_code)
+
+    def __len__(self) -> int:
+        """Return how many codes were found."""
+        return len(self._by_code)
+
+    def as_json(self) -> list[Mapping[str, Any]]:
+        """Return the findings as plain lists and dicts."""
+        return [
+            {
+                "code": finding.code.name,
+                "severity": finding.code.severity,
+                "count": finding.count,
+                "splits": dict(finding.counts),
+                "meaning": finding.code.meaning,
+                "clean": finding.code.mend,
+                "training": finding.code.training,
+                "examples": [
+                    {
+                        "split": example.split,
+                        "file": example.file,
+                        "annotation": example.annotation,
+                        "detail": example.detail,
+                    }
+                    for example in finding.examples
+                ],
+            }
+            for finding in self
+        ]
+
+
+Severity = Literal["error", "warning"]
+Training = Literal["mended", "refused", "kept"]
+
+
+@dataclass(frozen=True)
+class Code:
+    """One kind of fault.
+
+    Attributes:
+        name: the stable code.
+        severity: `"error"` when training or scoring on the files as they are, by Detectron2 and
+            pycocotools alone, would fail or be wrong; else `"warning"`.
+        meaning: what is the case, one clause.
+        mend: what `clean` does about it, one clause.
+        training: what training on the folder as it is does: `"mended"` in memory like `clean`,
+            `"refused"` with a sentence, `"kept"` as it is.
+        implies: the codes that this fault may bring along on the same annotation or image.
+    """
+
+    name: str
+    severity: Severity
+    meaning: str
+    mend: str
+    training: Training
+    implies: tuple[str, ...] = ()
+
+    @property
+    def changes(self) -> bool:
+        """Whether `clean` changes something about it, unasked."""
+        return not self.mend.startswith(("kept", "nothing", "refused"))
+
+
+_TABLE = (
+    # Splits and the json as a whole
+    Code("split-missing", "warning", "there is no split of this name",
+         "nothing; `split` makes the missing ones", "kept"),
+    Code("split-empty", "warning", "the split names no image",
+         "left out", "mended"),
+    Code("split-without-annotations", "warning", "the split has images but no annotation",
+         "kept", "kept"),
+    Code("no-annotations", "error", "no split has an annotation",
+         "refused: there is nothing to learn", "refused", ("split-without-annotations",)),
+    Code("no-class", "error", "the json names no class that could be learned",
+         "refused: name the classes in `categories`", "refused"),
+    Code("info-missing", "error", "the json has no `info`, which pycocotools asks for",
+         "an empty one is added", "mended"),
+    # Categories
+    Code("category-malformed", "error", "a category without a whole-number id and a name",
+         "dropped", "mended", ("annotation-unknown-category",)),
+    Code("category-id-twice", "error", "one id stands for two categories of different names",
+         "refused: which one is meant is yours to say", "refused"),
+    Code("category-name-twice", "error", "two categories of a split share one name",
+         "merged into one", "mended"),
+    Code("category-name-case", "error", "names of categories differ only in case or spaces",
+         "merged under the spelling that is used most", "mended"),
+    Code("grouping-category", "warning",
+         "a category that only groups the others and has no annotation",
+         "dropped", "mended"),
+    Code("class-unused", "warning", "a class without a single annotation",
+         "kept; name the classes you want with --classes", "kept"),
+    Code("classes-differ", "warning", "a split lacks a class that another split has",
+         "every split gets the list of all classes", "mended"),
+    # Images
+    Code("image-malformed", "error", "an image without a whole-number id and a file name",
+         "dropped with its annotations", "refused",
+         ("annotation-unknown-image", "file-not-listed")),
+    Code("image-size-invalid", "error", "width or height is not a whole number of pixels",
+         "the size of the file is written", "mended"),
+    Code("image-id-twice", "error", "one id belongs to several images",
+         "all of them dropped: whose the annotations are cannot be known", "refused",
+         ("annotation-unknown-image",)),
+    Code("image-listed-twice", "error", "one file is listed by several images",
+         "merged into the first", "mended"),
+    Code("file-name-outside", "error", "the file name leads out of the split's folder",
+         "dropped with its annotations", "refused", ("file-not-listed",)),
+    Code("file-missing", "error", "the file of an image is not there",
+         "dropped with its annotations", "refused", ("file-not-listed",)),
+    Code("file-not-listed", "warning", "a picture in the folder is not in the json",
+         "left out", "kept"),
+    Code("image-unreadable", "error", "the file is no picture, or a broken one",
+         "dropped with its annotations", "refused"),
+    Code("image-truncated", "error", "the file ends before the picture does",
+         "dropped with its annotations", "refused"),
+    Code("image-too-large", "error", "the file announces more pixels than can be loaded",
+         "dropped with its annotations", "refused"),
+    Code("image-rotated", "error",
+         "EXIF turns the picture by 90 degrees, and the json has the size before turning",
+         "the annotations are turned with the picture", "mended"),
+    Code("image-size-differs", "error", "the size in the json is not the size of the file",
+         "dropped with its annotations", "refused"),
+    Code("image-orientation", "warning",
+         "EXIF turns or mirrors the picture, and the size cannot tell whether the annotations did",
+         "kept: look at it", "kept"),
+    Code("image-without-annotations", "warning", "an image without annotations",
+         "kept: it teaches what is no person", "kept"),
+    # Annotations
+    Code("annotation-malformed", "error",
+         "an annotation without whole numbers for its image and its category",
+         "dropped", "mended", ("image-without-annotations",)),
+    Code("annotation-unknown-image", "error", "the annotation's image is not in the json",
+         "dropped", "mended", ("image-without-annotations",)),
+    Code("annotation-unknown-category", "error", "the annotation's category is not in the json",
+         "dropped", "mended", ("image-without-annotations", "class-unused")),
+    Code("annotation-id-invalid", "error", "the annotation's id is not a whole number",
+         "numbered from 1", "mended"),
+    Code("annotation-id-zero", "error", "the annotation's id is 0, which pycocotools ignores",
+         "numbered from 1", "mended"),
+    Code("annotation-id-twice", "error", "an id that an annotation before it has",
+         "numbered from 1", "mended"),
+    Code("annotation-repeated", "warning", "the same object is annotated twice, to the digit",
+         "the copy is dropped", "mended", ("annotation-id-twice",)),
+    Code("crowd-flag-invalid", "error", "`iscrowd` is missing or is neither 0 nor 1",
+         "set to 0, or to 1 where it says yes", "mended"),
+    # Boxes
+    Code("box-invalid", "error", "the box is not four finite numbers",
+         "taken from the mask, or dropped where there is none", "mended"),
+    Code("box-negative", "error", "width or height of the box is negative",
+         "taken from the mask, or dropped where there is none", "mended"),
+    Code("box-zero", "error", "width or height of the box is 0",
+         "taken from the mask, or dropped where there is none", "mended"),
+    Code("box-outside", "error", "the box leaves the image by more than half a pixel",
+         "clipped; taken from the mask where too little is left, or dropped where nothing is", "mended"),
+    Code("box-outside-slightly", "warning", "the box leaves the image by at most half a pixel",
+         "clipped", "mended"),
+    Code("box-tiny", "warning", "the shorter side of the box is under 2 pixels",
+         "kept", "kept"),
+    Code("box-beside-mask", "warning", "the box and the extent of the mask hardly overlap",
+         "kept: look which of them is right", "kept"),
+    # Masks
+    Code("mask-invalid", "error", "`segmentation` is neither polygons nor RLE",
+         "replaced by the filled box", "mended"),
+    Code("mask-missing", "error", "no mask, in an export where others have one",
+         "filled from the box", "mended"),
+    Code("masks-none", "warning", "the whole export has boxes only",
+         "kept; --masks box fills the boxes", "kept"),
+    Code("mask-formats-mixed", "warning", "RLE masks stand among polygons",
+         "kept; training rasterises all", "mended"),
+    Code("mask-without-pixels", "error", "the polygons are so thin that they cover no pixel",
+         "replaced by the filled box", "mended"),
+    Code("polygon-flat", "error", "the polygon is one flat list instead of a list of polygons",
+         "nested", "mended",
+         ("polygon-invalid", "polygon-odd", "polygon-short", "polygon-empty", "polygon-outside")),
+    Code("polygon-invalid", "error", "a polygon is not a list of finite numbers",
+         "the part is dropped", "mended"),
+    Code("polygon-odd", "error", "a polygon has an odd number of coordinates",
+         "the part is dropped", "mended"),
+    Code("polygon-short", "error", "a polygon has fewer than 3 points",
+         "the part is dropped", "mended"),
+    Code("polygon-empty", "error", "a polygon has no point or no area",
+         "the part is dropped", "mended"),
+    Code("polygon-outside", "error", "a polygon leaves the image by more than half a pixel",
+         "clipped", "mended"),
+    Code("polygon-outside-slightly", "warning",
+         "a polygon leaves the image by at most half a pixel",
+         "clipped", "mended"),
+    Code("polygon-self-intersecting", "warning", "the outline of a polygon crosses itself",
+         "kept: COCO fills it by the even-odd rule", "kept"),
+    Code("rle-size", "error", "the RLE has another size than its image",
+         "replaced by the filled box", "mended"),
+    Code("rle-invalid", "error", "the runs of the RLE cannot be read or do not fill the image",
+         "replaced by the filled box", "mended"),
+    Code("rle-empty", "error", "the RLE covers no pixel",
+         "replaced by the filled box", "mended"),
+    Code("area-invalid", "error", "`area` is missing or no number above 0",
+         "computed from the mask", "mended"),
+    Code("area-of-box", "warning", "`area` is the area of the box, not of the mask",
+         "computed from the mask", "mended"),
+    # Leaks between splits
+    Code("leak-same-file", "warning", "the same file lies in two splits",
+         "kept; --drop-leaks drops it from the split that learns", "kept"),
+    Code("leak-same-source", "warning", "versions of one source picture lie in two splits",
+         "kept; --drop-leaks drops it from the split that learns", "kept"),
+    Code("leak-near-identical", "warning", "nearly the same picture lies in two splits",
+         "kept; --drop-leaks drops it from the split that learns", "kept"),
+    Code("leak-same-clip", "warning", "frames of one clip lie in two splits",
+         "kept; `split --group-clips` keeps clips together", "kept"),
+)  # fmt: skip
+
+CODES: dict[str, Code] = {code.name: code for code in _TABLE}
+"""Every code by its name, in the order in which reports list them."""
+
+
+def codes_table() -> str:
+    """Return the table of codes in Markdown, as docs/dataset_codes.md shows it."""
+    rows = [
+        "| code | severity | what is the case | `clean` | training on the folder as it is | implies |",
+        "|---|---|---|---|---|---|",
+    ]
+    for code in CODES.values():
+        implied = ", ".join(f"`{name}`" for name in code.implies)
+        rows.append(
+            f"| `{code.name}` | {code.severity} | {code.meaning} | {code.mend} | "
+            f"{code.training} | {implied} |"
+        )
+    return "\n".join(rows) + "\n"

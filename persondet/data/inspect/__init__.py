@@ -1,0 +1,1 @@
+"""What a COCO dict holds, checked part by part."""

@@ -1,0 +1,203 @@
+"""The image records of one split: which can be used, and what has to change about them.
+
+What a look at one image file says, whatever its json claims.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from persondet.data.findings import Findings
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What one file of an export is.
+
+    Attributes:
+        problem: "" when the picture can be read, else one of the codes `file-name-outside`,
+            `file-missing`, `image-unreadable`, `image-truncated`, `image-too-large`.
+        detail: a few words about the problem.
+        width, height: the size in pixels as stored, before EXIF turns the picture; 0: not known.
+        orientation: EXIF's, 1 (upright) to 8.
+        digest: SHA-256 of the file's bytes, 32 bytes; b"" when only the header was read.
+        hashes: perceptual hashes of the picture turned and mirrored in 8 ways, uint64, (8,), see
+            `persondet.data.leaks.perceptual_hash`; None when only the header was read.
+        thumbnail: the grey picture in small, uint8, (32, 32); None when only the header was read.
+    """
+
+    problem: str = ""
+    detail: str = ""
+    width: int = 0
+    height: int = 0
+    orientation: int = 1
+    digest: bytes = b""
+    hashes: npt.NDArray[np.uint64] | None = None
+    thumbnail: npt.NDArray[np.uint8] | None = None
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """Width and height in pixels after EXIF turned the picture: what training sees."""
+        turned = self.orientation in (5, 6, 7, 8)
+        return (self.height, self.width) if turned else (self.width, self.height)
+
+
+_MISSING = ImageFacts("file-missing")
+_MAX_ID = 2**53  # beyond it a float, and so numpy and a browser, cannot tell ids apart
+
+
+@dataclass
+class ImageUse:
+    """How the annotations of one image id are used.
+
+    Attributes:
+        record: the image's record as it goes into the cleaned json; None: the image is dropped,
+            and its annotations go with it.
+        code: why it is dropped, a code, or "".
+        turn: the EXIF orientation (5 to 8) by which annotations have to be turned; 1: not at all.
+        size: width and height in pixels that the annotations refer to (before they are turned).
+    """
+
+    record: dict[str, Any] | None
+    code: str = ""
+    turn: int = 1
+    size: tuple[int, int] = (0, 0)
+
+
+def inspect_images(
+    split: str,
+    images: Sequence[Any],
+    facts: Mapping[str, ImageFacts] | None,
+    findings: Findings,
+) -> dict[int, ImageUse]:
+    """Inspect the image records of a split; return what to do with the annotations of each id.
+
+    Args:
+        split: for the findings.
+        images: records of any content.
+        facts: what the files are, by `file_name` as the json has it; None: files are not looked
+            at, and the json is believed.
+        findings: gets what is found.
+
+    Returns: image id of the raw json to its use. The ids of two records of one file share one
+    `ImageUse`; ids that are not in it are unknown.
+    """
+    by_id: dict[int, list[dict[str, Any]]] = {}
+    for image in images:
+        fault = _malformed(image)
+        if fault:
+            name = image.get("file_name") if isinstance(image, dict) else None
+            findings.add(
+                "image-malformed", split, name if isinstance(name, str) else "", detail=fault
+            )
+            continue
+        by_id.setdefault(image["id"], []).append(image)
+    uses: dict[int, ImageUse] = {}
+    by_file: dict[str, ImageUse] = {}
+    for number, records in by_id.items():
+        image = records[0]
+        files = {_same_file(record["file_name"]) for record in records}
+        if len(files) > 1:
+            for record in records[1:]:
+                detail = f"id {number} is also {image['file_name']!r}"
+                findings.add("image-id-twice", split, record["file_name"], detail=detail)
+            uses[number] = ImageUse(None, "image-id-twice")
+            continue
+        for _ in records[1:]:
+            detail = f"listed again with the id {number}"
+            findings.add("image-listed-twice", split, image["file_name"], detail=detail)
+        (file,) = files
+        if file in by_file:
+            use = by_file[file]
+            before = use.record["id"] if use.record else "another"
+            detail = f"ids {before} and {number}"
+            findings.add("image-listed-twice", split, image["file_name"], detail=detail)
+        else:
+            use = by_file[file] = _use(split, image, facts, findings)
+        uses[number] = use
+    return uses
+
+
+def _malformed(image: Any) -> str:
+    """Return what keeps a record from being an image's, "" when nothing does."""
+    if not isinstance(image, dict):
+        return f"not an object: {image!r}"[:60]
+    number, name = image.get("id"), image.get("file_name")
+    if type(number) is not int or abs(number) > _MAX_ID:
+        return f"id {_short(number)}"
+    if not isinstance(name, str) or not name:
+        return f"image {number} has the file name {_short(name)}"
+    return ""
+
+
+def _short(value: Any) -> str:
+    if type(value) is int and abs(value) > _MAX_ID:
+        return f"of {value.bit_length() * 3 // 10 + 1} digits"
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _same_file(name: str) -> str:
+    """Return one spelling for all names of one file: `./a.jpg` is `a.jpg`."""
+    return str(PurePosixPath(name)) if "/" in name else name
+
+
+def leads_out(name: str) -> bool:
+    """Return whether a file name is absolute or leads out of its folder, by its text alone."""
+    if not {"/", "\\", ":", "\0"} & set(name):
+        return name == ".."
+    parts = {*PurePosixPath(name).parts, *PureWindowsPath(name).parts}
+    absolute = PurePosixPath(name).is_absolute() or bool(PureWindowsPath(name).anchor)
+    return absolute or ".." in parts or "\0" in name
+
+
+def _use(
+    split: str, image: dict[str, Any], facts: Mapping[str, ImageFacts] | None, findings: Findings
+) -> ImageUse:
+    name = image["file_name"]
+    fact = ImageFacts() if facts is None else facts.get(name, _MISSING)
+    outside = leads_out(name)
+    problem = "file-name-outside" if outside else fact.problem
+    if problem:
+        findings.add(problem, split, name, detail="" if outside else fact.detail)
+        return ImageUse(None, problem)
+    size = (image.get("width"), image.get("height"))
+    said: Any = size if all(type(side) is int and 0 < side < 2**31 for side in size) else None
+    if said is None:
+        detail = f"{_short(size[0])} x {_short(size[1])} in the json"
+        findings.add("image-size-invalid", split, name, detail=detail)
+        if not fact.width:
+            return ImageUse(None, "image-size-invalid")
+        width, height = fact.upright_size
+        return ImageUse({**image, "width": width, "height": height}, size=(width, height))
+    if not fact.width:
+        return ImageUse(image, size=said)
+    return _compared(split, image, said, fact, findings)
+
+
+def _compared(
+    split: str, image: dict[str, Any], said: tuple[int, int], fact: ImageFacts, findings: Findings
+) -> ImageUse:
+    """Compare the size that the json says with the file's."""
+    name, upright, stored = image["file_name"], fact.upright_size, (fact.width, fact.height)
+    detail = f"{said[0]} x {said[1]} in the json, {upright[0]} x {upright[1]} in the file"
+    if said == upright:
+        if fact.orientation != 1 and upright == stored:
+            what = f"EXIF orientation {fact.orientation}"
+            findings.add("image-orientation", split, name, detail=what)
+        return ImageUse(image, size=said)
+    if said == stored:
+        detail += f", turned by EXIF orientation {fact.orientation}"
+        findings.add("image-rotated", split, name, detail=detail)
+        record = {**image, "width": upright[0], "height": upright[1]}
+        return ImageUse(record, turn=fact.orientation, size=said)
+    if said == upright[::-1]:
+        detail += ": width and height are exchanged"
+    findings.add("image-size-differs", split, name, detail=detail)
+    return ImageUse(None, "image-size-differs")

@@ -1,0 +1,528 @@
+"""The best model by its score on the validation split.
+
+Stop when the validation split has nothing more to say.
+
+The checkpoints that a run can go on from: periodic ones, the final one, that of a Ctrl-C.
+
+The event log: a row per period, and one per evaluation.
+
+The one line that says how far the training is and how fast it goes.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import HookBase
+from detectron2.engine.hooks import PeriodicWriter
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage, EventWriter
+
+from persondet.checkpoint import SafeDetectionCheckpointer
+from persondet.checkpoint.checkpointer import remove_old_checkpoints
+from persondet.engine.console import ConsoleHandler, current_console
+from persondet.engine.interruption import Interruption
+from persondet.errors import InterruptedRun
+from persondet.files import write_json
+
+try:
+    import resource
+except ModuleNotFoundError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+logger = logging.getLogger(__name__)
+
+
+class BestCheckpointHook(HookBase):
+    """Save `model_best.pth` and `model_best.json` whenever the metric improves, or is
+    reached again: of two equal models the one that has seen more is kept.
+
+    Unlike Detectron2's `BestCheckpointer` it remembers the best score over a resume, and leaves
+    `last_checkpoint` alone, so that `--resume` goes on from the newest model.
+
+    Args:
+        checkpointer: saves the model.
+        metric: name of a scalar, e.g. `segm/AP`; with several validation sets that of the first.
+        mode: `max` or `min`.
+        period: iterations between evaluations; the last iteration is always looked at.
+        datasets: the validation datasets, for the prefix that Detectron2 adds when there are two.
+    """
+
+    def __init__(
+        self,
+        checkpointer: SafeDetectionCheckpointer,
+        *,
+        metric: str,
+        mode: str = "max",
+        period: int,
+        datasets: tuple[str, ...] = (),
+    ) -> None:
+        self._checkpointer = checkpointer
+        self._names = (metric, *(f"{name}/{metric}" for name in datasets[:1]))
+        self._sign = 1.0 if mode == "max" else -1.0
+        self._period = period
+        self.best_score: float | None = None
+        self.best_iteration: int | None = None
+
+    def before_train(self) -> None:
+        """Take up the best score of an earlier run that `--resume` continues."""
+        record = Path(self._checkpointer.save_dir) / "model_best.json"
+        resumed = self.trainer.start_iter > 0
+        # The file beside the best model may know more than the checkpoint: the run had gone further
+        # when it was stopped. It is going to come by the same scores again, and of two equal models
+        # the later one stays.
+        if resumed and record.is_file():
+            facts = json.loads(record.read_text(encoding="utf-8"))
+            if facts.get("metric") in self._names:
+                self.best_score, self.best_iteration = facts["score"], facts["iteration"]
+
+    def after_step(self) -> None:
+        """Look at the evaluation that just ended; the last one is left to `after_train`."""
+        step = self.trainer.iter + 1
+        if self._period > 0 and step % self._period == 0 and step != self.trainer.max_iter:
+            self._look(self.trainer.iter)
+
+    def after_train(self) -> None:
+        """Look at the evaluation at the end of training."""
+        if self.trainer.iter >= self.trainer.max_iter:
+            self._look(self.trainer.max_iter - 1)
+
+    def _look(self, iteration: int) -> None:
+        latest = self.trainer.storage.latest()
+        for name in self._names:
+            if name in latest and latest[name][1] >= iteration:
+                break
+        else:
+            logger.warning(
+                "The evaluation gave no %s: the best model is not updated.", self._names[0]
+            )
+            return
+        score = float(latest[name][0])
+        if not math.isfinite(score):
+            return
+        if self.best_score is not None and self._sign * (score - self.best_score) < 0:
+            return
+        self.best_score, self.best_iteration = score, iteration
+        self._checkpointer.save_model("model_best", iteration=iteration)
+        if self._checkpointer.save_to_disk:
+            write_json(
+                Path(self._checkpointer.save_dir) / "model_best.json",
+                {"metric": name, "score": score, "iteration": iteration},
+            )
+        logger.info("Best %s so far: %.3f, after %d steps", name, score, iteration + 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best score and its iteration, for the checkpoint."""
+        return {
+            "metric": self._names[0],
+            "best_score": self.best_score,
+            "best_iteration": self.best_iteration,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned; the score of another metric says nothing."""
+        if state_dict.get("metric", self._names[0]) != self._names[0]:
+            return
+        self.best_score = state_dict["best_score"]
+        self.best_iteration = state_dict["best_iteration"]
+
+
+def best_metric(cfg: CfgNode) -> str:
+    """Return the scalar that chooses the best model: `segm/AP` with masks, else `bbox/AP`."""
+    if cfg.SOLVER.BEST_CHECKPOINT.METRIC != "auto":
+        return cfg.SOLVER.BEST_CHECKPOINT.METRIC
+    return "segm/AP" if cfg.MODEL.MASK_ON else "bbox/AP"
+
+
+class StopTraining(Exception):
+    """Ends the training loop between two steps; nothing has failed.
+
+    `trainer.iter` is then the number of steps that are done, as at the end of a whole training.
+    """
+
+
+class EarlyStoppingHook(HookBase):
+    """Stop after `patience` evaluations in a row without an improvement of `min_delta`.
+
+    The scores are read on the main process, and every rank follows it. Its place is after the
+    evaluation. It stops before the next step, so that all other hooks finish theirs.
+
+    Args:
+        metric: name of a scalar, e.g. `segm/AP`; with several validation sets that of the first.
+        mode: `max` or `min`.
+        patience: evaluations; 0: never stops.
+        min_delta: what counts as an improvement over the best score, in points of the metric.
+        period: iterations between evaluations.
+        datasets: the validation datasets, for the prefix that Detectron2 adds when there are two.
+    """
+
+    def __init__(
+        self,
+        metric: str,
+        *,
+        mode: str = "max",
+        patience: int,
+        min_delta: float = 0.0,
+        period: int,
+        datasets: tuple[str, ...] = (),
+    ) -> None:
+        self._metric = metric
+        self._names = (metric, *(f"{name}/{metric}" for name in datasets[:1]))
+        self._sign = 1.0 if mode == "max" else -1.0
+        self._patience = patience
+        self._min_delta = min_delta
+        self._period = period
+        self.best_score: float | None = None
+        self.best_iteration: int | None = None
+        self.evaluations_without_improvement = 0
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether patience has run out."""
+        return 0 < self._patience <= self.evaluations_without_improvement
+
+    def before_step(self) -> None:
+        """Stop when patience has run out, also when a run that was stopped is resumed.
+
+        Raises: StopTraining: on all ranks alike.
+        """
+        if not self.exhausted:
+            return
+        logger.info(
+            "%s did not improve by %g in %d evaluations (best %s): training stops after step %d "
+            "of %d.",
+            self._metric,
+            self._min_delta,
+            self.evaluations_without_improvement,
+            "none"
+            if self.best_score is None or self.best_iteration is None
+            else f"{self.best_score:.3f} after {self.best_iteration + 1} steps",
+            self.trainer.iter,
+            self.trainer.max_iter,
+        )
+        raise StopTraining
+
+    def after_step(self) -> None:
+        """Look at the evaluation that just ended; the last one ends the training anyway."""
+        step = self.trainer.iter + 1
+        if self._period > 0 and step % self._period == 0 and step != self.trainer.max_iter:
+            # Scores exist on the main process only: the others take over what it saw.
+            self._see(comm.all_gather(self._latest_score())[0])
+
+    def _latest_score(self) -> float:
+        latest = self.trainer.storage.latest()
+        for name in self._names:
+            if name in latest and latest[name][1] >= self.trainer.iter:
+                return float(latest[name][0])
+        return math.nan
+
+    def _see(self, score: float) -> None:
+        gain = math.inf if self.best_score is None else self._sign * (score - self.best_score)
+        if math.isfinite(score) and gain > 0 and gain >= self._min_delta:
+            self.best_score, self.best_iteration = score, self.trainer.iter
+            self.evaluations_without_improvement = 0
+        else:
+            self.evaluations_without_improvement += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best score and how much patience is used up, for the checkpoint."""
+        return {
+            "metric": self._metric,
+            "best_score": self.best_score,
+            "best_iteration": self.best_iteration,
+            "evaluations_without_improvement": self.evaluations_without_improvement,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned; another metric starts anew."""
+        if state_dict["metric"] != self._metric:
+            logger.info("Early stopping follows %s now, and starts anew.", self._metric)
+            return
+        self.best_score = state_dict["best_score"]
+        self.best_iteration = state_dict["best_iteration"]
+        self.evaluations_without_improvement = state_dict["evaluations_without_improvement"]
+
+
+class PeriodicCheckpointHook(HookBase):
+    """Save `model_0000999.pth` every `period` iterations, and `model_final.pth` after the last.
+
+    Its place is before the evaluation: one that fails or is killed costs no training. So a
+    checkpoint does not hold what the hooks behind it do in its step, and a resume begins with them.
+    Unlike Detectron2's it removes old files over a resume too, and runs on every rank, because each
+    has random states of its own.
+
+    Args:
+        checkpointer: saves, on the main process.
+        period: iterations between checkpoints.
+        keep: how many of the newest periodic files stay; 0: all.
+        run_state: returns what a resume needs beside weights, optimizer and hooks. It is called by
+            all ranks together.
+        interruption: when a rank got a signal, the step is saved and the run ends.
+    """
+
+    def __init__(
+        self,
+        checkpointer: SafeDetectionCheckpointer,
+        *,
+        period: int,
+        keep: int,
+        run_state: Callable[[], dict[str, Any]],
+        interruption: Interruption,
+    ) -> None:
+        self._checkpointer = checkpointer
+        self._period = period
+        self._keep = keep
+        self._run_state = run_state
+        self._interruption = interruption
+
+    def after_step(self) -> None:
+        """Save where a period or the training ends, or where the run is interrupted.
+
+        Raises: InterruptedRun: on all ranks, once the checkpoint is there.
+        """
+        iteration, steps = self.trainer.iter, self.trainer.max_iter
+        last = iteration + 1 >= steps
+        # After the last step the training is over anyway; `Trainer.train` looks once more.
+        interrupted = not last and self._interruption.agreed()
+        name = f"model_{iteration:07d}"
+        if interrupted or (self._period > 0 and (iteration + 1) % self._period == 0):
+            self.save(name)
+            if self._checkpointer.save_to_disk:
+                remove_old_checkpoints(
+                    self._checkpointer.save_dir, keep=self._keep, iteration=iteration
+                )
+        if last:
+            self.save("model_final")
+        if interrupted:
+            raise InterruptedRun(
+                f"interrupted after step {iteration + 1} of {steps}, which is saved in "
+                f"{self._checkpointer.save_dir}/{name}.pth"
+            )
+
+    def save(self, name: str, *, step_is_complete: bool = False) -> None:
+        """Save `<name>.pth`; all ranks call this.
+
+        Args:
+            step_is_complete: the hooks behind this one have had their turn too.
+        """
+        state = self._run_state() | {"step_is_complete": step_is_complete}
+        self._checkpointer.save(name, iteration=self.trainer.iter, run_state=state)
+
+
+class EventWriterHook(PeriodicWriter):
+    """`PeriodicWriter` that also writes at each evaluation.
+
+    A writer keeps the latest value of each scalar only: of several evaluations between two rows
+    all but the last would be lost.
+
+    Args:
+        build_writers: returns Detectron2's event writers; called when training starts, because
+            they open their files at once.
+        period: iterations between rows.
+        evaluation_period: iterations between evaluations; 0: none.
+    """
+
+    def __init__(
+        self, build_writers: Callable[[], list[EventWriter]], period: int, evaluation_period: int
+    ) -> None:
+        super().__init__([], period)
+        self._build_writers = build_writers
+        self._evaluation_period = evaluation_period
+
+    def before_train(self) -> None:
+        """Open the event log."""
+        self._writers = self._build_writers()
+
+    def after_step(self) -> None:
+        """Write when a period ends, and once more when an evaluation ended off that beat."""
+        step = self.trainer.iter + 1
+        evaluated = self._evaluation_period > 0 and step % self._evaluation_period == 0
+        if step % self._period == 0 or step == self.trainer.max_iter or evaluated:
+            for writer in self._writers:
+                writer.write()
+
+
+SECONDS_BETWEEN_UPDATES = 0.2
+# Losses are medians and speeds means of the newest steps; the time left is reckoned with the median
+# of more, because the first steps of a process are slow ones.
+WINDOW, ETA_WINDOW = 20, 200
+
+
+class ProgressHook(HookBase):
+    """Log a row per period, and keep the live line of a terminal up to date in between.
+
+    Its place is after the evaluation and before the writers, which get `eta_seconds` from it.
+
+    Args:
+        period: iterations between rows.
+        batch_size: images per step, over all ranks.
+        epoch_size: images per epoch.
+        evaluation_period: iterations between evaluations; 0: none.
+        verbose: name every loss, not their sum alone.
+    """
+
+    def __init__(
+        self,
+        period: int,
+        *,
+        batch_size: int,
+        epoch_size: int,
+        evaluation_period: int = 0,
+        verbose: bool = False,
+    ) -> None:
+        self._period = period
+        self._batch_size = batch_size
+        self._epoch_size = epoch_size
+        self._evaluation_period = evaluation_period
+        self._verbose = verbose
+        self._console: ConsoleHandler | None = None
+        self._last_call = self._last_shown = 0.0
+        self._evaluation_seconds: list[float] = []
+
+    def before_train(self) -> None:
+        """Find the terminal, and start the clock."""
+        self._console = current_console()
+        self._last_call = time.perf_counter()
+
+    def after_step(self) -> None:
+        """Log a row when a period ends; else refresh the live line, a few times a second."""
+        now = time.perf_counter()
+        step = self.trainer.iter + 1
+        if self._ends_an_evaluation(step):
+            seconds = _mean(self.trainer.storage, "time", 1) or 0.0
+            self._evaluation_seconds.append(max(now - self._last_call - seconds, 0.0))
+        self._last_call = now
+        if step % self._period == 0 or step == self.trainer.max_iter:
+            progress = self._progress()
+            if progress.eta_seconds is not None:
+                self.trainer.storage.put_scalar(
+                    "eta_seconds", progress.eta_seconds, smoothing_hint=False
+                )
+            logger.info(progress.text(verbose=self._verbose), extra={"live": True})
+            self._last_shown = now
+        elif self._console and now - self._last_shown >= SECONDS_BETWEEN_UPDATES:
+            self._console.show(self._progress().text())
+            self._last_shown = now
+
+    def after_train(self) -> None:
+        """Leave the live line, however the training ended."""
+        if self._console:
+            self._console.finish()
+
+    def _ends_an_evaluation(self, step: int) -> bool:
+        return self._evaluation_period > 0 and step % self._evaluation_period == 0
+
+    def _progress(self) -> Progress:
+        storage, step = self.trainer.storage, self.trainer.iter + 1
+        seconds = _mean(storage, "time", WINDOW)
+        waited = _mean(storage, "data_time", WINDOW)
+        return Progress(
+            step=step,
+            steps=self.trainer.max_iter,
+            steps_per_epoch=self._epoch_size / self._batch_size,
+            eta_seconds=None if seconds is None else self._seconds_left(step),
+            losses=_losses(storage),
+            rate=storage.latest()["lr"][0] if "lr" in storage.latest() else None,
+            images_per_second=self._batch_size / seconds if seconds else None,
+            waiting=min(waited / seconds, 1.0) if seconds and waited is not None else None,
+            memory=_memory(),
+        )
+
+    def _seconds_left(self, step: int) -> float:
+        """Return the time of the steps that are left, and of the evaluations, once one is known."""
+        seconds = self.trainer.storage.history("time").median(ETA_WINDOW)
+        left = (self.trainer.max_iter - step) * seconds
+        if self._evaluation_seconds:
+            last = self.trainer.max_iter
+            between = (last - 1) // self._evaluation_period - step // self._evaluation_period
+            evaluations = between + 1 if step < last else 0
+            left += evaluations * sum(self._evaluation_seconds) / len(self._evaluation_seconds)
+        return left
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far and how fast: what the line says, most important first.
+
+    Attributes:
+        step: steps done.
+        steps: steps of the whole run.
+        steps_per_epoch: so many steps see as many images as there are.
+        eta_seconds: time left; None: not known yet.
+        losses: smoothed losses by name, `total_loss` among them.
+        rate: learning rate.
+        images_per_second: of all ranks together.
+        waiting: share of the time spent waiting for data, 0 to 1.
+        memory: bytes; on CUDA the most that was allocated, else what the process holds; 0: unknown.
+    """
+
+    step: int
+    steps: int
+    steps_per_epoch: float
+    eta_seconds: float | None
+    losses: dict[str, float]
+    rate: float | None
+    images_per_second: float | None
+    waiting: float | None
+    memory: int
+
+    def text(self, *, verbose: bool = False) -> str:
+        """Return the line; `verbose` adds a column per loss."""
+        digits = 1 if self.steps_per_epoch < 200 else 2
+        epochs = self.steps / self.steps_per_epoch
+        fields = [
+            f"step {self.step:>{len(str(self.steps))}}/{self.steps}",
+            f"epoch {self.step / self.steps_per_epoch:.{digits}f}/{epochs:.{digits}f}",
+        ]
+        if self.eta_seconds is not None:
+            fields.append(f"ETA {datetime.timedelta(seconds=round(self.eta_seconds))}")
+        if "total_loss" in self.losses:
+            fields.append(f"loss {self.losses['total_loss']:.3f}")
+        if verbose:
+            fields += [f"{k} {v:.4f}" for k, v in self.losses.items() if k != "total_loss"]
+        if self.rate is not None:
+            fields.append(f"rate {self.rate:.2g}")
+        if self.images_per_second is not None:
+            fields.append(f"{self.images_per_second:.1f} images/s")
+        if self.waiting is not None:
+            fields.append(f"data wait {self.waiting:.0%}")
+        if self.memory:
+            fields.append(f"{self.memory / 2**30:.1f} GB")
+        return "  ".join(fields)
+
+
+def _losses(storage: EventStorage) -> dict[str, float]:
+    names = [n for n in storage.histories() if "loss" in n and not n.startswith("val/")]
+    return {
+        name: storage.history(name).median(storage.count_samples(name, WINDOW)) for name in names
+    }
+
+
+def _mean(storage: EventStorage, name: str, window: int) -> float | None:
+    if name not in storage.histories():
+        return None
+    return float(storage.history(name).avg(storage.count_samples(name, window)))
+
+
+def _memory() -> int:
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return int(torch.cuda.max_memory_allocated())
+    if resource is None:
+        return 0
+    try:
+        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+        return int(pages) * resource.getpagesize()
+    except OSError:  # no Linux: the most that was held
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,361 @@
+"""What a training starts from, for the reader of its run folder: weights, data, examples.
+
+Written once, before the first step, into `OUTPUT_DIR`: `weights.txt` (what the first checkpoint
+gave), `augmentation.yaml` (the pipeline), `dataset.json` (what `prepare_dataset.py check` says),
+`examples/ground_truth.jpg` and `examples/augmentation.jpg`. Nothing here is a reason for a training to fail, and no random number
+is drawn that the training would have drawn.
+
+`provenance.json`: what a run was made of, so that it can be made again.
+
+    {"schema": 1, "starts": [{
+        "command": ["tools/train_net.py", ...], "started": "2025-01-31T12:00:00+00:00",
+        "ended": ..., "first_step": 0, "steps_done": 900, "exit": "finished",
+        "config": {"files": [...], "overrides": [...], "sha256": ...}, "seeds": {...},
+        "datasets": {"person_train": {"images": 300, ...}}, "versions": {...},
+        "git": {"commit": ..., "changed_files": 0} or null, "hardware": {...}}]}
+
+One entry per start: `--resume` adds one. `ended` and `exit` are null while a run goes on, and stay
+so when it is killed. Paths are as the user gave them; secrets are not kept. Nothing in this file is
+ever a reason for a training to fail.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import get_detection_dataset_dicts
+from detectron2.utils import comm
+
+from persondet.checkpoint.checkpointer import KeyReport
+from persondet.data.augmentation import pipeline_file
+from persondet.data.check.validate import check_export
+from persondet.data.dataset_mapper import AlbumentationsDatasetMapper
+from persondet.data.register import class_names, dataset_fingerprint, image_count
+from persondet.engine.defaults import config_text, export_root, uses_export
+from persondet.engine.resumption import random_state, restore_random_state
+from persondet.environment import cpu_count, environment_report
+from persondet.errors import InterruptedRun, PersondetError
+from persondet.files import make_folder, write_json, write_text
+from persondet.redaction import words_without_secrets
+from persondet.visualization.sheets import (
+    annotation_sheet,
+    evenly_spaced,
+    ground_truth_sheet,
+    write_sheet,
+)
+
+logger = logging.getLogger(__name__)
+
+SCHEMA = 1
+PICTURES, ROWS, VERSIONS = 12, 4, 3
+# Reading every pixel finds copies between the splits; of more pictures it would take minutes.
+DECODED = 2000
+
+
+def write_training_records(cfg: CfgNode, report: KeyReport | None, *, new: bool) -> None:
+    """Write the records that are missing; of a new run all of them.
+
+    Args:
+        cfg: of the run.
+        report: what `MODEL.WEIGHTS` gave to the model; None: nothing was loaded.
+        new: False: the run goes on, and its first weights cannot be told any more.
+    """
+    folder = Path(cfg.OUTPUT_DIR)
+    writers: dict[str, Callable[[Path], Any]] = {
+        "augmentation.yaml": lambda path: _write_pipeline(cfg, path),
+        "dataset.json": lambda path: _write_dataset(cfg, path),
+        "examples/ground_truth.jpg": lambda path: _write_annotations(cfg, path),
+        "examples/augmentation.jpg": lambda path: _write_augmentation(cfg, path),
+    }
+    if new:
+        writers["weights.txt"] = lambda path: write_text(path, weights_text(cfg, report) + "\n")
+    with _random_states_kept():
+        for name, write in writers.items():
+            path = folder / name
+            if path.exists() and not new:
+                continue
+            start = time.perf_counter()
+            try:
+                make_folder(path.parent)
+                write(path)
+            except (PersondetError, OSError) as error:
+                logger.warning("%s is not written: %s", name, error)
+            else:
+                logger.debug("Wrote %s in %.1f s", path, time.perf_counter() - start)
+
+
+def weights_text(cfg: CfgNode, report: KeyReport | None) -> str:
+    """Return the table of what the first weights gave, or that there were none."""
+    if report is None:
+        return "MODEL.WEIGHTS is empty: every tensor starts from random values."
+    return report.text(cfg.MODEL.WEIGHTS)
+
+
+@contextmanager
+def _random_states_kept() -> Iterator[None]:
+    state = random_state()
+    try:
+        yield
+    finally:
+        restore_random_state(state)
+
+
+def _write_pipeline(cfg: CfgNode, path: Path) -> None:
+    text = pipeline_file(cfg.INPUT.ALBUMENTATIONS.PIPELINE).read_text(encoding="utf-8")
+    write_text(path, text)
+
+
+def _write_dataset(cfg: CfgNode, path: Path) -> None:
+    report = _looked_at(cfg)
+    if report is not None:
+        write_json(path, report)
+
+
+def dataset_report(cfg: CfgNode, datasets: Sequence[str]) -> dict[str, Any] | None:
+    """Return what `dataset.json` says of the config's export, which is looked at if need be.
+
+    The file of a run belongs to its training, and is never written here. Where it is of another
+    export, or not there, the look goes into `inference/<dataset>/dataset.json`.
+
+    Args:
+        cfg: of the run.
+        datasets: what is scored; those of another origin than the export get no file.
+
+    Returns: None when there is no export, or it cannot be looked at.
+    """
+    folder = Path(cfg.OUTPUT_DIR)
+    own = f"{cfg.DATASETS.ROBOFLOW.NAME}_"
+    places = [folder / "inference" / name / "dataset.json" for name in datasets]
+    known = _known_report(cfg, folder / "dataset.json")
+    report = known
+    try:
+        report = _looked_at(cfg) if known is None else known
+        for name, path in zip(datasets, places, strict=True):
+            if report is None or known is not None or not name.startswith(own):
+                path.unlink(missing_ok=True)  # what an earlier evaluation has seen
+            else:
+                write_json(path, report)
+    except (PersondetError, OSError) as error:
+        logger.warning("%s is not written: %s", places[0], error)
+    return report
+
+
+def _known_report(cfg: CfgNode, path: Path) -> dict[str, Any] | None:
+    """Return the run's own record, None where it is missing, damaged or of another export."""
+    with suppress(OSError, ValueError):
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if (
+            isinstance(known, dict)
+            and uses_export(cfg)
+            and known.get("folder") == str(export_root(cfg))
+        ):
+            return known
+    return None
+
+
+def _looked_at(cfg: CfgNode) -> dict[str, Any] | None:
+    if not uses_export(cfg):
+        return None  # no export of ours: nothing that check could read
+    names = {*cfg.DATASETS.TRAIN, *cfg.DATASETS.VAL, *cfg.DATASETS.TEST}
+    decode = sum(image_count(name) for name in names) <= DECODED
+    root = export_root(cfg)
+    return {
+        "schema": SCHEMA,
+        "folder": str(root),
+        "decoded": decode,
+        **check_export(root, decode=decode),
+    }
+
+
+def _training_dicts(cfg: CfgNode) -> list[dict[str, Any]]:
+    return list(get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=False))
+
+
+def _write_annotations(cfg: CfgNode, path: Path) -> None:
+    pictures = evenly_spaced(_training_dicts(cfg), PICTURES)
+    write_sheet(path, annotation_sheet(pictures, class_names(cfg.DATASETS.TRAIN[0])))
+
+
+def _write_augmentation(cfg: CfgNode, path: Path) -> None:
+    sheet = ground_truth_sheet(
+        evenly_spaced(_training_dicts(cfg), ROWS),
+        AlbumentationsDatasetMapper(cfg, is_train=True),
+        class_names(cfg.DATASETS.TRAIN[0]),
+        versions=VERSIONS,
+        seed=max(0, cfg.SEED),
+        image_format=cfg.INPUT.FORMAT,
+    )
+    write_sheet(path, sheet)
+
+
+FILE_NAME = "provenance.json"
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+@contextmanager
+def provenance(
+    cfg: CfgNode, config_file: str, overrides: Sequence[str], progress: Callable[[], int]
+) -> Iterator[None]:
+    """Record the start of a training, and its end, however it comes; on the main process only.
+
+    Args:
+        cfg: the resolved config.
+        config_file, overrides: as on the command line.
+        progress: returns the number of steps that are done.
+    """
+    if not comm.is_main_process():
+        yield
+        return
+    path = Path(cfg.OUTPUT_DIR) / FILE_NAME
+    start: dict[str, Any] = {}
+    with _never_in_the_way():
+        start = _describe(cfg, config_file, overrides, progress())
+        _write(path, [*_earlier(path), start])
+    try:
+        yield
+    except (KeyboardInterrupt, InterruptedRun):
+        _end(path, start, progress, "interrupted")
+        raise
+    except BaseException as error:
+        _end(path, start, progress, f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
+        raise
+    else:
+        early = progress() < cfg.SOLVER.MAX_ITER
+        _end(path, start, progress, "stopped early" if early else "finished")
+
+
+def _end(path: Path, start: dict[str, Any], progress: Callable[[], int], reason: str) -> None:
+    if not start:  # its beginning could not be described
+        return
+    with _never_in_the_way():
+        start |= {"ended": _now(), "steps_done": progress(), "exit": reason}
+        _write(path, [*_earlier(path)[:-1], start])
+
+
+@contextmanager
+def _never_in_the_way() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        logger.warning("%s could not be written: %s", FILE_NAME, error)
+
+
+def _write(path: Path, starts: list[dict[str, Any]]) -> None:
+    write_json(path, {"schema": SCHEMA, "starts": starts})
+
+
+def _earlier(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    try:
+        return list(json.loads(path.read_text(encoding="utf-8"))["starts"])
+    except (ValueError, KeyError, TypeError) as error:
+        logger.warning("%s is damaged (%s); its record starts anew.", path, error)
+        return []
+
+
+def _describe(
+    cfg: CfgNode, config_file: str, overrides: Sequence[str], steps_done: int
+) -> dict[str, Any]:
+    names = dict.fromkeys((*cfg.DATASETS.TRAIN, *cfg.DATASETS.VAL, *cfg.DATASETS.TEST))
+    return {
+        "command": words_without_secrets(sys.argv),
+        "started": _now(),
+        "ended": None,
+        "first_step": steps_done,
+        "steps_done": steps_done,
+        "exit": None,
+        "config": {
+            "files": _config_files(config_file),
+            "overrides": words_without_secrets(overrides),
+            "sha256": hashlib.sha256(config_text(cfg).encode()).hexdigest(),
+        },
+        "seeds": {"SEED": cfg.SEED, "TEST.VAL_LOSS.SEED": cfg.TEST.VAL_LOSS.SEED},
+        "datasets": {name: dataset_fingerprint(name) for name in names},
+        "versions": environment_report(),
+        "git": git_state(_ROOT),
+        "hardware": _hardware(),
+    }
+
+
+def git_state(root: Path) -> dict[str, Any] | None:
+    """Return the commit of the checkout at `root`, and how many of its files were changed.
+
+    Returns: None when `root` is no checkout, or git cannot be asked.
+    """
+    if not (root / ".git").exists():
+        return None
+    try:
+        commit = _git(root, "rev-parse", "HEAD").strip()
+        changed = _git(root, "status", "--porcelain", "--untracked-files=no").splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit, "changed_files": len(changed)}
+
+
+def _git(root: Path, *words: str) -> str:
+    # Without optional locks git only reads.
+    return subprocess.run(
+        ("git", "--no-optional-locks", "-C", str(root), *words),
+        capture_output=True,
+        check=True,
+        encoding="utf-8",
+        timeout=10,
+    ).stdout
+
+
+def _config_files(config_file: str) -> list[str]:
+    """Return the config file and those that its `_BASE_` names, one after the other."""
+    files: list[Path] = []
+    path = Path(config_file) if config_file else None
+    while path and path not in files:
+        files.append(path)
+        base = re.search(r"^_BASE_:\s*[\"']?(.+?)[\"']?\s*(?:#.*)?$", _text(path), re.MULTILINE)
+        path = path.parent / base[1] if base else None
+    return [os.path.normpath(file) for file in files]
+
+
+def _text(path: str | Path) -> str:
+    with suppress(OSError):
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    return ""
+
+
+def _hardware() -> dict[str, Any]:
+    model = re.search(r"^model name\s*: (.+)$", _text("/proc/cpuinfo"), re.MULTILINE)
+    memory = None
+    with suppress(AttributeError, ValueError, OSError):
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    gpus = range(torch.cuda.device_count())
+    return {
+        "cpu": model[1] if model else platform.processor() or platform.machine(),
+        "cores": cpu_count(),
+        "memory_bytes": memory,
+        "gpus": [
+            {
+                "name": torch.cuda.get_device_name(number),
+                "memory_bytes": torch.cuda.get_device_properties(number).total_memory,
+            }
+            for number in gpus
+        ],
+        "processes": comm.get_world_size(),
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,390 @@
+"""Loss and accuracy on the validation split, beside the training ones.
+
+Pictures of the validation split with what the model finds on them, for TensorBoard.
+
+Looking at the model in the middle of training without leaving a trace.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import random
+import zlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import msgspec
+import numpy as np
+import torch
+import torch.distributed as dist
+from detectron2.config import CfgNode
+from detectron2.data import get_detection_dataset_dicts
+from detectron2.engine import HookBase
+from detectron2.structures import BoxMode
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from persondet.data.image_file import read_picture_file
+from persondet.data.register import class_names, ground_truth
+from persondet.errors import MediaError
+from persondet.visualization.sheets import (
+    Shown,
+    draw_side_by_side,
+    evenly_spaced,
+    segmentation_to_mask,
+)
+
+logger = logging.getLogger(__name__)
+
+# What Detectron2's heads write into the event storage during a training-mode pass and a reader
+# compares between the splits.
+ACCURACIES = (
+    "fast_rcnn/cls_accuracy",
+    "fast_rcnn/fg_cls_accuracy",
+    "fast_rcnn/false_negative",
+    "mask_rcnn/accuracy",
+    "mask_rcnn/false_positive",
+    "mask_rcnn/false_negative",
+)
+
+
+class ValidationLossHook(HookBase):
+    """Compute `val/total_loss`, `val/loss_*` and the `val/` accuracies every `period` iterations.
+
+    Args:
+        loaders: dataset name → a callable that returns training-style batches (with "instances")
+            of the whole split, in a fixed order and without augmentation.
+        period: iterations between passes; the last iteration always gets one. 0: that one alone.
+        max_batches: 0: every batch; else how many of each rank.
+        seed: seeds the samplers of proposals, so that the same weights give the same loss twice.
+        autocast: returns the context of the forward pass.
+
+    With one dataset the scalars are `val/x`; with several, `val/<dataset>/x`.
+    """
+
+    def __init__(
+        self,
+        loaders: Mapping[str, Callable[[], Iterable[list[dict[str, Any]]]]],
+        *,
+        period: int,
+        max_batches: int = 0,
+        seed: int = 0,
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        self._loaders = dict(loaders)
+        self._period = period
+        self._max_batches = max_batches
+        self._seed = seed
+        self._autocast = autocast
+
+    def after_step(self) -> None:
+        """Run when a period ends; the last iteration is left to `after_train`."""
+        step = self.trainer.iter + 1
+        if self._period > 0 and step % self._period == 0 and step != self.trainer.max_iter:
+            self._run()
+
+    def after_train(self) -> None:
+        """Run once more when training came to its end."""
+        if self.trainer.iter >= self.trainer.max_iter:
+            self._run()
+
+    def _run(self) -> None:
+        for name, build_loader in self._loaders.items():
+            with undisturbed(self.trainer.model) as model:
+                batches: Iterable[list[dict[str, Any]]] = build_loader()
+                if self._max_batches:
+                    batches = itertools.islice(batches, self._max_batches)
+                scalars = validation_scalars(
+                    model, batches, seed=self._seed, autocast=self._autocast
+                )
+            # NaN is not JSON, and no point of a curve.
+            finite = {key: value for key, value in scalars.items() if math.isfinite(value)}
+            prefix = "val/" if len(self._loaders) == 1 else f"val/{name}/"
+            self.trainer.storage.put_scalars(
+                smoothing_hint=False, **{prefix + key: value for key, value in finite.items()}
+            )
+            if not scalars:
+                logger.warning("%s has no image: there is no validation loss.", name)
+            elif "total_loss" in finite:
+                logger.info("Validation loss on %s: %.4f", name, finite["total_loss"])
+        comm.synchronize()
+
+
+def validation_scalars(
+    model: nn.Module,
+    batches: Iterable[list[dict[str, Any]]],
+    *,
+    seed: int = 0,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> dict[str, float]:
+    """Return the mean over all images of the losses and accuracies of `model`.
+
+    Each image is a batch of its own, and its samplers of proposals are seeded by `seed` and its
+    `image_id`: Detectron2 normalises a loss over its batch, so that any other way the number would
+    depend on the batch size and on the number of ranks. Over several ranks the mean is that of all
+    of their images, to the bit whoever had which.
+
+    The model, its batch-norm statistics, the live event storage and every random state are left
+    as they were.
+
+    Args:
+        model: a Detectron2 model that returns a dict of losses in training mode.
+        batches: lists of dicts as a training mapper returns them, with "instances"; this rank's
+            share of the images, which may be empty. How they are grouped plays no part.
+        seed: seeds the samplers of proposals.
+        autocast: returns the context of the forward pass.
+
+    Returns: scalars by name, with `total_loss`; an accuracy is the mean over the images that have
+    one. Empty when no rank has an image.
+    """
+    found: dict[str, list[float]] = {}
+    with undisturbed(model) as inner, EventStorage() as private:
+        _training_mode_but_batch_norm(inner)
+        for number, image in enumerate(itertools.chain.from_iterable(batches)):
+            torch.manual_seed(zlib.crc32(f"{seed}/{image.get('image_id', number)}".encode()))
+            private.iter = number
+            with torch.no_grad(), autocast():
+                losses = inner([image])
+            for name, value in _scalars(losses, private):
+                found.setdefault(name, []).append(value)
+                if not math.isfinite(value):
+                    where = image.get("file_name", f"image {number}")
+                    logger.warning("Validation: %s is %s on %s.", name, value, where)
+    return _mean_over_ranks(found)
+
+
+def _scalars(losses: dict[str, torch.Tensor], private: EventStorage) -> Iterator[tuple[str, float]]:
+    values = {name: float(loss) for name, loss in losses.items()}
+    yield from values.items()
+    yield "total_loss", sum(values.values())
+    latest = private.latest()
+    for name in ACCURACIES:
+        if name in latest and latest[name][1] == private.iter:
+            yield name, float(latest[name][0])
+
+
+def _mean_over_ranks(found: dict[str, list[float]]) -> dict[str, float]:
+    gathered = comm.all_gather(found)
+    means = {}
+    for name in dict.fromkeys(name for part in gathered for name in part):
+        values = [value for part in gathered for value in part.get(name, ())]
+        # fsum is exact: neither the order of the images nor their ranks can be told from it.
+        exact = all(map(math.isfinite, values))
+        means[name] = math.fsum(values) / len(values) if exact else math.nan
+    return means
+
+
+def _training_mode_but_batch_norm(model: nn.Module) -> None:
+    # Losses exist in training mode only, and training-mode batch norm would learn from the
+    # validation images: its layers alone go to eval mode.
+    model.train()
+    for module in model.modules():
+        if isinstance(module, BATCH_NORM):
+            module.eval()
+
+
+TAG = "val/pictures"
+PICTURES = 4
+DEFAULT_THRESHOLD = 0.5
+WIDEST = 960  # pixels; the event file grows by every picture of every evaluation
+
+
+@dataclass(frozen=True)
+class PictureSource:
+    """Where the pictures and what is found on them come from.
+
+    Attributes:
+        records: returns Detectron2's dataset dicts of the validation set.
+        predictions: the COCO results file that the evaluator writes at each evaluation.
+        class_names: by contiguous class number.
+        category_ids: the category id in `predictions` of each of these classes.
+    """
+
+    records: Callable[[], Sequence[Mapping[str, Any]]]
+    predictions: Path
+    class_names: Sequence[str]
+    category_ids: Sequence[int]
+
+
+class ValidationPicturesHook(HookBase):
+    """Put the same few validation pictures into the event storage after each evaluation.
+
+    Annotated on the left, found on the right. What was found is read from the file that the
+    evaluator has just written: there is no second forward pass, no draw of a random number, and no
+    scalar. Its place is between the evaluation and the writers, on the main process.
+
+    Args:
+        source: see `PictureSource`.
+        period: iterations between evaluations; the last iteration always gets one.
+        threshold: predictions below this score (0 to 1) are not drawn.
+        count: number of pictures, spread over those that show somebody.
+    """
+
+    def __init__(
+        self, source: PictureSource, *, period: int, threshold: float, count: int = PICTURES
+    ) -> None:
+        self._source = source
+        self._period = period
+        self._threshold = threshold
+        self._count = count
+        self._records: list[Mapping[str, Any]] | None = None
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> ValidationPicturesHook:
+        """Return the hook of a training: the first validation set, at the drawing threshold."""
+        name = cfg.DATASETS.VAL[0]
+        source = PictureSource(
+            partial(get_detection_dataset_dicts, (name,), filter_empty=False),
+            Path(cfg.OUTPUT_DIR) / "inference" / name / "coco_instances_results.json",
+            class_names(name),
+            ground_truth(name)[1],
+        )
+        threshold = cfg.VISUALIZATION.SCORE_THRESH or DEFAULT_THRESHOLD
+        return cls(source, period=cfg.TEST.EVAL_PERIOD, threshold=threshold)
+
+    def after_step(self) -> None:
+        """Run when a period ends; the last iteration is left to `after_train`."""
+        step = self.trainer.iter + 1
+        if self._period > 0 and step % self._period == 0 and step != self.trainer.max_iter:
+            self._put()
+
+    def after_train(self) -> None:
+        """Run once more when training came to its end."""
+        if self.trainer.iter >= self.trainer.max_iter:
+            self._put()
+
+    def _put(self) -> None:
+        try:
+            if self._records is None:
+                everything = self._source.records()
+                annotated = [record for record in everything if record.get("annotations")]
+                self._records = evenly_spaced(annotated or everything, self._count)
+            found = read_predictions(
+                self._source.predictions, {record["image_id"] for record in self._records}
+            )
+            for number, record in enumerate(self._records, start=1):
+                picture = self._draw(record, found[record["image_id"]])
+                rgb = np.ascontiguousarray(picture[:, :, ::-1].transpose(2, 0, 1))
+                self.trainer.storage.put_image(f"{TAG}/{number}", rgb)
+        except FileNotFoundError:
+            logger.debug("%s is not there: no validation pictures", self._source.predictions)
+        except (MediaError, OSError, ValueError, KeyError, cv2.error) as error:
+            # They are for looking at; no training ends for want of them.
+            logger.warning("There are no validation pictures of this evaluation: %s", error)
+
+    def _draw(self, record: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> np.ndarray:
+        """Return a picture twice, side by side: uint8, (H, W, 3), BGR, at most `WIDEST` wide."""
+        image = read_picture_file(record["file_name"])
+        truth = [
+            Shown(
+                BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS),
+                segmentation_to_mask(a.get("segmentation"), *image.shape[:2]),
+                self._name(a["category_id"]),
+                crowd=bool(a.get("iscrowd")),
+            )
+            for a in record.get("annotations", ())
+        ]
+        numbers = {category: number for number, category in enumerate(self._source.category_ids)}
+        shown = [
+            Shown(
+                BoxMode.convert(row["bbox"], BoxMode.XYWH_ABS, BoxMode.XYXY_ABS),
+                segmentation_to_mask(row.get("segmentation"), *image.shape[:2]),
+                f"{self._name(numbers[row['category_id']])} {row['score']:.0%}".strip(),
+            )
+            for row in sorted(found, key=lambda row: row["score"])
+            if row["score"] >= self._threshold
+        ]
+        titles = (
+            f"annotated: {len(truth)}",
+            f"found with score >= {self._threshold:g}: {len(shown)}",
+        )
+        drawn = draw_side_by_side(image, truth, shown, titles=titles)
+        height, width = drawn.shape[:2]
+        if width <= WIDEST:
+            return drawn
+        size = (WIDEST, max(1, round(height * WIDEST / width)))
+        return cv2.resize(drawn, size, interpolation=cv2.INTER_AREA)
+
+    def _name(self, number: int) -> str:
+        """Return what is written beside an object: nothing where there is one class only."""
+        names = self._source.class_names
+        return names[number] if len(names) > 1 else ""
+
+
+def read_predictions(path: Path, image_ids: Collection[int]) -> dict[int, list[dict[str, Any]]]:
+    """Return the predictions on a few images from a COCO results file: a JSON array of objects.
+
+    Our evaluator writes the predictions of each image on a line of their own, so that no more than
+    one image's are in memory at a time; an array on one line is read as well.
+
+    Args:
+        path: the file.
+        image_ids: which images; each gets a list.
+
+    Raises: FileNotFoundError: when it is missing. ValueError: when it is damaged.
+    """
+    found: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in image_ids}
+    with path.open("rb") as lines:
+        for line in lines:
+            part = line.strip().removeprefix(b"[").removesuffix(b",")
+            # The last line ends the array; no object ends with a bracket.
+            for row in msgspec.json.decode(b"[" + part.removesuffix(b"]") + b"]"):
+                if row["image_id"] in found:
+                    found[row["image_id"]].append(row)
+    return found
+
+
+# Learns from what it sees in training mode.
+BATCH_NORM = nn.modules.batchnorm._BatchNorm
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[nn.Module]:
+    """Give back every random state, and each module's training or eval mode, when the block ends.
+
+    A data loader draws its workers' seed from torch's random state when it is iterated, and
+    Detectron2's `inference_context` puts modules that were in eval mode into training mode: either
+    would make a training with validation differ from one without. The random states are those of
+    Python, numpy, torch on the CPU, and torch on the model's GPUs.
+
+    The ranks look at one model: batch-norm statistics, which each rank gathers by itself, are those
+    of rank 0 inside the block.
+
+    Yields: the model that `DistributedDataParallel` wraps, or `model` itself: ranks may have
+    different numbers of images to look at, so no pass here may wait for another rank.
+    """
+    modes = {module: module.training for module in model.modules()}
+    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    inner = model.module if isinstance(model, DistributedDataParallel) else model
+    own_statistics = _take_statistics_of_rank_0(inner) if inner is not model else {}
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield inner
+    finally:
+        for buffer, own in own_statistics.items():
+            buffer.copy_(own)
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _take_statistics_of_rank_0(model: nn.Module) -> dict[torch.Tensor, torch.Tensor]:
+    """Overwrite the statistics of `model`'s batch norm by rank 0's, and return what they were."""
+    own: dict[torch.Tensor, torch.Tensor] = {}
+    for module in model.modules():
+        if isinstance(module, BATCH_NORM):
+            for buffer in module.buffers(recurse=False):
+                own[buffer] = buffer.clone()
+                dist.broadcast(buffer, src=0)
+    return own

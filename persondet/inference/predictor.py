@@ -1,0 +1,218 @@
+"""The Python door: a trained run, an image in, `Instances` out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import transforms as T
+from detectron2.data.catalog import Metadata
+from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
+from detectron2.structures import Instances, ROIMasks
+from torch import nn
+from yaml import YAMLError
+
+from persondet.checkpoint.model_file import CarriedFacts, load_checkpoint
+from persondet.config import get_cfg
+from persondet.data.register import class_colors
+from persondet.engine.inference_model import InferenceModel, build_inference_model
+from persondet.engine.run_folder import find_model
+from persondet.environment import cpu_count
+from persondet.errors import CheckpointError, ConfigError
+from persondet.inference.region_masks import REGION_FIELD, ROI_FIELD, paste_regions
+from persondet.modeling.precision import autocast, resolve_device
+from persondet.modeling.roi_masks import keep_roi_masks
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_THRESHOLD = 0.5
+
+
+class Predictor:
+    """Find people in images with a trained model.
+
+    Args:
+        cfg: with `MODEL.WEIGHTS`; not changed.
+        confidence_threshold: detections below it are dropped. Default: `VISUALIZATION.SCORE_THRESH`,
+            else the threshold that the checkpoint carries, else 0.5.
+
+    Attributes:
+        metadata: Detectron2 metadata with `thing_classes` and `thing_colors`.
+        batch_size: how many frames one forward pass should get on this device.
+        model: hands out `roi_masks` where Detectron2's own would paste `pred_masks`.
+        workers: how many forward passes of a clip should run at once on this device.
+
+    Example:
+        people = Predictor.from_run("output/demo")(cv2.imread("street.jpg"))
+
+    Raises: CheckpointError, ConfigError: when the model or a key cannot be used.
+    """
+
+    def __init__(self, cfg: CfgNode, *, confidence_threshold: float | None = None) -> None:
+        if confidence_threshold is not None and not 0.0 <= confidence_threshold <= 1.0:
+            raise ConfigError(
+                f"the confidence threshold is {confidence_threshold}; it must be from 0 to 1."
+            )
+        self.cfg = cfg.clone()
+        self.cfg.defrost()
+        self.cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
+        self._built: InferenceModel = build_inference_model(self.cfg)
+        self.confidence_threshold = _threshold(confidence_threshold, cfg, self._built.facts)
+        self.model = self._built.model
+        keep_roi_masks(self.model)
+        _drop_early(self.model, self.confidence_threshold, asked=confidence_threshold is not None)
+        self.model_file = _model_name(self._built.weights)
+        self.metadata = Metadata(
+            name="persondet",
+            thing_classes=list(self._built.class_names),
+            thing_colors=class_colors(len(self._built.class_names)),
+        )
+        on_gpu = self.cfg.MODEL.DEVICE.startswith("cuda")
+        self.batch_size = self.cfg.VIDEO.BATCH_SIZE or (8 if on_gpu else 2)
+        self.workers = 1 if on_gpu else min(cpu_count(), 4)
+        self._resize = T.ResizeShortestEdge(
+            [self.cfg.INPUT.MIN_SIZE_TEST, self.cfg.INPUT.MIN_SIZE_TEST],
+            self.cfg.INPUT.MAX_SIZE_TEST,
+        )
+
+    @classmethod
+    def from_cfg(cls, cfg: CfgNode, *, confidence_threshold: float | None = None) -> Predictor:
+        """Return a predictor of `MODEL.WEIGHTS` in `cfg`."""
+        return cls(cfg, confidence_threshold=confidence_threshold)
+
+    @classmethod
+    def from_run(
+        cls,
+        run_dir: str | Path,
+        *,
+        confidence_threshold: float | None = None,
+        device: str | None = None,
+    ) -> Predictor:
+        """Return a predictor of a run's best model; `run_dir` may also be a checkpoint file.
+
+        Args:
+            device: e.g. `cpu`; default: a GPU where there is one, wherever the run was trained.
+
+        Raises: CheckpointError: when there is no checkpoint, or it does not carry its config.
+        """
+        cfg = run_cfg(run_dir)
+        cfg.MODEL.DEVICE = device or "auto"
+        return cls(cfg, confidence_threshold=confidence_threshold)
+
+    def __call__(self, image: np.ndarray) -> Instances:
+        """Find people in one image: uint8, (H, W, 3), BGR, 0..255; see `predict_batch`."""
+        return self.predict_batch([image])[0]
+
+    def predict_batch(self, images: Sequence[np.ndarray]) -> list[Instances]:
+        """Find people in several images with one forward pass.
+
+        Args:
+            images: each uint8, (H, W, 3), BGR, 0..255; sizes may differ.
+
+        Returns: for each image `Instances` on the CPU, by falling score, none below the threshold:
+            `pred_boxes` (float32, (N, 4), XYXY_ABS, pixels of the given image), `scores` (float32,
+            (N,)), `pred_classes` (int64, (N,), into `metadata.thing_classes`) and, where the
+            model has masks, `pred_masks` (bool, (N, H, W)).
+        """
+        return [_with_whole_masks(people) for people in self.predict_frames(images)]
+
+    def predict_frames(self, images: Sequence[np.ndarray]) -> list[Instances]:
+        """As `predict_batch`, with the masks as small as the model makes them, for many frames.
+
+        Returns: as `predict_batch`, with `roi_masks` (`ROIMasks`, float32, (N, M, M), 0..1) instead
+            of `pred_masks`; `persondet.inference.region_masks` makes masks of them. Models other than
+            R-CNNs keep their `pred_masks`.
+        """
+        inputs = [self._model_input(image) for image in images]
+        with torch.inference_mode(), autocast(self.cfg):
+            outputs = self.model(inputs)
+        people = []
+        for output in outputs:
+            instances = output["instances"]
+            instances = instances[instances.scores >= self.confidence_threshold].to("cpu")
+            instances.pred_boxes.tensor = instances.pred_boxes.tensor.float()
+            instances.scores = instances.scores.float()
+            if instances.has(ROI_FIELD):
+                # Resampled in float32, whatever the model runs in: bfloat16 would fray the edges.
+                instances.set(ROI_FIELD, ROIMasks(instances.get(ROI_FIELD).tensor.float()))
+            people.append(instances)
+        return people
+
+    def _model_input(self, image: np.ndarray) -> dict[str, object]:
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ValueError(f"expected uint8 (H, W, 3), got {image.dtype} {image.shape}")
+        height, width = image.shape[:2]
+        if self.cfg.INPUT.FORMAT == "RGB":
+            image = image[:, :, ::-1]
+        resized = self._resize.get_transform(image).apply_image(image)
+        tensor = torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1)))
+        return {"image": tensor, "height": height, "width": width}
+
+
+def _with_whole_masks(people: Instances) -> Instances:
+    """Return the people with `pred_masks` (bool, (N, H, W)) instead of `roi_masks`."""
+    people = paste_regions(people)
+    if people.has(REGION_FIELD):
+        masks = people.get(REGION_FIELD)
+        whole = torch.zeros((len(masks), *people.image_size), dtype=torch.bool)
+        for i in range(len(masks)):
+            whole[i] = torch.from_numpy(masks.whole(i))
+        people.remove(REGION_FIELD)
+        people.pred_masks = whole
+    return people
+
+
+def run_cfg(run_dir: str | Path) -> CfgNode:
+    """Return the config that a run's best model carries, with `MODEL.WEIGHTS` set to that model.
+
+    Raises: CheckpointError: when there is no checkpoint, or it does not carry its config.
+    """
+    path = Path(run_dir)
+    if not path.exists():
+        raise CheckpointError(f"{path}: there is no such run folder; give the OUTPUT_DIR of a run.")
+    weights = find_model(path) if path.is_dir() else path
+    facts = CarriedFacts.from_checkpoint(load_checkpoint(weights))
+    if not facts.config:
+        raise CheckpointError(
+            f"{weights}: carries no config, so it was not saved by persondet; use --config-file "
+            "with MODEL.WEIGHTS instead."
+        )
+    cfg = get_cfg()
+    try:
+        cfg.merge_from_other_cfg(CfgNode.load_cfg(facts.config))
+    except (AssertionError, AttributeError, KeyError, TypeError, ValueError, YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(
+            f"{weights}: the config that it carries is not one of this version ({reason}); use "
+            "--config-file with MODEL.WEIGHTS instead."
+        ) from error
+    cfg.MODEL.WEIGHTS = str(weights)
+    return cfg
+
+
+def _drop_early(model: nn.Module, threshold: float, *, asked: bool) -> None:
+    """Let the model drop what is below `threshold` before it makes masks of it.
+
+    The config's own threshold stays where it is higher, unless the caller `asked` for less. A box
+    suppresses only those that score lower, so what is kept stays what it was.
+    """
+    for module in model.modules():
+        if isinstance(module, FastRCNNOutputLayers):
+            # The model keeps what is above its threshold, we keep what reaches it.
+            low = max(threshold - 1e-6, 0.0)
+            module.test_score_thresh = low if asked else max(low, module.test_score_thresh)
+
+
+def _model_name(weights: str) -> str:
+    """Return what records say of the model: its file and the run's folder, no place on a disk."""
+    return weights if "://" in weights else "/".join(Path(weights).resolve().parts[-2:])
+
+
+def _threshold(asked: float | None, cfg: CfgNode, facts: CarriedFacts) -> float:
+    if asked is not None:
+        return asked
+    return cfg.VISUALIZATION.SCORE_THRESH or facts.score_threshold or DEFAULT_THRESHOLD

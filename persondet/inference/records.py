@@ -1,0 +1,324 @@
+"""The records of a clip: JSON lines beside the video, one per frame.
+
+The first line is the header, each further line a frame:
+
+    {"schema": "persondet-video-records", "version": 2, "source": "walk.mp4", "model": …,
+     "classes": ["person"], "confidence_threshold": 0.5, "width": 640, "height": 360,
+     "start": 0.0, "tracker": "Norfair" or null, "fps": 29.97003, "frame_rate": "30000/1001"}
+    {"index": 0, "time": 0.0, "people": [{"box": [x0, y0, x1, y1], "score": 0.98,
+     "class": "person", "mask": "<COCO counts>" or null, "track_id": 1 or null}],
+     "unique": 1 or null}
+
+Boxes are XYXY_ABS in pixels, times seconds from the start of the source, masks COCO's compressed
+run-length counts for (height, width). `index` counts the source's frames: a stride leaves gaps,
+and a later start begins with a later one. `track_id` counts from 1 in the order in which people
+appear; `unique` is how many of them have been believed so far. Version 1 had neither `start`,
+`tracker` nor `unique`.
+
+Tracks as MOT-challenge text, which other programs for tracking read and score.
+
+One line per person and frame: `frame,id,left,top,width,height,score,-1,-1,-1`. Frames count from 1
+over the frames of the annotated clip, pixels from 1 too: the corner of a picture is (1, 1).
+Source: Leal-Taixé et al., "MOTChallenge 2015", arXiv:1504.01942, table of the file format.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from persondet.errors import MediaError
+from persondet.files import PartialText, atomic_path, partial_path
+from persondet.inference.masks import decode_mask
+
+if TYPE_CHECKING:
+    from detectron2.structures import Instances
+
+logger = logging.getLogger(__name__)
+
+SCHEMA = "persondet-video-records"
+VERSION = 2
+_READABLE = (1, VERSION)
+
+
+@dataclass(frozen=True)
+class RecordsHeader:
+    """What holds for all frames of a clip.
+
+    source: file name of the clip; model: the model's file in its run's folder; classes: class names;
+    confidence_threshold: lowest score that is kept; width, height: pixels of the source's upright
+    frames; frame_rate: frames per second of the annotated clip; start: seconds of the source that
+    were left out before the first frame; tracker: its name, None without.
+    """
+
+    source: str
+    model: str
+    classes: tuple[str, ...]
+    confidence_threshold: float
+    width: int
+    height: int
+    frame_rate: Fraction
+    start: float = 0.0
+    tracker: str | None = None
+
+
+@dataclass(frozen=True)
+class PersonRecord:
+    """One detection: box (XYXY_ABS, pixels), score 0..1, class name, COCO counts, track."""
+
+    box: tuple[float, float, float, float]
+    score: float
+    class_name: str
+    mask: str | None = None
+    track_id: int | None = None
+
+    def decode_mask(self, header: RecordsHeader) -> np.ndarray | None:
+        """Return the mask, bool (H, W), or None when the model makes none."""
+        return None if self.mask is None else decode_mask(self.mask, header.height, header.width)
+
+
+@dataclass(frozen=True)
+class FrameRecord:
+    """The detections of one frame; index in the source, time in seconds from its start.
+
+    unique: how many different people were seen so far, None without tracking.
+    """
+
+    index: int
+    time: float
+    people: tuple[PersonRecord, ...]
+    unique: int | None = None
+
+
+def people_of(instances: Instances, classes: Sequence[str]) -> tuple[PersonRecord, ...]:
+    """Turn a model's output into records, rounded to what is worth keeping.
+
+    Args:
+        instances: `pred_boxes scores pred_classes [ID]`, on any device, with masks in any of the
+            fields that `persondet.inference.region_masks` knows, or without.
+        classes: the class names by number.
+
+    Returns: one record per detection with finite numbers; others are left out, and logged.
+    """
+    from persondet.inference.region_masks import (
+        region_masks_of,  # brings PyTorch; reading needs none
+    )
+
+    instances = instances.to("cpu")
+    boxes = instances.pred_boxes.tensor.numpy().astype(np.float64)
+    scores = instances.scores.numpy().astype(np.float64)
+    numbers = instances.pred_classes.numpy()
+    masks = region_masks_of(instances)
+    tracks = [int(track) for track in instances.ID] if instances.has("ID") else None
+    people = []
+    for i, (box, score) in enumerate(zip(boxes, scores, strict=True)):
+        if not (np.isfinite(box).all() and math.isfinite(score)):
+            logger.warning("a detection with a box of %s and a score of %s is left out", box, score)
+            continue
+        x0, y0, x1, y1 = (round(float(value), 2) for value in box)
+        people.append(
+            PersonRecord(
+                box=(x0, y0, x1, y1),
+                score=round(float(score), 4),
+                class_name=classes[int(numbers[i])],
+                mask=None if masks is None else masks.encode(i)["counts"],
+                track_id=None if tracks is None else tracks[i],
+            )
+        )
+    return tuple(people)
+
+
+def person_rows(people: Sequence[PersonRecord]) -> list[dict[str, Any]]:
+    """Return people as the schema's JSON objects."""
+    return [
+        {
+            "box": list(person.box),
+            "score": person.score,
+            "class": person.class_name,
+            "mask": person.mask,
+            "track_id": person.track_id,
+        }
+        for person in people
+    ]
+
+
+def partial_records_path(path: str | Path) -> Path:
+    """Return where records lie while they are written: `walk.partial.jsonl` for `walk.jsonl`."""
+    return partial_path(path)
+
+
+class RecordsWriter:
+    """Writes records line by line, and each line at once: see `PartialText`.
+
+    Args:
+        path: the file to be.
+        header: its first line.
+        overwrite: replace what an earlier run left at `path`, or as its partial file.
+
+    Raises: OutputExistsError, MediaError: as `PartialText`.
+    """
+
+    def __init__(self, path: str | Path, header: RecordsHeader, *, overwrite: bool = False) -> None:
+        self.path, self.header = Path(path), header
+        self._text = PartialText(path, "records", overwrite=overwrite)
+
+    def __enter__(self) -> RecordsWriter:
+        self._text.__enter__()
+        header = asdict(self.header)
+        rate = header.pop("frame_rate")
+        rates = {"fps": round(float(rate), 6), "frame_rate": str(rate)}
+        row = {"schema": SCHEMA, "version": VERSION, **header, **rates}
+        try:
+            self._text.write(_line(row), header=True)
+        except BaseException as error:
+            self._text.__exit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    def write(self, frame: FrameRecord) -> None:
+        """Append a frame; when this returns, a killed process no longer loses it.
+
+        Raises: ValueError: when a number is not finite. MediaError: when the disk refuses.
+        """
+        people = person_rows(frame.people)
+        row = {"index": frame.index, "time": round(frame.time, 6), "people": people}
+        self._text.write(_line(row | {"unique": frame.unique}))
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._text.__exit__(kind, error, trace)
+
+
+def _line(row: dict[str, Any]) -> str:
+    """Return a line of JSON.
+
+    Raises: ValueError: when a number is not finite.
+    """
+    text = json.dumps(row, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    return text + "\n"
+
+
+def read_records(path: str | Path) -> tuple[RecordsHeader, Iterator[FrameRecord]]:
+    """Read records: the header at once, the frames one by one as they are asked for.
+
+    A last line that was cut off (a killed run, a copy in progress) ends the frames with a warning.
+
+    Raises: MediaError: when the file is missing or is not of this schema and version; and from
+        the frames, when a line in the middle is damaged.
+    """
+    path = Path(path)
+    try:
+        with open(path, encoding="utf-8") as file:
+            row = json.loads(file.readline())
+    except OSError as error:
+        raise MediaError(f"{path}: the records cannot be read ({error.strerror}).") from error
+    except ValueError as error:
+        raise MediaError(f"{path}: line 1 is no JSON; give the .jsonl beside a video.") from error
+    if (
+        not isinstance(row, dict)
+        or row.get("schema") != SCHEMA
+        or row.get("version") not in _READABLE
+    ):
+        raise MediaError(
+            f"{path}: line 1 is not the header of {SCHEMA} version 1 or {VERSION}; "
+            "give the .jsonl beside an annotated video, or annotate the video again."
+        )
+    try:
+        fields = RecordsHeader.__dataclass_fields__
+        since_2: dict[str, Any] = {"start": 0.0, "tracker": None} if row["version"] == 1 else {}
+        values = {name: (since_2 | row)[name] for name in fields}
+        values |= {"classes": tuple(row["classes"]), "frame_rate": Fraction(row["frame_rate"])}
+        header = RecordsHeader(**values)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise MediaError(f"{path}: the header lacks or spoils the field {error}.") from error
+    return header, _read_frames(path)
+
+
+def _read_frames(path: Path) -> Iterator[FrameRecord]:
+    """Yield the frames of a records file whose header was read."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        next(file)
+        for number, line in enumerate(file, start=2):
+            try:
+                yield _frame_of(json.loads(line))
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
+                if not line.endswith("\n"):
+                    logger.warning("%s: the last line (%d) is cut off", path, number)
+                    return
+                raise MediaError(f"{path}: line {number} is no frame record.") from error
+
+
+def _frame_of(row: dict[str, Any]) -> FrameRecord:
+    """Build a frame from its JSON object."""
+    people = tuple(
+        PersonRecord(
+            box=(*map(float, person["box"]),),  # type: ignore[arg-type]
+            score=float(person["score"]),
+            class_name=str(person["class"]),
+            mask=person.get("mask"),
+            track_id=_number_or_none(person.get("track_id")),
+        )
+        for person in row["people"]
+    )
+    unique = _number_or_none(row.get("unique"))
+    return FrameRecord(int(row["index"]), float(row["time"]), people, unique)
+
+
+def _number_or_none(value: Any) -> int | None:
+    """Return a whole number of 64 bits, or None for None.
+
+    Raises: ValueError, TypeError, OverflowError: when it is neither.
+    """
+    if value is None:
+        return None
+    number = int(value)
+    if number != float(value) or abs(number) >= 2**63:
+        raise ValueError(f"{value!r} is no whole number of 64 bits")
+    return number
+
+
+def mot_path(output: str | Path) -> Path:
+    """Return where the MOT-challenge text of an annotated clip lies: beside it, named .txt."""
+    return Path(output).with_suffix(".txt")
+
+
+def write_mot(records: str | Path, target: str | Path) -> int:
+    """Write records as MOT-challenge text, whole or not at all.
+
+    Args:
+        records: the .jsonl of an annotated clip; the .partial.jsonl of a killed run will do.
+        target: the text file; replaced when it is there.
+
+    Returns: the number of lines; without tracking every id is -1.
+
+    Raises: MediaError: when the records cannot be read. OutputExistsError: when the text cannot be
+        written.
+    """
+    _, frames = read_records(records)
+    lines = 0
+    with atomic_path(target) as temporary, open(temporary, "w", encoding="ascii") as file:
+        for number, frame in enumerate(frames, start=1):
+            file.writelines(_line_of_mot(number, person) for person in frame.people)
+            lines += len(frame.people)
+    return lines
+
+
+def _line_of_mot(number: int, person: PersonRecord) -> str:
+    """Return one person's line."""
+    x0, y0, x1, y1 = person.box
+    place = f"{x0 + 1:.2f},{y0 + 1:.2f},{x1 - x0:.2f},{y1 - y0:.2f}"
+    track = -1 if person.track_id is None else person.track_id
+    return f"{number},{track},{place},{person.score:.4f},-1,-1,-1\n"

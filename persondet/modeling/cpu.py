@@ -1,0 +1,369 @@
+"""Faster layers with the same weights and the same mathematics.
+
+ROIAlign on CPUs: weighted sums of whole feature vectors, forwards and backwards.
+
+The head of the region proposal network, whose gradient is that of the sampled anchors alone.
+
+Convolution and frozen batch norm as one convolution.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from detectron2.layers import Conv2d, FrozenBatchNorm2d, ROIAlign
+from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
+from torch import nn
+
+
+class ExactROIAlign(ROIAlign):
+    """ROIAlign whose boxes keep their places in reduced precision, and that is fast on CPUs.
+
+    Detectron2's casts the boxes to the type of the features, and in bfloat16 a coordinate of 300
+    pixels is off by up to a pixel. And torchvision's CPU kernel walks the map channel by channel,
+    in one thread on the way back; in channels-last layout each output bin is a short weighted sum
+    of contiguous vectors, which `embedding_bag` computes with vector units and all threads.
+    """
+
+    def forward(self, features: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+        """Pool float features (N, C, H, W) in boxes (R, 5): index and XYXY in input pixels.
+
+        Returns: (R, C, *output_size), in the type of the features.
+        """
+        if features.device.type != "cpu" or torch.jit.is_tracing():
+            return super().forward(features.float(), boxes.float()).to(features.dtype)
+        height, width = _pair(self.output_size)
+        samples = bin_samples(
+            boxes.detach().float(),
+            tuple(features.shape),
+            (height, width),
+            self.spatial_scale,
+            self.sampling_ratio,
+            self.aligned,
+        )
+        with torch.autocast("cpu", enabled=False):
+            pooled: torch.Tensor = _Pool.apply(features, *samples)
+        # NHWC in memory, as the features.
+        return pooled.view(len(boxes), height, width, features.shape[1]).permute(0, 3, 1, 2)
+
+
+class BinSamples(NamedTuple):
+    """Which cells of the feature maps make up each bin, as a sparse matrix in rows of bins.
+
+    Attributes:
+        cells: int64 (E,), place of the cell in the maps flattened to (N * H * W).
+        weights: float32 (E,).
+        offsets: int64 (B + 1,), where the entries of bin b begin and end; bins in the order
+            (box, row, column).
+    """
+
+    cells: torch.Tensor
+    weights: torch.Tensor
+    offsets: torch.Tensor
+
+
+def bin_samples(
+    boxes: torch.Tensor,
+    shape: tuple[int, ...],
+    output_size: tuple[int, int],
+    scale: float,
+    sampling_ratio: int,
+    aligned: bool,
+) -> BinSamples:
+    """Return the bilinear weights of every bin.
+
+    The samples of a bin form a grid, so a cell's weight is the product of one per row and one per
+    column. Source: He et al., "Mask R-CNN", ICCV 2017, section 3; `aligned` as in Detectron2.
+
+    Args:
+        boxes: float32 (R, 5), index of the image and XYXY in input pixels.
+        shape: of the features, (N, C, H, W).
+        output_size: bins per box, (rows, columns).
+        scale: of the features relative to the input.
+        sampling_ratio: samples per bin and axis; 0: one per cell, rounded up.
+        aligned: cell centres at half cells.
+    """
+    _, _, height, width = shape
+    corners = boxes[:, 1:] * scale - (0.5 if aligned else 0.0)
+    rows, columns = output_size
+    first_y, count_y, weight_y = _axis(
+        corners[:, 1], corners[:, 3], rows, height, sampling_ratio, aligned
+    )
+    first_x, count_x, weight_x = _axis(
+        corners[:, 0], corners[:, 2], columns, width, sampling_ratio, aligned
+    )
+    first_y = first_y + boxes[:, :1].long() * height
+    # A bin has count_y x count_x entries; each entry finds its bin, then its place in there.
+    sizes = (count_y[:, :, None] * count_x[:, None, :]).flatten()
+    offsets = F.pad(sizes.cumsum(0), (1, 0))
+    bins = torch.repeat_interleave(sizes)
+    place = torch.arange(len(bins)) - offsets[bins]
+    bin_y = bins // columns
+    bin_x = bin_y // rows * columns + bins % columns
+    wide = count_x.flatten()[bin_x]
+    down = torch.div(place, wide, rounding_mode="floor")
+    right = place - down * wide
+    cells = (first_y.flatten()[bin_y] + down) * width + first_x.flatten()[bin_x] + right
+    weights = (
+        weight_y.flatten()[bin_y * weight_y.shape[2] + down]
+        * weight_x.flatten()[bin_x * weight_x.shape[2] + right]
+    )
+    return BinSamples(cells, weights, offsets)
+
+
+def _axis(
+    low: torch.Tensor,
+    high: torch.Tensor,
+    bins: int,
+    cells: int,
+    sampling_ratio: int,
+    aligned: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    # For each box and bin: the first cell, how many cells, and their weights (R, bins, most).
+    length = high - low if aligned else (high - low).clamp(min=1.0)
+    step = length / bins
+    samples = (
+        torch.full_like(low, sampling_ratio)
+        if sampling_ratio > 0
+        else torch.ceil(step).clamp(min=0.0)
+    )
+    most = max(1, int(samples.max()) if len(samples) else 1)
+    sample = torch.arange(most, dtype=low.dtype)
+    inside = sample < samples[:, None]
+    within = (sample + 0.5) * step[:, None] / samples.clamp(min=1.0)[:, None]
+    bin_start = low[:, None] + torch.arange(bins, dtype=low.dtype) * step[:, None]
+    place = bin_start[:, :, None] + within[:, None, :]
+    inside = inside[:, None, :] & (place >= -1.0) & (place <= cells)
+    place = place.clamp(0.0, cells - 1.0)
+    cell = place.floor().clamp(max=max(cells - 2.0, 0.0))
+    right = (place - cell) * inside
+    left = inside.to(right.dtype) - right
+    share = samples.clamp(min=1.0)[:, None, None]
+    none = float(cells)
+    first = torch.where(inside, cell, none).amin(2)
+    last = torch.where(inside, (cell + 1.0).clamp(max=cells - 1.0), -1.0).amax(2)
+    count = (last - first + 1.0).clamp(min=0.0).long()
+    first = first.clamp(max=cells - 1.0)
+    at = torch.where(inside, cell - first[:, :, None], 0.0).long()
+    weights = torch.zeros(*first.shape, max(1, int(count.max()) if count.numel() else 1) + 1)
+    weights.scatter_add_(2, at, left / share)
+    weights.scatter_add_(2, at + 1, right / share)
+    return first.long(), count, weights
+
+
+class _Pool(torch.autograd.Function):
+    """Weighted sums of cells; backwards, weighted sums of bins."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        features: torch.Tensor,
+        cells: torch.Tensor,
+        weights: torch.Tensor,
+        offsets: torch.Tensor,
+    ) -> torch.Tensor:
+        ctx.shape, ctx.dtype = features.shape, features.dtype
+        # int32 halves what is kept until the backward pass.
+        ctx.save_for_backward(cells.int(), weights, offsets)
+        table = features.permute(0, 2, 3, 1).reshape(-1, features.shape[1]).float()
+        return _weighted_sums(table, cells, offsets, weights).to(features.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        cells, weights, offsets = ctx.saved_tensors
+        images, channels, height, width = ctx.shape
+        # The transposed matrix: the entries in the order of their cells. The sort is stable, so
+        # that the sums have one order and training is reproducible to the bit.
+        cells, order = torch.sort(cells, stable=True)
+        bins = torch.repeat_interleave(offsets.diff())[order]
+        counts = torch.bincount(cells, minlength=images * height * width)
+        by_cell = F.pad(counts.cumsum(0), (1, 0))
+        summed = _weighted_sums(gradient.float(), bins, by_cell, weights[order]).to(ctx.dtype)
+        features = summed.view(images, height, width, channels).permute(0, 3, 1, 2)
+        return features, None, None, None
+
+
+def _weighted_sums(
+    table: torch.Tensor, rows: torch.Tensor, offsets: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
+    if not len(rows):
+        return table.new_zeros(len(offsets) - 1, table.shape[1])
+    return F.embedding_bag(
+        rows,
+        table,
+        offsets,
+        mode="sum",
+        per_sample_weights=weights,
+        include_last_offset=True,
+    )
+
+
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+_POSITIONS_AT_ONCE = 4096
+
+
+class SparseRPNHead(StandardRPNHead):
+    """`StandardRPNHead` with a backward pass over the places that have a gradient.
+
+    The loss samples 256 anchors of an image; at some 200,000 others the gradient of the head's
+    outputs is exactly zero, and a dense backward pass multiplies these zeros at the price of two
+    forward passes. This one computes the hidden layer once more at the sampled places only.
+    """
+
+    def forward(
+        self, features: list[torch.Tensor]
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Return logits (N, A, H, W) and deltas (N, 4 A, H, W) for each of the features."""
+        if not _is_plain(self) or features[0].device.type != "cpu" or torch.jit.is_tracing():
+            # On GPUs, finding the places would have to wait for the device, level by level.
+            return super().forward(features)
+        anchors = self.objectness_logits.out_channels
+        # Two predictors on one input are one predictor.
+        weight = torch.cat([self.objectness_logits.weight, self.anchor_deltas.weight])
+        bias = torch.cat([self.objectness_logits.bias, self.anchor_deltas.bias])
+        outputs = [_Head.apply(x, self.conv.weight, self.conv.bias, weight, bias) for x in features]
+        return [out[:, :anchors] for out in outputs], [out[:, anchors:] for out in outputs]
+
+
+def _is_plain(head: StandardRPNHead) -> bool:
+    conv = head.conv
+    return (
+        isinstance(conv, nn.Conv2d)
+        and getattr(conv, "norm", None) is None
+        and isinstance(getattr(conv, "activation", None), nn.ReLU)
+        and conv.kernel_size == (3, 3)
+        and conv.padding == (1, 1)
+        and conv.stride == conv.dilation == (1, 1)
+        and conv.groups == 1
+        and conv.bias is not None
+    )
+
+
+class _Head(torch.autograd.Function):
+    """3 x 3 convolution, ReLU, 1 x 1 convolution."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        conv_weight: torch.Tensor,
+        conv_bias: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+    ) -> torch.Tensor:
+        ctx.save_for_backward(x, conv_weight, conv_bias, weight)
+        # Under autocast these convolutions cast x and the weights.
+        hidden = F.conv2d(x, conv_weight, conv_bias, padding=1).relu_()
+        return F.conv2d(hidden, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, conv_weight, conv_bias, weight = ctx.saved_tensors
+        with torch.autocast(x.device.type, enabled=False):
+            return _backward(gradient, x, conv_weight, conv_bias, weight, ctx.needs_input_grad)
+
+
+def _backward(
+    gradient: torch.Tensor,
+    x: torch.Tensor,
+    conv_weight: torch.Tensor,
+    conv_bias: torch.Tensor,
+    weight: torch.Tensor,
+    needed: tuple[bool, ...],
+) -> tuple[torch.Tensor | None, ...]:
+    images, channels, height, width = x.shape
+    x_rows = x.permute(0, 2, 3, 1).reshape(-1, channels)
+    gradient_rows = gradient.permute(0, 2, 3, 1).reshape(-1, gradient.shape[1])
+    places = gradient_rows.ne(0).any(1).nonzero()[:, 0]
+    # (hidden, 3, 3, channels): the order in which the nine neighbours are gathered.
+    kernel = conv_weight.float().permute(0, 2, 3, 1).flatten(1)
+    predictor = weight.float().flatten(1)
+
+    x_gradient = torch.zeros_like(x_rows) if needed[0] else None
+    sums = [torch.zeros_like(t) for t in (kernel, conv_bias, predictor, predictor[:, 0])]
+    for chunk in places.split(_POSITIONS_AT_ONCE):
+        rows, inside = _neighbours(chunk, height, width)
+        patches = (x_rows[rows].float() * inside[:, :, None]).flatten(1)
+        hidden = torch.addmm(conv_bias.float(), patches, kernel.t()).relu_()
+        out_gradient = gradient_rows[chunk].float()
+        hidden_gradient = (out_gradient @ predictor) * (hidden > 0)
+        sums[0] += hidden_gradient.t() @ patches
+        sums[1] += hidden_gradient.sum(0)
+        sums[2] += out_gradient.t() @ hidden
+        sums[3] += out_gradient.sum(0)
+        if x_gradient is not None:
+            spread = (hidden_gradient @ kernel).view(-1, channels)
+            touched, where = torch.unique(rows[inside], return_inverse=True)
+            # Summed in float32, then rounded to the type of x once.
+            summed = spread.new_zeros(len(touched), channels)
+            summed.index_add_(0, where, spread[inside.flatten()])
+            x_gradient[touched] += summed.to(x.dtype)
+
+    hidden_channels = conv_weight.shape[0]
+    kernel_gradient = sums[0].view(hidden_channels, 3, 3, channels).permute(0, 3, 1, 2)
+    return (
+        None
+        if x_gradient is None
+        else x_gradient.view(images, height, width, channels).permute(0, 3, 1, 2),
+        kernel_gradient.to(conv_weight.dtype) if needed[1] else None,
+        sums[1].to(conv_bias.dtype) if needed[2] else None,
+        sums[2].view_as(weight).to(weight.dtype) if needed[3] else None,
+        sums[3].to(weight.dtype) if needed[4] else None,
+    )
+
+
+def _neighbours(places: torch.Tensor, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    # Rows of the 3 x 3 neighbours of each place (P, 9), and which of them lie on the map.
+    step = torch.arange(-1, 2, device=places.device)
+    y = (places // width % height)[:, None, None] + step[:, None]
+    x = (places % width)[:, None, None] + step
+    inside = ((y >= 0) & (y < height) & (x >= 0) & (x < width)).flatten(1)
+    offset = (step[:, None] * width + step).flatten()
+    rows = torch.where(inside, places[:, None] + offset, places[:, None])
+    return rows, inside
+
+
+class FoldedConv2d(Conv2d):
+    """`Conv2d` that multiplies a frozen batch norm into its weights, at every call.
+
+    `conv(x, w) * s + b` equals `conv(x, w * s) + b`, and the second form does not pass over the
+    whole map twice more. The weights are small, so folding costs next to nothing, and nothing is
+    kept that loading or training could leave stale. The gradient flows through `w * s`.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Convolve float x (N, C, H, W), and apply norm and activation, as Detectron2's does."""
+        norm = self.norm
+        if not isinstance(norm, FrozenBatchNorm2d) or torch.jit.is_tracing():
+            return super().forward(x)
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        bias = norm.bias - norm.running_mean * scale
+        if self.bias is not None:
+            bias = bias + self.bias * scale
+        weight = self.weight * scale[:, None, None, None]
+        x = F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+        return x if self.activation is None else self.activation(x)
+
+
+_FASTER: dict[type[nn.Module], type[nn.Module]] = {
+    Conv2d: FoldedConv2d,
+    ROIAlign: ExactROIAlign,
+    StandardRPNHead: SparseRPNHead,
+}
+
+
+def accelerate(model: nn.Module) -> nn.Module:
+    """Let `model` compute by faster layers, in place; for training and inference.
+
+    Only the classes of the layers change: parameters, buffers and their names stay, so that
+    checkpoints load and save as before and freezing works before or after. Subclasses of the
+    layers in question are left as they are.
+    """
+    for module in model.modules():
+        module.__class__ = _FASTER.get(type(module), type(module))
+    return model
