@@ -36,9 +36,12 @@ class OnePerPicture:
 def stand_in(monkeypatch):
     """Replaces the loading of a model, and counts it."""
     asked = []
-    monkeypatch.setattr(
-        predict, "load_predictor", lambda args: asked.append(args) or OnePerPicture()
-    )
+
+    def load(*args, **chosen):
+        asked.append(args)
+        return OnePerPicture()
+
+    monkeypatch.setattr("persondet.inference.predictor.load_predictor", load)
     return asked
 
 

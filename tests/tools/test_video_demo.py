@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 import video_demo
-from clip_arguments import clip_time
 from detectron2.data.catalog import Metadata
 from detectron2.structures import Boxes, Instances
 
@@ -58,11 +57,11 @@ def stand_in(monkeypatch):
     """Replaces the loading of a model, and counts it."""
     asked = []
 
-    def load(args):
+    def load(*args, **chosen):
         asked.append(args)
         return OnePerFrame()
 
-    monkeypatch.setattr(video_demo.model_arguments, "load_predictor", load)
+    monkeypatch.setattr("persondet.inference.predictor.load_predictor", load)
     return asked
 
 
@@ -191,13 +190,13 @@ def test_mot_text_on_request(tmp_path):
     ],
 )
 def test_times_are_exact(text, seconds):
-    assert clip_time(text) == seconds
+    assert video_demo.clip_time(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "-1", "1:2:3:4", "one", "1:", ":30", "1e3", "nan"])
 def test_what_is_no_time(text):
     with pytest.raises(argparse.ArgumentTypeError, match="no time"):
-        clip_time(text)
+        video_demo.clip_time(text)
 
 
 def test_bad_input_is_refused_before_the_model_is_loaded(tmp_path, stand_in):
