@@ -56,10 +56,12 @@ def end_badly(how: str, folder: str) -> None:
             raise RunError("a.json: is no run; remove it.")
         if how == "bug":
             raise ZeroDivisionError("one by nought")
-        if how == "killed":
-            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(2)
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "killed":  # the other rank is the cause, although this one ends first
+        raise RuntimeError("Connection closed by peer")
     if how == "bad input":
-        time.sleep(600)  # rank 0 does not even listen
+        time.sleep(600)  # this rank does not even listen
     comm.synchronize()
 
 
