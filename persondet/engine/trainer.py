@@ -44,7 +44,7 @@ from persondet.engine.hooks import (
     best_metric,
 )
 from persondet.engine.interruption import Interruption
-from persondet.engine.rank_failure import is_lost_peer
+from persondet.engine.launch import is_lost_peer
 from persondet.engine.resumption import RunState
 from persondet.engine.train_step import AutocastTrainer, is_memory_shortage, memory_in_one_sentence
 from persondet.engine.validation import ValidationImagesHook, ValidationLossHook, undisturbed

@@ -19,6 +19,7 @@ from yaml import YAMLError
 from persondet.checkpoint.model_file import CarriedFacts, load_checkpoint
 from persondet.config import get_cfg
 from persondet.data.register import class_colors
+from persondet.engine.defaults import load_cfg
 from persondet.engine.inference_model import InferenceModel, build_inference_model
 from persondet.engine.run_folder import find_model
 from persondet.environment import cpu_count
@@ -163,6 +164,23 @@ def _with_whole_masks(people: Instances) -> Instances:
         people.remove(REGION_FIELD)
         people.pred_masks = whole
     return people
+
+
+def load_predictor(
+    run: str | Path = "",
+    config_file: str = "",
+    opts: Sequence[str] = (),
+    *,
+    confidence_threshold: float | None = None,
+) -> Predictor:
+    """Return the predictor of `run` (see `Predictor.from_run`), else that of a config file.
+
+    Raises: PersondetError: when run, config or checkpoint cannot be used.
+    """
+    if run:
+        return Predictor.from_run(run, confidence_threshold=confidence_threshold)
+    cfg = load_cfg(config_file, opts)
+    return Predictor.from_cfg(cfg, confidence_threshold=confidence_threshold)
 
 
 def run_cfg(run_dir: str | Path) -> CfgNode:

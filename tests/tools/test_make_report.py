@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import make_report
 import pytest
 
 from persondet.errors import OutputExistsError
+from persondet.results import RunError
 from tests.report.finished_run import write_finished_run
-
-TOOL = Path(make_report.__file__)
 
 
 @pytest.mark.slow
@@ -51,11 +47,7 @@ def test_a_run_folder_that_cannot_be_written_is_reported_elsewhere(tmp_path, cap
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
-def test_a_folder_that_is_no_run_ends_with_code_2_and_one_line(tmp_path):
-    command = [sys.executable, str(TOOL), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
+def test_a_folder_that_is_no_run_is_refused_and_left_alone(tmp_path):
+    with pytest.raises(RunError):
+        make_report.main([str(tmp_path)])
     assert list(tmp_path.iterdir()) == []

@@ -9,37 +9,10 @@ import cv2
 import numpy as np
 import predict
 import pytest
-import torch
-from detectron2.data.catalog import Metadata
-from detectron2.structures import Boxes, Instances
 
 from persondet.errors import MediaError, OutputExistsError, PartialResultError
 
-
-class OnePerPicture:
-    """Stands in for the model: one person in every image."""
-
-    metadata = Metadata(name="stub", thing_classes=["person"])
-    model_file, confidence_threshold, batch_size = "some/model.pth", 0.5, 2
-
-    def predict_batch(self, images):
-        return [self.find(image) for image in images]
-
-    def find(self, image):
-        found = Instances(image.shape[:2])
-        found.pred_boxes = Boxes(torch.tensor([[8.0, 20, 40, 56]]))
-        found.scores, found.pred_classes = torch.tensor([0.9]), torch.tensor([0])
-        return found
-
-
-@pytest.fixture(autouse=True)
-def stand_in(monkeypatch):
-    """Replaces the loading of a model, and counts it."""
-    asked = []
-    monkeypatch.setattr(
-        predict, "load_predictor", lambda args: asked.append(args) or OnePerPicture()
-    )
-    return asked
+pytestmark = pytest.mark.usefixtures("loaded")
 
 
 @pytest.fixture
@@ -101,11 +74,11 @@ def test_a_second_run_passes_over_the_results_of_the_first(folder):
     assert not (folder / "out" / "out").exists()
 
 
-def test_bad_input_is_refused_before_the_model_is_loaded(folder, tmp_path, stand_in):
+def test_bad_input_is_refused_before_the_model_is_loaded(folder, tmp_path, loaded):
     with pytest.raises(MediaError, match="no image"):
         run("--input", tmp_path / "none.png", "--output", tmp_path / "out")
     with pytest.raises(OutputExistsError):
         run("--input", folder / "a.png", "--output", folder.parent)
     with pytest.raises(MediaError, match="source itself"):
         run("--input", folder, "--output", folder, "--overwrite")
-    assert stand_in == []
+    assert loaded == []
