@@ -7,7 +7,7 @@ import re
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -189,14 +189,17 @@ def export_zip(tiny_export: Path, tmp_path_factory: pytest.TempPathFactory) -> b
     return path.read_bytes()
 
 
-@pytest.fixture(scope="session")
-def zip_writer() -> Callable[[Path, Path], None]:
-    """The function `write_zip(path, folder)`."""
-    return write_zip
-
-
 def write_zip(path: Path, folder: Path) -> None:
     """Pack what is in a folder."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for file in sorted(folder.rglob("*")):
             archive.write(file, file.relative_to(folder))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return every file below a folder."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if not path.is_dir()
+    }
