@@ -38,6 +38,8 @@ SCHEMA = 1
 FILE_NAME = "results.json"
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR")
 TASKS = {"bbox": "box", "segm": "mask"}
+DEFAULT_THRESHOLD = 0.5
+"""The least score that counts as a detection, where neither a config nor a model names one."""
 
 
 class RunError(PersondetError):

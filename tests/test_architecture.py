@@ -57,7 +57,7 @@ ROOMS: dict[str, set[str]] = {
     "inference": {
         *("data.image_file", "inference.masks", "inference.region_masks"),
         # The predictor rebuilds a run's model and names its classes.
-        *("checkpoint", "config", "data", "engine", "modeling"),
+        *("checkpoint", "config", "data", "engine", "modeling", "results"),
     },
     "video": {"inference", "inference.masks", "inference.region_masks", "visualization"},
     "sample": {"inference.masks", "video"},

@@ -69,7 +69,7 @@ def clean_coco(
 ) -> CleanExport:
     """Clean all splits of an export with one list of classes and one decision about masks.
 
-    The table `persondet.data.validation.codes.CODES` says what is mended how. Areas become those
+    The table `persondet.data.findings.CODES` says what is mended how. Areas become those
     of the masks (pixels, as COCO rasterises them; of the box where there is no mask); annotations
     are numbered from 1; `info` and `licenses` are added where they are missing.
 

@@ -55,7 +55,7 @@ class Findings:
         """Count one fault, and keep it as an example if it is among the first of its code.
 
         Args:
-            code: a name of `persondet.data.validation.codes.CODES`.
+            code: a name of `persondet.data.findings.CODES`.
             split: `train`, `valid` or `test`.
             file: the image's `file_name` as the json has it, or "".
             annotation: the annotation's id as the json has it, or None.

@@ -28,7 +28,7 @@ _BROKEN = (
 )
 
 
-def read_picture_file(path: str | Path) -> np.ndarray:
+def read_image_file(path: str | Path) -> np.ndarray:
     """Return a whole picture, upright: uint8, (H, W, 3), BGR.
 
     Detectron2's `read_image` looks for EXIF before it loads and swallows what that raises: it hands

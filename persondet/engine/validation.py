@@ -12,7 +12,7 @@ import logging
 import math
 import random
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import msgspec
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -33,9 +32,11 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from persondet.data.image_file import read_picture_file
+from persondet.data.image_file import read_image_file
 from persondet.data.register import class_names, ground_truth
-from persondet.errors import MediaError
+from persondet.errors import PersondetError
+from persondet.evaluation.predictions import FILE_NAME, Detection, PredictionReader
+from persondet.results import DEFAULT_THRESHOLD
 from persondet.visualization.sheets import (
     Shown,
     draw_side_by_side,
@@ -194,7 +195,6 @@ def _training_mode_but_batch_norm(model: nn.Module) -> None:
 
 TAG = "val/pictures"
 PICTURES = 4
-DEFAULT_THRESHOLD = 0.5
 WIDEST = 960  # pixels; the event file grows by every picture of every evaluation
 
 
@@ -244,7 +244,7 @@ class ValidationPicturesHook(HookBase):
         name = cfg.DATASETS.VAL[0]
         source = PictureSource(
             partial(get_detection_dataset_dicts, (name,), filter_empty=False),
-            Path(cfg.OUTPUT_DIR) / "inference" / name / "coco_instances_results.json",
+            Path(cfg.OUTPUT_DIR) / "inference" / name / FILE_NAME,
             class_names(name),
             ground_truth(name)[1],
         )
@@ -268,22 +268,21 @@ class ValidationPicturesHook(HookBase):
                 everything = self._source.records()
                 annotated = [record for record in everything if record.get("annotations")]
                 self._records = evenly_spaced(annotated or everything, self._count)
-            found = read_predictions(
-                self._source.predictions, {record["image_id"] for record in self._records}
-            )
+            if not self._source.predictions.is_file():
+                logger.debug("%s is not there: no validation images", self._source.predictions)
+                return
+            predictions = PredictionReader(self._source.predictions)
             for number, record in enumerate(self._records, start=1):
-                picture = self._draw(record, found[record["image_id"]])
+                picture = self._draw(record, predictions.read(record["image_id"]))
                 rgb = np.ascontiguousarray(picture[:, :, ::-1].transpose(2, 0, 1))
                 self.trainer.storage.put_image(f"{TAG}/{number}", rgb)
-        except FileNotFoundError:
-            logger.debug("%s is not there: no validation pictures", self._source.predictions)
-        except (MediaError, OSError, ValueError, KeyError, cv2.error) as error:
+        except (PersondetError, OSError, ValueError, KeyError, cv2.error) as error:
             # They are for looking at; no training ends for want of them.
             logger.warning("There are no validation pictures of this evaluation: %s", error)
 
-    def _draw(self, record: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    def _draw(self, record: Mapping[str, Any], detections: Sequence[Detection]) -> np.ndarray:
         """Return a picture twice, side by side: uint8, (H, W, 3), BGR, at most `WIDEST` wide."""
-        image = read_picture_file(record["file_name"])
+        image = read_image_file(record["file_name"])
         truth = [
             Shown(
                 BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS),
@@ -296,12 +295,12 @@ class ValidationPicturesHook(HookBase):
         numbers = {category: number for number, category in enumerate(self._source.category_ids)}
         shown = [
             Shown(
-                BoxMode.convert(row["bbox"], BoxMode.XYWH_ABS, BoxMode.XYXY_ABS),
-                segmentation_to_mask(row.get("segmentation"), *image.shape[:2]),
-                f"{self._name(numbers[row['category_id']])} {row['score']:.0%}".strip(),
+                BoxMode.convert(one.bbox, BoxMode.XYWH_ABS, BoxMode.XYXY_ABS),
+                segmentation_to_mask(one.segmentation, *image.shape[:2]),
+                f"{self._name(numbers[one.category_id])} {one.score:.0%}".strip(),
             )
-            for row in sorted(found, key=lambda row: row["score"])
-            if row["score"] >= self._threshold
+            for one in sorted(detections, key=lambda one: one.score)
+            if one.score >= self._threshold
         ]
         titles = (
             f"annotated: {len(truth)}",
@@ -318,29 +317,6 @@ class ValidationPicturesHook(HookBase):
         """Return what is written beside an object: nothing where there is one class only."""
         names = self._source.class_names
         return names[number] if len(names) > 1 else ""
-
-
-def read_predictions(path: Path, image_ids: Collection[int]) -> dict[int, list[dict[str, Any]]]:
-    """Return the predictions on a few images from a COCO results file: a JSON array of objects.
-
-    Our evaluator writes the predictions of each image on a line of their own, so that no more than
-    one image's are in memory at a time; an array on one line is read as well.
-
-    Args:
-        path: the file.
-        image_ids: which images; each gets a list.
-
-    Raises: FileNotFoundError: when it is missing. ValueError: when it is damaged.
-    """
-    found: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in image_ids}
-    with path.open("rb") as lines:
-        for line in lines:
-            part = line.strip().removeprefix(b"[").removesuffix(b",")
-            # The last line ends the array; no object ends with a bracket.
-            for row in msgspec.json.decode(b"[" + part.removesuffix(b"]") + b"]"):
-                if row["image_id"] in found:
-                    found[row["image_id"]].append(row)
-    return found
 
 
 # Learns from what it sees in training mode.

@@ -30,7 +30,7 @@ import cv2
 import numpy as np
 from detectron2.structures import Instances
 
-from persondet.data.image_file import read_picture_file
+from persondet.data.image_file import read_image_file
 from persondet.errors import MediaError, OutputExistsError, PartialMediaError
 from persondet.files import (
     PartialText,
@@ -148,7 +148,7 @@ def read_picture(path: str | Path) -> np.ndarray:
     """
     path = Path(path)
     try:
-        return read_picture_file(path)
+        return read_image_file(path)
     except MediaError as error:
         reason = describe_foreign_file(path)
         if not reason:

@@ -26,10 +26,9 @@ from persondet.errors import CheckpointError, ConfigError
 from persondet.inference.region_masks import REGION_FIELD, ROI_FIELD, paste_regions
 from persondet.modeling.precision import autocast, resolve_device
 from persondet.modeling.roi_masks import keep_roi_masks
+from persondet.results import DEFAULT_THRESHOLD
 
 logger = logging.getLogger(__name__)
-
-DEFAULT_THRESHOLD = 0.5
 
 
 class Predictor:

@@ -22,7 +22,7 @@ import numpy as np
 import pycocotools.mask
 from detectron2.structures import BoxMode
 
-from persondet.data.image_file import read_picture_file
+from persondet.data.image_file import read_image_file
 from persondet.errors import DatasetError, MediaError
 from persondet.files import atomic_path
 from persondet.visualization.drawing import (
@@ -259,7 +259,7 @@ def evenly_spaced(items: Sequence[Any], count: int) -> list[Any]:
 def _read_bgr(path: str) -> np.ndarray:
     """Return an image as uint8, (H, W, 3), BGR, turned as its EXIF tag says."""
     try:
-        return read_picture_file(path)
+        return read_image_file(path)
     except MediaError as error:
         raise DatasetError(str(error)) from error
 
@@ -508,7 +508,7 @@ def _numbers(value: Any) -> np.ndarray | None:
 def _readable(path: Path | None) -> np.ndarray:
     try:
         if path is not None:
-            return read_picture_file(path)
+            return read_image_file(path)
     except MediaError:
         pass
     return np.full((360, 480, 3), _GREY, np.uint8)

@@ -1,6 +1,6 @@
 """Every way in which an annotation or an image of an export can be wrong, as a table.
 
-`FAULTS` names for each code of `persondet.data.validation.codes` how to break k annotations or
+`FAULTS` names for each code of `persondet.data.findings` how to break k annotations or
 images of a random valid export in that way, and what has to become of them.
 """
 

@@ -22,7 +22,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from persondet.engine.events import TensorBoardWriter
-from persondet.engine.validation import PictureSource, ValidationPicturesHook, read_predictions
+from persondet.engine.validation import PictureSource, ValidationPicturesHook
 from persondet.visualization.sheets import RIGHT
 from tests.engine.toy_training import ToyTrainer, rows, same, toy_cfg, toy_run
 
@@ -82,19 +82,6 @@ def test_the_same_pictures_come_each_time_and_those_with_people_are_preferred(tm
     assert {r["image_id"] for r in hook._records} == {1, 5, 9}
 
 
-@pytest.mark.parametrize("layout", ["one line", "a line per image"])
-def test_predictions_are_read_in_either_layout(tmp_path, layout):
-    found = [prediction(i, score=round(0.1 * k, 1)) for i in range(4) for k in range(3)]
-    lines = [",".join(json.dumps(p) for p in found if p["image_id"] == i) for i in range(4)]
-    text = json.dumps(found) if layout == "one line" else "[" + ",\n".join(lines) + "]\n"
-    path = tmp_path / "p.json"
-    path.write_text(text)
-    wanted = {1: [p for p in found if p["image_id"] == 1], 7: []}
-    assert read_predictions(path, {1, 7}) == wanted
-    path.write_text("[]\n")
-    assert read_predictions(path, {1}) == {1: []}
-
-
 @pytest.mark.parametrize("damage", ["[{", '[{"image_id": 0}]', "no json", ""])
 def test_what_is_damaged_or_missing_stops_no_training(tmp_path, caplog, damage):
     records = [record(tmp_path, 0)]
@@ -137,7 +124,7 @@ def test_what_was_written_is_there_after_a_kill(tmp_path):
     code = f"""
 import os
 from detectron2.utils.events import EventStorage
-from persondet.engine.event_files import TensorBoardWriter
+from persondet.engine.events import TensorBoardWriter
 with EventStorage(3) as storage:
     storage.put_scalar("lr", 0.5)
     TensorBoardWriter({str(tmp_path)!r}).write()

@@ -175,7 +175,7 @@ KILLED = """
 import sys, time
 from fractions import Fraction
 import numpy as np
-from persondet.video.io import VideoWriter
+from persondet.video.writer import VideoWriter
 with VideoWriter(sys.argv[1], width=96, height=64, fps=Fraction(25)) as writer:
     number = 0
     while True:

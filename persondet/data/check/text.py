@@ -38,7 +38,7 @@ def report_lines(report: Mapping[str, Any]) -> list[str]:
     written as escapes, and long names are cut in the middle.
 
     Args:
-        report: as `persondet.data.validation.validate.check_export` returns it; with `folder`, the
+        report: as `persondet.data.check.validate.check_export` returns it; with `folder`, the
             folder's name stands in the first line and in the command to run next.
     """
     statistics = report["statistics"]

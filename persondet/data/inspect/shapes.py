@@ -2,7 +2,7 @@
 
 Boxes are COCO's [x, y, width, height] in pixels. A segmentation is a list of polygons
 [x0, y0, x1, y1, ...] in continuous pixel coordinates, or an RLE (see `persondet.data.rle`);
-`[]` stands for no mask. Faults are codes of `persondet.data.validation.codes`.
+`[]` stands for no mask. Faults are codes of `persondet.data.findings`.
 
 COCO's run-length encoded masks from an unknown hand: read them checked.
 

@@ -95,7 +95,7 @@ def test_nothing_is_left_running_when_the_caller_stops():
 SCRIPT = """
 import os, signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits another
-from persondet.data.validation.worker_processes import results_of_processes
+from persondet.data.check.worker_processes import results_of_processes
 
 def slow(name):
     open(os.path.join(sys.argv[1], str(os.getpid())), "w").close()

@@ -1,4 +1,4 @@
-"""Predictions on disk: what is written is read back, and the file is COCO's."""
+"""Predictions on disk: what is written is read back image by image, and the file is COCO's."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ import json
 import multiprocessing
 import os
 import time
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import numpy as np
 import pytest
 
 from persondet.errors import PersondetError
-from persondet.evaluation.predictions import PredictionFile, remove_abandoned
+from persondet.evaluation import predictions
+from persondet.evaluation.predictions import PredictionFile, PredictionReader, remove_abandoned
 
 
 def record(image_id: int, score: float) -> dict[str, Any]:
@@ -122,3 +126,71 @@ def test_what_a_killed_evaluation_left_goes_and_what_is_in_use_stays(tmp_path: P
         own.publish(tmp_path / "results.json")
     assert {path.name for path in tmp_path.iterdir()} == {"curves.json", "results.json"}
     remove_abandoned(tmp_path / "missing")
+
+
+LINE = len(msgspec.json.encode(record(0, 0.5))) + 3  # of one prediction, and the first of a file
+
+
+@pytest.mark.parametrize("lines", ["ours", "one line", "indented", "spread"])
+def test_each_image_gets_what_the_whole_file_says_of_it(tmp_path: Path, lines: str) -> None:
+    rng = np.random.default_rng(1)
+    path = tmp_path / "results.json"
+    parts = {
+        number: [record(number, float(rng.random())) for _ in range(rng.integers(0, 6))]
+        for number in rng.permutation(12).tolist()
+    }
+    everything = [one for part in parts.values() for one in part]
+    if lines == "ours":
+        with PredictionFile(tmp_path) as file:
+            for number, part in parts.items():
+                file.add(number, part)
+            everything.append(record(3, 0.75))
+            file.add(3, everything[-1:])  # an image that is looked at twice
+            file.publish(path)
+    elif lines == "spread":  # a line for each prediction, and an image's not together
+        everything.reverse()
+        path.write_text("[" + ",\n".join(map(json.dumps, everything)) + "]\n")
+    else:
+        path.write_text(json.dumps(everything, indent=2 if lines == "indented" else None))
+    expected = defaultdict(list)
+    for one in everything:
+        expected[one["image_id"]].append(one)
+    reader = PredictionReader(path)
+    for number in range(14):  # two are not there
+        read = [msgspec.structs.asdict(one) for one in reader.read(number)]
+        assert read == expected[number]
+
+
+def test_our_files_are_never_decoded_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with PredictionFile(tmp_path) as file:
+        for number in range(300):
+            file.add(number, [record(number, 0.5)] * 4)
+        file.publish(tmp_path / "results.json")
+    monkeypatch.setattr(predictions, "_whole_file", lambda path: pytest.fail("the whole file"))
+    reader = PredictionReader(tmp_path / "results.json")
+    assert [len(reader.read(number)) for number in range(300)] == [4] * 300
+
+
+def test_no_detection_and_no_file(tmp_path: Path) -> None:
+    with PredictionFile(tmp_path) as file:
+        file.add(1, [])
+        file.publish(tmp_path / "results.json")
+    for name in ("results.json", "missing.json"):
+        assert PredictionReader(tmp_path / name).read(1) == []
+
+
+# Within a record, at the end of a line, before the closing bracket.
+@pytest.mark.parametrize("cut", [1, 2, 3, 40, LINE, 2 * LINE - 1, -2, -3])
+def test_a_damaged_file_is_one_sentence(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "results.json"
+    with PredictionFile(tmp_path) as file:
+        for number in range(3):
+            file.add(number, [record(number, 0.5)])
+        file.publish(path)
+    content = path.read_bytes()
+    for damaged in (content[:cut], content * 2, content + content[1:], content + b"x"):
+        path.write_bytes(damaged)
+        with pytest.raises(PersondetError, match=r"results\.json: not a list of COCO predictions"):
+            PredictionReader(path)
