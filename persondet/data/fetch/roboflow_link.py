@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -65,14 +65,6 @@ class VersionName:
         return f"{self.workspace}/{self.project} version {self.version}"
 
 
-@dataclass(frozen=True)
-class ExportLink:
-    """Where an export can be fetched from. The link is signed: whoever has it can use it."""
-
-    link: str = field(repr=False)
-    images: int
-
-
 def api_key() -> str:
     """Return the key from the environment.
 
@@ -99,8 +91,10 @@ def resolve_link(
     silence: float = 30.0,
     poll: float = 2.0,
     on_wait: Callable[[str, float], None] | None = None,
-) -> ExportLink:
+) -> str:
     """Ask Roboflow for the link of an export, waiting while it is being made.
+
+    The link is signed: whoever has it can use it.
 
     The `roboflow` package does the asking in a process of its own, which is killed at the end of
     the time; the address of its API is overridden by the environment variable API_URL.
@@ -130,7 +124,7 @@ def resolve_link(
     }
     answer = _ask(json.dumps(request).encode(), timeout + _GRACE, on_wait)
     if isinstance(answer.get("link"), str):
-        return ExportLink(answer["link"], int(answer.get("images", -1)))
+        return str(answer["link"])
     fault, status = str(answer.get("fault", "unexpected")), answer.get("status", 0)
     said, known = (_scrubbed(str(answer.get(what, "")), key) for what in ("said", "known"))
     raise _error(name, fault, status, said, known)
@@ -306,8 +300,8 @@ class _Look:
         if known and self._version not in known:
             newest = sorted(known, key=lambda number: (len(number), number))[-10:]
             raise _Fault("version", known=", ".join(newest))
-        images = self._wait_until_generated()
-        return {"link": self._wait_until_exported(), "images": images}
+        self._wait_until_generated()
+        return {"link": self._wait_until_exported()}
 
     def _versions(self) -> list[Answer]:
         try:
@@ -327,17 +321,16 @@ class _Look:
             return bool(fault.answer["fault"] != "workspace")
         return True
 
-    def _wait_until_generated(self) -> int:
+    def _wait_until_generated(self) -> None:
         empty = 0
         while True:
             answer = self._call("version", self._api.get_version, self._version, nocache=True)
             version = answer.get("version")
             if not isinstance(version, dict):
                 raise _Fault("answer")
-            images = version.get("images")
             if not version.get("generating"):
-                if images != 0:
-                    return images if isinstance(images, int) else -1
+                if version.get("images") != 0:
+                    return
                 empty += 1
                 if empty >= _LOOKS_AT_AN_EMPTY_VERSION:
                     raise _Fault("empty")
@@ -385,18 +378,15 @@ class _Look:
             kinds = {401: "key", 402: "plan", 403: "access", 404: step, 429: "quota"}
             kind = kinds.get(self._status, "server" if self._status >= 500 else "refused")
             return _Fault(kind, _words(str(error)), self._status)
-        classes: tuple[tuple[type[Exception], str], ...] = (
-            (requests.Timeout, "timeout"),
-            (requests.exceptions.SSLError, "certificate"),
-            (requests.exceptions.InvalidURL, "address"),
-            (requests.exceptions.MissingSchema, "address"),
-            (requests.exceptions.InvalidSchema, "address"),
-            (requests.ConnectionError, "network"),
-        )
-        for kind_of, kind in classes:
-            if isinstance(error, kind_of):
-                return _Fault(kind)
-        return _Fault("answer")
+        of = requests.exceptions
+        classes: dict[str, tuple[type[Exception], ...]] = {
+            "timeout": (of.Timeout,),
+            "certificate": (of.SSLError,),
+            "address": (of.InvalidURL, of.MissingSchema, of.InvalidSchema),
+            "network": (of.ConnectionError,),
+        }
+        kinds_of = (kind for kind, known in classes.items() if isinstance(error, known))
+        return _Fault(next(kinds_of, "answer"))
 
     def _watch_requests(self, silence: float) -> None:
         """Give each request of this process a time-out, and note the status of the answer."""

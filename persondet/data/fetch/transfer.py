@@ -119,7 +119,7 @@ def download_export(
                 on_wait=lambda what, share: logger.info(
                     "Roboflow is %s %s: %.0f %%", what, name, 100 * share
                 ),
-            ).link
+            )
             try:
                 fetch(
                     link,

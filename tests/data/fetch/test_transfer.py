@@ -16,7 +16,6 @@ import pytest
 import requests
 
 from persondet.data.fetch import transfer
-from persondet.data.fetch.roboflow_link import ExportLink
 from persondet.data.fetch.transfer import (
     LinkRefusedError,
     PartialDownload,
@@ -141,6 +140,10 @@ def test_a_file_that_changed_begins_again(get, roboflow, answers):
     [
         (["500"], "download of it broke off: the server answers 500; run the command", 5),
         (["429 3600"], "answers 429", 1),
+        (["401"], "is not served (the server answers 401)", 1),
+        (["403"], "is not served", 1),
+        (["404"], "is not served", 1),
+        (["410"], "is not served", 1),
         (["418"], "cannot be downloaded: the server answers 418", 1),
         (["html"], "a web page instead of the zip", 1),
         (["hang"], "does not answer", 5),
@@ -152,7 +155,8 @@ def test_a_file_that_changed_begins_again(get, roboflow, answers):
 )
 def test_a_fault_that_stays(get, roboflow, tmp_path, answers, words, times):
     start = time.monotonic()
-    text = fails(get, *answers)
+    error = LinkRefusedError if "not served" in words else DatasetError
+    text = fails(get, *answers, error=error)
     assert words in text and "hostname" not in text
     assert roboflow.times(PATH) == times
     assert not (tmp_path / ".out.download").exists()
@@ -165,18 +169,7 @@ def test_no_server_and_no_zip(get, roboflow):
     assert "is no zip" in fails(get, "whole")
 
 
-@pytest.mark.parametrize("status", ["400", "401", "403", "404", "410"])
-def test_a_link_that_is_not_served_any_more(get, roboflow, status):
-    assert status in fails(get, status, error=LinkRefusedError)
-    assert roboflow.times(PATH) == 1
-
-
-@pytest.mark.parametrize("link", ["file:///etc/hostname", "ftp://x/y", "/etc/hostname"])
-def test_only_http(get, roboflow, link):
-    assert "not https" in fails(get, "whole", link=link)
-
-
-def test_never_from_https_to_http(get, roboflow, monkeypatch):
+def test_only_http_and_never_from_https_to_it(get, roboflow, monkeypatch):
     def send(adapter, request, **_):
         assert request.url == "https://x/y"
         answer = requests.Response()
@@ -185,7 +178,8 @@ def test_never_from_https_to_http(get, roboflow, monkeypatch):
         return answer
 
     monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", send)
-    assert "not https" in fails(get, "whole", link="https://x/y")
+    for link in ("https://x/y", "file:///etc/hostname", "ftp://x/y", "/etc/hostname"):
+        assert "not https" in fails(get, "whole", link=link)
     assert not roboflow.asked
 
 
@@ -227,9 +221,9 @@ def known_link(roboflow, monkeypatch) -> list[int]:
     """Leave the looking up of the link out; it has tests of its own. Counts how often it is."""
     asked: list[int] = []
 
-    def resolve(*_, **__) -> ExportLink:
+    def resolve(*_, **__) -> str:
         asked.append(1)
-        return ExportLink(roboflow.link, 12)
+        return roboflow.link
 
     monkeypatch.setattr(transfer, "resolve_link", resolve)
     return asked
@@ -373,7 +367,7 @@ def test_nobody_learns_the_key_or_the_link(
         said = f"{KEY} used {roboflow.link} up"
         roboflow.api["export"] = (402, {"error": {"message": said}})
     elif fate == "no server":
-        found = ExportLink(f"http://127.0.0.1:9/storage/?X-Goog-Signature={SIGNATURE}", 1)
+        found = f"http://127.0.0.1:9/storage/?X-Goog-Signature={SIGNATURE}"
         monkeypatch.setattr(transfer, "resolve_link", lambda *_, **__: found)
     elif fate == "damaged":
         roboflow.content = roboflow.content[:200] + b"?" + roboflow.content[201:]
