@@ -213,15 +213,12 @@ def test_only_a_whole_export_replaces_what_is_there(road, source, tiny_export, t
     ("given", "output"),
     [("source", "source"), ("source", "source/out"), ("source/train", "source")],
 )
-def test_output_and_source_in_each_other(source, tmp_path, given, output):
+def test_no_source_and_output_and_source_in_each_other(source, tmp_path, given, output):
     write_split(source / "train", "a.jpg")
     before = contents(tmp_path)
     with pytest.raises(OutputExistsError, match="lie in each other"):
         import_export(tmp_path / given, tmp_path / output, overwrite=True)
     assert contents(tmp_path) == before
-
-
-def test_no_such_source(tmp_path):
     with pytest.raises(DatasetError, match="no such file"):
         import_export(tmp_path / "none.zip", tmp_path / "out")
 

@@ -42,20 +42,29 @@ def test_the_calls_and_the_link_of_a_version_that_is_still_in_the_making(roboflo
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("what", "words"),
-    [("generating", "still being generated"), ("exporting", "still preparing the export")],
+    ("state", "words"),
+    [
+        ({"generating": 10_000}, "still being generated"),
+        ({"exporting": 10_000}, "still preparing the export"),
+        ({"images": 0}, "version 3 is empty: it has 0 images"),
+    ],
 )
-def test_waiting_ends(roboflow, what, words):
-    setattr(roboflow, what, 10_000)
+def test_a_version_that_never_becomes_one(roboflow, state, words):
+    vars(roboflow).update(state)
     assert words in sentence(timeout=0.8, poll=0.2)
 
 
-def test_a_wrong_key_and_an_empty_version(roboflow):
+def test_a_wrong_key_and_one_that_cannot_be_one(roboflow, monkeypatch):
     """The local server's answer holds the key."""
     text = sentence(key="wrongKey9999")
     assert "does not accept the key in ROBOFLOW_API_KEY (This API key does not exist: ***)" in text
-    roboflow.images = 0
-    assert "version 3 is empty: it has 0 images" in sentence()
+    for value, words in (("", "is not set"), ("a&workspace=b", "characters that no key has")):
+        monkeypatch.setenv("ROBOFLOW_API_KEY", value)
+        with pytest.raises(DatasetError, match=words) as caught:
+            api_key()
+        assert "workspace=b" not in str(caught.value)
+    monkeypatch.setenv("ROBOFLOW_API_KEY", f" {KEY}\n")
+    assert api_key() == KEY
 
 
 @pytest.mark.slow
@@ -86,11 +95,16 @@ def test_a_fault_that_passes_is_not_one(roboflow):
 
 
 @pytest.mark.slow
-def test_unknown_names_are_told_apart(roboflow):
-    assert "no workspace ghost" in sentence(VersionName("ghost", "people", 3))
-    assert "workspace harbour has no project ghost" in sentence(VersionName("harbour", "ghost", 3))
-    text = sentence(VersionName("harbour", "people", 2))
-    assert "harbour/people has no version 2; its newest versions are 1, 3" in text
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        (("ghost", "people", 3), "no workspace ghost"),
+        (("harbour", "ghost", 3), "workspace harbour has no project ghost"),
+        (("harbour", "people", 2), "people has no version 2; its newest versions are 1, 3"),
+    ],
+)
+def test_unknown_names_are_told_apart(roboflow, fields, words):
+    assert words in sentence(VersionName(*fields))
 
 
 def test_a_server_that_hangs_and_none(roboflow, monkeypatch):
@@ -122,18 +136,6 @@ def test_whatever_the_package_does(roboflow, monkeypatch, tmp_path, capfd, packa
     assert words in str(caught.value) and KEY not in str(caught.value)
     assert time.monotonic() - start < 15
     assert capfd.readouterr() == ("", "")
-
-
-def test_the_key_comes_from_the_environment(monkeypatch):
-    monkeypatch.delenv("ROBOFLOW_API_KEY", raising=False)
-    with pytest.raises(DatasetError, match="ROBOFLOW_API_KEY is not set"):
-        api_key()
-    monkeypatch.setenv("ROBOFLOW_API_KEY", f" {KEY}\n")
-    assert api_key() == KEY
-    monkeypatch.setenv("ROBOFLOW_API_KEY", "a&workspace=b")
-    with pytest.raises(DatasetError, match="characters that no key has") as caught:
-        api_key()
-    assert "workspace=b" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
