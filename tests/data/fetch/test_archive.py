@@ -207,10 +207,3 @@ def test_a_name_without_the_flag_for_utf8(tmp_path, packed, name):
     archive = make(tmp_path / "a.zip", [("Q" * len(packed), b"1")])
     archive.write_bytes(archive.read_bytes().replace(b"Q" * len(packed), packed))
     assert unpacked(tmp_path, archive) == {name: b"1"}
-
-
-def test_a_full_disk_is_told_before_anything_is_written(tmp_path, refused, monkeypatch):
-    usage = shutil.disk_usage(tmp_path)._replace(free=70 * 1024**2)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    archive = make(tmp_path / "a.zip", [("a.jpg", os.urandom(7 * 1024**2))])
-    assert not refused(archive, "70 MiB left.*71 MiB", OutputExistsError)
