@@ -1,4 +1,4 @@
-"""A picture file's pixels in 8 bits, whatever the file's own."""
+"""An image file's pixels in 8 bits, whatever the file's own."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_grey_of_32_bits_has_the_white_that_its_pixels_suggest(
     assert read[0].tolist() == [[value] * 3 for value in expected]
 
 
-def test_other_pictures_are_left_alone() -> None:
+def test_other_images_are_left_alone() -> None:
     for mode in ("L", "RGB", "RGBA", "P", "1", "CMYK", "LA"):
         image = Image.new(mode, (3, 2))
         assert eight_bit(image) is image

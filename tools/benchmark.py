@@ -12,7 +12,7 @@ import cli
 from progress import Progress
 
 MODES = {
-    "dataset": "checking pictures, mending the json, searching for leaks",
+    "dataset": "checking images, mending the json, searching for leaks",
     "train": "a training step of the default model against Detectron2's SimpleTrainer",
     "mapper": "training samples per second and core against two other mappers",
     "startup": "from the command to the end of the first step against Detectron2's train_net",
@@ -42,7 +42,7 @@ def get_parser() -> argparse.ArgumentParser:
         metavar="N",
         type=int,
         default=None,
-        help="pictures (default: 600 for dataset, 16 for mapper, 24 for startup, 5000 for evaluate, "
+        help="images (default: 600 for dataset, 16 for mapper, 24 for startup, 5000 for evaluate, "
         "60 frames for video)",
     )
     parser.add_argument("--run", metavar="DIR", type=Path, help="trained run, for two video rows")

@@ -54,7 +54,7 @@ def _clean(commands: Commands) -> None:
     parser = cli.add_command(
         commands,
         "clean",
-        "Write a mended copy of a dataset. Pictures are hard links where possible, the source is "
+        "Write a mended copy of a dataset. Images are hard links where possible, the source is "
         "not touched, and cleaning.json counts every change.",
         example=f"{PROGRAM} clean datasets/person --output datasets/person_clean --classes person",
     )
@@ -86,7 +86,7 @@ def _split(commands: Commands) -> None:
     parser = cli.add_command(
         commands,
         "split",
-        "Divide a dataset into train, valid and test. Versions of one picture stay together; "
+        "Divide a dataset into train, valid and test. Versions of one image stay together; "
         "people are spread evenly; the same seed gives the same splits.",
         example=f"{PROGRAM} split datasets/flat --output datasets/divided "
         "--fractions 0.7 0.2 0.1 --seed 0",

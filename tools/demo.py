@@ -1,4 +1,4 @@
-"""The whole main job on the bundled sample: pictures, training, score, clip, plots, report."""
+"""The whole main job on the bundled sample: images, training, score, clip, plots, report."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def check(args: argparse.Namespace) -> int:
         from persondet.config import training_anchors
 
         anchors = training_anchors(args.config_file or CONFIG)  # refused before the work
-    with Progress(str(args.dataset), "pictures") as progress:
+    with Progress(str(args.dataset), "images") as progress:
         report = {"folder": str(args.dataset), **check_export(args.dataset, progress=progress)}
     print(*report_lines(report), sep="\n")
     if args.json:
@@ -81,7 +81,7 @@ def clean(args: argparse.Namespace) -> int:
     from persondet.data.check.text import cleaning_lines
     from persondet.data.cleaned_copy import clean_dataset
 
-    with Progress(str(args.dataset), "pictures") as progress:
+    with Progress(str(args.dataset), "images") as progress:
         record = clean_dataset(
             args.dataset,
             args.output,
@@ -98,7 +98,7 @@ def split(args: argparse.Namespace) -> int:
     """Write the divided copy, and say how it came out."""
     from persondet.data.split import split_export, split_lines
 
-    with Progress(str(args.dataset), "pictures") as progress:
+    with Progress(str(args.dataset), "images") as progress:
         summary = split_export(
             args.dataset,
             args.output,

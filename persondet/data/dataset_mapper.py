@@ -159,7 +159,7 @@ class AlbumentationsDatasetMapper:
             `image`: uint8, (3, H, W), in `image_format`; `height`, `width` of the file;
             `image_id`, `file_name`; and, with annotations, `instances` of the transformed image:
             `gt_boxes` (XYXY_ABS), `gt_classes`, and `gt_masks` when masks are used, all three also
-            present, and empty, when nobody is in the picture.
+            present, and empty, when nobody is in the image.
 
         Raises: DatasetError: when the image cannot be read or its size is not the json's, or an
             annotation lacks the mask that training needs.

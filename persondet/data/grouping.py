@@ -35,7 +35,7 @@ class Item:
 
 
 def group_items(items: Sequence[Item], *, clips: bool = False) -> list[list[int]]:
-    """Return the groups of images that are one file, one source or nearly one picture.
+    """Return the groups of images that are one file, one source or nearly one image.
 
     Args:
         items: in an order that does not depend on the json's.
@@ -201,7 +201,7 @@ class _Dealing:
                 self._put(other, target)
 
     def _cost(self, *splits: int) -> tuple[float, float]:
-        """How far the splits are from their shares, and from the average picture."""
+        """How far the splits are from their shares, and from the average image."""
         images = people = 0.0
         for split in splits:
             sums = self.sums[split]

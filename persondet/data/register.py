@@ -70,7 +70,7 @@ def register_roboflow_coco(
 
     The cleaned json is written to `<output_dir>/datasets/<name>_<split>_<digest of content>.json`,
     so that Detectron2's loader and its `COCOEvaluator` read the same truth and no cache of an
-    older truth can be met. The headers of all pictures are read, their pixels are not. The export
+    older truth can be met. The headers of all images are read, their pixels are not. The export
     itself is not touched. Loading is lazy. Registering the same
     content again changes nothing; other content replaces what was registered under the name.
 
@@ -82,7 +82,7 @@ def register_roboflow_coco(
 
     Raises:
         DatasetError: when the export, a split's json or a class is missing or unusable, when an
-            image cannot be used (missing, outside its folder, no picture, of another size, its id
+            image cannot be used (missing, outside its folder, no image, of another size, its id
             used twice), or when the name belongs to another dataset.
     """
     try:

@@ -57,7 +57,7 @@ def split_coco(
     """Divide a COCO dict into train, valid and test.
 
     Images of one file, of one source (name before `.rf.`), of the same bytes or nearly the same
-    picture stay together, with `group_clips` also frames of one clip. A group that is larger than
+    image stay together, with `group_clips` also frames of one clip. A group that is larger than
     its share is told in the notes and never cut. The order of the records has no influence on
     where an image goes. Faults stay: a record without file, and an annotation without image, go to
     train as they are.
@@ -153,8 +153,8 @@ def split_export(
         output: the folder to write, beside `root`; it appears when it is complete.
         fractions, seed, group_clips: see `split_coco`.
         overwrite: replace `output` if it is there.
-        workers: processes that load pictures; 0: one per core.
-        progress: called with the number of pictures done and of all.
+        workers: processes that load images; 0: one per core.
+        progress: called with the number of images done and of all.
 
     Returns: the summary (see `Division`), as it is written to `splitting.json`.
 
@@ -267,23 +267,23 @@ def _cut(
 def _write(
     target: Path, coco: CocoDict, origins: Sequence[tuple[int, Any]], sources: Sequence[Path]
 ) -> None:
-    """Write the json of one split, and its pictures where they are there."""
+    """Write the json of one split, and its images where they are there."""
     target.mkdir()
     try:
         for image, (source, name) in zip(coco["images"], origins, strict=True):
             if not _text(name) or not isinstance(image["file_name"], str):
                 continue
-            picture = path_inside(sources[source], name).resolve()
+            file = path_inside(sources[source], name).resolve()
             link = path_inside(target, image["file_name"])
             # Missing, also for a name that no disk can hold; or listed twice.
-            if not _is_file(picture) or os.path.lexists(link):
+            if not _is_file(file) or os.path.lexists(link):
                 continue
-            link_or_copy(picture, link)
+            link_or_copy(file, link)
         write_coco(target / ANNOTATION_FILE, coco)
     except OSError as error:
         reason = error.strerror or str(error)
         raise DatasetError(
-            f"{target.parent.parent}: a picture cannot be written there ({reason}); "
+            f"{target.parent.parent}: an image cannot be written there ({reason}); "
             "choose another --output."
         ) from error
 

@@ -62,8 +62,8 @@ from persondet.visualization.sheets import (
 logger = logging.getLogger(__name__)
 
 SCHEMA = 1
-PICTURES, ROWS, VERSIONS = 12, 4, 3
-# Reading every pixel finds copies between the splits; of more pictures it would take minutes.
+IMAGES_SHOWN, ROWS, VERSIONS = 12, 4, 3
+# Reading every pixel finds copies between the splits; of more images it would take minutes.
 DECODED = 2000
 
 
@@ -187,8 +187,8 @@ def _training_dicts(cfg: CfgNode) -> list[dict[str, Any]]:
 
 
 def _write_annotations(cfg: CfgNode, path: Path) -> None:
-    pictures = evenly_spaced(_training_dicts(cfg), PICTURES)
-    write_sheet(path, annotation_sheet(pictures, class_names(cfg.DATASETS.TRAIN[0])))
+    images = evenly_spaced(_training_dicts(cfg), IMAGES_SHOWN)
+    write_sheet(path, annotation_sheet(images, class_names(cfg.DATASETS.TRAIN[0])))
 
 
 def _write_augmentation(cfg: CfgNode, path: Path) -> None:

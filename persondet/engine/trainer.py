@@ -47,7 +47,7 @@ from persondet.engine.interruption import Interruption
 from persondet.engine.rank_failure import is_lost_peer
 from persondet.engine.resumption import RunState
 from persondet.engine.train_step import AutocastTrainer, is_memory_shortage, memory_in_one_sentence
-from persondet.engine.validation import ValidationLossHook, ValidationPicturesHook, undisturbed
+from persondet.engine.validation import ValidationImagesHook, ValidationLossHook, undisturbed
 from persondet.errors import InterruptedRun, PersondetError, TrainingError
 from persondet.evaluation import build_evaluator, evaluate
 from persondet.files import write_text
@@ -125,7 +125,7 @@ class Trainer(DefaultTrainer):
         )
         last: list[HookBase] = []
         if comm.is_main_process() and cfg.DATASETS.VAL:
-            last.append(ValidationPicturesHook.from_config(cfg))
+            last.append(ValidationImagesHook.from_config(cfg))
             last.append(
                 BestCheckpointHook(
                     self.checkpointer,

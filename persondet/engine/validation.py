@@ -1,6 +1,6 @@
 """Loss and accuracy on the validation split, beside the training ones.
 
-Pictures of the validation split with what the model finds on them, for TensorBoard.
+Images of the validation split with what the model finds on them, for TensorBoard.
 
 Looking at the model in the middle of training without leaving a trace.
 """
@@ -194,13 +194,13 @@ def _training_mode_but_batch_norm(model: nn.Module) -> None:
 
 
 TAG = "val/pictures"
-PICTURES = 4
-WIDEST = 960  # pixels; the event file grows by every picture of every evaluation
+IMAGES_SHOWN = 4
+WIDEST = 960  # pixels; the event file grows by every image of every evaluation
 
 
 @dataclass(frozen=True)
-class PictureSource:
-    """Where the pictures and what is found on them come from.
+class ImageSource:
+    """Where the images and what is found on them come from.
 
     Attributes:
         records: returns Detectron2's dataset dicts of the validation set.
@@ -215,22 +215,22 @@ class PictureSource:
     category_ids: Sequence[int]
 
 
-class ValidationPicturesHook(HookBase):
-    """Put the same few validation pictures into the event storage after each evaluation.
+class ValidationImagesHook(HookBase):
+    """Put the same few validation images into the event storage after each evaluation.
 
     Annotated on the left, found on the right. What was found is read from the file that the
     evaluator has just written: there is no second forward pass, no draw of a random number, and no
     scalar. Its place is between the evaluation and the writers, on the main process.
 
     Args:
-        source: see `PictureSource`.
+        source: see `ImageSource`.
         period: iterations between evaluations; the last iteration always gets one.
         threshold: predictions below this score (0 to 1) are not drawn.
-        count: number of pictures, spread over those that show somebody.
+        count: number of images, spread over those that show somebody.
     """
 
     def __init__(
-        self, source: PictureSource, *, period: int, threshold: float, count: int = PICTURES
+        self, source: ImageSource, *, period: int, threshold: float, count: int = IMAGES_SHOWN
     ) -> None:
         self._source = source
         self._period = period
@@ -239,10 +239,10 @@ class ValidationPicturesHook(HookBase):
         self._records: list[Mapping[str, Any]] | None = None
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> ValidationPicturesHook:
+    def from_config(cls, cfg: CfgNode) -> ValidationImagesHook:
         """Return the hook of a training: the first validation set, at the drawing threshold."""
         name = cfg.DATASETS.VAL[0]
-        source = PictureSource(
+        source = ImageSource(
             partial(get_detection_dataset_dicts, (name,), filter_empty=False),
             Path(cfg.OUTPUT_DIR) / "inference" / name / FILE_NAME,
             class_names(name),
@@ -273,15 +273,15 @@ class ValidationPicturesHook(HookBase):
                 return
             predictions = PredictionReader(self._source.predictions)
             for number, record in enumerate(self._records, start=1):
-                picture = self._draw(record, predictions.read(record["image_id"]))
-                rgb = np.ascontiguousarray(picture[:, :, ::-1].transpose(2, 0, 1))
+                image = self._draw(record, predictions.read(record["image_id"]))
+                rgb = np.ascontiguousarray(image[:, :, ::-1].transpose(2, 0, 1))
                 self.trainer.storage.put_image(f"{TAG}/{number}", rgb)
         except (PersondetError, OSError, ValueError, KeyError, cv2.error) as error:
             # They are for looking at; no training ends for want of them.
-            logger.warning("There are no validation pictures of this evaluation: %s", error)
+            logger.warning("There are no validation images of this evaluation: %s", error)
 
     def _draw(self, record: Mapping[str, Any], detections: Sequence[Detection]) -> np.ndarray:
-        """Return a picture twice, side by side: uint8, (H, W, 3), BGR, at most `WIDEST` wide."""
+        """Return an image twice, side by side: uint8, (H, W, 3), BGR, at most `WIDEST` wide."""
         image = read_image_file(record["file_name"])
         truth = [
             Shown(

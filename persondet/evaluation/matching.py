@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -210,7 +210,9 @@ class _Batches:
         chosen = [detections[index] for index in order]
         boxes = self._task == "bbox"
         size = truth.images[number]["width"], truth.images[number]["height"]
-        shapes = [d.bbox if boxes else run_lengths(d.segmentation, *size) for d in chosen]
+        shapes: list[Any] = [
+            d.bbox if boxes else run_lengths(d.segmentation, *size) for d in chosen
+        ]
         first = self._in_batch
         if len(classes):
             annotated = truth.shapes(number, self._task)

@@ -1,6 +1,6 @@
-"""Texts on pictures: sharp at any size, on a plate that sets them off.
+"""Texts on images: sharp at any size, on a plate that sets them off.
 
-Where labels go: near their boxes, inside the picture, on no other label, and still.
+Where labels go: near their boxes, inside the image, on no other label, and still.
 
 What is best in every single frame would hop about: a label keeps its place as long as that is
 free, follows its box without its tremble, and changes for the better only when the better place
@@ -144,7 +144,7 @@ class _Label:
 
 
 class LabelLayout:
-    """Places the labels of a clip frame by frame; of a single picture with its only call."""
+    """Places the labels of a clip frame by frame; of a single image with its only call."""
 
     def __init__(self) -> None:
         """Start without memory."""
@@ -160,7 +160,7 @@ class LabelLayout:
         keys: Sequence[Hashable],
         boxes: np.ndarray,
         sizes: Sequence[Sequence[Size]],
-        picture: Size,
+        image: Size,
         taken: Sequence[Rectangle] = (),
     ) -> list[Placement]:
         """Find the places of one frame's labels. One that finds none is left out.
@@ -172,7 +172,7 @@ class LabelLayout:
             keys: who each label belongs to, the same in every frame.
             boxes: (N, 4), XYXY_ABS, pixels.
             sizes: for each label its versions, the best first: all have the same number.
-            picture: its size.
+            image: its size.
             taken: rectangles that are occupied already.
         """
         self._frame += 1
@@ -184,7 +184,7 @@ class LabelLayout:
         self._heads, self._used = len(heads), len(heads) + len(taken)
         placements = []
         for i in order:
-            label = self._settle(keys[i], boxes[i], np.array(sizes[i], np.float64), picture)
+            label = self._settle(keys[i], boxes[i], np.array(sizes[i], np.float64), image)
             if label.choice is None:
                 continue
             version = label.choice // SPOTS
@@ -197,10 +197,10 @@ class LabelLayout:
         self._labels = {key: one for key, one in self._labels.items() if one.last >= forgotten}
         return placements
 
-    def _settle(self, key: Hashable, box: np.ndarray, sizes: np.ndarray, picture: Size) -> _Label:
+    def _settle(self, key: Hashable, box: np.ndarray, sizes: np.ndarray, image: Size) -> _Label:
         """Decide where one label goes, and remember it."""
         plates = np.repeat(sizes, SPOTS, axis=0)
-        room = np.maximum(np.array(picture) - plates, -1)
+        room = np.maximum(np.array(image) - plates, -1)
         corners = np.minimum(np.maximum(_spots(box, sizes), 0), np.maximum(room, 0))
         nothing = np.zeros(len(plates), np.int64)
         label = self._labels.setdefault(key, _Label(self._frame, 0, nothing, nothing))

@@ -59,7 +59,7 @@ def end_badly(how: str, folder: str) -> None:
     comm.synchronize()
     if comm.get_rank() == 1:
         if how == "bad input":
-            raise DatasetError("a.jpg: is no picture; remove it.")
+            raise DatasetError("a.jpg: is no image; remove it.")
         if how == "bug":
             raise ZeroDivisionError("one by nought")
         if how == "killed":

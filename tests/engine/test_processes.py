@@ -116,14 +116,14 @@ def test_the_error_of_a_rank_travels_and_is_told_from_its_consequences() -> None
         except Exception as caught:
             return report(store, Failure.of(rank, caught))
 
-    assert failed(1, DatasetError("a.jpg: is no picture."))
+    assert failed(1, DatasetError("a.jpg: is no image."))
     assert not failed(0, RuntimeError("[pair.cc] Gloo: gloo connectFullMesh failed"))
     assert not failed(2, KeyError("boxes"))
     bad, lost, bug = read_failures(store)
     assert [failure.rank for failure in (bad, lost, bug)] == [1, 0, 2]
     assert [failure.is_consequence for failure in (bad, lost, bug)] == [False, True, False]
     assert isinstance(bad.error(), DatasetError)
-    assert str(bad.error()) == "a.jpg: is no picture."
+    assert str(bad.error()) == "a.jpg: is no image."
     assert type(bug.error()) is RuntimeError
     assert "rank 2" in str(bug.error())
     assert "KeyError: 'boxes'" in str(bug.error())
@@ -145,7 +145,7 @@ def test_the_log_of_a_further_rank_is_written_only_when_it_fails(tmp_path: Path)
 @pytest.mark.parametrize(
     ("how", "error", "says"),
     [
-        ("bad input", DatasetError, r"^a\.jpg: is no picture; remove it\.$"),
+        ("bad input", DatasetError, r"^a\.jpg: is no image; remove it\.$"),
         ("bug", RuntimeError, r"rank 1 .*(?s:.*)end_badly(?s:.*)ZeroDivisionError: one by nought"),
         ("killed", RankLostError, "rank 1 was ended by SIGKILL"),
     ],

@@ -166,7 +166,7 @@ def _annotation(rng: np.random.Generator, image_id: int, category_id: int) -> di
         "image_id": image_id,
         "category_id": category_id,
         "bbox": box.tolist(),
-        # All three sizes, whatever the picture's.
+        # All three sizes, whatever the image's.
         "area": float(w * h * rng.choice([1, 50, 400])),
         "segmentation": _runs(box) if crowd else outline,
         "iscrowd": int(crowd),

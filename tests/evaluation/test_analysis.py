@@ -111,7 +111,7 @@ def test_the_threshold_changes_what_is_drawn_and_never_what_is_measured(
     assert first["errors.json"]["recall"] != second["errors.json"]["recall"]
 
 
-def test_the_worst_pictures_come_first_with_a_caption_in_words(tmp_path: Path) -> None:
+def test_the_worst_images_come_first_with_a_caption_in_words(tmp_path: Path) -> None:
     truth = [
         [person(ONE), person(TWO)],
         [person(ONE), person(TWO), person(THREE)],
@@ -173,12 +173,12 @@ def test_without_ground_truth_everything_is_a_false_alarm(tmp_path: Path) -> Non
     assert len(files["gallery/gallery.json"]["false_alarms"]) == 1
 
 
-def test_no_picture_and_no_object_at_all(tmp_path: Path) -> None:
+def test_no_image_and_no_object_at_all(tmp_path: Path) -> None:
     files = written(tmp_path, [], [])
     assert files["curves.json"]["images"] == 0
 
 
-def test_a_picture_that_is_gone_is_left_out_with_a_warning(
+def test_a_image_that_is_gone_is_left_out_with_a_warning(
     tmp_path: Path, truth: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     files = written(tmp_path, truth, [[], [], []], pictures=False)

@@ -31,7 +31,7 @@ def hits(count: int, scores: tuple[float, ...] = (0.8, 0.7, 0.6, 0.5)) -> list[d
 def costs(
     predictions: list[dict[str, Any]], task: str, classes: int, riders: Any = None
 ) -> tuple[ErrorCosts, dict[str, int]]:
-    """The costs on one picture of PEOPLE; with two classes also one of RIDERS, found by `riders`."""
+    """The costs on one image of PEOPLE; with two classes also one of RIDERS, found by `riders`."""
     truth, rows = [[person(box) for box in PEOPLE]], [predictions]
     if classes == 2:
         truth.append([person(box, 2) for box in RIDERS])

@@ -17,7 +17,7 @@ from persondet.errors import MediaError, OutputExistsError, PartialResultError
 
 
 class OnePerPicture:
-    """Stands in for the model: one person in every picture."""
+    """Stands in for the model: one person in every image."""
 
     metadata = Metadata(name="stub", thing_classes=["person"])
     model_file, confidence_threshold, batch_size = "some/model.pth", 0.5, 2
@@ -54,7 +54,7 @@ def run(*words):
     return predict.main(["--run", "some/run", *map(str, words)])
 
 
-def test_pictures_and_results_are_written(folder, tmp_path, capsys):
+def test_images_and_results_are_written(folder, tmp_path, capsys):
     assert run("--input", folder, "--output", tmp_path / "out") == 0
     assert sorted(os.listdir(tmp_path / "out")) == [
         *("a.png", "b c.png", "images.json", "predictions.json", "records.jsonl")
@@ -64,7 +64,7 @@ def test_pictures_and_results_are_written(folder, tmp_path, capsys):
     drawn = cv2.imread(str(tmp_path / "out" / "a.png"))
     assert (drawn[20, 8:40] != 90).any(axis=1).all()  # the box's upper edge
     assert (drawn[:10, 8:60] != 90).any()  # the count
-    assert capsys.readouterr().out.startswith("2 pictures, 2 people; written to")
+    assert capsys.readouterr().out.startswith("2 images, 2 people; written to")
 
 
 def test_parts_of_the_drawing_can_be_left_out(folder, tmp_path):
@@ -76,10 +76,10 @@ def test_parts_of_the_drawing_can_be_left_out(folder, tmp_path):
     assert not changed.any()
 
 
-def test_a_broken_picture_ends_with_partial(folder, tmp_path, capsys):
+def test_a_broken_image_ends_with_partial(folder, tmp_path, capsys):
     whole = (folder / "a.png").read_bytes()
     (folder / "broken.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(PartialResultError, match="1 of 3 pictures"):
+    with pytest.raises(PartialResultError, match="1 of 3 images"):
         run("--input", folder, "--output", tmp_path / "out")
     assert "broken.png" in capsys.readouterr().err
     assert (tmp_path / "out" / "a.png").exists()
@@ -102,7 +102,7 @@ def test_a_second_run_passes_over_the_results_of_the_first(folder):
 
 
 def test_bad_input_is_refused_before_the_model_is_loaded(folder, tmp_path, stand_in):
-    with pytest.raises(MediaError, match="no picture"):
+    with pytest.raises(MediaError, match="no image"):
         run("--input", tmp_path / "none.png", "--output", tmp_path / "out")
     with pytest.raises(OutputExistsError):
         run("--input", folder / "a.png", "--output", folder.parent)

@@ -68,7 +68,7 @@ def read_headers(
     return found
 
 
-def decode_pictures(
+def decode_images(
     folder: str | Path,
     names: Iterable[str],
     *,
@@ -105,12 +105,12 @@ def decode_splits(
     patience: float = PATIENCE,
     progress: Progress | None = None,
 ) -> dict[str, dict[str, ImageFacts]]:
-    """Do as `decode_pictures` for several folders at once, with the same processes.
+    """Do as `decode_images` for several folders at once, with the same processes.
 
     Args:
         folders: split to its folder.
         names: split to file names relative to its folder.
-        workers, patience, progress: see `decode_pictures`.
+        workers, patience, progress: see `decode_images`.
 
     Returns:
         dict from split to dict from name to facts, in the order of `names`.
@@ -187,7 +187,7 @@ class _Folder:
         if parent not in self._inside:
             path_inside(self.path, parent)
             self._inside.add(parent)
-        # A pipe with a picture's name must not block.
+        # A pipe with an image's name must not block.
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
         try:
             number = os.open(self.path / name, flags | os.O_NOFOLLOW)
@@ -284,7 +284,7 @@ def _diagnosis(file: BinaryIO, error: Exception) -> tuple[str, str]:
         return "image-too-large", "there is not enough memory for it"
     words = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, UnidentifiedImageError):
-        words = "no picture that Pillow knows"  # its own words hold an address in memory
+        words = "no image that Pillow knows"  # its own words hold an address in memory
     try:
         if not os.fstat(file.fileno()).st_size:
             return "image-unreadable", "the file is empty"

@@ -22,15 +22,15 @@ class ImageFacts:
     """What one file of an export is.
 
     Attributes:
-        problem: "" when the picture can be read, else one of the codes `file-name-outside`,
+        problem: "" when the image can be read, else one of the codes `file-name-outside`,
             `file-missing`, `image-unreadable`, `image-truncated`, `image-too-large`.
         detail: a few words about the problem.
-        width, height: the size in pixels as stored, before EXIF turns the picture; 0: not known.
+        width, height: the size in pixels as stored, before EXIF turns the image; 0: not known.
         orientation: EXIF's, 1 (upright) to 8.
         digest: SHA-256 of the file's bytes, 32 bytes; b"" when only the header was read.
-        hashes: perceptual hashes of the picture turned and mirrored in 8 ways, uint64, (8,), see
+        hashes: perceptual hashes of the image turned and mirrored in 8 ways, uint64, (8,), see
             `persondet.data.leaks.perceptual_hash`; None when only the header was read.
-        thumbnail: the grey picture in small, uint8, (32, 32); None when only the header was read.
+        thumbnail: the grey image in small, uint8, (32, 32); None when only the header was read.
     """
 
     problem: str = ""
@@ -44,7 +44,7 @@ class ImageFacts:
 
     @property
     def upright_size(self) -> tuple[int, int]:
-        """Width and height in pixels after EXIF turned the picture: what training sees."""
+        """Width and height in pixels after EXIF turned the image: what training sees."""
         turned = self.orientation in (5, 6, 7, 8)
         return (self.height, self.width) if turned else (self.width, self.height)
 
