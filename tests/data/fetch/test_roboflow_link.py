@@ -42,16 +42,16 @@ def test_the_calls_and_the_link_of_a_version_that_is_still_in_the_making(roboflo
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("state", "words"),
+    ("state", "timeout", "words"),
     [
-        ({"generating": 10_000}, "still being generated"),
-        ({"exporting": 10_000}, "still preparing the export"),
-        ({"images": 0}, "version 3 is empty: it has 0 images"),
+        ({"generating": 10_000}, 1.5, "still being generated"),
+        ({"exporting": 10_000}, 1.5, "still preparing the export"),
+        ({"images": 0}, 20.0, "version 3 is empty: it has 0 images"),
     ],
 )
-def test_a_version_that_never_becomes_one(roboflow, state, words):
+def test_a_version_that_never_becomes_one(roboflow, state, timeout, words):
     vars(roboflow).update(state)
-    assert words in sentence(timeout=0.8, poll=0.2)
+    assert words in sentence(timeout=timeout, poll=0.2)
 
 
 def test_a_wrong_key_and_one_that_cannot_be_one(roboflow, monkeypatch):
