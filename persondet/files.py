@@ -209,17 +209,28 @@ def sha256_of_file(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def leads_out(name: str) -> bool:
+    """Return whether a name leads out of its folder, or can name no file in it, by its text alone.
+
+    True for an empty or absolute name, for `..` among its parts, a drive, a NUL, and half of a
+    surrogate pair; on every system, whatever the separators.
+    """
+    if name.isprintable() and not {"/", "\\", ":"} & set(name):
+        return name in ("", "..")
+    parts = {*PurePosixPath(name).parts, *PureWindowsPath(name).parts}
+    absolute = PurePosixPath(name).is_absolute() or bool(PureWindowsPath(name).anchor)
+    nameable = "\0" not in name and name.encode(errors="ignore").decode() == name
+    return absolute or ".." in parts or not nameable
+
+
 def path_inside(root: str | Path, name: str) -> Path:
     """Return `root / name` for a relative `name` that stays inside `root`.
 
     Links are resolved, so a link that points out of the folder is refused too.
 
-    Raises: DatasetError: when `name` is empty, absolute, or leads out of `root`.
+    Raises: DatasetError: when `name` leads out of `root`, by its text or by a link.
     """
-    parts = {*PurePosixPath(name).parts, *PureWindowsPath(name).parts}
-    absolute = PurePosixPath(name).is_absolute() or bool(PureWindowsPath(name).anchor)
-    nameable = name.isprintable() or name.encode(errors="ignore").decode() == name
-    if not name or absolute or ".." in parts or "\0" in name or not nameable:
+    if leads_out(name):
         raise DatasetError(
             f"{root}: the name {name!r} leads out of its folder; "
             "use names relative to the folder, without '..'."

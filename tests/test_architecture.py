@@ -30,13 +30,12 @@ EMPTY_NAMES = {"util", "utils", "helper", "helpers", "misc", "common", "manager"
 # rooms below theirs may use them. A mask and the reading of an image file are needed everywhere.
 LEAVES = {"data.image_file", "inference.masks", "inference.region_masks"}
 # Room → the rooms it may import. Everyone may import these:
-FOR_ALL = {"errors", "files", "environment", "redaction", "text"}
+FOR_ALL = {"errors", "files", "environment", "text"}
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "text": set(),
     "files": set(),
     "environment": set(),
-    "redaction": set(),
     "results": set(),
     "data.image_file": set(),
     "inference.masks": set(),

@@ -151,8 +151,9 @@ def command_words(script: str, argv: Sequence[str] | None) -> list[str]:
 
 def printable(text: str) -> str:
     """Return a sentence as a terminal may show it: names in it come from strangers."""
-    escaped = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-    return escaped if len(escaped) <= 1500 else f"{escaped[:1200]} … {escaped[-250:]}"
+    from persondet.text import printable as printable_text
+
+    return printable_text(text, 1500)
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def download(args: argparse.Namespace) -> int:
     """Fetch a version of a project."""
-    from persondet.data.fetch.downloading import download_export
+    from persondet.data.fetch.transfer import download_export
 
     with Progress(args.project, "MB", size=1_000_000) as progress:
         images = download_export(

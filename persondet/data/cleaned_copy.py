@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,18 @@ from persondet.data.check.validate import leaks_of, look_at_images
 from persondet.data.clean import CleanExport, clean_coco
 from persondet.data.coco_json import CocoDict, write_coco
 from persondet.data.inspect.dataset import inspect_coco
-from persondet.data.inspect.images import leads_out
 from persondet.data.leaks.find import Leaks
 from persondet.data.roboflow import ANNOTATION_FILE, Export, copy_readmes, file_names, read_export
+from persondet.environment import Progress
 from persondet.errors import DatasetError
-from persondet.files import atomic_folder, link_or_copy, path_inside, refuse_existing, write_json
+from persondet.files import (
+    atomic_folder,
+    leads_out,
+    link_or_copy,
+    path_inside,
+    refuse_existing,
+    write_json,
+)
 
 CLEANING = "cleaning.json"
 
@@ -35,7 +42,7 @@ def clean_dataset(
     drop_leaks: bool = False,
     overwrite: bool = False,
     workers: int = 0,
-    progress: Callable[[int, int | None], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Write a clean copy of an export as `output/<split>/`; the source is not touched.
 
@@ -76,7 +83,7 @@ def clean_dataset(
     with atomic_folder(output, overwrite=overwrite) as draft:
         for split, coco in clean.splits.items():
             write_split(draft / split, coco, export.folders[split])
-        copy_readmes(dict.fromkeys((root, *(f.parent for f in export.folders.values()))), draft)
+        copy_readmes(export.root, draft)
         write_json(draft / CLEANING, record)
     return record
 

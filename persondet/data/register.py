@@ -76,7 +76,7 @@ def register_roboflow_coco(
 
     Args:
         name: the datasets are called `<name>_train`, `<name>_valid`, `<name>_test`.
-        root: the export's folder (see `persondet.data.roboflow.find_splits`).
+        root: the export's folder (see `persondet.data.roboflow.find_export`).
         classes, masks: see `persondet.data.clean.clean_coco`.
         output_dir: the run folder.
 

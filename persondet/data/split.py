@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,13 @@ from persondet.data.grouping import Group, Item, deal_groups, group_items
 from persondet.data.inspect.images import ImageFacts
 from persondet.data.merging import Merged, image_id, merge_coco
 from persondet.data.roboflow import ANNOTATION_FILE, copy_readmes, file_names, read_export
+from persondet.environment import Progress
 from persondet.errors import DatasetError
 from persondet.files import atomic_folder, link_or_copy, path_inside, refuse_existing, write_json
 
 FRACTIONS = (0.7, 0.2, 0.1)
 SPLITTING = "splitting.json"
 __all__ = ["Division", "check_fractions", "split_coco", "split_export", "split_lines"]
-Progress = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def split_export(
     Splits that the export has are merged first. The same export and seed give the same bytes.
 
     Args:
-        root: the export, see `persondet.data.roboflow.find_splits`.
+        root: the export, see `persondet.data.roboflow.find_export`.
         output: the folder to write, beside `root`; it appears when it is complete.
         fractions, seed, group_clips: see `split_coco`.
         overwrite: replace `output` if it is there.
@@ -195,7 +195,7 @@ def split_export(
     with atomic_folder(output, overwrite=overwrite) as draft:
         for split, coco in division.splits.items():
             _write(draft / split, coco, division.origins[split], sources)
-        copy_readmes(dict.fromkeys((root, *(f.parent for f in sources))), draft)
+        copy_readmes(export.root, draft)
         write_json(draft / SPLITTING, summary)
     return summary
 

@@ -51,7 +51,7 @@ from persondet.engine.resumption import random_state, restore_random_state
 from persondet.environment import cpu_count, environment_report
 from persondet.errors import InterruptedRun, PersondetError
 from persondet.files import make_folder, write_json, write_text
-from persondet.redaction import words_without_secrets
+from persondet.text import words_without_secrets
 from persondet.visualization.sheets import (
     annotation_sheet,
     evenly_spaced,

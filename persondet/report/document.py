@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Literal, TypeVar
 
-from persondet.report.plain_text import LONGEST, plain_text
+from persondet.text import LONGEST, plain_text
 
 T = TypeVar("T")
 

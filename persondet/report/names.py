@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from persondet import text
+
 LONGEST_NAME = 40
 
 
 def one_line(name: object, limit: int = LONGEST_NAME) -> str:
-    """Return a name as one printable line of at most `limit` characters, its middle left out.
-
-    Characters that print nothing, or turn the writing direction, become a space.
-    """
-    text = "".join(c if c.isprintable() else " " for c in str(name)).strip() or "(no name)"
-    tail = limit // 2 - 1
-    return text if len(text) <= limit else f"{text[: limit - tail - 1]}…{text[-tail:]}"
+    """Return a name as `persondet.text.one_line` does; "(no name)" for one without letters."""
+    return text.one_line(name, limit) or "(no name)"
 
 
 def distinct(names: Sequence[str], limit: int = LONGEST_NAME) -> list[str]:

@@ -28,7 +28,7 @@ import cv2
 import numpy as np
 import torch
 
-from persondet.environment import cpu_count
+from persondet.environment import Progress, cpu_count
 from persondet.errors import MediaError, PartialMediaError, PersondetError
 from persondet.inference.records import (
     FrameRecord,
@@ -55,7 +55,6 @@ if TYPE_CHECKING:
 _AHEAD = 4
 _AHEAD_BYTES = 192 * 2**20
 
-Progress = Callable[[int, int | None], None]
 Seconds = Fraction | float
 
 

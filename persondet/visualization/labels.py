@@ -19,6 +19,7 @@ import numpy as np
 from detectron2.structures import Instances
 from PIL import ImageFont
 
+from persondet.text import one_line
 from persondet.visualization.drawing import Color, contrasting
 
 
@@ -322,17 +323,11 @@ def label_texts(
         scores = predictions.scores.tolist()
     texts = []
     for i, number in enumerate(predictions.pred_classes.tolist()):
-        name = _plain(str(number) if classes is None else classes[number])
+        name = one_line(number if classes is None else classes[number], LONGEST_NAME)
         track = f"#{int(predictions.ID[i])}" if predictions.has("ID") else ""
         score = "" if scores is None else f"{scores[i]:.0%}"
         texts.append((" ".join(filter(None, (track, name, score))), track or score or name))
     return texts
-
-
-def _plain(name: str) -> str:
-    """Return a class name, which may be anything, as a short text of one line."""
-    name = " ".join("".join(c if c.isprintable() else " " for c in str(name)).split())
-    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 3] + "..."
 
 
 def count_text(in_view: int, unique: int | None, classes: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ from persondet.data.inspect.dataset import inspect_coco
 from persondet.data.inspect.images import ImageFacts
 from persondet.data.leaks.find import Leaks, Picture, find_leaks
 from persondet.data.roboflow import SPLIT_FOLDERS, Export, file_names, read_export
+from persondet.environment import Progress
 
-Progress = Callable[[int, int | None], None]
 Facts = dict[str, dict[str, ImageFacts]]
 
 IMAGE_SUFFIXES = frozenset(".bmp .gif .jpeg .jpg .png .tif .tiff .webp".split())
@@ -26,7 +26,7 @@ def check_export(
     """Look at an export and return what is in it and what is wrong with it; change nothing.
 
     Args:
-        root: the export's folder (see `persondet.data.roboflow.find_splits`).
+        root: the export's folder (see `persondet.data.roboflow.find_export`).
         decode: load every image, which finds broken ones and near-identical ones; False reads
             their headers only.
         workers: processes or threads that load images; 0: one per core.

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath, PureWindowsPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from persondet.data.findings import Findings
+from persondet.files import leads_out
 
 
 @dataclass(frozen=True)
@@ -146,15 +147,6 @@ def _short(value: Any) -> str:
 def _same_file(name: str) -> str:
     """Return one spelling for all names of one file: `./a.jpg` is `a.jpg`."""
     return str(PurePosixPath(name)) if "/" in name else name
-
-
-def leads_out(name: str) -> bool:
-    """Return whether a file name is absolute or leads out of its folder, by its text alone."""
-    if not {"/", "\\", ":", "\0"} & set(name):
-        return name == ".."
-    parts = {*PurePosixPath(name).parts, *PureWindowsPath(name).parts}
-    absolute = PurePosixPath(name).is_absolute() or bool(PureWindowsPath(name).anchor)
-    return absolute or ".." in parts or "\0" in name
 
 
 def _use(
