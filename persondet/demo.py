@@ -182,9 +182,9 @@ def _annotate(output: Path, sample: Path) -> dict[str, float | int | None]:
     clip = output / "city_walk_annotated.mp4"
     predictor = Predictor.from_run(output)
     summary = annotate_video(sample / "city_walk.mp4", clip, predictor, overwrite=True)
-    truth = read_truth(sample / "city_walk_groundtruth.json")
+    ground_truth = read_truth(sample / "city_walk_groundtruth.json")
     frames = list(read_records(summary.records)[1])
-    score = score_tracks(*tracked_frames(frames, truth, summary.records))
+    score = score_tracks(*tracked_frames(frames, ground_truth, summary.records))
     names = ("recall", "precision", "mota", "idf1", "hota", "switches", "fragments", "frames")
     return {
         **{name: getattr(score, name) for name in names},

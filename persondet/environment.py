@@ -1,4 +1,4 @@
-"""What this process runs on and reports to: errors for what is not installed, versions, progress."""
+"""What this process runs on: what is installed, versions, processors; and how it reports progress."""
 
 from __future__ import annotations
 

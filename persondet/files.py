@@ -1,8 +1,7 @@
 """Files on disk: atomic writes, digests, and paths that cannot leave their folder.
 
-Text that grows line by line while a clip is annotated, and is kept when the run is killed.
-
-What a file's own bytes tell about it, without a decoder: for errors that help.
+`PartialText` keeps its lines when a process is killed; `describe_foreign_file` tells from a file's
+own bytes what it is, for errors that help.
 """
 
 from __future__ import annotations
@@ -283,8 +282,8 @@ class PartialText:
 
     Raises: OutputExistsError: on entering, when there is something and `overwrite` is False, or
         the folder cannot be made.
-        MediaError: on entering, from `write` and at the end, when the disk refuses; PartialMediaError
-        when lines are kept.
+        MediaError: on entering, from `write` and at the end, when the disk refuses;
+            PartialMediaError when lines are kept.
     """
 
     def __init__(self, path: str | Path, what: str, *, overwrite: bool = False) -> None:
@@ -355,7 +354,7 @@ _ADDRESSES = ("http://", "https://", "[internetshortcut]")
 
 
 def describe_foreign_file(path: Path) -> str:
-    """Say what a file that is no clip and no picture looks like, or "" when nothing is known."""
+    """Say what a file that is no clip and no image looks like, or "" when nothing is known."""
     try:
         with open(path, "rb") as file:
             head = file.read(2048)

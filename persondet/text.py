@@ -1,4 +1,4 @@
-"""Text from strangers and from the command line, made fit to show: no secrets, no control characters.
+"""Text from outside, made fit to show: no secrets, no control characters.
 
 Names of datasets, classes and files come from outside, and so do the addresses in a config.
 """
@@ -102,8 +102,9 @@ _SECRET = re.compile(_NAME, re.IGNORECASE)
 _USER = re.compile(r"(?<=://)[^/@\s]+@")
 # Whatever follows the `?` of an address: a link is signed there, under a name of the host's choice.
 _ADDRESS = re.compile(r"(?<!\w)\w++://[^\s'\"<>]*+")
-# Names come from strangers and may be endless. Each pattern looks at a word from its beginning only,
-# and takes all of it (`++`), so that the work grows with the length of the text and no faster.
+# Names come from strangers and may be endless. Each pattern looks at a word from its beginning
+# only, and takes all of it (`++`), so that the work grows with the length of the text and no
+# faster.
 _ASSIGNED = re.compile(
     rf"(?<![\w.-])(?=[\w.-]*?(?:{_NAME}))([\w.-]++)(\s*+[=:]\s*+)([^\s,;'\"“”‘’]+)", re.IGNORECASE
 )

@@ -77,7 +77,7 @@ def test_the_value_of_a_secret_variable_is_hidden_wherever_it_stands(
 
 
 def test_an_endless_name_takes_no_endless_time() -> None:
-    """In a process of its own, which can be stopped; work that grows with the square takes minutes."""
+    """In a process of its own, which can be stopped: quadratic work takes minutes."""
     code = (
         "from persondet.text import without_secrets, words_without_secrets\n"
         "for piece in ['a', 'a.', 'A.', '-a', 'key', 'KEY ', 'a://', '?', '=', ':', 'a=', 'é-']:\n"

@@ -1,11 +1,11 @@
 """What a training starts from, for the reader of its run folder: weights, data, examples.
 
-Written once, before the first step, into `OUTPUT_DIR`: `weights.txt` (what the first checkpoint
+Before its first step a run writes into `OUTPUT_DIR`: `weights.txt` (what the first checkpoint
 gave), `augmentation.yaml` (the pipeline), `dataset.json` (what `prepare_dataset.py check` says),
-`examples/ground_truth.jpg` and `examples/augmentation.jpg`. Nothing here is a reason for a training to fail, and no random number
-is drawn that the training would have drawn.
+`examples/ground_truth.jpg` and `examples/augmentation.jpg`. None of these stops a training, and
+none draws a random number that the training would have drawn.
 
-`provenance.json`: what a run was made of, so that it can be made again.
+`provenance.json` says how to make the run again:
 
     {"schema": 1, "starts": [{
         "command": ["tools/train_net.py", ...], "started": "2025-01-31T12:00:00+00:00",
@@ -15,8 +15,7 @@ is drawn that the training would have drawn.
         "git": {"commit": ..., "changed_files": 0} or null, "hardware": {...}}]}
 
 One entry per start: `--resume` adds one. `ended` and `exit` are null while a run goes on, and stay
-so when it is killed. Paths are as the user gave them; secrets are not kept. Nothing in this file is
-ever a reason for a training to fail.
+null when something kills it. Paths are as the user gave them; secrets are left out.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The trainer: which parts work together, and in which order the hooks run. Wiring only.
-
-The model of one rank among several.
-"""
+"""The trainer: which parts work together, and in which order the hooks run. Wiring only."""
 
 from __future__ import annotations
 
@@ -107,7 +104,8 @@ class Trainer(DefaultTrainer):
 
         Timing and rate first; validation before the writers, so that its numbers are in the row;
         the best model after the evaluation that chooses it. The periodic checkpoint goes before an
-        evaluation, which may fail: what comes after it is what a resume begins with (`before_train`).
+        evaluation, which may fail: what comes after it is what a resume begins with
+        (`before_train`).
         """
         cfg = self.cfg
         period = cfg.TEST.EVAL_PERIOD

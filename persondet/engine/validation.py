@@ -261,7 +261,7 @@ class ValidationImagesHook(PeriodHook):
     def _draw(self, record: Mapping[str, Any], detections: Sequence[Detection]) -> np.ndarray:
         """Return an image twice, side by side: uint8, (H, W, 3), BGR, at most `WIDEST` wide."""
         image = read_image_file(record["file_name"])
-        truth = [
+        annotated = [
             Shown(
                 BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS),
                 segmentation_to_mask(a.get("segmentation"), *image.shape[:2]),
@@ -281,10 +281,10 @@ class ValidationImagesHook(PeriodHook):
             if one.score >= self._threshold
         ]
         titles = (
-            f"annotated: {len(truth)}",
+            f"annotated: {len(annotated)}",
             f"found with score >= {self._threshold:g}: {len(shown)}",
         )
-        drawn = draw_side_by_side(image, truth, shown, titles=titles)
+        drawn = draw_side_by_side(image, annotated, shown, titles=titles)
         height, width = drawn.shape[:2]
         if width <= WIDEST:
             return drawn

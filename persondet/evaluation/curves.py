@@ -1,6 +1,9 @@
-"""Precision, recall and F1 against the score threshold, and the threshold with the best F1.
+"""Precision, recall and F1 against the score threshold, and recall by kind of object.
 
-    {"schema": 1, "model": {...}, "dataset": "person_valid", "images": 60, "threshold": 0.43, "tasks": {"bbox": {
+`curves.json`:
+
+    {"schema": 1, "model": {...}, "dataset": "person_valid", "images": 60, "threshold": 0.43,
+     "tasks": {"bbox": {
         "iou": 0.5, "thresholds": [...], "precision": [...], "recall": [...], "f1": [...],
         "hits": [...], "misses": [...], "false_alarms": [...],
         "best": {"threshold": 0.47, "precision": ..., "recall": ..., "f1": ..., "hits": ...,
@@ -11,11 +14,9 @@
         "score_histogram": {"edges": [...], "true": [...], "false": [...]}}, "segm": {...}},
      "sizes": {"edges": [...], "ground_truth": [...], "found": [...]}}
 
-All classes count together: one threshold serves the whole model. `pr` alone is the mean over the
-classes, as in COCO; `pooled` is what the thresholds give, and the point at the model's threshold lies
-on it.
-
-Whom the detector finds: recall by size, by crowding, and by closeness to the border.
+All classes count together, because one threshold serves the whole model. `pr` alone is the mean
+over the classes, as in COCO; `pooled` is what the thresholds give, with the point of the model's
+threshold on it.
 """
 
 from __future__ import annotations

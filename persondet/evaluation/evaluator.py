@@ -41,8 +41,9 @@ _GATHERED_AT_ONCE = 32 * 2**20  # bytes from each rank
 class RoboflowCOCOEvaluator(COCOEvaluator):
     """`COCOEvaluator`'s numbers, with what it takes less of and what it leaves out.
 
-    Predictions go to `output_dir` image by image, where Detectron2 keeps them; the masks are encoded
-    from their boxes' regions; the overlaps are faster-coco-eval's. The numbers are pycocotools'.
+    Predictions go to `output_dir` image by image, where Detectron2 keeps them; the masks are
+    encoded from their boxes' regions; the overlaps are faster-coco-eval's. The numbers are
+    pycocotools'.
 
     The tasks come from the config and not from the predictions, so a model that predicts nothing
     still gets its mask row; and a metric without predictions is 0 and not NaN. A size of which
@@ -169,13 +170,13 @@ class RoboflowCOCOEvaluator(COCOEvaluator):
     def _scored(
         self, predictions: PredictionFile, img_ids: Sequence[int] | None
     ) -> OrderedDict[str, Any]:
-        truth = GroundTruth(self._coco_api, img_ids)
+        ground_truth = GroundTruth(self._coco_api, img_ids)
         notes: list[str] = []
-        tasks = [task for task in self._tasks if task != "segm" or truth.has_masks]
+        tasks = [task for task in self._tasks if task != "segm" or ground_truth.has_masks]
         if len(tasks) < len(self._tasks):
             notes.append(f"{self.dataset_name} has boxes only: the masks are not scored.")
         names = " and ".join(TASKS[task] for task in tasks)
-        if not truth.objects:
+        if not ground_truth.objects:
             notes.append(
                 f"{self.dataset_name} has no annotated object: there is nothing to measure "
                 "average precision against."
@@ -188,7 +189,7 @@ class RoboflowCOCOEvaluator(COCOEvaluator):
         limit = max(self.limit, STANDARD_LIMIT)
         matched: dict[str, Matches] = {}
         for task in tasks:
-            matches = match(truth, predictions.read, task, limit)
+            matches = match(ground_truth, predictions.read, task, limit)
             results[task] = coco_metrics(matches, class_names, limit=limit)
             if self.intervals:
                 matched[task] = matches

@@ -123,15 +123,15 @@ class Matches:
         first, end = self._starts[number : number + 2]
         scores, source = self.scores[first:end], self.source[first:end].astype(np.int64)
         order = np.lexsort((source, -scores))
-        truth_classes = self.ground_truth.classes(number)
-        iou = np.zeros((end - first, len(truth_classes)))
+        annotated_classes = self.ground_truth.classes(number)
+        iou = np.zeros((end - first, len(annotated_classes)))
         here = slice(*np.searchsorted(self.near[0], (first, end)))
         iou[self.near[0, here] - first, self.near[1, here]] = self.near_iou[here]
         return ImageMatches(
             scores=scores[order],
             source=source[order],
             class_of=self.category[first:end][order].astype(np.int64),
-            annotated_class=truth_classes,
+            annotated_class=annotated_classes,
             crowd=self.ground_truth.crowds(number),
             iou=iou[order],
             partner=self.partner[0, first:end][order].astype(np.int64),
@@ -182,7 +182,7 @@ class _Batches:
     """Gathers the predictions of image after image, and matches many at once."""
 
     def __init__(self, ground_truth: GroundTruth, task: str, limit: int) -> None:
-        self._truth, self._task, self._limit = ground_truth, task, limit
+        self._ground_truth, self._task, self._limit = ground_truth, task, limit
         classes, images = len(ground_truth.category_ids), len(ground_truth.images)
         self._objects = np.zeros((len(AREAS), classes, images), np.int32)
         # Of each image: image, category, rank, source; scores; areas; near pairs; their overlaps.
@@ -198,9 +198,9 @@ class _Batches:
 
     def add(self, number: int, detections: Sequence[Detection]) -> None:
         """Take the predictions on an image, and match the batch when it is full."""
-        truth = self._truth
-        areas = np.array([a["area"] for a in truth.annotations[number]], np.float64)
-        crowd, classes = truth.crowds(number), truth.classes(number)
+        ground_truth = self._ground_truth
+        areas = np.array([a["area"] for a in ground_truth.annotations[number]], np.float64)
+        crowd, classes = ground_truth.crowds(number), ground_truth.classes(number)
         left_out = crowd[None] | (areas < _LOW[:, None]) | (areas > _HIGH[:, None])
         for kept, category in zip((~left_out).T, classes, strict=True):
             self._objects[:, category, number] += kept
@@ -209,13 +209,13 @@ class _Batches:
             return
         chosen = [detections[index] for index in order]
         boxes = self._task == "bbox"
-        size = truth.images[number]["width"], truth.images[number]["height"]
+        size = ground_truth.images[number]["width"], ground_truth.images[number]["height"]
         shapes: list[Any] = [
             d.bbox if boxes else run_lengths(d.segmentation, *size) for d in chosen
         ]
         first = self._in_batch
         if len(classes):
-            annotated = truth.shapes(number, self._task)
+            annotated = ground_truth.shapes(number, self._task)
             iou = np.asarray(engine.iou(shapes, annotated, crowd.tolist()), np.float64)
             self._keep_near(iou)
             for category in np.unique(classes):
@@ -248,7 +248,9 @@ class _Batches:
 
     def _ranked(self, detections: Sequence[Detection]) -> tuple[IntArray, IntArray, IntArray]:
         """Return which predictions count, by class and falling score, their classes and ranks."""
-        categories = np.array([self._truth.class_of.get(d.category_id, -1) for d in detections])
+        categories = np.array(
+            [self._ground_truth.class_of.get(d.category_id, -1) for d in detections]
+        )
         scores = np.array([d.score for d in detections], np.float64)
         order = np.lexsort((-scores, categories)) if len(detections) else np.zeros(0, np.int64)
         order = order[categories[order] >= 0] if len(order) else order
@@ -283,7 +285,7 @@ class _Batches:
         )
         image, category, rank, source = np.concatenate(self._keys, axis=-1)
         return Matches(
-            ground_truth=self._truth,
+            ground_truth=self._ground_truth,
             image=image,
             category=category,
             rank=rank,

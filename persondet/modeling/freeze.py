@@ -1,7 +1,4 @@
-"""What is frozen: modules by name or pattern, and the table of trainable and frozen parameters.
-
-The parts that a table of a model's tensors has a row for.
-"""
+"""Freezing modules by name or pattern, and the table of trainable and frozen parameters."""
 
 from __future__ import annotations
 

@@ -1,12 +1,9 @@
-"""Texts on images: sharp at any size, on a plate that sets them off.
+"""Labels: what they say, how they look, and where they go.
 
-Where labels go: near their boxes, inside the image, on no other label, and still.
-
-What is best in every single frame would hop about: a label keeps its place as long as that is
-free, follows its box without its tremble, and changes for the better only when the better place
-has been free for a while.
-
-What stands on labels and on the count: short, and not another number in every frame.
+Text is sharp at any size, on a plate that sets it off. A label lies near its box, inside the image,
+on no other label. The best place of every single frame would make labels jump: a label keeps its
+place while that is free, follows its box without its tremble, and moves only when a better place
+has been free for a while. Its numbers do not change with every frame either.
 """
 
 from __future__ import annotations

@@ -1,13 +1,7 @@
-"""Many small images on one: tiles in a grid, each with a caption.
+"""Sheets of several images: grids with captions, ground truth, and before beside after.
 
-Annotations drawn on their image: as a dataset dict holds them, or as the mapper gives them.
-
-Both are Detectron2's forms: a dict with `annotations`, and a dict with a tensor `image` and
-`Instances`.
-
-Ground truth beside prediction: the same image twice, with what is wrong standing out.
-
-What cleaning changed, before beside after.
+Annotations are drawn from Detectron2's two forms: a dict with `annotations`, or a dict with a
+tensor `image` and `Instances`.
 """
 
 from __future__ import annotations

@@ -26,7 +26,8 @@ Records = list[dict[str, Any]]
 def random_scene(
     rng: np.random.Generator, *, images: int, classes: int, most: int
 ) -> tuple[Coco, Records]:
-    """Return ground truth with crowds and empty images, and predictions with ties and many of a kind.
+    """Return ground truth with crowds and empty images, and predictions with ties and many of a
+    kind.
 
     Args:
         most: predictions on an image.

@@ -178,7 +178,7 @@ def test_too_few_images_with_people_give_no_interval_and_a_note(count):
 
 
 def test_the_images_of_a_metric_count_and_not_those_of_the_dataset():
-    """A rare class has none, and the mean that it is in has none; the frequent one keeps its own."""
+    """A rare class and the mean over it have none; the frequent class keeps its own."""
     rng = np.random.default_rng(5)
     often, rare = simulated(rng, 60), spread_over(rng, np.arange(4), 60)
     people = often.objects.copy()
