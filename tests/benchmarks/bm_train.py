@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import platform
-import re
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 import torch
+from bm_pairs import Progress, Row, Turns, medians
+from bm_scenes import background, boxes_of, outlines
+from bm_stock import build_stock_trainer
 from detectron2.config import CfgNode
 from detectron2.engine import SimpleTrainer
 from detectron2.layers import FrozenBatchNorm2d
@@ -21,8 +20,6 @@ from detectron2.structures import Boxes, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from persondet.benchmarks.pairs import Progress, interleaved
-from persondet.benchmarks.stock_train import build_stock_trainer
 from persondet.config.defaults import get_cfg
 from persondet.engine.train_step import AutocastTrainer
 from persondet.engine.trainer import Trainer
@@ -30,20 +27,19 @@ from persondet.environment import environment_report
 from persondet.modeling.precision import resolve_device, resolve_dtype
 
 _CONFIG = Path(__file__).resolve().parents[2] / "configs" / "person_mask_rcnn_R_50_FPN.yaml"
-_PEOPLE = 8  # per image
-_POLYGON_POINTS = 40
-# The rate of the first steps of Detectron2's warm-up. At the full rate, weights that never saw a
-# picture would diverge within the benchmark.
+_PEOPLE, _CORNERS = 8, 40  # per image, per outline
+# The rate of the first steps of Detectron2's warm-up. At the full rate, weights that never saw an
+# image would diverge within the benchmark.
 _RATE = 2.5e-6
 
 
-def benchmark_train(
+def main(
     *,
     pairs: int = 10,
+    progress: Progress | None = None,
     size: int = 800,
     batch_size: int = 2,
     dtype: str = "auto",
-    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Measure our training step against `SimpleTrainer`'s in float32, in turns, in one process.
 
@@ -53,76 +49,69 @@ def benchmark_train(
 
     Args:
         pairs: timed steps of each side for each row, after one untimed step of each.
-        size: shorter side of the pictures in pixels; the longer one is 4/3 of it.
-        batch_size: pictures per step.
+        progress: called with the steps done and of all.
+        size: shorter side of the images in pixels; the longer one is 4/3 of it.
+        batch_size: images per step.
         dtype: of our side of the first row and of the bytes; `auto` as in `SOLVER.AMP.DTYPE`.
-        progress: called with the number of steps done and of all.
 
-    Returns:
-        `rows`: `default` and `float32` (the statistics of `PairedTimes`, ours the first side, and
-        `losses`, the means of both sides over all steps), and `saved` (bytes that autograd keeps between
-        the passes, parameters left out: `ours`, `stock`, `ratio`); `device`, `cpu`, `dtype`, `threads`, `size`, `batch_size`.
+    Returns: `rows`: `default` and `float32` (the statistics of `PairedTimes`, ours the first side,
+    and `losses`, the means of both sides over all steps), and `saved` (bytes that autograd keeps
+    between the passes, parameters left out: `ours`, `stock`, `ratio`); `device`, `dtype`,
+    `threads`, `size`, `batch_size`.
     """
-    default = _config(dtype)
     exact = _config("float32")
-    batch = random_batch(size, batch_size)
-    weights = _random_weights(default, batch)
-    names = ("default", "float32")
-    steps = len(names) * 2 * (pairs + 1) + 4
-    rows: dict[str, Any] = {}
-    for number, (name, cfg) in enumerate(zip(names, (default, exact), strict=True)):
+    batch = _random_batch(size, batch_size)
+    weights = _random_weights(exact, batch)
+    turns = Turns(pairs, rows=2, progress=progress)
+    measured: dict[str, Any] = {}
+    for name, cfg in (("default", _config(dtype)), ("float32", exact)):
         ours = _Side(_our_trainer(cfg, weights, batch))
         stock = _Side(build_stock_trainer(exact, weights, batch))
         if name == "default":
             saved = {"ours": ours.bytes_saved(), "stock": stock.bytes_saved()}
-            rows["saved"] = {**saved, "ratio": saved["ours"] / saved["stock"]}
-        told = _shifted(progress, number * 2 * (pairs + 1) + 4, steps)
-        times = interleaved(ours.step, stock.step, pairs=pairs, progress=told)
-        rows[name] = {
-            **times.as_json(),
+            measured["saved"] = {**saved, "ratio": saved["ours"] / saved["stock"]}
+        measured[name] = {
+            **turns.time(ours.step, stock.step).as_json(),
             "dtype": str(resolve_dtype(cfg)).removeprefix("torch."),
             "losses": {"ours": ours.mean_losses(), "stock": stock.mean_losses()},
         }
     return {
-        "rows": rows,
-        "dtype": rows["default"]["dtype"],
+        "rows": measured,
+        "dtype": measured["default"]["dtype"],
         "size": size,
         "batch_size": batch_size,
         "threads": torch.get_num_threads(),
         "device": str(environment_report()["device"]),
-        "cpu": _cpu(),
     }
 
 
-def random_batch(size: int, batch_size: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Return model inputs: smooth random pictures, each with eight outlines of a person's shape.
+def rows(found: dict[str, Any]) -> list[Row]:
+    """Return the lines of the table."""
+    default, exact, saved = (found["rows"][name] for name in ("default", "float32", "saved"))
+    ours, stock = exact["losses"]["ours"], exact["losses"]["stock"]
+    apart = max(abs(ours[name] - stock[name]) / max(abs(stock[name]), 1e-9) for name in stock)
+    step, stored = "{:.2f} s", [f"{saved[side] / 1e6:.0f} MB" for side in ("ours", "stock")]
+    what = f"training step, default settings ({default['dtype']}), against stock in float32"
+    details = f"{medians(exact, step)}, losses within {100 * apart:.2f} %"
+    return [
+        (what, default, medians(default, step)),
+        ("training step, float32, against the same", exact, details),
+        ("bytes saved for backward, default settings", saved, ", ".join(stored)),
+    ]
 
-    Args:
-        size: shorter side in pixels; pictures are landscapes of 4:3.
-        batch_size: pictures.
-        seed: of the pictures.
-    """
-    random = np.random.default_rng(seed)
-    height, width = size, size * 4 // 3
-    turn = np.linspace(0.0, 2.0 * np.pi, _POLYGON_POINTS, endpoint=False)
+
+def _random_batch(size: int, batch_size: int) -> list[dict[str, Any]]:
+    rng = np.random.default_rng(0)
+    width, height = size * 4 // 3, size
     batch = []
     for _ in range(batch_size):
-        coarse = torch.from_numpy(random.uniform(0, 255, (1, 3, size // 16, size // 12)))
-        image = nn.functional.interpolate(coarse, (height, width), mode="bilinear")[0]
-        boxes, outlines = [], []
-        for _ in range(_PEOPLE):
-            tall = random.uniform(0.1, 0.6) * height
-            wide = tall * random.uniform(0.3, 0.5)
-            left, top = random.uniform(0, width - wide), random.uniform(0, height - tall)
-            x = left + wide / 2 * (1.0 + np.cos(turn))
-            y = top + tall / 2 * (1.0 + np.sin(turn))
-            boxes.append([left, top, left + wide, top + tall])
-            outlines.append([np.stack([x, y], 1).ravel()])
+        image = background(rng, (width, height)).transpose(2, 0, 1)
+        people = outlines(rng, (width, height), _PEOPLE, _CORNERS)
         instances = Instances((height, width))
-        instances.gt_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32))
+        instances.gt_boxes = Boxes(torch.from_numpy(boxes_of(people)).float())
         instances.gt_classes = torch.zeros(_PEOPLE, dtype=torch.int64)
-        instances.gt_masks = PolygonMasks(outlines)
-        batch.append({"image": image.to(torch.uint8), "instances": instances})
+        instances.gt_masks = PolygonMasks([[outline.ravel()] for outline in people])
+        batch.append({"image": torch.from_numpy(image.copy()), "instances": instances})
     return batch
 
 
@@ -229,18 +218,3 @@ def _random_weights(cfg: CfgNode, batch: list[dict[str, Any]]) -> dict[str, torc
     for hook in hooks:
         hook.remove()
     return model.state_dict()
-
-
-def _shifted(progress: Progress | None, by: int, total: int) -> Progress | None:
-    if progress is None:
-        return None
-    told: Callable[[int, int | None], None] = progress
-    return lambda done, _: told(by + done, total)
-
-
-def _cpu() -> str:
-    with suppress(OSError):
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-        if found := re.search(r"^model name\s*: (.+)$", text, re.MULTILINE):
-            return found[1]
-    return platform.processor() or platform.machine()
