@@ -142,8 +142,7 @@ def table(rows: Sequence[Row]) -> str:
     lines = []
     for what, figures, details in rows:
         ratio = f"{figures['ratio']:.2f} x" if figures else ""
-        spread = (
-            f"{figures['low']:.2f} to {figures['high']:.2f}" if "low" in (figures or {}) else ""
-        )
+        known = figures is not None and "low" in figures
+        spread = f"{figures['low']:.2f} to {figures['high']:.2f}" if figures and known else ""
         lines.append((what, ratio, spread, details))
     return tabulate(lines, headers=("", "ratio", "10th to 90th percentile", "ours, other side"))
