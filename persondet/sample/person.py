@@ -1,0 +1,462 @@
+"""People: their looks, a walking skeleton, and how it is painted as a dressed figure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import cv2
+import numpy as np
+
+from persondet.sample.paint import (
+    Canvas,
+    Colour,
+    Points,
+    Sprite,
+    noise,
+    palette,
+    pick_colour,
+    ring,
+    shade,
+)
+
+STRIDE = 0.7
+"""Ground covered by one full gait cycle, in body heights (follows from the leg swing below)."""
+HIP, THIGH, SHANK = 0.525, 0.245, 0.240
+SHOULDER, UPPER_ARM, FOREARM = 0.803, 0.165, 0.150
+"""Heights above the ground and lengths of limbs, in body heights."""
+
+_SKIN = palette("F0CDB2 E2B696 D0A07E BA8662 9E6A4A 80523A 623C2A 4A2E22")
+_HAIR = palette("1A1818 36261E 5C3A24 96623C CE9E68 989696 D2D0CE 783422")
+_CLOTH = palette(
+    "282A2E 404246 6A6C6E A6A8AA E4E2E1 224278 366EA8 6EA0BE 962C3C C43C32 D8823C E0B042 3C6E46 549660 6E3C82 BE7896 A0785C 7C5840 CDB48C 282878"
+)
+_TROUSERS = palette("28282C 3A3A3E 345478 2A4260 4C7096 968068 B0A08C 565454 42483C 6E5646")
+_SHOES = palette("222022 563E32 DEDEDE 963C3C 585C60")
+
+_TOPS: Mapping[str, tuple[float, float]] = {
+    "tshirt": (4.0, 0.3),
+    "shirt": (3.0, 2.0),
+    "jacket": (2.0, 4.0),
+    "coat": (0.4, 3.0),
+    "dress": (1.2, 0.0),
+}
+"""How often each is worn, when it is warm and when it is cold."""
+_BOTTOMS: Mapping[str, tuple[float, float]] = {
+    "trousers": (5.0, 5.0),
+    "shorts": (1.2, 0.0),
+    "skirt": (1.0, 1.0),
+}
+_STYLES = {"short": 5.0, "long": 3.0, "bun": 1.0, "bald": 0.6, "curly": 1.0}
+_HATS = {"": 6.0, "cap": 1.0, "beanie": 1.0, "brim": 0.5, "hood": 0.4}
+_PATTERNS = {"": 5.0, "stripes": 1.2, "band": 1.0}
+_BAGS = {"": 5.0, "backpack": 1.6, "handbag": 1.0, "shoulder": 1.2, "shopping": 1.0}
+_ARMS = {"swing": 5.0, "phone": 1.2, "pockets": 0.8, "carry": 0.5}
+
+_SHIRT = (
+    *((0.475, 0.086, 0.064), (0.54, 0.091, 0.066), (0.63, 0.086, 0.058), (0.72, 0.101, 0.066)),
+    *((0.785, 0.112, 0.064), (0.825, 0.106, 0.05), (0.845, 0.07, 0.042), (0.866, 0.036, 0.034)),
+)
+_GARMENTS = {
+    "tshirt": _SHIRT,
+    "shirt": _SHIRT,
+    "jacket": ((0.45, 0.094, 0.074), (0.56, 0.096, 0.072), *_SHIRT[2:]),
+    "coat": ((0.30, 0.112, 0.094), (0.42, 0.102, 0.086), (0.54, 0.097, 0.074), *_SHIRT[2:]),
+    "dress": ((0.29, 0.126, 0.108), (0.42, 0.105, 0.086), (0.54, 0.094, 0.070), *_SHIRT[2:]),
+    "skirt": ((0.31, 0.118, 0.10), (0.42, 0.102, 0.08), (0.53, 0.092, 0.068), (0.60, 0.08, 0.058)),
+}
+"""Sections from hem to neck: height, half width, half depth, in body heights."""
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Everything about a person that stays the same while they walk."""
+
+    height_m: float
+    build: float  # width of the body relative to a slim adult
+    skin: Colour
+    hair: Colour
+    hair_style: str
+    hat: str
+    hat_colour: Colour
+    beard: bool
+    top: str
+    top_colour: Colour
+    pattern: str
+    pattern_colour: Colour
+    bottom: str
+    bottom_colour: Colour
+    shoes: Colour
+    bag: str
+    bag_colour: Colour
+    texture_seed: int
+
+
+@dataclass(frozen=True)
+class Pose:
+    """How a person stands at one moment.
+
+    `heading` (radians): 0 walks to the right, pi/2 away from the camera, -pi/2 towards it.
+    `phase` (radians) is the left leg's place in the gait cycle, 0 at heel strike. `gait` is the
+    size of the steps: 0 stands still. `arms`: swing, phone, pockets or carry.
+    """
+
+    heading: float
+    phase: float
+    gait: float = 1.0
+    arms: str = "swing"
+
+
+def choose(rng: np.random.Generator, weights: Mapping[str, float]) -> str:
+    """Return one of the names, drawn by weight."""
+    shares = np.array(list(weights.values()))
+    return str(rng.choice(list(weights), p=shares / shares.sum()))
+
+
+def random_looks(rng: np.random.Generator, *, cold: bool = False) -> Looks:
+    """Return a random person, dressed for the weather."""
+    child = rng.random() < 0.08
+    height = rng.uniform(1.2, 1.5) if child else np.clip(rng.normal(1.71, 0.09), 1.5, 1.95)
+    top = choose(rng, {name: weight[cold] for name, weight in _TOPS.items()})
+    bottom = choose(rng, {name: weight[cold] for name, weight in _BOTTOMS.items()})
+    cloth = partial(pick_colour, rng, _CLOTH)
+    return Looks(
+        height_m=float(height),
+        build=float(rng.uniform(0.94, 1.28)),
+        skin=pick_colour(rng, _SKIN, 1.0),
+        hair=pick_colour(rng, _HAIR),
+        hair_style=choose(rng, _STYLES),
+        hat=choose(rng, _HATS),
+        hat_colour=cloth(),
+        beard=bool(not child and rng.random() < 0.18),
+        top=top,
+        top_colour=cloth(),
+        pattern=choose(rng, _PATTERNS),
+        pattern_colour=cloth(),
+        bottom="bare" if top == "dress" else bottom,
+        bottom_colour=pick_colour(rng, _TROUSERS) if rng.random() < 0.8 else cloth(),
+        shoes=pick_colour(rng, _SHOES),
+        bag=choose(rng, _BAGS),
+        bag_colour=cloth(),
+        texture_seed=int(rng.integers(1 << 30)),
+    )
+
+
+def random_pose(rng: np.random.Generator) -> Pose:
+    """Return a random moment of a walk (now and then of standing), seen from any side."""
+    sides = (0.0, np.pi, np.pi / 2, -np.pi / 2)
+    heading = float(rng.choice(sides, p=(0.27, 0.27, 0.2, 0.26)) + rng.normal(0.0, 0.38))
+    gait = 0.12 if rng.random() < 0.14 else 1.0
+    return Pose(heading, float(rng.uniform(0.0, 2.0 * np.pi)), gait, choose(rng, _ARMS))
+
+
+def _bump(turn: float, middle: float, width: float) -> float:
+    """Return a bell in the gait cycle: 1 at `middle`, both in units of pi."""
+    return float(np.exp(-(((turn / np.pi - middle) / width) ** 2)))
+
+
+def _hinge(start: Points, length: float, angle: float) -> Points:
+    """Return the end of a limb that hangs from `start`, swung forward by `angle` radians."""
+    return start + length * np.array([np.sin(angle), 0.0, -np.cos(angle)])
+
+
+class Skeleton:
+    """Joints of a posed body: `joints` maps a name to (forward, left, up) in body heights.
+
+    The lowest foot stands on the ground, at height 0.
+    """
+
+    def __init__(self, pose: Pose) -> None:
+        """Pose the body: legs and arms from the gait cycle."""
+        self.cos, self.sin = float(np.cos(pose.heading)), float(np.sin(pose.heading))
+        self.lean = 0.035 * pose.gait
+        self.joints: dict[str, Points] = {}
+        for side, offset, phase in (("left", 1.0, pose.phase), ("right", -1.0, pose.phase + np.pi)):
+            self._leg(side, offset, phase % (2.0 * np.pi), pose.gait)
+            self._arm(side, offset, -np.cos(phase) * pose.gait, pose.arms)
+        soles = [
+            self.joints[f"{side}_{part}"][2]
+            for side in ("left", "right")
+            for part in ("heel", "toe")
+        ]
+        self.sink = min(soles) - 0.018
+        for joint in self.joints.values():
+            joint[2] -= self.sink
+
+    def _leg(self, side: str, offset: float, turn: float, gait: float) -> None:
+        thigh = gait * (np.radians(20.0) * np.cos(turn) + np.radians(4.0))
+        bend = 46.0 * _bump(turn, 1.36, 0.27) + 10.0 * _bump(turn, 0.25, 0.2)
+        shank = thigh - np.radians(4.0 + gait * bend)
+        hip = np.array([0.0, offset * 0.048, HIP])
+        knee = _hinge(hip, THIGH, thigh)
+        ankle = _hinge(knee, SHANK, shank)
+        ankle[1] = offset * 0.04
+        # Toes up before heel strike, heel up at push-off.
+        strike = _bump((turn + 0.05 * np.pi) % (2 * np.pi), 0.05, 0.16)
+        pitch = gait * np.radians(20.0 * strike - 42.0 * _bump(turn, 1.08, 0.24))
+        along, down = (np.array([np.cos(a), 0.0, np.sin(a)]) for a in (pitch, pitch - np.pi / 2))
+        self.joints |= {
+            f"{side}_hip": hip,
+            f"{side}_knee": knee,
+            f"{side}_ankle": ankle,
+            f"{side}_heel": ankle - 0.028 * along + 0.024 * down,
+            f"{side}_toe": ankle + 0.092 * along + 0.026 * down + (0.0, offset * 0.012, 0.0),
+        }
+
+    def _arm(self, side: str, offset: float, swing: float, arms: str) -> None:
+        raised, bend, spread = -3.0 + 15.0 * swing, 16.0 + 12.0 * max(swing, 0.0), 0.018
+        if arms == "pockets":
+            raised, bend, spread = -14.0, 34.0, 0.045
+        elif arms == "phone" and side == "right":
+            raised, bend, spread = 22.0, 96.0, -0.01
+        elif arms == "carry":
+            raised, bend = 0.3 * raised, 10.0
+        shoulder = np.array([self.lean, offset * 0.1, SHOULDER])
+        elbow = _hinge(shoulder, UPPER_ARM, np.radians(raised)) + (0.0, offset * spread, 0.0)
+        hand = _hinge(elbow, FOREARM, np.radians(raised + bend))
+        hand[1] += offset * (0.004 if arms == "swing" else -0.03)
+        self.joints |= {f"{side}_shoulder": shoulder, f"{side}_elbow": elbow, f"{side}_hand": hand}
+
+    def depth(self, *names: str) -> float:
+        """Return how far joints lie behind the body's middle, seen from the camera, summed."""
+        return float(
+            sum(self.joints[n][0] * self.sin + self.joints[n][1] * self.cos for n in names)
+        )
+
+
+class _Figure:
+    """A person on a canvas; lengths are body heights until they reach it."""
+
+    def __init__(self, looks: Looks, pose: Pose, height: float, foot: Points, light: float) -> None:
+        self.looks, self.height, self.foot, self.light = looks, height, foot, light
+        self.body = Skeleton(pose)
+        self.front = -self.body.sin  # 1 looks at the camera, -1 away from it
+        self.canvas = Canvas(
+            (*(foot - (0.46 * height, 1.1 * height)), *(foot + (0.46 * height, 0.06 * height))),
+            4 if height < 64 else 3 if height < 140 else 2,
+        )
+
+    def at(self, forward: float, left: float, up: float) -> Points:
+        """Return frame pixels of a body point; `up` is counted on the upright body."""
+        forward += self.body.lean * max(up - 0.5, 0.0) / 0.35
+        across = forward * self.body.cos - left * self.body.sin
+        return self.foot + self.height * np.array([across, self.body.sink - up])
+
+    def joint(self, name: str) -> Points:
+        forward, left, up = self.body.joints[name]
+        across = forward * self.body.cos - left * self.body.sin
+        return self.foot + self.height * np.array([across, -up])
+
+    def half(self, lateral: float, sagittal: float) -> float:
+        """Return the half width on screen, in pixels, of an elliptic section of the body."""
+        return self.height * float(np.hypot(lateral * self.body.sin, sagittal * self.body.cos))
+
+    def limb(self, start: str, end: str, radii: tuple[float, float], colour: Colour) -> None:
+        """Paint a limb between two joints."""
+        # Wider people have thicker limbs, less than in proportion.
+        thick = self.height * (0.63 + 0.45 * self.looks.build)
+        ends = (radii[0] * thick, radii[1] * thick)
+        self.canvas.capsule(self.joint(start), self.joint(end), ends, colour, self.light)
+
+    def leg(self, side: str) -> None:
+        looks = self.looks
+        tone = 0.86 if self.body.depth(f"{side}_hip") > 0.01 else 1.0
+        cloth, skin = shade(looks.bottom_colour, tone), shade(looks.skin, tone)
+        self.limb(f"{side}_heel", f"{side}_toe", (0.021, 0.019), shade(looks.shoes, tone))
+        if looks.bottom == "trousers":
+            self.limb(f"{side}_knee", f"{side}_ankle", (0.043, 0.033), cloth)
+            self.limb(f"{side}_hip", f"{side}_knee", (0.064, 0.045), cloth)
+        else:
+            self.limb(f"{side}_knee", f"{side}_ankle", (0.036, 0.021), skin)
+            thigh = cloth if looks.bottom == "shorts" else skin
+            self.limb(f"{side}_hip", f"{side}_knee", (0.064, 0.05), thigh)
+
+    def arm(self, side: str) -> None:
+        looks, height = self.looks, self.height
+        tone = 0.84 if self.body.depth(f"{side}_shoulder") > 0.05 else 1.0
+        sleeve, skin = shade(looks.top_colour, tone), shade(looks.skin, tone)
+        bare = looks.top in ("tshirt", "dress")
+        wide = 1.16 if looks.top in ("jacket", "coat") else 1.0
+        lower = (0.029 * wide, 0.021 * wide)
+        self.limb(f"{side}_elbow", f"{side}_hand", lower, skin if bare else sleeve)
+        self.limb(f"{side}_shoulder", f"{side}_elbow", (0.037 * wide, 0.031 * wide), sleeve)
+        hand = self.joint(f"{side}_hand") + (0.0, 0.016 * height)
+        self.canvas.polygon(ring(hand, (0.021 * height, 0.026 * height)), skin)
+        if side == "right" and looks.bag in ("handbag", "shopping"):
+            tall = 0.09 if looks.bag == "handbag" else 0.15
+            wide = self.half(0.035, 0.06)
+            corners = np.array([(-0.8, 0.05), (0.8, 0.05), (1.0, 0.05 + tall), (-1.0, 0.05 + tall)])
+            corners = hand + corners * (wide, height)
+            self.canvas.line(
+                [corners[0], hand, corners[1]], shade(looks.bag_colour, 0.6), 0.01 * height
+            )
+            self.canvas.polygon(corners, looks.bag_colour)
+
+    def garment(self, name: str, colour: Colour) -> None:
+        """Paint a garment from its sections; a long hem gives way to the stride."""
+        up, lateral, sagittal = np.array(_GARMENTS[name]).T
+        stretch = 0.35 * abs(self.body.cos) * np.maximum(0.52 - up, 0.0) * (up[0] < 0.4)
+        halves = np.array([self.half(a, b) for a, b in zip(lateral, sagittal, strict=True)])
+        halves = halves * np.where(up > 0.86, 1.0, self.looks.build) + stretch * self.height
+        centres = np.array([self.at(0.0, 0.0, level) for level in up])
+        self.canvas.column(centres, halves, colour, self.light)
+        bands = {
+            "stripes": [(low, low + 0.022) for low in np.arange(0.52, 0.82, 0.046)],
+            "band": [(0.66, 0.735)],
+        }.get(self.looks.pattern, [])
+        for band in bands if name == self.looks.top else []:
+            middles = np.array([self.at(0.0, 0.0, level) for level in band])
+            widths = 0.9 * np.interp(band, up, halves)
+            self.canvas.column(middles, widths, self.looks.pattern_colour, self.light)
+
+    def torso(self) -> None:
+        looks, height = self.looks, self.height
+        if looks.bottom == "skirt":
+            self.garment("skirt", looks.bottom_colour)
+        neck = (0.031 * height, 0.027 * height)
+        ends = self.at(0.0, 0.0, 0.84), self.at(0.006, 0.0, 0.89)
+        self.canvas.capsule(*ends, neck, shade(looks.skin, 0.86), self.light)
+        self.garment(looks.top, looks.top_colour)
+        if looks.top in ("jacket", "coat") and self.front > 0.15:
+            low = _GARMENTS[looks.top][0][0] + 0.01
+            seam = [self.at(0.066, 0.0, up) for up in (0.845, 0.72, 0.6, low)]
+            self.canvas.line(seam, shade(looks.top_colour, 0.5), 0.012 * height)
+        straps = {
+            "shoulder": [((0.07, 0.85), (0.0, 0.68), (-0.085, 0.53))],
+            "backpack": [((side, 0.845), (side, 0.66)) for side in (-0.068, 0.068)],
+        }
+        if looks.bag == "shoulder" or self.front > -0.1:
+            for strap in straps.get(looks.bag, []):
+                line = [self.at(0.05 * np.sign(self.front), left, up) for left, up in strap]
+                self.canvas.line(line, shade(looks.bag_colour, 0.6), 0.017 * height)
+
+    def bag(self) -> None:
+        """Paint the bag on the back or at the hip."""
+        back = self.looks.bag == "backpack"
+        half = self.half(0.086, 0.052) if back else self.half(0.045, 0.075)
+        centre = self.at(-0.108, 0.0, 0.715) if back else self.at(0.0, -0.105, 0.5)
+        tall = (0.125 if back else 0.055) * self.height
+        levels = np.array([-1.0, -0.9, 0.0, 0.9, 1.0])
+        centres = centre + np.stack([0 * levels, tall * levels], axis=1)
+        widths = half * np.array([0.7, 0.95, 1.0, 0.95, 0.7])
+        self.canvas.column(centres, widths, self.looks.bag_colour, self.light)
+
+    def cap(self, centre: Points, radii: tuple[float, float], cut: float, colour: Colour) -> None:
+        """Paint the part of an ellipse above and behind a line; `cut` -1 is all, 1 is nothing."""
+        normal = np.array([-0.85 * self.body.cos, -1.0]) / np.hypot(0.85 * self.body.cos, 1.0)
+        unit = ring((0.0, 0.0), (1.0, 1.0))
+        kept = unit @ normal > cut
+        if 3 <= kept.sum() < len(kept):
+            unit = np.roll(unit, -int(np.flatnonzero(kept & ~np.roll(kept, 1))[0]), axis=0)[
+                : kept.sum()
+            ]
+        for scale, tone in ((1.0, 0.82), (0.8, 1.08)) if kept.sum() >= 3 else ():
+            shift = (self.light * (1.0 - scale) * 0.7 * radii[0], 0.0)
+            self.canvas.polygon(
+                centre + shift + unit * radii * np.array(scale), shade(colour, tone)
+            )
+
+    def back_hair(self) -> None:
+        """Paint hair that falls behind the neck."""
+        if self.looks.hair_style == "long" and self.looks.hat != "hood":
+            centres = np.array([self.at(-0.025, 0.0, up) for up in (0.95, 0.88, 0.79, 0.77)])
+            widths = self.half(0.058, 0.036) * np.array([0.95, 1.05, 0.85, 0.5])
+            self.canvas.column(centres, widths, shade(self.looks.hair, 0.95), self.light)
+
+    def head(self) -> None:
+        looks, height = self.looks, self.height
+        half, tall = self.half(0.049, 0.060), 0.066 * height
+        centre = self.at(0.012, 0.0, 0.935)
+        volume = {"curly": 1.2, "long": 1.08, "bald": 1.0}.get(looks.hair_style, 1.05)
+        back = looks.skin if looks.hair_style == "bald" else looks.hair
+        if looks.hair_style == "bun" and not looks.hat:
+            bun = ring(self.at(-0.055, 0.0, 0.985), (0.032 * height, 0.03 * height))
+            self.canvas.polygon(bun, shade(looks.hair, 0.9))
+        self.canvas.polygon(ring(centre, (half * volume, tall * volume)), shade(back, 0.8))
+        if self.front > -0.72:
+            self.face(centre, half, tall)
+        # Seen from the front only the top is hair; from behind everything is.
+        cut = float(np.interp(self.front, (-0.75, -0.25, 0.3, 1.0), (-1.2, 0.0, 0.34, 0.5)))
+        if looks.hair_style != "bald":
+            raised = centre - (0.0, 0.05 * tall)
+            self.cap(raised, (half * volume, tall * volume), cut, looks.hair)
+        if looks.hat == "hood":
+            self.cap(centre, (1.2 * half, 1.14 * tall), cut - 0.2, shade(looks.top_colour, 0.9))
+        elif looks.hat:
+            self.cap(centre - (0.0, 0.08 * tall), (1.12 * half, 1.2 * tall), 0.4, looks.hat_colour)
+        edge = centre - (0.0, 0.5 * tall)
+        rims = {"brim": (0.0, 1.75 * half), "beanie": (0.0, 1.0 * half)}
+        if self.front > -0.6:
+            rims["cap"] = (0.06 * self.body.cos * height, 0.65 * half)
+        if looks.hat in rims:
+            shift, wide = rims[looks.hat]
+            brim = ring(edge + (shift, 0.0), (wide, 0.016 * height))
+            self.canvas.polygon(brim, shade(looks.hat_colour, 0.72))
+
+    def face(self, centre: Points, half: float, tall: float) -> None:
+        looks, canvas, height = self.looks, self.canvas, self.height
+        side = self.body.cos
+        middle = centre + np.array([0.019 * side, 0.006]) * height
+        canvas.polygon(ring(middle, (0.84 * half, 0.93 * tall)), shade(looks.skin, 0.8))
+        lit = middle + (0.12 * self.light * half, 0.0)
+        canvas.polygon(ring(lit, (0.7 * half, 0.82 * tall)), shade(looks.skin, 1.03))
+        if abs(side) > 0.45:  # a nose in profile
+            nose = [self.at(*at) for at in ((0.066, 0, 0.94), (0.084, 0, 0.921), (0.064, 0, 0.914))]
+            canvas.polygon(nose, looks.skin)
+        if looks.beard:
+            jaw = ring(middle, (0.84 * half, 0.95 * tall))
+            canvas.polygon(jaw[jaw[:, 1] > middle[1] + 0.25 * tall], shade(looks.hair, 0.95))
+        if height < 80 or self.front < -0.25:
+            return
+        for left in (-0.019, 0.019):
+            if left * side > 0.012 and self.front < 0.5:
+                continue  # the far eye, hidden by the nose
+            eye = self.at(0.052, left, 0.936)
+            canvas.polygon(ring(eye, (0.0062 * height, 0.0062 * height)), (34, 30, 30))
+            brow = self.at(0.052, left, 0.951)
+            reach = (0.009 * height, 0.0)
+            canvas.line([brow - reach, brow + reach], shade(looks.hair, 0.7), 0.005 * height)
+        mouth, wide = self.at(0.055, 0.0, 0.896), (0.012 * max(self.front, 0.35) * height, 0.0)
+        canvas.line([mouth - wide, mouth + wide], (56, 48, 110), 0.007 * height)
+
+    def paint(self) -> None:
+        """Paint from back to front."""
+        body = self.body
+        steps: list[tuple[float, Callable[[], None]]] = [(0.0, self.torso), (-1e-6, self.head)]
+        for side in ("left", "right"):
+            # An arm beside the body goes over it; one that is behind, or reaches behind, under it.
+            depth = body.depth(f"{side}_shoulder", f"{side}_hand") - 0.03
+            steps.append((depth, partial(self.arm, side)))
+            steps.append(
+                (1e-3 + 1e-3 * body.depth(f"{side}_hip", f"{side}_knee"), partial(self.leg, side))
+            )
+        if self.looks.bag in ("backpack", "shoulder"):
+            on_back = self.looks.bag == "backpack"
+            depth = 0.4 * self.front - 0.01 if on_back else -0.105 * body.cos - 0.02
+            steps.append((depth, self.bag))
+        steps.append((2.0 if self.front > -0.35 else -2.0, self.back_hair))
+        for _, step in sorted(steps, key=lambda step: -step[0]):
+            step()
+
+
+def paint_person(
+    looks: Looks, pose: Pose, height: float, foot: tuple[float, float], light: float = -0.6
+) -> Sprite:
+    """Return the sprite of a person `height` pixels tall who stands at `foot` (x, y) in the frame.
+
+    `light` is the side that the light comes from, -1 left to 1 right. Positions may be
+    fractions of a pixel.
+    """
+    figure = _Figure(looks, pose, height, np.array(foot, np.float64), light)
+    figure.paint()
+    sprite = figure.canvas.finish()
+    rows, columns = sprite.bgra.shape[:2]
+    # Folds of cloth: a soft random brightness, and less light towards the ground.
+    folds = 0.99 + 0.045 * noise(
+        np.random.default_rng(looks.texture_seed), (columns, rows), (8, 20)
+    )
+    folds = (folds * np.linspace(1.04, 0.9, rows, dtype=np.float32)[:, None]).clip(0.8, 1.15)
+    factor = cv2.merge([folds, folds, folds, np.ones_like(folds)])
+    bgra = np.minimum(cv2.multiply(sprite.bgra, factor, dtype=cv2.CV_8U), sprite.bgra[:, :, 3:])
+    return Sprite(bgra, sprite.x, sprite.y)
