@@ -21,7 +21,6 @@ from persondet.sample.scene import (
     Item,
     Scene,
     Seen,
-    Sensor,
     empty_scene,
     furnish,
     light_map,
@@ -29,6 +28,7 @@ from persondet.sample.scene import (
     person_item,
     relight,
     scene_rng,
+    sense,
     thing_item,
     visible_part,
 )
@@ -185,7 +185,6 @@ def write_clip(
     rng = scene_rng(seed, "city_walk")
     panorama = _Panorama(rng, size)
     tracks = _plan_tracks(rng, panorama.scene)
-    sensor = Sensor(rng, size, panorama.scene.light)
     records: list[dict[str, Any]] = []
     smallest = MIN_SEEN * (size[1] / 360.0) ** 2 / 4
     width, height = size
@@ -202,7 +201,7 @@ def write_clip(
                 if seen.area >= smallest and seen.share >= 0.1
             ]
             records.append({"index": index, "people": listed})
-            writer.write(sensor(image, rng))
+            writer.write(sense(image, panorama.scene.light, rng))
             if progress is not None:
                 progress(index + 1, frames)
     head = {"version": 1, "fps": FPS, "width": width, "height": height, "classes": ["person"]}

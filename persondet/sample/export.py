@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -103,31 +102,22 @@ def polygon_box(polygons: list[Polygon]) -> list[float]:
     return [round(float(value), 3) for value in (*low, *(high - low))]
 
 
-@dataclass(frozen=True)
-class Instance:
-    """One annotated object: class id, polygons of its visible part, and the visible share of it."""
+Instance = tuple[int, list[Polygon], float]
+"""An annotated object: class id, polygons of its visible part, and the visible share of it."""
 
-    category: int
-    polygons: list[Polygon]
-    share: float
 
-    @property
-    def height(self) -> float:
-        """Height of the visible box in pixels."""
-        return polygon_box(self.polygons)[3]
-
-    def annotation(self, number: int, image: int) -> dict[str, Any]:
-        """Return the COCO annotation as Roboflow writes it: `area` is box width times height."""
-        box = polygon_box(self.polygons)
-        return {
-            "id": number,
-            "image_id": image,
-            "category_id": self.category,
-            "bbox": box,
-            "area": round(box[2] * box[3], 3),
-            "segmentation": self.polygons,
-            "iscrowd": 0,
-        }
+def _annotation(instance: Instance) -> dict[str, Any]:
+    """Return the COCO annotation as Roboflow writes it: `area` is box width times height."""
+    category, polygons, _ = instance
+    box = polygon_box(polygons)
+    area = round(box[2] * box[3], 3)
+    return {
+        "category_id": category,
+        "bbox": box,
+        "area": area,
+        "segmentation": polygons,
+        "iscrowd": 0,
+    }
 
 
 def _coco_json(
@@ -141,34 +131,30 @@ def _coco_json(
     project, _, names = _KINDS[kind]
     groups = [(project, "none"), *((name, project) for name in names)]
     owners = [(number, one) for number, image in enumerate(images) for one in image[2]]
-    url = "https://creativecommons.org/publicdomain/zero/1.0/"
+    about = {"description": "Rendered by persondet in the layout of a Roboflow export", "url": ""}
+    licence = {"url": "https://creativecommons.org/publicdomain/zero/1.0/", "name": "Public Domain"}
+    frame = {"height": size[1], "width": size[0], "date_captured": _DATE}
     return {
         "info": {
             "year": "2025",
             "version": "1",
-            "description": "Rendered by persondet in the layout of a Roboflow export",
             "contributor": "persondet",
-            "url": "",
+            **about,
             "date_created": _DATE,
         },
-        "licenses": [{"id": 1, "url": url, "name": "Public Domain"}],
+        "licenses": [{"id": 1, **licence}],
         "categories": [
             {"id": number, "name": name, "supercategory": group}
             for number, (name, group) in enumerate(groups)
         ],
         "images": [
-            {
-                "id": number,
-                "license": 1,
-                "file_name": name,
-                "height": size[1],
-                "width": size[0],
-                "date_captured": _DATE,
-                "extra": {"name": original},
-            }
+            {"id": number, "license": 1, "file_name": name, **frame, "extra": {"name": original}}
             for number, (name, original, _) in enumerate(images)
         ],
-        "annotations": [one.annotation(k, image) for k, (image, one) in enumerate(owners)],
+        "annotations": [
+            {"id": number, "image_id": image, **_annotation(one)}
+            for number, (image, one) in enumerate(owners)
+        ],
     }
 
 
@@ -190,7 +176,7 @@ def render_image(
             polygons = mask_to_polygons(seen.mask, seen.x, seen.y)
             if seen.area < smallest or seen.share < 0.1 or not polygons:
                 continue  # hardly to be seen: it leaves the image too, so nothing is unannotated
-            instances.append(Instance(names.index(name) + 1, polygons, seen.share))
+            instances.append((names.index(name) + 1, polygons, seen.share))
         kept.append(item)
     scene.items = kept
     encoded, data = cv2.imencode(".jpg", render(scene, rng), [cv2.IMWRITE_JPEG_QUALITY, 92])
@@ -253,8 +239,10 @@ def _shares(instances: list[list[Instance]], size: tuple[int, int]) -> dict[str,
         "images": len(instances),
         "objects": len(every),
         "empty_images": sum(not found for found in instances),
-        "occluded": round(sum(one.share <= HIDDEN_BELOW for one in every) / count, 4),
-        "small": round(sum(one.height < small for one in every) / count, 4),
+        "occluded": round(sum(share <= HIDDEN_BELOW for *_, share in every) / count, 4),
+        "small": round(
+            sum(polygon_box(polygons)[3] < small for _, polygons, _ in every) / count, 4
+        ),
     }
 
 

@@ -27,31 +27,30 @@ HIP, THIGH, SHANK = 0.525, 0.245, 0.240
 SHOULDER, UPPER_ARM, FOREARM = 0.803, 0.165, 0.150
 """Heights above the ground and lengths of limbs, in body heights."""
 
-_SKIN = palette("F0CDB2 E2B696 D0A07E BA8662 9E6A4A 80523A 623C2A 4A2E22")
-_HAIR = palette("1A1818 36261E 5C3A24 96623C CE9E68 989696 D2D0CE 783422")
-_CLOTH = palette(
-    "282A2E 404246 6A6C6E A6A8AA E4E2E1 224278 366EA8 6EA0BE 962C3C C43C32 D8823C E0B042 3C6E46 549660 6E3C82 BE7896 A0785C 7C5840 CDB48C 282878"
+_CLOTH = (
+    "282A2E 404246 6A6C6E A6A8AA E4E2E1 224278 366EA8 6EA0BE 962C3C C43C32 D8823C E0B042 3C6E46"
+    " 549660 6E3C82 BE7896 A0785C 7C5840 CDB48C 282878"
 )
-_TROUSERS = palette("28282C 3A3A3E 345478 2A4260 4C7096 968068 B0A08C 565454 42483C 6E5646")
-_SHOES = palette("222022 563E32 DEDEDE 963C3C 585C60")
-
-_TOPS: Mapping[str, tuple[float, float]] = {
-    "tshirt": (4.0, 0.3),
-    "shirt": (3.0, 2.0),
-    "jacket": (2.0, 4.0),
-    "coat": (0.4, 3.0),
-    "dress": (1.2, 0.0),
+_COLOURS = {
+    "skin": palette("F0CDB2 E2B696 D0A07E BA8662 9E6A4A 80523A 623C2A 4A2E22"),
+    "hair": palette("1A1818 36261E 5C3A24 96623C CE9E68 989696 D2D0CE 783422"),
+    "bottom": palette("28282C 3A3A3E 345478 2A4260 4C7096 968068 B0A08C 565454 42483C C43C32"),
+    "shoes": palette("222022 563E32 DEDEDE 963C3C 585C60"),
+    **dict.fromkeys(("top", "pattern", "hat", "bag"), palette(_CLOTH)),
 }
-"""How often each is worn, when it is warm and when it is cold."""
-_BOTTOMS: Mapping[str, tuple[float, float]] = {
-    "trousers": (5.0, 5.0),
-    "shorts": (1.2, 0.0),
-    "skirt": (1.0, 1.0),
+"""What each part of a person may be coloured in."""
+_WEAR: Mapping[str, Mapping[str, float]] = {
+    "hair": {"short": 5.0, "long": 3.0, "bald": 0.6, "curly": 1.0},
+    "hat": {"": 6.0, "cap": 1.0, "beanie": 1.0, "brim": 0.5},
+    "top": {"tshirt": 3.0, "shirt": 2.5, "jacket": 2.5, "coat": 1.4, "dress": 0.9},
+    "bottom": {"trousers": 5.0, "shorts": 0.8, "skirt": 1.0},
+    "pattern": {"": 5.0, "stripes": 1.2, "band": 1.0},
+    "bag": {"": 5.0, "backpack": 1.6, "handbag": 2.0, "shoulder": 1.2},
+    "beard": {"": 5.0, "beard": 1.0},
 }
-_STYLES = {"short": 5.0, "long": 3.0, "bun": 1.0, "bald": 0.6, "curly": 1.0}
-_HATS = {"": 6.0, "cap": 1.0, "beanie": 1.0, "brim": 0.5, "hood": 0.4}
-_PATTERNS = {"": 5.0, "stripes": 1.2, "band": 1.0}
-_BAGS = {"": 5.0, "backpack": 1.6, "handbag": 1.0, "shoulder": 1.2, "shopping": 1.0}
+"""What people wear and how often."""
+_COLD = {"tshirt": "jacket", "dress": "coat", "shorts": "trousers"}
+"""What they wear instead in the cold."""
 _ARMS = {"swing": 5.0, "phone": 1.2, "pockets": 0.8, "carry": 0.5}
 
 _SHIRT = (
@@ -71,25 +70,16 @@ _GARMENTS = {
 
 @dataclass(frozen=True)
 class Looks:
-    """Everything about a person that stays the same while they walk."""
+    """Everything about a person that stays the same while they walk.
+
+    `build` is the width of the body relative to a slim adult. `wear` and `colours` (BGR) name
+    each part as in the tables `_WEAR` and `_COLOURS`.
+    """
 
     height_m: float
-    build: float  # width of the body relative to a slim adult
-    skin: Colour
-    hair: Colour
-    hair_style: str
-    hat: str
-    hat_colour: Colour
-    beard: bool
-    top: str
-    top_colour: Colour
-    pattern: str
-    pattern_colour: Colour
-    bottom: str
-    bottom_colour: Colour
-    shoes: Colour
-    bag: str
-    bag_colour: Colour
+    build: float
+    wear: Mapping[str, str]
+    colours: Mapping[str, Colour]
     texture_seed: int
 
 
@@ -118,29 +108,16 @@ def random_looks(rng: np.random.Generator, *, cold: bool = False) -> Looks:
     """Return a random person, dressed for the weather."""
     child = rng.random() < 0.08
     height = rng.uniform(1.2, 1.5) if child else np.clip(rng.normal(1.71, 0.09), 1.5, 1.95)
-    top = choose(rng, {name: weight[cold] for name, weight in _TOPS.items()})
-    bottom = choose(rng, {name: weight[cold] for name, weight in _BOTTOMS.items()})
-    cloth = partial(pick_colour, rng, _CLOTH)
-    return Looks(
-        height_m=float(height),
-        build=float(rng.uniform(0.94, 1.28)),
-        skin=pick_colour(rng, _SKIN, 1.0),
-        hair=pick_colour(rng, _HAIR),
-        hair_style=choose(rng, _STYLES),
-        hat=choose(rng, _HATS),
-        hat_colour=cloth(),
-        beard=bool(not child and rng.random() < 0.18),
-        top=top,
-        top_colour=cloth(),
-        pattern=choose(rng, _PATTERNS),
-        pattern_colour=cloth(),
-        bottom="bare" if top == "dress" else bottom,
-        bottom_colour=pick_colour(rng, _TROUSERS) if rng.random() < 0.8 else cloth(),
-        shoes=pick_colour(rng, _SHOES),
-        bag=choose(rng, _BAGS),
-        bag_colour=cloth(),
-        texture_seed=int(rng.integers(1 << 30)),
-    )
+    wear = {part: choose(rng, options) for part, options in _WEAR.items()}
+    if cold:
+        wear = {part: _COLD.get(name, name) for part, name in wear.items()}
+    if child:
+        wear["beard"] = ""
+    if wear["top"] == "dress":
+        wear["bottom"] = ""
+    colours = {part: pick_colour(rng, options) for part, options in _COLOURS.items()}
+    build, seed = float(rng.uniform(0.94, 1.28)), int(rng.integers(1 << 30))
+    return Looks(float(height), build, wear, colours, seed)
 
 
 def random_pose(rng: np.random.Generator) -> Pose:
@@ -229,13 +206,12 @@ class _Figure:
     """A person on a canvas; lengths are body heights until they reach it."""
 
     def __init__(self, looks: Looks, pose: Pose, height: float, foot: Points, light: float) -> None:
-        self.looks, self.height, self.foot, self.light = looks, height, foot, light
+        self.wear, self.colours, self.build = looks.wear, looks.colours, looks.build
+        self.height, self.foot, self.light = height, foot, light
         self.body = Skeleton(pose)
         self.front = -self.body.sin  # 1 looks at the camera, -1 away from it
-        self.canvas = Canvas(
-            (*(foot - (0.46 * height, 1.1 * height)), *(foot + (0.46 * height, 0.06 * height))),
-            4 if height < 64 else 3 if height < 140 else 2,
-        )
+        low, high = foot - (0.46 * height, 1.1 * height), foot + (0.46 * height, 0.06 * height)
+        self.canvas = Canvas((*low, *high), 4 if height < 64 else 3 if height < 140 else 2)
 
     def at(self, forward: float, left: float, up: float) -> Points:
         """Return frame pixels of a body point; `up` is counted on the upright body."""
@@ -255,186 +231,158 @@ class _Figure:
     def limb(self, start: str, end: str, radii: tuple[float, float], colour: Colour) -> None:
         """Paint a limb between two joints."""
         # Wider people have thicker limbs, less than in proportion.
-        thick = self.height * (0.63 + 0.45 * self.looks.build)
+        thick = self.height * (0.63 + 0.45 * self.build)
         ends = (radii[0] * thick, radii[1] * thick)
         self.canvas.capsule(self.joint(start), self.joint(end), ends, colour, self.light)
 
+    def blob(self, centre: Points, radii: tuple[float, float], colour: Colour) -> None:
+        """Paint an ellipse; radii in body heights."""
+        self.canvas.polygon(ring(centre, np.array(radii) * self.height), colour)
+
     def leg(self, side: str) -> None:
-        looks = self.looks
         tone = 0.86 if self.body.depth(f"{side}_hip") > 0.01 else 1.0
-        cloth, skin = shade(looks.bottom_colour, tone), shade(looks.skin, tone)
-        self.limb(f"{side}_heel", f"{side}_toe", (0.021, 0.019), shade(looks.shoes, tone))
-        if looks.bottom == "trousers":
-            self.limb(f"{side}_knee", f"{side}_ankle", (0.043, 0.033), cloth)
-            self.limb(f"{side}_hip", f"{side}_knee", (0.064, 0.045), cloth)
-        else:
-            self.limb(f"{side}_knee", f"{side}_ankle", (0.036, 0.021), skin)
-            thigh = cloth if looks.bottom == "shorts" else skin
-            self.limb(f"{side}_hip", f"{side}_knee", (0.064, 0.05), thigh)
+        cloth, skin = shade(self.colours["bottom"], tone), shade(self.colours["skin"], tone)
+        self.limb(f"{side}_heel", f"{side}_toe", (0.021, 0.019), shade(self.colours["shoes"], tone))
+        long, wear = self.wear["bottom"] == "trousers", self.wear["bottom"]
+        shin = (0.043, 0.033) if long else (0.036, 0.021)
+        self.limb(f"{side}_knee", f"{side}_ankle", shin, cloth if long else skin)
+        thigh = cloth if wear in ("trousers", "shorts") else skin
+        self.limb(f"{side}_hip", f"{side}_knee", (0.064, 0.045), thigh)
 
     def arm(self, side: str) -> None:
-        looks, height = self.looks, self.height
         tone = 0.84 if self.body.depth(f"{side}_shoulder") > 0.05 else 1.0
-        sleeve, skin = shade(looks.top_colour, tone), shade(looks.skin, tone)
-        bare = looks.top in ("tshirt", "dress")
-        wide = 1.16 if looks.top in ("jacket", "coat") else 1.0
+        sleeve, skin = shade(self.colours["top"], tone), shade(self.colours["skin"], tone)
+        bare = self.wear["top"] in ("tshirt", "dress")
+        wide = 1.16 if self.wear["top"] in ("jacket", "coat") else 1.0
         lower = (0.029 * wide, 0.021 * wide)
         self.limb(f"{side}_elbow", f"{side}_hand", lower, skin if bare else sleeve)
         self.limb(f"{side}_shoulder", f"{side}_elbow", (0.037 * wide, 0.031 * wide), sleeve)
-        hand = self.joint(f"{side}_hand") + (0.0, 0.016 * height)
-        self.canvas.polygon(ring(hand, (0.021 * height, 0.026 * height)), skin)
-        if side == "right" and looks.bag in ("handbag", "shopping"):
-            tall = 0.09 if looks.bag == "handbag" else 0.15
-            wide = self.half(0.035, 0.06)
-            corners = np.array([(-0.8, 0.05), (0.8, 0.05), (1.0, 0.05 + tall), (-1.0, 0.05 + tall)])
-            corners = hand + corners * (wide, height)
-            self.canvas.line(
-                [corners[0], hand, corners[1]], shade(looks.bag_colour, 0.6), 0.01 * height
-            )
-            self.canvas.polygon(corners, looks.bag_colour)
+        hand = self.joint(f"{side}_hand") + (0.0, 0.016 * self.height)
+        self.blob(hand, (0.021, 0.026), skin)
+        if side == "right" and self.wear["bag"] == "handbag":
+            corners = np.array([(-0.8, 0.05), (0.8, 0.05), (1.0, 0.17), (-1.0, 0.17)])
+            corners = hand + corners * (self.half(0.035, 0.06), self.height)
+            handle = [corners[0], hand, corners[1]]
+            self.canvas.line(handle, shade(self.colours["bag"], 0.6), 0.01 * self.height)
+            self.canvas.polygon(corners, self.colours["bag"])
 
     def garment(self, name: str, colour: Colour) -> None:
         """Paint a garment from its sections; a long hem gives way to the stride."""
         up, lateral, sagittal = np.array(_GARMENTS[name]).T
         stretch = 0.35 * abs(self.body.cos) * np.maximum(0.52 - up, 0.0) * (up[0] < 0.4)
         halves = np.array([self.half(a, b) for a, b in zip(lateral, sagittal, strict=True)])
-        halves = halves * np.where(up > 0.86, 1.0, self.looks.build) + stretch * self.height
+        halves = halves * np.where(up > 0.86, 1.0, self.build) + stretch * self.height
         centres = np.array([self.at(0.0, 0.0, level) for level in up])
         self.canvas.column(centres, halves, colour, self.light)
-        bands = {
-            "stripes": [(low, low + 0.022) for low in np.arange(0.52, 0.82, 0.046)],
-            "band": [(0.66, 0.735)],
-        }.get(self.looks.pattern, [])
-        for band in bands if name == self.looks.top else []:
+        bands = {"band": [0.66, 0.69], "stripes": np.arange(0.52, 0.82, 0.046)}
+        for low in bands.get(self.wear["pattern"], []) if name == self.wear["top"] else []:
+            band = (low, low + 0.03)
             middles = np.array([self.at(0.0, 0.0, level) for level in band])
             widths = 0.9 * np.interp(band, up, halves)
-            self.canvas.column(middles, widths, self.looks.pattern_colour, self.light)
+            self.canvas.column(middles, widths, self.colours["pattern"], self.light)
 
     def torso(self) -> None:
-        looks, height = self.looks, self.height
-        if looks.bottom == "skirt":
-            self.garment("skirt", looks.bottom_colour)
-        neck = (0.031 * height, 0.027 * height)
-        ends = self.at(0.0, 0.0, 0.84), self.at(0.006, 0.0, 0.89)
-        self.canvas.capsule(*ends, neck, shade(looks.skin, 0.86), self.light)
-        self.garment(looks.top, looks.top_colour)
-        if looks.top in ("jacket", "coat") and self.front > 0.15:
-            low = _GARMENTS[looks.top][0][0] + 0.01
+        if self.wear["bottom"] == "skirt":
+            self.garment("skirt", self.colours["bottom"])
+        neck, ends = 0.03 * self.height, (self.at(0.0, 0.0, 0.84), self.at(0.006, 0.0, 0.89))
+        self.canvas.capsule(*ends, (neck, neck), shade(self.colours["skin"], 0.86), self.light)
+        self.garment(self.wear["top"], self.colours["top"])
+        if self.wear["top"] in ("jacket", "coat") and self.front > 0.15:
+            low = _GARMENTS[self.wear["top"]][0][0] + 0.01
             seam = [self.at(0.066, 0.0, up) for up in (0.845, 0.72, 0.6, low)]
-            self.canvas.line(seam, shade(looks.top_colour, 0.5), 0.012 * height)
-        straps = {
-            "shoulder": [((0.07, 0.85), (0.0, 0.68), (-0.085, 0.53))],
-            "backpack": [((side, 0.845), (side, 0.66)) for side in (-0.068, 0.068)],
-        }
-        if looks.bag == "shoulder" or self.front > -0.1:
-            for strap in straps.get(looks.bag, []):
-                line = [self.at(0.05 * np.sign(self.front), left, up) for left, up in strap]
-                self.canvas.line(line, shade(looks.bag_colour, 0.6), 0.017 * height)
+            self.canvas.line(seam, shade(self.colours["top"], 0.5), 0.012 * self.height)
+        straps = {"shoulder": [((0.07, 0.85), (-0.085, 0.53))], "backpack": []}
+        if self.front > -0.1:
+            straps["backpack"] = [((side, 0.845), (side, 0.66)) for side in (-0.068, 0.068)]
+        for strap in straps.get(self.wear["bag"], []):
+            line = [self.at(0.05 * np.sign(self.front), left, up) for left, up in strap]
+            self.canvas.line(line, shade(self.colours["bag"], 0.6), 0.017 * self.height)
 
     def bag(self) -> None:
         """Paint the bag on the back or at the hip."""
-        back = self.looks.bag == "backpack"
+        back = self.wear["bag"] == "backpack"
         half = self.half(0.086, 0.052) if back else self.half(0.045, 0.075)
         centre = self.at(-0.108, 0.0, 0.715) if back else self.at(0.0, -0.105, 0.5)
-        tall = (0.125 if back else 0.055) * self.height
         levels = np.array([-1.0, -0.9, 0.0, 0.9, 1.0])
+        tall = (0.125 if back else 0.055) * self.height
         centres = centre + np.stack([0 * levels, tall * levels], axis=1)
         widths = half * np.array([0.7, 0.95, 1.0, 0.95, 0.7])
-        self.canvas.column(centres, widths, self.looks.bag_colour, self.light)
+        self.canvas.column(centres, widths, self.colours["bag"], self.light)
 
     def cap(self, centre: Points, radii: tuple[float, float], cut: float, colour: Colour) -> None:
         """Paint the part of an ellipse above and behind a line; `cut` -1 is all, 1 is nothing."""
         normal = np.array([-0.85 * self.body.cos, -1.0]) / np.hypot(0.85 * self.body.cos, 1.0)
         unit = ring((0.0, 0.0), (1.0, 1.0))
         kept = unit @ normal > cut
-        if 3 <= kept.sum() < len(kept):
-            unit = np.roll(unit, -int(np.flatnonzero(kept & ~np.roll(kept, 1))[0]), axis=0)[
-                : kept.sum()
-            ]
-        for scale, tone in ((1.0, 0.82), (0.8, 1.08)) if kept.sum() >= 3 else ():
+        first = int(np.flatnonzero(kept & ~np.roll(kept, 1))[0]) if not kept.all() else 0
+        unit = np.roll(unit, -first, axis=0)[: kept.sum()]
+        for scale, tone in ((1.0, 0.82), (0.8, 1.08)):
             shift = (self.light * (1.0 - scale) * 0.7 * radii[0], 0.0)
-            self.canvas.polygon(
-                centre + shift + unit * radii * np.array(scale), shade(colour, tone)
-            )
+            self.canvas.polygon(centre + shift + unit * radii * scale, shade(colour, tone))
 
     def back_hair(self) -> None:
         """Paint hair that falls behind the neck."""
-        if self.looks.hair_style == "long" and self.looks.hat != "hood":
+        if self.wear["hair"] == "long":
             centres = np.array([self.at(-0.025, 0.0, up) for up in (0.95, 0.88, 0.79, 0.77)])
             widths = self.half(0.058, 0.036) * np.array([0.95, 1.05, 0.85, 0.5])
-            self.canvas.column(centres, widths, shade(self.looks.hair, 0.95), self.light)
+            self.canvas.column(centres, widths, shade(self.colours["hair"], 0.95), self.light)
 
     def head(self) -> None:
-        looks, height = self.looks, self.height
-        half, tall = self.half(0.049, 0.060), 0.066 * height
+        half, tall, hat = self.half(0.049, 0.060), 0.066 * self.height, self.wear["hat"]
         centre = self.at(0.012, 0.0, 0.935)
-        volume = {"curly": 1.2, "long": 1.08, "bald": 1.0}.get(looks.hair_style, 1.05)
-        back = looks.skin if looks.hair_style == "bald" else looks.hair
-        if looks.hair_style == "bun" and not looks.hat:
-            bun = ring(self.at(-0.055, 0.0, 0.985), (0.032 * height, 0.03 * height))
-            self.canvas.polygon(bun, shade(looks.hair, 0.9))
-        self.canvas.polygon(ring(centre, (half * volume, tall * volume)), shade(back, 0.8))
+        volume = {"curly": 1.2, "bald": 1.0}.get(self.wear["hair"], 1.06)
+        hair = self.colours["skin" if self.wear["hair"] == "bald" else "hair"]
+        self.canvas.polygon(ring(centre, (half * volume, tall * volume)), shade(hair, 0.8))
         if self.front > -0.72:
             self.face(centre, half, tall)
         # Seen from the front only the top is hair; from behind everything is.
         cut = float(np.interp(self.front, (-0.75, -0.25, 0.3, 1.0), (-1.2, 0.0, 0.34, 0.5)))
-        if looks.hair_style != "bald":
-            raised = centre - (0.0, 0.05 * tall)
-            self.cap(raised, (half * volume, tall * volume), cut, looks.hair)
-        if looks.hat == "hood":
-            self.cap(centre, (1.2 * half, 1.14 * tall), cut - 0.2, shade(looks.top_colour, 0.9))
-        elif looks.hat:
-            self.cap(centre - (0.0, 0.08 * tall), (1.12 * half, 1.2 * tall), 0.4, looks.hat_colour)
-        edge = centre - (0.0, 0.5 * tall)
-        rims = {"brim": (0.0, 1.75 * half), "beanie": (0.0, 1.0 * half)}
-        if self.front > -0.6:
-            rims["cap"] = (0.06 * self.body.cos * height, 0.65 * half)
-        if looks.hat in rims:
-            shift, wide = rims[looks.hat]
-            brim = ring(edge + (shift, 0.0), (wide, 0.016 * height))
-            self.canvas.polygon(brim, shade(looks.hat_colour, 0.72))
+        self.cap(centre - (0.0, 0.05 * tall), (half * volume, tall * volume), cut, hair)
+        if hat:
+            crown = centre - (0.0, 0.08 * tall)
+            self.cap(crown, (1.12 * half, 1.2 * tall), 0.4, self.colours["hat"])
+            peak = 0.06 * self.body.cos * self.height if hat == "cap" else 0.0
+            wide = half * {"brim": 1.75, "beanie": 1.0, "cap": 0.65}[hat]
+            rim = ring(centre + (peak, -0.5 * tall), (wide, 0.016 * self.height))
+            self.canvas.polygon(rim, shade(self.colours["hat"], 0.72))
 
     def face(self, centre: Points, half: float, tall: float) -> None:
-        looks, canvas, height = self.looks, self.canvas, self.height
-        side = self.body.cos
-        middle = centre + np.array([0.019 * side, 0.006]) * height
-        canvas.polygon(ring(middle, (0.84 * half, 0.93 * tall)), shade(looks.skin, 0.8))
-        lit = middle + (0.12 * self.light * half, 0.0)
-        canvas.polygon(ring(lit, (0.7 * half, 0.82 * tall)), shade(looks.skin, 1.03))
+        skin, side = self.colours["skin"], self.body.cos
+        middle = centre + np.array([0.019 * side, 0.006]) * self.height
+        oval = ring(middle, (0.84 * half, 0.93 * tall))
+        self.canvas.polygon(oval, shade(skin, 0.8))
+        lit = ring(middle + (0.12 * self.light * half, 0.0), (0.7 * half, 0.82 * tall))
+        self.canvas.polygon(lit, shade(skin, 1.03))
         if abs(side) > 0.45:  # a nose in profile
-            nose = [self.at(*at) for at in ((0.066, 0, 0.94), (0.084, 0, 0.921), (0.064, 0, 0.914))]
-            canvas.polygon(nose, looks.skin)
-        if looks.beard:
-            jaw = ring(middle, (0.84 * half, 0.95 * tall))
-            canvas.polygon(jaw[jaw[:, 1] > middle[1] + 0.25 * tall], shade(looks.hair, 0.95))
-        if height < 80 or self.front < -0.25:
+            self.canvas.polygon(
+                [self.at(0.08 - 0.4 * abs(up - 0.92), 0, up) for up in (0.95, 0.92, 0.91)], skin
+            )
+        if self.wear["beard"]:
+            self.canvas.polygon(oval[oval[:, 1] > middle[1] + 0.25 * tall], self.colours["hair"])
+        if self.height < 80 or self.front < -0.25:
             return
         for left in (-0.019, 0.019):
-            if left * side > 0.012 and self.front < 0.5:
-                continue  # the far eye, hidden by the nose
-            eye = self.at(0.052, left, 0.936)
-            canvas.polygon(ring(eye, (0.0062 * height, 0.0062 * height)), (34, 30, 30))
-            brow = self.at(0.052, left, 0.951)
-            reach = (0.009 * height, 0.0)
-            canvas.line([brow - reach, brow + reach], shade(looks.hair, 0.7), 0.005 * height)
-        mouth, wide = self.at(0.055, 0.0, 0.896), (0.012 * max(self.front, 0.35) * height, 0.0)
-        canvas.line([mouth - wide, mouth + wide], (56, 48, 110), 0.007 * height)
+            if left * side <= 0.012 or self.front >= 0.5:  # else the nose hides it
+                self.blob(self.at(0.052, left, 0.936), (0.0065, 0.0065), (34, 30, 30))
+        self.blob(
+            self.at(0.055, 0.0, 0.896), (0.012 * max(self.front, 0.35), 0.0035), (56, 48, 110)
+        )
 
     def paint(self) -> None:
         """Paint from back to front."""
-        body = self.body
+        depth = self.body.depth
         steps: list[tuple[float, Callable[[], None]]] = [(0.0, self.torso), (-1e-6, self.head)]
         for side in ("left", "right"):
             # An arm beside the body goes over it; one that is behind, or reaches behind, under it.
-            depth = body.depth(f"{side}_shoulder", f"{side}_hand") - 0.03
-            steps.append((depth, partial(self.arm, side)))
             steps.append(
-                (1e-3 + 1e-3 * body.depth(f"{side}_hip", f"{side}_knee"), partial(self.leg, side))
+                (depth(f"{side}_shoulder", f"{side}_hand") - 0.03, partial(self.arm, side))
             )
-        if self.looks.bag in ("backpack", "shoulder"):
-            on_back = self.looks.bag == "backpack"
-            depth = 0.4 * self.front - 0.01 if on_back else -0.105 * body.cos - 0.02
-            steps.append((depth, self.bag))
+            behind = 1e-3 * (1.0 + depth(f"{side}_hip", f"{side}_knee"))
+            steps.append((behind, partial(self.leg, side)))
+        if self.wear["bag"] == "backpack":
+            steps.append((0.4 * self.front - 0.01, self.bag))
+        elif self.wear["bag"] == "shoulder":
+            steps.append((-0.105 * self.body.cos - 0.02, self.bag))
         steps.append((2.0 if self.front > -0.35 else -2.0, self.back_hair))
         for _, step in sorted(steps, key=lambda step: -step[0]):
             step()

@@ -22,7 +22,6 @@ from persondet.sample.street import (
     Street,
     build_street,
     paint_thing,
-    random_light,
 )
 
 SMALL_SHARE, HIDDEN_SHARE, EMPTY_SHARE = 0.18, 0.36, 0.06
@@ -39,6 +38,7 @@ _TIMES = {"day": 0.50, "overcast": 0.26, "dusk": 0.14, "night": 0.10}
 _WEATHERS = {"clear": 0.76, "rain": 0.14, "fog": 0.10}
 _LAYOUTS = {"along": 0.62, "across": 0.38}
 _COVERS = ("trash_can", "planter", "bollard", "poster_stand", "traffic_sign", "post_box")
+_ROOM = {"car_end": (1.6, 5.0), "car_side": (2.9, 2.2)}  # metres kept free: beside, behind
 _SMALL_THINGS = {name: kind.often for name, kind in THINGS.items() if kind.often}
 
 
@@ -173,7 +173,7 @@ def light_map(scene: Scene) -> NDArray[np.float32]:
     total = np.zeros((height, width), np.float32)
     for x, y, radius, strength in spots:
         total += strength * np.exp(-((xs - x) ** 2 + ((ys - y) / 0.8) ** 2) / radius**2)
-    warm = np.array((0.36, 0.50, 0.62), np.float32) * (1.0 if light.time == "night" else 0.5)
+    warm = np.array((0.36, 0.50, 0.62), np.float32) * (1.0 if light.strong else 0.5)
     return np.asarray(factor + np.minimum(total, 2.0)[:, :, None] * warm, np.float32)
 
 
@@ -200,23 +200,15 @@ def _rain(image: Image, rng: np.random.Generator) -> Image:
     return cv2.add(image, cv2.cvtColor(layer, cv2.COLOR_GRAY2BGR))
 
 
-class Sensor:
-    """A small camera: a slightly soft lens, and noise from a field that is shifted at random."""
-
-    def __init__(self, rng: np.random.Generator, size: tuple[int, int], light: Light) -> None:
-        """Draw the noise for frames of `size` (width, height)."""
-        self.sigma = light.blur * size[1] / 360.0
-        grain = rng.standard_normal((size[1], size[0], 1), np.float32)
-        colour = rng.standard_normal((size[1] // 2, size[0] // 2, 3), np.float32)
-        field = grain + 0.8 * cv2.resize(colour, size)
-        self.field = np.rint(light.noise * field).astype(np.int16)
-
-    def __call__(self, image: Image, rng: np.random.Generator) -> Image:
-        """Return `image` (uint8 (height, width, 3)) as this camera sees it."""
-        if self.sigma > 0.3:
-            image = cv2.GaussianBlur(image, (0, 0), self.sigma)
-        shift = tuple(int(rng.integers(side)) for side in image.shape[:2])
-        return cv2.add(image, np.roll(self.field, shift, axis=(0, 1)), dtype=cv2.CV_8U)
+def sense(image: Image, light: Light, rng: np.random.Generator) -> Image:
+    """Return `image` (uint8 (H, W, 3)) as a small camera sees it: a soft lens, and noise."""
+    height, width = image.shape[:2]
+    if light.blur * height > 0.3 * 360.0:
+        image = cv2.GaussianBlur(image, (0, 0), light.blur * height / 360.0)
+    grain = rng.standard_normal((height, width, 1), np.float32)
+    colour = rng.standard_normal((height // 2, width // 2, 3), np.float32)
+    field = light.noise * (grain + 0.8 * cv2.resize(colour, (width, height)))
+    return cv2.add(image, np.rint(field).astype(np.int16), dtype=cv2.CV_8U)
 
 
 def render(scene: Scene, rng: np.random.Generator) -> Image:
@@ -226,9 +218,7 @@ def render(scene: Scene, rng: np.random.Generator) -> Image:
     for item in sorted(scene.items, key=lambda item: -item.z):
         composite(image, item.sprite, glow)
     image = relight(image, light_map(scene), glow if light.lamps else None)
-    if light.weather == "rain":
-        image = _rain(image, rng)
-    return Sensor(rng, (scene.camera.width, scene.camera.height), light)(image, rng)
+    return sense(_rain(image, rng) if light.rain else image, light, rng)
 
 
 # ---- what stands where ----
@@ -301,7 +291,7 @@ def empty_scene(
         horizon=height * float(np.interp(eye, (1.5, 2.3), (0.36, 0.26)) + rng.uniform(-0.02, 0.03)),
         eye=eye,
     )
-    light = random_light(rng, plan[0], plan[1])
+    light = Light(rng, plan[0], plan[1])
     return Scene(build_street(rng, camera, light, plan[2], pedestrian=pedestrian), light)
 
 
@@ -330,16 +320,13 @@ def object_class(name: str) -> str:
 
 
 def is_free(scene: Scene, x: float, z: float, distance: float) -> bool:
-    """Whether nothing stands within `distance` metres of (x, z), parked cars included."""
+    """Whether nothing stands within `distance` metres of (x, z), parked cars included.
+
+    Nobody stands beside a car: the order of painting by depth would be wrong there.
+    """
     for item in scene.items:
-        if item.name == "car_end":
-            # Nobody stands beside a car: the order of painting by depth would be wrong there.
-            if abs(x - item.x) < 1.6 and -0.4 < z - item.z < 5.0:
-                return False
-        elif item.name == "car_side":
-            if abs(x - item.x) < 2.9 and -0.4 < z - item.z < 2.2:
-                return False
-        elif np.hypot(item.x - x, item.z - z) < distance:
+        wide, deep = _ROOM.get(item.name, (distance, distance))
+        if abs(x - item.x) < wide and -min(distance, deep) < z - item.z < deep:
             return False
     return True
 
@@ -347,36 +334,32 @@ def is_free(scene: Scene, x: float, z: float, distance: float) -> bool:
 def furnish(scene: Scene, rng: np.random.Generator) -> None:
     """Put cars, lamps, trees and smaller things into a scene."""
     street, camera = scene.street, scene.camera
-    places: list[tuple[str, float, float]] = []
     lanes: list[float] = []
     if street.layout == "along":
         edges = street.road or (street.walls[0] + 0.55, street.walls[1] - 0.55)
         lanes = [edges[0] - 0.45, edges[1] + 0.45]
-        for inward, edge in zip((1.0, -1.0), edges if street.road else (), strict=False):
-            z = rng.uniform(6.0, 12.0)
-            while z < 26.0 and rng.random() < 0.62:
-                places.append(("car", edge + inward * 1.0, float(z)))
-                z += rng.uniform(5.3, 9.0)
+        cars = [
+            (edge + inward, float(z))
+            for edge, inward in zip(edges, (1.0, -1.0), strict=True)
+            for z in np.arange(rng.uniform(6.0, 12.0), 26.0, rng.uniform(5.3, 9.0))
+        ]
         rows = [(lane, float(z)) for lane in lanes for z in np.arange(rng.uniform(4.5, 8), 30, 9)]
     else:
         far = street.road[1] if street.road else street.walls[1]
         left, right = camera.across(0.0, far), camera.across(camera.width, far)
-        for x in np.arange(left - 2.0, right, 6.0):
-            if rng.random() < 0.4:
-                places.append(("car", float(x + rng.uniform(-0.5, 0.5)), far - 1.85))
+        cars = [(float(x), far - 1.85) for x in np.arange(left - rng.uniform(0, 5), right, 6.0)]
         rows = [(float(x), far + 0.4) for x in np.arange(left + rng.uniform(0, 5), right, 6.5)]
-    places += [("lamp_post" if rng.random() < 0.55 else "tree", x, z) for x, z in rows]
+    places = [("car", *place) for place in cars if street.road and rng.random() < 0.42]
+    places += [("lamp_post" if rng.random() < 0.55 else "tree", *place) for place in rows]
     scene.items += [thing_item(scene, rng, *place) for place in places]
-    for _ in range(int(rng.integers(3, 6))):
-        name = choose(rng, _SMALL_THINGS)
-        for _ in range(8):
-            z = float(np.exp(rng.uniform(np.log(4.2), np.log(16.0))))
-            x = camera.across(rng.uniform(0.03, 0.97) * camera.width, z)
-            if lanes and rng.random() < 0.6:
-                x = float(rng.choice(lanes)) + rng.uniform(-0.3, 0.3)
-            if street.walkable(x, z) and not street.on_road(x, z) and is_free(scene, x, z, 1.0):
-                scene.items.append(thing_item(scene, rng, name, x, z))
-                break
+    for _ in range(8 * int(rng.integers(3, 6))):
+        z = float(np.exp(rng.uniform(np.log(4.2), np.log(16.0))))
+        x = camera.across(rng.uniform(0.03, 0.97) * camera.width, z)
+        if lanes and rng.random() < 0.6:
+            x = float(rng.choice(lanes)) + rng.uniform(-0.3, 0.3)
+        fits = street.walkable(x, z) and not street.on_road(x, z) and is_free(scene, x, z, 1.0)
+        if fits and rng.random() < 0.3:
+            scene.items.append(thing_item(scene, rng, choose(rng, _SMALL_THINGS), x, z))
 
 
 class _Crowd:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from dataclasses import dataclass
 
@@ -60,63 +59,41 @@ class Camera:
         return (pixel_x - self.centre) * z / self.focal
 
 
-# Sky above, sky at the horizon and ambient light (BGR), noise of the sensor, lamps lit.
-_TIMES: dict[str, tuple[Colour, Colour, Colour, float, bool]] = {
-    "day": ((214, 150, 84), (236, 214, 186), (0.96, 1.0, 1.05), 2.0, False),
-    "overcast": ((196, 186, 176), (222, 218, 212), (0.93, 0.92, 0.90), 2.5, False),
-    "dusk": ((120, 70, 66), (90, 150, 238), (0.62, 0.60, 0.74), 4.0, True),
-    "night": ((44, 26, 18), (76, 52, 44), (0.46, 0.37, 0.34), 5.5, True),
+# Sky above, sky at the horizon and ambient light (BGR), noise of the sensor.
+_TIMES: dict[str, tuple[Colour, Colour, Colour, float]] = {
+    "day": ((214, 150, 84), (236, 214, 186), (0.96, 1.0, 1.05), 2.0),
+    "overcast": ((196, 186, 176), (222, 218, 212), (0.93, 0.92, 0.90), 2.5),
+    "dusk": ((120, 70, 66), (90, 150, 238), (0.62, 0.60, 0.74), 4.0),
+    "night": ((44, 26, 18), (76, 52, 44), (0.46, 0.37, 0.34), 5.5),
 }
 _FOG_RANGE = {"clear": 160.0, "rain": 75.0, "fog": 34.0}
 
 
-@dataclass(frozen=True)
 class Light:
-    """The light of a scene. `sky` (top, horizon) in BGR; `ambient` multiplies colours.
+    """The light of a scene at a `time` (a key of `_TIMES`) and in a `weather` (of `_FOG_RANGE`).
 
-    `sun` is the strength of cast shadows (0..1) and `side` where the light comes from, -1 left to
-    1 right; `fog_range` metres of air hide 63 % of a colour; `noise` in grey levels; `blur` is the
-    sigma of the lens in pixels at a frame height of 360.
+    `sky` (above, at the horizon) in BGR; `ambient` multiplies colours; `sun` is the strength of
+    cast shadows (0..1) and `side` where the light comes from, -1 left to 1 right; `fog_range`
+    metres of air hide 63 % of a colour; `noise` in grey levels; `blur` is the sigma of the lens in
+    pixels at a frame height of 360.
     """
 
-    time: str
-    weather: str
-    sky: tuple[Colour, Colour]
-    ambient: Colour
-    sun: float
-    side: float
-    lamps: bool
-    fog_range: float
-    noise: float
-    blur: float
+    def __init__(self, rng: np.random.Generator, time: str, weather: str) -> None:
+        """Draw the details of the light."""
+        top, low, ambient, grain = _TIMES[time]
+        sunny, self.rain = time == "day" and weather == "clear", weather == "rain"
+        self.lamps, self.strong = time in ("dusk", "night"), time == "night"
+        self.sky = np.array((top if weather == "clear" else low, low), np.float32)
+        self.ambient = np.array(ambient, np.float32) * (1.0 if weather == "clear" else 0.92)
+        self.sun = float(rng.uniform(0.35, 0.55)) if sunny else 0.0
+        self.side = float(rng.choice((-1, 1)) * rng.uniform(0.4, 0.9)) * (1.0 if sunny else 0.35)
+        self.fog_range = _FOG_RANGE[weather] * float(rng.uniform(0.8, 1.2))
+        self.noise, self.blur = grain * float(rng.uniform(0.6, 1.3)), float(rng.uniform(0.25, 0.6))
 
     def through_air(self, image: Image, depth: float) -> Image:
         """Return an image (BGR, or premultiplied BGRA) seen through `depth` metres of air."""
         share = float(1.0 - np.exp(-depth / self.fog_range))
-        return recolour(image, (1.0 - share) * np.eye(3), share * np.array(self.sky[1]))
-
-
-def random_light(rng: np.random.Generator, time: str, weather: str) -> Light:
-    """Return the light of a time ("day", "overcast", "dusk", "night") and a weather.
-
-    `weather` is "clear", "rain" or "fog".
-    """
-    top, low, ambient, grain, lamps = _TIMES[time]
-    sunny = time == "day" and weather == "clear"
-    if weather != "clear":
-        top, ambient = low, shade(ambient, 0.92)
-    return Light(
-        time=time,
-        weather=weather,
-        sky=(top, low),
-        ambient=ambient,
-        sun=float(rng.uniform(0.35, 0.55)) if sunny else 0.0,
-        side=float(rng.choice((-1.0, 1.0)) * rng.uniform(0.4, 0.9)) * (1.0 if sunny else 0.35),
-        lamps=lamps,
-        fog_range=_FOG_RANGE[weather] * float(rng.uniform(0.8, 1.2)),
-        noise=grain * float(rng.uniform(0.6, 1.3)),
-        blur=float(rng.uniform(0.25, 0.6)),
-    )
+        return recolour(image, (1.0 - share) * np.eye(3), share * self.sky[1])
 
 
 @dataclass
@@ -151,34 +128,26 @@ def build_street(
     rng: np.random.Generator, camera: Camera, light: Light, layout: str, *, pedestrian: bool = False
 ) -> Street:
     """Paint an empty street without the scene's light; `pedestrian` leaves out the road."""
-    far = camera.depth_for(1.7, 30.0 * camera.height / 360.0)
-    road: tuple[float, float] | None = None
+    depth = camera.depth_for(1.7, 30.0 * camera.height / 360.0) * float(rng.uniform(1.0, 1.12))
+    road: tuple[float, float] | None = (float(rng.uniform(3.2, 5.5)), depth - rng.uniform(3, 4.5))
+    walls = (1.0, depth)
     if layout == "along":
+        depth *= float(rng.uniform(1.4, 2.0))
         walls = (-float(rng.uniform(4.6, 7.5)), float(rng.uniform(4.6, 7.5)))
-        middle = float(rng.uniform(-0.8, 0.8))
         half = min(walls[1], -walls[0]) - float(rng.uniform(2.6, 3.0))
-        if half > 1.5 and not pedestrian and rng.random() < 0.75:
-            road = (middle - half, middle + half)
-        depth = far * float(rng.uniform(1.4, 2.2))
-    else:
-        depth = far * float(rng.uniform(1.0, 1.12))
-        walls = (1.0, depth)
-        road = (float(rng.uniform(3.2, 5.5)), depth - float(rng.uniform(3.0, 4.5)))
+        shift = float(rng.uniform(-0.8, 0.8))
+        paved = pedestrian or half < 1.5 or rng.random() < 0.25
+        road = None if paved else (shift - half, shift + half)
     image = _sky(rng, camera, light)
     street = Street(layout, camera, image, np.zeros_like(image), image[:, :, 0] * 0, road, walls)
-    x, end = camera.across(0.0, depth) - rng.uniform(0.0, 4.0), camera.across(camera.width, depth)
-    while x < end:
-        width = rng.uniform(6.5, 11.0)
-        _put_front(rng, street, light, ((x, depth), (x + width, depth)))
-        x += width
+    x, right = camera.across(0.0, depth), camera.across(camera.width, depth)
+    for left in np.arange(x - rng.uniform(0.0, 4.0), right, 8.5):
+        _put_front(rng, street, light, ((left, depth), (left + 8.5, depth)))
     for wall in walls if layout == "along" else ():
-        starts = [1.2]
-        while starts[-1] < depth:
-            starts.append(starts[-1] + rng.uniform(6.0, 11.0))
-        for near, beyond in reversed(list(itertools.pairwise(starts))):
-            ends = ((wall, near), (wall, beyond))
+        for near in np.arange(1.2, depth, rng.uniform(7.0, 10.0))[::-1]:
+            ends = ((wall, near), (wall, near + 9.0))
             _put_front(rng, street, light, ends if wall < 0 else ends[::-1])
-    _paint_ground(rng, street, light)
+    _paint_ground(rng, street, light, depth)
     street.image = cv2.GaussianBlur(street.image, (0, 0), 2.0 * camera.height / 360.0)
     street.image = quiet(street.image, 0.38, 0.52)
     return street
@@ -186,95 +155,61 @@ def build_street(
 
 def _sky(rng: np.random.Generator, camera: Camera, light: Light) -> Image:
     """Return a gradient with clouds; below the horizon its lowest colour goes on."""
-    height, width = camera.height, camera.width
+    size = (camera.width, camera.height)
+    share = np.arange(camera.height, dtype=np.float32)[:, None, None] / np.float32(camera.horizon)
+    cloud = noise(rng, size, (6, 8)) + 0.6 * noise(rng, size, (14, 18))
+    sky = light.sky[0] + (light.sky[1] - light.sky[0]) * np.minimum(share, 1.0)
+    sky = sky * (1.0 + 0.15 * np.clip(cloud, 0.0, 1.0)[:, :, None])
     # The light map will darken the sky once more: undo that beforehand.
-    top, low = np.array(light.sky, np.float32) / np.array(light.ambient, np.float32)
-    share = np.linspace(0.0, 1.0, int(camera.horizon) + 8, dtype=np.float32)[:, None, None]
-    cloud = sum(noise(rng, (width, len(share)), (cells, cells // 2)) for cells in (5, 11, 26))
-    bright = 0.3 * np.clip(cloud, 0.0, 1.0)[:, :, None]  # type: ignore[call-overload]
-    sky = top + (low - top) * share
-    sky = sky + (np.maximum(low, top.max()) - sky) * bright
-    image = np.broadcast_to(low, (height, width, 3)).copy()
-    image[: len(sky)] = sky[:height]
-    return np.clip(image, 0, 255).astype(np.uint8)
+    return np.clip(sky / light.ambient, 0, 255).astype(np.uint8)
 
 
 _WALLS = palette("A8705C 8C6054 D4BA96 D0C4B0 ACA08C B4B0AA D6AC80 868078 D6CEC4 96AA96")
 _SIGNS = palette("96283C 1E4678 286E3C C88228 363232 643278 C4BEBE")
 _LIT = palette("FAC878 FAD696 F6E0B4 D6DEE6")
-_GLASS: Colour = (104, 92, 80)
+_PALE, _GLASS, _DARK = palette("C4C0BC 505C68 000000")
 
 
-class _Front:
-    """A house front seen straight on: `image` and what of it shines, BGR uint8 (h, w, 3)."""
+def _front(
+    rng: np.random.Generator, width: float, height: float, scale: float, lamps: bool
+) -> tuple[Image, Image]:
+    """Return a house front seen straight on, and what of it shines: BGR uint8 (h, w, 3).
 
-    def __init__(
-        self, rng: np.random.Generator, width: float, height: float, scale: float, lamps: bool
+    The front is `width` x `height` metres large, with `scale` pixels per metre.
+    """
+    size = (int(width * scale), int(height * scale))
+    rough = 1.0 + 0.05 * noise(rng, size, (size[0] // 3 + 2, size[1] // 3 + 2))
+    rough += 0.06 * noise(rng, size, (5, 6))
+    if rng.random() < 0.45:  # courses of brick
+        rough[:: max(int(0.28 * scale), 3)] *= 0.86
+    wall, sign = pick_colour(rng, _WALLS), pick_colour(rng, _SIGNS)
+    image = np.clip(rough[:, :, None] * np.array(wall, np.float32), 0, 255).astype(np.uint8)
+    glow = np.zeros_like(image)
+
+    def box(
+        x: float, y: float, wide: float, tall: float, colour: Colour, lit: bool = False
     ) -> None:
-        """Paint a front of `width` x `height` metres with `scale` pixels per metre."""
-        self.rng, self.scale, self.lamps = rng, scale, lamps
-        size = (max(int(width * scale), 8), max(int(height * scale), 8))
-        colour = pick_colour(rng, _WALLS)
-        wall = np.array(colour, np.float32)
-        rough = 1.0 + 0.05 * noise(rng, size, (size[0] // 3 + 2, size[1] // 3 + 2))
-        rough += 0.06 * noise(rng, size, (5, 6))
-        if rng.random() < 0.45:  # courses of brick
-            rough[:: max(int(0.28 * scale), 3)] *= 0.86
-        self.image = np.clip(rough[:, :, None] * wall, 0, 255).astype(np.uint8)
-        self.glow = np.zeros_like(self.image)
-        top = 3.5
-        if rng.random() < 0.6:
-            self.shop(width)
-        else:
-            self.row(width, 0.9, 2.5)
-            self.box(0.5 * width - 0.6, 0.0, 0.5 * width + 0.6, 2.4, pick_colour(rng, _SIGNS))
-        while top + 2.8 < height:
-            self.row(width, top + 0.8, top + 2.4)
-            top += 3.0
-        self.box(0.0, height - 0.4, width, height - 0.1, shade(colour, 0.8))
+        rows = slice(size[1] - round((y + tall) * scale), size[1] - round(y * scale))
+        part = (rows, slice(round(x * scale), round((x + wide) * scale)))
+        image[part], glow[part] = colour, pick_colour(rng, _LIT) if lit else _DARK
 
-    def box(self, x0: float, y0: float, x1: float, y1: float, colour: Colour) -> None:
-        """Fill a rectangle given in metres from the lower left corner."""
-        height = self.image.shape[0]
-        first = (round(x0 * self.scale), height - round(y1 * self.scale))
-        last = (round(x1 * self.scale) - 1, height - round(y0 * self.scale) - 1)
-        cv2.rectangle(self.image, first, last, colour, -1)
-        cv2.rectangle(self.glow, first, last, (0, 0, 0), -1)
-
-    def pane(self, x0: float, y0: float, x1: float, y1: float, lit: bool) -> None:
-        """Fill a window, which shines when somebody is in."""
-        lamp = pick_colour(self.rng, _LIT)
-        self.box(x0, y0, x1, y1, lamp if lit else _GLASS)
-        if lit:
-            inner = [round(v * self.scale) for v in (x0, y0, x1, y1)]
-            rows = slice(len(self.glow) - inner[3], len(self.glow) - inner[1])
-            self.glow[rows, inner[0] : inner[2]] = lamp
-
-    def row(self, width: float, low: float, high: float) -> None:
-        """Paint one floor of windows."""
-        step = float(self.rng.uniform(1.7, 2.6))
-        count = max(int((width - 0.6) / step), 1)
-        for k in range(count):
-            x = 0.5 * (width - count * step) + (k + 0.5) * step
-            self.box(x - 0.55, low - 0.12, x + 0.55, high + 0.06, (188, 192, 196))
-            lit = self.lamps and self.rng.random() < 0.4
-            self.pane(x - 0.47, low, x - 0.03, high, lit)
-            self.pane(x + 0.03, low, x + 0.47, high, lit)
-
-    def shop(self, width: float) -> None:
-        """Paint a shop window with a door, a sign and often an awning."""
-        rng, sign = self.rng, pick_colour(self.rng, _SIGNS)
-        self.box(0.25, 0.0, width - 0.25, 3.3, shade(sign, 0.6))
-        self.pane(0.5, 0.5, 0.62 * width, 2.5, self.lamps)
-        self.pane(0.68 * width, 0.1, 0.68 * width + 1.1, 2.4, self.lamps)
-        for x in np.arange(0.9, 0.58 * width, 0.7):  # goods in the window
-            self.box(x, 0.5, x + 0.35, rng.uniform(0.8, 1.6), pick_colour(rng, _SIGNS))
-        self.box(0.25, 2.6, width - 0.25, 3.3, sign)
-        for x in np.arange(1.0, width - 1.4, 0.3)[: int(rng.integers(5, 14))]:
-            self.box(x, 2.8, x + 0.2, 3.1, (226, 228, 230))
-        if rng.random() < 0.5:
-            for k, x in enumerate(np.arange(0.2, width - 0.5, 0.4)):
-                self.box(x, 2.15, x + 0.4, 2.7, sign if k % 2 else (222, 224, 226))
+    for low in np.arange(4.2, height - 2.2, 3.0):
+        for x in np.arange(0.6, width - 1.2, rng.uniform(1.7, 2.6)):
+            box(x, low - 0.1, 1.1, 1.75, _PALE)
+            box(x + 0.08, low, 0.94, 1.55, _GLASS, lamps and rng.random() < 0.4)
+            box(x + 0.5, low, 0.1, 1.55, _PALE)
+    box(0.2, 0.0, width - 0.4, 3.4, shade(sign, 0.6))
+    box(0.5, 0.5, 0.6 * width, 2.0, _GLASS, lamps)
+    box(0.7 * width, 0.1, 1.1, 2.4, _GLASS, lamps)
+    for x in np.arange(0.9, 0.55 * width, 0.7):  # goods in the window
+        box(x, 0.5, 0.35, rng.uniform(0.3, 1.1), pick_colour(rng, _SIGNS))
+    box(0.2, 2.6, width - 0.4, 0.8, sign)
+    for x in np.arange(1.0, width - 2.0, 0.3)[: int(rng.integers(5, 14))]:
+        box(x, 2.85, 0.2, 0.3, _PALE)
+    for x in np.arange(0.2, width - 0.5, 0.8) if rng.random() < 0.5 else ():  # an awning
+        box(x, 2.1, 0.4, 0.6, sign)
+        box(x + 0.4, 2.1, 0.4, 0.6, _PALE)
+    return image, glow
 
 
 def _put_front(
@@ -283,28 +218,23 @@ def _put_front(
     """Paint a house between two ground points (x, z), from left to right on screen."""
     camera, tall = street.camera, float(rng.uniform(7.0, 15.5))
     (x0, z0), (x1, z1) = ends
-    nearest = min(z0, z1)
-    detail = float(np.clip(0.75 * camera.pixels_per_metre(nearest + 2.0), 8.0, 46.0))
-    front = _Front(rng, float(np.hypot(x1 - x0, z1 - z0)), tall, detail, light.lamps)
+    scale = float(np.clip(0.75 * camera.pixels_per_metre(min(z0, z1) + 2.0), 8.0, 46.0))
+    image, glow = _front(rng, float(np.hypot(x1 - x0, z1 - z0)), tall, scale, light.lamps)
     if x0 == x1:  # one side of the street lies in the shade
-        front.image = cv2.convertScaleAbs(front.image, alpha=0.86 if x0 * light.side > 0 else 1.04)
+        image = cv2.convertScaleAbs(image, alpha=0.86 if x0 * light.side > 0 else 1.04)
     corners = camera.project((x0, x1, x1, x0), (tall, tall, 0.0, 0.0), (z0, z1, z1, z0))
-    frame = (camera.width, camera.height)
-    height, width = front.image.shape[:2]
+    height, width = image.shape[:2]
     source = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
-    low = np.maximum(np.floor(corners.min(axis=0)), 0).astype(int)
-    high = np.minimum(np.ceil(corners.max(axis=0)), frame).astype(int)
-    if (high <= low).any():
-        return
-    size = (int(high[0] - low[0]), int(high[1] - low[1]))
-    matrix = cv2.getPerspectiveTransform(source, (corners - low).astype(np.float32))
-    cover = np.zeros((size[1], size[0]), np.uint8)
-    cv2.fillConvexPoly(cover, np.rint((corners - low) * 16).astype(np.int32), 255, cv2.LINE_AA, 4)
-    part = (slice(low[1], high[1]), slice(low[0], high[0]))
-    hazy = light.through_air(front.image, 0.5 * (z0 + z1))
-    for layer, flat in ((street.image, hazy), (street.glow, front.glow)):
+    matrix = cv2.getPerspectiveTransform(source, corners.astype(np.float32))
+    size = (camera.width, camera.height)
+    cover = np.zeros(size[::-1], np.uint8)
+    cv2.fillConvexPoly(cover, np.rint(corners * 16).astype(np.int32), 255, cv2.LINE_8, 4)
+    for layer, flat in (
+        (street.image, light.through_air(image, 0.5 * (z0 + z1))),
+        (street.glow, glow),
+    ):
         warped = cv2.warpPerspective(flat, matrix, size, borderMode=cv2.BORDER_REPLICATE)
-        np.copyto(layer[part], warped, where=cover[:, :, None] > 127)
+        cv2.copyTo(warped, cover, layer)
 
 
 _PAVING = palette("A49C96 A29284 A0A0A0 96867E")
@@ -317,11 +247,10 @@ def _stripes(place: _Field, step: float, half: float, pixel: _Field) -> _Field:
     return np.asarray(np.clip((half - distance) / pixel + 0.5, 0.0, 1.0), np.float32)
 
 
-def _paint_ground(rng: np.random.Generator, street: Street, light: Light) -> None:
+def _paint_ground(rng: np.random.Generator, street: Street, light: Light, depth: float) -> None:
     """Paint paving, road, kerbs and markings where the ground lies in front of the houses."""
     camera, walls, road = street.camera, street.walls, street.road
-    end = 60.0 if street.layout == "along" else walls[1]
-    first = int(np.ceil(camera.horizon + camera.focal * camera.eye / end))
+    first = int(np.ceil(camera.horizon + camera.focal * camera.eye / depth))
     rows = np.arange(first, camera.height, dtype=np.float32)[:, None] + 0.5
     z = (camera.focal * camera.eye / (rows - camera.horizon)).astype(np.float32)
     columns = np.arange(camera.width, dtype=np.float32)[None] + 0.5
@@ -340,10 +269,10 @@ def _paint_ground(rng: np.random.Generator, street: Street, light: Light) -> Non
     size = (camera.width, camera.height - first)
     colour *= (1.0 + 0.07 * noise(rng, size, (12, 7)))[:, :, None]
     colour += 9.0 * noise(rng, size, (size[0] // 2, size[1] // 2))[:, :, None]
-    if light.weather == "rain":
+    if light.rain:
         colour *= 0.72
     share = (1.0 - np.exp(-z / light.fog_range))[:, :, None].astype(np.float32)
-    colour += (np.array(light.sky[1], np.float32) - colour) * share
+    colour += (light.sky[1] - colour) * share
     seen = (u > walls[0]) & (u < walls[1]) & (x == x)
     street.image[first:][seen] = np.clip(colour, 0, 255).astype(np.uint8)[seen]
     street.glow[first:][seen] = 0
@@ -414,7 +343,6 @@ hydrant 0.85 0.5 0.4 0 A83230 C8A032
   bar 1.0 0 0 0 0.6 0.13 0.12
   disc 0.85 0 0.66 0.15 0.12
   bar 0.8 -0.2 0.45 0.2 0.45 0.06 0.06
-  bar 0.7 0 0 0 0.03 0.17 0.17
 cone 0.7 0.4 0.5 0 D86428
   bar 1.0 0 0.05 0 0.66 0.17 0.04
   poly E0DEDA -0.12 0.27 0.12 0.27 0.095 0.42 -0.095 0.42
@@ -422,7 +350,6 @@ cone 0.7 0.4 0.5 0 D86428
 post_box 1.35 0.5 0.6 0.35 C8A032 A83230 2C5A96
   bar 4A4A4C 0 0 0 0.7 0.05 0.05
   poly 0.9 -0.27 0.6 0.27 0.6 0.27 1.3 -0.27 1.3
-  poly 1E1E20 -0.18 1.1 0.18 1.1 0.18 1.15 -0.18 1.15
 poster_stand 2.2 0.9 1.2 0 D2C8B4 C8D2D8 3C6E46 8C6496
   bar 464446 -0.5 0 -0.5 2.1 0.04 0.04
   bar 464446 0.5 0 0.5 2.1 0.04 0.04
@@ -435,10 +362,7 @@ poster_stand 2.2 0.9 1.2 0 D2C8B4 C8D2D8 3C6E46 8C6496
 bicycle 1.05 0 1.4 0 CCCAC8 343436 962C3C 24508C 3C6E60 BE7832
   hoop 1E1E20 0.05 -0.52 0.34 0.33
   hoop 1E1E20 0.05 0.52 0.34 0.33
-  line 9A9896 0.012 -0.82 0.34 -0.22 0.34 -0.52 0.34 -0.67 0.08 -0.37 0.6 -0.52 0.34 -0.67 0.6 -0.37 0.08
-  line 9A9896 0.012 0.82 0.34 0.22 0.34 0.52 0.34 0.67 0.08 0.37 0.6 0.52 0.34 0.67 0.6 0.37 0.08
-  line 1.0 0.045 -0.52 0.34 -0.06 0.34 0.36 0.84 -0.2 0.82 -0.06 0.34
-  line 1.0 0.045 -0.52 0.34 -0.2 0.82 -0.23 0.9
+  line 1.0 0.045 -0.52 0.34 -0.06 0.34 0.36 0.84 -0.2 0.82 -0.06 0.34 -0.2 0.82 -0.52 0.34
   line 1.0 0.045 0.52 0.34 0.36 0.78 0.33 1.0
   line 1E1E20 0.05 0.24 1.04 0.4 1.02
   poly 1E1E20 -0.38 0.94 -0.1 0.94 -0.12 0.88 -0.34 0.88
@@ -471,32 +395,22 @@ car_end 1.45 0 0 4.0 CCCAC8 343436 727476 962C3C 24508C 3C6E60 BE7832
 # A poster shows a person and is none.
 
 
-@dataclass(frozen=True)
 class Thing:
-    """One kind of thing that stands in a street (see the table `_THINGS`), in metres."""
+    """One kind of thing that stands in a street, from a block of the table `_THINGS`; metres."""
 
-    height: float
-    often: float
-    foot: float
-    depth: float
-    paints: tuple[Colour, ...]
-    parts: tuple[tuple[str, float | Colour, NDArray[np.float64]], ...]
-
-
-def _read_things(table: str) -> dict[str, Thing]:
-    things = {}
-    for block in re.split(r"\n(?=\w)", table.strip("\n")):
-        (name, *numbers), *lines = (line.split() for line in block.splitlines())
-        parts = tuple(
-            (shape, palette(tone)[0] if len(tone) == 6 else float(tone), np.array(rest, np.float64))
-            for shape, tone, *rest in lines
-        )
-        height, often, foot, depth = map(float, numbers[:4])
-        things[name] = Thing(height, often, foot, depth, palette(" ".join(numbers[4:])), parts)
-    return things
+    def __init__(self, head: str, *lines: str) -> None:
+        """Read the numbers and the parts: shape, share of the paint or colour, numbers."""
+        self.name, *numbers = head.split(maxsplit=5)
+        self.height, self.often, self.foot, self.depth = map(float, numbers[:4])
+        self.paints = palette(numbers[4])
+        self.parts: list[tuple[str, float | Colour, NDArray[np.float64]]] = []
+        for shape, tone, *rest in map(str.split, lines):
+            colour = palette(tone)[0] if len(tone) == 6 else float(tone)
+            self.parts.append((shape, colour, np.array(rest, np.float64)))
 
 
-THINGS = _read_things(_THINGS)
+_BLOCKS = re.split(r"\n(?=\w)", _THINGS.strip())
+THINGS = {thing.name: thing for thing in (Thing(*block.splitlines()) for block in _BLOCKS)}
 """The kinds of things, by name."""
 
 
