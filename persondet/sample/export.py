@@ -234,15 +234,14 @@ def write_export(
 
 def _shares(instances: list[list[Instance]], size: tuple[int, int]) -> dict[str, float]:
     every = [one for found in instances for one in found]
-    small, count = SMALL_HEIGHT * size[1] / 360.0, max(len(every), 1)
+    hidden = [share <= HIDDEN_BELOW for *_, share in every]
+    small = [polygon_box(polygons)[3] < SMALL_HEIGHT * size[1] / 360.0 for _, polygons, _ in every]
     return {
         "images": len(instances),
         "objects": len(every),
         "empty_images": sum(not found for found in instances),
-        "occluded": round(sum(share <= HIDDEN_BELOW for *_, share in every) / count, 4),
-        "small": round(
-            sum(polygon_box(polygons)[3] < small for _, polygons, _ in every) / count, 4
-        ),
+        "occluded": round(sum(hidden) / max(len(every), 1), 4),
+        "small": round(sum(small) / max(len(every), 1), 4),
     }
 
 
@@ -260,19 +259,13 @@ def _map(workers: int) -> Iterator[Callable[..., Any]]:
 
 _README = """
 {project} - v1
-==============================
 
-This dataset was rendered by persondet (tools/make_sample.py) and laid out like an export from
-roboflow.com in COCO format. No photograph and no person is in it.
+persondet rendered this dataset (tools/make_sample.py) and laid it out like an export from
+roboflow.com in COCO format. It has {images} images of {size[0]}x{size[1]} pixels without
+augmentation, and no photograph and no real person in them.
 
-The dataset includes {images} images.
 Annotated: {names}; polygons and boxes of the visible part. Clothes and bags belong to a person;
 posters do not.
-
-The following pre-processing was applied to each image:
-* Rendered at {size[0]}x{size[1]}
-
-No image augmentation techniques were applied.
 """
 
 

@@ -45,13 +45,13 @@ _WEAR: Mapping[str, Mapping[str, float]] = {
     "top": {"tshirt": 3.0, "shirt": 2.5, "jacket": 2.5, "coat": 1.4, "dress": 0.9},
     "bottom": {"trousers": 5.0, "shorts": 0.8, "skirt": 1.0},
     "pattern": {"": 5.0, "stripes": 1.2, "band": 1.0},
-    "bag": {"": 5.0, "backpack": 1.6, "handbag": 2.0, "shoulder": 1.2},
+    "bag": {"": 6.0, "backpack": 2.2, "handbag": 2.0},
     "beard": {"": 5.0, "beard": 1.0},
 }
 """What people wear and how often."""
 _COLD = {"tshirt": "jacket", "dress": "coat", "shorts": "trousers"}
 """What they wear instead in the cold."""
-_ARMS = {"swing": 5.0, "phone": 1.2, "pockets": 0.8, "carry": 0.5}
+_ARMS = {"swing": 5.0, "phone": 1.2, "pockets": 0.8}
 
 _SHIRT = (
     *((0.475, 0.086, 0.064), (0.54, 0.091, 0.066), (0.63, 0.086, 0.058), (0.72, 0.101, 0.066)),
@@ -89,7 +89,7 @@ class Pose:
 
     `heading` (radians): 0 walks to the right, pi/2 away from the camera, -pi/2 towards it.
     `phase` (radians) is the left leg's place in the gait cycle, 0 at heel strike. `gait` is the
-    size of the steps: 0 stands still. `arms`: swing, phone, pockets or carry.
+    size of the steps: 0 stands still. `arms`: swing, phone or pockets.
     """
 
     heading: float
@@ -152,11 +152,7 @@ class Skeleton:
         for side, offset, phase in (("left", 1.0, pose.phase), ("right", -1.0, pose.phase + np.pi)):
             self._leg(side, offset, phase % (2.0 * np.pi), pose.gait)
             self._arm(side, offset, -np.cos(phase) * pose.gait, pose.arms)
-        soles = [
-            self.joints[f"{side}_{part}"][2]
-            for side in ("left", "right")
-            for part in ("heel", "toe")
-        ]
+        soles = [joint[2] for name, joint in self.joints.items() if name[-4:] in ("heel", "_toe")]
         self.sink = min(soles) - 0.018
         for joint in self.joints.values():
             joint[2] -= self.sink
@@ -187,8 +183,6 @@ class Skeleton:
             raised, bend, spread = -14.0, 34.0, 0.045
         elif arms == "phone" and side == "right":
             raised, bend, spread = 22.0, 96.0, -0.01
-        elif arms == "carry":
-            raised, bend = 0.3 * raised, 10.0
         shoulder = np.array([self.lean, offset * 0.1, SHOULDER])
         elbow = _hinge(shoulder, UPPER_ARM, np.radians(raised)) + (0.0, offset * spread, 0.0)
         hand = _hinge(elbow, FOREARM, np.radians(raised + bend))
@@ -291,22 +285,16 @@ class _Figure:
             low = _GARMENTS[self.wear["top"]][0][0] + 0.01
             seam = [self.at(0.066, 0.0, up) for up in (0.845, 0.72, 0.6, low)]
             self.canvas.line(seam, shade(self.colours["top"], 0.5), 0.012 * self.height)
-        straps = {"shoulder": [((0.07, 0.85), (-0.085, 0.53))], "backpack": []}
-        if self.front > -0.1:
-            straps["backpack"] = [((side, 0.845), (side, 0.66)) for side in (-0.068, 0.068)]
-        for strap in straps.get(self.wear["bag"], []):
-            line = [self.at(0.05 * np.sign(self.front), left, up) for left, up in strap]
-            self.canvas.line(line, shade(self.colours["bag"], 0.6), 0.017 * self.height)
+        straps = self.wear["bag"] == "backpack" and self.front > -0.1
+        for side in (-0.068, 0.068) if straps else ():
+            strap = [self.at(0.05, side, 0.845), self.at(0.05, side, 0.66)]
+            self.canvas.line(strap, shade(self.colours["bag"], 0.6), 0.017 * self.height)
 
-    def bag(self) -> None:
-        """Paint the bag on the back or at the hip."""
-        back = self.wear["bag"] == "backpack"
-        half = self.half(0.086, 0.052) if back else self.half(0.045, 0.075)
-        centre = self.at(-0.108, 0.0, 0.715) if back else self.at(0.0, -0.105, 0.5)
+    def backpack(self) -> None:
         levels = np.array([-1.0, -0.9, 0.0, 0.9, 1.0])
-        tall = (0.125 if back else 0.055) * self.height
-        centres = centre + np.stack([0 * levels, tall * levels], axis=1)
-        widths = half * np.array([0.7, 0.95, 1.0, 0.95, 0.7])
+        down = np.stack([0 * levels, 0.125 * self.height * levels], axis=1)
+        widths = self.half(0.086, 0.052) * np.array([0.7, 0.95, 1.0, 0.95, 0.7])
+        centres = self.at(-0.108, 0.0, 0.715) + down
         self.canvas.column(centres, widths, self.colours["bag"], self.light)
 
     def cap(self, centre: Points, radii: tuple[float, float], cut: float, colour: Colour) -> None:
@@ -380,9 +368,7 @@ class _Figure:
             behind = 1e-3 * (1.0 + depth(f"{side}_hip", f"{side}_knee"))
             steps.append((behind, partial(self.leg, side)))
         if self.wear["bag"] == "backpack":
-            steps.append((0.4 * self.front - 0.01, self.bag))
-        elif self.wear["bag"] == "shoulder":
-            steps.append((-0.105 * self.body.cos - 0.02, self.bag))
+            steps.append((0.4 * self.front - 0.01, self.backpack))
         steps.append((2.0 if self.front > -0.35 else -2.0, self.back_hair))
         for _, step in sorted(steps, key=lambda step: -step[0]):
             step()

@@ -15,14 +15,7 @@ from numpy.typing import NDArray
 
 from persondet.sample.paint import Image, Sprite, composite, inside, overlap, ring
 from persondet.sample.person import Looks, Pose, choose, paint_person, random_looks, random_pose
-from persondet.sample.street import (
-    THINGS,
-    Camera,
-    Light,
-    Street,
-    build_street,
-    paint_thing,
-)
+from persondet.sample.street import THINGS, Camera, Light, Street, build_street, paint_thing
 
 SMALL_SHARE, HIDDEN_SHARE, EMPTY_SHARE = 0.18, 0.36, 0.06
 """Planned shares: people under 48 pixels, people hidden by a quarter or more, empty images."""
@@ -37,7 +30,7 @@ _HIDDEN = (0.6, 0.74)  # visible share of the people that are planned to be hidd
 _TIMES = {"day": 0.50, "overcast": 0.26, "dusk": 0.14, "night": 0.10}
 _WEATHERS = {"clear": 0.76, "rain": 0.14, "fog": 0.10}
 _LAYOUTS = {"along": 0.62, "across": 0.38}
-_COVERS = ("trash_can", "planter", "bollard", "poster_stand", "traffic_sign", "post_box")
+_COVERS = ("trash_can", "planter", "bollard", "poster_stand", "traffic_sign", "hydrant")
 _ROOM = {"car_end": (1.6, 5.0), "car_side": (2.9, 2.2)}  # metres kept free: beside, behind
 _SMALL_THINGS = {name: kind.often for name, kind in THINGS.items() if kind.often}
 
@@ -118,38 +111,22 @@ def scene_rng(seed: int, *path: str | int) -> np.random.Generator:
 def paint_shadows(image: Image, scene: Scene, items: list[Item]) -> None:
     """Darken the ground below the items: a soft spot at the foot, and a cast shadow in the sun."""
     height, width = image.shape[:2]
-    dark = np.zeros((height // 2, width // 2), np.uint8)
-    for item in items:
+    size, light = (width // 2, height // 2), scene.light
+    dark = np.zeros(size[::-1], np.uint8)
+    for item in [item for item in items if item.foot > 0.0]:
         scale = 0.5 * scene.camera.pixels_per_metre(item.z)
-        foot = 0.5 * scene.camera.project(item.x, 0.0, item.z)
-        spot = ring(
-            foot, np.array([0.75, min(0.2, 0.15 / max(item.foot, 0.1))]) * item.foot * scale
-        )
-        fixed = np.rint(spot.clip(-4000, 4000) * 16).astype(np.int32)
-        cv2.fillPoly(dark, [fixed], 120, cv2.LINE_AA, 4)
-        if scene.light.sun > 0.0 and item.foot > 0.0:
-            _cast(dark, item.sprite, foot, scene.light)
+        x, y = 0.5 * scene.camera.project(item.x, 0.0, item.z)
+        radii = (0.75 * item.foot * scale, min(0.2 * item.foot, 0.15) * scale)
+        spot = ring((x, y), radii).clip(-4000, 4000)
+        cv2.fillPoly(dark, [np.rint(spot * 16).astype(np.int32)], 120, cv2.LINE_AA, 4)
+        if light.sun > 0.0:  # the item's own outline, laid on the ground away from the sun
+            left, up, lean = item.sprite.x / 2 - x, item.sprite.y / 2 - y, -0.9 * light.side
+            matrix = np.array([[1.0, -lean, left - lean * up + x], [0.0, 0.22, 0.22 * up + y]])
+            cast = cv2.warpAffine(item.sprite.bgra[::2, ::2, 3], matrix, size)
+            dark = cv2.max(dark, cv2.convertScaleAbs(cast, alpha=light.sun))
     dark = cv2.GaussianBlur(dark, (0, 0), 1.1 * height / 360)
     dark = cv2.min(cv2.resize(dark, (width, height)), scene.street.ground)
     image[:] = cv2.multiply(image, cv2.merge([255 - dark] * 3), scale=1 / 255)
-
-
-def _cast(dark: Image, sprite: Sprite, foot: NDArray[np.float64], light: Light) -> None:
-    """Lay the outline of a sprite on the ground, away from the sun; all at half size."""
-    lean, flat = -0.9 * np.sign(light.side) * abs(light.side), 0.22
-    alpha = sprite.bgra[::2, ::2, 3]
-    x0, y0 = sprite.x / 2 - foot[0], sprite.y / 2 - foot[1]
-    matrix = np.array([[1.0, -lean, x0 - lean * y0 + foot[0]], [0.0, flat, flat * y0 + foot[1]]])
-    rows, columns = alpha.shape
-    corners = np.array([[[0, 0], [columns, 0], [0, rows], [columns, rows]]], np.float64)
-    box = cv2.transform(corners, matrix)[0]
-    low, high = np.floor(box.min(axis=0)).astype(int), np.ceil(box.max(axis=0)).astype(int)
-    part = overlap((*low, *high), (0, 0, dark.shape[1], dark.shape[0]))
-    if part is not None:
-        matrix[:, 2] -= part[:2]
-        cast = cv2.warpAffine(alpha, matrix, (part[2] - part[0], part[3] - part[1]))
-        target = dark[inside(part)]
-        target[:] = cv2.max(target, cv2.convertScaleAbs(cast, alpha=light.sun))
 
 
 def light_map(scene: Scene) -> NDArray[np.float32]:
@@ -165,10 +142,8 @@ def light_map(scene: Scene) -> NDArray[np.float32]:
         if item.name == "lamp_post":
             scale = camera.pixels_per_metre(item.z)
             x, y = camera.project(item.x, 0.0, item.z)
-            spots += [
-                (x, y - 1.35 * scale, 3.0 * scale, 1.0),
-                (x, y - 4.3 * scale, 0.5 * scale, 2.0),
-            ]
+            heads = ((1.35, 3.0, 1.0), (4.3, 0.5, 2.0))
+            spots += [(x, y - up * scale, radius * scale, bright) for up, radius, bright in heads]
     ys, xs = 4.0 * np.mgrid[0:height, 0:width].astype(np.float32)
     total = np.zeros((height, width), np.float32)
     for x, y, radius, strength in spots:
@@ -184,7 +159,7 @@ def relight(image: Image, factor: NDArray[np.float32], glow: Image | None = None
     if glow is not None:
         halo = cv2.resize(glow, (width // 4, height // 4), interpolation=cv2.INTER_AREA)
         halo = cv2.resize(cv2.GaussianBlur(halo, (0, 0), width / 80), (width, height))
-        lit = cv2.add(cv2.add(lit, glow), cv2.convertScaleAbs(halo, alpha=0.8))
+        lit = cv2.add(cv2.add(lit, glow), cv2.convertScaleAbs(halo, alpha=0.5))
     return lit
 
 
@@ -251,20 +226,14 @@ def plan_split(seed: int, kind: str, split: str, count: int) -> list[Plan]:
     people = rng.permutation([0] * empty + [2 + k % 6 for k in range(count - empty)])
     ends = np.cumsum(people)
     total = int(ends[-1])
-    small, hidden = (
+    flags = [
         np.split(rng.permutation(np.arange(total) < round(share * total)), ends[:-1])
         for share in (SMALL_SHARE, HIDDEN_SHARE)
-    )
+    ]
+    small, hidden = ([tuple(part.tolist()) for part in parts] for parts in flags)
     return [
-        Plan(
-            k,
-            times[k],
-            weathers[k],
-            layouts[k],
-            tuple(map(bool, small[k])),
-            tuple(map(bool, hidden[k])),
-        )
-        for k in range(count)
+        Plan(*each)
+        for each in zip(range(count), times, weathers, layouts, small, hidden, strict=True)
     ]
 
 
@@ -308,15 +277,13 @@ def thing_item(scene: Scene, rng: np.random.Generator, name: str, x: float, z: f
     """Return one of `street.THINGS` at (x, z); a "car" shows the side that the street asks for."""
     if name == "car":
         name = "car_end" if scene.street.layout == "along" else "car_side"
-    return Item(
-        name, paint_thing(rng, scene.camera, scene.light, name, x, z), x, z, THINGS[name].foot
-    )
+    sprite = paint_thing(rng, scene.camera, scene.light, name, x, z)
+    return Item(name, sprite, x, z, THINGS[name].foot)
 
 
 def object_class(name: str) -> str:
     """Return the class in `OBJECT_CLASSES` of an item's name, or ""."""
-    name = name.partition("_")[0] if name.startswith("car_") else name
-    return name if name in OBJECT_CLASSES else ""
+    return next((each for each in OBJECT_CLASSES if name.startswith(each)), "")
 
 
 def is_free(scene: Scene, x: float, z: float, distance: float) -> bool:
@@ -366,72 +333,60 @@ class _Crowd:
     """Places people from near to far, so that a new one never hides an earlier one."""
 
     def __init__(self, scene: Scene, rng: np.random.Generator) -> None:
-        self.scene, self.rng = scene, rng
+        self.scene, self.rng, self.people = scene, rng, list[Item]()
         self.size = (scene.camera.width, scene.camera.height)
-        self.people: list[Item] = []
 
-    def column(self, hidden: bool, z: float, width: float) -> float:
-        """Return a frame column to try: anywhere, or at the edge of something nearer."""
+    def column(self, z: float, spread: float) -> float:
+        """Return a frame column at the edge of something nearer, or anywhere without such."""
         nearer = [item for item in self.scene.items if item.z < z - 0.2 and item.name != "tree"]
         # Mostly things hide people; now and then somebody who walks by.
         things = [item for item in nearer if item.name != "person"]
-        if things and self.rng.random() < 0.75:
-            nearer = things
-        if hidden and nearer:
-            sprite = nearer[int(self.rng.integers(len(nearer)))].sprite
-            edge = sprite.box[0 if self.rng.random() < 0.5 else 2]
-            return float(edge + self.rng.normal(0.0, 0.35) * width)
-        return float(self.rng.uniform(0.04, 0.96) * self.size[0])
+        choices = things if things and self.rng.random() < 0.75 else nearer
+        if not choices:
+            return float(self.rng.uniform(0.04, 0.96) * self.size[0])
+        box = choices[int(self.rng.integers(len(choices)))].sprite.box
+        return float(box[self.rng.choice((0, 2))] + self.rng.normal(0.0, spread))
 
-    def place(self, looks: Looks, pose: Pose, pixels: float, hidden: bool) -> Item | None:
-        """Place one person `pixels` tall; None when no place was found."""
+    def place(self, looks: Looks, pose: Pose, pixels: float, hidden: bool) -> bool:
+        """Place one person `pixels` tall; False when no place was found."""
         scene, camera = self.scene, self.scene.camera
         z = camera.depth_for(looks.height_m, pixels)
         middle = person_item(scene, looks, pose, 0.0, z)
-        whole = int(np.count_nonzero(middle.mask))
-        for attempt in range(36):
-            column = self.column(hidden and attempt < 30, z, 0.3 * pixels)
-            shift = int(round(column - camera.centre))
+        whole, low, high = np.count_nonzero(middle.mask), *(_HIDDEN if hidden else (0.88, 1.0))
+        for _ in range(36):
+            anywhere = float(self.rng.uniform(0.04, 0.96) * self.size[0])
+            shift = round((self.column(z, 0.1 * pixels) if hidden else anywhere) - camera.centre)
             x = camera.across(camera.centre + shift, z)
             if not scene.street.walkable(x, z) or not is_free(scene, x, z, 0.55):
                 continue
             sprite = replace(middle.sprite, x=middle.sprite.x + shift)
             item = Item("person", sprite, x, z, middle.foot)
             seen = visible_part(item, scene.items, self.size)
-            if seen.area < 1.6 * MIN_SEEN * (self.size[1] / 360.0) ** 2:
-                continue
-            good = _HIDDEN[0] <= seen.share <= _HIDDEN[1] if hidden else seen.share >= 0.88
-            if good and seen.area / seen.share >= 0.8 * whole:  # most of the body is in the frame
+            enough = seen.area >= 1.6 * MIN_SEEN * (self.size[1] / 360.0) ** 2
+            # Most of the body is in the frame.
+            if enough and low <= seen.share <= high and seen.area >= 0.8 * whole * seen.share:
                 scene.items.append(item)
                 self.people.append(item)
-                return item
-        return None
+                return True
+        return False
 
-    def cover(self, person: Item) -> None:
-        """Put something small right in front of a person, where it hides nobody else."""
-        scene, rng = self.scene, self.rng
+    def cover(self) -> None:
+        """Put something small right in front of the last person, where it hides nobody else."""
+        person, rng = self.people[-1], self.rng
 
-        def shares(items: list[Item]) -> list[float]:
-            return [visible_part(one, items, self.size).share for one in self.people]
+        def shares(items: list[Item]) -> NDArray[np.float64]:
+            return np.array([visible_part(one, items, self.size).share for one in self.people])
 
-        before = shares(scene.items)
+        before = shares(self.scene.items)
         for _ in range(14):
-            z = person.z - rng.uniform(0.5, 1.2)
+            x, z = person.x + rng.uniform(-0.35, 0.35), person.z - rng.uniform(0.5, 1.2)
             if z < 2.6:
                 continue
-            x = person.x + rng.uniform(-0.35, 0.35)
-            item = thing_item(scene, rng, str(rng.choice(_COVERS)), x, z)
-            after = shares([*scene.items, item])
-            lost = [
-                old - new
-                for old, new, one in zip(before, after, self.people, strict=True)
-                if one is not person
-            ]
-            if (
-                _HIDDEN[0] <= after[self.people.index(person)] <= _HIDDEN[1]
-                and max(lost, default=0.0) < 0.04
-            ):
-                scene.items.append(item)
+            item = thing_item(self.scene, rng, str(rng.choice(_COVERS)), x, z)
+            after = shares([*self.scene.items, item])
+            others = (before - after)[:-1].max(initial=0.0)
+            if _HIDDEN[0] <= after[-1] <= _HIDDEN[1] and others < 0.04:
+                self.scene.items.append(item)
                 return
 
 
@@ -446,19 +401,17 @@ def compose(
         _place_objects(scene, rng, size)
         return scene, rng
     crowd = _Crowd(scene, rng)
-    wanted: list[tuple[float, float, bool, Looks, Pose]] = []
+    wanted = []
     for small, hidden in zip(plan.small, plan.hidden, strict=True):
-        pixels = rng.uniform(*np.log((41.0, 45.5) if small else (80.0, 205.0)))
-        pixels = float(np.exp(pixels)) * size[1] / 360.0
+        logs = rng.uniform(*np.log((41.0, 45.5) if small else (80.0, 205.0)))
+        pixels = float(np.exp(logs)) * size[1] / 360.0
         looks = random_looks(rng, cold=plan.weather == "rain" or rng.random() < 0.3)
-        z = scene.camera.depth_for(looks.height_m, pixels)
-        wanted.append((z, pixels, hidden, looks, random_pose(rng)))
+        wanted.append((looks, random_pose(rng), pixels, hidden))
     # From near to far: a child is nearer than an adult of the same size in the image.
-    for _, pixels, hidden, looks, pose in sorted(wanted, key=lambda one: one[0]):
-        if crowd.place(looks, pose, pixels, hidden) is None and hidden:
-            person = crowd.place(looks, pose, pixels, False)
-            if person is not None:
-                crowd.cover(person)
+    for looks, pose, pixels, hidden in sorted(wanted, key=lambda one: one[0].height_m / one[2]):
+        placed = crowd.place(looks, pose, pixels, hidden)
+        if hidden and not placed and crowd.place(looks, pose, pixels, False):
+            crowd.cover()
     return scene, rng
 
 
@@ -467,10 +420,8 @@ def _place_objects(scene: Scene, rng: np.random.Generator, size: tuple[int, int]
     for _ in range(int(rng.integers(4, 9))):
         name = str(rng.choice(OBJECT_CLASSES, p=(0.2, 0.26, 0.14, 0.2, 0.2)))
         name = name if name != "car" else "car_side"
-        tall = np.exp(rng.uniform(*np.log((26.0, 120.0)))) * (
-            1.7 if name == "traffic_sign" else 1.0
-        )
-        z = scene.camera.depth_for(THINGS[name].height, float(tall) * size[1] / 360.0)
+        pixels = float(np.exp(rng.uniform(*np.log((26.0, 120.0))))) * size[1] / 360.0
+        z = scene.camera.depth_for(min(THINGS[name].height, 1.7), pixels)
         for _ in range(10):
             x = scene.camera.across(rng.uniform(0.06, 0.94) * size[0], z)
             if z < 2.4 or not scene.street.walkable(x, z) or not is_free(scene, x, z, 1.2):

@@ -313,8 +313,7 @@ lamp_post 4.7 1.0 0.3 0 3A3E3A 4E4A4A 282C30 34543C
 tree 6.0 0 1.1 0 64523E 5A4A3C
   disc 3C3834 0 0.05 0.55 0.1
   bar 1.0 0 0 0.05 2.9 0.15 0.09
-  bar 1.0 0 2.3 -0.8 3.6 0.07 0.04
-  bar 1.0 0 2.3 0.7 3.6 0.07 0.04
+  bar2 1.0 0 2.3 0.75 3.6 0.07 0.04
   leaves 3E602C 70 0 4.3 1.6 1.35
 trash_can 1.0 1.2 0.6 0 3A5A3C 2A4A78 782E2E 4A4A4C
   poly 0.85 -0.27 0.05 0.27 0.05 0.31 0.88 -0.31 0.88
@@ -327,8 +326,7 @@ traffic_sign 2.9 1.0 0.3 0 A83230 2C5A96
   disc E0DEDA 0 2.5 0.29 0.29
   poly 1E1E20 -0.2 2.44 0.2 2.44 0.2 2.56 -0.2 2.56
 bench 0.9 0.7 1.9 0 86664A 6A4A34 9A7E5A
-  bar 1E1E20 -0.7 0 -0.7 0.8 0.035 0.035
-  bar 1E1E20 0.7 0 0.7 0.8 0.035 0.035
+  bar2 1E1E20 0.7 0 0.7 0.8 0.035 0.035
   poly 1.0 -0.9 0.36 0.9 0.36 0.9 0.47 -0.9 0.47
   poly 1.0 -0.9 0.55 0.9 0.55 0.9 0.65 -0.9 0.65
   poly 0.9 -0.9 0.7 0.9 0.7 0.9 0.8 -0.9 0.8
@@ -343,16 +341,8 @@ hydrant 0.85 0.5 0.4 0 A83230 C8A032
   bar 1.0 0 0 0 0.6 0.13 0.12
   disc 0.85 0 0.66 0.15 0.12
   bar 0.8 -0.2 0.45 0.2 0.45 0.06 0.06
-cone 0.7 0.4 0.5 0 D86428
-  bar 1.0 0 0.05 0 0.66 0.17 0.04
-  poly E0DEDA -0.12 0.27 0.12 0.27 0.095 0.42 -0.095 0.42
-  poly 0.8 -0.25 0 0.25 0 0.23 0.06 -0.23 0.06
-post_box 1.35 0.5 0.6 0.35 C8A032 A83230 2C5A96
-  bar 4A4A4C 0 0 0 0.7 0.05 0.05
-  poly 0.9 -0.27 0.6 0.27 0.6 0.27 1.3 -0.27 1.3
 poster_stand 2.2 0.9 1.2 0 D2C8B4 C8D2D8 3C6E46 8C6496
-  bar 464446 -0.5 0 -0.5 2.1 0.04 0.04
-  bar 464446 0.5 0 0.5 2.1 0.04 0.04
+  bar2 464446 0.5 0 0.5 2.1 0.04 0.04
   poly 363636 -0.6 0.42 0.6 0.42 0.6 2.2 -0.6 2.2
   poly 1.0 -0.53 0.49 0.53 0.49 0.53 2.13 -0.53 2.13
   poly 3A3E44 -0.4 0.8 0.4 0.8 0.34 1.2 0.15 1.32 -0.15 1.32 -0.34 1.2
@@ -360,8 +350,7 @@ poster_stand 2.2 0.9 1.2 0 D2C8B4 C8D2D8 3C6E46 8C6496
   disc BA8662 0 1.55 0.17 0.23
   poly E0DEDA -0.53 0.49 0.53 0.49 0.53 0.76 -0.53 0.76
 bicycle 1.05 0 1.4 0 CCCAC8 343436 962C3C 24508C 3C6E60 BE7832
-  hoop 1E1E20 0.05 -0.52 0.34 0.33
-  hoop 1E1E20 0.05 0.52 0.34 0.33
+  hoop2 1E1E20 0.05 0.52 0.34 0.33
   line 1.0 0.045 -0.52 0.34 -0.06 0.34 0.36 0.84 -0.2 0.82 -0.06 0.34 -0.2 0.82 -0.52 0.34
   line 1.0 0.045 0.52 0.34 0.36 0.78 0.33 1.0
   line 1E1E20 0.05 0.24 1.04 0.4 1.02
@@ -373,17 +362,14 @@ car_side 1.45 0 0 0 CCCAC8 343436 727476 962C3C 24508C 3C6E60 BE7832
   poly 0.7 -2.2 0.3 2.2 0.3 2.2 0.48 -2.2 0.48
   poly E6E2C8 -2.18 0.6 -2.05 0.6 -2.05 0.72 -2.18 0.7
   poly A83230 2.18 0.6 2.05 0.6 2.05 0.74 2.18 0.74
-  disc 1E1E20 -1.4 0.31 0.31 0.31
-  disc 1E1E20 1.4 0.31 0.31 0.31
-  disc 9A9896 -1.4 0.31 0.18 0.18
-  disc 9A9896 1.4 0.31 0.18 0.18
+  disc2 1E1E20 1.4 0.31 0.31 0.31
+  disc2 9A9896 1.4 0.31 0.18 0.18
 car_end 1.45 0 0 4.0 CCCAC8 343436 727476 962C3C 24508C 3C6E60 BE7832
   poly 1E1E20 -0.8 0 -0.55 0 -0.55 0.4 0.55 0.4 0.55 0 0.8 0 0.8 0.4 -0.8 0.4
   poly 0.95 -0.87 0.25 0.87 0.25 0.87 0.85 0.68 1.42 -0.68 1.42 -0.87 0.85
   poly 5A666E -0.72 0.88 0.72 0.88 0.6 1.34 -0.6 1.34
   poly 0.7 -0.87 0.25 0.87 0.25 0.87 0.45 -0.87 0.45
-  poly A83230 -0.84 0.6 -0.6 0.6 -0.6 0.76 -0.84 0.76
-  poly A83230 0.84 0.6 0.6 0.6 0.6 0.76 0.84 0.76
+  poly2 A83230 0.84 0.6 0.6 0.6 0.6 0.76 0.84 0.76
   poly E0DEDA -0.25 0.45 0.25 0.45 0.25 0.56 -0.25 0.56
 """
 # A line that is not indented: name, height, how often it is drawn among the small things, width of
@@ -391,7 +377,7 @@ car_end 1.45 0 0 4.0 CCCAC8 343436 727476 962C3C 24508C 3C6E60 BE7832
 # is painted in order: a shape, its colour (a share of the paint, or RRGGBB), and
 #   poly x y x y …; lamp, the same, shines after dark; line width x y x y …;
 #   bar x y x y radius radius; disc x y radius-x radius-y; hoop width x y radius;
-#   leaves count x y radius-x radius-y.
+#   leaves count x y radius-x radius-y. A 2 after the shape: on both sides of the middle.
 # A poster shows a person and is none.
 
 
@@ -425,7 +411,7 @@ def paint_thing(
     bounds = [*(base - reach), *(base + (reach[0], 0.2 * scale))]
     solid = np.empty((0, 2), np.float32)
     if thing.depth:  # the same outline farther away, joined to the near one
-        flat = [part[2].reshape(-1, 2) for part in thing.parts if part[0] == "poly"]
+        flat = [part[2].reshape(-1, 2) for part in thing.parts if part[0].startswith("poly")]
         near, vanishing = base + np.concatenate(flat) * flip, (camera.centre, camera.horizon)
         far = vanishing + (near - vanishing) * (z / (z + thing.depth))
         solid = cv2.convexHull(np.concatenate([near, far]).astype(np.float32))[:, 0]
@@ -439,7 +425,9 @@ def paint_thing(
         colour = shade(paint, tone) if isinstance(tone, float) else tone
         if shape == "lamp" and light.lamps:
             colour = (170.0, 226.0, 255.0)
-        _paint_part(rng, canvas, shape, numbers, colour, (base, flip, light.side))
+        for mirror in (1.0, -1.0)[: 1 + shape.endswith("2")]:
+            place = (base, flip * (mirror, 1.0), light.side)
+            _paint_part(rng, canvas, shape.rstrip("2"), numbers, colour, place)
     sprite = canvas.finish()
     return Sprite(quiet(light.through_air(sprite.bgra, z), 0.4, 0.62), sprite.x, sprite.y)
 
@@ -455,13 +443,13 @@ def _paint_part(
     """Paint one line of the table; `place`: the foot, pixels per metre (x, y), side of the light."""
     base, flip, side = place
     scale = -float(flip[1])
-    skip = {"line": 1, "hoop": 1, "leaves": 1}.get(shape, 0)
-    points = base + numbers[skip : skip + 2 * ((len(numbers) - skip) // 2)].reshape(-1, 2) * flip
+    lead = shape in ("line", "hoop", "leaves")  # these begin with a width or a count
+    pairs = numbers[lead : lead + 2 * ((len(numbers) - lead) // 2)]
+    points = base + pairs.reshape(-1, 2) * flip
     if shape in ("poly", "lamp"):
         canvas.polygon(points, colour)
     elif shape == "bar":
-        first, last = numbers[4:] * scale
-        canvas.capsule(points[0], points[1], (first, last), colour, side)
+        canvas.capsule(points[0], points[1], (numbers[4] * scale, numbers[5] * scale), colour, side)
     elif shape == "disc":
         canvas.polygon(ring(points[0], numbers[2:] * scale), colour)
     elif shape == "line":
