@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -268,7 +268,10 @@ class _Figure:
         halves = halves * np.where(up > 0.86, 1.0, self.build) + stretch * self.height
         centres = np.array([self.at(0.0, 0.0, level) for level in up])
         self.canvas.column(centres, halves, colour, self.light)
-        bands = {"band": [0.66, 0.69], "stripes": np.arange(0.52, 0.82, 0.046)}
+        bands: Mapping[str, Sequence[float]] = {
+            "band": [0.66, 0.69],
+            "stripes": [0.52, 0.57, 0.62, 0.67, 0.72, 0.77],
+        }
         for low in bands.get(self.wear["pattern"], []) if name == self.wear["top"] else []:
             band = (low, low + 0.03)
             middles = np.array([self.at(0.0, 0.0, level) for level in band])

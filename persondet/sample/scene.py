@@ -112,7 +112,7 @@ def paint_shadows(image: Image, scene: Scene, items: list[Item]) -> None:
     """Darken the ground below the items: a soft spot at the foot, and a cast shadow in the sun."""
     height, width = image.shape[:2]
     size, light = (width // 2, height // 2), scene.light
-    dark = np.zeros(size[::-1], np.uint8)
+    dark: Image = np.zeros(size[::-1], np.uint8)
     for item in [item for item in items if item.foot > 0.0]:
         scale = 0.5 * scene.camera.pixels_per_metre(item.z)
         x, y = 0.5 * scene.camera.project(item.x, 0.0, item.z)

@@ -15,7 +15,9 @@ from persondet.sample.paint import (
     Image,
     Points,
     Sprite,
+    inside,
     noise,
+    overlap,
     palette,
     pick_colour,
     quiet,
@@ -225,16 +227,19 @@ def _put_front(
     corners = camera.project((x0, x1, x1, x0), (tall, tall, 0.0, 0.0), (z0, z1, z1, z0))
     height, width = image.shape[:2]
     source = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
+    low, high = np.floor(corners.min(axis=0)).astype(int), np.ceil(corners.max(axis=0)).astype(int)
+    part = overlap((*low, *high), (0, 0, camera.width, camera.height))
+    if part is None:
+        return
+    corners = corners - part[:2]
     matrix = cv2.getPerspectiveTransform(source, corners.astype(np.float32))
-    size = (camera.width, camera.height)
+    size = (part[2] - part[0], part[3] - part[1])
     cover = np.zeros(size[::-1], np.uint8)
     cv2.fillConvexPoly(cover, np.rint(corners * 16).astype(np.int32), 255, cv2.LINE_8, 4)
-    for layer, flat in (
-        (street.image, light.through_air(image, 0.5 * (z0 + z1))),
-        (street.glow, glow),
-    ):
+    image = light.through_air(image, 0.5 * (z0 + z1))
+    for layer, flat in ((street.image, image), (street.glow, glow)):
         warped = cv2.warpPerspective(flat, matrix, size, borderMode=cv2.BORDER_REPLICATE)
-        cv2.copyTo(warped, cover, layer)
+        np.copyto(layer[inside(part)], warped, where=cover[:, :, None] > 0)
 
 
 _PAVING = palette("A49C96 A29284 A0A0A0 96867E")
@@ -296,8 +301,8 @@ def _paint_road(
     asphalt = np.float32(91.0 * rng.uniform(0.75, 1.15))
     surface = (asphalt + (218.0 - asphalt) * white)[:, :, None]
     edge = np.abs(u - middle) - half
-    inside = np.clip(0.5 - edge / u_pixel, 0.0, 1.0)[:, :, None]
-    colour += (surface - colour) * inside
+    share = np.clip(0.5 - edge / u_pixel, 0.0, 1.0)[:, :, None]
+    colour += (surface - colour) * share
     kerb = np.clip(1.2 - np.abs(edge - 0.08) / (0.08 + u_pixel), 0.0, 1.0)[:, :, None]
     colour += (186.0 - colour) * (0.8 * kerb)
 
@@ -409,7 +414,7 @@ def paint_thing(
     flip = np.array([float(rng.choice((-1.0, 1.0))), -1.0]) * scale
     reach = np.array([2.6, thing.height + 0.6]) * scale
     bounds = [*(base - reach), *(base + (reach[0], 0.2 * scale))]
-    solid = np.empty((0, 2), np.float32)
+    solid: Points = np.empty((0, 2))
     if thing.depth:  # the same outline farther away, joined to the near one
         flat = [part[2].reshape(-1, 2) for part in thing.parts if part[0].startswith("poly")]
         near, vanishing = base + np.concatenate(flat) * flip, (camera.centre, camera.horizon)
