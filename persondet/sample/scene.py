@@ -167,7 +167,7 @@ def _rain(image: Image, rng: np.random.Generator) -> Image:
     """Return `image` behind streaks of rain."""
     height, width = image.shape[:2]
     scale, slant = height / 360.0, float(rng.uniform(-0.12, 0.12))
-    layer = np.zeros((height, width), np.uint8)
+    layer: Image = np.zeros((height, width), np.uint8)
     for x, y, length, bright in rng.uniform((0, -40, 8, 40), (width, height, 26, 120), (190, 4)):
         end = (int(x + slant * length * scale), int(y + length * scale))
         cv2.line(layer, (int(x), int(y)), end, bright, max(int(round(scale)), 1), cv2.LINE_AA)
@@ -420,7 +420,7 @@ def _place_objects(scene: Scene, rng: np.random.Generator, size: tuple[int, int]
     for _ in range(int(rng.integers(4, 9))):
         name = str(rng.choice(OBJECT_CLASSES, p=(0.2, 0.26, 0.14, 0.2, 0.2)))
         name = name if name != "car" else "car_side"
-        pixels = float(np.exp(rng.uniform(*np.log((26.0, 120.0))))) * size[1] / 360.0
+        pixels = float(np.exp(rng.uniform(*np.log((32.0, 120.0))))) * size[1] / 360.0
         z = scene.camera.depth_for(min(THINGS[name].height, 1.7), pixels)
         for _ in range(10):
             x = scene.camera.across(rng.uniform(0.06, 0.94) * size[0], z)

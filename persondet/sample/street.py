@@ -414,7 +414,7 @@ def paint_thing(
     flip = np.array([float(rng.choice((-1.0, 1.0))), -1.0]) * scale
     reach = np.array([2.6, thing.height + 0.6]) * scale
     bounds = [*(base - reach), *(base + (reach[0], 0.2 * scale))]
-    solid: Points = np.empty((0, 2))
+    solid: Image = np.empty((0, 2))
     if thing.depth:  # the same outline farther away, joined to the near one
         flat = [part[2].reshape(-1, 2) for part in thing.parts if part[0].startswith("poly")]
         near, vanishing = base + np.concatenate(flat) * flip, (camera.centre, camera.horizon)
