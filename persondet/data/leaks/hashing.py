@@ -77,7 +77,7 @@ def without_bars(grey: Bytes) -> Bytes:
 
 
 def _bar(rows: Bytes) -> int:
-    """The number of first rows that form a bar, 0 when there is none."""
+    """The number of first rows that form a bar, less than half of all; 0 when there is none."""
     if np.ptp(rows[0]) > 2 * _UNIFORM:
         return 0  # most images: nothing more to do
     level = float(np.median(rows[0]))
@@ -87,7 +87,7 @@ def _bar(rows: Bytes) -> int:
     # Two rows further on: resizing and compression blur the edge.
     beyond = min(length + 2, len(rows) - 1)
     ends = length and (differs[beyond] > _EDGE).mean() > 0.5
-    return length + 1 if ends else 0
+    return length + 1 if ends and 2 * (length + 1) < len(rows) else 0
 
 
 def _hashes(thumbnail: Bytes) -> npt.NDArray[np.uint64]:

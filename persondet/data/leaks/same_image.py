@@ -30,8 +30,8 @@ BUDGET = 40_000_000_000
 _CANDIDATE = 200
 _BLOCK = 1 << 18  # hashes that are compared together: what the processor's cache holds
 _TILE = 8  # pixels of the thumbnail
-_NOISE, _STRONG = 0.7, 4.0  # grey levels: no detail below, no more weight above
-MIN_TILES, MIN_AGREEMENT, MAX_SPOT = 3.0, 0.6, 0.8
+_NOISE, _STRONG = 0.7, 1.5  # grey levels: no detail below, no more weight above
+MIN_TILES, ENOUGH_TILES, MIN_AGREEMENT, MAX_SPOT = 3.0, 40.0, 0.5, 0.8
 _SMOOTHING = np.array([1, 2, 3, 4, 5, 4, 3, 2, 1], float)  # weights of neighbouring grey levels
 
 
@@ -65,7 +65,7 @@ def near_identical_pairs(
     if hashes.shape != (len(thumbnails), 8):
         raise ValueError(f"hashes (N, 8) and N thumbnails are expected, not {hashes.shape}")
     # Of an image without contrast nothing can be said.
-    known = np.flatnonzero(thumbnails.reshape(len(thumbnails), -1).std(axis=1) > _NOISE)
+    known = np.flatnonzero(thumbnails.std(axis=(1, 2)) > _NOISE)
     if groups is not None:
         known = known[np.argsort(groups[known], kind="stable")]
     search = _Search(hashes[known], thumbnails[known], None if groups is None else groups[known])
@@ -183,11 +183,11 @@ def same_image(first: Bytes, second: Bytes) -> bool:
     1. No spot differs by more than `MAX_SPOT` standard deviations, beyond what shifting an edge by
        half a pixel explains: the same street with other people in it is another image.
     2. At least `MIN_TILES` of 64 tiles have detail.
-    3. The detail of these tiles correlates: noise of a camera or a pattern is in no other image.
+    3. The detail of these tiles correlates, the more fully the fewer they are: noise of a camera or
+       a pattern is in no other image.
 
-    Measured: 5,880 copies of rendered and real images, in 14 ways, agree by 0.65 or more in 99 of
-    100 cases and have no spot above 0.82; of some 20,000 independent candidates 99 of 100 agree by
-    less than 0.6, or have a spot above 0.9.
+    Measured in advance: of 5,880 copies of rendered and real images, in 14 ways, 99 of 100 pass; of
+    33,000 independent candidates (rendered, letterboxed, plain shapes) none.
     """
     # A clipped copy is a function of its original, but not the other way round.
     return _explains(first, second) or _explains(second, first)
@@ -200,14 +200,19 @@ def _explains(source: Bytes, target: Bytes) -> bool:
     spot = float(cv2.blur(excess, (3, 3)).max()) - 1.5  # which compression may change anywhere
     if spot > MAX_SPOT * max(float(truth.std()), 1.0):
         return False
-    one, other = (plane - cv2.GaussianBlur(plane, (0, 0), 2.5) for plane in (guess, truth))
+    one, other = _detail(guess), _detail(truth)
     mine, yours = _tiles(one * one), _tiles(other * other)
     weight = np.clip(np.sqrt(np.maximum(mine, yours)) - _NOISE, 0, _STRONG)
-    total = float(weight.sum())
-    if total**2 < MIN_TILES * float((weight**2).sum()) or not total:
-        return False
-    alike = _tiles(one * other) / np.sqrt(mine * yours + 1e-3)
-    return float((weight * alike).sum()) > MIN_AGREEMENT * total
+    total = max(float(weight.sum()), 1e-6)
+    tiles = total**2 / max(float((weight**2).sum()), 1e-6)  # strong ones count as one, weak as less
+    alike = float((weight * _tiles(one * other) / np.sqrt(mine * yours + 1e-3)).sum()) / total
+    return tiles > MIN_TILES and alike > 1 - (1 - MIN_AGREEMENT) * min(1, tiles / ENOUGH_TILES)
+
+
+def _detail(plane: Floats) -> Floats:
+    """What a blur takes away; nothing of a gradient, which continues beyond the border."""
+    wide = np.pad(plane, _TILE, mode="reflect", reflect_type="odd")
+    return plane - cv2.GaussianBlur(wide, (0, 0), 2.5)[_TILE:-_TILE, _TILE:-_TILE]
 
 
 def _toned(source: Bytes, target: Bytes) -> Floats:
