@@ -40,6 +40,12 @@ class SafeDetectionCheckpointer(DetectionCheckpointer):
     Args:
         carried: what every saved file carries beside the weights (config, class names).
         others: as `DetectionCheckpointer`: objects with `state_dict()` and `load_state_dict()`.
+
+    Example:
+        >>> checkpointer = SafeDetectionCheckpointer(model, "output/checkpoints")
+        >>> checkpointer.save("model_0000009", iteration=9)
+        >>> checkpointer.load("output/checkpoints/model_0000009.pth")["iteration"]
+        9
     """
 
     def __init__(

@@ -64,6 +64,11 @@ class Trainer(DefaultTrainer):
 
     Args:
         cfg: from `persondet.engine.setup`.
+
+    Example:
+        >>> trainer = Trainer(cfg)
+        >>> trainer.resume_or_load(resume=False)
+        >>> results = trainer.train()
     """
 
     def __init__(self, cfg: CfgNode) -> None:

@@ -32,6 +32,12 @@ def freeze_modules(model: nn.Module, patterns: Sequence[str]) -> list[str]:
     Returns: the names that matched, in the model's order, without those inside another match.
 
     Raises: ConfigError: when a pattern matches nothing.
+
+    Example:
+        >>> freeze_modules(model, ["backbone.fpn_*", "proposal_generator"])[-1]
+        'proposal_generator'
+        >>> any(p.requires_grad for p in model.proposal_generator.parameters())
+        False
     """
     names = [name for name, _ in model.named_modules() if name]
     frozen: list[str] = []
@@ -101,6 +107,11 @@ def parameter_table(model: nn.Module, optimizer: torch.optim.Optimizer | None = 
 
     Args:
         optimizer: adds a column with the base rates of a module's parameters.
+
+    Example:
+        >>> table = parameter_table(model)
+        >>> table.split()[:3]
+        ['module', 'trainable', 'frozen']
     """
     rates: dict[str, set[float]] = {}
     for name, (rate, _) in _rates(model, optimizer).items():

@@ -145,6 +145,12 @@ def find_leaks(pictures: Sequence[Picture]) -> Leaks:
         pictures: all pictures of all splits.
 
     Raises: ValueError: when a split is none of `train`, `valid`, `test`.
+
+    Example:
+        >>> train = Picture("train", "street_jpg.rf.0a1b.jpg")
+        >>> test = Picture("test", "street_jpg.rf.9f8e.jpg")
+        >>> find_leaks([train, test]).shares["test"].leaked
+        1
     """
     unknown = {picture.split for picture in pictures} - _ORDER.keys()
     if unknown:
