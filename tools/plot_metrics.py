@@ -11,11 +11,11 @@ import cli
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the PNG files and results.csv, print their paths, and return the exit code."""
     parser = cli.build_parser(
-        "Draw what training runs have come to so far: loss and its components, accuracy, average "
-        "precision, learning rate, speed; and where they are there, the curves and mistakes of the "
-        "evaluation and the people over time of an annotated clip. Several runs are laid over each "
-        "other. results.csv gets a row of numbers per run. The files of an earlier call are "
-        "replaced; those of somebody else are not, without --overwrite.",
+        "Plot training runs, finished or not: loss and its components, accuracy, "
+        "average precision, learning rate, speed; if present, evaluation curves, "
+        "mistakes, and people over time in an annotated clip. Several runs share each"
+        " plot. results.csv gets a row of numbers per run. The files of an earlier "
+        "call are replaced; those of somebody else are not, without --overwrite.",
         example="python tools/plot_metrics.py output/demo output/other",
     )
     parser.add_argument(
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "comparison/ beside them)",
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace files of somebody else too"
+        "--overwrite", action="store_true", help="replace existing files in --output"
     )
     args = cli.parse(parser, argv)
 
