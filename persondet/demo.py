@@ -1,4 +1,4 @@
-"""The demo's steps in order: sample, pre-training, transfer, score, video, plots, report.
+"""The demo's steps in order: sample, transfer from ImageNet, score, video, plots, report.
 
 Each step that trains runs in a process of its own, so that it starts as its command would and
 gives its memory back. Everything is made where it stays; a demo that was cut off goes on.
@@ -21,9 +21,10 @@ from persondet.environment import quiet_upstream
 from persondet.errors import OutputExistsError, PersondetError
 from persondet.results import FILE_NAME, read_results, write_results
 
-CONFIG = Path(__file__).resolve().parents[1] / "configs" / "sample_mask_rcnn_R_18_FPN.yaml"
+CONFIG = (
+    Path(__file__).resolve().parents[1] / "configs" / "sample_mask_rcnn_EfficientNet_Lite0_FPN.yaml"
+)
 SEED = 7
-PRETRAIN_STEPS = 120
 
 Announce = Callable[[str], None]
 
@@ -48,31 +49,30 @@ def run_demo(output: str | Path, sample: str | Path, announce: Announce) -> dict
         yield
         seconds[name] = time.perf_counter() - start
 
-    refuse_foreign_folder(output)
+    refuse_foreign_folder(output, sample)
     resume = not is_finished(output)
-    with step("sample", f"1/6  The sample: images of a street and a clip, in {sample}"):
+    with step("sample", f"1/5  The sample: images of a street and a clip, in {sample}"):
         _in_own_process(_make_sample, sample)
-    with step("pretrain", "2/6  Pre-training on street objects, without people"):
-        _in_own_process(_train, _pretraining(output, sample, resume=resume))
-    with step("train", "3/6  Transfer to people: stem and res2 stay as they are"):
+    with step("train", "2/5  Transfer from ImageNet: the stem and two stages stay as they are"):
         _in_own_process(_train, _transfer(output, sample, resume=resume))
-    with step("video", "4/6  Annotating the clip"):
+    with step("video", "3/5  Annotating the clip"):
         score = _in_own_process(_annotate, output, sample)
-    with step("plots", "5/6  Plots"):
+    with step("plots", "4/5  Plots"):
         _in_own_process(_plot, output)
     write_results(output, read_results(output) | {"video": score, "seconds": seconds})
-    with step("report", "6/6  The report"):
+    with step("report", "5/5  The report"):
         _in_own_process(_report, output)
     write_results(output, read_results(output) | {"seconds": seconds})
     return read_results(output)
 
 
-def refuse_foreign_folder(output: Path) -> None:
-    """Refuse to write into a folder that is not an earlier demo.
+def refuse_foreign_folder(output: Path, sample: Path) -> None:
+    """Refuse to write into a folder that is not an earlier demo on the same sample.
 
     Raises: OutputExistsError: naming the folder.
     """
-    ours = (output / "pretrain").is_dir()
+    config = output / "config.yaml"
+    ours = config.is_file() and str(sample / "people") in config.read_text(encoding="utf-8")
     if output.exists() and not ours and (output.is_file() or any(output.iterdir())):
         raise OutputExistsError(
             f"{output} holds something that is not an earlier demo; choose another --output."
@@ -115,33 +115,10 @@ def summary(results: dict[str, Any], output: str | Path) -> str:
     return "\n".join(lines)
 
 
-def _pretraining(output: Path, sample: Path, *, resume: bool) -> SimpleNamespace:
-    return _arguments(
-        sample / "street_objects",
-        output / "pretrain",
-        resume=resume,
-        opts=[
-            *("DATASETS.ROBOFLOW.NAME", "street_objects"),
-            *("MODEL.BACKBONE.FREEZE_AT", "0"),
-            *("SOLVER.MAX_ITER", str(PRETRAIN_STEPS)),
-            *("TEST.EVAL_PERIOD", str(PRETRAIN_STEPS)),
-        ],
-    )
-
-
 def _transfer(output: Path, sample: Path, *, resume: bool) -> SimpleNamespace:
-    return _arguments(
-        sample / "people",
-        output,
-        resume=resume,
-        opts=["MODEL.WEIGHTS", str(output / "pretrain" / "model_final.pth")],
-    )
-
-
-def _arguments(root: Path, output: Path, *, resume: bool, opts: list[str]) -> SimpleNamespace:
     return SimpleNamespace(
         config_file=str(CONFIG),
-        opts=["DATASETS.ROBOFLOW.ROOT", str(root), "OUTPUT_DIR", str(output), *opts],
+        opts=["DATASETS.ROBOFLOW.ROOT", str(sample / "people"), "OUTPUT_DIR", str(output)],
         resume=resume,
         eval_only=False,
         overwrite=not resume,
@@ -197,8 +174,7 @@ def _annotate(output: Path, sample: Path) -> dict[str, float | int | None]:
 def _plot(output: Path) -> None:
     from persondet.report.plots import plot_run
 
-    for run_dir in (output / "pretrain", output):
-        plot_run(run_dir)
+    plot_run(output)
 
 
 def _report(output: Path) -> None:

@@ -44,7 +44,7 @@ def tool(name: str, *arguments: object, expect: int = 0, limit: float = 400) -> 
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a space in its name, an export of each kind, and a clip."""
     root: Path = tmp_path_factory.mktemp("end to end")
-    write_export(root / "people", "people", {"train": 12, "valid": 4, "test": 4}, size=(320, 180))
+    write_export(root / "people", {"train": 12, "valid": 4, "test": 4}, size=(320, 180))
     write_export(
         root / "objects", "street_objects", {"train": 8, "valid": 2, "test": 2}, size=(320, 180)
     )

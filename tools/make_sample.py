@@ -1,4 +1,4 @@
-"""Write the synthetic sample: two exports in Roboflow's layout and a clip with ground truth."""
+"""Write the synthetic sample: an export in Roboflow's layout and a clip with ground truth."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import cli
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line, write the sample and print its shares."""
     parser = cli.build_parser(
-        "Draw the bundled sample: street scenes with walking people (people/), the same streets "
-        "with objects (street_objects/), and a clip with ground truth (city_walk.mp4).",
+        "Draw the bundled sample: street scenes with walking people (people/) and a clip with "
+        "ground truth (city_walk.mp4).",
         example="python tools/make_sample.py --output datasets/sample --seed 7",
     )
     parser.add_argument(
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--workers",
         type=int,
         default=os.cpu_count() or 1,
-        help="processes; number of processes; does not change the result",
+        help="number of processes; does not change the result",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the folder when it exists"
@@ -52,15 +52,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             progress=progress,
         )
     print(f"{'':24}images  objects  occluded  under 48 px  without")
-    for kind in ("people", "street_objects"):
-        for split, row in record[kind].items():
-            print(
-                f"{kind + '/' + split:24}{row['images']:6}{row['objects']:9}{row['occluded']:10.1%}"
-                f"{row['small']:13.1%}{row['empty_images']:9}"
-            )
+    for split, row in record["people"].items():
+        print(
+            f"{'people/' + split:24}{row['images']:6}{row['objects']:9}{row['occluded']:10.1%}"
+            f"{row['small']:13.1%}{row['empty_images']:9}"
+        )
     clip = record["city_walk"]
     print(
-        f"city_walk.mp4: {clip['frames']} frames at {clip['fps']} per second, {clip['people']} people"
+        f"city_walk.mp4: {clip['frames']} frames at {clip['fps']} per second, "
+        f"{clip['people']} people"
     )
     print(f"written: {args.output}")
     return 0

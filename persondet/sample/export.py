@@ -1,12 +1,10 @@
-"""Write the sample: two exports in Roboflow's layout, a clip, and a record of how they were made."""
+"""Write the sample: an export in Roboflow's layout, a clip, and a record of how it was made."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import multiprocessing
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -18,34 +16,27 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from persondet.files import refuse_existing, write_json, write_text
+from persondet.environment import Progress
+from persondet.files import atomic_folder, write_json, write_text
 from persondet.sample.clip import write_clip
 from persondet.sample.scene import (
     MIN_SEEN,
-    OBJECT_CLASSES,
     SMALL_HEIGHT,
     Plan,
     compose,
-    object_class,
     plan_split,
     render,
     visible_part,
 )
 
 PEOPLE_COUNTS: Mapping[str, int] = {"train": 240, "valid": 40, "test": 60}
-OBJECT_COUNTS: Mapping[str, int] = {"train": 160, "valid": 24, "test": 24}
 SIZE = (640, 360)
 HIDDEN_BELOW = 0.75
 """A person counts as occluded when no more than this share of them is visible."""
 
-Progress = Callable[[int, int | None], None]
-"""Called as `progress(done, total)` after each image or frame."""
 Polygon = list[float]
 
-_KINDS = {
-    "people": ("people-walking", "street", ("person",)),
-    "street_objects": ("street-objects", "object", OBJECT_CLASSES),
-}  # kind: project, prefix of the file names, classes
+_PROJECT = "people-walking"
 _FIRST = {"train": 0, "valid": 5000, "test": 7000}
 _ZOOM = 4
 _DATE = "2025-01-15T09:00:00+00:00"
@@ -102,17 +93,17 @@ def polygon_box(polygons: list[Polygon]) -> list[float]:
     return [round(float(value), 3) for value in (*low, *(high - low))]
 
 
-Instance = tuple[int, list[Polygon], float]
+Instance = tuple[list[Polygon], float]
 """An annotated object: class id, polygons of its visible part, and the visible share of it."""
 
 
 def _annotation(instance: Instance) -> dict[str, Any]:
     """Return the COCO annotation as Roboflow writes it: `area` is box width times height."""
-    category, polygons, _ = instance
+    polygons, _ = instance
     box = polygon_box(polygons)
     area = round(box[2] * box[3], 3)
     return {
-        "category_id": category,
+        "category_id": 1,
         "bbox": box,
         "area": area,
         "segmentation": polygons,
@@ -121,15 +112,14 @@ def _annotation(instance: Instance) -> dict[str, Any]:
 
 
 def _coco_json(
-    kind: str, images: list[tuple[str, str, list[Instance]]], size: tuple[int, int]
+    images: list[tuple[str, str, list[Instance]]], size: tuple[int, int]
 ) -> dict[str, Any]:
     """Return the content of `_annotations.coco.json` with Roboflow's conventions.
 
     Those are: ids of images and annotations from 0, and a grouping category with id 0 that is
     named after the project. `images`: file name, name before the export, and instances of each.
     """
-    project, _, names = _KINDS[kind]
-    groups = [(project, "none"), *((name, project) for name in names)]
+    groups = [(_PROJECT, "none"), ("person", _PROJECT)]
     owners = [(number, one) for number, image in enumerate(images) for one in image[2]]
     about = {"description": "Rendered by persondet in the layout of a Roboflow export", "url": ""}
     licence = {"url": "https://creativecommons.org/publicdomain/zero/1.0/", "name": "Public Domain"}
@@ -162,21 +152,19 @@ def _coco_json(
 
 
 def render_image(
-    plan: Plan, *, seed: int, kind: str, split: str, size: tuple[int, int]
+    plan: Plan, *, seed: int, split: str, size: tuple[int, int]
 ) -> tuple[bytes, list[Instance]]:
     """Return one image as JPEG bytes, and its instances."""
-    scene, rng = compose(seed, kind, split, plan, size)
-    names = _KINDS[kind][2]
+    scene, rng = compose(seed, split, plan, size)
     smallest = MIN_SEEN * (size[1] / 360.0) ** 2
     instances, kept = [], []
     for item in scene.items:
-        name = item.name if kind == "people" else object_class(item.name)
-        if name in names:
+        if item.name == "person":
             seen = visible_part(item, scene.items, size)
             polygons = mask_to_polygons(seen.mask, seen.x, seen.y)
             if seen.area < smallest or seen.share < 0.1 or not polygons:
                 continue  # hardly to be seen: it leaves the image too, so nothing is unannotated
-            instances.append((names.index(name) + 1, polygons, seen.share))
+            instances.append((polygons, seen.share))
         kept.append(item)
     scene.items = kept
     encoded, data = cv2.imencode(".jpg", render(scene, rng), [cv2.IMWRITE_JPEG_QUALITY, 92])
@@ -187,7 +175,6 @@ def render_image(
 
 def write_export(
     folder: str | Path,
-    kind: str,
     counts: Mapping[str, int],
     *,
     size: tuple[int, int] = SIZE,
@@ -197,37 +184,31 @@ def write_export(
 ) -> dict[str, dict[str, float]]:
     """Write an export with `counts` images per split into `folder`, and return its shares.
 
-    `kind` is "people" or "street_objects", `size` (width, height) in pixels. The result for a
-    split has `images`, `objects`, `empty_images`, `occluded` (visible share 0.75 or less) and
+    `size` is (width, height) in pixels. The result for a split has `images`, `objects`, `empty_images`, `occluded` (visible share 0.75 or less) and
     `small` (visible box under 48 pixels in a frame 360 tall), the last two as shares of the
     objects. The same seed gives the same bytes, whatever `workers` is.
-
-    Raises: ValueError: when `kind` is not one of the two.
     """
-    if kind not in _KINDS:
-        raise ValueError(f"kind must be one of {', '.join(_KINDS)}, not {kind!r}")
     folder = Path(folder)
-    project, prefix, names = _KINDS[kind]
     total, done, result = sum(counts.values()), 0, {}
     with _map(workers) as run:
         for split, count in counts.items():
             target = folder / split
             target.mkdir(parents=True, exist_ok=True)
-            plans = plan_split(seed, kind, split, count)
-            work = partial(render_image, seed=seed, kind=kind, split=split, size=size)
+            plans = plan_split(seed, split, count)
+            work = partial(render_image, seed=seed, split=split, size=size)
             images: list[tuple[str, str, list[Instance]]] = []
             for plan, (data, instances) in zip(plans, run(work, plans), strict=True):
-                stem = f"{prefix}_{_FIRST[split] + plan.index:04d}"
+                stem = f"street_{_FIRST[split] + plan.index:04d}"
                 name = f"{stem}_jpg.rf.{hashlib.md5(data, usedforsecurity=False).hexdigest()}.jpg"
                 (target / name).write_bytes(data)
                 images.append((name, f"{stem}.jpg", instances))
                 done += 1
                 if progress is not None:
                     progress(done, total)
-            content = json.dumps(_coco_json(kind, images, size), separators=(",", ":"))
+            content = json.dumps(_coco_json(images, size), separators=(",", ":"))
             write_text(target / "_annotations.coco.json", content)
             result[split] = _shares([instances for *_, instances in images], size)
-    readme = _README.format(project=project, images=total, names=", ".join(names), size=size)
+    readme = _README.format(images=total, size=size)
     write_text(folder / "README.roboflow.txt", readme)
     return result
 
@@ -235,7 +216,7 @@ def write_export(
 def _shares(instances: list[list[Instance]], size: tuple[int, int]) -> dict[str, float]:
     every = [one for found in instances for one in found]
     hidden = [share <= HIDDEN_BELOW for *_, share in every]
-    small = [polygon_box(polygons)[3] < SMALL_HEIGHT * size[1] / 360.0 for _, polygons, _ in every]
+    small = [polygon_box(polygons)[3] < SMALL_HEIGHT * size[1] / 360.0 for polygons, _ in every]
     return {
         "images": len(instances),
         "objects": len(every),
@@ -258,13 +239,13 @@ def _map(workers: int) -> Iterator[Callable[..., Any]]:
 
 
 _README = """
-{project} - v1
+people-walking - v1
 
 persondet rendered this dataset (tools/make_sample.py) and laid it out like an export from
 roboflow.com in COCO format. It has {images} images of {size[0]}x{size[1]} pixels without
 augmentation, and no photograph and no real person in them.
 
-Annotated: {names}; polygons and boxes of the visible part. Clothes and bags belong to a person;
+Annotated: person; polygons and boxes of the visible part. Clothes and bags belong to a person;
 posters do not.
 """
 
@@ -289,7 +270,7 @@ def sample_is_current(folder: str | Path, seed: int) -> bool:
         return False
     if not isinstance(record, dict) or record.get("generator") != generator_digest():
         return False
-    parts = [f"{kind}/{split}/_annotations.coco.json" for kind in _KINDS for split in _FIRST]
+    parts = [f"people/{split}/_annotations.coco.json" for split in _FIRST]
     parts += ["city_walk.mp4", "city_walk_groundtruth.json"]
     return record.get("seed") == seed and all((folder / part).is_file() for part in parts)
 
@@ -299,8 +280,7 @@ def make_sample(
     seed: int,
     *,
     overwrite: bool = False,
-    people_counts: Mapping[str, int] = PEOPLE_COUNTS,
-    object_counts: Mapping[str, int] = OBJECT_COUNTS,
+    counts: Mapping[str, int] = PEOPLE_COUNTS,
     size: tuple[int, int] = SIZE,
     frames: int = 260,
     clip_size: tuple[int, int] = (1280, 720),
@@ -315,32 +295,20 @@ def make_sample(
 
     Raises: OutputExistsError: when `output` is a used folder and `overwrite` is False.
     """
-    output = Path(output)
-    refuse_existing(output, overwrite=overwrite)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    sizes = {"people": people_counts, "street_objects": object_counts}
-    total = sum(sum(counts.values()) for counts in sizes.values()) + frames
+    images = sum(counts.values())
     record: dict[str, Any] = {"version": 1, "seed": seed, "generator": generator_digest()}
-    before = 0
 
-    def step(done: int, _: int | None) -> None:
+    def step(done: int, total: int | None, *, before: int = 0) -> None:
         if progress is not None:
-            progress(before + done, total)
+            progress(before + done, images + frames)
 
-    try:
-        for kind, counts in sizes.items():
-            record[kind] = write_export(
-                draft / kind, kind, counts, size=size, seed=seed, workers=workers, progress=step
-            )
-            before += sum(counts.values())
+    with atomic_folder(output, overwrite=overwrite) as draft:
+        record["people"] = write_export(
+            draft / "people", counts, size=size, seed=seed, workers=workers, progress=step
+        )
         paths = draft / "city_walk.mp4", draft / "city_walk_groundtruth.json"
-        record["city_walk"] = write_clip(*paths, seed, frames=frames, size=clip_size, progress=step)
+        record["city_walk"] = write_clip(
+            *paths, seed, frames=frames, size=clip_size, progress=partial(step, before=images)
+        )
         write_json(draft / "sample.json", record)
-        draft.chmod(0o755)
-        if output.exists():
-            shutil.rmtree(output)
-        draft.rename(output)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return record

@@ -23,7 +23,6 @@ SMALL_HEIGHT = 48.0
 """A person is small below this height in pixels, in a frame 360 pixels tall."""
 MIN_SEEN = 60.0
 """Visible pixels of the least visible person, in a frame 360 pixels tall."""
-OBJECT_CLASSES = ("bench", "bicycle", "car", "traffic_sign", "trash_can")
 """Classes of the street objects; a car is painted as "car_side" or "car_end"."""
 
 _HIDDEN = (0.6, 0.74)  # visible share of the people that are planned to be hidden
@@ -218,11 +217,11 @@ def _spread(rng: np.random.Generator, options: dict[str, float], count: int) -> 
     return [list(options)[k] for k in rng.permutation(picks)]
 
 
-def plan_split(seed: int, kind: str, split: str, count: int) -> list[Plan]:
+def plan_split(seed: int, split: str, count: int) -> list[Plan]:
     """Return the plans of a split, with the shares of `SMALL_SHARE` and so on met exactly."""
-    rng = scene_rng(seed, kind, split, "plan")
+    rng = scene_rng(seed, "people", split, "plan")
     times, weathers, layouts = (_spread(rng, each, count) for each in (_TIMES, _WEATHERS, _LAYOUTS))
-    empty = int(round(EMPTY_SHARE * count)) if kind == "people" else 0
+    empty = int(round(EMPTY_SHARE * count))
     people = rng.permutation([0] * empty + [2 + k % 6 for k in range(count - empty)])
     ends = np.cumsum(people)
     total = int(ends[-1])
@@ -279,11 +278,6 @@ def thing_item(scene: Scene, rng: np.random.Generator, name: str, x: float, z: f
         name = "car_end" if scene.street.layout == "along" else "car_side"
     sprite = paint_thing(rng, scene.camera, scene.light, name, x, z)
     return Item(name, sprite, x, z, THINGS[name].foot)
-
-
-def object_class(name: str) -> str:
-    """Return the class in `OBJECT_CLASSES` of an item's name, or ""."""
-    return next((each for each in OBJECT_CLASSES if name.startswith(each)), "")
 
 
 def is_free(scene: Scene, x: float, z: float, distance: float) -> bool:
@@ -391,15 +385,12 @@ class _Crowd:
 
 
 def compose(
-    seed: int, kind: str, split: str, plan: Plan, size: tuple[int, int]
+    seed: int, split: str, plan: Plan, size: tuple[int, int]
 ) -> tuple[Scene, np.random.Generator]:
     """Return the scene of a plan, and the generator for what follows (rain, noise)."""
-    rng = scene_rng(seed, kind, split, plan.index)
+    rng = scene_rng(seed, "people", split, plan.index)
     scene = empty_scene(rng, size, (plan.time, plan.weather, plan.layout))
     furnish(scene, rng)
-    if kind == "street_objects":
-        _place_objects(scene, rng, size)
-        return scene, rng
     crowd = _Crowd(scene, rng)
     wanted = []
     for small, hidden in zip(plan.small, plan.hidden, strict=True):
@@ -413,22 +404,3 @@ def compose(
         if hidden and not placed and crowd.place(looks, pose, pixels, False):
             crowd.cover()
     return scene, rng
-
-
-def _place_objects(scene: Scene, rng: np.random.Generator, size: tuple[int, int]) -> None:
-    """Add four to eight street objects that hide each other by half at most."""
-    for _ in range(int(rng.integers(4, 9))):
-        name = str(rng.choice(OBJECT_CLASSES, p=(0.2, 0.26, 0.14, 0.2, 0.2)))
-        name = name if name != "car" else "car_side"
-        pixels = float(np.exp(rng.uniform(*np.log((32.0, 120.0))))) * size[1] / 360.0
-        z = scene.camera.depth_for(min(THINGS[name].height, 1.7), pixels)
-        for _ in range(10):
-            x = scene.camera.across(rng.uniform(0.06, 0.94) * size[0], z)
-            if z < 2.4 or not scene.street.walkable(x, z) or not is_free(scene, x, z, 1.2):
-                continue
-            item = thing_item(scene, rng, name, x, z)
-            items = [*scene.items, item]
-            objects = [one for one in items if object_class(one.name)]
-            if min(visible_part(one, items, size).share for one in objects) > 0.25:
-                scene.items = items
-                break

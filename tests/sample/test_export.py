@@ -23,7 +23,6 @@ from persondet.sample.export import (
     sample_is_current,
     write_export,
 )
-from persondet.sample.scene import OBJECT_CLASSES
 
 COUNTS = {"train": 6, "valid": 2, "test": 2}
 SIZE = (320, 180)
@@ -49,21 +48,14 @@ def iou(first: np.ndarray, second: np.ndarray) -> float:
 @pytest.fixture(scope="module")
 def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("people")
-    write_export(folder, "people", COUNTS, size=SIZE, seed=3)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def objects(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("objects")
-    write_export(folder, "street_objects", {"train": 4, "valid": 1, "test": 1}, size=SIZE, seed=3)
+    write_export(folder, COUNTS, size=SIZE, seed=3)
     return folder
 
 
 def test_the_same_seed_gives_the_same_bytes_with_any_number_of_workers(tmp_path, people):
-    write_export(tmp_path / "same", "people", COUNTS, size=SIZE, seed=3, workers=2)
+    write_export(tmp_path / "same", COUNTS, size=SIZE, seed=3, workers=2)
     assert files_of(tmp_path / "same") == files_of(people)
-    write_export(tmp_path / "other", "people", {"valid": 2}, size=SIZE, seed=4)
+    write_export(tmp_path / "other", {"valid": 2}, size=SIZE, seed=4)
     images = {path.read_bytes() for path in (people / "valid").glob("*.jpg")}
     assert images.isdisjoint(files_of(tmp_path / "other").values())
 
@@ -120,26 +112,11 @@ def test_annotated_people_do_not_share_pixels(people):
     assert (total > 1).sum() <= 0.02 * (total > 0).sum()
 
 
-def test_street_objects_have_five_classes_and_no_people(objects):
-    content = read(objects, "train")
-    assert [c["name"] for c in content["categories"]] == ["street-objects", *OBJECT_CLASSES]
-    assert len(OBJECT_CLASSES) == 5
-    assert "person" not in OBJECT_CLASSES
-    assert {row["category_id"] for row in content["annotations"]} <= {1, 2, 3, 4, 5}
-    assert len({row["category_id"] for row in content["annotations"]}) >= 3
-
-
-def test_an_unknown_kind_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="people, street_objects"):
-        write_export(tmp_path, "cats", {"train": 1})
-
-
 @pytest.fixture
 def tiny() -> dict[str, Any]:
     counts = {"train": 1, "valid": 1, "test": 1}
     return {
-        "people_counts": counts,
-        "object_counts": counts,
+        "counts": counts,
         "size": (160, 90),
         "frames": 2,
         "clip_size": (160, 96),
@@ -152,7 +129,7 @@ def test_a_sample_is_whole_recorded_and_not_overwritten_unasked(tmp_path, tiny):
     record = make_sample(output, 5, progress=lambda *step: steps.append(step), **tiny)
     assert json.loads((output / "sample.json").read_text()) == record
     assert record["seed"] == 5
-    assert steps == [(done, 8) for done in range(1, 9)]  # 3 + 3 images, 2 frames
+    assert steps == [(done, 5) for done in range(1, 6)]  # 3 images, 2 frames
     assert sample_is_current(output, 5)
     assert not sample_is_current(output, 6)
     before = files_of(output)

@@ -41,7 +41,7 @@ def test_a_camera_projects_as_a_pinhole():
 
 @pytest.fixture(scope="module")
 def plans() -> list[Plan]:
-    return plan_split(11, "people", "train", 12)
+    return plan_split(11, "train", 12)
 
 
 def full_mask(item: Item, items: list[Item]) -> np.ndarray:
@@ -54,7 +54,7 @@ def full_mask(item: Item, items: list[Item]) -> np.ndarray:
 def test_visible_masks_are_what_the_painter_leaves(plans):
     """Paint everybody flat in a colour of their own: the same pixels must come out."""
     for plan in plans[:4]:
-        scene, _ = compose(11, "people", "train", plan, SIZE)
+        scene, _ = compose(11, "train", plan, SIZE)
         canvas = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
         people = [item for item in scene.items if item.name == "person"]
         for item in sorted(scene.items, key=lambda item: -item.z):
@@ -70,7 +70,7 @@ def test_visible_masks_are_what_the_painter_leaves(plans):
 def test_people_are_where_the_image_changes(plans):
     """A scene with and without its people differs where they are, and only near them."""
     plan = next(plan for plan in plans if len(plan.small) > 4 and plan.weather == "clear")
-    scene, rng = compose(11, "people", "train", plan, SIZE)
+    scene, rng = compose(11, "train", plan, SIZE)
     state = rng.bit_generator.state
     full = render(scene, rng).astype(int)
     people = [item for item in scene.items if item.name == "person"]
@@ -83,7 +83,7 @@ def test_people_are_where_the_image_changes(plans):
 
 
 def test_a_plan_meets_its_shares_exactly():
-    plans = plan_split(7, "people", "test", 60)
+    plans = plan_split(7, "test", 60)
     assert 0.16 <= np.mean([flag for plan in plans for flag in plan.small]) <= 0.20
     assert 0.31 <= np.mean([flag for plan in plans for flag in plan.hidden]) <= 0.38
     assert sum(not plan.small for plan in plans) == 4  # of 60 images without people
@@ -94,8 +94,8 @@ def test_a_plan_meets_its_shares_exactly():
 @pytest.mark.slow
 def test_the_test_split_is_as_hard_as_promised():
     shares, heights = [], []
-    for plan in plan_split(7, "people", "test", 60):
-        scene, _ = compose(7, "people", "test", plan, (640, 360))
+    for plan in plan_split(7, "test", 60):
+        scene, _ = compose(7, "test", plan, (640, 360))
         for item in scene.items:
             if item.name == "person":
                 seen = visible_part(item, scene.items, (640, 360))
