@@ -31,6 +31,7 @@ _PRODUCTS = (
     "model_best.json",
     "provenance.json",
     "weights.txt",
+    "weights.json",
     "augmentation.yaml",
     "dataset.json",
     "examples/ground_truth.jpg",
@@ -165,7 +166,7 @@ def move_run(work: Path, output: Path) -> None:
         old = sha256_of_file(path)
         rewrite_config(path, lambda text: _relocated(text, work, output))
         digests[old] = sha256_of_file(path)
-    for name in ("results.json", "weights.txt", *_NAME_THE_MODEL):
+    for name in ("results.json", "weights.txt", "weights.json", *_NAME_THE_MODEL):
         for path in work.rglob(name):
             text = _relocated(path.read_text(encoding="utf-8"), work, output)
             for old, new in digests.items():

@@ -1,4 +1,4 @@
-"""The report as one HTML file: pictures embedded, no script, nothing loaded from anywhere."""
+"""The report as one HTML file: images embedded, no script, nothing loaded from anywhere."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from persondet.report.document import Block, Document, Picture
-from persondet.report.own_files import GENERATOR
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -26,9 +25,7 @@ def html_of(document: Document) -> str:
     environment.filters["kind"] = _kind
     labels = document.labels()
     template = environment.get_template("report.html.j2")
-    return template.render(
-        document=document, generator=GENERATOR, label=lambda block: labels[id(block)]
-    )
+    return template.render(document=document, label=lambda block: labels[id(block)])
 
 
 def _data_uri(picture: Picture) -> str:

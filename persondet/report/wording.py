@@ -1,10 +1,13 @@
-"""Numbers as a reader wants them: rounded, with their unit; a dash where there is none."""
+"""The words of the report: numbers and names as a reader wants them, and its standing text."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 DASH = "–"
+LONGEST_NAME = 40
+_TEMPLATES = Path(__file__).parent / "templates"
 
 
 def points(value: float | None) -> str:
@@ -59,3 +62,27 @@ def listed(words: Sequence[str], *, last: str = "and", most: int = 12) -> str:
     if len(words) > most:
         words = [*words[: most - 1], f"{len(words) - most + 1} more"]
     return f" {last} ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
+
+
+def one_line(name: object, limit: int = LONGEST_NAME) -> str:
+    """Return a name as one printable line of at most `limit` characters, its middle left out.
+
+    Characters that print nothing, or turn the writing direction, become a space.
+    """
+    text = "".join(c if c.isprintable() else " " for c in str(name)).strip() or "(no name)"
+    tail = limit // 2 - 1
+    return text if len(text) <= limit else f"{text[: limit - tail - 1]}…{text[-tail:]}"
+
+
+def distinct(names: Sequence[str], limit: int = LONGEST_NAME) -> list[str]:
+    """Return `names`, each as `one_line`, with a number behind those that look alike then."""
+    short = [one_line(name, limit) for name in names]
+    return [
+        f"{name} ({short[:i].count(name) + 1})" if short.count(name) > 1 else name
+        for i, name in enumerate(short)
+    ]
+
+
+def read_template(name: str) -> str:
+    """Return a file of `templates/`."""
+    return (_TEMPLATES / name).read_text(encoding="utf-8")

@@ -39,25 +39,31 @@ CONFIG = {
         "WEIGHT_DECAY": 0.01,
     },
 }
-PARAMETERS = """module                     trainable    frozen           rate
------------------------  -----------  --------  -------  ------
-backbone.fpn                 425,472         0  trained  0.001
-backbone.bottom_up.stem            0     9,536  frozen
-roi_heads.mask_head          203,329         0  trained  0.001
-all                          628,801     9,536  in part  0.001
-
-tensor                                                       shape
------------------------------------------------------------  -----------------
-backbone.fpn_lateral2.weight                                 96 x 64 x 1 x 1
-"""
-WEIGHTS = """output/demo/pretrain/model_final.pth: 170 tensors loaded, 2 of the model left at their start values.
-part                       loaded    not loaded  why
------------------------  --------  ------------  ------------------------------------------------
-backbone.bottom_up.stem         5             0
-roi_heads.box_predictor         2             2  roi_heads.box_predictor.cls_score.weight: checkpoint (6, 256), model (2, 256)
-                                                 not in the checkpoint
-The checkpoint tells 5 classes apart and the dataset has 1: the layers of the classes start anew.
-"""
+PARAMETERS = [
+    ("backbone.fpn", 425472, 0, "trained"),
+    ("backbone.bottom_up.stem", 0, 9536, "frozen"),
+    ("roi_heads.mask_head", 203329, 0, "trained"),
+    ("all", 628801, 9536, "in part"),
+]
+WEIGHTS = {
+    "schema": 1,
+    "source": "output/demo/pretrain/model_final.pth",
+    "loaded": 170,
+    "not_loaded": 2,
+    "parts": [
+        {"part": "backbone.bottom_up.stem", "loaded": 5, "not_loaded": 0, "why": []},
+        {
+            "part": "roi_heads.box_predictor",
+            "loaded": 2,
+            "not_loaded": 2,
+            "why": [
+                "cls_score.weight: checkpoint (6, 256), model (2, 256)",
+                "not in the checkpoint",
+            ],
+        },
+    ],
+    "classes": {"checkpoint": 5, "dataset": 1},
+}
 COUNTS = {
     "precision": 0.91,
     "recall": 0.78,
@@ -104,8 +110,10 @@ def write_finished_run(
     folder.mkdir(parents=True)
     config = CONFIG | {"DATASETS": {**CONFIG["DATASETS"], "TEST": [dataset]}}
     (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    (folder / "parameters.txt").write_text(PARAMETERS)
-    (folder / "weights.txt").write_text(WEIGHTS)
+    names = ("module", "trainable", "frozen", "state")
+    parts = [dict(zip(names, row, strict=True)) | {"rate": "0.001"} for row in PARAMETERS]
+    write_json(folder / "parameters.json", {"schema": 1, "parts": parts})
+    write_json(folder / "weights.json", WEIGHTS)
     write_json(folder / "model_best.json", {"metric": "segm/AP", "score": 41.2, "iteration": 899})
     (folder / "model_best.pth").write_bytes(b"weights")
     (folder / "metrics.json").write_text("".join(json.dumps(row) + "\n" for row in metrics()))

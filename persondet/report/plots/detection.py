@@ -13,8 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 
-from persondet.report.evaluation_files import Evaluation, TaskCurves
-from persondet.report.names import one_line
+from persondet.report.facts import Evaluation, TaskCurves
 from persondet.report.plots.style import (
     BAR,
     BLACK,
@@ -29,9 +28,11 @@ from persondet.report.plots.style import (
     label_axes,
     new_figure,
 )
-from persondet.report.run_data import RunData
+from persondet.report.run import Run
+from persondet.report.wording import one_line
 from persondet.results import TASKS
 
+KINDS = {"bbox": "boxes", "segm": "masks"}
 SPLITS = {"valid": "Validation split", "test": "Test split"}
 IOU_LINES = {"50": "-", "75": ":"}
 SCORE_LABEL = "score threshold (0 to 1)"
@@ -39,7 +40,7 @@ SMALL, MEDIUM = 32, 96  # COCO's bounds between small, medium and large, √area
 CROWDED = 20.0  # so much taller than the right ones' are the wrong ones' bars where both are shown
 
 
-def draw_precision_recall(run: RunData) -> Figure | None:
+def draw_precision_recall(run: Run) -> Figure | None:
     """Draw precision against recall, a panel for each dataset."""
     shown = _with_curves(run, lambda curves: bool(curves.pr_precision))
     if not shown:
@@ -54,8 +55,8 @@ def draw_precision_recall(run: RunData) -> Figure | None:
                 x, y = 100 * curves.pr_recall, 100 * precision
                 every = (5 * (task == "segm"), 10)  # lines that coincide keep their markers apart
                 axes.plot(x, y, line, color=color, marker=marker, markevery=every, label=label)
-            if task == run.operating_task and curves.pooled is not None:
-                recall, precision = curves.pooled
+            recall, precision = curves.pooled
+            if task == run.operating_task and len(precision):
                 label = f"{TASKS[task]}, IoU 0.5, all classes as one"
                 axes.plot(100 * recall, 100 * precision, "--", color=BLACK, label=label)
         _draw_point(axes, run, evaluation)
@@ -68,7 +69,7 @@ def draw_precision_recall(run: RunData) -> Figure | None:
     return figure
 
 
-def draw_f1(run: RunData) -> Figure | None:
+def draw_f1(run: Run) -> Figure | None:
     """Draw precision, recall and F1 against the score threshold, a row for each dataset."""
     shown = _with_curves(run, lambda curves: bool(len(curves.thresholds)))
     if not shown:
@@ -89,12 +90,10 @@ def draw_f1(run: RunData) -> Figure | None:
             (curves.f1, "F1", "-", color),
         ):
             width = 2.6 if label == "F1" else 1.6
-            axes.plot(
-                curves.thresholds, 100 * values, line, linewidth=width, color=shade, label=label
-            )
+            look = {"linewidth": width, "color": shade, "label": label}
+            axes.plot(curves.thresholds, 100 * values, line, **look)
         _draw_threshold(axes, run, evaluation, curves)
-        kind = "boxes" if task == "bbox" else "masks"
-        title = f"{dataset_title(evaluation)}\n{kind}, right from IoU {curves.iou:g}"
+        title = f"{dataset_title(evaluation)}\n{KINDS[task]}, right from IoU {curves.iou:g}"
         label_axes(axes, title, SCORE_LABEL, "precision, recall, F1 (%)")
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 102)
@@ -102,9 +101,9 @@ def draw_f1(run: RunData) -> Figure | None:
     return figure
 
 
-def draw_score_histogram(run: RunData) -> Figure | None:
+def draw_score_histogram(run: Run) -> Figure | None:
     """Draw how sure the model is of its right and of its wrong detections, a panel per task."""
-    evaluation = _preferred(run, lambda e: any(len(c.score_true) for c in e.curves.values()))
+    evaluation = preferred(run, lambda e: any(len(c.score_true) for c in e.curves.values()))
     if evaluation is None:
         return None
     found = {task: curves for task, curves in evaluation.curves.items() if len(curves.score_true)}
@@ -112,16 +111,10 @@ def draw_score_histogram(run: RunData) -> Figure | None:
     for axes, (task, curves) in zip(figure.axes, found.items(), strict=True):
         edges, right, wrong = curves.score_edges, curves.score_true, curves.score_false
         half = np.diff(edges) / 2
-        axes.bar(edges[:-1], right, half, align="edge", color=BLUE, label="right", **BAR)
+        look = {"align": "edge", **BAR}
+        axes.bar(edges[:-1], right, half, color=BLUE, label="right", **look)
         axes.bar(
-            edges[:-1] + half,
-            wrong,
-            half,
-            align="edge",
-            color=VERMILION,
-            hatch="////",
-            label="wrong",
-            **BAR,
+            edges[1:] - half, wrong, half, color=VERMILION, hatch="////", label="wrong", **look
         )
         y_label = "detections (number)"
         if np.nanmax(wrong) > CROWDED * max(1.0, np.nanmax(right)):
@@ -130,8 +123,7 @@ def draw_score_histogram(run: RunData) -> Figure | None:
         if run.operating_point is not None:
             label = f"threshold in use, {run.operating_point:.2f}"
             axes.axvline(run.operating_point, color=BLACK, linestyle="--", label=label)
-        kind = "Boxes" if task == "bbox" else "Masks"
-        title = f"{kind}, right from IoU {curves.iou:g}\n{dataset_title(evaluation)}"
+        title = f"{KINDS[task].capitalize()}, right from IoU {curves.iou:g}\n{dataset_title(evaluation)}"
         label_axes(axes, title, "score (0 to 1)", y_label)
         axes.set_xlim(float(edges[0]), float(edges[-1]))
         axes.set_ylim(bottom=0)
@@ -140,10 +132,10 @@ def draw_score_histogram(run: RunData) -> Figure | None:
     return figure
 
 
-def draw_size_histogram(run: RunData) -> Figure | None:
+def draw_size_histogram(run: Run) -> Figure | None:
     """Draw how many objects of each size there are, and how many of them were found."""
-    evaluation = _preferred(run, lambda e: e.sizes is not None)
-    if evaluation is None or evaluation.sizes is None:
+    evaluation = preferred(run, lambda e: all(map(len, e.sizes)))
+    if evaluation is None:
         return None
     edges, truth, found = evaluation.sizes
     figure = new_figure(size=(7.4, 4.6))
@@ -179,23 +171,19 @@ def dataset_title(evaluation: Evaluation) -> str:
     return f"{SPLITS.get(evaluation.role, 'Dataset')}: {name}{images}"
 
 
-def _with_curves(run: RunData, usable: Callable[[TaskCurves], bool]) -> list[Evaluation]:
+def _with_curves(run: Run, usable: Callable[[TaskCurves], bool]) -> list[Evaluation]:
     """Return validation and test where they have usable curves; without either, the others."""
-    found = [
-        evaluation
-        for evaluation in run.evaluations
-        if any(usable(curves) for curves in evaluation.curves.values())
-    ]
+    found = [e for e in run.evaluations if any(map(usable, e.curves.values()))]
     return [evaluation for evaluation in found if evaluation.role] or found[:2]
 
 
-def _preferred(run: RunData, usable: Callable[[Evaluation], bool]) -> Evaluation | None:
+def preferred(run: Run, usable: Callable[[Evaluation], bool]) -> Evaluation | None:
     """Return the test split's evaluation where it is usable, else validation's, else another."""
     order = [run.evaluation("test"), run.evaluation("valid"), *run.evaluations]
     return next((e for e in order if e is not None and usable(e)), None)
 
 
-def _draw_point(axes: Axes, run: RunData, evaluation: Evaluation) -> None:
+def _draw_point(axes: Axes, run: Run, evaluation: Evaluation) -> None:
     """Mark where the stored threshold lies on the curve of the task that it was chosen on."""
     curves = evaluation.curves.get(run.operating_task)
     point = curves.at(run.operating_point) if curves and run.operating_point is not None else None
@@ -205,7 +193,7 @@ def _draw_point(axes: Axes, run: RunData, evaluation: Evaluation) -> None:
     axes.plot(100 * point.recall, 100 * point.precision, label=label, **STAR)
 
 
-def _draw_threshold(axes: Axes, run: RunData, evaluation: Evaluation, curves: TaskCurves) -> None:
+def _draw_threshold(axes: Axes, run: Run, evaluation: Evaluation, curves: TaskCurves) -> None:
     """Mark the threshold that is in use, and where F1 is best; the test split has no say in that."""
     best, stored = curves.best, run.operating_point
     if stored is not None:

@@ -16,9 +16,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from persondet.report.events import Series
-from persondet.report.names import distinct, one_line
-from persondet.report.own_files import is_ours, refuse_foreign
+from persondet.report.events import (
+    COMPONENT_TITLES,
+    Series,
+    average_precisions,
+    loss_components,
+    smooth,
+    smoothing_window,
+    validation_twins,
+)
 from persondet.report.plots.detection import SCORE_LABEL, SPLITS
 from persondet.report.plots.style import (
     BLACK,
@@ -30,14 +36,8 @@ from persondet.report.plots.style import (
     whole_numbers,
 )
 from persondet.report.plots.training import ACCURACIES, MARKERS_PER_LINE, X_LABEL, limit_spikes
-from persondet.report.run_data import RunData, read_run
-from persondet.report.scalars import (
-    COMPONENT_TITLES,
-    average_precisions,
-    loss_components,
-    validation_twins,
-)
-from persondet.report.smoothing import smooth, smoothing_window
+from persondet.report.run import Run, refuse_elsewhere
+from persondet.report.wording import distinct, one_line
 from persondet.results import TASKS
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class Panel(NamedTuple):
     title: str
     x_label: str
     y_label: str
-    curves: Callable[[RunData], list[Curve]]
+    curves: Callable[[Run], list[Curve]]
     top: float = 0.0
 
 
@@ -66,7 +66,7 @@ class Overlay(NamedTuple):
 
     file_name: str
     needs: str
-    panels: Callable[[Sequence[RunData]], list[Panel]]
+    panels: Callable[[Sequence[Run]], list[Panel]]
 
 
 def plot_runs(
@@ -74,15 +74,15 @@ def plot_runs(
 ) -> list[Path]:
     """Lay the curves of several runs over each other and return the PNG files, in reading order.
 
-    They go to the folder `output`, and replace the files of an earlier call; with `overwrite` also
-    those of somebody else. A run takes part with what it has come to; a figure that would show no
-    run is left out, and the log says so.
+    They go to the folder `output`; with `overwrite` they replace files there. A run takes part with
+    what it has come to; a figure that would show no run is left out, and the log says so.
 
     Raises: RunError: when a run has nothing at all to draw. OutputExistsError: when `output` holds a
-        file of somebody else with the name of a figure.
+        file with the name of a figure, unless `overwrite`.
     """
-    refuse_foreign((Path(output) / o.file_name for o in OVERLAYS), overwrite=overwrite)
-    runs = [read_run(run_dir) for run_dir in run_dirs]
+    paths = (Path(output) / overlay.file_name for overlay in OVERLAYS)
+    refuse_elsewhere(run_dirs, paths, overwrite=overwrite)
+    runs = [Run(Path(run_dir)) for run_dir in run_dirs]
     for run in runs:
         if run.problem is not None and not run.evaluations:
             raise run.problem
@@ -96,8 +96,6 @@ def plot_runs(
                 written.append(save(figure, path))
                 continue
         logger.info("%s is left out: no run has %s", path.name, overlay.needs)
-        if is_ours(path):
-            path.unlink()
     return written
 
 
@@ -124,7 +122,7 @@ def default_folder(run_dirs: Sequence[str | Path]) -> Path:
     return (Path.cwd() if shared == Path(shared.anchor) else shared) / "comparison"
 
 
-def _draw(panels: Sequence[Panel], runs: Sequence[RunData], names: Sequence[str]) -> Figure | None:
+def _draw(panels: Sequence[Panel], runs: Sequence[Run], names: Sequence[str]) -> Figure | None:
     """Draw the panels that show a run; None when there is none."""
     drawn = [(panel, [panel.curves(run) for run in runs]) for panel in panels]
     drawn = [(panel, curves) for panel, curves in drawn if any(curves)]
@@ -178,10 +176,10 @@ def _look(index: int) -> tuple[str, str]:
     return LOOKS[index % count][0], LOOKS[(index + index // count) % count][1]
 
 
-def _scalar(name: str, *, scale: float = 1.0) -> Callable[[RunData], list[Curve]]:
+def _scalar(name: str, *, scale: float = 1.0) -> Callable[[Run], list[Curve]]:
     """Return what draws a training scalar, smoothed, and its first validation twin."""
 
-    def curves(run: RunData) -> list[Curve]:
+    def curves(run: Run) -> list[Curve]:
         found = []
         series = run.events.finite(name)
         if series is not None:
@@ -194,8 +192,8 @@ def _scalar(name: str, *, scale: float = 1.0) -> Callable[[RunData], list[Curve]
     return curves
 
 
-def _ap(task: str, metric: str) -> Callable[[RunData], list[Curve]]:
-    def curves(run: RunData) -> list[Curve]:
+def _ap(task: str, metric: str) -> Callable[[Run], list[Curve]]:
+    def curves(run: Run) -> list[Curve]:
         found: list[tuple[str, str, Series]] = average_precisions(run.events, task, metric)[:1]
         return [Curve(run.events.steps(series), series.values, dashed=True) for *_, series in found]
 
@@ -208,20 +206,20 @@ def _loss(name: str = "total_loss") -> Panel:
     return Panel(title, X_LABEL, "loss (no unit)", _scalar(name))
 
 
-def _components(runs: Sequence[RunData]) -> list[Panel]:
+def _components(runs: Sequence[Run]) -> list[Panel]:
     names = [name for run in runs for name in loss_components(run.events)]
     order = [*COMPONENT_TITLES, *sorted(set(names) - COMPONENT_TITLES.keys())]
     return [_loss(name) for name in order if name in names]
 
 
-def _accuracies(runs: Sequence[RunData]) -> list[Panel]:
+def _accuracies(runs: Sequence[Run]) -> list[Panel]:
     return [
         Panel(f"Accuracy: {what}", X_LABEL, "correct (%)", _scalar(name, scale=100), 101)
         for name, (what, *_) in ACCURACIES.items()
     ]
 
 
-def _average_precisions(runs: Sequence[RunData]) -> list[Panel]:
+def _average_precisions(runs: Sequence[Run]) -> list[Panel]:
     return [
         Panel(
             f"Validation split: {TASKS[task]} {metric}",
@@ -235,25 +233,25 @@ def _average_precisions(runs: Sequence[RunData]) -> list[Panel]:
     ]
 
 
-def _learning_rate(runs: Sequence[RunData]) -> list[Panel]:
+def _learning_rate(runs: Sequence[Run]) -> list[Panel]:
     return [Panel("Learning rate", X_LABEL, "learning rate (per step)", _scalar("lr"))]
 
 
-def _speed(runs: Sequence[RunData]) -> list[Panel]:
+def _speed(runs: Sequence[Run]) -> list[Panel]:
     return [Panel("Speed of the training", X_LABEL, "time of a step (seconds)", _scalar("time"))]
 
 
-def _overview(runs: Sequence[RunData]) -> list[Panel]:
+def _overview(runs: Sequence[Run]) -> list[Panel]:
     box, mask = _average_precisions(runs)[:2]
     scores = mask if any(map(mask.curves, runs)) else box
     return [_loss(), scores, *_learning_rate(runs), *_speed(runs)]
 
 
-def _of_curves(draw: Callable[[str, str], Panel]) -> Callable[[Sequence[RunData]], list[Panel]]:
+def _of_curves(draw: Callable[[str, str], Panel]) -> Callable[[Sequence[Run]], list[Panel]]:
     """Return the panels of curves.json: a column for each task, on the test split where all runs
     have it, else on the validation split."""
 
-    def panels(runs: Sequence[RunData]) -> list[Panel]:
+    def panels(runs: Sequence[Run]) -> list[Panel]:
         scored = [run for run in runs if run.evaluations]
         role = "test" if all(run.evaluation("test") for run in scored) else "valid"
         return [draw(role, task) for task in TASKS]
@@ -262,7 +260,7 @@ def _of_curves(draw: Callable[[str, str], Panel]) -> Callable[[Sequence[RunData]
 
 
 def _precision_recall(role: str, task: str) -> Panel:
-    def curves(run: RunData) -> list[Curve]:
+    def curves(run: Run) -> list[Curve]:
         evaluation = run.evaluation(role)
         found = evaluation.curves.get(task) if evaluation else None
         precision = found.pr_precision.get("50") if found else None
@@ -275,7 +273,7 @@ def _precision_recall(role: str, task: str) -> Panel:
 
 
 def _f1(role: str, task: str) -> Panel:
-    def curves(run: RunData) -> list[Curve]:
+    def curves(run: Run) -> list[Curve]:
         evaluation = run.evaluation(role)
         found = evaluation.curves.get(task) if evaluation else None
         if found is None or not len(found.thresholds):

@@ -22,7 +22,6 @@ from matplotlib.font_manager import fontManager
 from matplotlib.ticker import MaxNLocator
 
 from persondet.files import atomic_path
-from persondet.report.own_files import MARK
 
 BLUE, VERMILION, GREEN, PURPLE, BLACK = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#333333"
 ORANGE, SKY, GREY = "#E69F00", "#56B4E9", "#999999"
@@ -111,12 +110,9 @@ def new_figure(
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG, whole or not at all; the same figure gives the same bytes.
-
-    The file carries a mark by which `persondet.report.own_files` knows it.
-    """
+    """Write a figure as PNG, whole or not at all; the same figure gives the same bytes."""
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", metadata={"Software": MARK})
+        figure.savefig(temporary, format="png", metadata={"Software": "persondet"})
     return path
 
 

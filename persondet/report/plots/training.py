@@ -13,8 +13,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from persondet.report.events import Events, Series
-from persondet.report.names import one_line
+from persondet.report.events import (
+    COMPONENT_TITLES,
+    Events,
+    Series,
+    average_precisions,
+    loss_components,
+    smooth,
+    smoothing_window,
+    validation_twins,
+)
 from persondet.report.plots.style import (
     BLACK,
     BLUE,
@@ -29,15 +37,8 @@ from persondet.report.plots.style import (
     new_figure,
     whole_numbers,
 )
-from persondet.report.run_data import RunData
-from persondet.report.scalars import (
-    COMPONENT_TITLES,
-    average_precisions,
-    best_model,
-    loss_components,
-    validation_twins,
-)
-from persondet.report.smoothing import smooth, smoothing_window
+from persondet.report.run import Run
+from persondet.report.wording import one_line
 from persondet.results import TASKS
 
 X_LABEL = "training (steps)"
@@ -51,10 +52,10 @@ SPIKE = 4.0  # what exceeds so many times the value that 9 of 10 stay below is n
 MARKERS_PER_LINE = 8
 
 _NOTE: dict[str, Any] = {"fontsize": 8, "color": VERMILION}
-Panel = Callable[[Axes, RunData], bool]
+Panel = Callable[[Axes, Run], bool]
 
 
-def panel_loss(axes: Axes, run: RunData, name: str = "total_loss", title: str = "Loss") -> bool:
+def panel_loss(axes: Axes, run: Run, name: str = "total_loss", title: str = "Loss") -> bool:
     """Draw a loss in training and validation; return whether there was any."""
     if not _draw_pair(axes, run.events, name, (BLUE, VERMILION), ""):
         return False
@@ -63,7 +64,7 @@ def panel_loss(axes: Axes, run: RunData, name: str = "total_loss", title: str = 
     return True
 
 
-def panel_accuracy(axes: Axes, run: RunData) -> bool:
+def panel_accuracy(axes: Axes, run: Run) -> bool:
     """Draw the accuracies of the two heads; return whether there was any."""
     drawn = [
         _draw_pair(axes, run.events, name, (color, color), f"{what}, ", 100, marker)
@@ -75,7 +76,7 @@ def panel_accuracy(axes: Axes, run: RunData) -> bool:
     return any(drawn)
 
 
-def panel_average_precision(axes: Axes, run: RunData) -> bool:
+def panel_average_precision(axes: Axes, run: Run) -> bool:
     """Draw validation AP and AP50 with the best model marked; return whether there was any."""
     datasets: list[str] = []
     for task, (color, marker, _) in TASK_LOOKS.items():
@@ -89,7 +90,7 @@ def panel_average_precision(axes: Axes, run: RunData) -> bool:
                 axes.plot(steps, series.values, marker + line, **look)
     if not datasets:
         return False
-    best = best_model(run)
+    best = run.best
     if best is not None:
         label = f"best model: {best.text} after {best.step} steps"
         axes.axvline(best.step, color=BLACK, linewidth=0.9, linestyle=(0, (1, 2)))
@@ -103,7 +104,7 @@ def panel_average_precision(axes: Axes, run: RunData) -> bool:
     return True
 
 
-def panel_learning_rate(axes: Axes, run: RunData) -> bool:
+def panel_learning_rate(axes: Axes, run: Run) -> bool:
     """Draw the learning rate; return whether there was any."""
     series = run.events.finite("lr")
     if series is None:
@@ -115,7 +116,7 @@ def panel_learning_rate(axes: Axes, run: RunData) -> bool:
     return True
 
 
-def panel_speed(axes: Axes, run: RunData) -> bool:
+def panel_speed(axes: Axes, run: Run) -> bool:
     """Draw the time of a step and what of it is waiting for data; return whether there was any."""
     series = run.events.finite("time")
     if series is None:
@@ -135,17 +136,17 @@ def panel_speed(axes: Axes, run: RunData) -> bool:
     return True
 
 
-def single(panel: Panel) -> Callable[[RunData], Figure | None]:
+def single(panel: Panel) -> Callable[[Run], Figure | None]:
     """Return the function that draws a figure of one panel, None when it has nothing to show."""
 
-    def draw(run: RunData) -> Figure | None:
+    def draw(run: Run) -> Figure | None:
         figure = new_figure()
         return figure if panel(figure.axes[0], run) else None
 
     return draw
 
 
-def draw_components(run: RunData) -> Figure | None:
+def draw_components(run: Run) -> Figure | None:
     """Draw each part of the loss in a panel of its own, in the order of the model's stages."""
     names = loss_components(run.events)
     if not names:
@@ -162,7 +163,7 @@ def draw_components(run: RunData) -> Figure | None:
     return figure
 
 
-def draw_overview(run: RunData) -> Figure | None:
+def draw_overview(run: Run) -> Figure | None:
     """Draw loss, accuracy, average precision and learning rate on one page."""
     figure = new_figure(2, 2, (11.0, 7.6))
     drawn = []
