@@ -83,6 +83,11 @@ class Facts:
         return np.array([entry.number() for entry in entries], dtype=np.float64)
 
 
+def _all_or_none(*arrays: FloatArray) -> Any:
+    """Return the arrays; empty ones where one of them is empty."""
+    return arrays if all(map(len, arrays)) else tuple(np.zeros(0) for _ in arrays)
+
+
 class Model(NamedTuple):
     """A checkpoint as a file of scores names it.
 
@@ -159,31 +164,26 @@ class TaskCurves:
     @classmethod
     def of(cls, facts: Facts) -> TaskCurves:
         """Return the curves of one entry under `tasks` in curves.json."""
-        thresholds, pr, pooled = facts["thresholds"].array(), facts["pr"], facts["pooled"]
-        curves = [facts[name].array(len(thresholds)) for name in ("precision", "recall", "f1")]
-        if not all(map(len, curves)):
-            thresholds, curves = np.zeros(0), [np.zeros(0)] * 3
-        recall, together = pr["recall"].array(), pooled["recall"].array()
+        thresholds, pr = facts["thresholds"].array(), facts["pr"]
+        curves = (facts[name].array(len(thresholds)) for name in ("precision", "recall", "f1"))
+        recall, together = pr["recall"].array(), facts["pooled"]["recall"].array()
         precisions = {
             key.removeprefix("precision@"): values.array(len(recall))
             for key, values in sorted(pr.items())
             if key.startswith("precision@")
         }
-        histogram = facts["score_histogram"]
+        histogram, iou = facts["score_histogram"], facts["iou"].number()
         edges = histogram["edges"].array()
-        iou = facts["iou"].number()
+        counts = (histogram[name].array(len(edges) - 1) for name in ("true", "false"))
         return cls(
             math.nan if iou is None else iou,
-            thresholds,
-            *curves,
-            best=Point.of(facts["best"]),
-            at_threshold=Point.of(facts["at_threshold"]),
-            pr_recall=recall,
-            pr_precision={key: values for key, values in precisions.items() if len(values)},
-            pooled=(together, pooled["precision"].array(len(together))),
-            score_edges=edges,
-            score_true=histogram["true"].array(len(edges) - 1),
-            score_false=histogram["false"].array(len(edges) - 1),
+            *_all_or_none(thresholds, *curves),
+            Point.of(facts["best"]),
+            Point.of(facts["at_threshold"]),
+            recall,
+            {key: values for key, values in precisions.items() if len(values)},
+            _all_or_none(together, facts["pooled"]["precision"].array(len(together))),
+            *_all_or_none(edges, *counts),
         )
 
     def at(self, threshold: float) -> Point | None:
@@ -228,7 +228,8 @@ class Evaluation:
         edges = sizes["edges"].array()
         counts = (sizes[name].array(len(edges) - 1) for name in ("ground_truth", "found"))
         found = {task: TaskCurves.of(tasks[task]) for task in TASKS if tasks[task].items()}
-        return cls(dataset, role, curves["images"].count(), found, (edges, *counts), errors)
+        sizes_found = _all_or_none(edges, *counts)
+        return cls(dataset, role, curves["images"].count(), found, sizes_found, errors)
 
 
 @dataclass(frozen=True)

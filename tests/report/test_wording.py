@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from persondet.report.facts import Facts
 from persondet.report.wording import duration, listed, plain, points, several, share
 
 
@@ -32,13 +31,3 @@ def test_counts_durations_and_lists() -> None:
     assert listed(["a", "b", "c"]) == "a, b and c"
     assert listed(list("abcde"), most=3) == "a, b and 3 more"
     assert [plain(0.00005), plain(0.001), plain(12345.6)] == ["0.00005", "0.001", "12,346"]
-
-
-def test_facts_answer_every_question() -> None:
-    facts = Facts({"a": [1, {"b": "x"}], "n": float("nan"), "t": True})
-    assert facts["a"][1]["b"].text() == "x"
-    assert not facts["a"][7]["b"]["c"][-3]
-    assert facts["n"].number() is None
-    assert facts["t"].number() is None
-    assert facts["a"].text() == ""
-    assert facts["a"][0].items() == []
