@@ -21,7 +21,16 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from persondet.errors import MediaError
 from persondet.files import atomic_path
-from persondet.report.plots.style import BLACK, BLUE, GREEN, PURPLE, VERMILION, drawing
+from persondet.report.plots.style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    PURPLE,
+    VERMILION,
+    drawing,
+    hide,
+    label_axes,
+)
 
 FloatArray = npt.NDArray[np.float64]
 # A square anchor of side a meets square boxes of side a/√2 to a·√2 with an IoU of 0.5 or more.
@@ -30,12 +39,7 @@ A4 = (11.69, 8.27)  # inches
 FORMATS = {".png": "png", ".pdf": "pdf"}
 _SPLITS = {"train": (BLUE, ""), "valid": (VERMILION, "////"), "test": (GREEN, "....")}
 _CLASSES, _NAME, _PEOPLE, _SIZES = 9, 22, 12, 7
-_MASKS = {
-    "polygon": "polygons",
-    "rle": "RLE",
-    "empty": "box only",
-    "other": "faulty",
-}
+_MASKS = {"polygon": "polygons", "rle": "RLE", "empty": "box only", "other": "faulty"}
 _STYLE = {
     "font.size": 8.5,
     "axes.titlesize": 10,
@@ -108,7 +112,7 @@ def _draw_classes(axes: Axes, statistics: Mapping[str, Any]) -> None:
         (split, [boxes.get(split, 0) for _, boxes in entries]) for split in statistics["splits"]
     ]
     _bars(axes, [name for name, _ in entries], bars)
-    _titled(axes, "Objects by class", "objects (number)")
+    label_axes(axes, "Objects by class", "objects (number)", "")
     most = max((value for _, values in bars for value in values), default=0)
     axes.set_xlim(0, max(1, most) * 1.18)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
@@ -134,7 +138,7 @@ def _draw_people(axes: Axes, statistics: Mapping[str, Any]) -> None:
         places = np.arange(last + 1) + (index - (len(pairs) - 1) / 2) * width
         axes.bar(places, share, width, label=split, **_look(split))
     axes.set_xticks(range(last + 1), names, rotation=90 if step > 1 else 0)
-    _titled(axes, "Objects per image", "objects in an image (number)", "images of the split (%)")
+    label_axes(axes, "Objects per image", "objects in an image (number)", "images of the split (%)")
     axes.set_ylim(0, max(1.0, axes.get_ylim()[1]))
     axes.grid(axis="x", visible=False)
 
@@ -145,7 +149,7 @@ def _draw_image_sizes(axes: Axes, statistics: Mapping[str, Any]) -> None:
     if statistics["image_sizes_total"] <= _SIZES:
         names = [f"{s['width']} × {s['height']}" for s in sizes]
         _bars(axes, names, [("", [s["images"] for s in sizes])])
-        _titled(axes, "Image sizes", "images (number)", "width × height (pixels)")
+        label_axes(axes, "Image sizes", "images (number)", "width × height (pixels)")
         axes.set_xlim(0, max([1, *(s["images"] for s in sizes)]) * 1.18)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
         return
@@ -158,7 +162,7 @@ def _draw_image_sizes(axes: Axes, statistics: Mapping[str, Any]) -> None:
     total = statistics["image_sizes_total"]
     title = f"Image sizes (the {len(sizes)} most frequent)"
     title = title if len(sizes) < total else f"Image sizes ({total})"
-    _titled(axes, title, "width (pixels)", "height (pixels); area of a dot: images")
+    label_axes(axes, title, "width (pixels)", "height (pixels); area of a dot: images")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
 
 
@@ -177,9 +181,8 @@ def _draw_box_sizes(
         title, scale = "Box sizes against the anchors", "after the resizing of training"
     label = f"√area of the box {scale} (pixels, logarithmic scale)"
     if not len(sides):
-        axes.set_axis_off()
         axes.set_title(title)
-        axes.text(0.5, 0.5, "no valid box", ha="center", transform=axes.transAxes)
+        hide(axes, "no valid box")
         return
     shown = np.concatenate([sides, np.array(sizes) * REACH, np.array(sizes) / REACH])
     low, high = np.floor(np.log2(max(1.0, shown.min()))), np.ceil(np.log2(max(2.0, shown.max())))
@@ -203,7 +206,7 @@ def _draw_box_sizes(
         axes.axvspan(
             sizes[0] / REACH, sizes[-1] * REACH, color=VERMILION, alpha=0.08, linewidth=0, zorder=0
         )
-    _titled(axes, title, label, "boxes (%)")
+    label_axes(axes, title, label, "boxes (%)")
 
 
 def _draw_masks(axes: Axes, masks: Mapping[str, int]) -> None:
@@ -217,7 +220,7 @@ def _draw_masks(axes: Axes, masks: Mapping[str, int]) -> None:
     _ranked(axes, len(kinds), 2)
     axes.set_xlim(0, 118)
     axes.set_xticks(range(0, 101, 25))
-    _titled(axes, "Masks", "objects (%)")
+    label_axes(axes, "Masks", "objects (%)", "")
 
 
 def _draw_leaks(axes: Axes, leaks: Mapping[str, Mapping[str, Any]]) -> None:
@@ -225,10 +228,8 @@ def _draw_leaks(axes: Axes, leaks: Mapping[str, Mapping[str, Any]]) -> None:
     entries = [(split, leaks[split]) for split in ("test", "valid") if split in leaks]
     title = "Leaks between splits"
     if not entries:
-        axes.set_axis_off()
         axes.set_title(title)
-        text = "no two splits to compare"
-        axes.text(0.5, 0.5, text, ha="center", transform=axes.transAxes)
+        hide(axes, "no two splits to compare")
         return
     shares = [100 * leak["leaked"] / max(1, leak["images"]) for _, leak in entries]
     axes.barh([split for split, _ in entries], shares, 0.6, color=VERMILION)
@@ -237,14 +238,12 @@ def _draw_leaks(axes: Axes, leaks: Mapping[str, Mapping[str, Any]]) -> None:
         text = f" {leak['leaked']} of {leak['images']}"
         text += f"; {clips} share a clip" if clips else ""
         inside = share > 55
-        axes.text(
-            share, place, text + " " * inside, va="center", ha="right" if inside else "left",
-            color="white" if inside else BLACK, fontsize=8,
-        )  # fmt: skip
+        look = {"ha": "right", "color": "white"} if inside else {"ha": "left", "color": BLACK}
+        axes.text(share, place, text + " " * inside, va="center", fontsize=8, **look)
     _ranked(axes, len(entries), 2)
     axes.set_xlim(0, 118)
     axes.set_xticks(range(0, 101, 25))
-    _titled(axes, title, "images known from a split that learns (%)")
+    label_axes(axes, title, "images known from a split that learns (%)", "")
 
 
 def _bars(axes: Axes, names: Sequence[str], bars: Sequence[tuple[str, Sequence[int]]]) -> None:
@@ -265,12 +264,6 @@ def _ranked(axes: Axes, count: int, least: int) -> None:
     middle = (count - 1) / 2
     axes.set_ylim(middle + room / 2, middle - room / 2)
     axes.grid(axis="y", visible=False)
-
-
-def _titled(axes: Axes, title: str, x_label: str, y_label: str = "") -> None:
-    axes.set_title(title)
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
 
 
 def _look(split: str) -> dict[str, Any]:

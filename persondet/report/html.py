@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import base64
-from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from persondet.report.document import Block, Document, Picture
-
-TEMPLATES = Path(__file__).parent / "templates"
+from persondet.report.wording import TEMPLATES
 
 
 def html_of(document: Document) -> str:

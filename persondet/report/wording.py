@@ -7,7 +7,7 @@ from pathlib import Path
 
 DASH = "–"
 LONGEST_NAME = 40
-_TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 def points(value: float | None) -> str:
@@ -85,4 +85,4 @@ def distinct(names: Sequence[str], limit: int = LONGEST_NAME) -> list[str]:
 
 def read_template(name: str) -> str:
     """Return a file of `templates/`."""
-    return (_TEMPLATES / name).read_text(encoding="utf-8")
+    return (TEMPLATES / name).read_text(encoding="utf-8")

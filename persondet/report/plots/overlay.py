@@ -18,13 +18,13 @@ from matplotlib.lines import Line2D
 
 from persondet.report.events import (
     COMPONENT_TITLES,
-    Series,
     average_precisions,
     loss_components,
     smooth,
     smoothing_window,
     validation_twins,
 )
+from persondet.report.facts import TaskCurves
 from persondet.report.plots.detection import SCORE_LABEL, SPLITS
 from persondet.report.plots.style import (
     BLACK,
@@ -192,14 +192,6 @@ def _scalar(name: str, *, scale: float = 1.0) -> Callable[[Run], list[Curve]]:
     return curves
 
 
-def _ap(task: str, metric: str) -> Callable[[Run], list[Curve]]:
-    def curves(run: Run) -> list[Curve]:
-        found: list[tuple[str, str, Series]] = average_precisions(run.events, task, metric)[:1]
-        return [Curve(run.events.steps(series), series.values, dashed=True) for *_, series in found]
-
-    return curves
-
-
 def _loss(name: str = "total_loss") -> Panel:
     known, shown = COMPONENT_TITLES.get(name), one_line(name, 30)
     title = "Loss" if name == "total_loss" else f"{known}\n{shown}" if known else shown
@@ -220,17 +212,15 @@ def _accuracies(runs: Sequence[Run]) -> list[Panel]:
 
 
 def _average_precisions(runs: Sequence[Run]) -> list[Panel]:
-    return [
-        Panel(
-            f"Validation split: {TASKS[task]} {metric}",
-            X_LABEL,
-            f"{metric} (points, 0 to 100)",
-            _ap(task, metric),
-            102,
-        )
-        for metric in ("AP", "AP50")
-        for task in TASKS
-    ]
+    def panel(task: str, metric: str) -> Panel:
+        def curves(run: Run) -> list[Curve]:
+            found = average_precisions(run.events, task, metric)[:1]
+            return [Curve(run.events.steps(line), line.values, True) for *_, line in found]
+
+        title = f"Validation split: {TASKS[task]} {metric}"
+        return Panel(title, X_LABEL, f"{metric} (points, 0 to 100)", curves, 102)
+
+    return [panel(task, metric) for metric in ("AP", "AP50") for task in TASKS]
 
 
 def _learning_rate(runs: Sequence[Run]) -> list[Panel]:
@@ -247,42 +237,34 @@ def _overview(runs: Sequence[Run]) -> list[Panel]:
     return [_loss(), scores, *_learning_rate(runs), *_speed(runs)]
 
 
-def _of_curves(draw: Callable[[str, str], Panel]) -> Callable[[Sequence[Run]], list[Panel]]:
+def _of_curves(
+    x_label: str, y_label: str, line: Callable[[TaskCurves], Curve]
+) -> Callable[[Sequence[Run]], list[Panel]]:
     """Return the panels of curves.json: a column for each task, on the test split where all runs
     have it, else on the validation split."""
+
+    def panel(role: str, task: str) -> Panel:
+        def curves(run: Run) -> list[Curve]:
+            evaluation = run.evaluation(role)
+            found = evaluation.curves.get(task) if evaluation else None
+            return [drawn] if found and len((drawn := line(found)).x) else []
+
+        return Panel(f"{SPLITS[role]}: {TASKS[task]}, IoU 0.5", x_label, y_label, curves, 102)
 
     def panels(runs: Sequence[Run]) -> list[Panel]:
         scored = [run for run in runs if run.evaluations]
         role = "test" if all(run.evaluation("test") for run in scored) else "valid"
-        return [draw(role, task) for task in TASKS]
+        return [panel(role, task) for task in TASKS]
 
     return panels
 
 
-def _precision_recall(role: str, task: str) -> Panel:
-    def curves(run: Run) -> list[Curve]:
-        evaluation = run.evaluation(role)
-        found = evaluation.curves.get(task) if evaluation else None
-        precision = found.pr_precision.get("50") if found else None
-        if found is None or precision is None:
-            return []
-        return [Curve(100 * found.pr_recall, 100 * precision)]
-
-    x_label, y_label = "recall (found, % of all)", "precision (right, % of detections)"
-    return Panel(f"{SPLITS[role]}: {TASKS[task]}, IoU 0.5", x_label, y_label, curves, 102)
+def _precision_recall(found: TaskCurves) -> Curve:
+    precision = found.pr_precision.get("50", np.zeros(0))
+    return Curve(100 * found.pr_recall[: len(precision)], 100 * precision)
 
 
-def _f1(role: str, task: str) -> Panel:
-    def curves(run: Run) -> list[Curve]:
-        evaluation = run.evaluation(role)
-        found = evaluation.curves.get(task) if evaluation else None
-        if found is None or not len(found.thresholds):
-            return []
-        return [Curve(found.thresholds, 100 * found.f1)]
-
-    return Panel(f"{SPLITS[role]}: {TASKS[task]}, IoU 0.5", SCORE_LABEL, "F1 (%)", curves, 102)
-
-
+_RECALL, _PRECISION = "recall (found, % of all)", "precision (right, % of detections)"
 OVERLAYS = (
     Overlay("training_curves.png", "scalar to plot", _overview),
     Overlay("loss.png", "total_loss", lambda runs: [_loss()]),
@@ -291,6 +273,14 @@ OVERLAYS = (
     Overlay("average_precision.png", "bbox/AP or segm/AP", _average_precisions),
     Overlay("learning_rate.png", "lr", _learning_rate),
     Overlay("speed.png", "time of a step", _speed),
-    Overlay("pr_curve.png", "inference/*/curves.json", _of_curves(_precision_recall)),
-    Overlay("f1_curve.png", "inference/*/curves.json", _of_curves(_f1)),
+    Overlay(
+        "pr_curve.png",
+        "inference/*/curves.json",
+        _of_curves(_RECALL, _PRECISION, _precision_recall),
+    ),
+    Overlay(
+        "f1_curve.png",
+        "inference/*/curves.json",
+        _of_curves(SCORE_LABEL, "F1 (%)", lambda found: Curve(found.thresholds, 100 * found.f1)),
+    ),
 )

@@ -24,17 +24,36 @@ MANY = {"bbox": "boxes", "segm": "masks"}
 
 @functools.cache
 def standing() -> dict[str, dict[str, Any]]:
-    """Return the standing text of the report: `text` and `figures`."""
+    """Return the standing text of the report: `text`, `tables` and `figures`."""
     words: dict[str, dict[str, Any]] = yaml.safe_load(read_template("chapters.yaml"))
     return words
 
 
-def prose(key: str, **values: str) -> Paragraph | Bullets:
-    """Return a standing text with its names filled in: a paragraph, or a list of points."""
-    text = standing()["text"][key]
-    if isinstance(text, str):
-        return Paragraph(text.format(**values))
-    return Bullets(tuple((lead, entry) for lead, entry in text))
+def said(key: str, **values: str) -> str:
+    """Return a standing text with its names filled in."""
+    text: str = standing()["text"][key]
+    return text.format(**values)
+
+
+def prose(key: str, **values: str) -> Paragraph:
+    """Return a standing text as a paragraph."""
+    return Paragraph(said(key, **values))
+
+
+def warning(key: str, **values: str) -> Note:
+    """Return a standing text as a warning."""
+    return Note("warning", said(key, **values))
+
+
+def points_of(key: str) -> Bullets:
+    """Return a standing list of points."""
+    return Bullets(tuple((lead, text) for lead, text in standing()["text"][key]))
+
+
+def meanings(key: str) -> dict[str, Any]:
+    """Return what the rows of a table mean."""
+    found: dict[str, Any] = standing()["tables"][key]
+    return found
 
 
 def table(
@@ -120,19 +139,16 @@ def why_no_score(run: Run) -> str:
     scores = run.scored.scores
     if any(scores[task]["AP"].number() is not None for task in scored_tasks(run)):
         return ""
-    return f"There is no AP: no object is annotated on the {run.scored.word}."
+    return said("score.none", word=run.scored.word)
 
 
 def caution(run: Run) -> list[Note]:
     """Return the warning that the scored split had a part in the making of the model."""
-    part = {
-        "validation": "The validation split had a part in choosing the model and its threshold",
-        "training": "The model has learned from the training split",
-    }.get(run.scored.kind)
-    if part is None or not run.scored.scores:
+    if run.scored.kind == "test" or not run.scored.scores:
         return []
-    text = f"{part}: the score looks better than it is. A test split would give a fair one."
-    return [Note("warning", text)]
+    if run.scored.kind == "validation":
+        return [warning("score.caution.validation")]
+    return [warning("score.caution.training")]
 
 
 def ending(run: Run) -> Note:
@@ -142,27 +158,17 @@ def ending(run: Run) -> Note:
 
 def _how_it_ended(run: Run) -> str:
     if run.evaluation_only:
-        return (
-            f"This folder holds an evaluation only: of the model {run.model.words()}, on the "
-            f"{run.scored.word} {run.scored.dataset}. The report of its own run says how the model "
-            "was trained."
-        )
+        split, model = run.scored, run.model.words()
+        return said("end.evaluation", model=model, word=split.word, dataset=split.dataset)
     done, planned = whole(run.steps_done), whole(run.planned_steps)
     if run.end == "stopped early":
-        return (
-            f"The training stopped early, after {done} of at most {planned} steps: the score on the "
-            "validation split no longer rose."
-        )
+        return said("end.early", done=done, planned=planned)
     if run.complete:
-        return f"The training took all of its {done} steps."
+        return said("end.finished", done=done)
     of = f"{done} of {planned} steps" if run.planned_steps else f"{done} steps"
+    resume = said("end.resume")
     if run.end == "interrupted":
-        reason = f"The training was interrupted after {of}."
-    elif run.end:
-        reason = f"The training ended after {of} with an error: {run.end}."
-    else:
-        reason = (
-            f"The training has taken {of}, and no end is recorded: it is still running, or it was "
-            "killed."
-        )
-    return f"{reason} The same command with --resume continues it. This report shows what exists so far."
+        return said("end.interrupted", of=of, resume=resume)
+    if run.end:
+        return said("end.error", of=of, end=run.end, resume=resume)
+    return said("end.unknown", of=of, resume=resume)

@@ -10,6 +10,7 @@ from persondet.report.sections import (
     ending,
     evaluates,
     missing,
+    points_of,
     prose,
     scored_tasks,
     table,
@@ -38,7 +39,7 @@ def _answer(run: Run) -> list[Block]:
         *caution(run),
         *([Note("warning", unscored)] if unscored else []),
         table(f"The answer in short: the {run.scored.word}", ("what", "value"), rows, 1),
-        prose("asked.terms"),
+        points_of("asked.terms"),
     ]
 
 

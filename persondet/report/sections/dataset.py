@@ -5,16 +5,9 @@ from __future__ import annotations
 from persondet.report.document import Block, Heading, Note, Paragraph, Section
 from persondet.report.facts import Facts
 from persondet.report.run import Run
-from persondet.report.sections import TRAINS, figure, missing, prose, table
+from persondet.report.sections import TRAINS, figure, meanings, missing, prose, said, table
 from persondet.report.wording import DASH, plain, several, share, whole
 
-_TRAINING = {"mended": "mended in memory", "refused": "refused", "kept": "taken as it is"}
-_MASKS = {
-    "polygon": "polygons",
-    "rle": "pixel runs (RLE)",
-    "empty": "box only",
-    "other": "faulty",
-}
 _SIZES = (
     ("side", "side (root of the area), pixels", 1),
     ("height", "height, pixels", 1),
@@ -98,17 +91,15 @@ def _objects(statistics: Facts) -> list[Block]:
     if rows:
         parts = [(sizes[key].number(), key) for key in ("small", "medium", "large")]
         spoken = ", ".join(f"{share(value)} {key}" for value, key in parts if value is not None)
-        text = (
-            "Size decides how hard an object is to find. Objects under 32 × 32 pixels count as "
-            "small, those from 96 × 96 pixels on as large, and the others as medium."
-        )
         caption = "Sizes of the boxes: this share of all boxes is smaller than the number"
         blocks += [
-            Paragraph(text + (f" By their boxes, {spoken} here." if spoken else "")),
+            Paragraph(
+                said("dataset.sizes") + (f" By their boxes, {spoken} here." if spoken else "")
+            ),
             table(caption, ("", *map(_level, levels)), rows, 1),
         ]
     masks = [
-        f"{whole(count.number())} {_MASKS.get(kind, kind)}"
+        f"{whole(count.number())} {meanings('masks').get(kind, kind)}"
         for kind, count in statistics["masks"].items()
         if count.number()
     ]
@@ -136,7 +127,7 @@ def _findings(report: Facts) -> list[Block]:
             finding["severity"].text(),
             finding["meaning"].text() or finding["code"].text(),
             whole(finding["count"].number()),
-            _TRAINING.get(finding["training"].text(), finding["training"].text()),
+            meanings("training").get(finding["training"].text(), finding["training"].text()),
         )
         for finding in found[:_MOST]
     ]
@@ -165,9 +156,4 @@ def _leaks(report: Facts) -> list[Block]:
         return [*blocks, Note("missing", f"dataset.json has no figures on leaks. {_CHECK}")]
     header = ("split", "images", "known from an earlier split", "share", "others of one clip")
     blocks.append(table("Leaks between the splits", header, rows, 1))
-    return blocks if compared else [*blocks, not_compared()]
-
-
-def not_compared() -> Note:
-    """Return the note that nobody has compared the images of the splits."""
-    return Note("missing", prose("dataset.not_compared").text)  # type: ignore[union-attr]
+    return blocks if compared else [*blocks, Note("missing", said("dataset.not_compared"))]

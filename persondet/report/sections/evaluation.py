@@ -12,59 +12,31 @@ from persondet.report.sections import (
     evaluation_command,
     figure,
     folder_word,
+    meanings,
     missing,
+    points_of,
     prose,
+    said,
     scored_tasks,
     table,
+    warning,
     why_no_score,
     with_interval,
 )
-from persondet.report.sections.dataset import not_compared
 from persondet.report.wording import DASH, points, several, share, whole
 from persondet.results import TASKS
 
-_MEASURES = {
-    "AP": "all objects, mean over the ten IoUs",
-    "AP50": "a rough fit is enough (IoU 0.5)",
-    "AP75": "demands a close fit (IoU 0.75)",
-    "APs": "small objects, under 32 × 32 pixels",
-    "APm": "medium objects",
-    "APl": "large objects, from 96 × 96 pixels",
-    "AR": "share of the objects found, at most 100 detections per image",
-}
-_KINDS = {
-    "classification": "the right place, the wrong class",
-    "localisation": "the right class, but the box or mask fits badly",
-    "both": "the wrong class, and a bad fit",
-    "duplicate": "a second detection of an object that is already found",
-    "background": "a detection where there is nothing",
-    "missed": "an object without any detection",
-}
 _SUMS = {
     "cost_false_positives": ("all false alarms", "every detection that is no hit"),
     "cost_false_negatives": ("all misses", "every object that is not found"),
 }
-_SITUATIONS = {
-    "size": "by size",
-    "crowding": "by crowding",
-    "border": "by closeness to the border",
-}
-_GALLERIES = {
-    "misses": ("Misses", "objects that the model did not find."),
-    "false_alarms": ("False alarms", "detections where there is nothing."),
-    "poor_masks": ("Poor masks", "objects that were found, with a mask that fits them badly."),
-}
-_SEVERAL = (
-    " The lines are the mean over the classes. A dashed line takes the detections of all classes in "
-    "one row; the threshold lies on it."
-)
 _MOST_CLASSES, _MOST_SETS, _MOST_ROWS, _SHOWN = 30, 10, 20, 4
 
 
 def evaluation(run: Run) -> Section:
     """Explain the measures, give the scores, and look at the mistakes."""
     blocks = (
-        *(Heading("What is measured"), prose("evaluation.measures")),
+        *(Heading("What is measured"), points_of("evaluation.measures")),
         *(Heading("The score"), *_scores(run)),
         *(Heading("Precision, recall and the score threshold"), *_thresholds(run)),
         *(Heading("The operating point"), *_operating_point(run)),
@@ -79,10 +51,8 @@ def evaluation(run: Run) -> Section:
 def _scores(run: Run) -> list[Block]:
     split, word = run.scored, run.scored.word
     blocks: list[Block] = [
-        Note(
-            "warning",
-            f"inference/{name} is about another model ({words}) than this report, which leaves it out. "
-            f"To score the model of this run there: {evaluation_command(run, name)}",
+        warning(
+            "evaluation.other_model", name=name, words=words, command=evaluation_command(run, name)
         )
         for name, words in run.other_models.items()
     ]
@@ -108,7 +78,7 @@ def _score_table(run: Run, scores: Facts, dataset: str) -> Table:
     more = {name: f"with up to {name.removeprefix('AP@')} detections per image" for name in above}
     rows = [
         (name, meaning, *(with_interval(scores, task, name) for task in tasks))
-        for name, meaning in (_MEASURES | more).items()
+        for name, meaning in (meanings("measures") | more).items()
         if name in found
     ]
     caption = (
@@ -123,17 +93,15 @@ def _intervals(run: Run) -> list[Block]:
     if any(scores["intervals"][t]["AP"][0].number() is not None for t in scored_tasks(run)):
         return []
     given = "intervals" in (scores.value or ())
-    text = why_no_score(run)
-    if not text and given and scores["notes"].texts():  # they say why
+    if why_no_score(run):
+        return [Note("warning", why_no_score(run))]
+    if given and scores["notes"].texts():  # they say why
         return []
-    if not text and scores["images"].count() == 1:
-        text = "One image gives no interval: nobody can say how far the score may be off."
-    elif not text and given:
-        text = "There is no interval: too few images hold objects."
-    if text:
-        return [Note("warning", text)]
-    text = "results.json has no intervals, so nobody knows how far the scores may be off. "
-    return [Note("missing", text + evaluates(run))]
+    if scores["images"].count() == 1:
+        return [warning("evaluation.one_image")]
+    if given:
+        return [warning("evaluation.few_objects")]
+    return [Note("missing", said("evaluation.no_intervals", how=evaluates(run)))]
 
 
 def _classes(run: Run) -> list[Block]:
@@ -160,16 +128,12 @@ def _constant_box(run: Run) -> list[Block]:
 def _leaks(run: Run) -> Block:
     kind = run.scored.kind
     if run.leaked is None:
-        return not_compared()
+        return Note("missing", said("dataset.not_compared"))
     images, part = run.leaked
     if not images:
-        text = f"No {kind} image has a copy, a version or a neighbouring frame in an earlier split."
-        return Paragraph(text)
-    text = (
-        f"{several(images, f'{kind} image')} ({share(part)}) {'has' if images == 1 else 'have'} a copy "
-        "or a version in a split that the model learned from: the score looks better than it is."
-    )
-    return Note("warning", text)
+        return prose("evaluation.no_leak", kind=kind)
+    counted, have = several(images, f"{kind} image"), "has" if images == 1 else "have"
+    return warning("evaluation.leak", images=counted, part=share(part), have=have)
 
 
 def _beside_validation(run: Run) -> list[Block]:
@@ -184,7 +148,7 @@ def _beside_validation(run: Run) -> list[Block]:
     ]
     rows = [
         (name, *(points(part[task][name].number()) for task in tasks for part in (test, valid)))
-        for name in _MEASURES
+        for name in meanings("measures")
     ]
     caption = "The same measures on the test and on the validation split"
     return [table(caption, header, rows, 1), prose("evaluation.beside")]
@@ -195,12 +159,10 @@ def _plots_how(run: Run) -> str:
 
 
 def _thresholds(run: Run) -> list[Block]:
-    how = _plots_how(run)
-    return [
-        figure(run, "plots/pr_curve.png", how, more=_SEVERAL if len(run.classes) > 1 else ""),
-        figure(run, "plots/f1_curve.png", how),
-        figure(run, "plots/score_histogram.png", how),
-    ]
+    how, names = _plots_how(run), ("f1_curve", "score_histogram")
+    more = " " + said("evaluation.several_classes") if len(run.classes) > 1 else ""
+    curve = figure(run, "plots/pr_curve.png", how, more=more)
+    return [curve, *(figure(run, f"plots/{name}.png", how) for name in names)]
 
 
 def _operating_point(run: Run) -> list[Block]:
@@ -208,24 +170,15 @@ def _operating_point(run: Run) -> list[Block]:
     point = run.results["operating_point"]
     threshold = point["threshold"].number()
     if point["tuned"].value is False:
-        chosen = (
-            "The model carries none: a training chooses it when it ends, if the model finds anything "
-            "on a validation split. 0.5 stands in."
-        )
-    elif threshold is None:
-        chosen = "A training chooses it when it ends: where F1 is highest on the validation split."
+        chosen = said("evaluation.untuned")
     else:
-        chosen = (
-            "The training chose it where F1 is highest on the validation split, before it looked at "
-            "the test split. The model carries it, and images and clips are annotated with it "
-            "unless you ask for another."
-        )
-    text = (
-        "AP looks at all scores, but using a detector takes one threshold: detections below it are"
-    )
-    blocks: list[Block] = [Paragraph(f"{text} not shown. {chosen}")]
+        chosen = said("evaluation.to_choose" if threshold is None else "evaluation.chosen")
+    blocks: list[Block] = [prose("evaluation.threshold", chosen=chosen)]
     if threshold is None:
-        return [*blocks, _no_threshold(run)]
+        text = said("evaluation.no_threshold_yet")
+        if run.complete:
+            text = said("evaluation.no_threshold", command=evaluation_command(run))
+        return [*blocks, Note("missing", text)]
     rows = _threshold_rows(run, point)
     if not rows:
         text = f"What the threshold {threshold:.2f} finds is not recorded. {evaluates(run)}"
@@ -234,18 +187,6 @@ def _operating_point(run: Run) -> list[Block]:
     iou, kind = point["iou"].number(), MANY["segm" if point["task"].text() == "segm" else "bbox"]
     demanded = "" if iou is None else f" are {kind} with an IoU of {iou:.1f} or more"
     return [*blocks, table(f"At the threshold {threshold:.2f}; hits{demanded}", header, rows, 1)]
-
-
-def _no_threshold(run: Run) -> Note:
-    text = "No threshold is recorded for this run. "
-    if not run.complete:
-        text += "tools/train_net.py with --resume ends the training and chooses it."
-        return Note("missing", text)
-    text += (
-        "It cannot be chosen later; tools/predict.py and tools/video_demo.py use "
-        "--confidence-threshold, else 0.5. To see what 0.5 finds: "
-    )
-    return Note("missing", text + evaluation_command(run))
 
 
 def _threshold_rows(run: Run, point: Facts) -> list[tuple[str, ...]]:
@@ -272,7 +213,7 @@ def _costs(run: Run) -> list[Block]:
         return [missing(run, _errors_file(run), "The error analysis is missing.", evaluates(run))]
     lines = [
         (kind, meaning, [cost["cost"][kind].number() for cost in costs.values()])
-        for kind, meaning in _KINDS.items()
+        for kind, meaning in meanings("mistakes").items()
         # With one class there is no wrong class.
         if errors["classes"].number() != 1 or kind not in ("classification", "both")
     ]
@@ -294,7 +235,7 @@ def _costs(run: Run) -> list[Block]:
 
 def _situations(run: Run) -> list[Block]:
     recall, blocks = run.facts(_errors_file(run))["recall"], []
-    for key, title in _SITUATIONS.items():
+    for key, title in meanings("situations").items():
         rows = [
             (
                 row["label"].shown(),
@@ -319,7 +260,7 @@ def _galleries(run: Run) -> list[Block]:
     gallery, blocks = run.facts(name), []
     if not gallery:
         return [missing(run, name, "There is no gallery.", evaluates(run))]
-    for key, (title, meaning) in _GALLERIES.items():
+    for key, (title, meaning) in meanings("galleries").items():
         entries = gallery[key].entries()
         if key == "poor_masks" and not entries and not run.masks:
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from persondet.report.document import Block, Bullets, Paragraph, Section
 from persondet.report.run import Run
-from persondet.report.sections import caution, ending, prose
+from persondet.report.sections import caution, ending, points_of, said
 from persondet.report.wording import listed, several, share
 
 _WEAK = 0.5  # recall below this is named as a weakness
@@ -17,20 +17,20 @@ def limits(run: Run) -> Section:
         Paragraph("The numbers of this run show these limits:"),
         Bullets(tuple(_of_this_run(run))),
         Paragraph("Every detector made this way has these limits:"),
-        prose("limits.general"),
+        points_of("limits.general"),
     ]
     return Section("limits", "Limits", tuple(blocks if run.complete else [ending(run), *blocks]))
 
 
 def _of_this_run(run: Run) -> list[tuple[str, str]]:
-    items = [("Drawn images.", _said("limits.demo"))] if _is_demo(run) else []
+    items = [("Drawn images.", said("limits.demo"))] if _is_demo(run) else []
     images = run.scored.scores["images"].count()
     if images is None:
         items.append(("No score.", "Without a score nothing can be promised."))
     elif images < 200:
         text = f"The score rests on {several(images, 'image')}; see its 95 % intervals."
         items.append(("A small test.", text))
-    items.append(("One training.", _said("limits.one_training")))
+    items.append(("One training.", said("limits.one_training")))
     items += [("No fair test.", note.text) for note in caution(run)]
     if run.leaked is None:
         text = f"Nobody has compared the {run.scored.kind} images with the training images."
@@ -41,10 +41,6 @@ def _of_this_run(run: Run) -> list[tuple[str, str]]:
     weak = _weak_situations(run)
     items += [("Often missed:", f"{listed(weak)}.")] if weak else []
     return items + ([] if run.masks else [("Boxes only.", "This model draws no masks.")])
-
-
-def _said(key: str) -> str:
-    return prose(key).text  # type: ignore[union-attr]
 
 
 def _is_demo(run: Run) -> bool:

@@ -10,24 +10,13 @@ from persondet.report.sections import (
     TRAINS,
     evaluation_command,
     folder_word,
+    meanings,
     missing,
     prose,
     table,
 )
 from persondet.report.wording import DASH, listed, several, whole
 
-_FILES = {
-    "model_best.pth": "the model: weights, config, class names and threshold in one file",
-    "config.yaml": "every setting of the training",
-    "metrics.json": "the log of the training, a line per row",
-    "results.json": "the scores",
-    "provenance.json": "commands, versions, datasets and hardware",
-    "dataset.json": "the check of the dataset",
-    "parameters.txt": "every tensor of the model, learning or frozen",
-    "weights.txt": "what was loaded into the model",
-    "inference": "predictions and their analysis, by split",
-    "plots": "the figures",
-}
 _OF_EVALUATION = ("config.yaml", "dataset.json", "inference", "plots")
 _MOST_STARTS = 10
 
@@ -107,8 +96,9 @@ def _use(run: Run) -> list[Block]:
 
 def _files(run: Run) -> list[Block]:
     rows = []
-    for name in _OF_EVALUATION if run.evaluation_only else _FILES:
+    for name, meaning in meanings("files").items():
         path = run.inside(name)
-        rows.append((name, _FILES[name], "yes" if path and path.exists() else "missing"))
+        if not run.evaluation_only or name in _OF_EVALUATION:
+            rows.append((name, meaning, "yes" if path and path.exists() else "missing"))
     header = ("file", "what it holds", "there")
     return [Heading("Files"), table("The run folder", header, rows)]

@@ -6,10 +6,21 @@ from pathlib import Path
 
 import numpy as np
 
-from persondet.report.document import Block, Bullets, Heading, Listing, Note, Paragraph, Section
+from persondet.report.document import Block, Bullets, Heading, Listing, Note, Section
 from persondet.report.facts import Facts
 from persondet.report.run import Run
-from persondet.report.sections import TRAINS, ending, figure, folder_word, missing, prose, table
+from persondet.report.sections import (
+    TRAINS,
+    ending,
+    figure,
+    folder_word,
+    missing,
+    points_of,
+    prose,
+    said,
+    table,
+    warning,
+)
 from persondet.report.wording import DASH, duration, listed, plain, points, several, share, whole
 
 PIPELINES = Path(__file__).resolve().parents[3] / "configs" / "augmentations"
@@ -20,9 +31,13 @@ _CURVES = ("loss", "loss_components", "accuracy", "average_precision", "learning
 def augmentation(run: Run) -> Section:
     """Explain how training images are varied, and show the result."""
     seen = figure(run, "examples/augmentation.jpg", TRAINS)
-    blocks = [*_sizes(run), Heading("The pipeline"), *_pipeline(run)]
-    blocks = [prose("augmentation.intro"), *blocks, Heading("What training sees"), seen]
-    return Section("augmentation", "Augmentation", tuple(blocks))
+    if run.config["INPUT"]["ALBUMENTATIONS"]["PIPELINE"].text() == "none":
+        blocks = [prose("augmentation.none"), *_sizes(run)]
+    else:
+        pipeline = [Heading("The pipeline"), *_pipeline(run)]
+        blocks = [prose("augmentation.intro"), *_sizes(run), *pipeline]
+    blocks = (*blocks, Heading("What training sees"), seen)
+    return Section("augmentation", "Augmentation", blocks)
 
 
 def _sizes(run: Run) -> list[Block]:
@@ -47,8 +62,6 @@ def _pipeline(run: Run) -> list[Block]:
     name = run.config["INPUT"]["ALBUMENTATIONS"]["PIPELINE"].text()
     if not name:
         return [missing(run, "config.yaml", "The pipeline's name is not known.", TRAINS)]
-    if name == "none":
-        return [Paragraph("No further changes: INPUT.ALBUMENTATIONS.PIPELINE is none.")]
     text, where = run.text("augmentation.yaml"), "this run used these steps (augmentation.yaml)"
     file = PIPELINES / f"{name}.yaml"
     if not text.strip() and name.isidentifier() and file.is_file():
@@ -56,13 +69,7 @@ def _pipeline(run: Run) -> list[Block]:
         where = f"these are its steps as configs/augmentations/{name}.yaml has them now"
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
     if not lines:
-        return [
-            Note(
-                "missing",
-                f"The steps of the pipeline {name} are neither in the run folder nor in "
-                f"configs/augmentations. augmentation.yaml should hold them. {TRAINS}",
-            )
-        ]
+        return [Note("missing", said("augmentation.missing", name=name, trains=TRAINS))]
     shown = (*lines[:_MOST_LINES], *(["…"] if len(lines) > _MOST_LINES else []))
     return [prose("augmentation.steps", name=name, where=where), Listing(shown)]
 
@@ -110,43 +117,33 @@ def _training_images(run: Run) -> float:
 
 def _curves(run: Run) -> list[Block]:
     if run.problem is not None:
-        text = "metrics.json, the log of the training, is missing or holds no row yet. "
-        how = "A training (tools/train_net.py) writes it while it runs."
-        return [Heading("Curves"), Note("missing", text + how)]
+        return [Heading("Curves"), Note("missing", said("training.no_log"))]
     how = "The training has not logged it, or nobody has drawn the plots yet: "
     how += f"python tools/plot_metrics.py {folder_word(run)}"
     blocks: list[Block] = [Heading("Curves"), prose("training.curves")]
     for name in _CURVES:
         blocks.append(figure(run, f"plots/{name}.png", how))
         if name == "loss_components":
-            known = [
-                (f"{n}:", text) for n, text in prose("training.losses").items if n in run.events
-            ]  # type: ignore[union-attr]
-            blocks += [Bullets(tuple(known))] if known else []
-    return [*blocks, *(Note("warning", text) for text in _irregularities(run))]
+            losses = points_of("training.losses").items
+            known = tuple((f"{name}:", text) for name, text in losses if name in run.events)
+            blocks += [Bullets(known)] if known else []
+    return [*blocks, *_irregularities(run)]
 
 
-def _irregularities(run: Run) -> list[str]:
-    """Return sentences on what is wrong with the log."""
+def _irregularities(run: Run) -> list[Note]:
+    """Return warnings on what is wrong with the log."""
     events, notes = run.events, []
     loss = events["total_loss"].values if "total_loss" in events else np.zeros(0)
     lost = int((~np.isfinite(loss)).sum())
     if lost:
-        notes.append(
-            f"{whole(lost)} of the {several(len(loss), 'logged loss', 'logged losses')} are not finite "
-            "numbers: the training diverged there. What it learned after that is worth nothing "
-            "unless it was set back to an earlier step. Lower SOLVER.BASE_LR."
-        )
+        losses = several(len(loss), "logged loss", "logged losses")
+        notes.append(warning("training.diverged", lost=whole(lost), losses=losses))
     if events.restarts:
         steps = listed([whole(step) for step in events.restarts])
-        notes.append(
-            f"The training was resumed and the log went back to step {steps}; the later rows of the "
-            "earlier start do not count."
-        )
+        notes.append(warning("training.resumed", steps=steps))
     if events.unreadable_lines:
-        notes.append(
-            f"{several(events.unreadable_lines, 'line')} of metrics.json could not be read."
-        )
+        lines = several(events.unreadable_lines, "line")
+        notes.append(Note("warning", f"{lines} of metrics.json could not be read."))
     return notes
 
 
@@ -158,16 +155,11 @@ def _best(run: Run) -> list[Block]:
     metric, step = best["metric"].text(), best["iteration"].number()
     after = "" if step is None else f" after {whole(step + 1)} steps"
     if not metric:
-        text = "No validation score chose a model, so the best model is the last one"
-        return [heading, Paragraph(f"{text}{after and ','}{after}.")]
+        return [heading, prose("training.last", after=after and f",{after}")]
     task = {"segm": "mask", "bbox": "box"}.get(metric.partition("/")[0], "")
-    score = f"{task} {metric.rpartition('/')[2]}".strip()
-    text = (
-        f"The model kept as the best (model_best.pth) is the one{after}: it has the best {score} on "
-        f"the validation split, {points(best['score'].number())} ({metric}). The following chapters "
-        "are about this model."
-    )
-    return [heading, Paragraph(text)]
+    score, value = f"{task} {metric.rpartition('/')[2]}".strip(), points(best["score"].number())
+    known = {"after": after, "score": score, "value": value, "metric": metric}
+    return [heading, prose("training.best", **known)]
 
 
 def _effort(run: Run) -> list[Block]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from persondet.report.document import Block, Heading, Note, Paragraph, Section
 from persondet.report.run import Run
-from persondet.report.sections import TRAINS, missing, prose, table
+from persondet.report.sections import TRAINS, missing, prose, said, table
 from persondet.report.wording import listed, points, several, share, whole
 
 _STAGES = ("the stem", "res2", "res3", "res4", "res5")
@@ -26,7 +26,7 @@ def _model(run: Run) -> list[Block]:
         "transfer.model",
         kind="Mask R-CNN" if run.masks else "Faster R-CNN",
         backbone=f"a ResNet with {depth} layers" if depth else "a ResNet",
-        masks=f" {prose('transfer.mask_head').text}" if run.masks else "",  # type: ignore[union-attr]
+        masks=" " + said("transfer.mask_head") if run.masks else "",
     )
     return [Heading("The model"), text]
 
@@ -47,8 +47,8 @@ def _loaded(run: Run) -> list[Block]:
         return [*blocks, untold] if weights or not run.config else blocks
     fitted, left = loaded["loaded"].count(), loaded["not_loaded"].count()
     if fitted is not None and left is not None:
-        text = f"{several(fitted, 'tensor')} fitted; {whole(left)} of the model kept their start values."
-        blocks.append(Paragraph(text))
+        fitting = several(fitted, "tensor")
+        blocks.append(prose("transfer.loaded", fitted=fitting, left=whole(left)))
     rows = [
         (
             part["part"].text(),
@@ -64,10 +64,8 @@ def _loaded(run: Run) -> list[Block]:
         blocks += [prose("transfer.tensors"), parts]
     theirs, ours = (loaded["classes"][key].count() for key in ("checkpoint", "dataset"))
     if theirs is not None and ours is not None:
-        text = (
-            f"The checkpoint has {several(theirs, 'class', 'classes')}, the dataset {whole(ours)}."
-        )
-        blocks.append(Paragraph(f"{text} So the layers of the classes start anew."))
+        classes = several(theirs, "class", "classes")
+        blocks.append(prose("transfer.classes", theirs=classes, ours=whole(ours)))
     return blocks
 
 
@@ -75,8 +73,7 @@ def _untold(run: Run, name: str, what: str) -> Note:
     """Return the note for a missing table; earlier versions wrote it as text only."""
     if run.facts(f"{name}.json") or not (run.folder / f"{name}.txt").is_file():
         return missing(run, f"{name}.json", what, TRAINS)
-    text = f"{what} An earlier version of persondet made this run; {name}.txt holds the table."
-    return Note("missing", text)
+    return Note("missing", said("transfer.untold", what=what, name=name))
 
 
 def _pretraining(run: Run) -> list[Block]:
@@ -86,10 +83,7 @@ def _pretraining(run: Run) -> list[Block]:
         return []
     classes = listed(earlier["classes"].texts()) or "other objects"
     steps = earlier["steps"].number() or (earlier["iteration"].number() or 0) + 1
-    text = (
-        f"That model was also trained in this run folder (pretrain): {whole(steps)} steps on images "
-        f"of {classes}, without the objects of this run."
-    )
+    text = said("transfer.pretraining", steps=whole(steps), classes=classes)
     score = earlier["test"]["bbox"]["AP"].number()
     known = (
         "" if score is None else f" On its own test split it reached a box AP of {points(score)}."

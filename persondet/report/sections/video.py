@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from persondet.report.document import Block, Figure, Heading, Note, Paragraph, Section, Table
+from persondet.report.document import Block, Figure, Heading, Note, Section, Table
 from persondet.report.facts import Clip, Facts
 from persondet.report.run import Run
-from persondet.report.sections import figure, folder_word, prose, table
+from persondet.report.sections import figure, folder_word, meanings, prose, said, table
 from persondet.report.wording import DASH, duration, plain, points, share, whole
 
 STILLS = "plots/video_stills.json"
@@ -17,12 +17,8 @@ def video(run: Run) -> Section:
     blocks: list[Block] = [prose("video.intro")]
     word = folder_word(run)
     if not run.clips:
-        text = (
-            "No annotated clip with its records lies in the run folder. To make one: python "
-            f"tools/video_demo.py --run {word} --video-input CLIP.mp4 --output "
-            f"{word}/CLIP_annotated.mp4"
-        )
-        return Section("video", "The video", (*blocks, Note("missing", text)))
+        blocks.append(Note("missing", said("video.none", run=word)))
+        return Section("video", "The video", tuple(blocks))
     how = f"To draw it: python tools/plot_metrics.py {word}"
     over_time = figure(run, "plots/people_over_time.png", how)
     blocks += [_clip_table(run.clips[:_MOST_CLIPS]), *_score(run), *_stills(run)]
@@ -57,26 +53,21 @@ def _score(run: Run) -> list[Block]:
         return []
     rate = score["frames_per_second"].number()
     speed = "" if rate is None else f" Annotation ran at {points(rate)} frames per second."
-    text = (
-        "The ground truth of this clip is known. Over all frames the detector finds "
-        f"{share(recall)} of the objects, and {share(precision)} of its boxes are right (IoU 0.5 or "
-        f"more).{speed}"
-    )
+    known = {"recall": share(recall), "precision": share(precision), "speed": speed}
     tracked = score["idf1"].number() is not None
-    return [*([_track_score(score)] if tracked else []), Paragraph(text)]
+    return [*([_track_score(score)] if tracked else []), prose("video.score", **known)]
 
 
 def _track_score(score: Facts) -> Table:
     """Show how well people keep their numbers in the clip with known ground truth."""
     found, there = score["unique"].number(), score["unique_truth"].number()
-    rows = (
-        ("MOTA", share(score["mota"].number()), "1 minus misses, false alarms and switches"),
-        ("IDF1", share(score["idf1"].number()), "detections with the right number throughout"),
-        ("HOTA", share(score["hota"].number()), "finding and keeping apart, together"),
-        ("switches", whole(score["switches"].number()), "a person's number changes"),
-        ("fragments", whole(score["fragments"].number()), "a person is lost and found again"),
-        ("different people", whole(found), f"counted; the ground truth has {whole(there)}"),
-    )
+    rows = []
+    for key, (name, meaning) in meanings("tracks").items():
+        value = score[key].number()
+        rows.append(
+            (name, whole(value) if key in ("switches", "fragments") else share(value), meaning)
+        )
+    rows.append(("different people", whole(found), f"counted; the ground truth has {whole(there)}"))
     return table("How well people keep their numbers", ("what", "score", "meaning"), rows, (1,))
 
 
@@ -91,8 +82,4 @@ def _stills(run: Run) -> list[Block]:
         blocks.append(figure(run, name, caption=f"A frame of {clip}{when}{count}."))
     if any(isinstance(block, Figure) for block in blocks):
         return [heading, prose("video.stills"), *blocks]
-    text = (
-        f"There are no stills of the clip. python tools/make_report.py {folder_word(run)} takes them "
-        "from the annotated video if it lies beside its records."
-    )
-    return [heading, Note("missing", text)]
+    return [heading, Note("missing", said("video.no_stills", run=folder_word(run)))]
