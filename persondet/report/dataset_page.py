@@ -238,7 +238,7 @@ def _draw_leaks(axes: Axes, leaks: Mapping[str, Mapping[str, Any]]) -> None:
         text = f" {leak['leaked']} of {leak['images']}"
         text += f"; {clips} share a clip" if clips else ""
         inside = share > 55
-        look = {"ha": "right", "color": "white"} if inside else {"ha": "left", "color": BLACK}
+        look: Any = {"ha": "right", "color": "white"} if inside else {"ha": "left", "color": BLACK}
         axes.text(share, place, text + " " * inside, va="center", fontsize=8, **look)
     _ranked(axes, len(entries), 2)
     axes.set_xlim(0, 118)

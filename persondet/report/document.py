@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Picture:
+class EncodedImage:
     """An encoded image: `data` is a PNG or JPEG file of `width` × `height` pixels."""
 
     data: bytes
@@ -31,7 +31,7 @@ class Picture:
     height: int
 
     @classmethod
-    def of(cls, path: Path) -> Picture | None:
+    def of(cls, path: Path) -> EncodedImage | None:
         """Return a PNG or JPEG file, scaled down when it is wider than `WIDEST` pixels.
 
         Returns: None when the file is missing, damaged, or of another kind.
@@ -97,7 +97,7 @@ class Table:
 class Figure:
     """An image with its caption, and how to read it (may be empty)."""
 
-    picture: Picture
+    image: EncodedImage
     caption: str
     reading: str = ""
 

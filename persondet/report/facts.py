@@ -83,7 +83,7 @@ class Facts:
         return np.array([entry.number() for entry in entries], dtype=np.float64)
 
 
-def _all_or_none(*arrays: FloatArray) -> Any:
+def _all_or_none(*arrays: FloatArray) -> tuple[Any, ...]:
     """Return the arrays; empty ones where one of them is empty."""
     return arrays if all(map(len, arrays)) else tuple(np.zeros(0) for _ in arrays)
 
@@ -175,7 +175,7 @@ class TaskCurves:
         histogram, iou = facts["score_histogram"], facts["iou"].number()
         edges = histogram["edges"].array()
         counts = (histogram[name].array(len(edges) - 1) for name in ("true", "false"))
-        return cls(
+        values: tuple[Any, ...] = (
             math.nan if iou is None else iou,
             *_all_or_none(thresholds, *curves),
             Point.of(facts["best"]),
@@ -185,6 +185,7 @@ class TaskCurves:
             _all_or_none(together, facts["pooled"]["precision"].array(len(together))),
             *_all_or_none(edges, *counts),
         )
+        return cls(*values)
 
     def at(self, threshold: float) -> Point | None:
         """Return the point at a threshold: the file's own, else that of the closest threshold.
@@ -228,7 +229,7 @@ class Evaluation:
         edges = sizes["edges"].array()
         counts = (sizes[name].array(len(edges) - 1) for name in ("ground_truth", "found"))
         found = {task: TaskCurves.of(tasks[task]) for task in TASKS if tasks[task].items()}
-        sizes_found = _all_or_none(edges, *counts)
+        sizes_found: Any = _all_or_none(edges, *counts)
         return cls(dataset, role, curves["images"].count(), found, sizes_found, errors)
 
 

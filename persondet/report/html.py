@@ -6,7 +6,7 @@ import base64
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from persondet.report.document import Block, Document, Picture
+from persondet.report.document import Block, Document, EncodedImage
 from persondet.report.wording import TEMPLATES
 
 
@@ -26,8 +26,8 @@ def html_of(document: Document) -> str:
     return template.render(document=document, label=lambda block: labels[id(block)])
 
 
-def _data_uri(picture: Picture) -> str:
-    return f"data:{picture.media_type};base64,{base64.b64encode(picture.data).decode('ascii')}"
+def _data_uri(image: EncodedImage) -> str:
+    return f"data:{image.media_type};base64,{base64.b64encode(image.data).decode('ascii')}"
 
 
 def _kind(block: Block) -> str:

@@ -66,7 +66,7 @@ _RIGHT_TO_LEFT = re.compile(
     r"[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff](?:[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff \-]*"
     r"[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff])?"
 )
-_HIGHEST = 96 * mm  # of a picture: two and their captions share a page
+_HIGHEST = 96 * mm  # of an image: two and their captions share a page
 _NARROW = re.compile(r" {2,}")  # runs of spaces, which a paragraph would close up
 _ROOM_FOR_A_SECTION = 60 * mm
 
@@ -250,11 +250,11 @@ def _table(block: doc.Table, label: str) -> list[Flowable]:
 
 
 def _figure(block: doc.Figure, label: str) -> list[Flowable]:
-    picture = block.picture
-    # Not blown up: a small picture has no more than 72 pixels per inch.
-    scale = min(WIDTH / picture.width, _HIGHEST / picture.height, 1.0)
+    shown = block.image
+    # Not blown up: a small image has no more than 72 pixels per inch.
+    scale = min(WIDTH / shown.width, _HIGHEST / shown.height, 1.0)
     image = Image(
-        io.BytesIO(picture.data), picture.width * scale, picture.height * scale, hAlign="CENTER"
+        io.BytesIO(shown.data), shown.width * scale, shown.height * scale, hAlign="CENTER"
     )
     reading = f" <i>How to read it:</i> {markup(block.reading)}" if block.reading else ""
     caption = f"<b>{label}.</b> {markup(block.caption)}{reading}"

@@ -394,19 +394,13 @@ class Run:
     def end(self) -> str:
         """How the training ended: "finished", "stopped early", "interrupted", an error in words, or
         nothing when no end is recorded."""
-        return exit_of(self.last_start)
+        return self.last_start["exit"].text()
 
     @cached_property
     def complete(self) -> bool:
         """Whether the training took all steps that it was to take, or stopped by its own rule."""
         enough = 0 < self.planned_steps <= self.steps_done
         return self.evaluation_only or enough or self.end in ("finished", "stopped early")
-
-
-def exit_of(start: Facts) -> str:
-    """Return how a start of the training ended, as `Run.end`."""
-    end = start["exit"].text()
-    return "interrupted" if end.startswith("InterruptedRun") else end
 
 
 def refuse_elsewhere(

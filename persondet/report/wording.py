@@ -40,7 +40,7 @@ def plain(value: float | None, digits: int = 4) -> str:
 
 
 def several(count: float, noun: str, plural: str = "") -> str:
-    """Return a count with its noun: "1 picture", "60 pictures"."""
+    """Return a count with its noun: "1 image", "60 images"."""
     return f"{whole(count)} {noun if count == 1 else plural or noun + 's'}"
 
 

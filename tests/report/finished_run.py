@@ -79,8 +79,8 @@ PLOTS = (
 ).split()
 
 
-def write_picture(path: Path, size: tuple[int, int] = (400, 240)) -> None:
-    """Write a picture of a gradient with a frame, so that a cut edge is seen."""
+def write_image(path: Path, size: tuple[int, int] = (400, 240)) -> None:
+    """Write an image of a gradient with a frame, so that a cut edge is seen."""
     width, height = size
     pixels = np.zeros((height, width, 3), np.uint8)
     pixels[..., 0] = np.linspace(90, 250, width)[None]
@@ -130,9 +130,9 @@ def write_finished_run(
     write_json(folder / "provenance.json", provenance())
     write_json(folder / "dataset.json", dataset_report(classes))
     for name in PLOTS:
-        write_picture(folder / "plots" / f"{name}.png", (105 * factor, 63 * factor))
+        write_image(folder / "plots" / f"{name}.png", (105 * factor, 63 * factor))
     for name in ("ground_truth", "augmentation"):
-        write_picture(folder / "examples" / f"{name}.jpg", (120 * factor, 80 * factor))
+        write_image(folder / "examples" / f"{name}.jpg", (120 * factor, 80 * factor))
     inference = folder / "inference" / dataset
     write_json(inference / "errors.json", errors(dataset))
     gallery: dict[str, list[dict[str, str]]] = {}
@@ -143,11 +143,11 @@ def write_finished_run(
             for name in files
         ]
         for name in files:
-            write_picture(inference / "gallery" / name, (128 * factor, 36 * factor))
+            write_image(inference / "gallery" / name, (128 * factor, 36 * factor))
     write_json(inference / "gallery/gallery.json", {"schema": 1, **gallery})
     counts = [3 + n % 2 for n in range(100)]
     write_records(folder / "walk_annotated.jsonl", counts, unique=7)
-    write_picture(folder / "plots/video_still_1.jpg", (128 * factor, 72 * factor))
+    write_image(folder / "plots/video_still_1.jpg", (128 * factor, 72 * factor))
     still = {"file": "video_still_1.jpg", "clip": "walk_annotated.mp4", "time": 2.5, "people": 4}
     write_json(folder / "plots/video_stills.json", {"schema": 1, "stills": [still]})
     return folder

@@ -70,7 +70,7 @@ def _pages(objects: dict[int, bytes]) -> list[bytes]:
 
 
 def extents_of(path: Path) -> list[tuple[float, float, float, float]]:
-    """Return what each page's words and pictures reach: left, bottom, right, top, in points."""
+    """Return what each page's words and images reach: left, bottom, right, top, in points."""
     objects = {int(n): body for n, body in _OBJECT.findall(path.read_bytes())}
     widths: dict[bytes, list[float]] = {}
     for body in objects.values():

@@ -171,7 +171,7 @@ def test_endless_names_fit(tmp_path: Path) -> None:
 
 
 def test_nothing_lies_outside_the_margins(finished: tuple[Document, Path], tmp_path: Path) -> None:
-    """Words and pictures; in the usual report, and with names that are far too long."""
+    """Words and images; in the usual report, and with names that are far too long."""
     name = "W" * 400
     rows = ((name, "日本語" * 40, name, "1"),) * 3
     table = Table(name, ("a", name[:60], "c", name[:60]), rows, (3,))

@@ -65,7 +65,7 @@ def test_every_standing_text_is_used_with_the_names_that_it_has() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Constant) and node.value in texts:
                 used.add(node.value)
-            name = isinstance(node, ast.Call) and getattr(node.func, "id", "")
+            name = isinstance(node, ast.Call) and ast.unparse(node.func).removeprefix("say.")
             if name in ("said", "prose", "warning") and isinstance(node.args[0], ast.Constant):
                 text, given = texts[node.args[0].value], {word.arg for word in node.keywords}
                 names = {field for _, field, _, _ in Formatter().parse(text) if field}

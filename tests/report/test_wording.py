@@ -24,7 +24,7 @@ def test_nothing_is_less_than_zero_after_rounding() -> None:
 
 
 def test_counts_durations_and_lists() -> None:
-    assert [several(1, "picture"), several(2000, "picture")] == ["1 picture", "2,000 pictures"]
+    assert [several(1, "image"), several(2000, "image")] == ["1 image", "2,000 images"]
     assert [duration(s) for s in (4, 41, 692, 9000)] == [
         *("4.0 seconds", "41 seconds", "12 minutes", "2 h 30 min"),
     ]

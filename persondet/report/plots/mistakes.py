@@ -13,17 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from persondet.report.facts import Evaluation, Facts
+from persondet.report.plots import style
 from persondet.report.plots.detection import KINDS as TASK_KINDS
 from persondet.report.plots.detection import dataset_title, preferred
-from persondet.report.plots.style import (
-    BAR,
-    BLACK,
-    SKY,
-    TASK_LOOKS,
-    add_legend,
-    label_axes,
-    new_figure,
-)
 from persondet.report.run import Run
 from persondet.report.wording import one_line, points
 from persondet.results import TASKS
@@ -59,15 +51,15 @@ def draw_errors(run: Run) -> Figure | None:
         if kind in ALWAYS_SHOWN
         or any(counts[task][kind].number() or costs[task].get(kind) for task in costs)
     ]
-    figure = new_figure(size=(8.2, 1.8 + 0.55 * len(kinds) * (0.6 + 0.4 * len(costs))))
+    figure = style.new_figure(size=(8.2, 1.8 + 0.55 * len(kinds) * (0.6 + 0.4 * len(costs))))
     (axes,) = figure.axes
     height = 0.8 / len(costs)
     for index, (task, cost) in enumerate(costs.items()):
         places = np.arange(len(kinds)) + (index - (len(costs) - 1) / 2) * height
         texts = [points(cost.get(kind)) + _times(counts[task][kind]) for kind in kinds]
-        color, _, hatch = TASK_LOOKS[task]
+        color, _, hatch = style.TASK_LOOKS[task]
         widths = [cost.get(kind, 0.0) for kind in kinds]
-        look = {"color": color, "hatch": hatch, "label": TASK_KINDS[task], **BAR}
+        look = {"color": color, "hatch": hatch, "label": TASK_KINDS[task], **style.BAR}
         axes.bar_label(axes.barh(places, widths, height, **look), texts, padding=4, fontsize=8)
     nobody = "nobody" if run.objects == "people" else "nothing"
     axes.set_yticks(range(len(kinds)), [KINDS[kind].replace("nobody", nobody) for kind in kinds])
@@ -80,8 +72,10 @@ def draw_errors(run: Run) -> Figure | None:
         threshold = errors["threshold"].number()
         at = "" if threshold is None else f" {threshold:.2f}"
         title += f"\nBars: all scores; brackets: number from the threshold{at} on"
-    label_axes(axes, title, "AP50 gained if there were none of them (points)", "kind of mistake")
-    add_legend(axes)
+    style.label_axes(
+        axes, title, "AP50 gained if there were none of them (points)", "kind of mistake"
+    )
+    style.add_legend(axes)
     return figure
 
 
@@ -92,11 +86,11 @@ def draw_recall(run: Run) -> Figure | None:
         return None
     groups = _groups(evaluation.errors)
     heights = [1.1 + 0.5 * len(rows) for rows in groups.values()]
-    figure = new_figure(len(groups), 1, (8.2, 0.5 + sum(heights)), heights)
+    figure = style.new_figure(len(groups), 1, (8.2, 0.5 + sum(heights)), heights)
     for axes, (name, rows) in zip(figure.axes, groups.items(), strict=True):
         title, y_label = GROUPS[name]
         _draw_group(axes, rows)
-        label_axes(axes, title, f"recall (% of the {run.objects})", y_label)
+        style.label_axes(axes, title, f"recall (% of the {run.objects})", y_label)
     figure.suptitle(_recall_title(evaluation), x=0.01, ha="left", fontsize=10)
     return figure
 
@@ -107,8 +101,10 @@ def _draw_group(axes: Axes, rows: list[tuple[str, int, int]]) -> None:
     bounds = np.array([wilson(found, total) for _, found, total in rows])
     spread = np.maximum([shares - 100 * bounds[:, 0], 100 * bounds[:, 1] - shares], 0)
     places = range(len(rows))
-    axes.barh(places, shares, 0.7, color=SKY, edgecolor=BLACK, linewidth=0.6)
-    axes.errorbar(shares, places, xerr=spread, fmt="none", ecolor=BLACK, elinewidth=1.2, capsize=3)
+    axes.barh(places, shares, 0.7, color=style.SKY, edgecolor=style.BLACK, linewidth=0.6)
+    axes.errorbar(
+        shares, places, xerr=spread, fmt="none", ecolor=style.BLACK, elinewidth=1.2, capsize=3
+    )
     axes.set_yticks(places, [f"{label}\n{found} of {total}" for label, found, total in rows])
     axes.invert_yaxis()
     axes.set_xlim(0, 100)

@@ -16,25 +16,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from persondet.report.events import (
-    COMPONENT_TITLES,
-    average_precisions,
-    loss_components,
-    smooth,
-    smoothing_window,
-    validation_twins,
-)
+from persondet.report import events as log
 from persondet.report.facts import TaskCurves
+from persondet.report.plots import style
 from persondet.report.plots.detection import SCORE_LABEL, SPLITS
-from persondet.report.plots.style import (
-    BLACK,
-    LOOKS,
-    drawing,
-    label_axes,
-    new_figure,
-    save,
-    whole_numbers,
-)
 from persondet.report.plots.training import ACCURACIES, MARKERS_PER_LINE, X_LABEL, limit_spikes
 from persondet.report.run import Run, refuse_elsewhere
 from persondet.report.wording import distinct, one_line
@@ -90,10 +75,10 @@ def plot_runs(
     written = []
     for overlay in OVERLAYS:
         path = Path(output) / overlay.file_name
-        with drawing():
+        with style.drawing():
             figure = _draw(overlay.panels(runs), runs, names)
             if figure is not None:
-                written.append(save(figure, path))
+                written.append(style.save(figure, path))
                 continue
         logger.info("%s is left out: no run has %s", path.name, overlay.needs)
     return written
@@ -132,7 +117,7 @@ def _draw(panels: Sequence[Panel], runs: Sequence[Run], names: Sequence[str]) ->
     rows = math.ceil(len(drawn) / columns)
     legend_rows = math.ceil(len(names) / columns)
     height = (4.0 if rows == 1 else 3.4) * rows + 0.4 + 0.25 * legend_rows
-    figure = new_figure(
+    figure = style.new_figure(
         rows, columns, (2.6 + 4.4 * columns if columns == 1 else 4.8 * columns, height)
     )
     for axes, (panel, curves) in zip(figure.axes, drawn, strict=False):
@@ -143,7 +128,7 @@ def _draw(panels: Sequence[Panel], runs: Sequence[Run], names: Sequence[str]) ->
     labels = list(names)
     every = [curve for _, curves in drawn for run in curves for curve in run]
     if any(curve.dashed for curve in every) and not all(curve.dashed for curve in every):
-        handles += [Line2D([], [], color=BLACK, linestyle=line) for line in ("-", "--")]
+        handles += [Line2D([], [], color=style.BLACK, linestyle=line) for line in ("-", "--")]
         labels += ["training", "validation"]
     longest = max(map(len, labels))
     most = max(1, int(figure.get_figwidth() * 10 / (longest + 7)))
@@ -158,22 +143,22 @@ def _draw_panel(axes: Axes, panel: Panel, curves: Sequence[Sequence[Curve]]) -> 
             every = max(1, len(line.x) // MARKERS_PER_LINE)
             # Runs that are the same, or nearly so, get their markers at other places.
             first = (index * every // max(1, len(curves))) if len(line.x) > MARKERS_PER_LINE else 0
-            style = "--" if line.dashed else "-"
-            axes.plot(line.x, line.y, style, color=color, marker=marker, markevery=(first, every))
-    label_axes(axes, panel.title, panel.x_label, panel.y_label)
+            dashes = "--" if line.dashed else "-"
+            axes.plot(line.x, line.y, dashes, color=color, marker=marker, markevery=(first, every))
+    style.label_axes(axes, panel.title, panel.x_label, panel.y_label)
     if panel.top:
         axes.set_ylim(0, panel.top)
     else:
         limit_spikes(axes)
     if panel.x_label == X_LABEL:
         axes.set_xlim(left=0)
-        whole_numbers(axes, 6)
+        style.whole_numbers(axes, 6)
 
 
 def _look(index: int) -> tuple[str, str]:
     """Return the colour and the marker of a run; no pair comes twice in the first 49."""
-    count = len(LOOKS)
-    return LOOKS[index % count][0], LOOKS[(index + index // count) % count][1]
+    count = len(style.LOOKS)
+    return style.LOOKS[index % count][0], style.LOOKS[(index + index // count) % count][1]
 
 
 def _scalar(name: str, *, scale: float = 1.0) -> Callable[[Run], list[Curve]]:
@@ -183,9 +168,9 @@ def _scalar(name: str, *, scale: float = 1.0) -> Callable[[Run], list[Curve]]:
         found = []
         series = run.events.finite(name)
         if series is not None:
-            values = smooth(series.values, smoothing_window(len(series.values)))
+            values = log.smooth(series.values, log.smoothing_window(len(series.values)))
             found.append(Curve(run.events.steps(series), scale * values))
-        for _, twin in validation_twins(run.events, name)[:1]:
+        for _, twin in log.validation_twins(run.events, name)[:1]:
             found.append(Curve(run.events.steps(twin), scale * twin.values, dashed=True))
         return found
 
@@ -193,14 +178,14 @@ def _scalar(name: str, *, scale: float = 1.0) -> Callable[[Run], list[Curve]]:
 
 
 def _loss(name: str = "total_loss") -> Panel:
-    known, shown = COMPONENT_TITLES.get(name), one_line(name, 30)
+    known, shown = log.COMPONENT_TITLES.get(name), one_line(name, 30)
     title = "Loss" if name == "total_loss" else f"{known}\n{shown}" if known else shown
     return Panel(title, X_LABEL, "loss (no unit)", _scalar(name))
 
 
 def _components(runs: Sequence[Run]) -> list[Panel]:
-    names = [name for run in runs for name in loss_components(run.events)]
-    order = [*COMPONENT_TITLES, *sorted(set(names) - COMPONENT_TITLES.keys())]
+    names = [name for run in runs for name in log.loss_components(run.events)]
+    order = [*log.COMPONENT_TITLES, *sorted(set(names) - log.COMPONENT_TITLES.keys())]
     return [_loss(name) for name in order if name in names]
 
 
@@ -214,7 +199,7 @@ def _accuracies(runs: Sequence[Run]) -> list[Panel]:
 def _average_precisions(runs: Sequence[Run]) -> list[Panel]:
     def panel(task: str, metric: str) -> Panel:
         def curves(run: Run) -> list[Curve]:
-            found = average_precisions(run.events, task, metric)[:1]
+            found = log.average_precisions(run.events, task, metric)[:1]
             return [Curve(run.events.steps(line), line.values, True) for *_, line in found]
 
         title = f"Validation split: {TASKS[task]} {metric}"

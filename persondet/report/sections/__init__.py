@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from persondet.report.document import Block, Bullets, Figure, Note, Paragraph, Picture, Table
+from persondet.report.document import Block, Bullets, EncodedImage, Figure, Note, Paragraph, Table
 from persondet.report.facts import Facts
 from persondet.report.run import BEST, CONFIG, Run
 from persondet.report.wording import points, read_template, whole
@@ -87,12 +87,12 @@ def figure(run: Run, name: str, how: str = "", *, caption: str = "", more: str =
         more: what is added to the sentence on how to read it.
     """
     path = run.inside(name)
-    picture = Picture.of(path) if path else None
-    if picture is None:
+    image = EncodedImage.of(path) if path else None
+    if image is None:
         what = "cannot be read" if path and path.is_file() else "is not in the run folder"
         return Note("missing", f"{name} {what}. {how}".rstrip())
     words = standing()["figures"].get(name, {})
-    return Figure(picture, caption or words["caption"], words.get("reading", "") + more)
+    return Figure(image, caption or words["caption"], words.get("reading", "") + more)
 
 
 def missing(run: Run, name: str, what: str, how: str) -> Note:

@@ -2,21 +2,9 @@
 
 from __future__ import annotations
 
+from persondet.report import sections as say
 from persondet.report.document import Block, Note, Section
 from persondet.report.run import Run
-from persondet.report.sections import (
-    MANY,
-    caution,
-    ending,
-    evaluates,
-    missing,
-    points_of,
-    prose,
-    scored_tasks,
-    table,
-    why_no_score,
-    with_interval,
-)
 from persondet.report.wording import listed, points, share, whole
 
 
@@ -24,36 +12,44 @@ def asked(run: Run) -> Section:
     """Say what the detector is for, how good it turned out, and in what order the report goes."""
     classes = listed([f"“{name}”" for name in run.classes]) or "the objects of its dataset"
     mask = ", a mask (the set of pixels that belong to the object)" if run.masks else ""
-    task = prose("asked.task", classes=classes, outline=f"a box around the object{mask}")
-    blocks = (task, prose("asked.question"), ending(run), *_answer(run), prose("asked.order"))
+    task = say.prose("asked.task", classes=classes, outline=f"a box around the object{mask}")
+    blocks = (
+        task,
+        say.prose("asked.question"),
+        say.ending(run),
+        *_answer(run),
+        say.prose("asked.order"),
+    )
     return Section("asked", "What was asked", blocks)
 
 
 def _answer(run: Run) -> list[Block]:
-    if not scored_tasks(run):
+    if not say.scored_tasks(run):
         what = f"There is no score on the {run.scored.word} yet."
-        return [missing(run, "results.json", what, evaluates(run))]
-    unscored = why_no_score(run)
+        return [say.missing(run, "results.json", what, say.evaluates(run))]
+    unscored = say.why_no_score(run)
     rows = _score_rows(run) + _threshold_rows(run)
     return [
-        *caution(run),
+        *say.caution(run),
         *([Note("warning", unscored)] if unscored else []),
-        table(f"The answer in short: the {run.scored.word}", ("what", "value"), rows, 1),
-        points_of("asked.terms"),
+        say.table(f"The answer in short: the {run.scored.word}", ("what", "value"), rows, 1),
+        say.points_of("asked.terms"),
     ]
 
 
 def _score_rows(run: Run) -> list[tuple[str, str]]:
     scores, valid = run.scored.scores, run.results["valid"]
-    tasks = scored_tasks(run)
+    tasks = say.scored_tasks(run)
     rows = [(f"Images in the {run.scored.word}", whole(scores["images"].number()))]
     for task in tasks:
         for metric in ("AP", "AP50"):
-            rows.append((f"{metric} of the {MANY[task]}", with_interval(scores, task, metric)))
+            rows.append(
+                (f"{metric} of the {say.MANY[task]}", say.with_interval(scores, task, metric))
+            )
     for task in tasks if run.scored.kind == "test" else ():
         if valid[task]["AP"].number() is not None:
-            what = f"AP of the {MANY[task]} on the validation split"
-            rows.append((what, with_interval(valid, task, "AP")))
+            what = f"AP of the {say.MANY[task]} on the validation split"
+            rows.append((what, say.with_interval(valid, task, "AP")))
     constant = run.results["constant_box"]["bbox"]["AP"].number()
     return rows + (
         [("AP of the same box on every image", points(constant))] if constant is not None else []

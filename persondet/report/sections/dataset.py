@@ -81,7 +81,8 @@ def _classes(statistics: Facts, splits: list[str]) -> list[Block]:
 
 
 def _objects(statistics: Facts) -> list[Block]:
-    sizes, blocks = statistics["box_sizes"], []
+    sizes = statistics["box_sizes"]
+    blocks: list[Block] = []
     levels = [level.number() for level in sizes["quantile_levels"].entries()]
     rows = []
     for key, name, factor in _SIZES:

@@ -84,7 +84,7 @@ def _score_table(run: Run, scores: Facts, dataset: str) -> Table:
     caption = (
         f"Scores on {dataset}, 0 to 100, with 95 % intervals where known; a dash: no such objects"
     )
-    return table(caption, ("measure", "what it says", *map(MANY.get, tasks)), rows, 2)  # type: ignore[list-item]
+    return table(caption, ("measure", "what it says", *(MANY[task] for task in tasks)), rows, 2)
 
 
 def _intervals(run: Run) -> list[Block]:
@@ -234,7 +234,8 @@ def _costs(run: Run) -> list[Block]:
 
 
 def _situations(run: Run) -> list[Block]:
-    recall, blocks = run.facts(_errors_file(run))["recall"], []
+    recall = run.facts(_errors_file(run))["recall"]
+    blocks: list[Block] = []
     for key, title in meanings("situations").items():
         rows = [
             (
@@ -257,7 +258,8 @@ def _situations(run: Run) -> list[Block]:
 def _galleries(run: Run) -> list[Block]:
     folder = f"inference/{run.scored.dataset}/gallery"
     name = f"{folder}/gallery.json"
-    gallery, blocks = run.facts(name), []
+    gallery = run.facts(name)
+    blocks: list[Block] = []
     if not gallery:
         return [missing(run, name, "There is no gallery.", evaluates(run))]
     for key, (title, meaning) in meanings("galleries").items():

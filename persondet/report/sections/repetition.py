@@ -4,17 +4,9 @@ from __future__ import annotations
 
 import shlex
 
+from persondet.report import sections as say
 from persondet.report.document import Block, Heading, Listing, Paragraph, Section
-from persondet.report.run import Run, exit_of
-from persondet.report.sections import (
-    TRAINS,
-    evaluation_command,
-    folder_word,
-    meanings,
-    missing,
-    prose,
-    table,
-)
+from persondet.report.run import Run
 from persondet.report.wording import DASH, listed, several, whole
 
 _OF_EVALUATION = ("config.yaml", "dataset.json", "inference", "plots")
@@ -26,17 +18,20 @@ def repetition(run: Run) -> Section:
     blocks = [*_use(run), *_files(run)]
     if not run.evaluation_only:
         made = (*_commands(run), *_versions(run), *_datasets(run))
-        blocks = [prose("repetition.intro"), *made, *blocks]
+        blocks = [say.prose("repetition.intro"), *made, *blocks]
     return Section("repetition", "How to make it again", tuple(blocks))
 
 
 def _commands(run: Run) -> list[Block]:
     blocks: list[Block] = [Heading("Commands")]
     if not run.starts:
-        return [*blocks, missing(run, "provenance.json", "The command is not known.", TRAINS)]
+        return [
+            *blocks,
+            say.missing(run, "provenance.json", "The command is not known.", say.TRAINS),
+        ]
     for start in run.starts[:_MOST_STARTS]:
         first, done = start["first_step"].number(), start["steps_done"].number()
-        began, end = start["started"].text() or "at an unknown time", exit_of(start)
+        began, end = start["started"].text() or "at an unknown time", start["exit"].text()
         how = end or "its end is not recorded"
         text = f"Started {began}, step {whole(first)} to {whole(done)}: {how}."
         blocks += [Paragraph(text), Listing((_command(start["command"].texts()),))]
@@ -62,7 +57,7 @@ def _command(words: list[str]) -> str:
 def _versions(run: Run) -> list[Block]:
     found = run.last_start["versions"].items()[:40]
     rows = [(name, value.shown() or "none") for name, value in found]
-    versions = table("What it ran with", ("software", "version"), rows)
+    versions = say.table("What it ran with", ("software", "version"), rows)
     return [Heading("Versions"), versions] if rows else []
 
 
@@ -79,12 +74,12 @@ def _datasets(run: Run) -> list[Block]:
     ]
     header = ("split", "images", "objects", "annotations' SHA-256", "images' SHA-256")
     caption = "Fingerprints of the datasets: the same digits, the same data"
-    return [Heading("Datasets"), table(caption, header, rows, (1, 2))] if rows else []
+    return [Heading("Datasets"), say.table(caption, header, rows, (1, 2))] if rows else []
 
 
 def _use(run: Run) -> list[Block]:
-    word = folder_word(run)
-    lines = [evaluation_command(run), f"python tools/make_report.py {word}"]
+    word = say.folder_word(run)
+    lines = [say.evaluation_command(run), f"python tools/make_report.py {word}"]
     if not run.evaluation_only:
         lines = [
             f"python tools/predict.py --run {word} --input PHOTOS --output ANNOTATED",
@@ -96,9 +91,9 @@ def _use(run: Run) -> list[Block]:
 
 def _files(run: Run) -> list[Block]:
     rows = []
-    for name, meaning in meanings("files").items():
+    for name, meaning in say.meanings("files").items():
         path = run.inside(name)
         if not run.evaluation_only or name in _OF_EVALUATION:
             rows.append((name, meaning, "yes" if path and path.exists() else "missing"))
     header = ("file", "what it holds", "there")
-    return [Heading("Files"), table("The run folder", header, rows)]
+    return [Heading("Files"), say.table("The run folder", header, rows)]

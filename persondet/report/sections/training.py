@@ -6,21 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from persondet.report import sections as say
 from persondet.report.document import Block, Bullets, Heading, Listing, Note, Section
 from persondet.report.facts import Facts
 from persondet.report.run import Run
-from persondet.report.sections import (
-    TRAINS,
-    ending,
-    figure,
-    folder_word,
-    missing,
-    points_of,
-    prose,
-    said,
-    table,
-    warning,
-)
 from persondet.report.wording import DASH, duration, listed, plain, points, several, share, whole
 
 PIPELINES = Path(__file__).resolve().parents[3] / "configs" / "augmentations"
@@ -30,14 +19,14 @@ _CURVES = ("loss", "loss_components", "accuracy", "average_precision", "learning
 
 def augmentation(run: Run) -> Section:
     """Explain how training images are varied, and show the result."""
-    seen = figure(run, "examples/augmentation.jpg", TRAINS)
+    seen = say.figure(run, "examples/augmentation.jpg", say.TRAINS)
     if run.config["INPUT"]["ALBUMENTATIONS"]["PIPELINE"].text() == "none":
-        blocks = [prose("augmentation.none"), *_sizes(run)]
+        blocks: list[Block] = [say.prose("augmentation.none"), *_sizes(run)]
     else:
         pipeline = [Heading("The pipeline"), *_pipeline(run)]
-        blocks = [prose("augmentation.intro"), *_sizes(run), *pipeline]
-    blocks = (*blocks, Heading("What training sees"), seen)
-    return Section("augmentation", "Augmentation", blocks)
+        blocks = [say.prose("augmentation.intro"), *_sizes(run), *pipeline]
+    blocks += [Heading("What training sees"), seen]
+    return Section("augmentation", "Augmentation", tuple(blocks))
 
 
 def _sizes(run: Run) -> list[Block]:
@@ -61,7 +50,7 @@ def _sizes(run: Run) -> list[Block]:
 def _pipeline(run: Run) -> list[Block]:
     name = run.config["INPUT"]["ALBUMENTATIONS"]["PIPELINE"].text()
     if not name:
-        return [missing(run, "config.yaml", "The pipeline's name is not known.", TRAINS)]
+        return [say.missing(run, "config.yaml", "The pipeline's name is not known.", say.TRAINS)]
     text, where = run.text("augmentation.yaml"), "this run used these steps (augmentation.yaml)"
     file = PIPELINES / f"{name}.yaml"
     if not text.strip() and name.isidentifier() and file.is_file():
@@ -69,21 +58,21 @@ def _pipeline(run: Run) -> list[Block]:
         where = f"these are its steps as configs/augmentations/{name}.yaml has them now"
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
     if not lines:
-        return [Note("missing", said("augmentation.missing", name=name, trains=TRAINS))]
+        return [Note("missing", say.said("augmentation.missing", name=name, trains=say.TRAINS))]
     shown = (*lines[:_MOST_LINES], *(["…"] if len(lines) > _MOST_LINES else []))
-    return [prose("augmentation.steps", name=name, where=where), Listing(shown)]
+    return [say.prose("augmentation.steps", name=name, where=where), Listing(shown)]
 
 
 def training(run: Run) -> Section:
     """Explain what training is, and show how this one went."""
     blocks = (*_settings(run), *_curves(run), *_best(run), *_effort(run))
-    return Section("training", "Training", (prose("training.intro"), ending(run), *blocks))
+    return Section("training", "Training", (say.prose("training.intro"), say.ending(run), *blocks))
 
 
 def _settings(run: Run) -> list[Block]:
     solver = run.config["SOLVER"]
     if not solver:
-        return [missing(run, "config.yaml", "The settings are not known.", TRAINS)]
+        return [say.missing(run, "config.yaml", "The settings are not known.", say.TRAINS)]
     batch, planned, images = run.batch_size, run.planned_steps, _training_images(run)
     rows = [
         ("Steps", whole(planned), "SOLVER.MAX_ITER"),
@@ -103,8 +92,8 @@ def _settings(run: Run) -> list[Block]:
         ("Number format", precision, "SOLVER.AMP"),
         ("Random seed", run.config["SEED"].shown() or DASH, "SEED"),
     ]
-    settings = table("The settings of this training", ("setting", "value", "key"), rows, (1,))
-    return [Heading("Settings"), settings, prose("training.settings")]
+    settings = say.table("The settings of this training", ("setting", "value", "key"), rows, (1,))
+    return [Heading("Settings"), settings, say.prose("training.settings")]
 
 
 def _training_images(run: Run) -> float:
@@ -117,14 +106,14 @@ def _training_images(run: Run) -> float:
 
 def _curves(run: Run) -> list[Block]:
     if run.problem is not None:
-        return [Heading("Curves"), Note("missing", said("training.no_log"))]
+        return [Heading("Curves"), Note("missing", say.said("training.no_log"))]
     how = "The training has not logged it, or nobody has drawn the plots yet: "
-    how += f"python tools/plot_metrics.py {folder_word(run)}"
-    blocks: list[Block] = [Heading("Curves"), prose("training.curves")]
+    how += f"python tools/plot_metrics.py {say.folder_word(run)}"
+    blocks: list[Block] = [Heading("Curves"), say.prose("training.curves")]
     for name in _CURVES:
-        blocks.append(figure(run, f"plots/{name}.png", how))
+        blocks.append(say.figure(run, f"plots/{name}.png", how))
         if name == "loss_components":
-            losses = points_of("training.losses").items
+            losses = say.points_of("training.losses").items
             known = tuple((f"{name}:", text) for name, text in losses if name in run.events)
             blocks += [Bullets(known)] if known else []
     return [*blocks, *_irregularities(run)]
@@ -137,10 +126,10 @@ def _irregularities(run: Run) -> list[Note]:
     lost = int((~np.isfinite(loss)).sum())
     if lost:
         losses = several(len(loss), "logged loss", "logged losses")
-        notes.append(warning("training.diverged", lost=whole(lost), losses=losses))
+        notes.append(say.warning("training.diverged", lost=whole(lost), losses=losses))
     if events.restarts:
         steps = listed([whole(step) for step in events.restarts])
-        notes.append(warning("training.resumed", steps=steps))
+        notes.append(say.warning("training.resumed", steps=steps))
     if events.unreadable_lines:
         lines = several(events.unreadable_lines, "line")
         notes.append(Note("warning", f"{lines} of metrics.json could not be read."))
@@ -151,15 +140,15 @@ def _best(run: Run) -> list[Block]:
     heading, best = Heading("The best step"), run.facts("model_best.json")
     if not best:
         how = "A training writes it at each evaluation on the validation split."
-        return [heading, missing(run, "model_best.json", "No best step is chosen yet.", how)]
+        return [heading, say.missing(run, "model_best.json", "No best step is chosen yet.", how)]
     metric, step = best["metric"].text(), best["iteration"].number()
     after = "" if step is None else f" after {whole(step + 1)} steps"
     if not metric:
-        return [heading, prose("training.last", after=after and f",{after}")]
+        return [heading, say.prose("training.last", after=after and f",{after}")]
     task = {"segm": "mask", "bbox": "box"}.get(metric.partition("/")[0], "")
     score, value = f"{task} {metric.rpartition('/')[2]}".strip(), points(best["score"].number())
     known = {"after": after, "score": score, "value": value, "metric": metric}
-    return [heading, prose("training.best", **known)]
+    return [heading, say.prose("training.best", **known)]
 
 
 def _effort(run: Run) -> list[Block]:
@@ -167,12 +156,12 @@ def _effort(run: Run) -> list[Block]:
     rows = _times(run) + (_hardware(hardware) if hardware else [])
     blocks: list[Block] = [Heading("Time and hardware")]
     if rows:
-        blocks.append(table("How long the training took, and on what", ("what", "value"), rows))
+        blocks.append(say.table("How long the training took, and on what", ("what", "value"), rows))
     if not hardware:
-        blocks.append(missing(run, "provenance.json", "The hardware is not known.", TRAINS))
+        blocks.append(say.missing(run, "provenance.json", "The hardware is not known.", say.TRAINS))
     if step is not None:
-        how = f"To draw it: python tools/plot_metrics.py {folder_word(run)}"
-        blocks.append(figure(run, "plots/speed.png", how))
+        how = f"To draw it: python tools/plot_metrics.py {say.folder_word(run)}"
+        blocks.append(say.figure(run, "plots/speed.png", how))
     return blocks
 
 
