@@ -1,14 +1,13 @@
 """The demo's steps in order: sample, pre-training, transfer, score, video, plots, report.
 
 Each step that trains runs in a process of its own, so that it starts as its command would and
-gives its memory back. The result appears under its name when everything has succeeded.
+gives its memory back. Everything is made where it stays; a demo that was cut off goes on.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -20,7 +19,7 @@ from typing import Any
 
 from persondet.environment import quiet_upstream
 from persondet.errors import OutputExistsError, PersondetError
-from persondet.results import read_results, write_results
+from persondet.results import FILE_NAME, read_results, write_results
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "sample_mask_rcnn_R_18_FPN.yaml"
 SEED = 7
@@ -33,7 +32,7 @@ def run_demo(output: str | Path, sample: str | Path, announce: Announce) -> dict
     """Run the whole main job on the bundled sample and return what `results.json` holds.
 
     Args:
-        output: the run folder; replaced only when every step has succeeded.
+        output: the run folder. A demo that was cut off there goes on; a finished one is replaced.
         sample: where the sample lies, or is made.
         announce: gets one line per step.
 
@@ -50,22 +49,18 @@ def run_demo(output: str | Path, sample: str | Path, announce: Announce) -> dict
         seconds[name] = time.perf_counter() - start
 
     refuse_foreign_folder(output)
-    work = output.with_name(f".{output.name}.unfinished")
-    shutil.rmtree(work, ignore_errors=True)
-    with step("sample", f"1/6  The sample: pictures of a street and a clip, in {sample}"):
+    resume = not is_finished(output)
+    with step("sample", f"1/6  The sample: images of a street and a clip, in {sample}"):
         _in_own_process(_make_sample, sample)
     with step("pretrain", "2/6  Pre-training on street objects, without people"):
-        _in_own_process(_train, _pretraining(work, sample))
+        _in_own_process(_train, _pretraining(output, sample, resume=resume))
     with step("train", "3/6  Transfer to people: stem and res2 stay as they are"):
-        _in_own_process(_train, _transfer(work, sample))
+        _in_own_process(_train, _transfer(output, sample, resume=resume))
     with step("video", "4/6  Annotating the clip"):
-        score = _in_own_process(_annotate, work, sample)
+        score = _in_own_process(_annotate, output, sample)
     with step("plots", "5/6  Plots"):
-        _in_own_process(_plot, work)
-    results = read_results(work)
-    write_results(work, results | {"video": score, "seconds": seconds})
-    _in_own_process(_move_run, work, output)
-    # Last, in its final place: the report quotes commands with the folder's name.
+        _in_own_process(_plot, output)
+    write_results(output, read_results(output) | {"video": score, "seconds": seconds})
     with step("report", "6/6  The report"):
         _in_own_process(_report, output)
     write_results(output, read_results(output) | {"seconds": seconds})
@@ -73,15 +68,20 @@ def run_demo(output: str | Path, sample: str | Path, announce: Announce) -> dict
 
 
 def refuse_foreign_folder(output: Path) -> None:
-    """Refuse to replace a folder that is not an earlier demo.
+    """Refuse to write into a folder that is not an earlier demo.
 
     Raises: OutputExistsError: naming the folder.
     """
-    ours = (output / "results.json").is_file() and (output / "pretrain").is_dir()
+    ours = (output / "pretrain").is_dir()
     if output.exists() and not ours and (output.is_file() or any(output.iterdir())):
         raise OutputExistsError(
             f"{output} holds something that is not an earlier demo; choose another --output."
         )
+
+
+def is_finished(output: Path) -> bool:
+    """Return whether the demo in a folder came to its end: a new one then replaces it."""
+    return (output / FILE_NAME).is_file() and "report" in read_results(output).get("seconds", {})
 
 
 def summary(results: dict[str, Any], output: str | Path) -> str:
@@ -115,10 +115,11 @@ def summary(results: dict[str, Any], output: str | Path) -> str:
     return "\n".join(lines)
 
 
-def _pretraining(work: Path, sample: Path) -> SimpleNamespace:
+def _pretraining(output: Path, sample: Path, *, resume: bool) -> SimpleNamespace:
     return _arguments(
-        ROOT=sample / "street_objects",
-        OUTPUT_DIR=work / "pretrain",
+        sample / "street_objects",
+        output / "pretrain",
+        resume=resume,
         opts=[
             *("DATASETS.ROBOFLOW.NAME", "street_objects"),
             *("MODEL.BACKBONE.FREEZE_AT", "0"),
@@ -128,21 +129,22 @@ def _pretraining(work: Path, sample: Path) -> SimpleNamespace:
     )
 
 
-def _transfer(work: Path, sample: Path) -> SimpleNamespace:
+def _transfer(output: Path, sample: Path, *, resume: bool) -> SimpleNamespace:
     return _arguments(
-        ROOT=sample / "people",
-        OUTPUT_DIR=work,
-        opts=["MODEL.WEIGHTS", str(work / "pretrain" / "model_final.pth")],
+        sample / "people",
+        output,
+        resume=resume,
+        opts=["MODEL.WEIGHTS", str(output / "pretrain" / "model_final.pth")],
     )
 
 
-def _arguments(*, ROOT: Path, OUTPUT_DIR: Path, opts: list[str]) -> SimpleNamespace:
+def _arguments(root: Path, output: Path, *, resume: bool, opts: list[str]) -> SimpleNamespace:
     return SimpleNamespace(
         config_file=str(CONFIG),
-        opts=["DATASETS.ROBOFLOW.ROOT", str(ROOT), "OUTPUT_DIR", str(OUTPUT_DIR), *opts],
-        resume=False,
+        opts=["DATASETS.ROBOFLOW.ROOT", str(root), "OUTPUT_DIR", str(output), *opts],
+        resume=resume,
         eval_only=False,
-        overwrite=True,
+        overwrite=not resume,
     )
 
 
@@ -171,41 +173,31 @@ def _train(args: Any) -> None:
     run(args)
 
 
-def _annotate(work: Path, sample: Path) -> dict[str, float | int | None]:
-    from persondet.evaluation.video_score import score_frames
+def _annotate(output: Path, sample: Path) -> dict[str, float | int | None]:
     from persondet.inference.predictor import Predictor
     from persondet.inference.records import read_records
     from persondet.inference.tracking_score import read_truth, score_tracks, tracked_frames
     from persondet.video.pipeline import annotate_video
 
-    clip = work / "city_walk_annotated.mp4"
-    summary = annotate_video(sample / "city_walk.mp4", clip, Predictor.from_run(work))
-    truth = read_truth(sample / "city_walk_groundtruth.json")
+    clip = output / "city_walk_annotated.mp4"
+    predictor = Predictor.from_run(output)
+    summary = annotate_video(sample / "city_walk.mp4", clip, predictor, overwrite=True)
+    ground_truth = read_truth(sample / "city_walk_groundtruth.json")
     frames = list(read_records(summary.records)[1])
-    tracks = score_tracks(*tracked_frames(frames, truth, summary.records))
-    score = score_frames(
-        [
-            [{"box": person.box, "score": person.score} for person in frame.people]
-            for frame in frames
-        ],
-        [truth[frame.index] for frame in frames],
-    )
+    score = score_tracks(*tracked_frames(frames, ground_truth, summary.records))
+    names = ("recall", "precision", "mota", "idf1", "hota", "switches", "fragments", "frames")
     return {
-        "recall": score.recall,
-        "precision": score.precision,
-        "frames": score.frames,
+        **{name: getattr(score, name) for name in names},
         "frames_per_second": summary.fps,
-        **{name: getattr(tracks, name) for name in ("mota", "idf1", "hota")},
-        **{name: getattr(tracks, name) for name in ("switches", "fragments")},
         "unique": summary.unique_people,
-        "unique_truth": tracks.people,
+        "unique_truth": score.people,
     }
 
 
-def _plot(work: Path) -> None:
+def _plot(output: Path) -> None:
     from persondet.report.plots import plot_run
 
-    for run_dir in (work / "pretrain", work):
+    for run_dir in (output / "pretrain", output):
         plot_run(run_dir)
 
 
@@ -215,9 +207,3 @@ def _report(output: Path) -> None:
 
     write_stills(output)
     build_report(output)
-
-
-def _move_run(work: Path, output: Path) -> None:
-    from persondet.engine.run_folder import move_run
-
-    move_run(work, output)

@@ -1,4 +1,4 @@
-"""What this process runs on: friendly errors for what is not installed, and versions for a record."""
+"""What this process runs on: what is installed, versions, processors; and how it reports progress."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ import logging
 import os
 import platform
 import warnings
+from collections.abc import Callable
 from importlib import metadata
 
 from persondet.errors import InstallationError
+
+Progress = Callable[[int, int | None], None]
+"""`progress(done, total)` in the unit of the work; `total` is None while nobody knows it."""
 
 # Name in the report → name of the distribution. OpenCV comes in several, so its module is asked.
 _DISTRIBUTIONS = {

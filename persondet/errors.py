@@ -46,11 +46,11 @@ class InterruptedRun(PersondetError):
 
 
 class MediaError(PersondetError):
-    """A picture or a clip cannot be read or written."""
+    """An image or a clip cannot be read or written."""
 
 
 class PartialMediaError(MediaError):
-    """A clip could not be finished, or a picture not be written; what was done before is kept."""
+    """A clip could not be finished, or an image not be written; what was done before is kept."""
 
     exit_code = 3
 

@@ -1,8 +1,7 @@
 """Files on disk: atomic writes, digests, and paths that cannot leave their folder.
 
-Text that grows line by line while a clip is annotated, and is kept when the run is killed.
-
-What a file's own bytes tell about it, without a decoder: for errors that help.
+`PartialText` keeps its lines when a process is killed; `describe_foreign_file` tells from a file's
+own bytes what it is, for errors that help.
 """
 
 from __future__ import annotations
@@ -209,17 +208,28 @@ def sha256_of_file(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def leads_out(name: str) -> bool:
+    """Return whether a name leads out of its folder, or can name no file in it, by its text alone.
+
+    True for an empty or absolute name, for `..` among its parts, a drive, a NUL, and half of a
+    surrogate pair; on every system, whatever the separators.
+    """
+    if name.isprintable() and not {"/", "\\", ":"} & set(name):
+        return name in ("", "..")
+    parts = {*PurePosixPath(name).parts, *PureWindowsPath(name).parts}
+    absolute = PurePosixPath(name).is_absolute() or bool(PureWindowsPath(name).anchor)
+    nameable = "\0" not in name and name.encode(errors="ignore").decode() == name
+    return absolute or ".." in parts or not nameable
+
+
 def path_inside(root: str | Path, name: str) -> Path:
     """Return `root / name` for a relative `name` that stays inside `root`.
 
     Links are resolved, so a link that points out of the folder is refused too.
 
-    Raises: DatasetError: when `name` is empty, absolute, or leads out of `root`.
+    Raises: DatasetError: when `name` leads out of `root`, by its text or by a link.
     """
-    parts = {*PurePosixPath(name).parts, *PureWindowsPath(name).parts}
-    absolute = PurePosixPath(name).is_absolute() or bool(PureWindowsPath(name).anchor)
-    nameable = name.isprintable() or name.encode(errors="ignore").decode() == name
-    if not name or absolute or ".." in parts or "\0" in name or not nameable:
+    if leads_out(name):
         raise DatasetError(
             f"{root}: the name {name!r} leads out of its folder; "
             "use names relative to the folder, without '..'."
@@ -272,8 +282,8 @@ class PartialText:
 
     Raises: OutputExistsError: on entering, when there is something and `overwrite` is False, or
         the folder cannot be made.
-        MediaError: on entering, from `write` and at the end, when the disk refuses; PartialMediaError
-        when lines are kept.
+        MediaError: on entering, from `write` and at the end, when the disk refuses;
+            PartialMediaError when lines are kept.
     """
 
     def __init__(self, path: str | Path, what: str, *, overwrite: bool = False) -> None:
@@ -344,7 +354,7 @@ _ADDRESSES = ("http://", "https://", "[internetshortcut]")
 
 
 def describe_foreign_file(path: Path) -> str:
-    """Say what a file that is no clip and no picture looks like, or "" when nothing is known."""
+    """Say what a file that is no clip and no image looks like, or "" when nothing is known."""
     try:
         with open(path, "rb") as file:
             head = file.read(2048)

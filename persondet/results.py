@@ -13,9 +13,9 @@
 
 Average precision is in points, 0 to 100; a number that does not exist (no ground truth of that
 size) is null. `tests` is there for several test sets only; `test` is the first of them. `intervals`
-are the 95 % bootstrap intervals over images (`persondet.evaluation`), null where too few images hold
-what is measured, which `notes` says; `leaks` counts the images of the split that an earlier split
-knows, null where nobody looked.
+are the 95 % bootstrap intervals over images (`persondet.evaluation`), null where too few images
+hold what is measured, which `notes` says; `leaks` counts the images of the split that an earlier
+split knows, null where nobody looked.
 
 The file of one dataset, `inference/<dataset>/results.json`, has that dataset's numbers as `test`,
 and `model` is `{"file": "model_best.pth", "iteration": 350, "sha256": "9f2c..."}`.
@@ -38,6 +38,8 @@ SCHEMA = 1
 FILE_NAME = "results.json"
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR")
 TASKS = {"bbox": "box", "segm": "mask"}
+DEFAULT_THRESHOLD = 0.5
+"""The least score that counts as a detection, where neither a config nor a model names one."""
 
 
 class RunError(PersondetError):
@@ -103,7 +105,7 @@ def format_results_table(results: Mapping[str, Any], split: str = "test") -> str
     """Return the average precisions of one split as a plain-text table, without a final newline.
 
     Rows are box and mask (those that were evaluated), each with its 95 % intervals below it, and,
-    on the test split, what the same box on every picture scores
+    on the test split, what the same box on every image scores
     (`persondet.evaluation.constant_box`). Columns are AP, AP50, AP75, APs, APm, APl, AR and, where
     more than 100 detections were allowed on an image, `AP@<number>`, all in points (0 to 100); a
     dash stands for a number that does not exist. Below the table: what the intervals are, how many

@@ -23,6 +23,8 @@ from persondet.results import METRICS, write_results
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs/quick_schedules/person_mask_rcnn_R_18_FPN_instant_test.yaml"
 
+HEARS_CTRL_C = "import signal; signal.signal(2, signal.default_int_handler)"
+
 
 def finish(output: Path, variant: str, seed: int, box: float, mask: float) -> None:
     """Write what a finished run leaves: scores and a curve."""
@@ -128,10 +130,11 @@ def test_an_interruption_ends_the_comparison_and_starts_no_further_training(tmp_
     code = "import sys; from tests.test_comparison import *; interrupted_comparison(sys.argv[1])"
     process = subprocess.Popen(
         # A job in the background would ignore Ctrl-C, and so would its children.
-        [sys.executable, "-c", f"import signal; signal.signal(2, signal.default_int_handler); {code}",
-         str(tmp_path)],
-        cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        [sys.executable, "-c", f"{HEARS_CTRL_C}; {code}", str(tmp_path)],
+        cwd=ROOT,
+        start_new_session=True,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         end = time.monotonic() + 60
         while not (tmp_path / "began a").exists() and time.monotonic() < end:

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from persondet.checkpoint.model_file import load_checkpoint
-from persondet.demo import refuse_foreign_folder, summary
+from persondet.demo import is_finished, refuse_foreign_folder, summary
 from persondet.errors import OutputExistsError
 from persondet.inference.records import read_records
 from persondet.report.build import build_document
 from persondet.report.document import Note
+from persondet.results import write_results
 from persondet.video.reader import VideoReader
 from tests.test_end_to_end import tool
 
@@ -49,9 +50,15 @@ def test_only_an_earlier_demo_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").touch()
     with pytest.raises(OutputExistsError, match="not an earlier demo"):
         refuse_foreign_folder(tmp_path)
-    (tmp_path / "results.json").touch()
     (tmp_path / "pretrain").mkdir()
     refuse_foreign_folder(tmp_path)
+
+
+def test_only_a_demo_with_its_report_is_finished_and_another_goes_on(tmp_path: Path) -> None:
+    assert not is_finished(tmp_path)
+    for seconds, finished in (({"train": 1.0}, False), ({"train": 1.0, "report": 2.0}, True)):
+        write_results(tmp_path, {"test": {"bbox": {"AP": 1.0}}, "seconds": seconds})
+        assert is_finished(tmp_path) == finished
 
 
 @pytest.mark.soak

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from persondet.errors import OutputExistsError
-from persondet.files import atomic_folder
+from persondet.files import atomic_folder, leads_out
 
 
 def _fill(path: Path, then: Exception | None = None) -> None:
@@ -93,3 +93,15 @@ def test_the_next_start_removes_what_a_killed_one_left_and_nothing_else(tmp_path
         assert draft.is_dir()
         (tmp_path / "out" / "y").unlink()
     assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize(
+    "name", ["/x", "../x", "a/../../x", "C:\\x", "..\\x", "a\0", "..", "", "\ud800"]
+)
+def test_names_that_lead_out(name: str) -> None:
+    assert leads_out(name)
+
+
+@pytest.mark.parametrize("name", ["x.jpg", "a/b.jpg", "a..b.jpg", "café (1).jpg", "./x.jpg"])
+def test_names_that_stay(name: str) -> None:
+    assert not leads_out(name)

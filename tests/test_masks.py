@@ -1,4 +1,4 @@
-"""Masks in their rectangle equal masks in the whole picture."""
+"""Masks in their rectangle equal masks in the whole image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A picture file's pixels in 8 bits, whatever the file's own."""
+"""An image file's pixels in 8 bits, whatever the file's own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from persondet.data.image_file import eight_bit, read_picture_file
+from persondet.data.image_file import eight_bit, read_image_file
 
 SHADES = np.arange(48, dtype=np.uint16).reshape(6, 8) * 1390
 
@@ -19,10 +19,10 @@ def test_grey_of_16_bits_is_read_as_colours_of_16_bits_are(suffix: str, tmp_path
     grey, colours = tmp_path / f"grey.{suffix}", tmp_path / "colours.png"
     cv2.imwrite(str(grey), SHADES)
     cv2.imwrite(str(colours), np.dstack([SHADES] * 3))
-    read = read_picture_file(grey)
+    read = read_image_file(grey)
     assert read.dtype == np.uint8
     np.testing.assert_array_equal(read, np.dstack([SHADES >> 8] * 3))
-    np.testing.assert_array_equal(read, read_picture_file(colours))
+    np.testing.assert_array_equal(read, read_image_file(colours))
 
 
 def test_the_order_of_bytes_makes_no_difference() -> None:
@@ -48,11 +48,11 @@ def test_grey_of_32_bits_has_the_white_that_its_pixels_suggest(
 ) -> None:
     kind = np.float32 if pixels.dtype.kind == "f" else np.int32
     Image.fromarray(pixels.astype(kind)).save(tmp_path / "a.tif")
-    read = read_picture_file(tmp_path / "a.tif")
+    read = read_image_file(tmp_path / "a.tif")
     assert read[0].tolist() == [[value] * 3 for value in expected]
 
 
-def test_other_pictures_are_left_alone() -> None:
+def test_other_images_are_left_alone() -> None:
     for mode in ("L", "RGB", "RGBA", "P", "1", "CMYK", "LA"):
         image = Image.new(mode, (3, 2))
         assert eight_bit(image) is image

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import pickle
 import shutil
 from pathlib import Path
@@ -15,13 +14,12 @@ from detectron2.config import CfgNode
 from detectron2.layers import paste_masks_in_image
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
-from model_arguments import add_model_arguments, load_predictor
 
 from persondet.checkpoint import SafeDetectionCheckpointer
 from persondet.checkpoint.model_file import store_score_threshold
 from persondet.engine import load_cfg
 from persondet.errors import CheckpointError, ConfigError
-from persondet.inference.predictor import Predictor, _model_name, run_cfg
+from persondet.inference.predictor import Predictor, _model_name, load_predictor, run_cfg
 from persondet.inference.region_masks import paste_regions
 from persondet.modeling.precision import autocast
 
@@ -201,11 +199,8 @@ def test_the_threshold_that_a_training_stored_is_used_unless_another_is_asked_fo
     shutil.copy(run / "model_best.pth", tmp_path)
     store_score_threshold(tmp_path / "model_best.pth", 0.37)
     assert Predictor.from_run(tmp_path).confidence_threshold == 0.37
-    words = ["--run", str(tmp_path)]
-    parser = argparse.ArgumentParser()
-    add_model_arguments(parser)
-    for more, expected in (([], 0.37), (["--confidence-threshold", "0.6"], 0.6)):
-        predictor = load_predictor(parser.parse_args([*words, *more]))
+    for asked, expected in ((None, 0.37), (0.6, 0.6)):
+        predictor = load_predictor(tmp_path, confidence_threshold=asked)
         assert predictor.confidence_threshold == expected
 
 

@@ -34,7 +34,7 @@ def raw_result(seed: int, *, people: int, kind: torch.dtype = torch.float32) -> 
     corners = rng.uniform(-8, 44, (people, 2, 2))
     boxes = np.concatenate((corners.min(axis=1), corners.max(axis=1)), axis=1)
     boxes[rng.random(people) < 0.1, 2:] = 0
-    boxes[rng.random(people) < 0.2] = [-3, -3, 50, 50]  # the whole picture
+    boxes[rng.random(people) < 0.2] = [-3, -3, 50, 50]  # the whole image
     result.pred_boxes = Boxes(torch.from_numpy(boxes.astype(np.float32)))
     result.scores = torch.from_numpy(rng.random(people).astype(np.float32))
     result.pred_classes = torch.zeros(people, dtype=torch.int64)
@@ -82,7 +82,7 @@ def test_without_masks_there_is_nothing_to_encode():
     st.integers(0, 3),
     st.integers(0, 3),
 )
-def test_a_region_is_encoded_as_the_picture_that_it_lies_in(seed, rows, columns, right, below):
+def test_a_region_is_encoded_as_the_image_that_it_lies_in(seed, rows, columns, right, below):
     rng = np.random.default_rng(seed)
     region = rng.random((rows, columns)) < rng.choice([0.0, 0.3, 0.9, 1.0])
     x0, y0 = int(rng.integers(3)), int(rng.integers(2))
@@ -229,9 +229,9 @@ def test_threads_may_paste_at_once():
 
 
 @pytest.mark.parametrize("corner", [(-1, 0), (0, -1), (36, 0), (0, 27)])
-def test_a_region_that_leaves_the_picture_is_refused(corner):
+def test_a_region_that_leaves_the_image_is_refused(corner):
     RegionMasks([np.ones((4, 5), bool)], [(35, 26)], (30, 40))
-    with pytest.raises(ValueError, match="leaves the picture"):
+    with pytest.raises(ValueError, match="leaves the image"):
         RegionMasks([np.ones((4, 5), bool)], [corner], (30, 40))
     with pytest.raises(ValueError, match="argument"):
         RegionMasks([np.ones((4, 5), bool)], [], (30, 40))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import cli
 from progress import Progress
 
+HOME = Path(__file__).resolve().parents[1] / "tests" / "benchmarks"
 MODES = {
-    "dataset": "checking pictures, mending the json, searching for leaks",
+    "dataset": "checking images, mending the json, searching for leaks",
     "train": "a training step of the default model against Detectron2's SimpleTrainer",
     "mapper": "training samples per second and core against two other mappers",
     "startup": "from the command to the end of the first step against Detectron2's train_net",
@@ -42,7 +44,7 @@ def get_parser() -> argparse.ArgumentParser:
         metavar="N",
         type=int,
         default=None,
-        help="pictures (default: 600 for dataset, 16 for mapper, 24 for startup, 5000 for evaluate, "
+        help="images (default: 600 for dataset, 16 for mapper, 24 for startup, 5000 for evaluate, "
         "60 frames for video)",
     )
     parser.add_argument("--run", metavar="DIR", type=Path, help="trained run, for two video rows")
@@ -59,7 +61,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the benchmarks, print a line for each ratio; return the exit code."""
+    """Run the benchmarks, print a table of the ratios; return the exit code."""
     parser = get_parser()
     args = parser.parse_args(argv)
     if min(args.images or 1, args.pairs) < 1 or args.images == 0:
@@ -67,11 +69,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if bool(args.run) != bool(args.clip):
         parser.error("--run and --clip belong together")
 
-    from persondet.benchmarks.table import baseline, lines_of
+    from persondet.errors import PersondetError
     from persondet.files import refuse_existing, write_json
 
+    if not (HOME / "bm_pairs.py").is_file():
+        raise PersondetError(
+            "the benchmarks lie in tests/benchmarks of the source, which is not beside this tool; "
+            "run tools/benchmark.py in a checkout of the project."
+        )
     if args.show_baseline:
-        print("\n".join(baseline(mode) for mode in args.modes))
+        files = ("bm_dataset.py" if mode == "dataset" else "bm_stock.py" for mode in args.modes)
+        print("\n".join((HOME / file).read_text(encoding="utf-8") for file in dict.fromkeys(files)))
         return 0
     if args.json:
         refuse_existing(args.json, overwrite=args.overwrite)
@@ -79,11 +87,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if set(args.modes) != {"dataset"}:
         require_detectron2()
+    sys.path.insert(0, str(HOME))
+    table = importlib.import_module("bm_pairs").table
     found: dict[str, Any] = {"environment": environment_report()}
     for mode in dict.fromkeys(args.modes):
+        module = importlib.import_module(f"bm_{mode}")
         with Progress(mode, "turns") as progress:
-            found[mode] = _benchmark(mode, args, progress)
-        print("\n".join(lines_of(mode, found[mode])), flush=True)
+            found[mode] = module.main(pairs=args.pairs, progress=progress, **_options(mode, args))
+        print(f"{table(module.rows(found[mode]))}\n", flush=True)
         if args.json:  # after each mode, so that an interruption costs one
             write_json(args.json, found)
     report = found["environment"].items()
@@ -91,15 +102,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _benchmark(mode: str, args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
-    options: dict[str, Any] = {"pairs": args.pairs, "progress": progress}
-    if args.images and mode != "train":
-        options["frames" if mode == "video" else "images"] = args.images
-    if mode == "video":
-        options |= {"run": args.run, "clip": args.clip}
-    module = importlib.import_module(f"persondet.benchmarks.{mode}")
-    found: dict[str, Any] = getattr(module, f"benchmark_{mode}")(**options)
-    return found
+def _options(mode: str, args: argparse.Namespace) -> dict[str, Any]:
+    options = {"images": args.images} if args.images and mode != "train" else {}
+    return options | ({"run": args.run, "clip": args.clip} if mode == "video" else {})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What every tool shares: the config flags, and how errors become exit codes.
+"""What tools share: flags of configs and models, and how errors become exit codes.
 
 Standard library only, so that `--help` answers at once.
 """
@@ -83,6 +83,49 @@ def add_config_arguments(parser: argparse.ArgumentParser, *, required: bool = Fa
     )
 
 
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add `--run`, `--confidence-threshold` and the config flags to `parser`."""
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--run",
+        metavar="DIR",
+        default="",
+        help="run folder (its best model) or checkpoint file, instead of --config-file",
+    )
+    group.add_argument(
+        "--confidence-threshold",
+        metavar="SCORE",
+        type=share,
+        help="drop detections below it (default: VISUALIZATION.SCORE_THRESH, else the model's, "
+        "else 0.5)",
+    )
+    add_config_arguments(parser)
+
+
+def check_model_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End with a usage error unless exactly one of `--run` and `--config-file` is given."""
+    if bool(args.run) == bool(args.config_file):
+        parser.error("give a trained run with --run DIR, or a config with --config-file FILE")
+    if args.run and args.opts:
+        parser.error("KEY VALUE overrides go with --config-file; a run carries its own config")
+
+
+def positive(text: str) -> int:
+    """Return `text` as a whole number of at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return number
+
+
+def share(text: str) -> float:
+    """Return `text` as a number from 0 to 1."""
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return number
+
+
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse `argv` and join the two styles of overrides into `args.opts`."""
     args = parser.parse_args(argv)
@@ -108,8 +151,9 @@ def command_words(script: str, argv: Sequence[str] | None) -> list[str]:
 
 def printable(text: str) -> str:
     """Return a sentence as a terminal may show it: names in it come from strangers."""
-    escaped = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-    return escaped if len(escaped) <= 1500 else f"{escaped[:1200]} … {escaped[-250:]}"
+    from persondet.text import printable as printable_text
+
+    return printable_text(text, 1500)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The whole main job on the bundled sample: pictures, training, score, clip, plots, report."""
+"""The whole main job on the bundled sample: images, training, score, clip, plots, report."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--output",
         metavar="DIR",
         default="output/demo",
-        help="the run folder; an earlier demo in it is replaced when the new one has succeeded",
+        help="the run folder; a demo that was cut off there goes on, a finished one is replaced",
     )
     parser.add_argument(
         "--sample", metavar="DIR", default="datasets/sample", help="where the sample lies or goes"

@@ -37,23 +37,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from persondet.sample.export import make_sample
 
-    bars: dict[str, tqdm] = {}
+    interval = 1.0 if sys.stderr.isatty() else 15.0
+    with tqdm(desc="images and frames", file=sys.stderr, mininterval=interval) as bar:
 
-    def progress(part: str, done: int, total: int) -> None:
-        if part not in bars:
-            bars[part] = tqdm(
-                total=total,
-                desc=part,
-                file=sys.stderr,
-                mininterval=1.0 if sys.stderr.isatty() else 15.0,
-            )
-        bars[part].update(done - bars[part].n)
-        if done == total:
-            bars[part].close()
+        def progress(done: int, total: int | None) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
 
-    record = make_sample(
-        args.output, args.seed, overwrite=args.overwrite, workers=args.workers, progress=progress
-    )
+        record = make_sample(
+            args.output,
+            args.seed,
+            overwrite=args.overwrite,
+            workers=args.workers,
+            progress=progress,
+        )
     print(f"{'':24}images  objects  occluded  under 48 px  without")
     for kind in ("people", "street_objects"):
         for split, row in record[kind].items():

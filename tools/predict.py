@@ -1,4 +1,4 @@
-"""Annotate pictures with the people that a model finds in them."""
+"""Annotate images with the people that a model detects in them."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cli
-from model_arguments import add_model_arguments, check_model_arguments, load_predictor
 from progress import Progress
 
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser; `--input --output --opts` are those of Detectron2's demo."""
     parser = cli.build_parser(
-        "Find the people in pictures; write annotated pictures, predictions.json (COCO results "
-        "format), images.json (image_id to file name) and records.jsonl (a line per picture) into "
+        "Detect the people in images; write annotated images, predictions.json (COCO results "
+        "format), images.json (image_id to file name) and records.jsonl (a line per image) into "
         "a folder.",
         example="python tools/predict.py --run output/demo --input street.jpg photos/ 'more/*.png' "
         "--output annotated/",
     )
-    group = parser.add_argument_group("pictures")
+    group = parser.add_argument_group("images")
     group.add_argument(
         "--input",
         metavar="PATH",
@@ -43,7 +42,7 @@ def get_parser() -> argparse.ArgumentParser:
     group.add_argument("--no-masks", action="store_true", help="do not draw masks")
     group.add_argument("--no-labels", action="store_true", help="do not draw class and score")
     group.add_argument("--no-count", action="store_true", help="do not draw how many there are")
-    add_model_arguments(parser)
+    cli.add_model_arguments(parser)
     return parser
 
 
@@ -51,20 +50,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Check the inputs, load the model, annotate; print what was written."""
     parser = get_parser()
     args = cli.parse(parser, argv)
-    check_model_arguments(parser, args)
+    cli.check_model_arguments(parser, args)
     from persondet.environment import require_detectron2
 
     require_detectron2()
     from persondet.errors import PartialResultError
-    from persondet.inference.images import check_picture_output, find_pictures, predict_pictures
+    from persondet.inference.images import check_image_output, find_images, predict_images
+    from persondet.inference.predictor import load_predictor
     from persondet.visualization.visualizer import draw_instances
 
-    pictures = find_pictures(args.input, output=args.output)
-    check_picture_output(pictures, args.output, overwrite=args.overwrite)
-    predictor = load_predictor(args)
-    with Progress(str(args.output), "pictures") as progress:
-        summary = predict_pictures(
-            pictures,
+    images = find_images(args.input, output=args.output)
+    check_image_output(images, args.output, overwrite=args.overwrite)
+    predictor = load_predictor(
+        args.run, args.config_file, args.opts, confidence_threshold=args.confidence_threshold
+    )
+    with Progress(str(args.output), "images") as progress:
+        summary = predict_images(
+            images,
             args.output,
             predictor,
             lambda image, instances: draw_instances(
@@ -78,13 +80,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             overwrite=args.overwrite,
             progress=progress,
         )
-    told = f"{summary.pictures} pictures, {summary.people} people; written to {args.output}"
+    told = f"{summary.images} images, {summary.people} people; written to {args.output}"
     print(cli.printable(told))
     for _, reason in summary.skipped:
         print(f"skipped: {cli.printable(reason)}", file=sys.stderr)
     if summary.skipped:
         raise PartialResultError(
-            f"{len(summary.skipped)} of {len(pictures)} pictures could not be read; "
+            f"{len(summary.skipped)} of {len(images)} images could not be read; "
             "the rest is written."
         )
     return 0

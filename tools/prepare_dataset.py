@@ -6,18 +6,37 @@ import argparse
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import cli
-from dataset_arguments import build_dataset_parser
-from fetch_arguments import PROGRAM
 from progress import Progress
 
+PROGRAM = "python tools/prepare_dataset.py"
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "person_mask_rcnn_R_50_FPN.yaml"
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the parser; `command` names the sub-command."""
+    parser = cli.build_parser(
+        "Bring a Roboflow export (COCO format) to a dataset that trains: fetch it, see what is "
+        "wrong with it, mend it, divide it. Each command has its own --help.",
+        example=f"{PROGRAM} import export.zip --output datasets/person\n"
+        f"  {PROGRAM} check datasets/person\n"
+        f"  {PROGRAM} clean datasets/person --output datasets/person_clean",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _add_download(commands)
+    _add_import(commands)
+    _add_check(commands)
+    _add_clean(commands)
+    _add_split(commands)
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the sub-command; return the exit code."""
-    args = build_dataset_parser().parse_args(argv)
+    args = get_parser().parse_args(argv)
     cli.show_log()
     commands = {run.__name__.strip("_"): run for run in (download, import_, check, clean, split)}
     return commands[args.command](args)
@@ -25,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def download(args: argparse.Namespace) -> int:
     """Fetch a version of a project."""
-    from persondet.data.fetch.downloading import download_export
+    from persondet.data.fetch.transfer import download_export
 
     with Progress(args.project, "MB", size=1_000_000) as progress:
         images = download_export(
@@ -64,7 +83,7 @@ def check(args: argparse.Namespace) -> int:
         from persondet.config import training_anchors
 
         anchors = training_anchors(args.config_file or CONFIG)  # refused before the work
-    with Progress(str(args.dataset), "pictures") as progress:
+    with Progress(str(args.dataset), "images") as progress:
         report = {"folder": str(args.dataset), **check_export(args.dataset, progress=progress)}
     print(*report_lines(report), sep="\n")
     if args.json:
@@ -81,7 +100,7 @@ def clean(args: argparse.Namespace) -> int:
     from persondet.data.check.text import cleaning_lines
     from persondet.data.cleaned_copy import clean_dataset
 
-    with Progress(str(args.dataset), "pictures") as progress:
+    with Progress(str(args.dataset), "images") as progress:
         record = clean_dataset(
             args.dataset,
             args.output,
@@ -98,7 +117,7 @@ def split(args: argparse.Namespace) -> int:
     """Write the divided copy, and say how it came out."""
     from persondet.data.split import split_export, split_lines
 
-    with Progress(str(args.dataset), "pictures") as progress:
+    with Progress(str(args.dataset), "images") as progress:
         summary = split_export(
             args.dataset,
             args.output,
@@ -114,6 +133,157 @@ def split(args: argparse.Namespace) -> int:
 def _say(lines: Sequence[str], output: Path) -> int:
     print(*lines, f"next: {PROGRAM} check {shlex.quote(str(output))}", sep="\n")
     return 0
+
+
+def _add_download(commands: Commands) -> None:
+    """Add `download`."""
+    parser = cli.add_command(
+        commands,
+        "download",
+        "Fetch a version of a project from Roboflow. The key is read from the environment variable "
+        "ROBOFLOW_API_KEY and from nowhere else. What was fetched of an interrupted download is "
+        "continued by the same command.",
+        example=f"ROBOFLOW_API_KEY=… {PROGRAM} download --workspace acme --project crosswalk "
+        "--version 3 --output datasets/crosswalk",
+    )
+    group = parser.add_argument_group("what to fetch")
+    group.add_argument("--workspace", metavar="W", required=True, help="as in the project's URL")
+    group.add_argument("--project", metavar="P", required=True, help="as in the project's URL")
+    group.add_argument(
+        "--version", metavar="N", type=cli.positive, required=True, help="its number"
+    )
+    group.add_argument(
+        "--format",
+        choices=["coco-segmentation", "coco"],
+        default="coco-segmentation",
+        help="coco has boxes only",
+    )
+    group.add_argument(
+        "--timeout",
+        metavar="S",
+        type=cli.positive,
+        default=900,
+        help="seconds to wait until Roboflow has made the export",
+    )
+    _add_output(parser)
+
+
+def _add_import(commands: Commands) -> None:
+    """Add `import`."""
+    parser = cli.add_command(
+        commands,
+        "import",
+        "Unpack or copy an export to train/, valid/ and test/. It may be a zip or a folder, flat "
+        "or nested; valid may be called val or validation; splits may be missing.",
+        example=f"{PROGRAM} import ~/Downloads/export.zip --output datasets/person",
+    )
+    parser.add_argument("source", metavar="SRC", type=Path, help="zip file or folder")
+    _add_output(parser)
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    """Add `--output` and `--overwrite`."""
+    group = parser.add_argument_group("output")
+    group.add_argument("--output", metavar="DIR", type=Path, required=True, help="folder to write")
+    group.add_argument("--overwrite", action="store_true", help="replace an existing output")
+
+
+def _add_check(commands: Commands) -> None:
+    parser = cli.add_command(
+        commands,
+        "check",
+        "Read everything, change nothing, and say what is there and what is wrong. Exits with 1 "
+        "when there are errors. What each code means stands in docs/dataset_codes.md.",
+        example=f"{PROGRAM} check datasets/person --plot person.png",
+    )
+    _add_folder(parser)
+    parser.add_argument("--strict", action="store_true", help="exit with 1 for warnings too")
+    group = parser.add_argument_group("output")
+    group.add_argument("--json", metavar="FILE", type=Path, help="the report, for programs")
+    group.add_argument("--plot", metavar="FILE", type=_page, help="one page of plots: .png or .pdf")
+    group.add_argument(
+        "--config-file",
+        metavar="FILE",
+        default="",
+        help="whose anchors and image size the plot compares the boxes with (default: R_50_FPN's)",
+    )
+    group.add_argument("--overwrite", action="store_true", help="replace existing files")
+
+
+def _add_clean(commands: Commands) -> None:
+    parser = cli.add_command(
+        commands,
+        "clean",
+        "Write a mended copy of a dataset. Images are hard links where possible, the source is "
+        "not touched, and cleaning.json counts every change.",
+        example=f"{PROGRAM} clean datasets/person --output datasets/person_clean --classes person",
+    )
+    _add_folder(parser)
+    group = parser.add_argument_group("what to keep")
+    group.add_argument(
+        "--classes",
+        metavar="A,B",
+        type=_names,
+        default=(),
+        help="these classes, in this order (default: all)",
+    )
+    group.add_argument(
+        "--masks",
+        choices=["auto", "polygon", "bitmask", "box", "none"],
+        default="auto",
+        help="auto: as they are, and the filled box where a few are missing; box: the filled box "
+        "where one is missing, so that a dataset of boxes trains Mask R-CNN; none: boxes only",
+    )
+    group.add_argument(
+        "--drop-leaks",
+        action="store_true",
+        help="drop from train (and valid) what a later split has a version of",
+    )
+    _add_output(parser)
+
+
+def _add_split(commands: Commands) -> None:
+    parser = cli.add_command(
+        commands,
+        "split",
+        "Divide a dataset into train, valid and test. Versions of one image stay together; "
+        "people are spread evenly; the same seed gives the same splits.",
+        example=f"{PROGRAM} split datasets/flat --output datasets/divided "
+        "--fractions 0.7 0.2 0.1 --seed 0",
+    )
+    _add_folder(parser)
+    group = parser.add_argument_group("how to divide")
+    group.add_argument(
+        "--fractions",
+        metavar=("TRAIN", "VALID", "TEST"),
+        nargs=3,
+        type=float,
+        default=[0.7, 0.2, 0.1],
+        help="shares of the images; 0 makes no such split",
+    )
+    group.add_argument(
+        "--seed", metavar="N", type=int, default=0, help="another seed, other splits"
+    )
+    group.add_argument(
+        "--group-clips", action="store_true", help="keep the frames of one clip together as well"
+    )
+    _add_output(parser)
+
+
+def _add_folder(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dataset", metavar="DIR", type=Path, help="folder of the export")
+
+
+def _page(text: str) -> Path:
+    """Return `text` as the path of a page that can be written."""
+    if not text.lower().endswith((".png", ".pdf")):
+        raise argparse.ArgumentTypeError(f"{text!r} does not end in .png or .pdf")
+    return Path(text)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Return the names in a list with commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 if __name__ == "__main__":

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import cli
-from argument_types import length, share
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,10 +27,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="ground truth: the json beside the sample's clip, or a MOT-challenge gt.txt",
     )
     parser.add_argument(
-        "--min-visible", metavar="SHARE", type=share, default=0.2, help="who shows less is left out"
+        "--min-visible",
+        metavar="SHARE",
+        type=cli.share,
+        default=0.2,
+        help="who shows less is left out",
     )
     parser.add_argument(
-        "--min-height", metavar="PIXELS", type=length, default=24.0, help="who is less tall, too"
+        "--min-height", metavar="PIXELS", type=_length, default=24.0, help="who is less tall, too"
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = cli.parse(parser, argv)
@@ -52,6 +56,14 @@ def table(score: dict[str, float]) -> str:
     lines = [f"{title:<14}{100 * score[name]:>8.1f}" for name, title in shares.items()]
     rest = [name for name in score if name not in shares]
     return "\n".join(lines + [f"{name.replace('_', ' '):<14}{score[name]:>8.0f}" for name in rest])
+
+
+def _length(text: str) -> float:
+    """Return `text` as a number of pixels: finite, at least 0."""
+    number = float(text)
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number of pixels from 0 on")
+    return number
 
 
 if __name__ == "__main__":

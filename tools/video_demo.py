@@ -1,27 +1,30 @@
-"""Annotate clips with the people that a model finds in them."""
+"""Annotate clips with the people that a model detects in them."""
 
 from __future__ import annotations
 
 import argparse
+import re
+import sys
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cli
-import clip_arguments
-import model_arguments
 from progress import Progress
-from video_lines import say, show_summary, stage_table
 
 if TYPE_CHECKING:
     from persondet.inference.predictor import Predictor
     from persondet.video.pipeline import VideoSummary
 
+_TIME = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)")
+_CRF_WORST = 51
+
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser; `--video-input --output --opts` are those of Detectron2's demo."""
     parser = cli.build_parser(
-        "Find the people in a clip, or in each clip of a folder, follow them, and write an "
+        "Detect the people in a clip, or in each clip of a folder, track them, and write an "
         "annotated H.264 clip that browsers play, with its records (one JSON line per frame) "
         "beside it. A run that is killed leaves <stem>.partial.mp4, which plays.",
         example="python tools/video_demo.py --run output/demo --video-input walk.mp4 "
@@ -30,17 +33,77 @@ def get_parser() -> argparse.ArgumentParser:
         "python tools/video_demo.py --config-file configs/person_mask_rcnn_R_50_FPN.yaml \\\n    "
         "--video-input clips/ --output annotated/",
     )
-    clip_arguments.add_clip_arguments(parser)
-    model_arguments.add_model_arguments(parser)
+    _add_clip_arguments(parser)
+    cli.add_model_arguments(parser)
     return parser
+
+
+def _add_clip_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the groups `clips`, `part of the clip`, `output`, `people` to `parser`."""
+    required: dict[str, Any] = {"metavar": "PATH", "required": True}
+    moment: dict[str, Any] = {"metavar": "TIME", "type": clip_time}
+    count: dict[str, Any] = {"metavar": "N", "type": cli.positive}
+    add = parser.add_argument_group("clips").add_argument
+    add("--video-input", **required, help="clip, folder of clips, or address such as https://…")
+    add(
+        "--output",
+        **(required | {"type": Path}),
+        help=".mp4, .mov or .mkv for one clip, or a folder, which gets <stem>_annotated.mp4; the "
+        "records lie beside it, named .jsonl",
+    )
+    add("--overwrite", action="store_true", help="replace existing outputs")
+    add = parser.add_argument_group("part of the clip").add_argument
+    add("--start", **moment, help="first moment: 90, 1:30 or 0:01:30.5 (default: the beginning)")
+    add("--end", **moment, help="first moment that is left out (default: the end of the clip)")
+    add("--stride", **count, help="annotate every n-th frame (default: VIDEO.STRIDE)")
+    add("--max-frames", **count, help="stop after this many frames (default: all)")
+    add = parser.add_argument_group("output").add_argument
+    add(
+        "--crf",
+        metavar="N",
+        type=_crf,
+        help="quality of the H.264: 0 lossless, which many players and browsers do not play, 51 worst (default: 20)",
+    )
+    add("--save-mot", action="store_true", help="write MOT-challenge text, too, named .txt")
+    add = parser.add_argument_group("people").add_argument
+    add("--no-tracking", action="store_true", help="do not follow people from frame to frame")
+    add("--no-masks", action="store_true", help="do not draw masks")
+    add("--no-labels", action="store_true", help="do not draw class, score and track")
+    add("--no-count", action="store_true", help="do not draw the number of people in view")
+
+
+def _check_clip_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End with a usage error where `--end` is not after `--start`, or MOT text has no tracks."""
+    start = args.start or Fraction(0)
+    if args.end is not None and args.end <= start:
+        parser.error(f"--end {float(args.end):g} must be later than --start {float(start):g}")
+    if args.save_mot and args.no_tracking:
+        parser.error("--save-mot writes tracks, and --no-tracking makes none; leave one out")
+
+
+def clip_time(text: str) -> Fraction:
+    """Return seconds, exact: `text` is seconds, minutes:seconds or hours:minutes:seconds."""
+    match = _TIME.fullmatch(text.strip())
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time; write 90, 1:30 or 0:01:30.5")
+    hours, minutes, seconds = match.groups()
+    return 3600 * int(hours or 0) + 60 * int(minutes or 0) + Fraction(seconds)
+
+
+def _crf(text: str) -> int:
+    """Return `text` as one of x264's constant qualities."""
+    number = int(text)
+    if not 0 <= number <= _CRF_WORST:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 (lossless) to {_CRF_WORST} (worst)")
+    return number
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Check all clips, load the model, annotate; print a line per clip and where the time went."""
     parser = get_parser()
     args = cli.parse(parser, argv)
-    clip_arguments.check_clip_arguments(parser, args)
-    model_arguments.check_model_arguments(parser, args)
+    _check_clip_arguments(parser, args)
+    cli.check_model_arguments(parser, args)
     from persondet.errors import MediaError, PartialMediaError, PartialResultError
     from persondet.video.outputs import check_clips, plan_clips
     from persondet.video.source import shown_name
@@ -50,12 +113,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         plan,
         save_mot=args.save_mot,
         overwrite=args.overwrite,
-        start=getattr(args, "start", None),
-        end=getattr(args, "end", None),
+        start=args.start,
+        end=args.end,
     )
     for fault in faults:
-        say(f"skipped: {fault}")
-    predictor = model_arguments.load_predictor(args)
+        _say(f"skipped: {fault}")
+    from persondet.environment import require_detectron2
+
+    require_detectron2()
+    from persondet.inference.predictor import load_predictor
+
+    predictor = load_predictor(
+        args.run, args.config_file, args.opts, confidence_threshold=args.confidence_threshold
+    )
     done = []
     kept = False
     for clip, target in readable:
@@ -66,15 +136,15 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise
             faults.append(str(error))
             kept |= isinstance(error, PartialMediaError)
-            say(f"failed: {error}")
+            _say(f"failed: {error}")
             continue
         done.append(summary)
-        show_summary(shown_name(clip), summary)
+        _show_summary(shown_name(clip), summary)
         if summary.damage:
             faults.append(summary.damage)
     if not done:
         raise (PartialMediaError if kept else MediaError)(faults[-1])
-    print("\n".join(stage_table(done)))
+    print("\n".join(_stage_table(done)))
     if faults:
         raise PartialResultError(
             f"{len(faults)} of {len(plan)} clips could not be read to the end; the rest is written."
@@ -96,7 +166,7 @@ def annotate(
         labels=not args.no_labels,
         count=not args.no_count,
     )
-    chosen = {name: getattr(args, name, None) for name in ("start", "end", "max_frames", "crf")}
+    chosen = {name: getattr(args, name) for name in ("start", "end", "max_frames", "crf")}
     with Progress(cli.printable(shown_name(clip)), "frames") as progress:
         return annotate_video(
             clip,
@@ -104,12 +174,59 @@ def annotate(
             predictor,
             visualizer=visualizer,
             tracker=None if args.no_tracking else "auto",
-            stride=getattr(args, "stride", predictor.cfg.VIDEO.STRIDE),
+            stride=args.stride or predictor.cfg.VIDEO.STRIDE,
             save_mot=args.save_mot,
             overwrite=args.overwrite,
             progress=progress,
             **chosen,
         )
+
+
+def _say(line: str) -> None:
+    """Print a line to standard error, with the names of strangers' files as terminals may show."""
+    print(cli.printable(line), file=sys.stderr)
+
+
+def _show_summary(name: str, summary: VideoSummary) -> None:
+    """Print what was done with the clip `name`, and to standard error what the user should know."""
+    print(cli.printable(f"{name}: {_describe(summary)}"), flush=True)
+    for note in summary.notes:
+        _say(f"note: {name}: {note}")
+    if summary.damage:
+        _say(f"incomplete: {name}: {summary.damage}; {summary.frames} were annotated")
+
+
+def _describe(summary: VideoSummary) -> str:
+    """Return what was done with a clip, in one line."""
+    unique = summary.unique_people
+    return (
+        f"{summary.frames} frames in {summary.seconds:.1f} s ({summary.fps:.1f} per second), "
+        f"{summary.people_mean:.1f} people per frame, {summary.people_max} at most"
+        f"{'' if unique is None else f', {unique} different ones'}; written to {summary.output}"
+    )
+
+
+def _stage_table(summaries: Sequence[VideoSummary]) -> list[str]:
+    """Return the lines of a table: for each stage its work and its waiting, all clips together.
+
+    The stages run side by side, so their seconds do not add up to the time of the run; the one
+    that hardly waits is the one that all others wait for.
+    """
+    frames = sum(summary.frames for summary in summaries)
+    busy: dict[str, float] = {}
+    waiting: dict[str, float] = {}
+    for stage in (stage for summary in summaries for stage in summary.stages):
+        busy[stage.name] = busy.get(stage.name, 0.0) + stage.busy
+        waiting[stage.name] = waiting.get(stage.name, 0.0) + stage.waiting
+    if not busy:
+        return []
+    slowest = max(busy, key=lambda name: busy[name])
+    lines = [f"{'stage':<8}{'works':>10}{'waits':>10}{'per frame':>13}"]
+    for name in busy:
+        each = 1000 * busy[name] / max(frames, 1)
+        mark = "  the slowest" if name == slowest else ""
+        lines.append(f"{name:<8}{busy[name]:>8.1f} s{waiting[name]:>8.1f} s{each:>10.1f} ms{mark}")
+    return lines
 
 
 if __name__ == "__main__":

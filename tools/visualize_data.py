@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cli
-from argument_types import positive
 
 # --split → the key of DATASETS that names its datasets.
 SPLITS = {"train": "TRAIN", "valid": "VAL", "test": "TEST"}
@@ -34,9 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="pipeline of configs/augmentations/ or a YAML file, instead of the config's",
     )
     group.add_argument("--split", choices=list(SPLITS), default="train", help="which split")
-    group.add_argument("--images", metavar="N", type=positive, default=6, help="rows")
+    group.add_argument("--images", metavar="N", type=cli.positive, default=6, help="rows")
     group.add_argument(
-        "--versions", metavar="N", type=positive, default=3, help="augmented versions per row"
+        "--versions", metavar="N", type=cli.positive, default=3, help="augmented versions per row"
     )
     group.add_argument(
         "--cleaning",

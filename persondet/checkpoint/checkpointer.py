@@ -1,12 +1,8 @@
-"""Detectron2's checkpointer, with atomic saves, safe loads and a report of what was loaded.
+"""Detectron2's checkpointer with atomic saves, safe loads, and a report of what it loaded.
 
-Which checkpoint of a run folder a resume goes on from, and which old ones may go.
-
-No NaN and no infinity in a checkpoint: they cannot be trained away.
-
-What a checkpoint may hold: tensors and plain containers, which load without running code.
-
-What a checkpoint gave to a model, in one table: loaded, not loaded, and why.
+A checkpoint holds tensors and plain containers, which load without running code, and no NaN or
+infinity, which training cannot remove. This file also knows which checkpoint of a run folder a
+resume starts from, and which old ones may go.
 """
 
 from __future__ import annotations
@@ -45,6 +41,12 @@ class SafeDetectionCheckpointer(DetectionCheckpointer):
     Args:
         carried: what every saved file carries beside the weights (config, class names).
         others: as `DetectionCheckpointer`: objects with `state_dict()` and `load_state_dict()`.
+
+    Example:
+        >>> checkpointer = SafeDetectionCheckpointer(model, "output/checkpoints")
+        >>> checkpointer.save("model_0000009", iteration=9)
+        >>> checkpointer.load("output/checkpoints/model_0000009.pth")["iteration"]
+        9
     """
 
     def __init__(
@@ -94,8 +96,8 @@ class SafeDetectionCheckpointer(DetectionCheckpointer):
                 raise
             need = sum(value.nbytes for value in content["model"].values())
             raise CheckpointError(
-                f"{path}: cannot be written; {shutil.disk_usage(path.parent).free / 1e9:.2f} GB are "
-                f"free there, and the weights alone need {need / 1e9:.2f}: make room, or lower "
+                f"{path}: cannot be written; {shutil.disk_usage(path.parent).free / 1e9:.2f} GB "
+                f"are free there, and the weights alone need {need / 1e9:.2f}: make room, or lower "
                 "SOLVER.CHECKPOINT_KEEP, and go on with --resume."
             ) from error
         logger.info("Saved %s", path)
@@ -128,8 +130,8 @@ class SafeDetectionCheckpointer(DetectionCheckpointer):
         self.resumed_from, self._opened = found
         if self.checkpointables.keys() - self._opened.keys():
             raise CheckpointError(
-                f"{self.resumed_from}: holds weights alone, so nothing can be resumed from it; give "
-                "it to MODEL.WEIGHTS, and start without --resume in another OUTPUT_DIR."
+                f"{self.resumed_from}: holds weights alone, so nothing can be resumed from it; "
+                "give it to MODEL.WEIGHTS, and start without --resume in another OUTPUT_DIR."
             )
         try:
             return self.load(str(self.resumed_from))
@@ -137,9 +139,9 @@ class SafeDetectionCheckpointer(DetectionCheckpointer):
             if "parameter group" not in str(error):
                 raise
             raise CheckpointError(
-                f"{self.resumed_from}: other parameters were trained when it was saved; resume with "
-                "MODEL.BACKBONE.FREEZE_AT and MODEL.FREEZE.MODULES as the run began, or give it to "
-                "MODEL.WEIGHTS, and start without --resume in another OUTPUT_DIR."
+                f"{self.resumed_from}: other parameters were trained when it was saved; resume "
+                "with MODEL.BACKBONE.FREEZE_AT and MODEL.FREEZE.MODULES as the run began, or give "
+                "it to MODEL.WEIGHTS, and start without --resume in another OUTPUT_DIR."
             ) from error
 
     def _load_file(self, filename: str) -> dict[str, Any]:
@@ -200,8 +202,8 @@ class SafeDetectionCheckpointer(DetectionCheckpointer):
         if other and self._loading_from == str(self.resumed_from):
             raise CheckpointError(
                 f"{self._loading_from}: is of another model ({other[0]} and {len(other) - 1} more "
-                "differ); resume with the model the run began with, or give it to MODEL.WEIGHTS, and "
-                "start without --resume in another OUTPUT_DIR."
+                "differ); resume with the model the run began with, or give it to MODEL.WEIGHTS, "
+                "and start without --resume in another OUTPUT_DIR."
             )
         # Reported above in one table; fvcore would log the same again, three times as long.
         return None
@@ -238,8 +240,8 @@ def newest_checkpoint(folder: str | Path) -> tuple[Path, dict[str, Any]] | None:
         return None
     reason = failed[0] if failed else f"{folder}: {TAG} is empty, and there is no checkpoint"
     raise CheckpointError(
-        f"{reason}; no checkpoint of {folder} can be resumed: put one there and write its name into "
-        f"{TAG}, or start anew with --overwrite."
+        f"{reason}; no checkpoint of {folder} can be resumed: put one there and write its name "
+        f"into {TAG}, or start anew with --overwrite."
     )
 
 

@@ -1,13 +1,9 @@
 """What weights expect of the config: colour order, mean, deviation, strides, depth.
 
-A network that learnt on RGB of unit deviation loads without a word into a config that feeds it
-BGR of deviation 58, and then detects little: what a file is known to expect is compared with the
-config before a run begins.
-
-torchvision's ResNet weights under Detectron2's names.
-
-torchvision says `layer1.0.bn2.weight` where Detectron2 says `res2.0.conv2.norm.weight`. The
-tensors are the same; what they expect of the input differs, see `conventions`.
+A network trained on RGB with unit deviation loads without a warning into a config that feeds it BGR
+with deviation 58, and then detects little. So a run compares what a file is known to expect with
+the config before it begins. torchvision's ResNets get Detectron2's names here:
+`layer1.0.bn2.weight` becomes `res2.0.conv2.norm.weight`, with the same tensors.
 """
 
 from __future__ import annotations

@@ -145,11 +145,6 @@ def model_record(weights: str, iteration: int | None) -> dict[str, Any]:
     return {"file": name, "iteration": iteration, "sha256": sha256_of_file(local)}
 
 
-def rewrite_config(path: Path, change: Callable[[str], str]) -> None:
-    """Change the config that a checkpoint carries, and nothing else of it; atomic."""
-    _rewrite_carried(path, lambda carried: {"config": change(carried.get("config", ""))})
-
-
 def store_score_threshold(path: Path, threshold: float | None) -> None:
     """Make a checkpoint carry the score threshold to draw with, 0..1; None: it has none; atomic."""
     _rewrite_carried(path, lambda carried: {"score_threshold": threshold})

@@ -1,8 +1,7 @@
-"""Merging what a person wrote into the config, and the rules between keys.
+"""Merging files and overrides into the config, and the rules between keys.
 
-Every mistake becomes one sentence that names the key and what would have worked.
-
-The sizes that a config's anchors have, and the size at which it trains.
+Every mistake becomes one sentence that names the key and what would have worked. YAML is read with
+its safe loader, so nothing in a config runs.
 """
 
 from __future__ import annotations
@@ -11,13 +10,12 @@ import difflib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 from detectron2.config import CfgNode
 
 from persondet.config.defaults import get_cfg
-from persondet.config.yaml_file import load_yaml
 from persondet.errors import ConfigError
 
 CHOICES: dict[str, tuple[object, ...]] = {
@@ -210,3 +208,35 @@ def training_anchors(config_file: str | Path) -> dict[str, Any]:
         "shortest_edge": edges[len(edges) // 2],
         "longest_edge": cfg.INPUT.MAX_SIZE_TRAIN,
     }
+
+
+class _LocalFiles(CfgNode):
+    @classmethod
+    def _open_cfg(cls, filename: str) -> IO[str]:
+        # Detectron2 would fetch an address, and run on whatever it finds there today.
+        if "://" in filename:
+            raise ConfigError(
+                f"{filename}: _BASE_ names an address; download the file, look at it, and name it."
+            )
+        return open(filename, encoding="utf-8")
+
+
+def load_yaml(path: str | Path) -> dict[str, Any]:
+    """Return the keys of a YAML config, those of its `_BASE_` chain included.
+
+    Every file is read with YAML's safe loader: a tag such as `!!python/object` is an error. A base
+    is a file of this machine, absolute, below `~`, or relative to the file that names it.
+
+    Raises: ConfigError: when a file is not made of keys and values, or a base is an address.
+    yaml.YAMLError, OSError, UnicodeDecodeError, RecursionError: as reading raises them.
+    """
+    try:
+        loaded = _LocalFiles.load_yaml_with_base(str(path), allow_unsafe=False)
+    except (AssertionError, AttributeError, TypeError) as error:
+        raise ConfigError(
+            f"{path}: a config is made of keys and values, and its _BASE_ names a file or several; "
+            f"this one, or one of its bases, is not ({' '.join(str(error).split())})."
+        ) from error
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path}: holds a {type(loaded).__name__}, not keys and values.")
+    return loaded

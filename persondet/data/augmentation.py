@@ -41,7 +41,7 @@ STRAIGHT_LINE_TRANSFORMS = frozenset(
     "RandomSizedCrop Resize Rotate SafeRotate ShiftScaleRotate SmallestMaxSize SquareSymmetry "
     "Transpose VerticalFlip".split()
 )
-# Without a fill value for masks these hide a part of the picture and leave the mask whole.
+# Without a fill value for masks these hide a part of the image and leave the mask whole.
 _HIDES_PIXELS = frozenset(
     "CoarseDropout ConstrainedCoarseDropout Erasing GridDropout XYMasking".split()
 )
@@ -75,6 +75,11 @@ def build_augmentation(
         ConfigError: when the file is missing or is no such list, a name or an argument is unknown
             (the closest one is suggested), a value is refused, or a transform cannot be used for
             detection (its name and the reason are given).
+
+    Example:
+        >>> augmentation = build_augmentation("light", min_visibility=0.2)
+        >>> [type(transform).__name__ for transform in augmentation.transforms]
+        ['HorizontalFlip', 'RandomBrightnessContrast', 'HueSaturationValue']
     """
     if pipeline in ("", "none"):
         return None
@@ -267,7 +272,7 @@ def _check_border(transform: Any, name: str, where: str) -> None:
         getattr(transform, "border_mode", cv2.BORDER_CONSTANT) in mirrored
     ):
         raise ConfigError(
-            f"{where}: {name} has a border_mode that mirrors or repeats the picture, and with it "
+            f"{where}: {name} has a border_mode that mirrors or repeats the image, and with it "
             "people who have no annotation; use 0 (constant) or 1 (replicate)."
         )
 

@@ -1,4 +1,4 @@
-"""Write the cleaned copy of an export: its jsons mended, its pictures linked.
+"""Write the cleaned copy of an export: its jsons mended, its images linked.
 
 What cleaning changes in single images: their annotations before and after.
 """
@@ -7,21 +7,28 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from persondet.data.check.images import read_headers
-from persondet.data.check.validate import leaks_of, look_at_pictures
+from persondet.data.check.validate import leaks_of, look_at_images
 from persondet.data.clean import CleanExport, clean_coco
 from persondet.data.coco_json import CocoDict, write_coco
 from persondet.data.inspect.dataset import inspect_coco
-from persondet.data.inspect.images import leads_out
 from persondet.data.leaks.find import Leaks
 from persondet.data.roboflow import ANNOTATION_FILE, Export, copy_readmes, file_names, read_export
+from persondet.environment import Progress
 from persondet.errors import DatasetError
-from persondet.files import atomic_folder, link_or_copy, path_inside, refuse_existing, write_json
+from persondet.files import (
+    atomic_folder,
+    leads_out,
+    link_or_copy,
+    path_inside,
+    refuse_existing,
+    write_json,
+)
 
 CLEANING = "cleaning.json"
 
@@ -35,11 +42,11 @@ def clean_dataset(
     drop_leaks: bool = False,
     overwrite: bool = False,
     workers: int = 0,
-    progress: Callable[[int, int | None], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Write a clean copy of an export as `output/<split>/`; the source is not touched.
 
-    Pictures are hard links to the source's, copies where the file system refuses links. The folder
+    Images are hard links to the source's, copies where the file system refuses links. The folder
     appears under its name only when it is complete. The same source gives the same bytes.
 
     Args:
@@ -48,8 +55,8 @@ def clean_dataset(
         classes, masks: see `persondet.data.clean.clean_coco`.
         drop_leaks: drop from the splits that learn what a later split has a version of.
         overwrite: replace an existing `output`.
-        workers: processes or threads that load pictures; 0: one per core.
-        progress: called with the number of pictures looked at and of all.
+        workers: processes or threads that load images; 0: one per core.
+        progress: called with the number of images looked at and of all.
 
     Returns: what stands in `output/cleaning.json`: `version` (1), `options`, `source` (SHA-256 of
     each split's json), `splits` (images and annotations before and after), `classes`, `masks`
@@ -63,10 +70,10 @@ def clean_dataset(
     refuse_existing(output, overwrite=overwrite)
     refuse_nesting(root, output)
     export = read_export(root)
-    facts = look_at_pictures(export, workers=workers, progress=progress)
+    facts = look_at_images(export, workers=workers, progress=progress)
     drop: dict[str, dict[str, str]] = {}
     if drop_leaks:
-        drop = _to_drop(leaks_of(facts, export.folders))
+        drop = _to_drop(leaks_of(facts))
     try:
         clean = clean_coco(export.splits, classes=classes, masks=masks, facts=facts, drop=drop)
     except DatasetError as error:
@@ -76,31 +83,31 @@ def clean_dataset(
     with atomic_folder(output, overwrite=overwrite) as draft:
         for split, coco in clean.splits.items():
             write_split(draft / split, coco, export.folders[split])
-        copy_readmes(dict.fromkeys((root, *(f.parent for f in export.folders.values()))), draft)
+        copy_readmes(export.root, draft)
         write_json(draft / CLEANING, record)
     return record
 
 
 def write_split(target: Path, coco: CocoDict, source: Path) -> None:
-    """Write one split: the json, and its pictures as hard links or, where refused, copies.
+    """Write one split: the json, and its images as hard links or, where refused, copies.
 
     Args:
         target: folder to make.
         coco: images whose `file_name` is relative to both folders.
-        source: the folder with the pictures.
+        source: the folder with the images.
 
-    Raises: DatasetError: when a name leads out of `source`, or a picture cannot be written.
+    Raises: DatasetError: when a name leads out of `source`, or an image cannot be written.
     """
     target.mkdir(parents=True)
     try:
         for image in coco["images"]:
-            picture = path_inside(source, image["file_name"]).resolve()
-            link_or_copy(picture, path_inside(target, image["file_name"]))
+            file = path_inside(source, image["file_name"]).resolve()
+            link_or_copy(file, path_inside(target, image["file_name"]))
         write_coco(target / ANNOTATION_FILE, coco)
     except OSError as error:
         reason = error.strerror or str(error)
         raise DatasetError(
-            f"{target.parent.parent}: a picture of {source} cannot be written there ({reason}); "
+            f"{target.parent.parent}: an image of {source} cannot be written there ({reason}); "
             "choose another place."
         ) from error
 
@@ -155,7 +162,7 @@ class ChangedImage:
     """One image whose annotations cleaning changes.
 
     Attributes:
-        path: the picture; None when its name leads out of the folder.
+        path: the image; None when its name leads out of the folder.
         before: the annotations as the json has them, of any content.
         after: the cleaned ones; None when the image is dropped.
         origins: index into `before` of each of `after`.
@@ -175,7 +182,7 @@ def changed_images(
     """Return the images of a split that cleaning changes, in the order of the json.
 
     Only what can be seen counts: boxes, masks, and what is dropped; not ids and areas. The
-    headers of the pictures are read, not their pixels.
+    headers of the images are read, not their pixels.
 
     Args:
         root: the export's folder.

@@ -6,7 +6,8 @@ import gc
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,19 +38,56 @@ def read_coco(path: str | Path) -> CocoDict:
     Raises:
         DatasetError: when the file is missing, is not JSON (the line is named), or is not COCO.
     """
-    path = Path(path)
+    content = _content(path, str(path))
+    with collector_paused():
+        coco = _parse(str(path), content)
+    _check_outline(str(path), coco, _LISTS)
+    return coco
+
+
+def read_file_names(path: str | Path, label: str, most_bytes: int) -> list[str]:
+    """Read each `file_name` of a COCO json once, in little memory.
+
+    The function judges nothing but the list of images: the rest of the json may be anything.
+
+    Args:
+        path: the json file, UTF-8.
+        label: what errors call it.
+        most_bytes: refuse a larger file.
+
+    Raises: DatasetError: when the file cannot be read, is larger or not JSON, or has no images.
+    """
+    content = _content(path, label, most_bytes)
     try:
-        content = path.read_bytes()
+        names = [image.file_name for image in msgspec.json.decode(content, type=_Images).images]
+    except (ValueError, RecursionError):  # odd records, Python's dialect, or no JSON
+        coco = _parse(label, content)
+        _check_outline(label, coco, ("images",))
+        names = [image.get("file_name") for image in coco["images"] if isinstance(image, dict)]
+    return list(dict.fromkeys(name for name in names if isinstance(name, str)))
+
+
+class _Image(msgspec.Struct):
+    file_name: Any = None
+
+
+class _Images(msgspec.Struct):
+    images: list[_Image]
+
+
+def _content(path: str | Path, label: str, most_bytes: float = math.inf) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_size > most_bytes:
+                size = f"{most_bytes / 1024**2:,.0f} MiB"
+                raise DatasetError(f"{label} is larger than {size}, which no export's json is.")
+            return file.read()
     except FileNotFoundError:
-        raise DatasetError(f"{path}: there is no such file; expected a COCO json.") from None
+        raise DatasetError(f"{label}: there is no such file; expected a COCO json.") from None
     except OSError as error:
         raise DatasetError(
-            f"{path} cannot be read ({error.strerror}); expected a COCO json."
+            f"{label} cannot be read ({error.strerror}); expected a COCO json."
         ) from None
-    with collector_paused():
-        coco = _parse(path, content)
-    _check_outline(path, coco)
-    return coco
 
 
 @contextmanager
@@ -121,7 +159,7 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _parse(path: Path, content: bytes) -> Any:
+def _parse(label: str, content: bytes) -> Any:
     try:
         return msgspec.json.decode(content)  # faster than json, and in less memory than orjson
     except (ValueError, RecursionError):
@@ -130,30 +168,30 @@ def _parse(path: Path, content: bytes) -> Any:
         return json.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise DatasetError(
-            f"{path} is not a text file in UTF-8 (byte {error.start}); export it again as COCO json."
+            f"{label} is not a text file in UTF-8 (byte {error.start}); export it again as COCO json."
         ) from None
     except json.JSONDecodeError as error:
         raise DatasetError(
-            f"{path} is not JSON: {error.msg} in line {error.lineno}, column {error.colno}; {_AGAIN}"
+            f"{label} is not JSON: {error.msg} in line {error.lineno}, column {error.colno}; {_AGAIN}"
         ) from None
     except RecursionError:
-        raise DatasetError(f"{path} is nested too deeply to be COCO; {_AGAIN}") from None
+        raise DatasetError(f"{label} is nested too deeply to be COCO; {_AGAIN}") from None
     except ValueError:  # an integer of thousands of digits
-        raise DatasetError(f"{path} holds a number with too many digits; {_AGAIN}") from None
+        raise DatasetError(f"{label} holds a number with too many digits; {_AGAIN}") from None
 
 
-def _check_outline(path: Path, coco: Any) -> None:
+def _check_outline(label: str, coco: Any, lists: Sequence[str]) -> None:
     if not isinstance(coco, dict):
         raise DatasetError(
-            f"{path} is not COCO: the file holds a {type(coco).__name__}, "
+            f"{label} is not COCO: the file holds a {type(coco).__name__}, "
             "but COCO is an object with images, annotations and categories."
         )
-    missing = [key for key in _LISTS if key not in coco]
+    missing = [key for key in lists if key not in coco]
     if missing:
         raise DatasetError(
-            f"{path} is not COCO: it has no {', no '.join(repr(key) for key in missing)} list; "
+            f"{label} is not COCO: it has no {', no '.join(repr(key) for key in missing)} list; "
             "export the dataset in the format 'COCO' or 'COCO Segmentation'."
         )
-    for key in _LISTS:
+    for key in lists:
         if not isinstance(coco[key], list):
-            raise DatasetError(f"{path} is not COCO: {key!r} is not a list; {_AGAIN}")
+            raise DatasetError(f"{label} is not COCO: {key!r} is not a list; {_AGAIN}")

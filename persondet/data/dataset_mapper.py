@@ -52,6 +52,12 @@ class AlbumentationsDatasetMapper:
     geometry: as polygons while every transform keeps straight lines straight, as rasters otherwise
     and for RLE. With augmentation, boxes are recomputed from what remains visible of the mask.
     Crowd annotations are left out, as Detectron2 does in training.
+
+    Example:
+        >>> mapper = AlbumentationsDatasetMapper(augmentation=build_augmentation("street"))
+        >>> sample = mapper(DatasetCatalog.get("person_train")[0])
+        >>> sample["image"].dtype, len(sample["instances"].gt_boxes) > 0
+        (torch.uint8, True)
     """
 
     @configurable
@@ -159,7 +165,7 @@ class AlbumentationsDatasetMapper:
             `image`: uint8, (3, H, W), in `image_format`; `height`, `width` of the file;
             `image_id`, `file_name`; and, with annotations, `instances` of the transformed image:
             `gt_boxes` (XYXY_ABS), `gt_classes`, and `gt_masks` when masks are used, all three also
-            present, and empty, when nobody is in the picture.
+            present, and empty, when nobody is in the image.
 
         Raises: DatasetError: when the image cannot be read or its size is not the json's, or an
             annotation lacks the mask that training needs.

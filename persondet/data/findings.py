@@ -203,21 +203,21 @@ _TABLE = (
          "dropped with its annotations", "refused", ("file-not-listed",)),
     Code("file-missing", "error", "the file of an image is not there",
          "dropped with its annotations", "refused", ("file-not-listed",)),
-    Code("file-not-listed", "warning", "a picture in the folder is not in the json",
+    Code("file-not-listed", "warning", "an image in the folder is not in the json",
          "left out", "kept"),
-    Code("image-unreadable", "error", "the file is no picture, or a broken one",
+    Code("image-unreadable", "error", "the file is no image, or a broken one",
          "dropped with its annotations", "refused"),
-    Code("image-truncated", "error", "the file ends before the picture does",
+    Code("image-truncated", "error", "the file ends before the image does",
          "dropped with its annotations", "refused"),
     Code("image-too-large", "error", "the file announces more pixels than can be loaded",
          "dropped with its annotations", "refused"),
     Code("image-rotated", "error",
-         "EXIF turns the picture by 90 degrees, and the json has the size before turning",
-         "the annotations are turned with the picture", "mended"),
+         "EXIF turns the image by 90 degrees, and the json has the size before turning",
+         "the annotations are turned with the image", "mended"),
     Code("image-size-differs", "error", "the size in the json is not the size of the file",
          "dropped with its annotations", "refused"),
     Code("image-orientation", "warning",
-         "EXIF turns or mirrors the picture, and the size cannot tell whether the annotations did",
+         "EXIF turns or mirrors the image, and the size cannot tell whether the annotations did",
          "kept: look at it", "kept"),
     Code("image-without-annotations", "warning", "an image without annotations",
          "kept: it teaches what is no person", "kept"),
@@ -296,9 +296,9 @@ _TABLE = (
     # Leaks between splits
     Code("leak-same-file", "warning", "the same file lies in two splits",
          "kept; --drop-leaks drops it from the split that learns", "kept"),
-    Code("leak-same-source", "warning", "versions of one source picture lie in two splits",
+    Code("leak-same-source", "warning", "versions of one source image lie in two splits",
          "kept; --drop-leaks drops it from the split that learns", "kept"),
-    Code("leak-near-identical", "warning", "nearly the same picture lies in two splits",
+    Code("leak-near-identical", "warning", "nearly the same image lies in two splits",
          "kept; --drop-leaks drops it from the split that learns", "kept"),
     Code("leak-same-clip", "warning", "frames of one clip lie in two splits",
          "kept; `split --group-clips` keeps clips together", "kept"),
@@ -309,7 +309,7 @@ CODES: dict[str, Code] = {code.name: code for code in _TABLE}
 
 
 def codes_table() -> str:
-    """Return the table of codes in Markdown, as docs/dataset_codes.md shows it."""
+    """Return the table of codes in Markdown, as docs/dataset.md shows it."""
     rows = [
         "| code | severity | what is the case | `clean` | training on the folder as it is | implies |",
         "|---|---|---|---|---|---|",

@@ -23,7 +23,7 @@ from persondet.errors import DatasetError
 
 Mask = npt.NDArray[np.uint8]
 
-_ROUNDING = 1e-3  # pixels; float32 points of a picture of 8000 pixels are that far off
+_ROUNDING = 1e-3  # pixels; float32 points of an image of 8000 pixels are that far off
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""A picture file, read as training reads it: all of it, turned as its EXIF says, in 8 bits.
+"""An image file, read as training reads it: all of it, turned as its EXIF says, in 8 bits.
 
 Image files to pixels: what Detectron2's reader gives, sooner, and broken files named.
 """
@@ -28,13 +28,13 @@ _BROKEN = (
 )
 
 
-def read_picture_file(path: str | Path) -> np.ndarray:
-    """Return a whole picture, upright: uint8, (H, W, 3), BGR.
+def read_image_file(path: str | Path) -> np.ndarray:
+    """Return a whole image, upright: uint8, (H, W, 3), BGR.
 
     Detectron2's `read_image` looks for EXIF before it loads and swallows what that raises: it hands
     out broken PNGs in part, and turns a TIFF twice, which Pillow turns while it loads.
 
-    Raises: MediaError: when the file is missing, truncated, or no picture.
+    Raises: MediaError: when the file is missing, truncated, or no image.
     """
     try:
         with open(path, "rb") as file, Image.open(file) as image:
@@ -42,14 +42,14 @@ def read_picture_file(path: str | Path) -> np.ndarray:
             return np.ascontiguousarray(convert_PIL_to_numpy(eight_bit(_upright(image)), "BGR"))
     except _BROKEN as error:
         unknown = isinstance(error, UnidentifiedImageError)
-        reason = "it is no picture, or a broken one" if unknown else str(error).removesuffix(".")
-        raise MediaError(f"{path}: the picture cannot be read ({reason}).") from error
+        reason = "it is no image, or a broken one" if unknown else str(error).removesuffix(".")
+        raise MediaError(f"{path}: the image cannot be read ({reason}).") from error
 
 
 def eight_bit(image: Image.Image) -> Image.Image:
-    """Return grey of more than 8 bits as `L`, scaled; other pictures as they are.
+    """Return grey of more than 8 bits as `L`, scaled; other images as they are.
 
-    Pillow's `convert`, and so Detectron2's `read_image`, cuts such pictures off at 255. Grey of 16
+    Pillow's `convert`, and so Detectron2's `read_image`, cuts such images off at 255. Grey of 16
     bits keeps its upper 8, as Pillow does with colours of 16 bits. Grey of 32 bits and floats says
     nowhere where its white is: it is 1 (floats), 255 or 65535, whichever is the first that no pixel
     passes, and else the brightest pixel. What is below 0 or not finite is black.
@@ -67,7 +67,7 @@ def eight_bit(image: Image.Image) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turn a picture as its EXIF says; EXIF that cannot be read turns nothing."""
+    """Turn an image as its EXIF says; EXIF that cannot be read turns nothing."""
     try:
         return ImageOps.exif_transpose(image)
     except _BROKEN as error:

@@ -70,20 +70,25 @@ def register_roboflow_coco(
 
     The cleaned json is written to `<output_dir>/datasets/<name>_<split>_<digest of content>.json`,
     so that Detectron2's loader and its `COCOEvaluator` read the same truth and no cache of an
-    older truth can be met. The headers of all pictures are read, their pixels are not. The export
+    older truth can be met. The headers of all images are read, their pixels are not. The export
     itself is not touched. Loading is lazy. Registering the same
     content again changes nothing; other content replaces what was registered under the name.
 
     Args:
         name: the datasets are called `<name>_train`, `<name>_valid`, `<name>_test`.
-        root: the export's folder (see `persondet.data.roboflow.find_splits`).
+        root: the export's folder (see `persondet.data.roboflow.find_export`).
         classes, masks: see `persondet.data.clean.clean_coco`.
         output_dir: the run folder.
 
     Raises:
         DatasetError: when the export, a split's json or a class is missing or unusable, when an
-            image cannot be used (missing, outside its folder, no picture, of another size, its id
+            image cannot be used (missing, outside its folder, no image, of another size, its id
             used twice), or when the name belongs to another dataset.
+
+    Example:
+        >>> datasets = register_roboflow_coco("street", "datasets/person", output_dir="output/street")
+        >>> datasets.names["train"], len(DatasetCatalog.get("street_train"))
+        ('street_train', 6)
     """
     try:
         clean, folders = _cleaned(root, classes, masks)

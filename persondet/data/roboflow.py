@@ -1,9 +1,9 @@
-"""A Roboflow export on disk: which folders are its splits."""
+"""A Roboflow export on disk: where it lies, which folders are its splits, what its jsons hold."""
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +16,15 @@ SPLIT_FOLDERS: dict[str, tuple[str, ...]] = {
     "valid": ("valid", "val", "validation"),
     "test": ("test",),
 }
-"""Our name of a split, and the folder names that exports use for it."""
+"""Our name of a split, and the folder names that exports use for it, in any case."""
 
+_SPLIT_OF = {name: split for split, names in SPLIT_FOLDERS.items() for name in names}
+_DEEPEST = 5
+_MOST_FOLDERS = 2_000
 _EXPECTED = (
-    "expected a Roboflow export in COCO format: a folder with train/, valid/ and test/, each with "
-    f"its images and {ANNOTATION_FILE} (on Roboflow: Download Dataset, format 'COCO' or "
-    "'COCO Segmentation', 'zip to computer', then unpack the zip here)"
+    "expected a Roboflow export in COCO format: a folder with train/, valid/ and test/ (one is "
+    f"enough), each with its images and {ANNOTATION_FILE} (on Roboflow: Download Dataset, format "
+    "'COCO' or 'COCO Segmentation', 'zip to computer')"
 )
 
 
@@ -30,8 +33,8 @@ class Export:
     """An export as it lies on disk.
 
     Attributes:
-        root: its folder, as it was given.
-        folders: split to the folder with the json and the pictures.
+        root: the folder that holds it: the one that was given, or a folder below that.
+        folders: split to the folder with the json and the images.
         splits: split to the COCO dict of its json, as it is.
     """
 
@@ -43,89 +46,134 @@ class Export:
 def read_export(root: str | Path) -> Export:
     """Find and read the jsons of an export.
 
-    Raises: DatasetError: as `find_splits` and `read_coco`.
+    Raises: DatasetError: as `find_export` and `read_coco`.
     """
-    folders = find_splits(root)
+    found, folders = find_export(root)
     splits = {split: read_coco(folder / ANNOTATION_FILE) for split, folder in folders.items()}
-    return Export(Path(root), folders, splits)
+    return Export(found, folders, splits)
 
 
 def file_names(coco: CocoDict) -> list[str]:
-    """Return the file names that a json lists, each once, those that are no text left out."""
+    """Return the file names that a json lists, each once, without those that are no text."""
     names = (image.get("file_name") for image in coco["images"] if isinstance(image, dict))
     return list(dict.fromkeys(name for name in names if isinstance(name, str) and name))
 
 
-def copy_readmes(folders: Iterable[Path], target: Path) -> None:
-    """Copy the README texts of an export (its licence stands in them) to the folder `target`."""
-    for folder in folders:
-        for readme in sorted(folder.glob("README*.txt")):
-            if readme.is_file() and not readme.is_symlink():
-                shutil.copyfile(readme, target / readme.name)
+def find_readmes(root: Path) -> list[Path]:
+    """Return the README texts in an export's folder: where it comes from, and its licence."""
+    paths = sorted(root.iterdir())
+    return [p for p in paths if p.name.lower().startswith("readme") and p.suffix == ".txt"]
 
 
-def find_splits(root: str | Path) -> dict[str, Path]:
-    """Return the split folders of an export, in the order train, valid, test.
+def copy_readmes(root: Path, target: Path) -> None:
+    """Copy the README texts of the export in the folder `root` to the folder `target`."""
+    for readme in find_readmes(root):
+        if readme.is_file() and not readme.is_symlink():
+            shutil.copyfile(readme, target / readme.name)
 
-    `valid`, `val` and `validation` are one split; splits may be missing as long as one is there.
-    A folder that holds the json itself (a flat export) is one split, train. An export that was
-    unpacked into one sub-folder of `root` is found there.
+
+def find_export(root: str | Path, label: str = "") -> tuple[Path, dict[str, Path]]:
+    """Find the one export in a folder: there itself, or up to four folders down.
+
+    `valid`, `val` and `validation` are one split, in any case. Splits may be missing as long as
+    one is there; empty split folders do not count. A folder with the json itself (a flat export)
+    is the split train; folders without a json beside it hold images. The search follows no link.
 
     Args:
-        root: the export's folder.
+        root: where to look.
+        label: what errors call the export; default `root`.
 
     Returns:
-        dict from `"train"`, `"valid"`, `"test"` (those that exist) to the folder with the images
-        and `_annotations.coco.json`.
+        The folder that holds the export, and a dict from `"train"`, `"valid"`, `"test"` (in this
+        order, those that exist) to the folder with the images and `_annotations.coco.json`.
 
     Raises:
-        DatasetError: when `root` is missing or holds no split, when a split folder is without its
-            json, or when two folders claim to be the same split.
+        DatasetError: when `root` is missing, holds no export or several, when a split folder is
+            without its json, or when two folders claim to be the same split.
     """
-    root = Path(root)
+    root, label = Path(root), label or str(root)
     if root.suffix.lower() == ".zip" and root.is_file():
         raise DatasetError(f"{root} is a zip file; unpack it with `prepare_dataset.py import`.")
     if not root.is_dir():
-        raise DatasetError(f"{root}: there is no such folder; {_EXPECTED}.")
-    splits = _splits_of(root)
-    if not splits:
-        nested = [
-            folder
-            for folder in sorted(root.iterdir())
-            if folder.is_dir() and not folder.name.startswith((".", "__")) and _splits_of(folder)
-        ]
-        if len(nested) > 1:
-            names = " and ".join(str(folder) for folder in nested[:2])
-            raise DatasetError(f"{root} holds several exports; give one of them, e.g. {names}.")
-        if nested:
-            splits = _splits_of(nested[0])
-    if not splits:
-        raise DatasetError(f"{root} has no split folder; {_EXPECTED}.")
-    for folder in splits.values():
-        if not (folder / ANNOTATION_FILE).is_file():
-            raise DatasetError(
-                f"{folder} has no {ANNOTATION_FILE}; export the dataset as COCO, "
-                "or remove the folder if the split is not wanted."
-            )
-    return splits
+        raise DatasetError(f"{label}: there is no such folder; {_EXPECTED}.")
+    try:
+        found = _search(root, label)
+        if found is not None:
+            return found, _splits_of(found, label)
+        for _, folder in _split_folders(root):
+            raise _without_json(label, folder)
+    except OSError as error:
+        raise DatasetError(f"{label} cannot be read ({error.strerror or error}).") from None
+    raise DatasetError(f"{label} holds no export; {_EXPECTED}.")
 
 
-def _splits_of(folder: Path) -> dict[str, Path]:
-    splits: dict[str, Path] = {}
-    flat = (folder / ANNOTATION_FILE).is_file()
-    for split, names in SPLIT_FOLDERS.items():
-        found = [folder / name for name in names if (folder / name).is_dir()]
-        if flat:  # folders beside its json are folders of pictures
-            found = [path for path in found if (path / ANNOTATION_FILE).is_file()]
-        if found and flat:
-            raise DatasetError(
-                f"{folder} has {ANNOTATION_FILE} itself and in {found[0].name}/; keep one of them."
-            )
+def _search(root: Path, label: str) -> Path | None:
+    """Return the highest folder with annotations, None when there is none."""
+    level, looked = [root], 0
+    for _ in range(_DEEPEST):
+        found = [place for place in level if _holds_annotations(place)]
         if len(found) > 1:
-            raise DatasetError(
-                f"{folder} has {' and '.join(path.name + '/' for path in found)}, which are the "
-                f"same split ({split}); keep one of them."
-            )
+            names = " and ".join(repr(str(place.relative_to(root))) for place in found[:2])
+            raise DatasetError(f"{label} holds several exports, e.g. {names}; give one of them.")
         if found:
-            splits[split] = found[0]
-    return {"train": folder} if flat else splits
+            return found[0]
+        level = [child for place in level for child in _folders(place) if _may_be_entered(child)]
+        looked += len(level)
+        if looked > _MOST_FOLDERS:
+            break
+    return None
+
+
+def _holds_annotations(folder: Path) -> bool:
+    places = [folder, *(place for _, place in _split_folders(folder))]
+    return any(map(_has_json, places))
+
+
+def _has_json(folder: Path) -> bool:
+    return os.path.lexists(folder / ANNOTATION_FILE)
+
+
+def _splits_of(root: Path, label: str) -> dict[str, Path]:
+    splits: dict[str, Path] = {}
+    flat = _has_json(root)
+    for split, folder in _split_folders(root):
+        if not _has_json(folder):
+            if flat or not any(folder.iterdir()):
+                continue
+            raise _without_json(label, folder)
+        if flat:
+            raise DatasetError(
+                f"{label} has {ANNOTATION_FILE} itself and in {folder.name}/; keep one of them."
+            )
+        if split in splits:
+            raise DatasetError(
+                f"{label}: {splits[split].name}/ and {folder.name}/ are the same split ({split}); "
+                "keep one of them."
+            )
+        splits[split] = folder
+    if flat:
+        return {"train": root}
+    return {split: splits[split] for split in SPLIT_FOLDERS if split in splits}
+
+
+def _without_json(label: str, folder: Path) -> DatasetError:
+    return DatasetError(
+        f"{label}: {folder.name}/ has no {ANNOTATION_FILE}; export the dataset as COCO, or remove "
+        "the folder if the split is not wanted."
+    )
+
+
+def _split_folders(root: Path) -> list[tuple[str, Path]]:
+    """Return (split, folder) of the folders, or links to folders, with the name of a split."""
+    known = [(_SPLIT_OF.get(path.name.lower()), path) for path in _folders(root)]
+    return [(split, path) for split, path in known if split is not None]
+
+
+def _folders(place: Path) -> list[Path]:
+    with os.scandir(place) as entries:
+        return sorted(Path(entry.path) for entry in entries if entry.is_dir())
+
+
+def _may_be_entered(folder: Path) -> bool:
+    hidden = folder.name.startswith((".", "__"))
+    return not hidden and not folder.is_symlink() and os.access(folder, os.R_OK | os.X_OK)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,13 @@ from persondet.data.grouping import Group, Item, deal_groups, group_items
 from persondet.data.inspect.images import ImageFacts
 from persondet.data.merging import Merged, image_id, merge_coco
 from persondet.data.roboflow import ANNOTATION_FILE, copy_readmes, file_names, read_export
+from persondet.environment import Progress
 from persondet.errors import DatasetError
 from persondet.files import atomic_folder, link_or_copy, path_inside, refuse_existing, write_json
 
 FRACTIONS = (0.7, 0.2, 0.1)
 SPLITTING = "splitting.json"
 __all__ = ["Division", "check_fractions", "split_coco", "split_export", "split_lines"]
-Progress = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def split_coco(
     """Divide a COCO dict into train, valid and test.
 
     Images of one file, of one source (name before `.rf.`), of the same bytes or nearly the same
-    picture stay together, with `group_clips` also frames of one clip. A group that is larger than
+    image stay together, with `group_clips` also frames of one clip. A group that is larger than
     its share is told in the notes and never cut. The order of the records has no influence on
     where an image goes. Faults stay: a record without file, and an annotation without image, go to
     train as they are.
@@ -73,6 +73,12 @@ def split_coco(
 
     Raises: DatasetError: when the fractions are none, an image id stands for two images, or a
         name leads out of the folder.
+
+    Example:
+        >>> coco = read_coco("datasets/person/train/_annotations.coco.json")
+        >>> division = split_coco(coco, fractions=(0.5, 0.3, 0.2), seed=0)
+        >>> sum(len(split["images"]) for split in division.splits.values())
+        6
     """
     shares = check_fractions(fractions)
     cocos = [coco] if isinstance(coco, Mapping) else list(coco)
@@ -149,12 +155,12 @@ def split_export(
     Splits that the export has are merged first. The same export and seed give the same bytes.
 
     Args:
-        root: the export, see `persondet.data.roboflow.find_splits`.
+        root: the export, see `persondet.data.roboflow.find_export`.
         output: the folder to write, beside `root`; it appears when it is complete.
         fractions, seed, group_clips: see `split_coco`.
         overwrite: replace `output` if it is there.
-        workers: processes that load pictures; 0: one per core.
-        progress: called with the number of pictures done and of all.
+        workers: processes that load images; 0: one per core.
+        progress: called with the number of images done and of all.
 
     Returns: the summary (see `Division`), as it is written to `splitting.json`.
 
@@ -195,7 +201,7 @@ def split_export(
     with atomic_folder(output, overwrite=overwrite) as draft:
         for split, coco in division.splits.items():
             _write(draft / split, coco, division.origins[split], sources)
-        copy_readmes(dict.fromkeys((root, *(f.parent for f in sources))), draft)
+        copy_readmes(export.root, draft)
         write_json(draft / SPLITTING, summary)
     return summary
 
@@ -267,23 +273,23 @@ def _cut(
 def _write(
     target: Path, coco: CocoDict, origins: Sequence[tuple[int, Any]], sources: Sequence[Path]
 ) -> None:
-    """Write the json of one split, and its pictures where they are there."""
+    """Write the json of one split, and its images where they are there."""
     target.mkdir()
     try:
         for image, (source, name) in zip(coco["images"], origins, strict=True):
             if not _text(name) or not isinstance(image["file_name"], str):
                 continue
-            picture = path_inside(sources[source], name).resolve()
+            file = path_inside(sources[source], name).resolve()
             link = path_inside(target, image["file_name"])
             # Missing, also for a name that no disk can hold; or listed twice.
-            if not _is_file(picture) or os.path.lexists(link):
+            if not _is_file(file) or os.path.lexists(link):
                 continue
-            link_or_copy(picture, link)
+            link_or_copy(file, link)
         write_coco(target / ANNOTATION_FILE, coco)
     except OSError as error:
         reason = error.strerror or str(error)
         raise DatasetError(
-            f"{target.parent.parent}: a picture cannot be written there ({reason}); "
+            f"{target.parent.parent}: an image cannot be written there ({reason}); "
             "choose another --output."
         ) from error
 

@@ -12,10 +12,11 @@ import os
 import re
 import shutil
 import sys
+from collections import deque
 from pathlib import Path
 from typing import TextIO
 
-from persondet.engine.rank_log import RankLog
+from persondet.files import write_text
 
 LOGGERS = ("persondet", "detectron2", "fvcore", "py.warnings")
 _CLEAR = "\r\x1b[K"
@@ -141,7 +142,7 @@ def start_logging(output_dir: str | Path, *, verbosity: int = 0, rank: int = 0) 
         file = RankLog(Path(output_dir) / f"log.txt.rank{rank}")
     else:
         file = _LogFile(Path(output_dir) / "log.txt", encoding="utf-8")
-        file.setFormatter(logging.Formatter(_FILE_FORMAT, _TIME_FORMAT))
+    file.setFormatter(logging.Formatter(_FILE_FORMAT, _TIME_FORMAT))
     file.setLevel(logging.INFO)
     for name in LOGGERS:
         log = logging.getLogger(name)
@@ -155,6 +156,37 @@ def start_logging(output_dir: str | Path, *, verbosity: int = 0, rank: int = 0) 
 
 class _LogFile(logging.FileHandler):
     """`log.txt`, which every run of a folder goes on with."""
+
+
+class RankLog(logging.Handler):
+    """Keeps the newest lines of a further rank, which `write` puts in `path` when the rank fails.
+
+    Rank 0 writes `log.txt`; the further ranks log the same, which nobody reads until one fails.
+    """
+
+    def __init__(self, path: str | Path, *, lines: int = 2000) -> None:
+        super().__init__()
+        self.path = Path(path)
+        self._lines: deque[str] = deque(maxlen=lines)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a line."""
+        self._lines.append(self.format(record))
+
+    def write(self, last: str) -> None:
+        """Write the kept lines, and `last` below them."""
+        write_text(self.path, "\n".join([*self._lines, last]) + "\n")
+
+
+def write_rank_log(last: str) -> None:
+    """Write the log of this process with `last` below it, where it keeps one and the folder exists.
+
+    Args:
+        last: such as a traceback.
+    """
+    for handler in logging.getLogger("persondet").handlers:
+        if isinstance(handler, RankLog) and handler.path.parent.is_dir():
+            handler.write(last)
 
 
 def stop_logging() -> None:

@@ -71,7 +71,7 @@ class MetricsWriter(EventWriter):
 class TensorBoardWriter(TensorboardXWriter):
     """Detectron2's writer of TensorBoard events, whose later events of an older run are hidden.
 
-    What `write` was given is in the file when it returns, as in `metrics.json`. Pictures of bytes
+    What `write` was given is in the file when it returns, as in `metrics.json`. Images of bytes
     are stored as JPEG, at about an eighth of the PNG that the stock writer makes of them.
     """
 
@@ -81,7 +81,7 @@ class TensorBoardWriter(TensorboardXWriter):
         self._last_write = last_row
 
     def write(self) -> None:
-        """Write what is newer than the last row, and the pictures of the event storage."""
+        """Write what is newer than the last row, and the images of the event storage."""
         storage, others = get_event_storage(), []
         for name, image, step in storage._vis_data:  # theirs reads it in the same way
             if isinstance(image, np.ndarray) and image.dtype == np.uint8:
@@ -93,16 +93,16 @@ class TensorBoardWriter(TensorboardXWriter):
         self._writer.flush()
 
     def _add_jpeg(self, name: str, image: np.ndarray, step: int) -> None:
-        """Add a picture: uint8, (3, H, W), RGB."""
+        """Add an image: uint8, (3, H, W), RGB."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         _, height, width = image.shape
         content = BytesIO()
         Image.fromarray(image.transpose(1, 2, 0)).save(content, "JPEG", quality=JPEG_QUALITY)
-        picture = Summary.Image(
+        encoded = Summary.Image(
             height=height, width=width, colorspace=3, encoded_image_string=content.getvalue()
         )
-        summary = Summary(value=[Summary.Value(tag=name, image=picture)])
+        summary = Summary(value=[Summary.Value(tag=name, image=encoded)])
         self._writer.file_writer.add_summary(summary, step)
 
 

@@ -1,12 +1,6 @@
-"""The best model by its score on the validation split.
+"""The hooks of a training, but for validation: checkpoints, early stopping, log, progress.
 
-Stop when the validation split has nothing more to say.
-
-The checkpoints that a run can go on from: periodic ones, the final one, that of a Ctrl-C.
-
-The event log: a row per period, and one per evaluation.
-
-The one line that says how far the training is and how fast it goes.
+`persondet.engine.trainer.Trainer.build_hooks` sets their order, which matters.
 """
 
 from __future__ import annotations
@@ -44,19 +38,100 @@ except ModuleNotFoundError:  # Windows
 logger = logging.getLogger(__name__)
 
 
-class BestCheckpointHook(HookBase):
-    """Save `model_best.pth` and `model_best.json` whenever the metric improves, or is
-    reached again: of two equal models the one that has seen more is kept.
+def period_ends(period: int, step: int) -> bool:
+    """Return whether a period ends with a step, counted from 1; a period of 0 never ends."""
+    return period > 0 and step % period == 0
 
-    Unlike Detectron2's `BestCheckpointer` it remembers the best score over a resume, and leaves
-    `last_checkpoint` alone, so that `--resume` goes on from the newest model.
+
+class PeriodHook(HookBase):
+    """A hook that runs when a period ends, and once more when training came to its end.
+
+    The last iteration is left to `after_train`, where Detectron2's `EvalHook` evaluates too.
+
+    Args:
+        period: iterations; 0: after the training alone.
+    """
+
+    def __init__(self, period: int) -> None:
+        self._period = period
+
+    def at_period(self, iteration: int) -> None:
+        """Do the hook's work after an iteration, counted from 0."""
+
+    def after_step(self) -> None:
+        """Run when a period ends; the last iteration is left to `after_train`."""
+        step = self.trainer.iter + 1
+        if period_ends(self._period, step) and step != self.trainer.max_iter:
+            self.at_period(step - 1)
+
+    def after_train(self) -> None:
+        """Run once more when training came to its end."""
+        if self.trainer.iter >= self.trainer.max_iter:
+            self.at_period(self.trainer.max_iter - 1)
+
+
+class ScoreHook(PeriodHook):
+    """A hook that follows a score on the validation split; its place is after the evaluation.
+
+    Args:
+        metric: name of a scalar, e.g. `segm/AP`; with several validation sets that of the first.
+        mode: `max` or `min`.
+        period: iterations between evaluations.
+        datasets: the validation datasets, for the prefix that Detectron2 adds when there are two.
+    """
+
+    def __init__(
+        self, metric: str, *, mode: str = "max", period: int, datasets: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(period)
+        self._metric = metric
+        self._names = (metric, *(f"{name}/{metric}" for name in datasets[:1]))
+        self._sign = 1.0 if mode == "max" else -1.0
+        self.best_score: float | None = None
+        self.best_iteration: int | None = None
+
+    def latest_score(self, iteration: int) -> tuple[str, float]:
+        """Return name and score of the evaluation after an iteration; NaN when it gave none."""
+        latest = self.trainer.storage.latest()
+        for name in self._names:
+            if name in latest and latest[name][1] >= iteration:
+                return name, float(latest[name][0])
+        return self._metric, math.nan
+
+    def gain(self, score: float) -> float:
+        """Return by how much a score is better than the best; infinity for the first."""
+        return math.inf if self.best_score is None else self._sign * (score - self.best_score)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best score and its iteration, for the checkpoint."""
+        return {
+            "metric": self._metric,
+            "best_score": self.best_score,
+            "best_iteration": self.best_iteration,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned; the score of another metric says nothing."""
+        if state_dict.get("metric", self._metric) == self._metric:
+            self.best_score = state_dict["best_score"]
+            self.best_iteration = state_dict["best_iteration"]
+
+
+class BestCheckpointHook(ScoreHook):
+    """Save `model_best.pth` and `model_best.json` when the metric improves or is reached again.
+
+    Of two equal models the later one stays, because it has seen more. Unlike Detectron2's
+    `BestCheckpointer` it remembers the best score over a resume, and leaves `last_checkpoint`
+    alone, so that `--resume` goes on from the newest model.
 
     Args:
         checkpointer: saves the model.
-        metric: name of a scalar, e.g. `segm/AP`; with several validation sets that of the first.
-        mode: `max` or `min`.
-        period: iterations between evaluations; the last iteration is always looked at.
-        datasets: the validation datasets, for the prefix that Detectron2 adds when there are two.
+        metric, mode, period, datasets: see `ScoreHook`.
+
+    Example:
+        >>> checkpointer = SafeDetectionCheckpointer(model, "output/hooks")
+        >>> hook = BestCheckpointHook(checkpointer, metric="segm/AP", period=500)
+        >>> trainer.register_hooks([hook])
     """
 
     def __init__(
@@ -68,12 +143,8 @@ class BestCheckpointHook(HookBase):
         period: int,
         datasets: tuple[str, ...] = (),
     ) -> None:
+        super().__init__(metric, mode=mode, period=period, datasets=datasets)
         self._checkpointer = checkpointer
-        self._names = (metric, *(f"{name}/{metric}" for name in datasets[:1]))
-        self._sign = 1.0 if mode == "max" else -1.0
-        self._period = period
-        self.best_score: float | None = None
-        self.best_iteration: int | None = None
 
     def before_train(self) -> None:
         """Take up the best score of an earlier run that `--resume` continues."""
@@ -87,31 +158,13 @@ class BestCheckpointHook(HookBase):
             if facts.get("metric") in self._names:
                 self.best_score, self.best_iteration = facts["score"], facts["iteration"]
 
-    def after_step(self) -> None:
-        """Look at the evaluation that just ended; the last one is left to `after_train`."""
-        step = self.trainer.iter + 1
-        if self._period > 0 and step % self._period == 0 and step != self.trainer.max_iter:
-            self._look(self.trainer.iter)
-
-    def after_train(self) -> None:
-        """Look at the evaluation at the end of training."""
-        if self.trainer.iter >= self.trainer.max_iter:
-            self._look(self.trainer.max_iter - 1)
-
-    def _look(self, iteration: int) -> None:
-        latest = self.trainer.storage.latest()
-        for name in self._names:
-            if name in latest and latest[name][1] >= iteration:
-                break
-        else:
-            logger.warning(
-                "The evaluation gave no %s: the best model is not updated.", self._names[0]
-            )
-            return
-        score = float(latest[name][0])
+    def at_period(self, iteration: int) -> None:
+        """Look at the evaluation that just ended."""
+        name, score = self.latest_score(iteration)
         if not math.isfinite(score):
+            logger.warning("The evaluation gave no %s: the best model stays.", name)
             return
-        if self.best_score is not None and self._sign * (score - self.best_score) < 0:
+        if self.gain(score) < 0:
             return
         self.best_score, self.best_iteration = score, iteration
         self._checkpointer.save_model("model_best", iteration=iteration)
@@ -121,21 +174,6 @@ class BestCheckpointHook(HookBase):
                 {"metric": name, "score": score, "iteration": iteration},
             )
         logger.info("Best %s so far: %.3f, after %d steps", name, score, iteration + 1)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the best score and its iteration, for the checkpoint."""
-        return {
-            "metric": self._names[0],
-            "best_score": self.best_score,
-            "best_iteration": self.best_iteration,
-        }
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned; the score of another metric says nothing."""
-        if state_dict.get("metric", self._names[0]) != self._names[0]:
-            return
-        self.best_score = state_dict["best_score"]
-        self.best_iteration = state_dict["best_iteration"]
 
 
 def best_metric(cfg: CfgNode) -> str:
@@ -152,19 +190,22 @@ class StopTraining(Exception):
     """
 
 
-class EarlyStoppingHook(HookBase):
+class EarlyStoppingHook(ScoreHook):
     """Stop after `patience` evaluations in a row without an improvement of `min_delta`.
 
-    The scores are read on the main process, and every rank follows it. Its place is after the
-    evaluation. It stops before the next step, so that all other hooks finish theirs.
+    The main process reads the scores, and every rank follows it. The hook stops before the next
+    step, so that all other hooks finish theirs.
 
     Args:
-        metric: name of a scalar, e.g. `segm/AP`; with several validation sets that of the first.
-        mode: `max` or `min`.
+        metric, mode, period, datasets: see `ScoreHook`.
         patience: evaluations; 0: never stops.
         min_delta: what counts as an improvement over the best score, in points of the metric.
-        period: iterations between evaluations.
-        datasets: the validation datasets, for the prefix that Detectron2 adds when there are two.
+
+    Example:
+        >>> hook = EarlyStoppingHook("segm/AP", patience=5, min_delta=0.1, period=500)
+        >>> trainer.register_hooks([hook])
+        >>> hook.evaluations_without_improvement
+        0
     """
 
     def __init__(
@@ -177,14 +218,9 @@ class EarlyStoppingHook(HookBase):
         period: int,
         datasets: tuple[str, ...] = (),
     ) -> None:
-        self._metric = metric
-        self._names = (metric, *(f"{name}/{metric}" for name in datasets[:1]))
-        self._sign = 1.0 if mode == "max" else -1.0
+        super().__init__(metric, mode=mode, period=period, datasets=datasets)
         self._patience = patience
         self._min_delta = min_delta
-        self._period = period
-        self.best_score: float | None = None
-        self.best_iteration: int | None = None
         self.evaluations_without_improvement = 0
 
     @property
@@ -213,44 +249,30 @@ class EarlyStoppingHook(HookBase):
         )
         raise StopTraining
 
-    def after_step(self) -> None:
+    def at_period(self, iteration: int) -> None:
         """Look at the evaluation that just ended; the last one ends the training anyway."""
-        step = self.trainer.iter + 1
-        if self._period > 0 and step % self._period == 0 and step != self.trainer.max_iter:
-            # Scores exist on the main process only: the others take over what it saw.
-            self._see(comm.all_gather(self._latest_score())[0])
-
-    def _latest_score(self) -> float:
-        latest = self.trainer.storage.latest()
-        for name in self._names:
-            if name in latest and latest[name][1] >= self.trainer.iter:
-                return float(latest[name][0])
-        return math.nan
-
-    def _see(self, score: float) -> None:
-        gain = math.inf if self.best_score is None else self._sign * (score - self.best_score)
+        if iteration + 1 >= self.trainer.max_iter:
+            return
+        # Scores exist on the main process only: the others take over what it saw.
+        score = comm.all_gather(self.latest_score(iteration)[1])[0]
+        gain = self.gain(score)
         if math.isfinite(score) and gain > 0 and gain >= self._min_delta:
-            self.best_score, self.best_iteration = score, self.trainer.iter
+            self.best_score, self.best_iteration = score, iteration
             self.evaluations_without_improvement = 0
         else:
             self.evaluations_without_improvement += 1
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best score and how much patience is used up, for the checkpoint."""
-        return {
-            "metric": self._metric,
-            "best_score": self.best_score,
-            "best_iteration": self.best_iteration,
-            "evaluations_without_improvement": self.evaluations_without_improvement,
-        }
+        used = {"evaluations_without_improvement": self.evaluations_without_improvement}
+        return super().state_dict() | used
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what `state_dict` returned; another metric starts anew."""
         if state_dict["metric"] != self._metric:
             logger.info("Early stopping follows %s now, and starts anew.", self._metric)
             return
-        self.best_score = state_dict["best_score"]
-        self.best_iteration = state_dict["best_iteration"]
+        super().load_state_dict(state_dict)
         self.evaluations_without_improvement = state_dict["evaluations_without_improvement"]
 
 
@@ -296,7 +318,7 @@ class PeriodicCheckpointHook(HookBase):
         # After the last step the training is over anyway; `Trainer.train` looks once more.
         interrupted = not last and self._interruption.agreed()
         name = f"model_{iteration:07d}"
-        if interrupted or (self._period > 0 and (iteration + 1) % self._period == 0):
+        if interrupted or period_ends(self._period, iteration + 1):
             self.save(name)
             if self._checkpointer.save_to_disk:
                 remove_old_checkpoints(
@@ -347,8 +369,8 @@ class EventWriterHook(PeriodicWriter):
     def after_step(self) -> None:
         """Write when a period ends, and once more when an evaluation ended off that beat."""
         step = self.trainer.iter + 1
-        evaluated = self._evaluation_period > 0 and step % self._evaluation_period == 0
-        if step % self._period == 0 or step == self.trainer.max_iter or evaluated:
+        evaluated = period_ends(self._evaluation_period, step)
+        if evaluated or period_ends(self._period, step) or step == self.trainer.max_iter:
             for writer in self._writers:
                 writer.write()
 
@@ -399,11 +421,11 @@ class ProgressHook(HookBase):
         """Log a row when a period ends; else refresh the live line, a few times a second."""
         now = time.perf_counter()
         step = self.trainer.iter + 1
-        if self._ends_an_evaluation(step):
+        if period_ends(self._evaluation_period, step):
             seconds = _mean(self.trainer.storage, "time", 1) or 0.0
             self._evaluation_seconds.append(max(now - self._last_call - seconds, 0.0))
         self._last_call = now
-        if step % self._period == 0 or step == self.trainer.max_iter:
+        if period_ends(self._period, step) or step == self.trainer.max_iter:
             progress = self._progress()
             if progress.eta_seconds is not None:
                 self.trainer.storage.put_scalar(
@@ -420,14 +442,11 @@ class ProgressHook(HookBase):
         if self._console:
             self._console.finish()
 
-    def _ends_an_evaluation(self, step: int) -> bool:
-        return self._evaluation_period > 0 and step % self._evaluation_period == 0
-
-    def _progress(self) -> Progress:
+    def _progress(self) -> ProgressLine:
         storage, step = self.trainer.storage, self.trainer.iter + 1
         seconds = _mean(storage, "time", WINDOW)
         waited = _mean(storage, "data_time", WINDOW)
-        return Progress(
+        return ProgressLine(
             step=step,
             steps=self.trainer.max_iter,
             steps_per_epoch=self._epoch_size / self._batch_size,
@@ -452,7 +471,7 @@ class ProgressHook(HookBase):
 
 
 @dataclass(frozen=True)
-class Progress:
+class ProgressLine:
     """How far and how fast: what the line says, most important first.
 
     Attributes:

@@ -1,8 +1,7 @@
-"""What a resumed run takes up from its checkpoint, beside weights, optimizer and hooks.
+"""What a resumed run restores from its checkpoint beside weights, optimizer and hooks.
 
-Every random state of a process, as tensors and numbers that a checkpoint may hold.
-
-The event storage of a run as plain containers, so that its smoothing goes on after a resume.
+That is the position in the data, every random state of the process, and the event storage, so that
+smoothed values go on as if the run had never stopped.
 """
 
 from __future__ import annotations

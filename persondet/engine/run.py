@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from detectron2.config import CfgNode
 from detectron2.data import get_detection_dataset_dicts
 from detectron2.utils import comm
+from torch import nn
 
 from persondet.checkpoint.model_file import model_record
 from persondet.data.register import class_names, ground_truth
@@ -28,7 +29,6 @@ from persondet.engine.run_folder import (
 )
 from persondet.engine.run_records import provenance, write_training_records
 from persondet.engine.scoring import (
-    analyse,
     explain,
     headlines,
     operating_point,
@@ -38,7 +38,8 @@ from persondet.engine.scoring import (
 from persondet.engine.train_step import memory_in_one_sentence
 from persondet.engine.trainer import Trainer
 from persondet.errors import ConfigError
-from persondet.evaluation import evaluate
+from persondet.evaluation import evaluate_and_analyse
+from persondet.evaluation.analysis import Analysis
 from persondet.evaluation.constant_box import constant_box_scores
 from persondet.files import write_json, write_text
 from persondet.results import FILE_NAME as RESULTS
@@ -111,16 +112,17 @@ def _train(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
         return {}
     best = find_model(cfg.OUTPUT_DIR)
     trainer.checkpointer.load(str(best), checkpointables=[])
-    scores = _scores_of_best(cfg, trainer, best)
+    names = list(dict.fromkeys([*cfg.DATASETS.VAL[:1], *cfg.DATASETS.TEST]))
+    logger.info("Scoring %s on %s", best.name, ", ".join(names))
+    scores, analyses = _scores(cfg, trainer.model, names)
     if not comm.is_main_process():
         return {}
     entries = headlines(cfg, scores)
     valid, test = _first(cfg.DATASETS.VAL), _first(cfg.DATASETS.TEST)
-    known = {valid: analyse(cfg, valid)} if valid else {}
-    threshold = tuned_threshold(known[valid], valid, best) if valid else None
+    threshold = tuned_threshold(analyses[valid], valid, best) if valid in analyses else None
     chosen = json.loads((Path(cfg.OUTPUT_DIR) / "model_best.json").read_text(encoding="utf-8"))
     model = model_record(str(best), chosen["iteration"])  # the threshold is in the file by now
-    points = explain(cfg, list(scores), threshold, model=model, known=known)
+    points = explain(cfg, analyses, threshold, model=model)
     classes = list(class_names(cfg.DATASETS.TRAIN[0]))
     facts = {"model": model, "iteration": model["iteration"], "classes": classes}
     write_dataset_results(cfg, entries, facts, points, threshold)
@@ -143,14 +145,16 @@ def _train(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
     return results
 
 
-def _scores_of_best(cfg: CfgNode, trainer: Trainer, best: Path) -> dict[str, dict[str, Any]]:
-    """Return the scores of the best model by dataset: the first validation set, every test set."""
-    names = [*cfg.DATASETS.VAL[:1], *cfg.DATASETS.TEST]
-    logger.info("Scoring %s on %s", best.name, ", ".join(dict.fromkeys(names)))
-    return {
-        name: evaluate(cfg, trainer.model, [name], Trainer.build_test_loader)
-        for name in dict.fromkeys(names)
-    }
+def _scores(
+    cfg: CfgNode, model: nn.Module, datasets: Sequence[str]
+) -> tuple[dict[str, dict[str, Any]], dict[str, Analysis]]:
+    """Return the scores of a model by dataset, and what explains them."""
+    scores, analyses = {}, {}
+    for name in datasets:
+        scores[name], analysis = evaluate_and_analyse(cfg, model, name, Trainer.build_test_loader)
+        if analysis is not None:
+            analyses[name] = analysis
+    return scores, analyses
 
 
 def _first(datasets: Sequence[str]) -> str | None:
@@ -221,14 +225,13 @@ def _evaluate_only(cfg: CfgNode, *, resume: bool) -> dict[str, Any]:
         cfg.MODEL.WEIGHTS = str(find_model(cfg.OUTPUT_DIR))
         cfg.freeze()
     built = build_inference_model(cfg, classes)
-    scores = Trainer.test(cfg, built.model)
+    scores, analyses = _scores(cfg, built.model, names)
     if not comm.is_main_process():
         return {}
-    # As Detectron2's: of one dataset its metrics, of several by name.
-    entries = headlines(cfg, scores if len(names) > 1 else {names[0]: scores})
+    entries = headlines(cfg, scores)
     threshold = built.facts.score_threshold
     model = model_record(cfg.MODEL.WEIGHTS, built.facts.iteration)
-    points = explain(cfg, names, threshold, model=model)
+    points = explain(cfg, analyses, threshold, model=model)
     facts = {
         "model": model,
         "iteration": built.facts.iteration,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -12,9 +11,7 @@ from pathlib import Path
 
 from detectron2.utils import comm
 
-from persondet.checkpoint.model_file import rewrite_config
 from persondet.errors import CheckpointError, OutputExistsError
-from persondet.files import sha256_of_file, write_text
 
 try:
     import fcntl
@@ -39,7 +36,6 @@ _PRODUCTS = (
     "log.txt.rank*",
 )
 _FOLDERS = ("inference", "plots")
-_NAME_THE_MODEL = ("curves.json", "errors.json", "gallery.json")
 _LOCK = ".training"
 _MARKS = ("metrics.json", "model_*.pth", "last_checkpoint", "results.json")
 
@@ -145,45 +141,3 @@ def find_model(folder: str | Path) -> Path:
             "training that has saved one."
         )
     return newest[-1]
-
-
-def move_run(work: Path, output: Path) -> None:
-    """Put the finished run `work` in the place of `output`, which goes only then.
-
-    Configs, on disk and in the checkpoints, that name the old place are made to name the new, and
-    the run's record with them; so are the checkpoints' digests, which that changes.
-    """
-    for config in work.rglob("config.yaml"):
-        before = config.read_text(encoding="utf-8")
-        after = _relocated(before, work, output)
-        write_text(config, after)
-        record = config.with_name("provenance.json")
-        if record.is_file():
-            text = _relocated(record.read_text(encoding="utf-8"), work, output)
-            write_text(record, text.replace(_digest(before), _digest(after)))
-    digests = {}
-    for path in work.rglob("model_*.pth"):
-        old = sha256_of_file(path)
-        rewrite_config(path, lambda text: _relocated(text, work, output))
-        digests[old] = sha256_of_file(path)
-    for name in ("results.json", "weights.txt", "weights.json", *_NAME_THE_MODEL):
-        for path in work.rglob(name):
-            text = _relocated(path.read_text(encoding="utf-8"), work, output)
-            for old, new in digests.items():
-                text = text.replace(old, new)
-            write_text(path, text)
-    replaced = output.with_name(f".{output.name}.replaced")
-    shutil.rmtree(replaced, ignore_errors=True)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    if output.exists():
-        output.rename(replaced)
-    work.rename(output)
-    shutil.rmtree(replaced, ignore_errors=True)
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _relocated(text: str, work: Path, output: Path) -> str:
-    return text.replace(str(work), str(output))

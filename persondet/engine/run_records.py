@@ -1,11 +1,11 @@
 """What a training starts from, for the reader of its run folder: weights, data, examples.
 
-Written once, before the first step, into `OUTPUT_DIR`: `weights.txt` (what the first checkpoint
+Before its first step a run writes into `OUTPUT_DIR`: `weights.txt` (what the first checkpoint
 gave), `augmentation.yaml` (the pipeline), `dataset.json` (what `prepare_dataset.py check` says),
-`examples/ground_truth.jpg` and `examples/augmentation.jpg`. Nothing here is a reason for a training to fail, and no random number
-is drawn that the training would have drawn.
+`examples/ground_truth.jpg` and `examples/augmentation.jpg`. None of these stops a training, and
+none draws a random number that the training would have drawn.
 
-`provenance.json`: what a run was made of, so that it can be made again.
+`provenance.json` says how to make the run again:
 
     {"schema": 1, "starts": [{
         "command": ["tools/train_net.py", ...], "started": "2025-01-31T12:00:00+00:00",
@@ -15,8 +15,7 @@ is drawn that the training would have drawn.
         "git": {"commit": ..., "changed_files": 0} or null, "hardware": {...}}]}
 
 One entry per start: `--resume` adds one. `ended` and `exit` are null while a run goes on, and stay
-so when it is killed. Paths are as the user gave them; secrets are not kept. Nothing in this file is
-ever a reason for a training to fail.
+null when something kills it. Paths are as the user gave them; secrets are left out.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ from persondet.engine.resumption import random_state, restore_random_state
 from persondet.environment import cpu_count, environment_report
 from persondet.errors import InterruptedRun, PersondetError
 from persondet.files import make_folder, write_json, write_text
-from persondet.redaction import words_without_secrets
+from persondet.text import words_without_secrets
 from persondet.visualization.sheets import (
     annotation_sheet,
     evenly_spaced,
@@ -62,8 +61,8 @@ from persondet.visualization.sheets import (
 logger = logging.getLogger(__name__)
 
 SCHEMA = 1
-PICTURES, ROWS, VERSIONS = 12, 4, 3
-# Reading every pixel finds copies between the splits; of more pictures it would take minutes.
+IMAGES_SHOWN, ROWS, VERSIONS = 12, 4, 3
+# Reading every pixel finds copies between the splits; of more images it would take minutes.
 DECODED = 2000
 
 
@@ -190,8 +189,8 @@ def _training_dicts(cfg: CfgNode) -> list[dict[str, Any]]:
 
 
 def _write_annotations(cfg: CfgNode, path: Path) -> None:
-    pictures = evenly_spaced(_training_dicts(cfg), PICTURES)
-    write_sheet(path, annotation_sheet(pictures, class_names(cfg.DATASETS.TRAIN[0])))
+    images = evenly_spaced(_training_dicts(cfg), IMAGES_SHOWN)
+    write_sheet(path, annotation_sheet(images, class_names(cfg.DATASETS.TRAIN[0])))
 
 
 def _write_augmentation(cfg: CfgNode, path: Path) -> None:

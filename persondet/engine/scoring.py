@@ -7,7 +7,7 @@ looked at with it, and has no say in it. No drawing threshold plays a part.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,14 @@ from detectron2.config import CfgNode
 from detectron2.data import get_detection_dataset_dicts
 
 from persondet.checkpoint.model_file import store_score_threshold
-from persondet.data.register import ground_truth, image_count
+from persondet.data.register import image_count
 from persondet.engine.run_records import dataset_report
-from persondet.evaluation.analysis import DEFAULT_THRESHOLD, FOUND_IOU, PREDICTIONS, Analysis
-from persondet.results import leak_figure, write_results
+from persondet.evaluation.analysis import FOUND_IOU, Analysis
+from persondet.results import DEFAULT_THRESHOLD, leak_figure, write_results
 
 logger = logging.getLogger(__name__)
 
 _POINT = ("precision", "recall", "f1", "hits", "misses", "false_alarms")
-
-
-def analyse(cfg: CfgNode, dataset: str) -> Analysis:
-    """Return the predictions of a run on a dataset, matched to its ground truth."""
-    predictions = dataset_folder(cfg, dataset) / PREDICTIONS
-    return Analysis(ground_truth(dataset)[0], predictions, masks=cfg.MODEL.MASK_ON)
 
 
 def tuned_threshold(analysis: Analysis, dataset: str, model_file: Path) -> float | None:
@@ -56,43 +50,35 @@ def tuned_threshold(analysis: Analysis, dataset: str, model_file: Path) -> float
 
 def explain(
     cfg: CfgNode,
-    datasets: Sequence[str],
+    analyses: Mapping[str, Analysis],
     threshold: float | None,
     *,
     model: Mapping[str, Any] | None = None,
-    known: Mapping[str, Analysis] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Write `curves.json`, `errors.json` and `gallery/` beside the predictions on each dataset.
 
     Args:
         cfg: of the run.
-        datasets: names; those that are named twice are looked at once.
+        analyses: by dataset.
         threshold: what the model carries; None: 0.5 stands in.
         model: the record of the checkpoint that made the predictions; see
             `persondet.checkpoint.model_file.model_record`.
-        known: the datasets that are matched already.
 
     Returns: dataset to what the threshold gives there; see `persondet.evaluation.curves.counts_at`.
     """
-    found = {}
-    for name in dict.fromkeys(datasets):
-        analysis = (known or {}).get(name) or analyse(cfg, name)
-        analysis.write(
-            dataset_folder(cfg, name),
-            name,
-            picture_files(name),
-            threshold=threshold,
-            model=model,
-        )
+    points = {}
+    for name, analysis in analyses.items():
+        folder, files = dataset_folder(cfg, name), image_files(name)
+        analysis.write(folder, name, files, threshold=threshold, model=model)
         used = DEFAULT_THRESHOLD if threshold is None else threshold
-        point = found[name] = {"task": analysis.task, **analysis.counts_at(used)}
+        point = points[name] = {"task": analysis.task, **analysis.counts_at(used)}
         logger.info(
             "%s, score threshold %.4g%s: %d of %d annotated found, %d missed, %d false alarms.",
             *(name, used, "" if threshold is not None else " (none was tuned)"),
             *(point["hits"], point["hits"] + point["misses"]),
             *(point["misses"], point["false_alarms"]),
         )
-    return found
+    return points
 
 
 def operating_point(
@@ -102,7 +88,7 @@ def operating_point(
     valid: str | None,
     test: str | None,
 ) -> dict[str, Any] | None:
-    """Return the entry of `results.json`; None when nothing was looked at.
+    """Return the entry of `results.json`; None when nothing was scored.
 
     Args:
         points: what `explain` returned.
@@ -177,8 +163,8 @@ def write_dataset_results(
     return written
 
 
-def picture_files(dataset: str) -> dict[int, str]:
-    """Return the path of each picture of a registered dataset, by image id."""
+def image_files(dataset: str) -> dict[int, str]:
+    """Return the path of each image of a registered dataset, by image id."""
     records = get_detection_dataset_dicts((dataset,), filter_empty=False)
     return {record["image_id"]: record["file_name"] for record in records}
 

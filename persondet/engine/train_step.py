@@ -1,8 +1,7 @@
-"""One training step, in mixed precision on any device.
+"""One training step in mixed precision on any device, and the two ways in which it fails.
 
-A training that diverged: which loss, on which images, at which rate.
-
-Out of memory, in one sentence: which keys to lower, and what they are now.
+A training that diverges stops with the loss, the images and the rate; one that runs out of memory
+stops with the keys to lower and their values. Each is one sentence.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The trainer: which parts work together, and in which order the hooks run. Wiring only.
-
-The model of one rank among several.
-"""
+"""The trainer: which parts work together, and in which order the hooks run. Wiring only."""
 
 from __future__ import annotations
 
@@ -44,10 +41,10 @@ from persondet.engine.hooks import (
     best_metric,
 )
 from persondet.engine.interruption import Interruption
-from persondet.engine.rank_failure import is_lost_peer
+from persondet.engine.launch import is_lost_peer
 from persondet.engine.resumption import RunState
 from persondet.engine.train_step import AutocastTrainer, is_memory_shortage, memory_in_one_sentence
-from persondet.engine.validation import ValidationLossHook, ValidationPicturesHook, undisturbed
+from persondet.engine.validation import ValidationImagesHook, ValidationLossHook, undisturbed
 from persondet.errors import InterruptedRun, PersondetError, TrainingError
 from persondet.evaluation import build_evaluator, evaluate
 from persondet.files import write_json, write_text
@@ -67,6 +64,11 @@ class Trainer(DefaultTrainer):
 
     Args:
         cfg: from `persondet.engine.setup`.
+
+    Example:
+        >>> trainer = Trainer(cfg)
+        >>> trainer.resume_or_load(resume=False)
+        >>> results = trainer.train()
     """
 
     def __init__(self, cfg: CfgNode) -> None:
@@ -109,7 +111,8 @@ class Trainer(DefaultTrainer):
 
         Timing and rate first; validation before the writers, so that its numbers are in the row;
         the best model after the evaluation that chooses it. The periodic checkpoint goes before an
-        evaluation, which may fail: what comes after it is what a resume begins with (`before_train`).
+        evaluation, which may fail: what comes after it is what a resume begins with
+        (`before_train`).
         """
         cfg = self.cfg
         period = cfg.TEST.EVAL_PERIOD
@@ -127,7 +130,7 @@ class Trainer(DefaultTrainer):
         )
         last: list[HookBase] = []
         if comm.is_main_process() and cfg.DATASETS.VAL:
-            last.append(ValidationPicturesHook.from_config(cfg))
+            last.append(ValidationImagesHook.from_config(cfg))
             last.append(
                 BestCheckpointHook(
                     self.checkpointer,

@@ -1,8 +1,6 @@
-"""Loss and accuracy on the validation split, beside the training ones.
+"""The validation split during training: loss and accuracy, images for TensorBoard.
 
-Pictures of the validation split with what the model finds on them, for TensorBoard.
-
-Looking at the model in the middle of training without leaving a trace.
+`undisturbed` lets a hook run the model in the middle of training without leaving a trace.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ import logging
 import math
 import random
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -20,22 +18,23 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import msgspec
 import numpy as np
 import torch
 import torch.distributed as dist
 from detectron2.config import CfgNode
 from detectron2.data import get_detection_dataset_dicts
-from detectron2.engine import HookBase
 from detectron2.structures import BoxMode
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from persondet.data.image_file import read_picture_file
+from persondet.data.image_file import read_image_file
 from persondet.data.register import class_names, ground_truth
-from persondet.errors import MediaError
+from persondet.engine.hooks import PeriodHook
+from persondet.errors import PersondetError
+from persondet.evaluation.predictions import FILE_NAME, Detection, PredictionReader
+from persondet.results import DEFAULT_THRESHOLD
 from persondet.visualization.sheets import (
     Shown,
     draw_side_by_side,
@@ -57,7 +56,7 @@ ACCURACIES = (
 )
 
 
-class ValidationLossHook(HookBase):
+class ValidationLossHook(PeriodHook):
     """Compute `val/total_loss`, `val/loss_*` and the `val/` accuracies every `period` iterations.
 
     Args:
@@ -69,6 +68,11 @@ class ValidationLossHook(HookBase):
         autocast: returns the context of the forward pass.
 
     With one dataset the scalars are `val/x`; with several, `val/<dataset>/x`.
+
+    Example:
+        >>> mapper, records = AlbumentationsDatasetMapper(), DatasetCatalog.get("person_valid")
+        >>> loaders = {"person_valid": lambda: ([mapper(record)] for record in records)}
+        >>> trainer.register_hooks([ValidationLossHook(loaders, period=500)])
     """
 
     def __init__(
@@ -80,24 +84,14 @@ class ValidationLossHook(HookBase):
         seed: int = 0,
         autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
+        super().__init__(period)
         self._loaders = dict(loaders)
-        self._period = period
         self._max_batches = max_batches
         self._seed = seed
         self._autocast = autocast
 
-    def after_step(self) -> None:
-        """Run when a period ends; the last iteration is left to `after_train`."""
-        step = self.trainer.iter + 1
-        if self._period > 0 and step % self._period == 0 and step != self.trainer.max_iter:
-            self._run()
-
-    def after_train(self) -> None:
-        """Run once more when training came to its end."""
-        if self.trainer.iter >= self.trainer.max_iter:
-            self._run()
-
-    def _run(self) -> None:
+    def at_period(self, iteration: int) -> None:
+        """Put the losses and accuracies into the event storage; all ranks call this."""
         for name, build_loader in self._loaders.items():
             with undisturbed(self.trainer.model) as model:
                 batches: Iterable[list[dict[str, Any]]] = build_loader()
@@ -193,14 +187,13 @@ def _training_mode_but_batch_norm(model: nn.Module) -> None:
 
 
 TAG = "val/pictures"
-PICTURES = 4
-DEFAULT_THRESHOLD = 0.5
-WIDEST = 960  # pixels; the event file grows by every picture of every evaluation
+IMAGES_SHOWN = 4
+WIDEST = 960  # pixels; the event file grows by every image of every evaluation
 
 
 @dataclass(frozen=True)
-class PictureSource:
-    """Where the pictures and what is found on them come from.
+class ImageSource:
+    """Where the images and what is found on them come from.
 
     Attributes:
         records: returns Detectron2's dataset dicts of the validation set.
@@ -215,76 +208,65 @@ class PictureSource:
     category_ids: Sequence[int]
 
 
-class ValidationPicturesHook(HookBase):
-    """Put the same few validation pictures into the event storage after each evaluation.
+class ValidationImagesHook(PeriodHook):
+    """Put the same few validation images into the event storage after each evaluation.
 
     Annotated on the left, found on the right. What was found is read from the file that the
     evaluator has just written: there is no second forward pass, no draw of a random number, and no
     scalar. Its place is between the evaluation and the writers, on the main process.
 
     Args:
-        source: see `PictureSource`.
+        source: see `ImageSource`.
         period: iterations between evaluations; the last iteration always gets one.
         threshold: predictions below this score (0 to 1) are not drawn.
-        count: number of pictures, spread over those that show somebody.
+        count: number of images, spread over those that show somebody.
     """
 
     def __init__(
-        self, source: PictureSource, *, period: int, threshold: float, count: int = PICTURES
+        self, source: ImageSource, *, period: int, threshold: float, count: int = IMAGES_SHOWN
     ) -> None:
+        super().__init__(period)
         self._source = source
-        self._period = period
         self._threshold = threshold
         self._count = count
         self._records: list[Mapping[str, Any]] | None = None
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> ValidationPicturesHook:
+    def from_config(cls, cfg: CfgNode) -> ValidationImagesHook:
         """Return the hook of a training: the first validation set, at the drawing threshold."""
         name = cfg.DATASETS.VAL[0]
-        source = PictureSource(
+        source = ImageSource(
             partial(get_detection_dataset_dicts, (name,), filter_empty=False),
-            Path(cfg.OUTPUT_DIR) / "inference" / name / "coco_instances_results.json",
+            Path(cfg.OUTPUT_DIR) / "inference" / name / FILE_NAME,
             class_names(name),
             ground_truth(name)[1],
         )
         threshold = cfg.VISUALIZATION.SCORE_THRESH or DEFAULT_THRESHOLD
         return cls(source, period=cfg.TEST.EVAL_PERIOD, threshold=threshold)
 
-    def after_step(self) -> None:
-        """Run when a period ends; the last iteration is left to `after_train`."""
-        step = self.trainer.iter + 1
-        if self._period > 0 and step % self._period == 0 and step != self.trainer.max_iter:
-            self._put()
-
-    def after_train(self) -> None:
-        """Run once more when training came to its end."""
-        if self.trainer.iter >= self.trainer.max_iter:
-            self._put()
-
-    def _put(self) -> None:
+    def at_period(self, iteration: int) -> None:
+        """Put the images into the event storage."""
         try:
             if self._records is None:
                 everything = self._source.records()
                 annotated = [record for record in everything if record.get("annotations")]
                 self._records = evenly_spaced(annotated or everything, self._count)
-            found = read_predictions(
-                self._source.predictions, {record["image_id"] for record in self._records}
-            )
+            if not self._source.predictions.is_file():
+                logger.debug("%s is not there: no validation images", self._source.predictions)
+                return
+            predictions = PredictionReader(self._source.predictions)
             for number, record in enumerate(self._records, start=1):
-                picture = self._draw(record, found[record["image_id"]])
-                rgb = np.ascontiguousarray(picture[:, :, ::-1].transpose(2, 0, 1))
+                image = self._draw(record, predictions.read(record["image_id"]))
+                rgb = np.ascontiguousarray(image[:, :, ::-1].transpose(2, 0, 1))
                 self.trainer.storage.put_image(f"{TAG}/{number}", rgb)
-        except FileNotFoundError:
-            logger.debug("%s is not there: no validation pictures", self._source.predictions)
-        except (MediaError, OSError, ValueError, KeyError, cv2.error) as error:
+        except (PersondetError, OSError, ValueError, KeyError, cv2.error) as error:
             # They are for looking at; no training ends for want of them.
-            logger.warning("There are no validation pictures of this evaluation: %s", error)
+            logger.warning("There are no validation images of this evaluation: %s", error)
 
-    def _draw(self, record: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> np.ndarray:
-        """Return a picture twice, side by side: uint8, (H, W, 3), BGR, at most `WIDEST` wide."""
-        image = read_picture_file(record["file_name"])
-        truth = [
+    def _draw(self, record: Mapping[str, Any], detections: Sequence[Detection]) -> np.ndarray:
+        """Return an image twice, side by side: uint8, (H, W, 3), BGR, at most `WIDEST` wide."""
+        image = read_image_file(record["file_name"])
+        annotated = [
             Shown(
                 BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS),
                 segmentation_to_mask(a.get("segmentation"), *image.shape[:2]),
@@ -296,18 +278,18 @@ class ValidationPicturesHook(HookBase):
         numbers = {category: number for number, category in enumerate(self._source.category_ids)}
         shown = [
             Shown(
-                BoxMode.convert(row["bbox"], BoxMode.XYWH_ABS, BoxMode.XYXY_ABS),
-                segmentation_to_mask(row.get("segmentation"), *image.shape[:2]),
-                f"{self._name(numbers[row['category_id']])} {row['score']:.0%}".strip(),
+                BoxMode.convert(one.bbox, BoxMode.XYWH_ABS, BoxMode.XYXY_ABS),
+                segmentation_to_mask(one.segmentation, *image.shape[:2]),
+                f"{self._name(numbers[one.category_id])} {one.score:.0%}".strip(),
             )
-            for row in sorted(found, key=lambda row: row["score"])
-            if row["score"] >= self._threshold
+            for one in sorted(detections, key=lambda one: one.score)
+            if one.score >= self._threshold
         ]
         titles = (
-            f"annotated: {len(truth)}",
+            f"annotated: {len(annotated)}",
             f"found with score >= {self._threshold:g}: {len(shown)}",
         )
-        drawn = draw_side_by_side(image, truth, shown, titles=titles)
+        drawn = draw_side_by_side(image, annotated, shown, titles=titles)
         height, width = drawn.shape[:2]
         if width <= WIDEST:
             return drawn
@@ -318,29 +300,6 @@ class ValidationPicturesHook(HookBase):
         """Return what is written beside an object: nothing where there is one class only."""
         names = self._source.class_names
         return names[number] if len(names) > 1 else ""
-
-
-def read_predictions(path: Path, image_ids: Collection[int]) -> dict[int, list[dict[str, Any]]]:
-    """Return the predictions on a few images from a COCO results file: a JSON array of objects.
-
-    Our evaluator writes the predictions of each image on a line of their own, so that no more than
-    one image's are in memory at a time; an array on one line is read as well.
-
-    Args:
-        path: the file.
-        image_ids: which images; each gets a list.
-
-    Raises: FileNotFoundError: when it is missing. ValueError: when it is damaged.
-    """
-    found: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in image_ids}
-    with path.open("rb") as lines:
-        for line in lines:
-            part = line.strip().removeprefix(b"[").removesuffix(b",")
-            # The last line ends the array; no object ends with a bracket.
-            for row in msgspec.json.decode(b"[" + part.removesuffix(b"]") + b"]"):
-                if row["image_id"] in found:
-                    found[row["image_id"]].append(row)
-    return found
 
 
 # Learns from what it sees in training mode.

@@ -4,7 +4,8 @@ Works from files alone, and writes `curves.json`, `errors.json` and `gallery/` b
 predictions. `errors.json`:
 
     {"schema": 1, "model": {"file": "model_best.pth", "iteration": 350, "sha256": "9f2c..."},
-     "dataset": "person_test", "task": "segm", "threshold": 0.43, "tuned": true, "classes": 1, "tasks": {"bbox": {"AP50": 88.7,
+     "dataset": "person_test", "task": "segm", "threshold": 0.43, "tuned": true, "classes": 1,
+     "tasks": {"bbox": {"AP50": 88.7,
          "cost": {"classification": 0.0, "localisation": 3.1, "both": 0.0, "duplicate": 0.4,
                   "background": 2.0, "missed": 4.9},
          "cost_false_positives": 5.2, "cost_false_negatives": 6.0,
@@ -17,13 +18,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from persondet.evaluation.average_precision import Detections, count_detections
 from persondet.evaluation.curves import (
     best_threshold,
     counts_at,
@@ -34,74 +33,39 @@ from persondet.evaluation.curves import (
 )
 from persondet.evaluation.errors import count_mistakes, error_costs, find_mistakes
 from persondet.evaluation.galleries import Matched, write_galleries
-from persondet.evaluation.matching import (
-    BoolArray,
-    IntArray,
-    Overlaps,
-    Scored,
-    match,
-    measure_overlaps,
-    read_scored,
-)
+from persondet.evaluation.matching import BoolArray, Matches, Read
+from persondet.evaluation.metrics import detections_of
 from persondet.files import write_json
+from persondet.results import DEFAULT_THRESHOLD
 
 SCHEMA = 1
-FOUND_IOU, STRICT_IOU = 0.5, 0.75
-DEFAULT_THRESHOLD = 0.5
-"""Where no threshold was tuned: what `predict` uses then."""
-PREDICTIONS = "coco_instances_results.json"
-
-
-@dataclass(frozen=True)
-class _Task:
-    overlaps: list[Overlaps]
-    partners: list[IntArray]
-    detections: Detections
-    strict: Detections
+FOUND_IOU = 0.5
 
 
 class Analysis:
     """The predictions of a model on one dataset, matched to the ground truth.
 
+    Args:
+        matches: of each task, "bbox" first.
+        read: returns the predictions on an image; asked for the few that the galleries show.
+
     Attributes:
-        task: the one that the threshold is tuned for: "segm" where the model has masks.
-        scored: ground truth and predictions.
+        task: the one that the threshold is tuned for: "segm" where masks are compared.
     """
 
-    def __init__(
-        self, truth_file: str | Path, predictions_file: str | Path, *, masks: bool
-    ) -> None:
-        """Read both files and match them.
-
-        Args:
-            truth_file: COCO json as the evaluator reads it.
-            predictions_file: COCO results, every score that the model gave; where the file is not
-                there, the model predicted nothing.
-            masks: whether the model predicts masks.
-        """
-        self.scored: Scored = read_scored(truth_file, predictions_file, masks=masks)
-        self.task = "segm" if self.scored.has_masks else "bbox"
-        classes = len(self.scored.class_names)
-        self._tasks: dict[str, _Task] = {}
-        for task in ("bbox", "segm") if self.scored.has_masks else ("bbox",):
-            overlaps = measure_overlaps(self.scored, task)
-            found, strict = (
-                [match(one, iou) for one in overlaps] for iou in (FOUND_IOU, STRICT_IOU)
-            )
-            self._tasks[task] = _Task(
-                overlaps,
-                found,
-                count_detections(overlaps, found, classes),
-                count_detections(overlaps, strict, classes),
-            )
+    def __init__(self, matches: Mapping[str, Matches], read: Read) -> None:
+        self._matches, self._read = dict(matches), read
+        self._detections = {task: detections_of(one) for task, one in matches.items()}
+        self.task = "segm" if "segm" in matches else "bbox"
+        self.ground_truth = self._matches[self.task].ground_truth
 
     def best_threshold(self) -> float | None:
         """Return the score threshold with the best F1 in `task`; None: nothing was found."""
-        return best_threshold(self._tasks[self.task].detections)
+        return best_threshold(self._detections[self.task])
 
     def counts_at(self, threshold: float) -> dict[str, Any]:
         """Return precision, recall, F1 and the counts of `task`; see `curves.counts_at`."""
-        return counts_at(self._tasks[self.task].detections, threshold)
+        return counts_at(self._detections[self.task], threshold)
 
     def write(
         self,
@@ -117,7 +81,7 @@ class Analysis:
         Args:
             folder: where the predictions lie.
             dataset: its name.
-            files: image id to the path of the picture.
+            files: image id to the path of the image.
             threshold: the one that the model carries; None: 0.5 stands in.
             model: which checkpoint made the predictions, written into each file: `file`,
                 `iteration` and `sha256`; None: nobody says.
@@ -126,16 +90,21 @@ class Analysis:
         used = DEFAULT_THRESHOLD if threshold is None else threshold
         known = {"schema": SCHEMA, **({} if model is None else {"model": dict(model)})}
         facts = {"threshold": used, "tuned": threshold is not None}
-        around, found = surroundings(self.scored), self._found(used)
+        around, found = surroundings(self.ground_truth), self._found(used)
         curves = {
             **known,
             "dataset": dataset,
-            "images": len(self.scored.images),
+            "images": len(self.ground_truth.images),
             "task": self.task,
             **facts,
             "tasks": {
-                name: threshold_curves(task.detections, task.strict, iou=FOUND_IOU, threshold=used)
-                for name, task in self._tasks.items()
+                task: threshold_curves(
+                    self._detections[task],
+                    detections_of(one, strict=True),
+                    iou=FOUND_IOU,
+                    threshold=used,
+                )
+                for task, one in self._matches.items()
             },
             "sizes": size_histogram(around.side, found),
         }
@@ -144,8 +113,8 @@ class Analysis:
             "dataset": dataset,
             "task": self.task,
             **facts,
-            "classes": len(self.scored.class_names),
-            "tasks": {name: self._mistakes(task, used) for name, task in self._tasks.items()},
+            "classes": len(self.ground_truth.class_names),
+            "tasks": {name: _mistakes(one, used) for name, one in self._matches.items()},
             "recall": recall_by(around, found),
         }
         write_json(folder / "curves.json", _plain(curves), indent=None)
@@ -154,54 +123,39 @@ class Analysis:
 
     def _found(self, threshold: float) -> BoolArray:
         """Return which objects were found at a threshold, bool (N,), image by image."""
-        task = self._tasks[self.task]
         parts = [np.zeros(0, np.bool_)]
-        for overlaps, partner in zip(task.overlaps, task.partners, strict=True):
-            found = np.zeros(len(overlaps.crowd), np.bool_)
-            found[partner[(partner >= 0) & (overlaps.scores >= threshold)]] = True
-            parts.append(found[~overlaps.crowd])
+        for image in self._matches[self.task].images:
+            partner = image.reaching(threshold).partner
+            found = np.zeros(len(image.crowd), np.bool_)
+            found[partner[partner >= 0]] = True
+            parts.append(found[~image.crowd])
         return np.concatenate(parts)
 
-    def _mistakes(self, task: _Task, threshold: float) -> dict[str, Any]:
-        costs = error_costs(task.overlaps, len(self.scored.class_names))
-        counts = {}
-        for name, least in (("counts", threshold), ("counts_all", -math.inf)):
-            kept = [
-                _at_least(*one, least) for one in zip(task.overlaps, task.partners, strict=True)
-            ]
-            counts[name] = count_mistakes([find_mistakes(*one) for one in kept])
-        return {
-            "AP50": costs.ap50,
-            "cost": costs.cost,
-            "cost_false_positives": costs.false_positives,
-            "cost_false_negatives": costs.false_negatives,
-            **counts,
-        }
-
     def _matched(self, threshold: float) -> Matched:
-        kept = {
-            name: [_at_least(*one, threshold) for one in zip(t.overlaps, t.partners, strict=True)]
-            for name, t in self._tasks.items()
-        }
+        images, boxes = (
+            [image.reaching(threshold) for image in self._matches[task].images]
+            for task in (self.task, "bbox")
+        )
         return Matched(
-            scored=self.scored,
-            overlaps=[overlaps for overlaps, _ in kept[self.task]],
-            partners=[partner for _, partner in kept[self.task]],
-            box_partners=[partner for _, partner in kept["bbox"]],
+            ground_truth=self.ground_truth,
+            read=self._read,
+            images=images,
+            box_images=boxes,
+            has_masks=self.task == "segm",
             threshold=threshold,
         )
 
 
-def _at_least(overlaps: Overlaps, partner: IntArray, threshold: float) -> tuple[Overlaps, IntArray]:
-    """Return the predictions of an image that reach a threshold; the surest never change."""
-    count = int((overlaps.scores >= threshold).sum())
-    kept = replace(
-        overlaps,
-        scores=overlaps.scores[:count],
-        found_class=overlaps.found_class[:count],
-        iou=overlaps.iou[:count],
-    )
-    return kept, partner[:count]
+def _mistakes(matches: Matches, threshold: float) -> dict[str, Any]:
+    costs, images = error_costs(matches), matches.images
+    return {
+        "AP50": costs.ap50,
+        "cost": costs.cost,
+        "cost_false_positives": costs.false_positives,
+        "cost_false_negatives": costs.false_negatives,
+        "counts": count_mistakes([find_mistakes(one.reaching(threshold)) for one in images]),
+        "counts_all": count_mistakes([find_mistakes(one) for one in images]),
+    }
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,6 @@
-"""What a detector scores that looks at no picture: the same box every time.
+"""What a detector scores that looks at no image: the same box every time.
 
-A score means little without it. Where every picture shows one person in the middle, the constant
+A score means little without it. Where every image shows one person in the middle, the constant
 box finds many of them; a model that does not beat it has learned the photographer's habit.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,12 @@ import numpy as np
 import pycocotools.mask as mask_util
 from detectron2.structures import BoxMode
 from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
-# The first numbers of `COCOeval.stats`, in their order.
+from persondet.evaluation.ground_truth import GroundTruth
+from persondet.evaluation.matching import match
+from persondet.evaluation.metrics import STANDARD_LIMIT, coco_metrics
+from persondet.evaluation.predictions import Detection
+
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
@@ -30,7 +32,7 @@ def median_boxes(dicts: Iterable[Mapping[str, Any]]) -> dict[int, tuple[float, n
         dicts: Detectron2's standard dataset dicts; crowds are left out.
 
     Returns: contiguous class number → (share, box); the box is float64 (4,), XYXY, each corner
-    the median of the annotations' corners, as shares of the picture's width and height.
+    the median of the annotations' corners, as shares of the image's width and height.
     """
     boxes: dict[int, list[np.ndarray]] = {}
     for record in dicts:
@@ -53,7 +55,7 @@ def constant_box_scores(
     *,
     masks: bool,
 ) -> dict[str, dict[str, float]]:
-    """Score the median box of the training annotations, predicted once on every picture.
+    """Score the median box of the training annotations, predicted once on every image.
 
     With several classes each has its own box, scored by its share; the mask is the filled box.
 
@@ -63,47 +65,37 @@ def constant_box_scores(
         category_ids: the json's category id of each contiguous class.
         masks: score the masks too.
 
-    Returns: `{"bbox": {"AP": …, "AP50": …, …}, "segm": {…}}`, 0 to 100, by pycocotools; NaN where
-    the ground truth has no example of a size. Empty when the training split has no annotation.
+    Returns: `{"bbox": {"AP": …, "AP50": …, …}, "segm": {…}}`, 0 to 100; NaN where the ground
+    truth has no example of a size. Empty when the training split has no annotation.
     """
     boxes = median_boxes(training)
-    # pycocotools prints its progress and its table.
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(str(json_file))
-        predictions = [
-            _prediction(image, category_ids[number], share, box, masks=masks)
-            for image in truth.dataset["images"]
+    if not boxes:
+        return {}
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints that it reads
+        ground_truth = GroundTruth(COCO(str(json_file)))
+    images = {image["id"]: image for image in ground_truth.images}
+
+    def read(image_id: int) -> list[Detection]:
+        return [
+            _prediction(images[image_id], category_ids[number], share, box, masks=masks)
             for number, (share, box) in boxes.items()
         ]
-        if not predictions:
-            return {}
-        detections = truth.loadRes(predictions)
-        scores = {}
-        for task in ("bbox", "segm") if masks else ("bbox",):
-            evaluation = COCOeval(truth, detections, task)
-            evaluation.evaluate()
-            evaluation.accumulate()
-            evaluation.summarize()
-            scores[task] = {
-                name: float(value) * 100 if value >= 0 else math.nan
-                for name, value in zip(METRICS, evaluation.stats, strict=False)
-            }
+
+    scores = {}
+    for task in ("bbox", "segm") if masks and ground_truth.has_masks else ("bbox",):
+        matches = match(ground_truth, read, task, STANDARD_LIMIT)
+        metrics = coco_metrics(matches, None)
+        scores[task] = {name: metrics[name] for name in METRICS}
     return scores
 
 
 def _prediction(
     image: Mapping[str, Any], category: int, share: float, box: np.ndarray, *, masks: bool
-) -> dict[str, Any]:
-    size = np.array([image["width"], image["height"]] * 2, np.float64)
-    x0, y0, x1, y1 = (box * size).tolist()
-    found: dict[str, Any] = {
-        "image_id": image["id"],
-        "category_id": category,
-        "bbox": [x0, y0, x1 - x0, y1 - y0],
-        "score": share,
-    }
+) -> Detection:
+    height, width = image["height"], image["width"]
+    x0, y0, x1, y1 = (box * ([width, height] * 2)).tolist()
+    mask = None
     if masks:
         outline = [[x0, y0, x1, y0, x1, y1, x0, y1]]
-        height, width = image["height"], image["width"]
-        found["segmentation"] = mask_util.merge(mask_util.frPyObjects(outline, height, width))
-    return found
+        mask = mask_util.merge(mask_util.frPyObjects(outline, height, width))
+    return Detection(image["id"], category, [x0, y0, x1 - x0, y1 - y0], share, mask)

@@ -1,6 +1,9 @@
-"""Precision, recall and F1 against the score threshold, and the threshold with the best F1.
+"""Precision, recall and F1 against the score threshold, and recall by kind of object.
 
-    {"schema": 1, "model": {...}, "dataset": "person_valid", "images": 60, "threshold": 0.43, "tasks": {"bbox": {
+`curves.json`:
+
+    {"schema": 1, "model": {...}, "dataset": "person_valid", "images": 60, "threshold": 0.43,
+     "tasks": {"bbox": {
         "iou": 0.5, "thresholds": [...], "precision": [...], "recall": [...], "f1": [...],
         "hits": [...], "misses": [...], "false_alarms": [...],
         "best": {"threshold": 0.47, "precision": ..., "recall": ..., "f1": ..., "hits": ...,
@@ -11,11 +14,9 @@
         "score_histogram": {"edges": [...], "true": [...], "false": [...]}}, "segm": {...}},
      "sizes": {"edges": [...], "ground_truth": [...], "found": [...]}}
 
-All classes count together: one threshold serves the whole model. `pr` alone is the mean over the
-classes, as in COCO; `pooled` is what the thresholds give, and the point at the model's threshold lies
-on it.
-
-Whom the detector finds: recall by size, by crowding, and by closeness to the border.
+All classes count together, because one threshold serves the whole model. `pr` alone is the mean
+over the classes, as in COCO; `pooled` is what the thresholds give, with the point of the model's
+threshold on it.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ import numpy as np
 import numpy.typing as npt
 import pycocotools.mask as mask_util
 
-from persondet.evaluation.average_precision import RECALLS, Detections, precision_at_recalls, ratio
-from persondet.evaluation.matching import BoolArray, FloatArray, Scored, is_crowd
+from persondet.evaluation.ground_truth import GroundTruth, is_crowd
+from persondet.evaluation.matching import BoolArray, FloatArray
+from persondet.evaluation.metrics import RECALLS, Detections
 
 THRESHOLDS = np.linspace(0.0, 1.0, 101)
 SCORE_EDGES = np.linspace(0.0, 1.0, 21)
@@ -49,15 +51,15 @@ def counts_at(detections: Detections, threshold: float) -> dict[str, Any]:
     `false_alarms`.
     """
     kept = detections.scores >= threshold
-    people = int(detections.people.sum())
+    objects = int(detections.objects.sum())
     reported, hits = int(kept.sum()), int(detections.hit[kept].sum())
     return {
         "threshold": float(threshold),
         "precision": ratio(hits, reported),
-        "recall": ratio(hits, people),
-        "f1": ratio(2 * hits, people + reported),
+        "recall": ratio(hits, objects),
+        "f1": ratio(2 * hits, objects + reported),
         "hits": hits,
-        "misses": people - hits,
+        "misses": objects - hits,
         "false_alarms": reported - hits,
     }
 
@@ -74,7 +76,7 @@ def best_threshold(detections: Detections) -> float | None:
     hits = np.cumsum(detections.hit[order])
     if not len(hits) or not hits[-1]:
         return None
-    f1 = 2 * hits / (detections.people.sum() + np.arange(1, len(hits) + 1))
+    f1 = 2 * hits / (detections.objects.sum() + np.arange(1, len(hits) + 1))
     # A threshold takes all predictions of one score or none.
     last_of_score = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)
     best = last_of_score[int(np.argmax(f1[last_of_score]))]
@@ -115,10 +117,10 @@ def threshold_curves(
         "at_threshold": counts_at(detections, threshold),
         "pr": {
             "recall": RECALLS.round(2).tolist(),
-            "precision@50": precision_at_recalls(detections).tolist(),
-            "precision@75": precision_at_recalls(strict).tolist(),
+            "precision@50": detections.precision().tolist(),
+            "precision@75": strict.precision().tolist(),
         },
-        **({"pooled": pooled_curve(detections, threshold)} if len(detections.people) > 1 else {}),
+        **({"pooled": pooled_curve(detections, threshold)} if len(detections.objects) > 1 else {}),
         "score_histogram": {
             "edges": SCORE_EDGES.round(2).tolist(),
             "true": np.histogram(detections.scores[detections.hit], SCORE_EDGES)[0].tolist(),
@@ -141,7 +143,7 @@ def pooled_curve(detections: Detections, threshold: float) -> dict[str, list[flo
     where there are fewer points; None when nothing is found.
     """
     order = np.argsort(-detections.scores, kind="stable")
-    scores, people = detections.scores[order], int(detections.people.sum())
+    scores, objects = detections.scores[order], int(detections.objects.sum())
     hits = np.cumsum(detections.hit[order])
     if not len(hits) or not hits[-1]:
         return None
@@ -160,7 +162,7 @@ def pooled_curve(detections: Detections, threshold: float) -> dict[str, list[flo
         chosen[int(np.abs(chosen - own).argmin())] = own
     taken = points[chosen]
     return {
-        "recall": (hits[taken] / people).tolist(),
+        "recall": (hits[taken] / objects).tolist(),
         "precision": (hits[taken] / (taken + 1)).tolist(),
     }
 
@@ -175,8 +177,8 @@ def size_histogram(sides: FloatArray, found: np.ndarray) -> dict[str, list[int]]
     Returns: `edges` (pixels, up to the first that holds everybody), `ground_truth`, `found`.
     """
     largest = float(sides.max(initial=0.0))
-    edges = [edge for edge, before in zip(SIZE_EDGES[1:], SIZE_EDGES, strict=False)
-             if before <= largest]  # fmt: skip
+    pairwise_edges = zip(SIZE_EDGES[1:], SIZE_EDGES, strict=False)
+    edges = [edge for edge, before in pairwise_edges if before <= largest]
     if largest > edges[-1]:
         edges.append(math.ceil(largest))
     bins = np.array([0, *edges], np.float64)
@@ -198,11 +200,11 @@ CROWDING = (
     "overlapping (IoU 0.1 to 0.3)",
     "crowded (IoU from 0.3)",
 )
-AT_BORDER, NEAR_BORDER = 2.0, 0.05  # pixels; share of the picture's short side
+AT_BORDER, NEAR_BORDER = 2.0, 0.05  # pixels; share of the image's short side
 BORDER = (
     "at the border (within 2 px)",
     "near it (within 5 % of the short side)",
-    "inside the picture",
+    "inside the image",
 )
 
 
@@ -212,9 +214,9 @@ class Surroundings:
 
     Attributes:
         side: float64, (N,), √area in pixels, of the mask where there is one.
-        crowding: float64, (N,), the largest box IoU with another object of the picture, 0..1.
-        border: float64, (N,), pixels from the box to the nearest edge of the picture.
-        short_side: float64, (N,), pixels, of the picture.
+        crowding: float64, (N,), the largest box IoU with another object of the image, 0..1.
+        border: float64, (N,), pixels from the box to the nearest edge of the image.
+        short_side: float64, (N,), pixels, of the image.
     """
 
     side: FloatArray
@@ -223,22 +225,22 @@ class Surroundings:
     short_side: FloatArray
 
 
-def surroundings(scored: Scored) -> Surroundings:
+def surroundings(ground_truth: GroundTruth) -> Surroundings:
     """Measure the surroundings of every object, image by image, in the order of the file."""
     side, crowding, border, short = [], [], [], []
-    for image, truth in zip(scored.images, scored.truth, strict=True):
-        people = [one for one in truth if not is_crowd(one)]
-        if not people:
+    for image, annotated in zip(ground_truth.images, ground_truth.annotations, strict=True):
+        objects = [one for one in annotated if not is_crowd(one)]
+        if not objects:
             continue
-        boxes = np.array([one["bbox"] for one in people], np.float64)
-        overlap = mask_util.iou(boxes, boxes, [0] * len(people))
+        boxes = np.array([one["bbox"] for one in objects], np.float64)
+        overlap = mask_util.iou(boxes, boxes, [0] * len(objects))
         np.fill_diagonal(overlap, 0.0)
         size = np.array([image["width"], image["height"]], np.float64)
         margins = np.hstack([boxes[:, :2], size - boxes[:, :2] - boxes[:, 2:]])
-        side.append(np.sqrt([float(one["area"]) for one in people]))
+        side.append(np.sqrt([float(one["area"]) for one in objects]))
         crowding.append(overlap.max(axis=1))
         border.append(np.clip(margins.min(axis=1), 0.0, None))
-        short.append(np.full(len(people), size.min()))
+        short.append(np.full(len(objects), size.min()))
     joined = (np.concatenate([np.zeros(0), *part]) for part in (side, crowding, border, short))
     return Surroundings(*joined)
 
@@ -267,8 +269,13 @@ def _rows(
 ) -> list[dict[str, Any]]:
     rows = []
     for index, label in enumerate(labels):
-        people, hits = int((number == index).sum()), int(found[number == index].sum())
+        objects, hits = int((number == index).sum()), int(found[number == index].sum())
         rows.append(
-            {"label": label, "people": people, "found": hits, "recall": ratio(hits, people)}
+            {"label": label, "people": objects, "found": hits, "recall": ratio(hits, objects)}
         )
     return rows
+
+
+def ratio(part: int, whole: int) -> float:
+    """Return `part / whole`, 0..1; NaN of nothing."""
+    return part / whole if whole else math.nan

@@ -17,11 +17,17 @@ from detectron2.structures import BoxMode
 from detectron2.utils import comm
 from torch import nn
 
-from persondet.evaluation.ground_truth import CocoTruth
-from persondet.evaluation.image_matches import match
+from persondet.evaluation.analysis import Analysis
+from persondet.evaluation.ground_truth import GroundTruth
 from persondet.evaluation.intervals import Interval, bootstrap_intervals, interval_notes
+from persondet.evaluation.matching import Matches, match
 from persondet.evaluation.metrics import STANDARD_LIMIT, coco_metrics
-from persondet.evaluation.predictions import PredictionFile, remove_abandoned
+from persondet.evaluation.predictions import (
+    FILE_NAME,
+    PredictionFile,
+    PredictionReader,
+    remove_abandoned,
+)
 from persondet.inference.region_masks import encoded_masks
 from persondet.modeling.precision import autocast
 from persondet.modeling.roi_masks import roi_masks_kept
@@ -29,15 +35,15 @@ from persondet.results import TASKS
 
 logger = logging.getLogger(__name__)
 
-PREDICTIONS = "coco_instances_results.json"
 _GATHERED_AT_ONCE = 32 * 2**20  # bytes from each rank
 
 
 class RoboflowCOCOEvaluator(COCOEvaluator):
     """`COCOEvaluator`'s numbers, with what it takes less of and what it leaves out.
 
-    Predictions go to `output_dir` image by image, where Detectron2 keeps them; the masks are encoded
-    from their boxes' regions; the overlaps are faster-coco-eval's. The numbers are pycocotools'.
+    Predictions go to `output_dir` image by image, where Detectron2 keeps them; the masks are
+    encoded from their boxes' regions; the overlaps are faster-coco-eval's. The numbers are
+    pycocotools'.
 
     The tasks come from the config and not from the predictions, so a model that predicts nothing
     still gets its mask row; and a metric without predictions is 0 and not NaN. A size of which
@@ -50,6 +56,9 @@ class RoboflowCOCOEvaluator(COCOEvaluator):
         distributed: collect the predictions of all ranks on the first.
         limit: how many predictions the model makes on an image; above 100 there is `AP@<limit>`.
         intervals: add `intervals` and `notes` to the result.
+
+    Attributes:
+        analysis: after `evaluate` with `intervals` and an `output_dir`: what explains the score.
     """
 
     def __init__(
@@ -73,6 +82,7 @@ class RoboflowCOCOEvaluator(COCOEvaluator):
         self.output_dir = output_dir
         self.limit = limit
         self.intervals = intervals
+        self.analysis: Analysis | None = None
         self._category_ids: dict[int, int] = {
             number: category
             for category, number in self._metadata.get(
@@ -129,8 +139,9 @@ class RoboflowCOCOEvaluator(COCOEvaluator):
             img_ids: score these images only.
 
         Returns: `{"bbox": {"AP": …}, "segm": {…}}`, see `coco_metrics`; with `intervals` also
-        `intervals` (task to metric to (low, high), or None where too few images tell) and `notes` (sentences). Empty when nothing was
-        processed, or the dataset has no annotations to compare with.
+        `intervals` (task to metric to (low, high), or None where too few images tell) and `notes`
+        (sentences). Empty when nothing was processed, or the dataset has no annotations to compare
+        with.
         """
         if self._distributed:
             comm.synchronize()
@@ -142,11 +153,13 @@ class RoboflowCOCOEvaluator(COCOEvaluator):
                 self.close()
                 return OrderedDict()
         if self._predictions is None or not self._predictions.image_ids:
-            logger.warning("%s: no image was looked at, so nothing is scored.", self.dataset_name)
+            logger.warning(
+                "%s: the model saw no image, so there is nothing to score.", self.dataset_name
+            )
             return OrderedDict()
         try:
             if self._output_dir:
-                self._predictions.publish(Path(self._output_dir) / PREDICTIONS)
+                self._predictions.publish(Path(self._output_dir) / FILE_NAME)
             if not self._do_evaluation:
                 logger.info("%s has no annotations to compare with.", self.dataset_name)
                 return OrderedDict()
@@ -157,13 +170,13 @@ class RoboflowCOCOEvaluator(COCOEvaluator):
     def _scored(
         self, predictions: PredictionFile, img_ids: Sequence[int] | None
     ) -> OrderedDict[str, Any]:
-        truth = CocoTruth(self._coco_api, img_ids)
+        ground_truth = GroundTruth(self._coco_api, img_ids)
         notes: list[str] = []
-        tasks = [task for task in self._tasks if task != "segm" or truth.has_masks]
+        tasks = [task for task in self._tasks if task != "segm" or ground_truth.has_masks]
         if len(tasks) < len(self._tasks):
             notes.append(f"{self.dataset_name} has boxes only: the masks are not scored.")
         names = " and ".join(TASKS[task] for task in tasks)
-        if not truth.people:
+        if not ground_truth.objects:
             notes.append(
                 f"{self.dataset_name} has no annotated object: there is nothing to measure "
                 "average precision against."
@@ -174,11 +187,12 @@ class RoboflowCOCOEvaluator(COCOEvaluator):
         intervals: dict[str, dict[str, Interval | None]] = {}
         class_names = self._metadata.get("thing_classes")
         limit = max(self.limit, STANDARD_LIMIT)
+        matched: dict[str, Matches] = {}
         for task in tasks:
-            pairs = truth.pairs(predictions.read, task, limit)
-            matches = match(pairs, images=len(truth.image_ids), classes=len(truth.category_ids))
+            matches = match(ground_truth, predictions.read, task, limit)
             results[task] = coco_metrics(matches, class_names, limit=limit)
             if self.intervals:
+                matched[task] = matches
                 intervals[task] = bootstrap_intervals(matches, class_names, limit=limit)
         if self.intervals:
             notes += [
@@ -186,6 +200,10 @@ class RoboflowCOCOEvaluator(COCOEvaluator):
                 for note in interval_notes(matches, class_names, limit=limit)
             ]
             results["intervals"], results["notes"] = intervals, notes
+            if self._output_dir:
+                path = Path(self._output_dir) / FILE_NAME
+                reader = PredictionReader(path, predictions.places)
+                self.analysis = Analysis(matched, reader.read)
         for note in notes:
             logger.warning(note)
         return results
@@ -226,6 +244,12 @@ def build_evaluator(
     Args:
         output_dir: where the predictions go; default: `OUTPUT_DIR/inference/<dataset_name>`.
         intervals: let it add `intervals` and `notes` to its result.
+
+    Example:
+        >>> evaluator = build_evaluator(cfg, "person_valid")
+        >>> loader = Trainer.build_test_loader(cfg, "person_valid")
+        >>> sorted(inference_on_dataset(model, loader, evaluator))
+        ['bbox', 'segm']
     """
     output_dir = output_dir or str(Path(cfg.OUTPUT_DIR) / "inference" / dataset_name)
     return RoboflowCOCOEvaluator(
@@ -255,28 +279,47 @@ def evaluate(
         intervals: add what is no metric: the 95 % intervals and the notes.
 
     Returns: `{"bbox": {"AP": …}, "segm": {…}, "intervals": {"bbox": {"AP": (low, high), …}, …},
-    "notes": […]}`, an interval that cannot be given None, for one dataset, `{name: {…}}` for several, as Detectron2's `DefaultTrainer.test`;
-    empty on all ranks but the first.
+    "notes": […]}`, an interval that cannot be given None, for one dataset, `{name: {…}}` for
+    several, as Detectron2's `DefaultTrainer.test`; empty on all ranks but the first.
     """
     results: OrderedDict[str, Any] = OrderedDict()
     for name in dict.fromkeys(dataset_names):
-        evaluator = build_evaluator(cfg, name, intervals=intervals)
-        if comm.is_main_process() and evaluator.output_dir is not None:
-            remove_abandoned(evaluator.output_dir)
-        comm.synchronize()  # before a rank begins a file of its own there
-        # pycocotools prints when it indexes; the numbers are logged below.
-        with (
-            autocast(cfg),
-            roi_masks_kept(model),
-            contextlib.closing(evaluator),
-            contextlib.redirect_stdout(io.StringIO()),
-        ):
-            results[name] = inference_on_dataset(model, build_test_loader(cfg, name), evaluator)
-        results[name] = results[name] or {}
-        if comm.is_main_process():
-            for task in filter(results[name].__contains__, TASKS):
-                logger.info("%s, %s: %s", name, task, _line(results[name], task))
+        results[name], _ = evaluate_and_analyse(
+            cfg, model, name, build_test_loader, intervals=intervals
+        )
     return next(iter(results.values())) if len(results) == 1 else results
+
+
+def evaluate_and_analyse(
+    cfg: CfgNode,
+    model: nn.Module,
+    dataset_name: str,
+    build_test_loader: Callable[[CfgNode, str], Any],
+    *,
+    intervals: bool = True,
+) -> tuple[dict[str, Any], Analysis | None]:
+    """Run `model` over one dataset; see `evaluate`.
+
+    Returns: the metrics, and with `intervals` what explains them: the same matches, once more
+    looked at. None on all ranks but the first, and where there is nothing to compare with.
+    """
+    evaluator = build_evaluator(cfg, dataset_name, intervals=intervals)
+    if comm.is_main_process() and evaluator.output_dir is not None:
+        remove_abandoned(evaluator.output_dir)
+    comm.synchronize()  # before a rank begins a file of its own there
+    # pycocotools prints when it indexes; the numbers are logged below.
+    with (
+        autocast(cfg),
+        roi_masks_kept(model),
+        contextlib.closing(evaluator),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
+        loader = build_test_loader(cfg, dataset_name)
+        results = inference_on_dataset(model, loader, evaluator) or {}
+    if comm.is_main_process():
+        for task in filter(results.__contains__, TASKS):
+            logger.info("%s, %s: %s", dataset_name, task, _line(results, task))
+    return results, evaluator.analysis
 
 
 def _line(scores: dict[str, Any], task: str) -> str:

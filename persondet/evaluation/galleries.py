@@ -1,10 +1,10 @@
-"""The worst images: people who were missed, false alarms, poor masks.
+"""The worst images: missed people, false alarms, poor masks.
 
-They are rendered when the model is scored, because a report made later, or elsewhere, may no longer
-have the pictures. `gallery.json` lies beside them:
+Scoring a model renders them, because a report made later, or elsewhere, may no longer have the
+images. `gallery.json` lies beside them:
 
-    {"schema": 1, "model": {...}, "threshold": 0.43, "misses": [{"file": "misses_1.jpg", "image": "a.jpg",
-     "caption": "2 of 5 people were not found ...", "count": 2}, ...],
+    {"schema": 1, "model": {...}, "threshold": 0.43, "misses": [{"file": "misses_1.jpg",
+     "image": "a.jpg", "caption": "2 of 5 people were not found ...", "count": 2}, ...],
      "false_alarms": [...], "poor_masks": [...]}
 """
 
@@ -17,28 +17,21 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import msgspec
 import numpy as np
 
-from persondet.data.image_file import read_picture_file
+from persondet.data.image_file import read_image_file
 from persondet.errors import MediaError
 from persondet.evaluation.errors import KINDS, find_mistakes
-from persondet.evaluation.matching import (
-    IGNORED,
-    UNMATCHED,
-    IntArray,
-    Overlaps,
-    Scored,
-    as_rle,
-    is_crowd,
-)
+from persondet.evaluation.ground_truth import GroundTruth, is_crowd
+from persondet.evaluation.matching import IGNORED, LEAST_OVERLAP, UNMATCHED, ImageMatches, Read
 from persondet.files import atomic_folder, write_json
-from persondet.inference.masks import decode_mask
-from persondet.visualization.sheets import Shown, draw_side_by_side
+from persondet.visualization.sheets import Shown, draw_side_by_side, segmentation_to_mask
 
 logger = logging.getLogger(__name__)
 
 SCHEMA = 1
-LENGTH = 6  # pictures of each kind
+LENGTH = 6  # images of each kind
 POOR_MASK = 0.75  # a mask that overlaps the annotated one by less
 _QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 85]
 _WORDS = {
@@ -52,20 +45,22 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class Matched:
-    """What was found of a dataset in one task, at the model's threshold.
+    """What the predictions on a dataset found in one task, at the model's threshold.
 
     Attributes:
-        scored: the dataset, with every prediction.
-        overlaps, partners: of each image, see `persondet.evaluation.matching`, those predictions
-            left out that do not reach the threshold.
-        box_partners: the same for boxes, whatever the task is.
-        threshold: the score that the predictions reach.
+        ground_truth: of the dataset.
+        read: returns all predictions on an image.
+        images: of each image those predictions that reach the threshold.
+        box_images: the same for boxes, whatever the task is.
+        has_masks: whether masks are compared.
+        threshold: the least score.
     """
 
-    scored: Scored
-    overlaps: Sequence[Overlaps]
-    partners: Sequence[IntArray]
-    box_partners: Sequence[IntArray]
+    ground_truth: GroundTruth
+    read: Read
+    images: Sequence[ImageMatches]
+    box_images: Sequence[ImageMatches]
+    has_masks: bool
     threshold: float
 
 
@@ -76,8 +71,8 @@ class _Worst:
     index: int
     caption: str
     facts: dict[str, Any]
-    wrong_truth: frozenset[int] = frozenset()
-    wrong_found: frozenset[int] = frozenset()
+    wrong_annotations: frozenset[int] = frozenset()
+    wrong_detections: frozenset[int] = frozenset()
     zoom: bool = False
 
 
@@ -91,10 +86,10 @@ def write_galleries(
     """Write the galleries of a dataset into `folder`, in the place of earlier ones.
 
     Args:
-        folder: gets `gallery.json` and the pictures that it names.
+        folder: gets `gallery.json` and the images that it names.
         matched: the dataset at the model's threshold.
-        files: image id to the path of the picture. A picture that cannot be read is left out, with
-            a warning.
+        files: image id to the path of the image. A warning names an unreadable image, and the
+            gallery leaves it out.
         model: the record of the checkpoint; see `persondet.evaluation.analysis`.
     """
     galleries = {
@@ -118,16 +113,15 @@ def write_galleries(
 
 def _misses(matched: Matched) -> list[_Worst]:
     ranked = []
-    for index, (truth, partner) in enumerate(
-        zip(matched.scored.truth, matched.partners, strict=True)
-    ):
-        people = {n for n, one in enumerate(truth) if not is_crowd(one)}
-        missed = people - set(partner.tolist())
+    for index, image in enumerate(matched.images):
+        objects = set(np.flatnonzero(~image.crowd).tolist())
+        missed = objects - set(image.partner.tolist())
         if missed:
-            sides = sorted(float(truth[number]["area"]) ** 0.5 for number in missed)
+            annotations = matched.ground_truth.annotations[index]
+            sides = sorted(float(annotations[number]["area"]) ** 0.5 for number in missed)
             caption = (
-                f"{_of(len(missed), len(people), _noun(matched.scored))} not found (orange-red, on "
-                f"the left); {_range(sides)} pixels large (√area)."
+                f"{_of(len(missed), len(objects), _noun(matched.ground_truth))} not found "
+                f"(orange-red, on the left); {_range(sides)} pixels large (√area)."
             )
             worst = _Worst(index, caption, {"count": len(missed)}, frozenset(missed))
             ranked.append(((-len(missed), -sum(sides)), worst))
@@ -136,51 +130,57 @@ def _misses(matched: Matched) -> list[_Worst]:
 
 def _false_alarms(matched: Matched) -> list[_Worst]:
     ranked = []
-    for index, (overlaps, partner) in enumerate(
-        zip(matched.overlaps, matched.partners, strict=True)
-    ):
-        false = np.flatnonzero(partner == UNMATCHED)
+    for index, image in enumerate(matched.images):
+        false = np.flatnonzero(image.partner == UNMATCHED)
         if not len(false):
             continue
-        kinds = find_mistakes(overlaps, partner).kind[false]
-        one = _noun(matched.scored)[0]
+        kinds = find_mistakes(image).kind[false]
+        one = _noun(matched.ground_truth)[0]
         words = [
             f"{count} {_WORDS[name].format(one)}"
             for number, name in enumerate(KINDS[:-1])
             if (count := int((kinds == number).sum()))
         ]
-        reported = int((partner != IGNORED).sum())
+        reported = int((image.partner != IGNORED).sum())
         caption = (
             f"{_of(len(false), reported, ('a detection', 'detections'))} "
             f"{'a false alarm' if len(false) == 1 else 'false alarms'} (orange-red, on the right): "
-            f"{', '.join(words)}; the surest has a score of "
-            f"{overlaps.scores[false[0]]:.2f}."
+            f"{', '.join(words)}; the best of them scores {image.scores[false[0]]:.2f}."
         )
-        worst = _Worst(index, caption, {"count": len(false)}, wrong_found=frozenset(false.tolist()))
-        ranked.append(((-float(overlaps.scores[false].sum()), index), worst))
+        worst = _Worst(
+            index,
+            caption,
+            {"count": len(false)},
+            wrong_detections=frozenset(image.source[false].tolist()),
+        )
+        ranked.append(((-float(image.scores[false].sum()), index), worst))
     return _first(ranked)
 
 
 def _poor_masks(matched: Matched) -> list[_Worst]:
-    if not matched.scored.has_masks:
+    if not matched.has_masks:
         return []
     ranked = []
-    for index, (overlaps, partner) in enumerate(
-        zip(matched.overlaps, matched.box_partners, strict=True)
-    ):
-        rows = np.flatnonzero(partner >= 0)
+    for index, (image, boxes) in enumerate(zip(matched.images, matched.box_images, strict=True)):
+        rows = np.flatnonzero(boxes.partner >= 0)
         if not len(rows):
             continue
-        row = int(rows[np.argmin(overlaps.iou[rows, partner[rows]])])
-        column = int(partner[row])
-        iou = float(overlaps.iou[row, column])
+        row = int(rows[np.argmin(image.iou[rows, boxes.partner[rows]])])
+        column = int(boxes.partner[row])
+        iou = float(image.iou[row, column])
         if iou < POOR_MASK:
+            shown = f"of {iou:.2f}" if iou else f"below {LEAST_OVERLAP:g}"
             caption = (
-                f"The box fits and the mask does not: it overlaps the annotated one with an IoU of "
-                f"{iou:.2f} (orange-red; score {overlaps.scores[row]:.2f})."
+                "The box fits and the mask does not: it overlaps the annotated one with an IoU "
+                f"{shown} (orange-red; score {image.scores[row]:.2f})."
             )
             worst = _Worst(
-                index, caption, {"iou": iou}, frozenset([column]), frozenset([row]), zoom=True
+                index,
+                caption,
+                {"iou": iou},
+                frozenset([column]),
+                frozenset([int(image.source[row])]),
+                zoom=True,
             )
             ranked.append(((iou, float(index)), worst))
     return _first(ranked)
@@ -194,50 +194,48 @@ def _rendered(
     folder: Path, name: str, worst: Iterable[_Worst], matched: Matched, files: Mapping[int, str]
 ) -> Iterable[dict[str, Any]]:
     for number, entry in enumerate(worst, start=1):
-        image = matched.scored.images[entry.index]
+        record = matched.ground_truth.images[entry.index]
         try:
-            picture = read_picture_file(files[image["id"]])
+            image = read_image_file(files[record["id"]])
         except (MediaError, KeyError) as error:
-            logger.warning("%s is left out of the gallery: %s", image["file_name"], error)
+            logger.warning("%s is left out of the gallery: %s", record["file_name"], error)
             continue
-        size = picture.shape[:2]
-        left = _shown(matched.scored.truth[entry.index], entry.wrong_truth, size)
-        kept = len(matched.overlaps[entry.index].scores)
-        right = _shown(matched.scored.found[entry.index][:kept], entry.wrong_found, size)
+        size = image.shape[:2]
+        annotations = matched.ground_truth.annotations[entry.index]
+        left = [
+            _shown(one, size, "crowd" if is_crowd(one) else "", wrong=n in entry.wrong_annotations)
+            for n, one in enumerate(annotations)
+        ]
+        detections = matched.read(record["id"])
+        right = [
+            _shown(
+                msgspec.structs.asdict(detections[n]),
+                size,
+                f"{detections[n].score:.2f}",
+                wrong=n in entry.wrong_detections,
+            )
+            for n in matched.images[entry.index].source.tolist()
+        ]
         around = _around([one.box for one in (*left, *right) if one.wrong]) if entry.zoom else None
-        sheet = draw_side_by_side(picture, left, right, around=around)
+        sheet = draw_side_by_side(image, left, right, around=around)
         file = f"{name}_{number}.jpg"
         if not cv2.imwrite(str(folder / file), sheet, _QUALITY):
-            raise MediaError(f"{folder / file}: the picture cannot be written; is the disk full?")
-        yield {"file": file, "image": image["file_name"], "caption": entry.caption, **entry.facts}
+            raise MediaError(f"{folder / file}: the image cannot be written; is the disk full?")
+        yield {"file": file, "image": record["file_name"], "caption": entry.caption, **entry.facts}
 
 
 def _around(boxes: Sequence[Sequence[float]]) -> tuple[float, ...]:
     return (*np.min(boxes, axis=0)[:2].tolist(), *np.max(boxes, axis=0)[2:].tolist())
 
 
-def _shown(
-    objects: Sequence[Mapping[str, Any]], wrong: frozenset[int], size: tuple[int, int]
-) -> list[Shown]:
-    shown = []
-    for number, one in enumerate(objects):
-        mask = None
-        if one.get("segmentation"):
-            code = as_rle(one["segmentation"], size)
-            counts = code["counts"]
-            mask = decode_mask(counts if isinstance(counts, str) else counts.decode(), *size)
-        label = "crowd" if is_crowd(one) else f"{one['score']:.2f}" if "score" in one else ""
-        shown.append(Shown(_xyxy(one["bbox"]), mask, label, number in wrong, is_crowd(one)))
-    return shown
+def _shown(one: Mapping[str, Any], size: tuple[int, int], label: str, *, wrong: bool) -> Shown:
+    x, y, width, height = one["bbox"]
+    mask = segmentation_to_mask(one.get("segmentation"), *size)
+    return Shown((x, y, x + width, y + height), mask, label, wrong, is_crowd(one))
 
 
-def _xyxy(bbox: Sequence[float]) -> tuple[float, float, float, float]:
-    x, y, width, height = bbox
-    return (x, y, x + width, y + height)
-
-
-def _noun(scored: Scored) -> tuple[str, str]:
-    people = scored.class_names == ("person",)
+def _noun(ground_truth: GroundTruth) -> tuple[str, str]:
+    people = ground_truth.class_names == ("person",)
     return ("a person", "people") if people else ("an object", "objects")
 
 

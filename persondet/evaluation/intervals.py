@@ -3,8 +3,8 @@
 A split is a sample: other images of the same kind would have given another score. The bootstrap
 draws as many images from the split as it has, some of them several times, scores the draw, and does
 so a thousand times; the middle 95 % of these scores are the interval, a little more than that for
-few images, whose draws differ too little. Images are drawn and not people, because the people of
-one image are alike.
+few images, whose draws differ too little. Images are drawn and not objects, because the objects
+of one image are alike.
 
 Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13 (percentiles);
 Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 69(4), 2015
@@ -21,10 +21,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from persondet.evaluation.image_matches import AREAS, IOU_THRESHOLDS, Floats, Matches
-from persondet.evaluation.metrics import (
+from persondet.evaluation.matching import (
+    AREAS,
     AT_50,
     AT_75,
+    IOU_THRESHOLDS,
+    FloatArray,
+    Matches,
+)
+from persondet.evaluation.metrics import (
     RECALLS,
     STANDARD_LIMIT,
     Ranking,
@@ -74,7 +79,7 @@ def bootstrap_intervals(
     `LEAST_IMAGES` images hold what is measured, in any one class of a mean. A metric without a
     number is left out.
     """
-    images = matches.people.shape[-1]
+    images = matches.objects.shape[-1]
     sources = told_by(matches, class_names, limit=limit)
     if all(source.images < LEAST_IMAGES for source in sources.values()):
         return dict.fromkeys(sources)
@@ -121,7 +126,7 @@ def told_by(
         matches, class_names, limit: as in `bootstrap_intervals`.
     """
     # (areas, classes): images with an annotation to be found.
-    images = np.count_nonzero(matches.people, axis=-1)
+    images = np.count_nonzero(matches.objects, axis=-1)
     names = class_names or range(images.shape[1])
 
     def told(area: int, number: int) -> Told:
@@ -172,8 +177,8 @@ def _only(source: Told) -> str:
 
 def average_precisions(
     ranking: Ranking, part_of: npt.NDArray[np.int64], weights: Weights
-) -> Floats:
-    """Return the average precision of each draw, (thresholds, draws), 0 to 1; NaN without people.
+) -> FloatArray:
+    """Return the average precision of each draw, (thresholds, draws), 0 to 1; NaN without objects.
 
     Args:
         ranking: of one class.
@@ -181,12 +186,12 @@ def average_precisions(
         weights: float32, (draws, parts): how often each part was drawn.
     """
     draws, parts = weights.shape
-    per_part = np.bincount(part_of, ranking.people, minlength=parts)
-    people = (weights @ per_part).astype(np.int64)
+    per_part = np.bincount(part_of, ranking.objects, minlength=parts)
+    objects = (weights @ per_part).astype(np.int64)
     found = np.zeros((len(IOU_THRESHOLDS), draws))
     total = len(ranking.image)
-    if total and people.any():
-        needed = _hits_needed(people)
+    if total and objects.any():
+        needed = _hits_needed(objects)
         places = min(total, _PLACES)
         cells = part_of[ranking.image] * places + np.arange(total) * places // total
         before: tuple[bytes, Weights] | None = None
@@ -200,7 +205,7 @@ def average_precisions(
             reached = np.stack([h.searchsorted(n) for h, n in zip(hits, needed, strict=True)])
             read = np.take_along_axis(envelope, np.minimum(reached, places - 1), axis=1)
             found[number] = np.where(reached < places, read, 0.0).mean(axis=1)
-    found[:, people == 0] = np.nan
+    found[:, objects == 0] = np.nan
     return found
 
 
@@ -216,9 +221,9 @@ def _passed(cells: npt.NDArray[np.int64], parts: int, places: int) -> Weights:
     return np.cumsum(counts, axis=1, dtype=np.float32)
 
 
-def _hits_needed(people: npt.NDArray[np.int64]) -> Weights:
+def _hits_needed(objects: npt.NDArray[np.int64]) -> Weights:
     """Return how many hits reach each recall, (draws, recalls), as COCO compares the numbers."""
-    several = np.maximum(people, 1)[:, None]
+    several = np.maximum(objects, 1)[:, None]
     needed = np.ceil(RECALLS * several)
     needed -= (needed - 1) / several >= RECALLS
     needed += needed / several < RECALLS
@@ -236,7 +241,7 @@ def _tail(images: int) -> float:
     return normal.cdf(-t * (images / free) ** 0.5)
 
 
-def _interval(draws: Floats, tail: float) -> Interval | None:
+def _interval(draws: FloatArray, tail: float) -> Interval | None:
     """Return the middle of the means over classes and thresholds, in points."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a draw in which there is nothing to find

@@ -1,223 +1,350 @@
-"""Which prediction found which annotated object: the greedy matching of the COCO evaluation.
+"""Which prediction matches which annotation, at every IoU and size of COCO: once per task.
 
-Everything that explains a score (curves, kinds of mistakes, galleries) starts from here, and from
-two files alone: the ground truth and the predictions, both in COCO's format. No model is needed,
-and no drawing threshold is known.
+Average precision, its intervals, the curves, the kinds of mistakes and the galleries all follow
+from what is kept here, a few bytes per prediction. The overlaps come from faster-coco-eval's C++;
+what its evaluation makes of them cannot be read from Python, so the greedy matching is done here,
+for many images at once, by the rules of `pycocotools.cocoeval.COCOeval.evaluateImg`.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pycocotools.mask as mask_util
+from faster_coco_eval.core import mask as engine
 
-from persondet.evaluation.predictions import PredictionReader
+from persondet.evaluation.ground_truth import GroundTruth, run_lengths
+from persondet.evaluation.predictions import Detection
+
+IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+"""Of `pycocotools.cocoeval.Params`; bit `t` of a prediction's flags belongs to the t-th."""
+AT_50, AT_75 = 0, 5
+"""Among `IOU_THRESHOLDS`."""
+AREAS = {"": (0.0, 1e10), "s": (0.0, 32.0**2), "m": (32.0**2, 96.0**2), "l": (96.0**2, 1e10)}
+"""Suffix of the metric to the range of areas, square pixels, both ends included."""
+UNMATCHED, IGNORED = -1, -2
+LEAST_OVERLAP = 0.1
+"""Smaller overlaps are not kept: they make no prediction right or nearly right."""
+
+_LOW, _HIGH = np.array(list(AREAS.values())).T
+# What pycocotools compares with: a perfect overlap may fall short of 1 by a rounding error.
+_REACHED = np.minimum(IOU_THRESHOLDS, 1 - 1e-10)
+_BITS = (1 << np.arange(len(IOU_THRESHOLDS))).astype(np.uint16)
+_AT_ONCE = 400_000  # numbers in one array of the matching
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
-Objects = Sequence[Mapping[str, Any]]
-
-UNMATCHED, IGNORED = -1, -2
-
-
-@dataclass(frozen=True)
-class Scored:
-    """Ground truth and predictions of a dataset, image by image.
-
-    Attributes:
-        images: the records of the ground truth, by rising id.
-        class_names: by class number: the categories of the ground truth in the order of their ids.
-        truth: one list of COCO annotations per image, crowd regions among them.
-        found: one list of COCO predictions per image, by falling score; of equal scores the one
-            that stands first in the file comes first. Of a file they are read at each asking.
-        has_masks: whether masks are predicted and annotated, so that they can be compared.
-    """
-
-    images: list[dict[str, Any]]
-    class_names: tuple[str, ...]
-    truth: list[list[dict[str, Any]]]
-    found: Sequence[list[dict[str, Any]]]
-    has_masks: bool
-
-    @property
-    def people(self) -> int:
-        """Number of annotated objects, crowd regions left out."""
-        return sum(not is_crowd(one) for annotations in self.truth for one in annotations)
+Flags = npt.NDArray[np.uint16]
+Read = Callable[[int], Sequence[Detection]]
+"""Returns the predictions on the image of an id."""
 
 
 @dataclass(frozen=True)
-class Overlaps:
-    """How the D predictions of one image overlap its G annotations, in one task.
+class ImageMatches:
+    """The D predictions on one image beside its G annotations, in one task.
 
     Attributes:
-        scores: float64, (D,), falling, 0..1.
-        found_class, truth_class: int64, (D,) and (G,), class numbers.
-        crowd: bool, (G,): regions with more people than anyone counted.
-        iou: float64, (D, G), 0..1; for a crowd region the share of the prediction inside it.
+        scores: float64, (D,), falling, 0..1; of equal scores the first of the file comes first.
+        source: int64, (D,): the place of each prediction in what the reader returned.
+        class_of: int64, (D,), class numbers.
+        annotated_class: int64, (G,).
+        crowd: bool, (G,): regions with more objects than anyone counted.
+        iou: float64, (D, G), 0..1, those below `LEAST_OVERLAP` 0; for a crowd region the share of
+            the prediction inside it.
+        partner: int64, (D,): the annotation of the same class that it matches at IoU 0.5,
+            `UNMATCHED`, or `IGNORED` (in a crowd region).
     """
 
     scores: FloatArray
-    found_class: IntArray
-    truth_class: IntArray
+    source: IntArray
+    class_of: IntArray
+    annotated_class: IntArray
     crowd: BoolArray
     iou: FloatArray
+    partner: IntArray
 
     @property
     def same_class(self) -> BoolArray:
         """Whether prediction and annotation are of one class: bool, (D, G)."""
-        return self.found_class[:, None] == self.truth_class[None, :]
+        return self.class_of[:, None] == self.annotated_class[None, :]
+
+    def reaching(self, threshold: float) -> ImageMatches:
+        """Return the predictions that reach a score; their partners stay the same."""
+        count = int((self.scores >= threshold).sum())
+        names = ("scores", "source", "class_of", "iou", "partner")
+        return replace(self, **{name: getattr(self, name)[:count] for name in names})
 
 
-def read_scored(truth_file: str | Path, predictions_file: str | Path, *, masks: bool) -> Scored:
-    """Read the ground truth and the predictions of a dataset.
+@dataclass(frozen=True)
+class Matches:
+    """What became of the N predictions on a dataset in one task.
 
-    Args:
-        truth_file: COCO json as the evaluator reads it.
-        predictions_file: COCO results; a file that is not there holds no predictions.
-        masks: whether the model predicts masks.
+    Attributes:
+        ground_truth: of the dataset.
+        image: int32, (N,), rising.
+        category: int32, (N,), class numbers, rising within an image.
+        rank: int32, (N,): place among the predictions of its class on its image, 0 the best score.
+        source: int32, (N,): place in what the reader returned of the image.
+        scores: float64, (N,).
+        matched: uint16, (areas, N): bit t is set when it matched an annotation at the t-th IoU.
+        ignored: uint16, (areas, N): bit t is set when it counts neither as right nor as wrong.
+        partner: int32, (2, N): at IoU 0.5 and 0.75 the annotation of its image, `UNMATCHED`, or
+            `IGNORED`.
+        objects: int32, (areas, classes, images): annotations to be found.
+        near: int32, (2, M): predictions and annotations of one image, of whatever class, that
+            overlap by `LEAST_OVERLAP`, by rising prediction.
+        near_iou: float64, (M,).
     """
-    coco = json.loads(Path(truth_file).read_text(encoding="utf-8"))
-    images, numbers = _images(coco), _class_numbers(coco)
-    found = PredictionReader(predictions_file, [image["id"] for image in images], numbers)
-    return _scored(coco, found, masks=masks and found.have_masks)
 
+    ground_truth: GroundTruth
+    image: npt.NDArray[np.int32]
+    category: npt.NDArray[np.int32]
+    rank: npt.NDArray[np.int32]
+    source: npt.NDArray[np.int32]
+    scores: FloatArray
+    matched: Flags
+    ignored: Flags
+    partner: npt.NDArray[np.int32]
+    objects: npt.NDArray[np.int32]
+    near: npt.NDArray[np.int32]
+    near_iou: FloatArray
 
-def gather(coco: Mapping[str, Any], predictions: Objects, *, masks: bool) -> Scored:
-    """Return what a COCO dict and COCO predictions hold, by image.
+    @cached_property
+    def _starts(self) -> IntArray:
+        return np.searchsorted(self.image, np.arange(len(self.ground_truth.images) + 1))
 
-    As in pycocotools, what is of no known image or category plays no part.
-    """
-    found = _by_image(predictions, _images(coco), _class_numbers(coco))
-    for one_image in found:
-        one_image.sort(key=lambda prediction: -prediction["score"])
-    have_masks = all(one.get("segmentation") for one_image in found for one in one_image)
-    return _scored(coco, found, masks=masks and have_masks)
-
-
-def _scored(
-    coco: Mapping[str, Any], found: Sequence[list[dict[str, Any]]], *, masks: bool
-) -> Scored:
-    images = _images(coco)
-    truth = _by_image(coco["annotations"], images, _class_numbers(coco))
-    return Scored(
-        images=images,
-        class_names=tuple(str(category["name"]) for category in _categories(coco)),
-        truth=truth,
-        found=found,
-        has_masks=masks
-        and all(one.get("segmentation") for one_image in truth for one in one_image),
-    )
-
-
-def _images(coco: Mapping[str, Any]) -> list[dict[str, Any]]:
-    unique = {image["id"]: image for image in coco["images"]}
-    return sorted(unique.values(), key=lambda image: image["id"])
-
-
-def _categories(coco: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return sorted(coco["categories"], key=lambda category: category["id"])
-
-
-def _class_numbers(coco: Mapping[str, Any]) -> dict[int, int]:
-    return {category["id"]: index for index, category in enumerate(_categories(coco))}
-
-
-def _by_image(
-    objects: Objects, images: Objects, numbers: Mapping[int, int]
-) -> list[list[dict[str, Any]]]:
-    place = {image["id"]: index for index, image in enumerate(images)}
-    sorted_in: list[list[dict[str, Any]]] = [[] for _ in images]
-    for one in objects:
-        if one["image_id"] in place and one["category_id"] in numbers:
-            entry = {**one, "class": numbers[one["category_id"]]}
-            sorted_in[place[one["image_id"]]].append(entry)
-    return sorted_in
-
-
-def is_crowd(annotation: Mapping[str, Any]) -> bool:
-    """Return whether an annotation is a crowd region: its people are neither counted nor missed."""
-    return bool(annotation.get("iscrowd", 0))
-
-
-def measure_overlaps(scored: Scored, task: str) -> list[Overlaps]:
-    """Return the overlaps of every image, in the order of `scored.images`.
-
-    Args:
-        scored: the dataset.
-        task: "bbox" or "segm".
-
-    Source: `pycocotools.mask.iou`, which the COCO evaluation uses.
-    """
-    return [
-        Overlaps(
-            scores=np.array([one["score"] for one in found], np.float64),
-            found_class=np.array([one["class"] for one in found], np.int64),
-            truth_class=np.array([one["class"] for one in truth], np.int64),
-            crowd=np.array([is_crowd(one) for one in truth], np.bool_),
-            iou=_iou(found, truth, task, (image["height"], image["width"])),
+    def of_image(self, number: int) -> ImageMatches:
+        """Return the predictions on one image, by falling score."""
+        first, end = self._starts[number : number + 2]
+        scores, source = self.scores[first:end], self.source[first:end].astype(np.int64)
+        order = np.lexsort((source, -scores))
+        annotated_classes = self.ground_truth.classes(number)
+        iou = np.zeros((end - first, len(annotated_classes)))
+        here = slice(*np.searchsorted(self.near[0], (first, end)))
+        iou[self.near[0, here] - first, self.near[1, here]] = self.near_iou[here]
+        return ImageMatches(
+            scores=scores[order],
+            source=source[order],
+            class_of=self.category[first:end][order].astype(np.int64),
+            annotated_class=annotated_classes,
+            crowd=self.ground_truth.crowds(number),
+            iou=iou[order],
+            partner=self.partner[0, first:end][order].astype(np.int64),
         )
-        for image, truth, found in zip(scored.images, scored.truth, scored.found, strict=True)
-    ]
+
+    @property
+    def images(self) -> list[ImageMatches]:
+        """The predictions on every image, in the order of the image ids."""
+        return [self.of_image(number) for number in range(len(self.ground_truth.images))]
 
 
-def _iou(found: Objects, truth: Objects, task: str, size: tuple[int, int]) -> FloatArray:
-    if not found or not truth:
-        return np.zeros((len(found), len(truth)))
-    crowd = [int(is_crowd(one)) for one in truth]
-    sides: list[Any]
-    if task == "bbox":
-        sides = [np.array([one["bbox"] for one in side], np.float64) for side in (found, truth)]
-    else:
-        sides = [[as_rle(one["segmentation"], size) for one in side] for side in (found, truth)]
-    return np.asarray(mask_util.iou(*sides, crowd), np.float64).reshape(len(found), len(truth))
+class _Waiting(NamedTuple):
+    """One class on one image, waiting to be matched.
+
+    `rows` (R,) are the predictions that overlap an annotation by half, numbered within the batch,
+    by falling score; `iou` is (R, G); `columns` (G,) are the annotations, numbered in the image.
+    """
+
+    rows: IntArray
+    iou: FloatArray
+    columns: IntArray
+    crowd: BoolArray
+    left_out: BoolArray
 
 
-def as_rle(segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:
-    """Return a COCO segmentation (polygons, or a run-length code) as a compressed code.
+def match(ground_truth: GroundTruth, read: Read, task: str, limit: int) -> Matches:
+    """Match the predictions on each image to its annotations of the same class.
+
+    The prediction with the best score chooses first, and takes the free annotation that it
+    overlaps most. One that finds none left and lies in a crowd region is ignored.
 
     Args:
-        segmentation: in pixels of the image.
-        size: height and width of the image.
+        ground_truth: of the dataset.
+        read: returns the predictions on an image, in the order of the file.
+        task: "bbox" or "segm".
+        limit: how many predictions of a class on an image count, those with the best scores.
+
+    Source: `pycocotools.cocoeval.COCOeval.evaluateImg`, to the choice between equal overlaps;
+    overlaps by `faster_coco_eval`.
     """
-    if isinstance(segmentation, Mapping):
-        if isinstance(segmentation["counts"], list):
-            return dict(mask_util.frPyObjects(dict(segmentation), *size))
-        return dict(segmentation)
-    return dict(mask_util.merge(mask_util.frPyObjects(segmentation, *size)))
+    batches = _Batches(ground_truth, task, limit)
+    for number, image in enumerate(ground_truth.images):
+        batches.add(number, read(image["id"]))
+    return batches.matches()
 
 
-def match(overlaps: Overlaps, iou: float = 0.5) -> IntArray:
-    """Match the predictions of one image to its annotations of the same class.
+class _Batches:
+    """Gathers the predictions of image after image, and matches many at once."""
 
-    The surest prediction chooses first, and takes the annotation that it overlaps most and nobody
-    took. One that finds none left and lies in a crowd region is ignored.
+    def __init__(self, ground_truth: GroundTruth, task: str, limit: int) -> None:
+        self._ground_truth, self._task, self._limit = ground_truth, task, limit
+        classes, images = len(ground_truth.category_ids), len(ground_truth.images)
+        self._objects = np.zeros((len(AREAS), classes, images), np.int32)
+        # Of each image: image, category, rank, source; scores; areas; near pairs; their overlaps.
+        self._keys: list[npt.NDArray[np.int32]] = [np.zeros((4, 0), np.int32)]
+        self._scores: list[FloatArray] = [np.zeros(0)]
+        self._near: list[npt.NDArray[np.int32]] = [np.zeros((2, 0), np.int32)]
+        self._near_iou: list[FloatArray] = [np.zeros(0)]
+        self._flags: list[tuple[Flags, Flags, npt.NDArray[np.int32]]] = []
+        self._waiting: list[_Waiting] = []
+        self._areas: list[FloatArray] = []
+        self._total = self._in_batch = 0
+        self._most = 1  # annotations of a class on an image of the batch
 
-    Args:
-        overlaps: of one image.
-        iou: the least overlap that counts, 0..1.
+    def add(self, number: int, detections: Sequence[Detection]) -> None:
+        """Take the predictions on an image, and match the batch when it is full."""
+        ground_truth = self._ground_truth
+        areas = np.array([a["area"] for a in ground_truth.annotations[number]], np.float64)
+        crowd, classes = ground_truth.crowds(number), ground_truth.classes(number)
+        left_out = crowd[None] | (areas < _LOW[:, None]) | (areas > _HIGH[:, None])
+        for kept, category in zip((~left_out).T, classes, strict=True):
+            self._objects[:, category, number] += kept
+        order, categories, ranks = self._ranked(detections)
+        if not len(order):
+            return
+        chosen = [detections[index] for index in order]
+        boxes = self._task == "bbox"
+        size = ground_truth.images[number]["width"], ground_truth.images[number]["height"]
+        shapes: list[Any] = [
+            d.bbox if boxes else run_lengths(d.segmentation, *size) for d in chosen
+        ]
+        first = self._in_batch
+        if len(classes):
+            annotated = ground_truth.shapes(number, self._task)
+            iou = np.asarray(engine.iou(shapes, annotated, crowd.tolist()), np.float64)
+            self._keep_near(iou)
+            for category in np.unique(classes):
+                own, columns = np.flatnonzero(categories == category), classes == category
+                overlap = iou[np.ix_(own, columns)]
+                near = np.flatnonzero((overlap >= _REACHED[0]).any(axis=1))
+                if len(near):
+                    self._most = max(self._most, int(columns.sum()))
+                    self._waiting.append(
+                        _Waiting(
+                            first + own[near],
+                            overlap[near],
+                            np.flatnonzero(columns),
+                            crowd[columns],
+                            left_out[:, columns],
+                        )
+                    )
+        self._areas.append(
+            np.array([w * h for _, _, w, h in shapes], np.float64)
+            if boxes
+            else np.asarray(engine.area(shapes), np.float64)
+        )
+        keys = (np.full(len(order), number), categories, ranks, order)
+        self._keys.append(np.stack(keys).astype(np.int32))
+        self._scores.append(np.array([d.score for d in chosen], np.float64))
+        self._in_batch += len(order)
+        self._total += len(order)
+        if len(self._waiting) * self._most * len(AREAS) * len(_BITS) > _AT_ONCE:
+            self._match_batch()
 
-    Returns: int64, (D,): the number of the annotation, `UNMATCHED`, or `IGNORED`.
+    def _ranked(self, detections: Sequence[Detection]) -> tuple[IntArray, IntArray, IntArray]:
+        """Return which predictions count, by class and falling score, their classes and ranks."""
+        categories = np.array(
+            [self._ground_truth.class_of.get(d.category_id, -1) for d in detections]
+        )
+        scores = np.array([d.score for d in detections], np.float64)
+        order = np.lexsort((-scores, categories)) if len(detections) else np.zeros(0, np.int64)
+        order = order[categories[order] >= 0] if len(order) else order
+        categories = categories[order].astype(np.int64)
+        ranks = np.arange(len(order)) - np.searchsorted(categories, categories)
+        kept = ranks < self._limit
+        return order[kept], categories[kept], ranks[kept]
 
-    Source: `pycocotools.cocoeval.COCOeval.evaluateImg`, to the choice between equal overlaps.
+    def _keep_near(self, iou: FloatArray) -> None:
+        rows, columns = np.nonzero(iou >= LEAST_OVERLAP)
+        self._near.append(np.stack((rows + self._total, columns)).astype(np.int32))
+        self._near_iou.append(iou[rows, columns])
+
+    def _match_batch(self) -> None:
+        """Match what waits, and set the flags of the predictions of the batch."""
+        matched = np.zeros((len(AREAS), self._in_batch), np.uint16)
+        ignored = np.zeros_like(matched)
+        partner = np.full((2, self._in_batch), UNMATCHED, np.int32)
+        if self._waiting:
+            _greedy(self._waiting, matched, ignored, partner)
+        areas = np.concatenate([np.zeros(0), *self._areas])[None]
+        outside = (areas < _LOW[:, None]) | (areas > _HIGH[:, None])
+        ignored |= np.where(outside, ~matched & _BITS.sum(dtype=np.uint16), np.uint16(0))
+        self._flags.append((matched, ignored, partner))
+        self._waiting, self._areas, self._in_batch, self._most = [], [], 0, 1
+
+    def matches(self) -> Matches:
+        """Match the rest, and return what became of every prediction."""
+        self._match_batch()
+        matched, ignored, partner = (
+            np.concatenate(parts, axis=-1) for parts in zip(*self._flags, strict=True)
+        )
+        image, category, rank, source = np.concatenate(self._keys, axis=-1)
+        return Matches(
+            ground_truth=self._ground_truth,
+            image=image,
+            category=category,
+            rank=rank,
+            source=source,
+            scores=np.concatenate(self._scores),
+            matched=matched,
+            ignored=ignored,
+            partner=partner,
+            objects=self._objects,
+            near=np.concatenate(self._near, axis=-1),
+            near_iou=np.concatenate(self._near_iou),
+        )
+
+
+def _greedy(
+    waiting: Sequence[_Waiting],
+    matched: Flags,
+    ignored: Flags,
+    partner: npt.NDArray[np.int32],
+) -> None:
+    """Set the flags and partners of the predictions that wait.
+
+    A prediction takes the free annotation that it overlaps most, of equal ones the last; one that
+    is left out only where no other is in reach, and a crowd as often as it likes.
     """
-    partner = np.full(len(overlaps.scores), UNMATCHED, np.int64)
-    least = min(iou, 1 - 1e-10)
-    candidate = overlaps.same_class & (overlaps.iou >= least)
-    free = ~overlaps.crowd
-    for row in np.flatnonzero(candidate.any(axis=1)):
-        open_to_it = np.flatnonzero(candidate[row] & free)
-        if len(open_to_it):
-            values = overlaps.iou[row, open_to_it]
-            best = open_to_it[len(values) - 1 - int(np.argmax(values[::-1]))]
-            partner[row] = best
-            free[best] = False
-        elif (candidate[row] & overlaps.crowd).any():
-            partner[row] = IGNORED
-    return partner
+    several, most = len(waiting), max(len(one.columns) for one in waiting)
+    iou = np.full((several, max(len(one.rows) for one in waiting), most), -1.0)
+    out = np.ones((several, len(AREAS), 1, most), np.bool_)
+    crowd = np.zeros((several, most), np.bool_)
+    columns = np.zeros((several, most), np.int32)
+    place = np.full(iou.shape[:2], -1)
+    for number, one in enumerate(waiting):
+        rows, count = one.iou.shape
+        iou[number, :rows, :count] = one.iou
+        out[number, :, 0, :count] = one.left_out
+        crowd[number, :count] = one.crowd
+        columns[number, :count] = one.columns
+        place[number, :rows] = one.rows
+    taken = np.zeros((several, len(AREAS), len(_BITS), most), np.bool_)
+    for turn in range(iou.shape[1]):
+        have = np.flatnonzero(place[:, turn] >= 0)
+        row = iou[have, turn][:, None, None]
+        reach = (row >= _REACHED[:, None]) & ~taken[have]
+        wanted = reach & ~out[have]
+        pool = np.where(wanted.any(axis=-1, keepdims=True), wanted, reach)
+        best = most - 1 - np.where(pool, row, -1.0)[..., ::-1].argmax(axis=-1)[..., None]
+        hit = pool.any(axis=-1)
+        left_out = np.take_along_axis(np.broadcast_to(out[have], pool.shape), best, axis=-1)[..., 0]
+        is_crowd = np.take_along_axis(
+            np.broadcast_to(crowd[have][:, None, None], pool.shape), best, axis=-1
+        )[..., 0]
+        earlier = np.take_along_axis(taken[have], best, axis=-1)[..., 0]
+        busy = taken[have]
+        np.put_along_axis(busy, best, (earlier | (hit & ~is_crowd))[..., None], axis=-1)
+        taken[have] = busy
+        at = place[have, turn]
+        matched[:, at] = (hit * _BITS).sum(axis=-1, dtype=np.uint16).T
+        ignored[:, at] = ((hit & left_out) * _BITS).sum(axis=-1, dtype=np.uint16).T
+        for which, level in enumerate((AT_50, AT_75)):
+            found, skipped = hit[:, 0, level], left_out[:, 0, level]
+            annotation = np.take_along_axis(columns[have], best[:, 0, level], axis=-1)[:, 0]
+            partner[which, at] = np.where(found, np.where(skipped, IGNORED, annotation), UNMATCHED)

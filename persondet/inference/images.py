@@ -1,14 +1,14 @@
-"""Single pictures: which ones are meant, reading them strictly, annotating them.
+"""Single images: which ones are meant, reading them strictly, annotating them.
 
-What is written about annotated pictures: COCO results, and records as those of clips.
+What is written about annotated images: COCO results, and records as those of clips.
 
-`records.jsonl` has a header, and then a line for each picture that could be read, in order:
+`records.jsonl` has a header, and then a line for each image that could be read, in order:
 
     {"schema": "persondet-picture-records", "version": 1, "model": …, "classes": ["person"],
      "confidence_threshold": 0.5}
     {"index": 0, "file_name": "park/a.jpg", "width": 640, "height": 480, "people": […]}
 
-`index` counts the pictures that were asked for, so one that could not be read leaves a gap; the
+`index` counts the images that were asked for, so one that could not be read leaves a gap; the
 people are those of `persondet.video.records`.
 """
 
@@ -30,7 +30,7 @@ import cv2
 import numpy as np
 from detectron2.structures import Instances
 
-from persondet.data.image_file import read_picture_file
+from persondet.data.image_file import read_image_file
 from persondet.errors import MediaError, OutputExistsError, PartialMediaError
 from persondet.files import (
     PartialText,
@@ -42,15 +42,15 @@ from persondet.files import (
 from persondet.inference.records import people_of, person_rows
 from persondet.inference.region_masks import encoded_masks, paste_regions
 
-PICTURE_SUFFIXES = frozenset(".bmp .jpeg .jpg .png .tif .tiff .webp".split())
+IMAGE_SUFFIXES = frozenset(".bmp .jpeg .jpg .png .tif .tiff .webp".split())
 JPEG_QUALITY = 92
-_READ_AHEAD = 2  # pictures
-# How long pictures wait for others of their size, in batches, and how many bytes may wait.
+_READ_AHEAD = 2  # images
+# How long images wait for others of their size, in batches, and how many bytes may wait.
 _MOST_WAITING = 4
 _MOST_BYTES = 256 * 2**20
 
 
-class PicturePredictor(Protocol):
+class ImagePredictor(Protocol):
     """What a predictor must offer; `persondet.inference.predictor.Predictor` does, and `predict_frames`."""
 
     metadata: Any
@@ -63,24 +63,24 @@ class PicturePredictor(Protocol):
 
 
 @dataclass(frozen=True)
-class PictureSummary:
-    """What was done: pictures annotated, people found, and (path, reason) of those skipped."""
+class ImageSummary:
+    """What was done: images annotated, people found, and (path, reason) of those skipped."""
 
-    pictures: int
+    images: int
     people: int
     skipped: tuple[tuple[Path, str], ...]
 
 
-def find_pictures(
+def find_images(
     inputs: Sequence[str | Path], *, output: str | Path | None = None
 ) -> list[tuple[Path, str]]:
-    """Return (path, name of the result) of the pictures in files, folders and glob patterns.
+    """Return (path, name of the result) of the images in files, folders and glob patterns.
 
     A file keeps its name, a file in a folder its path relative to that folder (searched in depth).
 
     Args:
         inputs: of a pattern, what exists literally is taken literally, such as a folder `[x]`.
-        output: a folder whose pictures are results of an earlier run: passed over where an input
+        output: a folder whose images are results of an earlier run: passed over where an input
             holds that folder.
 
     Raises: MediaError: when an input matches nothing or is no pattern, or two results would get
@@ -92,10 +92,8 @@ def find_pictures(
             raise MediaError("an --input is empty; give files, folders or globs.")
         matches = _sources(Path(entry), None if output is None else Path(output))
         if not matches:
-            known = " ".join(sorted(PICTURE_SUFFIXES))
-            raise MediaError(
-                f"{entry}: there is no picture; give files, folders or globs ({known})."
-            )
+            known = " ".join(sorted(IMAGE_SUFFIXES))
+            raise MediaError(f"{entry}: there is no image; give files, folders or globs ({known}).")
         for path, name in matches:
             other = found.setdefault(name, path)
             if other != path and not other.samefile(path):
@@ -122,10 +120,10 @@ def _matches(entry: Path) -> Iterator[tuple[Path, str]]:
     """Yield (path, name of the result) of one input."""
     if entry.is_dir():
         for path in sorted(entry.rglob("*")):
-            if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file():
+            if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
                 yield path, path.relative_to(entry).as_posix()
     elif entry.is_file():
-        if entry.suffix.lower() in PICTURE_SUFFIXES:
+        if entry.suffix.lower() in IMAGE_SUFFIXES:
             yield entry, entry.name
     else:
         root = next(folder for folder in entry.parents if folder.is_dir() or folder.name == "")
@@ -140,24 +138,24 @@ def _matches(entry: Path) -> Iterator[tuple[Path, str]]:
             yield from _matches(match)
 
 
-def read_picture(path: str | Path) -> np.ndarray:
-    """Read a whole picture, upright as its EXIF says: uint8, (H, W, 3), BGR.
+def load_image(path: str | Path) -> np.ndarray:
+    """Read a whole image, upright as its EXIF says: uint8, (H, W, 3), BGR.
 
-    Raises: MediaError: when the file is missing, truncated, or no picture; it says what else the
+    Raises: MediaError: when the file is missing, truncated, or no image; it says what else the
         file is, where that can be seen.
     """
     path = Path(path)
     try:
-        return read_picture_file(path)
+        return read_image_file(path)
     except MediaError as error:
         reason = describe_foreign_file(path)
         if not reason:
             raise
-        raise MediaError(f"{path}: the picture cannot be read ({reason}).") from error
+        raise MediaError(f"{path}: the image cannot be read ({reason}).") from error
 
 
-def check_picture_output(
-    pictures: Sequence[tuple[Path, str]], output: str | Path, *, overwrite: bool = False
+def check_image_output(
+    images: Sequence[tuple[Path, str]], output: str | Path, *, overwrite: bool = False
 ) -> None:
     """Refuse an output folder that must not be written; call it before a model is loaded.
 
@@ -167,77 +165,77 @@ def check_picture_output(
     output = Path(output)
     if output.exists() and not output.is_dir():
         raise MediaError(f"{output} is a file; give a folder as --output.")
-    for path, name in pictures:
+    for path, name in images:
         target = output / name
         if target.exists() and target.samefile(path):
             raise MediaError(f"{target} is the source itself; choose another --output.")
     refuse_existing(output, overwrite=overwrite)
 
 
-def predict_pictures(
-    pictures: Sequence[tuple[Path, str]],
+def predict_images(
+    images: Sequence[tuple[Path, str]],
     output: str | Path,
-    predictor: PicturePredictor,
+    predictor: ImagePredictor,
     draw: Callable[[np.ndarray, Instances], np.ndarray],
     *,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
-) -> PictureSummary:
-    """Annotate pictures and write what was found; a broken picture is reported and skipped.
+) -> ImageSummary:
+    """Annotate images and write what was found; a broken image is reported and skipped.
 
-    Pictures of one size share a forward pass. Writes into `output` the annotated pictures under
-    their names, and the files of `PictureResults`.
+    Images of one size share a forward pass. Writes into `output` the annotated images under
+    their names, and the files of `ImageResults`.
 
     Args:
-        pictures: (path, name of the result), as `find_pictures` returns them.
+        images: (path, name of the result), as `find_images` returns them.
         predictor: as `persondet.inference.predictor.Predictor`.
-        draw: returns an annotated copy of a BGR picture.
-        progress: called after each picture with the number done and of all.
+        draw: returns an annotated copy of a BGR image.
+        progress: called after each image with the number done and of all.
 
-    Raises: MediaError, OutputExistsError: as `check_picture_output`; MediaError when no picture
-        can be read. PartialMediaError: when the disk refuses and some pictures are annotated.
+    Raises: MediaError, OutputExistsError: as `check_image_output`; MediaError when no image
+        can be read. PartialMediaError: when the disk refuses and some images are annotated.
     """
     output = Path(output)
-    check_picture_output(pictures, output, overwrite=overwrite)
+    check_image_output(images, output, overwrite=overwrite)
     predict = getattr(predictor, "predict_frames", predictor.predict_batch)
     skipped: list[tuple[Path, str]] = []
     done = written = 0
     with (
         _kept(lambda: written),
-        PictureResults(output, predictor, overwrite=overwrite) as results,
+        ImageResults(output, predictor, overwrite=overwrite) as results,
     ):
 
         def count() -> None:
             nonlocal done
             done += 1
             if progress is not None:
-                progress(done, len(pictures))
+                progress(done, len(images))
 
-        def readable() -> Iterator[_Picture]:
-            for index, image in enumerate(_read_ahead([path for path, _ in pictures])):
+        def readable() -> Iterator[_Image]:
+            for index, image in enumerate(_read_ahead([path for path, _ in images])):
                 if isinstance(image, MediaError):
-                    skipped.append((pictures[index][0], str(image)))
+                    skipped.append((images[index][0], str(image)))
                     results.skip(index)
                     count()
                 else:
-                    yield _Picture(index, pictures[index][1], image)
+                    yield _Image(index, images[index][1], image)
 
         for batch in _batches(readable(), predictor.batch_size):
-            found = predict([picture.image for picture in batch])
-            for picture, instances in zip(batch, found, strict=True):
+            found = predict([one.image for one in batch])
+            for one, instances in zip(batch, found, strict=True):
                 instances = paste_regions(instances)
-                _write_picture(output / picture.name, draw(picture.image, instances))
+                _write_image(output / one.name, draw(one.image, instances))
                 written += 1
-                results.add(picture.index, picture.name, instances)
+                results.add(one.index, one.name, instances)
                 count()
-        if not results.pictures:
-            raise MediaError(f"none of the {len(pictures)} pictures can be read; {skipped[0][1]}")
-    return PictureSummary(results.pictures, results.people, tuple(skipped))
+        if not results.images:
+            raise MediaError(f"none of the {len(images)} images can be read; {skipped[0][1]}")
+    return ImageSummary(results.images, results.people, tuple(skipped))
 
 
 @contextmanager
 def _kept(written: Callable[[], int]) -> Iterator[None]:
-    """Say of an error what it leaves, when pictures were annotated before it."""
+    """Say of an error what it leaves, when images were annotated before it."""
     try:
         yield
     except PartialMediaError:
@@ -246,13 +244,13 @@ def _kept(written: Callable[[], int]) -> Iterator[None]:
         if not written():
             raise
         raise PartialMediaError(
-            f"{str(error).rstrip('.')}; the pictures annotated before stay ({written()})."
+            f"{str(error).rstrip('.')}; the images annotated before stay ({written()})."
         ) from error
 
 
 @dataclass(frozen=True)
-class _Picture:
-    """A picture to annotate: its place in the input, its name, uint8 (H, W, 3) BGR."""
+class _Image:
+    """An image to annotate: its place in the input, its name, uint8 (H, W, 3) BGR."""
 
     index: int
     name: str
@@ -260,59 +258,57 @@ class _Picture:
 
 
 def _read_ahead(paths: Sequence[Path]) -> Iterator[np.ndarray | MediaError]:
-    """Yield each picture, or why it cannot be read, while a thread reads the next ones."""
+    """Yield each image, or why it cannot be read, while a thread reads the next ones."""
 
     def read(path: Path) -> np.ndarray | MediaError:
         try:
-            return read_picture(path)
+            return load_image(path)
         except MediaError as error:
             return error
 
     waiting: deque[Future[np.ndarray | MediaError]] = deque()
     left = iter(paths)
-    with ThreadPoolExecutor(1, "persondet-pictures") as reader:
+    with ThreadPoolExecutor(1, "persondet-images") as reader:
         try:
             waiting.extend(reader.submit(read, path) for path in islice(left, _READ_AHEAD))
             while waiting:
-                picture = waiting.popleft().result()
+                one = waiting.popleft().result()
                 waiting.extend(reader.submit(read, path) for path in islice(left, 1))
-                yield picture
+                yield one
         finally:
             reader.shutdown(cancel_futures=True)
 
 
-def _batches(pictures: Iterable[_Picture], size: int) -> Iterator[list[_Picture]]:
-    """Yield pictures of one shape in lists of at most `size`.
+def _batches(images: Iterable[_Image], size: int) -> Iterator[list[_Image]]:
+    """Yield images of one shape in lists of at most `size`.
 
     Each list is full as long as the others of its shape come soon: those that have waited for
     their like for some batches go, and the oldest when too many bytes wait.
     """
-    waiting: dict[tuple[int, ...], list[_Picture]] = {}  # in the order of their first pictures
-    for picture in pictures:
-        alike = waiting.setdefault(picture.image.shape, [])
-        alike.append(picture)
+    waiting: dict[tuple[int, ...], list[_Image]] = {}  # in the order of their first images
+    for one in images:
+        alike = waiting.setdefault(one.image.shape, [])
+        alike.append(one)
         if len(alike) >= size:
-            yield waiting.pop(picture.image.shape)
+            yield waiting.pop(one.image.shape)
         while waiting and (
-            picture.index - next(iter(waiting.values()))[0].index >= _MOST_WAITING * size
+            one.index - next(iter(waiting.values()))[0].index >= _MOST_WAITING * size
             or sum(one.image.nbytes for group in waiting.values() for one in group) > _MOST_BYTES
         ):
             yield waiting.pop(next(iter(waiting)))
     yield from waiting.values()
 
 
-def _write_picture(path: Path, image: np.ndarray) -> None:
-    """Write a BGR picture in the format of its name, whole or not at all."""
+def _write_image(path: Path, image: np.ndarray) -> None:
+    """Write a BGR image in the format of its name, whole or not at all."""
     suffix = path.suffix.lower()
     options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if suffix in (".jpg", ".jpeg") else []
     try:
         coded, data = cv2.imencode(suffix, image, options)
     except cv2.error as error:
-        raise MediaError(
-            f"{path}: the annotated picture cannot be written ({error.err})."
-        ) from error
+        raise MediaError(f"{path}: the annotated image cannot be written ({error.err}).") from error
     if not coded:
-        raise MediaError(f"{path}: the annotated picture cannot be written.")
+        raise MediaError(f"{path}: the annotated image cannot be written.")
     # Not `imwrite`, which does not notice a full disk in every format.
     with atomic_path(path) as temporary:
         temporary.write_bytes(data.tobytes())
@@ -328,17 +324,17 @@ SCHEMA, VERSION = "persondet-picture-records", 1
 
 @dataclass(frozen=True)
 class _Known:
-    """A picture that is finished, or None in the places of one that cannot be read."""
+    """An image that is finished, or None in the places of one that cannot be read."""
 
     image: dict[str, Any] | None
     results: list[dict[str, Any]]
     record: dict[str, Any] | None
 
 
-class PictureResults:
-    """Collects what is found in pictures, which may be told in any order; writes it in theirs.
+class ImageResults:
+    """Collects what is found in images, which may be told in any order; writes it in theirs.
 
-    The records grow while the pictures are told, as `records.partial.jsonl`; a killed run leaves
+    The records grow while the images are told, as `records.partial.jsonl`; a killed run leaves
     it. All three files have their names when the `with` block ends well.
 
     Args:
@@ -349,7 +345,7 @@ class PictureResults:
         overwrite: replace those of an earlier run.
 
     Attributes:
-        pictures, people: numbers of those written.
+        images, people: numbers of those written.
     """
 
     def __init__(self, folder: str | Path, predictor: Any, *, overwrite: bool = False) -> None:
@@ -364,8 +360,8 @@ class PictureResults:
         self._stack = ExitStack()
 
     @property
-    def pictures(self) -> int:
-        """Number of pictures."""
+    def images(self) -> int:
+        """Number of images."""
         return len(self._images)
 
     @property
@@ -373,11 +369,11 @@ class PictureResults:
         """Number of people."""
         return len(self._results)
 
-    def __enter__(self) -> PictureResults:
+    def __enter__(self) -> ImageResults:
         return self
 
     def _start(self) -> None:
-        """Write the header; not before there is a picture, so that nothing is left of none."""
+        """Write the header; not before there is an image, so that nothing is left of none."""
         self._stack.enter_context(self._text)
         header = {
             "schema": SCHEMA,
@@ -389,7 +385,7 @@ class PictureResults:
         self._text.write(_line(header), header=True)
 
     def add(self, index: int, name: str, instances: Instances) -> None:
-        """Tell what was found in picture `index`, 0 the first, whose result is called `name`."""
+        """Tell what was found in image `index`, 0 the first, whose result is called `name`."""
         height, width = instances.image_size
         image = {"id": index + 1, "file_name": name, "width": width, "height": height}
         self._tell(
@@ -408,7 +404,7 @@ class PictureResults:
         )
 
     def skip(self, index: int) -> None:
-        """Tell that picture `index` cannot be read."""
+        """Tell that image `index` cannot be read."""
         self._tell(index, _Known(None, [], None))
 
     def _tell(self, index: int, known: _Known) -> None:
@@ -450,7 +446,7 @@ def _line(row: dict[str, Any]) -> str:
 def coco_results(
     instances: Instances, image_id: int, category_ids: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """Return a picture's people in COCO's results format; boxes XYWH, pixels."""
+    """Return an image's people in COCO's results format; boxes XYWH, pixels."""
     boxes = instances.pred_boxes.tensor.numpy().astype(np.float64)
     masks = encoded_masks(instances)
     results: list[dict[str, Any]] = []

@@ -1,7 +1,7 @@
 """Masks of single objects: their rectangle, and COCO's run-length encoding.
 
 A mask is `bool, (H, W)`; a box is 4 numbers, XYXY_ABS, pixels. People cover a small part of a
-picture, so everything here works on the mask's own rectangle.
+image, so everything here works on the mask's own rectangle.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def mask_extent(mask: np.ndarray, box: np.ndarray | None = None) -> tuple[int, i
 
     Args:
         mask: bool, (H, W).
-        box: where the mask is expected; when it is right, the rest of the picture is only counted.
+        box: where the mask is expected; when it is right, the rest of the image is only counted.
 
     Returns: the rectangle, x1 and y1 excluded; (0, 0, 0, 0) for an empty mask.
     """

@@ -19,6 +19,7 @@ from yaml import YAMLError
 from persondet.checkpoint.model_file import CarriedFacts, load_checkpoint
 from persondet.config import get_cfg
 from persondet.data.register import class_colors
+from persondet.engine.defaults import load_cfg
 from persondet.engine.inference_model import InferenceModel, build_inference_model
 from persondet.engine.run_folder import find_model
 from persondet.environment import cpu_count
@@ -26,10 +27,9 @@ from persondet.errors import CheckpointError, ConfigError
 from persondet.inference.region_masks import REGION_FIELD, ROI_FIELD, paste_regions
 from persondet.modeling.precision import autocast, resolve_device
 from persondet.modeling.roi_masks import keep_roi_masks
+from persondet.results import DEFAULT_THRESHOLD
 
 logger = logging.getLogger(__name__)
-
-DEFAULT_THRESHOLD = 0.5
 
 
 class Predictor:
@@ -46,10 +46,13 @@ class Predictor:
         model: hands out `roi_masks` where Detectron2's own would paste `pred_masks`.
         workers: how many forward passes of a clip should run at once on this device.
 
-    Example:
-        people = Predictor.from_run("output/demo")(cv2.imread("street.jpg"))
-
     Raises: CheckpointError, ConfigError: when the model or a key cannot be used.
+
+    Example:
+        >>> predictor = Predictor.from_run("output/person", confidence_threshold=0.5)
+        >>> people = predictor(cv2.imread("street.jpg"))
+        >>> people.pred_boxes.tensor.shape[1], people.image_size
+        (4, (64, 96))
     """
 
     def __init__(self, cfg: CfgNode, *, confidence_threshold: float | None = None) -> None:
@@ -164,6 +167,23 @@ def _with_whole_masks(people: Instances) -> Instances:
         people.remove(REGION_FIELD)
         people.pred_masks = whole
     return people
+
+
+def load_predictor(
+    run: str | Path = "",
+    config_file: str = "",
+    opts: Sequence[str] = (),
+    *,
+    confidence_threshold: float | None = None,
+) -> Predictor:
+    """Return the predictor of `run` (see `Predictor.from_run`), else that of a config file.
+
+    Raises: PersondetError: when run, config or checkpoint cannot be used.
+    """
+    if run:
+        return Predictor.from_run(run, confidence_threshold=confidence_threshold)
+    cfg = load_cfg(config_file, opts)
+    return Predictor.from_cfg(cfg, confidence_threshold=confidence_threshold)
 
 
 def run_cfg(run_dir: str | Path) -> CfgNode:

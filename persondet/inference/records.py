@@ -18,7 +18,7 @@ appear; `unique` is how many of them have been believed so far. Version 1 had ne
 Tracks as MOT-challenge text, which other programs for tracking read and score.
 
 One line per person and frame: `frame,id,left,top,width,height,score,-1,-1,-1`. Frames count from 1
-over the frames of the annotated clip, pixels from 1 too: the corner of a picture is (1, 1).
+over the frames of the annotated clip, pixels from 1 too: the corner of an image is (1, 1).
 Source: Leal-Taixé et al., "MOTChallenge 2015", arXiv:1504.01942, table of the file format.
 """
 

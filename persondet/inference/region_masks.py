@@ -1,7 +1,7 @@
-"""Masks of people, each only where it can be: a rectangle around the box, not the whole picture.
+"""Masks of people, each only where it can be: a rectangle around the box, not the whole image.
 
 Mask R-CNN predicts 28 x 28 probabilities for each box. Detectron2 resamples them into a mask of
-the whole picture for every person. Here the box and a margin of one pixel is resampled, and what
+the whole image for every person. Here the box and a margin of one pixel is resampled, and what
 comes of it is kept, drawn and encoded where it lies. The masks are Detectron2's, bit for bit (on
 the CPU: a GPU may round a probability of one half the other way).
 
@@ -34,14 +34,14 @@ _Pair = tuple[np.ndarray, np.ndarray]
 
 
 class RegionMasks:
-    """The masks of N people of one picture, each only its rectangle; a field of `Instances`.
+    """The masks of N people of one image, each only its rectangle; a field of `Instances`.
 
     Args:
         regions: N arrays, bool, (h, w); around its rectangle a mask is empty.
-        corners: N pairs (x0, y0): column and row of the picture where the rectangle begins.
-        image_size: (H, W) of the picture, pixels.
+        corners: N pairs (x0, y0): column and row of the image where the rectangle begins.
+        image_size: (H, W) of the image, pixels.
 
-    Raises: ValueError: when a rectangle leaves the picture, or the numbers of both differ.
+    Raises: ValueError: when a rectangle leaves the image, or the numbers of both differ.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class RegionMasks:
         for region, (x0, y0) in zip(regions, corners, strict=True):
             if x0 < 0 or y0 < 0 or y0 + region.shape[0] > height or x0 + region.shape[1] > width:
                 raise ValueError(
-                    f"a region of {region.shape} at {(x0, y0)} leaves the picture of {image_size}"
+                    f"a region of {region.shape} at {(x0, y0)} leaves the image of {image_size}"
                 )
         self.regions, self.corners = list(regions), list(corners)
         self.image_size = (int(height), int(width))
@@ -82,7 +82,7 @@ class RegionMasks:
 
     @staticmethod
     def cat(masks: Sequence[RegionMasks]) -> RegionMasks:
-        """Return the masks of several, of one picture, one after the other; for `Instances.cat`."""
+        """Return the masks of several, of one image, one after the other; for `Instances.cat`."""
         return RegionMasks(
             [region for one in masks for region in one.regions],
             [corner for one in masks for corner in one.corners],
@@ -90,7 +90,7 @@ class RegionMasks:
         )
 
     def whole(self, i: int) -> np.ndarray:
-        """Return a mask of the whole picture: bool, (H, W)."""
+        """Return a mask of the whole image: bool, (H, W)."""
         mask = np.zeros(self.image_size, bool)
         region, (x0, y0) = self.regions[i], self.corners[i]
         mask[y0 : y0 + region.shape[0], x0 : x0 + region.shape[1]] = region
@@ -108,7 +108,7 @@ def _key(item: Any) -> Any:
 
 
 def region_masks_of(instances: Instances) -> RegionMasks | None:
-    """Return the masks of a picture's people, whichever field carries them; None without.
+    """Return the masks of an image's people, whichever field carries them; None without.
 
     Args:
         instances: on the CPU, with `pred_boxes` (XYXY_ABS, pixels) and one of the fields above.
@@ -142,7 +142,7 @@ def paste_regions(instances: Instances) -> Instances:
 
 
 def encoded_masks(instances: Instances) -> list[dict[str, Any]] | None:
-    """Return the masks of the people of one picture in COCO's code; None without masks.
+    """Return the masks of the people of one image in COCO's code; None without masks.
 
     Args:
         instances: see `region_masks_of`.
@@ -161,7 +161,7 @@ def paste_masks(
     Args:
         probabilities: float, (N, M, M), 0..1, on the CPU.
         boxes: float32, (N, 4), XYXY_ABS, pixels.
-        image_size: (H, W) of the picture, pixels.
+        image_size: (H, W) of the image, pixels.
 
     Returns: the masks of `detectron2.layers.paste_masks_in_image`, without the empty rest. A box
         that is not finite or lies outside has an empty one.
@@ -182,7 +182,7 @@ def paste_masks(
 
 
 def _rectangle(box: torch.Tensor, image_size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Return the part of the picture that Detectron2 resamples for a box, x1 and y1 excluded."""
+    """Return the part of the image that Detectron2 resamples for a box, x1 and y1 excluded."""
     height, width = image_size
     x0, y0, x1, y1 = box.tolist()
     if not math.isfinite(x0 + y0 + x1 + y1):

@@ -48,7 +48,7 @@ class TrackScore:
         switches: how often a person's number changes.
         fragments: how often a person is lost and found again (as motrics counts: not while
             nobody at all is found).
-        misses, false_alarms: over all frames.
+        hits, misses, false_alarms: over all frames.
         frames: of the clip that were scored.
         people: how many the truth has; tracks: how many numbers were given.
     """
@@ -60,11 +60,22 @@ class TrackScore:
     assa: float
     switches: int
     fragments: int
+    hits: int
     misses: int
     false_alarms: int
     frames: int
     people: int
     tracks: int
+
+    @property
+    def recall(self) -> float:
+        """Share of the sightings of people that a box hits, 0 to 1."""
+        return self.hits / max(self.hits + self.misses, 1)
+
+    @property
+    def precision(self) -> float:
+        """Share of the boxes that hit somebody, 0 to 1."""
+        return self.hits / max(self.hits + self.false_alarms, 1)
 
 
 def score_tracks(
@@ -120,6 +131,7 @@ def score_tracks(
         assa=result.hota.assa,
         switches=clear.num_switches,
         fragments=clear.frag,
+        hits=clear.num_matches,
         misses=clear.num_misses,
         false_alarms=clear.num_false_positives,
         frames=len(true_ids),

@@ -77,8 +77,8 @@ def map_classes(model: nn.Module, theirs: Sequence[str], ours: Sequence[str]) ->
     mapping = match_classes(theirs, ours)
     if all(index < 0 for index in mapping):
         raise CheckpointError(
-            f"the checkpoint knows {_listed(theirs)}, and the dataset has {_listed(ours)}: no class "
-            "in common; train on this dataset first, or name its classes in "
+            f"the checkpoint knows {_listed(theirs)}, and the dataset has {_listed(ours)}: no "
+            "class in common; train on this dataset first, or name its classes in "
             "DATASETS.ROBOFLOW.CLASSES."
         )
     pairs = [f"{theirs[i]} → {ours[index]}" for i, index in enumerate(mapping) if index >= 0]

@@ -1,10 +1,8 @@
-"""Faster layers with the same weights and the same mathematics.
+"""Faster layers for processors, with the same weights and the same mathematics.
 
-ROIAlign on CPUs: weighted sums of whole feature vectors, forwards and backwards.
-
-The head of the region proposal network, whose gradient is that of the sampled anchors alone.
-
-Convolution and frozen batch norm as one convolution.
+- ROIAlign: weighted sums of whole feature vectors, forwards and backwards.
+- The RPN head: its gradient is that of the sampled anchors alone.
+- Convolution and frozen batch norm as one convolution.
 """
 
 from __future__ import annotations

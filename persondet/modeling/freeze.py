@@ -1,7 +1,4 @@
-"""What is frozen: modules by name or pattern, and the table of trainable and frozen parameters.
-
-The parts that a table of a model's tensors has a row for.
-"""
+"""Freezing modules by name or pattern, and the table of trainable and frozen parameters."""
 
 from __future__ import annotations
 
@@ -36,6 +33,12 @@ def freeze_modules(model: nn.Module, patterns: Sequence[str]) -> list[str]:
     Returns: the names that matched, in the model's order, without those inside another match.
 
     Raises: ConfigError: when a pattern matches nothing.
+
+    Example:
+        >>> freeze_modules(model, ["backbone.fpn_*", "proposal_generator"])[-1]
+        'proposal_generator'
+        >>> any(p.requires_grad for p in model.proposal_generator.parameters())
+        False
     """
     names = [name for name, _ in model.named_modules() if name]
     frozen: list[str] = []
@@ -105,6 +108,11 @@ def parameter_table(model: nn.Module, optimizer: torch.optim.Optimizer | None = 
 
     Args:
         optimizer: adds a column with the base rates of a module's parameters.
+
+    Example:
+        >>> table = parameter_table(model)
+        >>> table.split()[:3]
+        ['module', 'trainable', 'frozen']
     """
     rows = [
         (row["module"], f"{row['trainable']:,}", f"{row['frozen']:,}", row["state"])

@@ -1,7 +1,8 @@
 """R-CNNs that hand out their masks small, as the mask head left them.
 
-Detectron2 resamples the 28 x 28 probabilities of each box into a mask of the whole picture before
-anybody asks for one; `persondet.inference.region_masks` makes of them what is needed, where it is needed.
+Detectron2 resamples the 28 x 28 probabilities of each box into a mask of the whole image before
+anybody asks for one; `persondet.inference.region_masks` makes of them what is needed, where it is
+needed.
 """
 
 from __future__ import annotations
@@ -64,11 +65,11 @@ def _inference(
 def roi_postprocess(
     result: Instances, height: int | None = None, width: int | None = None
 ) -> Instances:
-    """Scale a raw result to its picture as `detector_postprocess` does, the masks left small.
+    """Scale a raw result to its image as `detector_postprocess` does, the masks left small.
 
     Args:
         result: of a box and mask head, with `pred_masks` (float, (N, 1, M, M)); is changed.
-        height, width: of the picture, pixels; None: of what the model has seen.
+        height, width: of the image, pixels; None: of what the model has seen.
 
     Returns: as `detector_postprocess`, with `roi_masks` instead of `pred_masks`.
     """

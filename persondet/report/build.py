@@ -139,6 +139,11 @@ def build_report(
 
     Raises: RunError: when `run_dir` is no run folder. OutputExistsError: when the reports cannot be
     written, or `output` is outside the run folder and holds reports already.
+
+    Example:
+        >>> html, pdf = build_report("output/person")
+        >>> html.name, pdf.name
+        ('report.html', 'report.pdf')
     """
     folder = check_output(run_dir, output, overwrite=overwrite)
     document = build_document(run_dir, plots=plots)

@@ -31,6 +31,7 @@ from persondet.report.plots.style import (
     hide,
     label_axes,
 )
+from persondet.text import one_line
 
 FloatArray = npt.NDArray[np.float64]
 # A square anchor of side a meets square boxes of side a/√2 to a·√2 with an IoU of 0.5 or more.
@@ -82,7 +83,7 @@ def _page(report: Mapping[str, Any], anchors: Mapping[str, Any] | None) -> Figur
     images = sum(part["images"] for part in statistics["splits"].values())
     objects = sum(part["annotations"] for part in statistics["splits"].values())
     found = f"kinds of errors: {report['errors']}, of warnings: {report['warnings']}"
-    name = _short(Path(report["folder"]).name, 26) if report.get("folder") else ""
+    name = one_line(Path(report["folder"]).name, 26) if report.get("folder") else ""
     title = f"{name or 'dataset'}: {images} images, {objects} objects — {found}"
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
     splits = [Patch(label=split, **_look(split)) for split in statistics["splits"]]
@@ -103,7 +104,7 @@ def _page(report: Mapping[str, Any], anchors: Mapping[str, Any] | None) -> Figur
 
 def _draw_classes(axes: Axes, statistics: Mapping[str, Any]) -> None:
     """Draw the objects of each split, by class: one bar per split."""
-    entries = [(_short(e["name"], _NAME), e["boxes"]) for e in statistics["classes"]]
+    entries = [(one_line(e["name"], _NAME), e["boxes"]) for e in statistics["classes"]]
     rest = entries[_CLASSES:]
     if len(rest) > 1:
         sums = {s: sum(boxes.get(s, 0) for _, boxes in rest) for s in statistics["splits"]}
@@ -269,12 +270,6 @@ def _ranked(axes: Axes, count: int, least: int) -> None:
 def _look(split: str) -> dict[str, Any]:
     color, hatch = _SPLITS.get(split, (BLUE, ""))
     return {"facecolor": color, "hatch": hatch, "edgecolor": "white", "linewidth": 0.4}
-
-
-def _short(value: object, most: int) -> str:
-    """Return a stranger's name as one short line."""
-    text = "".join(c if c.isprintable() else "�" for c in str(value)[: 10 * most])
-    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def training_scale(

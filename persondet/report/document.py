@@ -15,7 +15,7 @@ from typing import Literal, TypeVar
 
 import PIL.Image
 
-from persondet.report.plain_text import LONGEST, plain_text
+from persondet.text import LONGEST, plain_text
 
 WIDEST = 1600  # pixels; a page shows no more
 T = TypeVar("T")
@@ -157,7 +157,7 @@ def as_plain_text(value: T, most: int = LONGEST) -> T:
     """Return a document, or a part of one, with every string in it made fit to be shown.
 
     Secrets are hidden, control characters removed and endless names shortened, by
-    `persondet.report.plain_text`; nothing else changes.
+    `persondet.text.plain_text`; nothing else changes.
 
     Args:
         value: a dataclass of this module, a tuple, a string; anything else is returned as it is.

@@ -119,6 +119,11 @@ def load_events(run_dir: str | Path) -> Events:
     rows of one iteration are joined, the last value of a key wins. NaN stays NaN.
 
     Raises: RunError: when the file is missing, cannot be read, or holds no row.
+
+    Example:
+        >>> events = load_events("output/person")
+        >>> events["total_loss"].values[-1]
+        np.float64(0.5)
     """
     path = Path(run_dir) / FILE_NAME
     rows: dict[int, dict[str, float]] = {}

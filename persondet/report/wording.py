@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from persondet import text
+
 DASH = "–"
 LONGEST_NAME = 40
 TEMPLATES = Path(__file__).parent / "templates"
@@ -33,9 +35,9 @@ def plain(value: float | None, digits: int = 4) -> str:
     """Return a number with `digits` figures that count, without an exponent where it can be."""
     if value is None:
         return DASH
-    text = f"{value:.{digits}g}"
-    if "e" not in text or not 1e-8 < abs(value) < 1e15:
-        return text
+    shown = f"{value:.{digits}g}"
+    if "e" not in shown or not 1e-8 < abs(value) < 1e15:
+        return shown
     return f"{value:,.0f}" if abs(value) >= 1 else f"{value:.10f}".rstrip("0")
 
 
@@ -65,13 +67,8 @@ def listed(words: Sequence[str], *, last: str = "and", most: int = 12) -> str:
 
 
 def one_line(name: object, limit: int = LONGEST_NAME) -> str:
-    """Return a name as one printable line of at most `limit` characters, its middle left out.
-
-    Characters that print nothing, or turn the writing direction, become a space.
-    """
-    text = "".join(c if c.isprintable() else " " for c in str(name)).strip() or "(no name)"
-    tail = limit // 2 - 1
-    return text if len(text) <= limit else f"{text[: limit - tail - 1]}…{text[-tail:]}"
+    """Return a name as `persondet.text.one_line` does; "(no name)" for one without letters."""
+    return text.one_line(name, limit) or "(no name)"
 
 
 def distinct(names: Sequence[str], limit: int = LONGEST_NAME) -> list[str]:

@@ -15,13 +15,22 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from persondet.files import refuse_existing, write_json, write_text
-from persondet.sample.annotations import coco_json, mask_to_polygons, polygon_box
 from persondet.sample.clip import write_clip
-from persondet.sample.objects import OBJECT_CLASSES, compose_objects
-from persondet.sample.placement import MIN_SEEN, SMALL_HEIGHT, Plan, compose, plan_split
-from persondet.sample.scenes import render, visible_part
+from persondet.sample.scene import (
+    MIN_SEEN,
+    OBJECT_CLASSES,
+    SMALL_HEIGHT,
+    Plan,
+    compose,
+    object_class,
+    plan_split,
+    render,
+    visible_part,
+)
 
 PEOPLE_COUNTS: Mapping[str, int] = {"train": 240, "valid": 40, "test": 60}
 OBJECT_COUNTS: Mapping[str, int] = {"train": 160, "valid": 24, "test": 24}
@@ -29,76 +38,151 @@ SIZE = (640, 360)
 HIDDEN_BELOW = 0.75
 """A person counts as occluded when no more than this share of them is visible."""
 
-_PROJECTS = {
-    "people": ("people-walking", ("person",)),
-    "street_objects": ("street-objects", OBJECT_CLASSES),
-}
-Progress = Callable[[str, int, int], None]
-"""Called as `progress(part, done, total)`."""
+Progress = Callable[[int, int | None], None]
+"""Called as `progress(done, total)` after each image or frame."""
+Polygon = list[float]
+
+_KINDS = {
+    "people": ("people-walking", "street", ("person",)),
+    "street_objects": ("street-objects", "object", OBJECT_CLASSES),
+}  # kind: project, prefix of the file names, classes
+_FIRST = {"train": 0, "valid": 5000, "test": 7000}
+_ZOOM = 4
+_DATE = "2025-01-15T09:00:00+00:00"
 
 
-def generator_digest() -> str:
-    """Return a digest (16 hex digits) of the code that draws the sample."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:16]
+# ---- from visible masks to the json of a Roboflow COCO export ----
 
 
-def sample_is_current(folder: str | Path, seed: int) -> bool:
-    """Return whether `folder` holds the whole sample of `seed`, drawn by today's code."""
-    folder = Path(folder)
-    try:
-        record = json.loads((folder / "sample.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    if not isinstance(record, dict) or record.get("generator") != generator_digest():
-        return False
-    parts = [f"{kind}/{split}/_annotations.coco.json" for kind in _PROJECTS for split in _FIRST]
-    parts += ["city_walk.mp4", "city_walk_groundtruth.json"]
-    return record.get("seed") == seed and all((folder / part).is_file() for part in parts)
+def mask_to_polygons(
+    mask: NDArray[np.bool_], x: int = 0, y: int = 0, *, tolerance: float = 0.45
+) -> list[Polygon]:
+    """Return the outlines of a mask as COCO polygons [x0, y0, x1, y1, …], the first point repeated.
 
-
-def render_picture(
-    plan: Plan, *, seed: int, kind: str, split: str, size: tuple[int, int]
-) -> tuple[bytes, list[dict[str, Any]]]:
-    """Return one picture as JPEG bytes, and its objects.
-
-    Each object has `category` (id), `polygons` of its visible part, `share` (visible pixels over
-    the pixels it would have alone) and `height` of its visible box in pixels.
+    `mask`: bool (h, w), placed at (`x`, `y`) in the image. Coordinates are continuous image
+    pixels: the mask's pixel (0, 0) covers [x, x + 1). `tolerance` (pixels) is the largest
+    distance between an outline and its simplified form. Polygons cannot have holes: where a
+    mask has one, it is cut in two through the hole. Parts below six pixels are dropped.
     """
-    maker = compose if kind == "people" else compose_objects
-    scene, rng = maker(seed, kind, split, plan, size)
-    names = _PROJECTS[kind][1]
+    polygons: list[Polygon] = []
+    height, width = mask.shape
+    for part, left in _without_holes(np.ascontiguousarray(mask).view(np.uint8)):
+        # Contours run through pixel centres; on an enlarged mask that costs only 1/8 pixel.
+        large = cv2.copyMakeBorder(part, 1, 1, 1, 1, cv2.BORDER_CONSTANT)
+        large = cv2.resize(large, None, fx=_ZOOM, fy=_ZOOM, interpolation=cv2.INTER_NEAREST)
+        contours, _ = cv2.findContours(large, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        for contour in sorted(contours, key=lambda contour: -cv2.contourArea(contour)):
+            simple = cv2.approxPolyDP(contour, tolerance * _ZOOM, True)[:, 0].astype(np.float64)
+            if cv2.contourArea(contour) < 6 * _ZOOM**2 or len(simple) < 3:
+                continue
+            points: NDArray[Any] = (simple + 0.5) / _ZOOM - 1.0 + (left, 0)
+            points = np.clip(points, 0.0, (width, height)) + (x, y)
+            points = np.round(np.vstack([points, points[:1]]), 3)
+            polygons.append([float(value) for value in points.ravel()])
+    return polygons
+
+
+def _without_holes(mask: NDArray[np.uint8]) -> list[tuple[NDArray[np.uint8], int]]:
+    """Return pieces (mask, left column) without holes of five pixels or more."""
+    contours, hierarchy = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    for contour, links in zip(contours, hierarchy[0] if contours else (), strict=True):
+        left, _, width, _ = cv2.boundingRect(contour)
+        # The contour of a hole runs on the mask's pixels around it.
+        if links[3] >= 0 and cv2.contourArea(contour) - 0.5 * len(contour) + 1 >= 5:
+            cut = left + width // 2
+            first, last = (np.ascontiguousarray(side) for side in (mask[:, :cut], mask[:, cut:]))
+            return _without_holes(first) + [(piece, at + cut) for piece, at in _without_holes(last)]
+    return [(mask, 0)]
+
+
+def polygon_box(polygons: list[Polygon]) -> list[float]:
+    """Return [x, y, width, height] of all `polygons` together."""
+    points = np.concatenate([np.asarray(polygon).reshape(-1, 2) for polygon in polygons])
+    low, high = points.min(axis=0), points.max(axis=0)
+    return [round(float(value), 3) for value in (*low, *(high - low))]
+
+
+Instance = tuple[int, list[Polygon], float]
+"""An annotated object: class id, polygons of its visible part, and the visible share of it."""
+
+
+def _annotation(instance: Instance) -> dict[str, Any]:
+    """Return the COCO annotation as Roboflow writes it: `area` is box width times height."""
+    category, polygons, _ = instance
+    box = polygon_box(polygons)
+    area = round(box[2] * box[3], 3)
+    return {
+        "category_id": category,
+        "bbox": box,
+        "area": area,
+        "segmentation": polygons,
+        "iscrowd": 0,
+    }
+
+
+def _coco_json(
+    kind: str, images: list[tuple[str, str, list[Instance]]], size: tuple[int, int]
+) -> dict[str, Any]:
+    """Return the content of `_annotations.coco.json` with Roboflow's conventions.
+
+    Those are: ids of images and annotations from 0, and a grouping category with id 0 that is
+    named after the project. `images`: file name, name before the export, and instances of each.
+    """
+    project, _, names = _KINDS[kind]
+    groups = [(project, "none"), *((name, project) for name in names)]
+    owners = [(number, one) for number, image in enumerate(images) for one in image[2]]
+    about = {"description": "Rendered by persondet in the layout of a Roboflow export", "url": ""}
+    licence = {"url": "https://creativecommons.org/publicdomain/zero/1.0/", "name": "Public Domain"}
+    frame = {"height": size[1], "width": size[0], "date_captured": _DATE}
+    return {
+        "info": {
+            "year": "2025",
+            "version": "1",
+            "contributor": "persondet",
+            **about,
+            "date_created": _DATE,
+        },
+        "licenses": [{"id": 1, **licence}],
+        "categories": [
+            {"id": number, "name": name, "supercategory": group}
+            for number, (name, group) in enumerate(groups)
+        ],
+        "images": [
+            {"id": number, "license": 1, "file_name": name, **frame, "extra": {"name": original}}
+            for number, (name, original, _) in enumerate(images)
+        ],
+        "annotations": [
+            {"id": number, "image_id": image, **_annotation(one)}
+            for number, (image, one) in enumerate(owners)
+        ],
+    }
+
+
+# ---- exports ----
+
+
+def render_image(
+    plan: Plan, *, seed: int, kind: str, split: str, size: tuple[int, int]
+) -> tuple[bytes, list[Instance]]:
+    """Return one image as JPEG bytes, and its instances."""
+    scene, rng = compose(seed, kind, split, plan, size)
+    names = _KINDS[kind][2]
     smallest = MIN_SEEN * (size[1] / 360.0) ** 2
-    objects, kept = [], []
+    instances, kept = [], []
     for item in scene.items:
-        if item.name not in names:
-            kept.append(item)
-            continue
-        seen = visible_part(item, scene.items, *size)
-        polygons = (
-            mask_to_polygons(seen.mask, seen.x, seen.y)
-            if seen.area >= smallest and seen.share >= 0.1
-            else []
-        )
-        if not polygons:
-            continue  # hardly to be seen: it leaves the picture too, so nothing is unannotated
+        name = item.name if kind == "people" else object_class(item.name)
+        if name in names:
+            seen = visible_part(item, scene.items, size)
+            polygons = mask_to_polygons(seen.mask, seen.x, seen.y)
+            if seen.area < smallest or seen.share < 0.1 or not polygons:
+                continue  # hardly to be seen: it leaves the image too, so nothing is unannotated
+            instances.append((names.index(name) + 1, polygons, seen.share))
         kept.append(item)
-        box = polygon_box(polygons)
-        objects.append(
-            {
-                "category": names.index(item.name) + 1,
-                "polygons": polygons,
-                "share": seen.share,
-                "height": box[3],
-            }
-        )
     scene.items = kept
     encoded, data = cv2.imencode(".jpg", render(scene, rng), [cv2.IMWRITE_JPEG_QUALITY, 92])
     if not encoded:
         raise RuntimeError("OpenCV could not encode a JPEG")
-    return data.tobytes(), objects
+    return data.tobytes(), instances
 
 
 def write_export(
@@ -120,58 +204,44 @@ def write_export(
 
     Raises: ValueError: when `kind` is not one of the two.
     """
-    if kind not in _PROJECTS:
-        raise ValueError(f"kind must be one of {', '.join(_PROJECTS)}, not {kind!r}")
+    if kind not in _KINDS:
+        raise ValueError(f"kind must be one of {', '.join(_KINDS)}, not {kind!r}")
     folder = Path(folder)
-    project, names = _PROJECTS[kind]
+    project, prefix, names = _KINDS[kind]
     total, done, result = sum(counts.values()), 0, {}
     with _map(workers) as run:
         for split, count in counts.items():
             target = folder / split
             target.mkdir(parents=True, exist_ok=True)
             plans = plan_split(seed, kind, split, count)
-            work = partial(render_picture, seed=seed, kind=kind, split=split, size=size)
-            pictures, objects = [], []
-            for plan, (data, found) in zip(plans, run(work, plans), strict=True):
-                stem = (
-                    f"{'street' if kind == 'people' else 'object'}_{_FIRST[split] + plan.index:04d}"
-                )
+            work = partial(render_image, seed=seed, kind=kind, split=split, size=size)
+            images: list[tuple[str, str, list[Instance]]] = []
+            for plan, (data, instances) in zip(plans, run(work, plans), strict=True):
+                stem = f"{prefix}_{_FIRST[split] + plan.index:04d}"
                 name = f"{stem}_jpg.rf.{hashlib.md5(data, usedforsecurity=False).hexdigest()}.jpg"
                 (target / name).write_bytes(data)
-                pictures.append(
-                    {
-                        "file_name": name,
-                        "original": f"{stem}.jpg",
-                        "objects": [(o["category"], o["polygons"]) for o in found],
-                    }
-                )
-                objects.append(found)
+                images.append((name, f"{stem}.jpg", instances))
                 done += 1
                 if progress is not None:
-                    progress(kind, done, total)
-            content = coco_json(project, names, pictures, size)
-            write_text(
-                target / "_annotations.coco.json", json.dumps(content, separators=(",", ":"))
-            )
-            result[split] = _shares(objects, size)
-    write_text(folder / "README.roboflow.txt", _readme(project, names, sum(counts.values()), size))
+                    progress(done, total)
+            content = json.dumps(_coco_json(kind, images, size), separators=(",", ":"))
+            write_text(target / "_annotations.coco.json", content)
+            result[split] = _shares([instances for *_, instances in images], size)
+    readme = _README.format(project=project, images=total, names=", ".join(names), size=size)
+    write_text(folder / "README.roboflow.txt", readme)
     return result
 
 
-_FIRST = {"train": 0, "valid": 5000, "test": 7000}
-
-
-def _shares(objects: list[list[dict[str, Any]]], size: tuple[int, int]) -> dict[str, float]:
-    every = [one for found in objects for one in found]
-    count = max(len(every), 1)
+def _shares(instances: list[list[Instance]], size: tuple[int, int]) -> dict[str, float]:
+    every = [one for found in instances for one in found]
+    hidden = [share <= HIDDEN_BELOW for *_, share in every]
+    small = [polygon_box(polygons)[3] < SMALL_HEIGHT * size[1] / 360.0 for _, polygons, _ in every]
     return {
-        "images": len(objects),
+        "images": len(instances),
         "objects": len(every),
-        "empty_images": sum(not found for found in objects),
-        "occluded": round(sum(one["share"] <= HIDDEN_BELOW for one in every) / count, 4),
-        "small": round(
-            sum(one["height"] < SMALL_HEIGHT * size[1] / 360.0 for one in every) / count, 4
-        ),
+        "empty_images": sum(not found for found in instances),
+        "occluded": round(sum(hidden) / max(len(every), 1), 4),
+        "small": round(sum(small) / max(len(every), 1), 4),
     }
 
 
@@ -187,23 +257,41 @@ def _map(workers: int) -> Iterator[Callable[..., Any]]:
         yield partial(pool.map, chunksize=4)
 
 
-def _readme(project: str, names: tuple[str, ...], images: int, size: tuple[int, int]) -> str:
-    return f"""
+_README = """
 {project} - v1
-==============================
 
-This dataset was rendered by persondet (tools/make_sample.py) and laid out like an export from
-roboflow.com in COCO format. No photograph and no person is in it.
+persondet rendered this dataset (tools/make_sample.py) and laid it out like an export from
+roboflow.com in COCO format. It has {images} images of {size[0]}x{size[1]} pixels without
+augmentation, and no photograph and no real person in them.
 
-The dataset includes {images} images.
-Annotated: {", ".join(names)}; polygons and boxes of the visible part. Clothes and bags belong to
-a person; umbrellas, mannequins in shop windows and posters do not.
-
-The following pre-processing was applied to each image:
-* Rendered at {size[0]}x{size[1]}
-
-No image augmentation techniques were applied.
+Annotated: {names}; polygons and boxes of the visible part. Clothes and bags belong to a person;
+posters do not.
 """
+
+
+# ---- the whole sample ----
+
+
+def generator_digest() -> str:
+    """Return a digest (16 hex digits) of the code that draws the sample."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def sample_is_current(folder: str | Path, seed: int) -> bool:
+    """Return whether `folder` holds the whole sample of `seed`, drawn by today's code."""
+    folder = Path(folder)
+    try:
+        record = json.loads((folder / "sample.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    if not isinstance(record, dict) or record.get("generator") != generator_digest():
+        return False
+    parts = [f"{kind}/{split}/_annotations.coco.json" for kind in _KINDS for split in _FIRST]
+    parts += ["city_walk.mp4", "city_walk_groundtruth.json"]
+    return record.get("seed") == seed and all((folder / part).is_file() for part in parts)
 
 
 def make_sample(
@@ -223,7 +311,7 @@ def make_sample(
 
     The folder appears under its name only when everything is written. The record is also
     `sample.json` in it: `seed`, `generator` (see `generator_digest`), counts and shares.
-    `progress(part, done, total)` is called after each image or frame.
+    `progress(done, total)` counts images and frames together.
 
     Raises: OutputExistsError: when `output` is a used folder and `overwrite` is False.
     """
@@ -231,23 +319,23 @@ def make_sample(
     refuse_existing(output, overwrite=overwrite)
     output.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    sizes = {"people": people_counts, "street_objects": object_counts}
+    total = sum(sum(counts.values()) for counts in sizes.values()) + frames
+    record: dict[str, Any] = {"version": 1, "seed": seed, "generator": generator_digest()}
+    before = 0
+
+    def step(done: int, _: int | None) -> None:
+        if progress is not None:
+            progress(before + done, total)
+
     try:
-        arguments: dict[str, Any] = {
-            "size": size,
-            "seed": seed,
-            "workers": workers,
-            "progress": progress,
-        }
-        record: dict[str, Any] = {"version": 1, "seed": seed, "generator": generator_digest()}
-        record["people"] = write_export(draft / "people", "people", people_counts, **arguments)
-        record["street_objects"] = write_export(
-            draft / "street_objects", "street_objects", object_counts, **arguments
-        )
-        step = partial(progress, "city_walk") if progress is not None else None
-        record["city_walk"] = write_clip(
-            draft / "city_walk.mp4", draft / "city_walk_groundtruth.json", seed,
-            frames=frames, size=clip_size, progress=step,
-        )  # fmt: skip
+        for kind, counts in sizes.items():
+            record[kind] = write_export(
+                draft / kind, kind, counts, size=size, seed=seed, workers=workers, progress=step
+            )
+            before += sum(counts.values())
+        paths = draft / "city_walk.mp4", draft / "city_walk_groundtruth.json"
+        record["city_walk"] = write_clip(*paths, seed, frames=frames, size=clip_size, progress=step)
         write_json(draft / "sample.json", record)
         draft.chmod(0o755)
         if output.exists():

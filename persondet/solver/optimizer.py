@@ -1,7 +1,4 @@
-"""The optimizer that the config asks for, with its parameter groups.
-
-Gradient clipping as `SOLVER.CLIP_GRADIENTS` asks for it.
-"""
+"""The optimizer, its parameter groups and its gradient clipping, as the config asks for them."""
 
 from __future__ import annotations
 

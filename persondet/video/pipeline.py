@@ -28,7 +28,7 @@ import cv2
 import numpy as np
 import torch
 
-from persondet.environment import cpu_count
+from persondet.environment import Progress, cpu_count
 from persondet.errors import MediaError, PartialMediaError, PersondetError
 from persondet.inference.records import (
     FrameRecord,
@@ -55,7 +55,6 @@ if TYPE_CHECKING:
 _AHEAD = 4
 _AHEAD_BYTES = 192 * 2**20
 
-Progress = Callable[[int, int | None], None]
 Seconds = Fraction | float
 
 
@@ -126,6 +125,12 @@ def annotate_video(
     Raises: MediaError: when the source cannot be read, has no frame between start and end, or the
         output cannot be written; PartialMediaError when what was written so far is kept.
         OutputExistsError: when the output is there already.
+
+    Example:
+        >>> predictor = Predictor.from_run("output/person")
+        >>> summary = annotate_video("clip.mp4", "clip_annotated.mp4", predictor)
+        >>> summary.frames, summary.records.name
+        (5, 'clip_annotated.jsonl')
     """
     if stride < 1 or (max_frames is not None and max_frames < 1) or (batch_size or 1) < 1:
         raise MediaError("stride, max_frames and batch_size must be 1 or more.")

@@ -72,6 +72,12 @@ class VideoReader:
         title: the clip's title, or "".
         left_out: what else the clip has, such as subtitles, in words, or "".
         frames_read: frames yielded so far.
+
+    Example:
+        >>> with VideoReader("clip.mp4") as reader:
+        ...     shapes = [frame.image.shape for frame in reader]
+        >>> reader.frames_read, shapes[0]
+        (5, (64, 96, 3))
     """
 
     def __init__(
@@ -111,7 +117,7 @@ class VideoReader:
     def _begin(self, *, skip: bool) -> None:
         """Open the source and decode up to the first frame that is wanted."""
         self._container = open_source(self._source)
-        self._lost = self._lost_pictures = 0
+        self._lost = self._lost_images = 0
         self._damage, self._at_end = "", False
         try:
             self._stream = pictures_of(self._container, self._source)
@@ -246,7 +252,7 @@ class VideoReader:
             if self._last_time is not None and time >= self._last_time:
                 return
             if self._first_time is None or time >= self._first_time:
-                yield index + self._lost_pictures, time, frame
+                yield index + self._lost_images, time, frame
             index += 1
         self._at_end = True
         if not self._damage:
@@ -274,7 +280,7 @@ class VideoReader:
                         yield frame
                 except av.error.FFmpegError:
                     self._lost += 1
-                    self._lost_pictures += 1  # what follows keeps its place in the clip
+                    self._lost_images += 1  # what follows keeps its place in the clip
         except av.error.FFmpegError as error:
             reason = "no answer" if isinstance(error, av.error.ExitError) else error.strerror
             self._damage = f"the clip is broken and ends early ({reason})"

@@ -1,4 +1,4 @@
-"""The strokes that every picture shares: masks, boxes and labels on a BGR array, with OpenCV.
+"""The strokes that every image shares: masks, boxes and labels on a BGR array, with OpenCV.
 
 All functions draw in place on `image: uint8, (H, W, 3), BGR, 0..255, contiguous`; coordinates are
 absolute pixels (x to the right, y down), and what lies outside the image is cut off.

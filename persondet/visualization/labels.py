@@ -1,12 +1,9 @@
-"""Texts on pictures: sharp at any size, on a plate that sets them off.
+"""Labels: what they say, how they look, and where they go.
 
-Where labels go: near their boxes, inside the picture, on no other label, and still.
-
-What is best in every single frame would hop about: a label keeps its place as long as that is
-free, follows its box without its tremble, and changes for the better only when the better place
-has been free for a while.
-
-What stands on labels and on the count: short, and not another number in every frame.
+Text is sharp at any size, on a plate that sets it off. A label lies near its box, inside the image,
+on no other label. The best place of every single frame would make labels jump: a label keeps its
+place while that is free, follows its box without its tremble, and moves only when a better place
+has been free for a while. Its numbers do not change with every frame either.
 """
 
 from __future__ import annotations
@@ -19,6 +16,7 @@ import numpy as np
 from detectron2.structures import Instances
 from PIL import ImageFont
 
+from persondet.text import one_line
 from persondet.visualization.drawing import Color, contrasting
 
 
@@ -143,7 +141,7 @@ class _Label:
 
 
 class LabelLayout:
-    """Places the labels of a clip frame by frame; of a single picture with its only call."""
+    """Places the labels of a clip frame by frame; of a single image with its only call."""
 
     def __init__(self) -> None:
         """Start without memory."""
@@ -159,7 +157,7 @@ class LabelLayout:
         keys: Sequence[Hashable],
         boxes: np.ndarray,
         sizes: Sequence[Sequence[Size]],
-        picture: Size,
+        image: Size,
         taken: Sequence[Rectangle] = (),
     ) -> list[Placement]:
         """Find the places of one frame's labels. One that finds none is left out.
@@ -171,7 +169,7 @@ class LabelLayout:
             keys: who each label belongs to, the same in every frame.
             boxes: (N, 4), XYXY_ABS, pixels.
             sizes: for each label its versions, the best first: all have the same number.
-            picture: its size.
+            image: its size.
             taken: rectangles that are occupied already.
         """
         self._frame += 1
@@ -183,7 +181,7 @@ class LabelLayout:
         self._heads, self._used = len(heads), len(heads) + len(taken)
         placements = []
         for i in order:
-            label = self._settle(keys[i], boxes[i], np.array(sizes[i], np.float64), picture)
+            label = self._settle(keys[i], boxes[i], np.array(sizes[i], np.float64), image)
             if label.choice is None:
                 continue
             version = label.choice // SPOTS
@@ -196,10 +194,10 @@ class LabelLayout:
         self._labels = {key: one for key, one in self._labels.items() if one.last >= forgotten}
         return placements
 
-    def _settle(self, key: Hashable, box: np.ndarray, sizes: np.ndarray, picture: Size) -> _Label:
+    def _settle(self, key: Hashable, box: np.ndarray, sizes: np.ndarray, image: Size) -> _Label:
         """Decide where one label goes, and remember it."""
         plates = np.repeat(sizes, SPOTS, axis=0)
-        room = np.maximum(np.array(picture) - plates, -1)
+        room = np.maximum(np.array(image) - plates, -1)
         corners = np.minimum(np.maximum(_spots(box, sizes), 0), np.maximum(room, 0))
         nothing = np.zeros(len(plates), np.int64)
         label = self._labels.setdefault(key, _Label(self._frame, 0, nothing, nothing))
@@ -322,17 +320,11 @@ def label_texts(
         scores = predictions.scores.tolist()
     texts = []
     for i, number in enumerate(predictions.pred_classes.tolist()):
-        name = _plain(str(number) if classes is None else classes[number])
+        name = one_line(number if classes is None else classes[number], LONGEST_NAME)
         track = f"#{int(predictions.ID[i])}" if predictions.has("ID") else ""
         score = "" if scores is None else f"{scores[i]:.0%}"
         texts.append((" ".join(filter(None, (track, name, score))), track or score or name))
     return texts
-
-
-def _plain(name: str) -> str:
-    """Return a class name, which may be anything, as a short text of one line."""
-    name = " ".join("".join(c if c.isprintable() else " " for c in str(name)).split())
-    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 3] + "..."
 
 
 def count_text(in_view: int, unique: int | None, classes: Sequence[str]) -> str:

@@ -1,13 +1,7 @@
-"""Many small pictures on one: tiles in a grid, each with a caption.
+"""Sheets of several images: grids with captions, ground truth, and before beside after.
 
-Annotations drawn on their image: as a dataset dict holds them, or as the mapper gives them.
-
-Both are Detectron2's forms: a dict with `annotations`, and a dict with a tensor `image` and
-`Instances`.
-
-Ground truth beside prediction: the same picture twice, with what is wrong standing out.
-
-What cleaning changed, before beside after.
+Annotations are drawn from Detectron2's two forms: a dict with `annotations`, or a dict with a
+tensor `image` and `Instances`.
 """
 
 from __future__ import annotations
@@ -22,7 +16,7 @@ import numpy as np
 import pycocotools.mask
 from detectron2.structures import BoxMode
 
-from persondet.data.image_file import read_picture_file
+from persondet.data.image_file import read_image_file
 from persondet.errors import DatasetError, MediaError
 from persondet.files import atomic_path
 from persondet.visualization.drawing import (
@@ -93,13 +87,13 @@ def contact_sheet(
 
 
 def write_sheet(path: str | Path, sheet: np.ndarray) -> Path:
-    """Write a picture (uint8, (H, W, 3), BGR) whole or not at all, and return its path.
+    """Write an image (uint8, (H, W, 3), BGR) whole or not at all, and return its path.
 
     Raises: MediaError: when OpenCV cannot write the format that the name ends in.
     """
     with atomic_path(path) as temporary:
         if not cv2.imwrite(str(temporary), sheet):
-            raise MediaError(f"{path}: the picture cannot be written; end its name in .png.")
+            raise MediaError(f"{path}: the image cannot be written; end its name in .png.")
     return Path(path)
 
 
@@ -111,7 +105,7 @@ def letterbox(
 ) -> np.ndarray:
     """Return `image` (uint8, (H, W, 3), BGR) fitted into the middle of `size` (width, height).
 
-    The shape of the picture is kept; `background` (BGR) fills what it leaves free.
+    The shape of the image is kept; `background` (BGR) fills what it leaves free.
     """
     height, width = image.shape[:2]
     factor = min(size[0] / width, size[1] / height)
@@ -154,7 +148,7 @@ def draw_dataset_dict(
 def draw_training_sample(
     sample: Mapping[str, Any], class_names: Sequence[str] = (), *, image_format: str = "BGR"
 ) -> np.ndarray:
-    """Return the picture (uint8, (H, W, 3), BGR) of what a mapper gives to the model.
+    """Return the image (uint8, (H, W, 3), BGR) of what a mapper gives to the model.
 
     `sample` holds `image`, a uint8 or float tensor (3, H, W) in `image_format` ("BGR" or "RGB"),
     and `instances` with `gt_boxes`, `gt_classes` and, in either mask format, `gt_masks`.
@@ -238,7 +232,7 @@ def annotation_sheet(
     columns: int = 4,
     tile_size: tuple[int, int] = (360, 270),
 ) -> np.ndarray:
-    """Return a contact sheet of pictures with their annotations: uint8, (H, W, 3), BGR.
+    """Return a contact sheet of images with their annotations: uint8, (H, W, 3), BGR.
 
     Raises: DatasetError: when an image is missing or cannot be read.
     """
@@ -259,7 +253,7 @@ def evenly_spaced(items: Sequence[Any], count: int) -> list[Any]:
 def _read_bgr(path: str) -> np.ndarray:
     """Return an image as uint8, (H, W, 3), BGR, turned as its EXIF tag says."""
     try:
-        return read_picture_file(path)
+        return read_image_file(path)
     except MediaError as error:
         raise DatasetError(str(error)) from error
 
@@ -275,7 +269,7 @@ def _draw_objects(
 ) -> np.ndarray:
     """Return a copy of `image` with (box XYXY_ABS, class, mask or None) per object."""
     image = np.ascontiguousarray(image).copy()
-    width = max(2, line_width(image))  # the sheet makes pictures smaller
+    width = max(2, line_width(image))  # the sheet makes images smaller
     for index, (_, _, mask) in enumerate(objects):
         if mask is not None:
             draw_mask(image, mask, palette_color(index), outline=width)
@@ -298,8 +292,8 @@ class Shown:
     """One object of a panel.
 
     Attributes:
-        box: XYXY_ABS, pixels of the picture.
-        mask: bool, (H, W) of the picture, or None.
+        box: XYXY_ABS, pixels of the image.
+        mask: bool, (H, W) of the image, or None.
         label: written beside it; empty: nothing.
         wrong: whether it stands out.
         crowd: whether it is a region of people whom nobody counted.
@@ -320,7 +314,7 @@ def draw_side_by_side(
     titles: tuple[str, str] = ("annotated", "found"),
     around: Sequence[float] | None = None,
 ) -> np.ndarray:
-    """Return one picture with two panels, at most 1,280 pixels wide.
+    """Return one image with two panels, at most 1,280 pixels wide.
 
     Args:
         image: uint8, (H, W, 3), BGR.
@@ -389,9 +383,7 @@ def _color(shown: Shown) -> Color:
     return WRONG if shown.wrong else CROWD if shown.crowd else RIGHT
 
 
-MARGIN_OF_CLEANING_SHEET = (
-    0.08  # of the picture's longer side: what leaves the picture is seen in it
-)
+MARGIN_OF_CLEANING_SHEET = 0.08  # of the image's longer side: what leaves the image is seen in it
 _GREY = (120, 120, 120)
 
 
@@ -400,7 +392,7 @@ class CleanedImage:
     """An image before and after cleaning.
 
     Attributes:
-        path: the picture; None: there is none to read.
+        path: the image; None: there is none to read.
         before: COCO annotations of any content.
         after: the cleaned ones; None: the image is dropped.
         origins: index into `before` of each of `after`: what belongs together has one colour.
@@ -421,9 +413,9 @@ def cleaning_sheet(
 
     Args:
         images: what to show.
-        tile_size: width and height of a picture on the sheet, in pixels.
+        tile_size: width and height of an image on the sheet, in pixels.
 
-    Returns: uint8, (H, W, 3), BGR. A picture that cannot be read is grey.
+    Returns: uint8, (H, W, 3), BGR. An image that cannot be read is grey.
     """
     tiles, captions = [], []
     for one in images:
@@ -508,7 +500,7 @@ def _numbers(value: Any) -> np.ndarray | None:
 def _readable(path: Path | None) -> np.ndarray:
     try:
         if path is not None:
-            return read_picture_file(path)
+            return read_image_file(path)
     except MediaError:
         pass
     return np.full((360, 480, 3), _GREY, np.uint8)

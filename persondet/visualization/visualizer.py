@@ -36,18 +36,18 @@ class DrawnImage(VisImage):
     """What `VideoVisualizer` returns, without a matplotlib figure behind it."""
 
     def __init__(self, image: np.ndarray) -> None:
-        """Hold a finished picture: uint8, (H, W, 3), RGB."""
+        """Hold a finished image: uint8, (H, W, 3), RGB."""
         # VisImage's own constructor opens a figure, which costs more than all the drawing.
         self.img = image
         self.scale = 1.0
         self.height, self.width = image.shape[:2]
 
     def get_image(self) -> np.ndarray:
-        """Return the picture: uint8, (H, W, 3), RGB."""
+        """Return the image: uint8, (H, W, 3), RGB."""
         return self.img
 
     def save(self, filepath: str | Path) -> None:
-        """Write the picture; the format follows from the name."""
+        """Write the image; the format follows from the name."""
         cv2.imwrite(str(filepath), cv2.cvtColor(self.img, cv2.COLOR_RGB2BGR))
 
 
@@ -55,7 +55,7 @@ class PersonVideoVisualizer(VideoVisualizer):
     """Draws detections on the frames of a clip, in order.
 
     A person keeps the colour as long as the boxes of neighbouring frames overlap, or for good where
-    the instances carry an `ID`; labels keep their place. Sizes follow from the picture's. Instances
+    the instances carry an `ID`; labels keep their place. Sizes follow from the image's. Instances
     with keypoints, and the methods for segmentation, are left to Detectron2.
 
     Attributes:
@@ -200,7 +200,7 @@ def stroke_width(image: np.ndarray) -> float:
 def draw_instances(
     image: np.ndarray, instances: Instances, metadata: Any, **choices: bool
 ) -> np.ndarray:
-    """Draw detections on a single picture.
+    """Draw detections on a single image.
 
     Args:
         image: uint8, (H, W, 3), BGR; left as it is.

@@ -24,7 +24,6 @@ from persondet.checkpoint.model_file import (
     load_checkpoint,
     local_weights,
     model_record,
-    rewrite_config,
     store_score_threshold,
 )
 from persondet.checkpoint.restricted_pickle import load_arrays
@@ -204,17 +203,6 @@ def test_class_count_leaves_the_background_out() -> None:
     weight = torch.zeros(81, 16)
     assert class_count({"model": {"roi_heads.box_predictor.cls_score.weight": weight}}) == 80
     assert class_count({"model": {}}) is None
-
-
-def test_rewriting_the_config_leaves_the_tensors_alone(tmp_path: Path) -> None:
-    SafeDetectionCheckpointer(two_layers(), str(tmp_path), carried={"config": "A: old/x\n"}).save(
-        "m"
-    )
-    before = load_checkpoint(tmp_path / "m.pth")["model"]
-    rewrite_config(tmp_path / "m.pth", lambda text: text.replace("old", "new"))
-    after = load_checkpoint(tmp_path / "m.pth")
-    assert CarriedFacts.from_checkpoint(after).config == "A: new/x\n"
-    assert all(torch.equal(before[name], after["model"][name]) for name in before)
 
 
 def test_another_model_and_other_trained_parts_are_refused_by_a_resume(tmp_path: Path) -> None:

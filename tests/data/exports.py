@@ -25,7 +25,7 @@ Annotation = dict[str, Any]
 
 ANNOTATION_FILE = "_annotations.coco.json"
 KINDS = ("polygons", "rle", "mixed", "boxes")
-TURNED = 6  # EXIF: the camera stood upright, the picture lies on its side
+TURNED = 6  # EXIF: the camera stood upright, the image lies on its side
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -37,7 +37,7 @@ class Export:
     Attributes:
         splits: `train`, `valid`, `test` (those that exist) to the COCO dict.
         folders: the same keys to the folder's name, e.g. `valid` to `validation`.
-        files: (split, file name) to the bytes of a picture.
+        files: (split, file name) to the bytes of an image.
         kind: one of `KINDS`.
     """
 
@@ -76,11 +76,11 @@ def tag(annotation: Annotation) -> int:
     return int(annotation["attributes"]["tag"])
 
 
-# Pictures
+# Images
 
 
 def encoded(pixels: np.ndarray[Any, Any], suffix: str, orientation: int = 1) -> bytes:
-    """A picture file of RGB pixels; `orientation` is EXIF's."""
+    """An image file of RGB pixels; `orientation` is EXIF's."""
     buffer = io.BytesIO()
     if suffix == ".png":
         Image.fromarray(pixels).save(buffer, "PNG")
@@ -94,7 +94,7 @@ def encoded(pixels: np.ndarray[Any, Any], suffix: str, orientation: int = 1) -> 
 
 @functools.cache
 def picture(number: int) -> tuple[np.ndarray[Any, Any], bytes, bytes, bytes]:
-    """The same picture each time: pixels, as JPEG, as PNG, as JPEG that EXIF turns upright.
+    """The same image each time: pixels, as JPEG, as PNG, as JPEG that EXIF turns upright.
 
     All look different from each other: a few large blots of random colours.
     """
@@ -106,14 +106,14 @@ def picture(number: int) -> tuple[np.ndarray[Any, Any], bytes, bytes, bytes]:
     return pixels, encoded(pixels, ".jpg"), encoded(pixels, ".png"), encoded(lying, ".jpg", TURNED)
 
 
-PICTURES = 60
+IMAGES_SHOWN = 60
 
 
 # Exports
 
 
 def random_export(seed: int, kind: str | None = None) -> Export:
-    """A random valid export: 1 to 3 splits, 2 to 5 pictures each, 1 to 4 classes.
+    """A random valid export: 1 to 3 splits, 2 to 5 images each, 1 to 4 classes.
 
     Args:
         kind: `polygons`, `rle`, `mixed` (polygons and RLE), `boxes` (no masks); None: any.
@@ -127,7 +127,7 @@ def random_export(seed: int, kind: str | None = None) -> Export:
         folders["valid"] = str(rng.choice(["valid", "val", "validation"]))
     export = Export({}, folders, {}, kind)
     categories = _categories(rng)
-    pool = iter(rng.permutation(PICTURES))
+    pool = iter(rng.permutation(IMAGES_SHOWN))
     tags = iter(range(1, 10**6))
     exact = bool(rng.integers(2))  # coordinates on a grid of quarters, or with three decimals
     for split in folders:

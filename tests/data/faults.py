@@ -58,7 +58,7 @@ class Broken:
         dropped_images: (split, file name) of images that `clean` must drop.
         verdicts: tag to what must hold of the cleaned annotation; a touched annotation without
             one must come back byte for byte as it is in the broken export.
-        added: pictures in no json.
+        added: images in no json.
     """
 
     export: Export
@@ -755,7 +755,7 @@ def _file_missing(export: Export, split: str, image: Coco, rng: Rng) -> bool:
 @image_fault("image-unreadable")
 def _unreadable(export: Export, split: str, image: Coco, rng: Rng) -> bool:
     content = _file(export, split, image)
-    wrong = [b"", b"<html>not a picture</html>", rng.bytes(500), b"\0" * 300]
+    wrong = [b"", b"<html>not an image</html>", rng.bytes(500), b"\0" * 300]
     if content.startswith(b"\x89PNG"):
         middle = content.index(b"IDAT") + 40
         wrong = [content[:middle] + bytes([content[middle] ^ 255]) + content[middle + 1 :]]
@@ -901,12 +901,12 @@ TURNS: dict[int, Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]] = {
     7: lambda a: np.swapaxes(np.rot90(a, 2), 0, 1),
     8: lambda a: np.rot90(a, 1),
 }
-"""What EXIF's orientations do to a stored picture. Source: CIPA DC-008, tag 274."""
+"""What EXIF's orientations do to a stored image. Source: CIPA DC-008, tag 274."""
 
 
 @fault("image-rotated")
 def _rotated(export: Export, rng: Rng, k: int) -> Broken | None:
-    """The camera turned the picture after somebody had annotated it as it is stored."""
+    """The camera turned the image after somebody had annotated it as it is stored."""
     broken = Broken(export)
     for split, coco in export.splits.items():
         for image in coco["images"]:
@@ -926,14 +926,14 @@ def _rotated(export: Export, rng: Rng, k: int) -> Broken | None:
 
 
 def turned_with(orientation: int, stored: tuple[int, int]) -> Verdict:
-    """Box and mask lie where the turned picture shows what they lay on before."""
+    """Box and mask lie where the turned image shows what they lay on before."""
 
     def verdict(valid: Annotation, cleaned: Annotation, image: Coco) -> None:
         height, width = stored
         assert (image["width"], image["height"]) == (height, width)
         x, y, w, h = valid["bbox"]
         corners = np.array([[x, y], [x + w, y + h]])
-        # Where each stored pixel goes, by turning a picture of their coordinates.
+        # Where each stored pixel goes, by turning an image of their coordinates.
         grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1)
         turned = np.stack([TURNS[orientation](grid[..., axis]) for axis in (0, 1)], axis=-1)
         ys, xs = np.mgrid[: turned.shape[0], : turned.shape[1]]
@@ -960,13 +960,13 @@ def turned_with(orientation: int, stored: tuple[int, int]) -> Verdict:
     return verdict
 
 
-# Leaks: a picture of a later split that an earlier one has too
+# Leaks: an image of a later split that an earlier one has too
 
 
 def _leak(
     export: Export, rng: Rng, k: int, content: Any, name: Any, has: str = ""
 ) -> Broken | None:
-    """Copies of pictures whose name has `has` in it, in a later split than theirs."""
+    """Copies of images whose name has `has` in it, in a later split than theirs."""
     broken = Broken(export)
     pairs = [
         (earlier, split, image)

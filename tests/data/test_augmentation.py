@@ -149,5 +149,4 @@ def test_trap_12_importing_albumentations_asks_no_network() -> None:
         for path in (root / folder).rglob("*.py")
         if "import albumentations" in path.read_text() or "from albumentations" in path.read_text()
     }
-    # A benchmark's stock side may, in a process that has imported `persondet.data` before.
-    assert importing - {"benchmarks"} == {"data"}
+    assert importing == {"data"}

@@ -322,5 +322,5 @@ def test_what_bends_lines_equals_albumentations_own_masks(tmp_path: Path, name: 
         # RandomGridShuffle gives a box for each piece of a person.
         for index in set(theirs["instance_indices"].astype(int).tolist())
     )
-    # A picture without people goes the same way.
+    # An image without people goes the same way.
     assert len(mapper({**record, "annotations": []}, seed=5)["instances"]) == 0

@@ -174,7 +174,7 @@ def test_positions_of_several_ranks_are_those_of_one_stream() -> None:
     assert ranked(1) == [(1, 10), (3, 11), (5, 12)]
 
 
-def test_trap_14_pictures_without_people_are_kept_on_request(cfg: CfgNode) -> None:
+def test_trap_14_images_without_people_are_kept_on_request(cfg: CfgNode) -> None:
     cfg.INPUT.ALBUMENTATIONS.PIPELINE = "crowd"
     cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = True
     names = {s["file_name"] for batch in _take(build_train_loader(cfg), 15) for s in batch}

@@ -48,7 +48,7 @@ def test_the_copy_has_no_error_and_the_source_is_as_it_was(export: Path, tmp_pat
     assert str(tmp_path) not in (tmp_path / "clean" / "cleaning.json").read_text()
 
 
-def test_pictures_are_hard_links_and_copies_where_links_are_refused(
+def test_images_are_hard_links_and_copies_where_links_are_refused(
     export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clean_dataset(export, tmp_path / "linked")

@@ -413,7 +413,7 @@ def test_what_bends_lines_is_rasterised_and_stays_in_step(tmp_path: Path) -> Non
             assert np.median(sample["image"][0].numpy()[mask]) == 100 + 50 * number
 
 
-def test_trap_12_a_hole_in_the_picture_is_a_hole_in_the_mask(tmp_path: Path) -> None:
+def test_trap_12_a_hole_in_the_image_is_a_hole_in_the_mask(tmp_path: Path) -> None:
     record = _record(tmp_path / "a.png", _grey(200), _rectangle(0, 0, WIDTH, HEIGHT))
     text = "- CoarseDropout: {num_holes_range: [3, 3], fill: 0, p: 1}"
     sample = _mapper(tmp_path, text)(record, seed=0)
@@ -458,7 +458,7 @@ def test_boxes_without_masks_follow_what_bends_lines(tmp_path: Path) -> None:
         "- BBoxSafeRandomCrop",
     ],
 )
-def test_trap_14_a_picture_without_people_gives_empty_fields(
+def test_trap_14_a_image_without_people_gives_empty_fields(
     tmp_path: Path, pipeline: str, mask_format: str, kind: type
 ) -> None:
     mapper = _mapper(tmp_path, pipeline, mask_format=mask_format)

@@ -438,7 +438,7 @@ def test_classes_that_differ_between_splits_become_one_list(tmp_path: Path) -> N
     second = tmp_path / "second"
     write_habit(second, {"test": [[(octagon, 1), (octagon, 2)]] * 2}, categories=other)
     for number, path in enumerate(sorted((second / "test").glob("*.jpg"))):
-        path.write_bytes(picture(40 + number)[1])  # not the pictures of train
+        path.write_bytes(picture(40 + number)[1])  # not the images of train
         coco = json.loads((second / "test" / ANNOTATION_FILE).read_text())
         height, width = picture(40 + number)[0].shape[:2]
         coco["images"][number] |= {"width": width, "height": height}

@@ -51,7 +51,7 @@ SEEDS = st.integers(0, 2**31)
 
 @contextlib.contextmanager
 def in_this_process() -> Iterator[None]:
-    """Read pictures here: a hundred small exports would start a thousand processes."""
+    """Read images here: a hundred small exports would start a thousand processes."""
 
     def results(look: Any, names: Any, lost: Any, **_: Any) -> Iterator[tuple[str, Any]]:
         return ((name, look(name)) for name in names)

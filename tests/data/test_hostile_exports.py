@@ -356,7 +356,7 @@ def test_a_file_name_that_leads_astray_is_found_and_dropped(
         assert picture(50)[1] not in copied
 
 
-def test_a_link_among_the_pictures_is_not_followed_out(prepare: Prepare, tmp_path: Path) -> None:
+def test_a_link_among_the_images_is_not_followed_out(prepare: Prepare, tmp_path: Path) -> None:
     (tmp_path / "secret.jpg").write_bytes(picture(50)[1])
     root = good_export(tmp_path / "export")
     (root / "train/atrain.jpg").unlink()
@@ -369,7 +369,7 @@ def test_a_link_among_the_pictures_is_not_followed_out(prepare: Prepare, tmp_pat
         assert not path.is_symlink()
 
 
-def test_a_pipe_among_the_pictures_does_not_block(prepare: Prepare, tmp_path: Path) -> None:
+def test_a_pipe_among_the_images_does_not_block(prepare: Prepare, tmp_path: Path) -> None:
     root = good_export(tmp_path / "export")
     (root / "train/atrain.jpg").unlink()
     os.mkfifo(root / "train/atrain.jpg")
@@ -378,7 +378,7 @@ def test_a_pipe_among_the_pictures_does_not_block(prepare: Prepare, tmp_path: Pa
     assert file_names(tmp_path / "clean") == ["btrain.jpg", "ctrain.jpg"]
 
 
-def test_the_json_itself_as_a_picture(prepare: Prepare, tmp_path: Path) -> None:
+def test_the_json_itself_as_a_image(prepare: Prepare, tmp_path: Path) -> None:
     root = good_export(tmp_path / "export")
     edit(root, lambda coco: coco["images"][0].update(file_name=ANNOTATION_FILE))
     assert prepare("check", root).code == 1
@@ -386,7 +386,7 @@ def test_the_json_itself_as_a_picture(prepare: Prepare, tmp_path: Path) -> None:
     assert file_names(tmp_path / "clean") == ["btrain.jpg", "ctrain.jpg"]
 
 
-def test_pictures_in_a_folder_of_the_split_are_no_fault(prepare: Prepare, tmp_path: Path) -> None:
+def test_images_in_a_folder_of_the_split_are_no_fault(prepare: Prepare, tmp_path: Path) -> None:
     root = good_export(tmp_path / "export")
     (root / "train/images").mkdir()
     (root / "train/atrain.jpg").rename(root / "train/images/atrain.jpg")
@@ -412,7 +412,7 @@ def test_the_source_is_never_written_over(prepare: Prepare, tmp_path: Path) -> N
                 assert listing(tmp_path) == before
 
 
-# Pictures
+# Images
 
 
 def giant_png() -> bytes:
@@ -439,9 +439,7 @@ finally:
 """
 
 
-def test_a_picture_of_400_megapixels_is_found_by_its_header(
-    prepare: Prepare, tmp_path: Path
-) -> None:
+def test_a_image_of_400_megapixels_is_found_by_its_header(prepare: Prepare, tmp_path: Path) -> None:
     content = giant_png()
     assert len(content) < 60_000
     root = good_export(tmp_path / "export")

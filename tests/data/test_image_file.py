@@ -12,7 +12,7 @@ from detectron2.data.detection_utils import read_image
 from PIL import Image
 
 from persondet.data import image_file
-from persondet.data.image_file import read_picture_file, read_rgb
+from persondet.data.image_file import read_image_file, read_rgb
 from persondet.errors import DatasetError
 
 
@@ -67,7 +67,7 @@ def test_grey_of_16_bits_keeps_its_shades(tmp_path: Path) -> None:
     Image.fromarray(shades).save(path)
     found = read_rgb({"file_name": str(path)})
     np.testing.assert_array_equal(found, np.dstack([shades >> 8] * 3))
-    np.testing.assert_array_equal(found, read_picture_file(path))
+    np.testing.assert_array_equal(found, read_image_file(path))
 
 
 def test_a_plain_jpeg_takes_the_fast_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Which folders of an export are its splits."""
+"""Where an export lies, and which of its folders are its splits."""
 
 from __future__ import annotations
 
@@ -6,63 +6,76 @@ from pathlib import Path
 
 import pytest
 
-from persondet.data.roboflow import find_splits
+from persondet.data.roboflow import copy_readmes, find_export
 from persondet.errors import DatasetError
 
 
-def _split(folder: Path, *, json: bool = True) -> Path:
-    folder.mkdir(parents=True)
-    if json:
-        (folder / "_annotations.coco.json").write_text("{}")
-    return folder
+def _make(root: Path, text: str) -> None:
+    """Make what `text` lists: `a/` is an empty folder, `a/+` one with a json, `a/b` a file."""
+    for name in text.split():
+        path = root / name.replace("+", "_annotations.coco.json")
+        (path if name.endswith("/") else path.parent).mkdir(parents=True, exist_ok=True)
+        if not name.endswith("/"):
+            path.write_text("{}")
 
 
-@pytest.mark.parametrize("name", ["valid", "val", "validation"])
-def test_each_name_of_the_validation_split(tmp_path: Path, name: str) -> None:
-    train, valid, test = (_split(tmp_path / split) for split in ("train", name, "test"))
-    assert find_splits(tmp_path) == {"train": train, "valid": valid, "test": test}
-    assert list(find_splits(tmp_path)) == ["train", "valid", "test"]
+@pytest.mark.parametrize(
+    ("files", "found", "splits"),
+    [
+        ("train/+ valid/+ test/+", "", "train=train valid=valid test=test"),
+        ("Train/+ VAL/+ README.txt", "", "train=Train valid=VAL"),
+        ("test/+ validation/+ train/ other/a.jpg", "", "valid=validation test=test"),
+        ("My.v3/train/+ __MACOSX/train/+ .x/+", "My.v3", "train=train"),
+        ("a/b/c/d/test/+", "a/b/c/d", "test=test"),
+        ("+ a.jpg", "", "train=."),
+        ("flat/+ flat/test/a.jpg", "flat", "train=."),  # a folder of images
+        ("train/+ other/train/+", "", "train=train"),
+    ],
+)
+def test_an_export_is_found(tmp_path: Path, files: str, found: str, splits: str) -> None:
+    _make(tmp_path, files)
+    root, folders = find_export(tmp_path)
+    assert root == tmp_path / found
+    pairs = [f"{split}={folder.relative_to(root)}" for split, folder in folders.items()]
+    assert " ".join(pairs) == splits
 
 
-def test_splits_may_be_missing(tmp_path: Path) -> None:
-    test = _split(tmp_path / "test")
-    (tmp_path / "README.roboflow.txt").touch()
-    assert find_splits(tmp_path) == {"test": test}
+@pytest.mark.parametrize(
+    ("files", "match"),
+    [
+        ("a.jpg images/a.jpg", "holds no export; expected a Roboflow export"),
+        ("a/b/c/d/e/train/+", "holds no export"),
+        ("train/a.jpg", r"train/ has no _annotations\.coco\.json; export the dataset as COCO"),
+        ("train/+ valid/a.jpg", r"valid/ has no _annotations\.coco\.json"),
+        ("val/+ valid/+", r"val/ and valid/ are the same split \(valid\)"),
+        ("+ valid/+", "itself and in valid/; keep one"),
+        ("one/train/+ two/train/+", "several exports, e.g. 'one' and 'two'"),
+    ],
+)
+def test_what_is_no_single_export(tmp_path: Path, files: str, match: str) -> None:
+    _make(tmp_path, files)
+    with pytest.raises(DatasetError, match=match):
+        find_export(tmp_path)
+    with pytest.raises(DatasetError, match="^the zip"):
+        find_export(tmp_path, "the zip")
 
 
-def test_an_export_one_folder_down_is_found(tmp_path: Path) -> None:
-    train = _split(tmp_path / "My Project.v3i.coco" / "train")
-    _split(tmp_path / "__MACOSX" / "train", json=False)
-    assert find_splits(tmp_path) == {"train": train}
-
-
-def test_a_flat_export_is_the_train_split(tmp_path: Path) -> None:
-    _split(tmp_path / "flat")
-    assert find_splits(tmp_path / "flat") == {"train": tmp_path / "flat"}
-    assert find_splits(tmp_path) == {"train": tmp_path / "flat"}
-    (tmp_path / "flat" / "test").mkdir()  # a folder of pictures
-    assert find_splits(tmp_path / "flat") == {"train": tmp_path / "flat"}
-    _split(tmp_path / "flat" / "valid")
-    with pytest.raises(DatasetError, match=r"itself and in valid/; keep one"):
-        find_splits(tmp_path / "flat")
-
-
-def test_refusals(tmp_path: Path) -> None:
+def test_no_folder_and_a_folder_behind_a_link(tmp_path: Path) -> None:
+    _make(tmp_path, "export.zip root/ elsewhere/train/+")
     with pytest.raises(DatasetError, match="no such folder; expected a Roboflow export"):
-        find_splits(tmp_path / "nowhere")
-    with pytest.raises(DatasetError, match="no split folder; expected a Roboflow export"):
-        find_splits(tmp_path)
-    _split(tmp_path / "a" / "train", json=False)
-    with pytest.raises(DatasetError, match=r"a/train has no _annotations\.coco\.json"):
-        find_splits(tmp_path / "a")
-    _split(tmp_path / "b" / "val")
-    _split(tmp_path / "b" / "valid")
-    with pytest.raises(DatasetError, match="valid/ and val/"):
-        find_splits(tmp_path / "b")
-    _split(tmp_path / "c" / "one" / "train")
-    _split(tmp_path / "c" / "two" / "train")
-    with pytest.raises(DatasetError, match="several exports"):
-        find_splits(tmp_path / "c")
-    (tmp_path / "export.zip").touch()
+        find_export(tmp_path / "nowhere")
     with pytest.raises(DatasetError, match="unpack it"):
-        find_splits(tmp_path / "export.zip")
+        find_export(tmp_path / "export.zip")
+    (tmp_path / "root/link").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DatasetError, match="holds no export"):
+        find_export(tmp_path / "root")
+    assert find_export(tmp_path / "root/link")[0] == tmp_path / "root/link"
+
+
+def test_readmes_are_copied_but_not_through_links(tmp_path: Path) -> None:
+    _make(tmp_path, "in/README.dataset.txt in/readme.txt in/other.txt in/README.d.txt/ out/")
+    (tmp_path / "in/README.link.txt").symlink_to("/etc/hostname")
+    copy_readmes(tmp_path / "in", tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        *("README.dataset.txt", "readme.txt"),
+    }

@@ -1,4 +1,4 @@
-"""Annotations turned with their picture, judged by Pillow's own turning of the pixels."""
+"""Annotations turned with their image, judged by Pillow's own turning of the pixels."""
 
 from __future__ import annotations
 

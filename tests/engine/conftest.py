@@ -12,7 +12,7 @@ from persondet.engine.console import stop_logging
 
 @pytest.fixture(autouse=True)
 def log_of_its_own(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Let `caplog` hear the package, whether or not the test starts a run, which ends propagation."""
+    """Let `caplog` hear the package, also after a run, which ends propagation."""
     log = logging.getLogger("persondet")
     log.propagate = False
     log.addHandler(caplog.handler)

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
@@ -17,9 +18,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from persondet.checkpoint import SafeDetectionCheckpointer
 from persondet.engine import Trainer, setup
-from persondet.engine.ranks import leave_group
 from persondet.engine.train_step import AutocastTrainer
-from persondet.errors import DatasetError
+from persondet.results import RunError
 
 
 class SeedByRank(HookBase):
@@ -30,17 +30,7 @@ class SeedByRank(HookBase):
 
 
 def train(args: argparse.Namespace) -> None:
-    """Train under Detectron2's own launch, and leave the group in order.
-
-    That launch ends each process with its group still up: the threads of one rank may then talk to
-    a rank that has gone, and abort.
-    """
-    _train(args)
-    leave_group()
-
-
-def _train(args: argparse.Namespace) -> None:
-    """Train, and let rank 0 save the weights before and after, beside the run."""
+    """Train under Detectron2's own launch; rank 0 saves the weights before and after the run."""
     torch.set_num_threads(1)
     cfg = setup(args)
     trainer = Trainer(cfg)
@@ -51,6 +41,10 @@ def _train(args: argparse.Namespace) -> None:
     if comm.is_main_process():
         torch.save(start, Path(cfg.OUTPUT_DIR) / "start.pt")
         torch.save(model.module.state_dict(), Path(cfg.OUTPUT_DIR) / "end.pt")
+    # That launch ends each process with its group still up: the threads of one rank may then talk
+    # to a rank that has gone, and abort.
+    comm.synchronize()
+    dist.destroy_process_group()
 
 
 def end_badly(how: str, folder: str) -> None:
@@ -59,13 +53,15 @@ def end_badly(how: str, folder: str) -> None:
     comm.synchronize()
     if comm.get_rank() == 1:
         if how == "bad input":
-            raise DatasetError("a.jpg: is no picture; remove it.")
+            raise RunError("a.json: is no run; remove it.")
         if how == "bug":
             raise ZeroDivisionError("one by nought")
-        if how == "killed":
-            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(2)
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "killed":  # the other rank is the cause, although this one ends first
+        raise RuntimeError("Connection closed by peer")
     if how == "bad input":
-        time.sleep(600)  # rank 0 does not even listen
+        time.sleep(600)  # this rank does not even listen
     comm.synchronize()
 
 

@@ -133,7 +133,7 @@ def test_verbose_adds_a_column_per_loss(clock: list[float], tmp_path: Path) -> N
 
 
 def test_before_the_first_times_are_known_the_line_leaves_them_out() -> None:
-    line = module.Progress(1, 1000, 250.0, None, {}, None, None, None, 0).text()
+    line = module.ProgressLine(1, 1000, 250.0, None, {}, None, None, None, 0).text()
     assert line == "step    1/1000  epoch 0.00/4.00"
 
 

@@ -12,19 +12,23 @@ import pytest
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
+from pycocotools.coco import COCO
 
 from persondet.checkpoint.model_file import CarriedFacts, load_checkpoint, store_score_threshold
 from persondet.config import get_cfg
 from persondet.data.register import ground_truth, register_roboflow_coco
 from persondet.engine.run import _earlier_results, run
 from persondet.engine.scoring import (
-    analyse,
     explain,
     headlines,
     operating_point,
     tuned_threshold,
     write_dataset_results,
 )
+from persondet.evaluation.analysis import Analysis
+from persondet.evaluation.ground_truth import GroundTruth
+from persondet.evaluation.matching import match
+from persondet.evaluation.predictions import PredictionReader
 from persondet.files import sha256_of_file
 from persondet.inference.predictor import Predictor, _threshold
 from persondet.results import read_results
@@ -60,8 +64,15 @@ def cfg(tiny_export: Path, tmp_path: Path) -> CfgNode:
     return cfg
 
 
-def valid(cfg: CfgNode) -> Any:
-    return analyse(cfg, "scoring_valid")
+def analysis(cfg: CfgNode, name: str = "scoring_valid") -> Analysis:
+    truth = GroundTruth(COCO(str(ground_truth(name)[0])))
+    folder = Path(cfg.OUTPUT_DIR) / "inference" / name
+    read = PredictionReader(folder / "coco_instances_results.json").read
+    return Analysis({task: match(truth, read, task, 100) for task in ("bbox", "segm")}, read)
+
+
+def analyses(cfg: CfgNode, *names: str) -> dict[str, Analysis]:
+    return {name: analysis(cfg, name) for name in names}
 
 
 def facts(folder: Path, name: str) -> CarriedFacts:
@@ -71,7 +82,7 @@ def facts(folder: Path, name: str) -> CarriedFacts:
 def test_the_best_model_carries_the_threshold_of_the_validation_split_and_no_other_does(
     cfg: CfgNode, tmp_path: Path
 ) -> None:
-    assert tuned_threshold(valid(cfg), "scoring_valid", tmp_path / "model_best.pth") == 0.55
+    assert tuned_threshold(analysis(cfg), "scoring_valid", tmp_path / "model_best.pth") == 0.55
     best = facts(tmp_path, "model_best")
     assert best.score_threshold == 0.55
     assert (best.config, best.class_names, best.iteration) == ("A: 1", ("person",), 3)
@@ -85,13 +96,13 @@ def test_a_model_that_finds_nobody_carries_no_threshold_not_even_an_older_one(
     store_score_threshold(tmp_path / "model_best.pth", 0.7)
     assert facts(tmp_path, "model_best").score_threshold == 0.7
     (tmp_path / "inference/scoring_valid/coco_instances_results.json").write_text("[]")
-    assert tuned_threshold(valid(cfg), "scoring_valid", tmp_path / "model_best.pth") is None
+    assert tuned_threshold(analysis(cfg), "scoring_valid", tmp_path / "model_best.pth") is None
     assert facts(tmp_path, "model_best").score_threshold is None
     assert "nobody is found at any score threshold" in caplog.text
 
 
 def test_both_splits_are_looked_at_with_the_one_threshold(cfg: CfgNode, tmp_path: Path) -> None:
-    points = explain(cfg, ["scoring_valid", "scoring_test", "scoring_test"], 0.55)
+    points = explain(cfg, analyses(cfg, "scoring_valid", "scoring_test"), 0.55)
     point = operating_point(points, 0.55, valid="scoring_valid", test="scoring_test")
     assert point is not None
     assert (point["task"], point["iou"], point["threshold"], point["tuned"]) == (
@@ -109,7 +120,7 @@ def test_both_splits_are_looked_at_with_the_one_threshold(cfg: CfgNode, tmp_path
 
 
 def test_without_a_validation_split_a_half_stands_in_and_is_not_called_tuned(cfg: CfgNode) -> None:
-    points = explain(cfg, ["scoring_test"], None)
+    points = explain(cfg, analyses(cfg, "scoring_test"), None)
     point = operating_point(points, None, valid=None, test="scoring_test")
     assert point is not None
     assert (point["threshold"], point["tuned"], point["valid"]) == (0.5, False, None)
@@ -161,7 +172,7 @@ def test_leaks_are_those_of_the_export_that_is_scored(
 def test_every_file_names_the_model_that_made_the_predictions(cfg: CfgNode, tmp_path: Path) -> None:
     model = {"file": "model_best.pth", "iteration": 3, "sha256": "ab" * 32}
     names = ["scoring_valid", "scoring_test"]
-    points = explain(cfg, names, 0.55, model=model)
+    points = explain(cfg, analyses(cfg, *names), 0.55, model=model)
     entries = headlines(cfg, {name: {"bbox": {"AP": 50.0}} for name in names})
     shared = {"model": model, "iteration": 3, "classes": ["person"]}
     write_dataset_results(cfg, entries, shared, points, 0.55)
@@ -173,17 +184,6 @@ def test_every_file_names_the_model_that_made_the_predictions(cfg: CfgNode, tmp_
         assert results["test"]["dataset"] == name
         point = results["operating_point"]
         assert (point["valid"], point["test"]["misses"], point["threshold"]) == (None, 0, 0.55)
-
-
-def test_a_dataset_that_is_matched_already_is_not_matched_again(
-    cfg: CfgNode, tmp_path: Path
-) -> None:
-    known = {"scoring_valid": valid(cfg)}
-    predictions = tmp_path / "inference/scoring_valid/coco_instances_results.json"
-    expected = explain(cfg, ["scoring_valid"], 0.55)
-    predictions.write_text("damaged")
-    known["scoring_valid"].write = lambda *_, **__: None
-    assert explain(cfg, ["scoring_valid"], 0.55, known=known) == expected
 
 
 @pytest.mark.parametrize("content", ["", "[1]", "{", '{"schema": 1}', '{"schema": 1, "test": 3}'])
@@ -238,10 +238,19 @@ def _run(export: Path, output: Path, *opts: Any, **flags: bool) -> dict[str, Any
 
 @pytest.mark.slow
 def test_a_run_ends_with_its_operating_point_and_what_explains_its_scores(
-    tiny_export: Path, tmp_path: Path
+    tiny_export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / "run"
+    matched: list[tuple[int, str]] = []
+
+    def counted(truth: GroundTruth, read: Any, task: str, limit: int) -> Any:
+        matched.append((len(truth.images), task))
+        return match(truth, read, task, limit)
+
+    monkeypatch.setattr("persondet.evaluation.evaluator.match", counted)
     results = _run(tiny_export, output, "SOLVER.MAX_ITER", 4)
+    # The best model's predictions on both splits once per task, after one evaluation in training.
+    assert matched == [(3, "bbox"), (3, "segm")] * 3
     assert results["test"]["dataset"] == "person_test"
     assert results["valid"]["dataset"] == "person_valid"
     point = results["operating_point"]

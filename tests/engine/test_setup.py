@@ -98,7 +98,7 @@ def test_a_dataset_that_is_refused_leaves_no_run_folder(
     content = picture.read_bytes()
     words = ("DATASETS.ROBOFLOW.ROOT", tmp_path / "export", "OUTPUT_DIR", tmp_path / "run")
     picture.write_bytes(b"<html>")
-    with pytest.raises(DatasetError, match="no picture"):
+    with pytest.raises(DatasetError, match="no image"):
         setup(arguments(*words))
     assert not (tmp_path / "run").exists()
     picture.write_bytes(content)

@@ -20,8 +20,8 @@ from persondet.engine.run_folder import remove_run
 from persondet.engine.run_records import write_training_records
 from tests.engine.toy_training import rows, same, toy_cfg, toy_run
 
-PICTURES = ("examples/ground_truth.jpg", "examples/augmentation.jpg")
-RECORDS = ("augmentation.yaml", "dataset.json", "weights.txt", *PICTURES)
+IMAGES_SHOWN = ("examples/ground_truth.jpg", "examples/augmentation.jpg")
+RECORDS = ("augmentation.yaml", "dataset.json", "weights.txt", *IMAGES_SHOWN)
 
 
 def _draw_from_every_state(*_: Any) -> None:
@@ -75,12 +75,12 @@ def test_the_records_tell_of_the_data_and_of_the_weights(tiny_export: Path, tmp_
     assert (tmp_path / "run/augmentation.yaml").read_text() == pipeline_file(
         cfg.INPUT.ALBUMENTATIONS.PIPELINE
     ).read_text()
-    shapes = [cv2.imread(str(tmp_path / "run" / name)).shape for name in PICTURES]
+    shapes = [cv2.imread(str(tmp_path / "run" / name)).shape for name in IMAGES_SHOWN]
     assert shapes[0][1] == shapes[1][1]  # four columns each
-    assert shapes[1][0] > shapes[0][0]  # four rows of augmentation, two of six pictures
+    assert shapes[1][0] > shapes[0][0]  # four rows of augmentation, two of six images
 
 
-def test_of_many_pictures_the_headers_are_read_and_the_record_says_so(
+def test_of_many_images_the_headers_are_read_and_the_record_says_so(
     tiny_export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training_records, "DECODED", 11)
@@ -105,7 +105,7 @@ def test_a_run_that_goes_on_keeps_its_records_and_adds_what_lacks(
     assert not [name for name in RECORDS if (folder / name).exists()]
 
 
-def test_a_broken_picture_costs_its_record_and_no_training(
+def test_a_broken_image_costs_its_record_and_no_training(
     export_writer: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     export_writer(tmp_path / "export")

@@ -1,4 +1,4 @@
-"""Validation pictures in TensorBoard: what they show, and that a training does not feel them."""
+"""Validation images in TensorBoard: what they show, and that a training does not feel them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from persondet.engine.events import TensorBoardWriter
-from persondet.engine.validation import PictureSource, ValidationPicturesHook, read_predictions
+from persondet.engine.validation import ImageSource, ValidationImagesHook
 from persondet.visualization.sheets import RIGHT
 from tests.engine.toy_training import ToyTrainer, rows, same, toy_cfg, toy_run
 
@@ -39,14 +39,14 @@ def record(folder: Path, image_id: int, people: int = 1):
 
 
 def hook_on(folder, records, **choices):
-    source = PictureSource(lambda: records, folder / "predictions.json", ("person",), (1,))
-    hook = ValidationPicturesHook(source, **{"period": 5, "threshold": 0.5, **choices})
+    source = ImageSource(lambda: records, folder / "predictions.json", ("person",), (1,))
+    hook = ValidationImagesHook(source, **{"period": 5, "threshold": 0.5, **choices})
     hook.trainer = SimpleNamespace(iter=4, max_iter=20, storage=None)
     return hook
 
 
 def pictures(hook, storage):
-    """Return tag → picture (H, W, 3), RGB, that one evaluation puts into the storage."""
+    """Return tag → image (H, W, 3), RGB, that one evaluation puts into the storage."""
     hook.trainer.storage = storage
     hook.after_step()
     found = {name: image.transpose(1, 2, 0) for name, image, _ in storage._vis_data}
@@ -60,7 +60,7 @@ def coloured(picture, left):
     return int((np.abs(half.astype(int) - RIGHT[::-1]).max(axis=2) < 40).sum())
 
 
-def test_a_picture_shows_what_is_annotated_and_what_was_found(tmp_path):
+def test_a_image_shows_what_is_annotated_and_what_was_found(tmp_path):
     records = [record(tmp_path, i) for i in range(2)]
     found = [prediction(0), prediction(1, score=0.4)]
     (tmp_path / "predictions.json").write_text(json.dumps(found))
@@ -71,7 +71,7 @@ def test_a_picture_shows_what_is_annotated_and_what_was_found(tmp_path):
     assert coloured(second, left=False) == 0  # below the threshold
 
 
-def test_the_same_pictures_come_each_time_and_those_with_people_are_preferred(tmp_path):
+def test_the_same_images_come_each_time_and_those_with_people_are_preferred(tmp_path):
     records = [record(tmp_path, i, people=int(i % 2)) for i in range(12)]
     (tmp_path / "predictions.json").write_text("[]")
     hook = hook_on(tmp_path, records, count=3)
@@ -80,19 +80,6 @@ def test_the_same_pictures_come_each_time_and_those_with_people_are_preferred(tm
     assert list(first) == list(second) == [f"val/pictures/{i}" for i in (1, 2, 3)]
     assert all(coloured(picture, left=True) > 100 for picture in first.values())
     assert {r["image_id"] for r in hook._records} == {1, 5, 9}
-
-
-@pytest.mark.parametrize("layout", ["one line", "a line per image"])
-def test_predictions_are_read_in_either_layout(tmp_path, layout):
-    found = [prediction(i, score=round(0.1 * k, 1)) for i in range(4) for k in range(3)]
-    lines = [",".join(json.dumps(p) for p in found if p["image_id"] == i) for i in range(4)]
-    text = json.dumps(found) if layout == "one line" else "[" + ",\n".join(lines) + "]\n"
-    path = tmp_path / "p.json"
-    path.write_text(text)
-    wanted = {1: [p for p in found if p["image_id"] == 1], 7: []}
-    assert read_predictions(path, {1, 7}) == wanted
-    path.write_text("[]\n")
-    assert read_predictions(path, {1}) == {1: []}
 
 
 @pytest.mark.parametrize("damage", ["[{", '[{"image_id": 0}]', "no json", ""])
@@ -108,10 +95,10 @@ def test_what_is_damaged_or_missing_stops_no_training(tmp_path, caplog, damage):
     Path(records[0]["file_name"]).unlink()
     with EventStorage() as storage:
         assert pictures(hook, storage) == {}
-    assert "no validation pictures" in caplog.text
+    assert "no validation images" in caplog.text
 
 
-def test_pictures_are_in_the_event_file_as_jpeg_at_their_step(tmp_path):
+def test_images_are_in_the_event_file_as_jpeg_at_their_step(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (3, 60, 80), dtype=np.uint8)
     smooth = cv2.GaussianBlur(noise.transpose(1, 2, 0), (0, 0), 6)
     with EventStorage(7) as storage:
@@ -162,7 +149,7 @@ class PredictingTrainer(ToyTrainer):
 
 @pytest.fixture(scope="module")
 def shown_run(tiny_export, tmp_path_factory):
-    """A toy training with pictures: its folder."""
+    """A toy training with images: its folder."""
     folder = tmp_path_factory.mktemp("shown") / "run"
     trainer = PredictingTrainer(toy_cfg(tiny_export, folder))
     trainer.resume_or_load(resume=False)
@@ -170,7 +157,7 @@ def shown_run(tiny_export, tmp_path_factory):
     return folder
 
 
-def test_tensorboard_has_every_scalar_and_the_pictures_of_each_evaluation(shown_run):
+def test_tensorboard_has_every_scalar_and_the_images_of_each_evaluation(shown_run):
     events = EventAccumulator(str(shown_run), {"scalars": 0, "images": 0}).Reload()
     tags = events.Tags()
     known = [json.loads(line) for line in (shown_run / "metrics.json").read_text().splitlines()]
@@ -186,16 +173,16 @@ def test_tensorboard_has_every_scalar_and_the_pictures_of_each_evaluation(shown_
         assert [event.step for event in events.Images(tag)] == [5, 11, 17, 24]
 
 
-def test_a_training_with_pictures_is_the_same_to_the_bit(shown_run, tiny_export, tmp_path):
+def test_a_training_with_images_is_the_same_to_the_bit(shown_run, tiny_export, tmp_path):
     trainer = toy_run(tiny_export, tmp_path / "plain")
-    trainer._hooks = [h for h in trainer._hooks if not isinstance(h, ValidationPicturesHook)]
+    trainer._hooks = [h for h in trainer._hooks if not isinstance(h, ValidationImagesHook)]
     trainer.train()
     assert all(map(same, rows(shown_run), rows(tmp_path / "plain")))
     assert len(rows(shown_run)) == len(rows(tmp_path / "plain"))
 
 
 @pytest.mark.slow
-def test_tensorboard_starts_on_a_run_and_serves_its_scalars_and_pictures(shown_run, tmp_path):
+def test_tensorboard_starts_on_a_run_and_serves_its_scalars_and_images(shown_run, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(shown_run, folder)
     with socket.socket() as free:

@@ -13,8 +13,8 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from persondet.evaluation.ground_truth import CocoTruth
-from persondet.evaluation.image_matches import Matches, match
+from persondet.evaluation.ground_truth import GroundTruth
+from persondet.evaluation.matching import Matches, match
 from persondet.evaluation.metrics import coco_metrics
 from persondet.evaluation.predictions import PredictionFile
 
@@ -26,7 +26,8 @@ Records = list[dict[str, Any]]
 def random_scene(
     rng: np.random.Generator, *, images: int, classes: int, most: int
 ) -> tuple[Coco, Records]:
-    """Return ground truth with crowds and empty images, and predictions with ties and many of a kind.
+    """Return ground truth with crowds and empty images, and predictions with ties and many of a
+    kind.
 
     Args:
         most: predictions on an image.
@@ -90,12 +91,11 @@ def indexed(coco: Coco) -> COCO:
 
 def matches_of(coco: Coco, found: Records, task: str, limit: int = 100) -> Matches:
     """Return our matches, by way of the file of predictions."""
-    truth = CocoTruth(indexed(coco))
+    truth = GroundTruth(indexed(coco))
     with PredictionFile() as file:
         for image_id in {record["image_id"] for record in found}:
             file.add(image_id, [r for r in found if r["image_id"] == image_id])
-        pairs = truth.pairs(file.read, task, limit)
-        return match(pairs, images=len(truth.image_ids), classes=len(truth.category_ids))
+        return match(truth, file.read, task, limit)
 
 
 def our_metrics(coco: Coco, found: Records, task: str, limit: int = 100) -> dict[str, float]:
@@ -103,19 +103,34 @@ def our_metrics(coco: Coco, found: Records, task: str, limit: int = 100) -> dict
     return coco_metrics(matches_of(coco, found, task, limit), names, limit=limit)
 
 
-def plain_metrics(coco: Coco, found: Records, task: str, limit: int = 100) -> dict[str, float]:
-    """Return the same numbers by `pycocotools.cocoeval.COCOeval`; `found` is not empty."""
+def plain_evaluation(coco: Coco, found: Records, task: str, limit: int = 100) -> dict[str, Any]:
+    """Return what `COCOeval` accumulates: `precision`, `recall`; `found` is not empty."""
     records = copy.deepcopy(found)
     if task == "segm":
+        sizes = {image["id"]: (image["height"], image["width"]) for image in coco["images"]}
         for record in records:  # as Detectron2 does: sizes are those of the masks
             record.pop("bbox")
+            if isinstance(record["segmentation"], list):
+                runs = coco_mask.frPyObjects(record["segmentation"], *sizes[record["image_id"]])
+                record["segmentation"] = coco_mask.merge(runs)
     with contextlib.redirect_stdout(io.StringIO()):
         truth = indexed(coco)
         plain = COCOeval(truth, truth.loadRes(records), task)
         plain.params.maxDets = [1, 10, 100, *([limit] if limit > 100 else [])]
         plain.evaluate()
         plain.accumulate()
-    precision, recall = plain.eval["precision"], plain.eval["recall"]
+    return dict(plain.eval)
+
+
+def plain_precision(coco: Coco, found: Records, task: str) -> np.ndarray:
+    """Return pycocotools' precision (IoUs, recalls, classes), -1 without ground truth."""
+    return np.asarray(plain_evaluation(coco, found, task)["precision"][..., 0, 2])
+
+
+def plain_metrics(coco: Coco, found: Records, task: str, limit: int = 100) -> dict[str, float]:
+    """Return our metrics by `pycocotools.cocoeval.COCOeval`; `found` is not empty."""
+    evaluation = plain_evaluation(coco, found, task, limit)
+    precision, recall = evaluation["precision"], evaluation["recall"]
     metrics = {
         "AP": _mean(precision[..., 0, 2]),
         "AP50": _mean(precision[0, ..., 0, 2]),
@@ -152,7 +167,7 @@ def _annotation(rng: np.random.Generator, image_id: int, category_id: int) -> di
         "image_id": image_id,
         "category_id": category_id,
         "bbox": box.tolist(),
-        # All three sizes, whatever the picture's.
+        # All three sizes, whatever the image's.
         "area": float(w * h * rng.choice([1, 50, 400])),
         "segmentation": _runs(box) if crowd else outline,
         "iscrowd": int(crowd),

@@ -38,7 +38,7 @@ def scene(
     classes: Sequence[str] = ("person",),
     size: tuple[int, int] = (200, 100),
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """A COCO dict and COCO results, one picture of `size` (width, height) per list of `truth`."""
+    """A COCO dict and COCO results, one image of `size` (width, height) per list of `truth`."""
     coco: dict[str, Any] = {
         "info": {},
         "images": [

@@ -12,7 +12,10 @@ import pytest
 
 from persondet.evaluation import galleries
 from persondet.evaluation.analysis import Analysis
-from persondet.evaluation.predictions import PredictionFile, PredictionReader
+from persondet.evaluation.ground_truth import GroundTruth
+from persondet.evaluation.matching import match
+from persondet.evaluation.predictions import Detection
+from tests.evaluation.coco_scenes import indexed
 from tests.evaluation.scored_scenes import Rectangle, found, person, scene
 
 ONE: Rectangle = (10, 20, 20, 40)
@@ -21,26 +24,35 @@ THREE: Rectangle = (120, 20, 40, 60)
 HOSTILE = "<script>alert(1)</script> $x^2$ \u202e\n.jpg"
 
 
+def analysed(coco: dict[str, Any], results: list[dict[str, Any]]) -> Analysis:
+    """What an evaluator makes of a scene; its records are read one image at a time."""
+    truth = GroundTruth(indexed(coco))
+    by_image = {image["id"]: [] for image in coco["images"]}
+    for one in results:
+        by_image[one["image_id"]].append(Detection(**one))
+    tasks = ("bbox", "segm") if truth.has_masks else ("bbox",)
+    return Analysis(
+        {task: match(truth, by_image.__getitem__, task, 100) for task in tasks},
+        by_image.__getitem__,
+    )
+
+
 def written(
     folder: Path,
     truth: list[list[dict[str, Any]]],
-    predictions: list[list[dict[str, Any]]] | None,
+    predictions: list[list[dict[str, Any]]],
     *,
     threshold: float | None = 0.5,
     classes: tuple[str, ...] = ("person",),
     pictures: bool = True,
 ) -> dict[str, Any]:
     """Analyse a scene, and return its three files."""
-    coco, results = scene(truth, predictions or [], classes=classes)
-    (folder / "truth.json").write_text(json.dumps(coco))
-    if predictions is not None:
-        (folder / "found.json").write_text(json.dumps(results))
+    coco, results = scene(truth, predictions, classes=classes)
     files = {}
     for image in coco["images"] if pictures else ():
         files[image["id"]] = str(folder / f"{image['id']}.png")
         cv2.imwrite(files[image["id"]], np.full((100, 200, 3), 120, np.uint8))
-    analysis = Analysis(folder / "truth.json", folder / "found.json", masks=True)
-    analysis.write(folder / "out", "scored", files, threshold=threshold)
+    analysed(coco, results).write(folder / "out", "scored", files, threshold=threshold)
 
     def no_constant(name: str) -> None:
         raise AssertionError(f"{name} is not JSON")
@@ -99,7 +111,7 @@ def test_the_threshold_changes_what_is_drawn_and_never_what_is_measured(
     assert first["errors.json"]["recall"] != second["errors.json"]["recall"]
 
 
-def test_the_worst_pictures_come_first_with_a_caption_in_words(tmp_path: Path) -> None:
+def test_the_worst_images_come_first_with_a_caption_in_words(tmp_path: Path) -> None:
     truth = [
         [person(ONE), person(TWO)],
         [person(ONE), person(TWO), person(THREE)],
@@ -141,11 +153,8 @@ def test_an_older_gallery_goes(tmp_path: Path, truth: Any) -> None:
     assert files["gallery/gallery.json"]["misses"] == []
 
 
-@pytest.mark.parametrize("predictions", [None, [[], [], []]])
-def test_without_predictions_everybody_is_missed(
-    tmp_path: Path, truth: Any, predictions: Any
-) -> None:
-    files = written(tmp_path, truth, predictions, threshold=None)
+def test_without_predictions_everybody_is_missed(tmp_path: Path, truth: Any) -> None:
+    files = written(tmp_path, truth, [[], [], []], threshold=None)
     errors, curves = files["errors.json"], files["curves.json"]
     assert (errors["threshold"], errors["tuned"]) == (0.5, False)
     assert errors["tasks"]["segm"]["AP50"] == 0
@@ -164,12 +173,12 @@ def test_without_ground_truth_everything_is_a_false_alarm(tmp_path: Path) -> Non
     assert len(files["gallery/gallery.json"]["false_alarms"]) == 1
 
 
-def test_no_picture_and_no_object_at_all(tmp_path: Path) -> None:
+def test_no_image_and_no_object_at_all(tmp_path: Path) -> None:
     files = written(tmp_path, [], [])
     assert files["curves.json"]["images"] == 0
 
 
-def test_a_picture_that_is_gone_is_left_out_with_a_warning(
+def test_a_image_that_is_gone_is_left_out_with_a_warning(
     tmp_path: Path, truth: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     files = written(tmp_path, truth, [[], [], []], pictures=False)
@@ -215,36 +224,9 @@ def test_a_gallery_shows_what_reaches_the_threshold_and_enlarges_a_poor_mask(
 
 def test_every_file_names_the_model_where_it_is_known(tmp_path: Path, truth: Any) -> None:
     coco, results = scene(truth, [[found(ONE, 0.9)], [], []])
-    (tmp_path / "truth.json").write_text(json.dumps(coco))
-    (tmp_path / "found.json").write_text(json.dumps(results))
-    analysis = Analysis(tmp_path / "truth.json", tmp_path / "found.json", masks=True)
+    analysis = analysed(coco, results)
     names = ("curves.json", "errors.json", "gallery/gallery.json")
     for model in ({"file": "a.pth", "iteration": None, "sha256": "0f"}, None):
         analysis.write(tmp_path / "out", "scored", {}, threshold=0.5, model=model)
         for name in names:
             assert json.loads((tmp_path / "out" / name).read_text()).get("model") == model
-
-
-def test_of_the_predictions_no_more_is_kept_than_overlaps_and_the_gallery_reads_few_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    count = 60
-    coco, results = scene([[person(ONE)]] * count, [[found(TWO, 0.9), found(ONE, 0.2)]] * count)
-    (tmp_path / "truth.json").write_text(json.dumps(coco))
-    with PredictionFile(tmp_path) as file:
-        for image in coco["images"]:
-            file.add(image["id"], [r for r in results if r["image_id"] == image["id"]])
-        file.publish(tmp_path / "found.json")
-    analysis = Analysis(tmp_path / "truth.json", tmp_path / "found.json", masks=True)
-    read: list[Any] = []
-    usual = PredictionReader.__getitem__
-    monkeypatch.setattr(
-        PredictionReader, "__getitem__", lambda self, n: read.append(n) or usual(self, n)
-    )
-    files = dict.fromkeys((image["id"] for image in coco["images"]), str(tmp_path / "picture.png"))
-    cv2.imwrite(str(tmp_path / "picture.png"), np.full((100, 200, 3), 120, np.uint8))
-    analysis.write(tmp_path / "out", "scored", files, threshold=0.5)
-    gallery = json.loads((tmp_path / "out/gallery/gallery.json").read_text())
-    shown = [row["image"] for kind in ("misses", "false_alarms") for row in gallery[kind]]
-    assert len(read) == len(shown) == 12
-    assert not isinstance(analysis.scored.found, list)

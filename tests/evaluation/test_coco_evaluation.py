@@ -132,7 +132,7 @@ def test_trap_19_a_single_class_has_its_row_and_a_size_without_truth_no_number(
 ) -> None:
     scores = score(datasets, Oracle(datasets.names["train"], shift=3.0), tmp_path)
     assert scores["bbox"]["AP-person"] == scores["bbox"]["AP"]
-    assert math.isnan(scores["bbox"]["APl"])  # the pictures are 96 x 64: nobody is large
+    assert math.isnan(scores["bbox"]["APl"])  # the images are 96 x 64: nobody is large
 
 
 def test_scalars_are_numbers_and_what_a_reader_needs_besides_is_asked_for(

@@ -1,4 +1,4 @@
-"""The score of a detector that looks at no picture."""
+"""The score of a detector that looks at no image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from persondet.evaluation.constant_box import constant_box_scores, median_boxes
 def record(
     box: tuple[float, float, float, float], category: int = 0, *, crowd: int = 0
 ) -> dict[str, Any]:
-    """A picture of 200 x 100 pixels with one annotation, XYXY."""
+    """An image of 200 x 100 pixels with one annotation, XYXY."""
     annotation = {
         "bbox": list(box),
         "bbox_mode": BoxMode.XYXY_ABS,
@@ -28,7 +28,7 @@ def record(
 
 
 def write_truth(path: Path, boxes: list[tuple[int, int, int, int, int]]) -> Path:
-    """Write ground truth, one picture of 200 x 100 per entry (category, x, y, width, height)."""
+    """Write ground truth, one image of 200 x 100 per entry (category, x, y, width, height)."""
     coco = {
         "info": {},
         "images": [
@@ -53,7 +53,7 @@ def write_truth(path: Path, boxes: list[tuple[int, int, int, int, int]]) -> Path
     return path
 
 
-def test_the_box_is_the_median_of_each_corner_relative_to_its_picture() -> None:
+def test_the_box_is_the_median_of_each_corner_relative_to_its_image() -> None:
     small = record((10, 10, 30, 60)) | {"width": 100, "height": 100}
     found = median_boxes(
         [small, record((20, 0, 100, 50)), record((60, 20, 180, 90)), record((0, 0, 9, 9), crowd=1)]
@@ -73,8 +73,8 @@ def test_people_who_always_stand_in_one_place_are_all_found(tmp_path: Path) -> N
     assert math.isnan(scores["bbox"]["APl"])  # nobody of that size
 
 
-def test_half_of_the_pictures_hit_gives_the_precision_of_half(tmp_path: Path) -> None:
-    # All scores are equal, so pycocotools keeps the order of the pictures: hit, miss, hit, miss.
+def test_half_of_the_images_hit_gives_the_precision_of_half(tmp_path: Path) -> None:
+    # All scores are equal, so pycocotools keeps the order of the images: hit, miss, hit, miss.
     away, there = (3, 150, 20, 40, 60), (3, 50, 20, 40, 60)
     truth = write_truth(tmp_path / "t.json", [there, away, there, away])
     scores = constant_box_scores([record((50, 20, 90, 80))], truth, (3, 7), masks=False)
@@ -87,7 +87,7 @@ def test_each_class_has_its_own_box(tmp_path: Path) -> None:
     truth = write_truth(tmp_path / "t.json", [(3, 50, 20, 40, 60), (7, 100, 0, 80, 80)])
     training = [record((50, 20, 90, 80)), record((100, 0, 180, 80), 1)]
     scores = constant_box_scores(training, truth, (3, 7), masks=False)
-    # Each class: the first picture in order wins; person's is a hit, rider's comes second.
+    # Each class: the first image in order wins; person's is a hit, rider's comes second.
     assert scores["bbox"]["AP"] == pytest.approx((100 + 50) / 2, abs=0.5)
 
 

@@ -14,7 +14,8 @@ from persondet.evaluation.errors import (
     error_costs,
     find_mistakes,
 )
-from persondet.evaluation.matching import gather, match, measure_overlaps
+from persondet.evaluation.matching import Matches
+from tests.evaluation.coco_scenes import matches_of
 from tests.evaluation.scored_scenes import Rectangle, found, person, scene
 
 # Four people side by side, on each of whom something may go wrong.
@@ -30,16 +31,17 @@ def hits(count: int, scores: tuple[float, ...] = (0.8, 0.7, 0.6, 0.5)) -> list[d
 def costs(
     predictions: list[dict[str, Any]], task: str, classes: int, riders: Any = None
 ) -> tuple[ErrorCosts, dict[str, int]]:
-    """The costs on one picture of PEOPLE; with two classes also one of RIDERS, found by `riders`."""
+    """The costs on one image of PEOPLE; with two classes also one of RIDERS, found by `riders`."""
     truth, rows = [[person(box) for box in PEOPLE]], [predictions]
     if classes == 2:
         truth.append([person(box, 2) for box in RIDERS])
         rows.append([found(box, 0.9, 2) for box in RIDERS] if riders is None else riders)
     names = ("person", "rider")[:classes]
-    scored = gather(*scene(truth, rows, classes=names), masks=True)
-    overlaps = measure_overlaps(scored, task)
-    mistakes = [find_mistakes(one, match(one)) for one in overlaps]
-    return error_costs(overlaps, classes), count_mistakes(mistakes)
+    return costs_of(matches_of(*scene(truth, rows, classes=names), task))
+
+
+def costs_of(matches: Matches) -> tuple[ErrorCosts, dict[str, int]]:
+    return error_costs(matches), count_mistakes([find_mistakes(one) for one in matches.images])
 
 
 def alone(kind: str, got: tuple[ErrorCosts, dict[str, int]], cost: float) -> None:
@@ -142,18 +144,15 @@ def test_a_badly_placed_one_beside_a_person_who_is_found_is_mended_by_going() ->
 def test_in_a_crowd_nothing_is_a_mistake() -> None:
     truth = [[*(person(box) for box in PEOPLE), person((0, 65, 200, 35), crowd=1)]]
     inside = [found((30, 70, 20, 25), 0.99), found((90, 70, 20, 25), 0.98)]
-    overlaps = measure_overlaps(gather(*scene(truth, [[*hits(4), *inside]]), masks=True), "bbox")
-    assert not any(count_mistakes([find_mistakes(one, match(one)) for one in overlaps]).values())
-    assert error_costs(overlaps, 1).ap50 == pytest.approx(100)
+    error, counts = costs_of(matches_of(*scene(truth, [[*hits(4), *inside]]), "bbox"))
+    assert not any(counts.values())
+    assert error.ap50 == pytest.approx(100)
 
 
 def test_a_crowd_is_nobody_whom_a_prediction_could_mean() -> None:
     truth = [[*(person(box) for box in PEOPLE), person((0, 65, 200, 35), crowd=1)]]
     at_its_edge = found((35, 50, 20, 20), 0.99)  # a quarter of it lies in the crowd
-    overlaps = measure_overlaps(
-        gather(*scene(truth, [[*hits(4), at_its_edge]]), masks=True), "bbox"
-    )
-    counts = count_mistakes([find_mistakes(one, match(one)) for one in overlaps])
+    _, counts = costs_of(matches_of(*scene(truth, [[*hits(4), at_its_edge]]), "bbox"))
     assert counts == {name: int(name == "background") for name in KINDS}
 
 
@@ -170,9 +169,8 @@ def test_nobody_found_and_all_wrong_is_not_mended_by_asking_for_nobody() -> None
 
 
 def test_without_ground_truth_there_is_nothing_to_lose() -> None:
-    scored = gather(*scene([[]], [[found((0, 0, 20, 40), 0.9)]]), masks=True)
-    overlaps = measure_overlaps(scored, "bbox")
-    assert count_mistakes([find_mistakes(one, match(one)) for one in overlaps])["background"] == 1
-    error = error_costs(overlaps, 1)
+    matches = matches_of(*scene([[]], [[found((0, 0, 20, 40), 0.9)]]), "bbox")
+    error, counts = costs_of(matches)
+    assert counts["background"] == 1
     assert math.isnan(error.ap50)
     assert all(math.isnan(value) for value in error.cost.values())

@@ -83,7 +83,7 @@ def test_each_split_is_scored_with_its_intervals(
 
 @pytest.fixture
 def elsewhere(tiny_export: Path, tmp_path: Path) -> Iterator[str]:
-    """The name of a dataset that somebody else registered, with as little as Detectron2 asks for."""
+    """A dataset registered by other code, with as little as Detectron2 asks for."""
     datasets = register_roboflow_coco("source", tiny_export, output_dir=tmp_path)
     rows = DatasetCatalog.get(datasets.names["valid"])
     DatasetCatalog.register("street_night", lambda: rows)

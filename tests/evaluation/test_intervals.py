@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from persondet.evaluation.image_matches import IOU_THRESHOLDS, Matches
 from persondet.evaluation.intervals import (
     LEAST_IMAGES,
     average_precisions,
     bootstrap_intervals,
     interval_notes,
 )
+from persondet.evaluation.matching import IOU_THRESHOLDS, Matches
 from persondet.evaluation.metrics import coco_metrics, rankings
 from tests.evaluation.coco_scenes import matches_of, plain_metrics, random_scene
 
@@ -74,14 +74,26 @@ def simulated(rng: np.random.Generator, images: int) -> Matches:
         levels += level[order].tolist()
     count = len(image)
     bits = ((1 << np.array(levels, np.int64)) - 1).astype(np.uint16)
-    return Matches(
+    return scores_alone(
         image=np.array(image, np.int32),
         category=np.zeros(count, np.int32),
         rank=np.zeros(count, np.int32),
         scores=np.array(scores),
         matched=np.stack([bits] * 4),
         ignored=np.zeros((4, count), np.uint16),
-        people=np.array([[people], *[[[0] * images]] * 3], np.int32),  # no sizes
+        objects=np.array([[people], *[[[0] * images]] * 3], np.int32),  # no sizes
+    )
+
+
+def scores_alone(**arrays: np.ndarray) -> Matches:
+    """Matches without what only the images' own views need."""
+    return Matches(
+        ground_truth=None,
+        source=arrays["rank"],
+        partner=np.zeros((2, len(arrays["rank"])), np.int32),
+        near=np.zeros((2, 0), np.int32),
+        near_iou=np.zeros(0),
+        **arrays,
     )
 
 
@@ -135,19 +147,18 @@ def spread_over(rng: np.random.Generator, has: np.ndarray, images: int) -> Match
     """Return matches of `images` images of which only those in `has` show anybody."""
     few = simulated(rng, len(has))
     people = np.zeros((4, 1, images), np.int32)
-    people[0, 0, has] = few.people[0, 0]
-    return replace(few, image=has[few.image].astype(np.int32), people=people)
+    people[0, 0, has] = few.objects[0, 0]
+    return replace(few, image=has[few.image].astype(np.int32), objects=people)
 
 
 def with_second_class(first: Matches, second: Matches) -> Matches:
-    return Matches(
-        *(
-            np.concatenate([getattr(first, name), getattr(second, name)], axis=-1)
-            if name != "category"
-            else np.repeat([0, 1], [len(first.scores), len(second.scores)])
-            for name in ("image", "category", "rank", "scores", "matched", "ignored")
-        ),
-        np.concatenate([first.people, second.people], axis=1),
+    return scores_alone(
+        category=np.repeat([0, 1], [len(first.scores), len(second.scores)]),
+        objects=np.concatenate([first.objects, second.objects], axis=1),
+        **{
+            name: np.concatenate([getattr(first, name), getattr(second, name)], axis=-1)
+            for name in ("image", "rank", "scores", "matched", "ignored")
+        },
     )
 
 
@@ -167,13 +178,13 @@ def test_too_few_images_with_people_give_no_interval_and_a_note(count):
 
 
 def test_the_images_of_a_metric_count_and_not_those_of_the_dataset():
-    """A rare class has none, and the mean that it is in has none; the frequent one keeps its own."""
+    """A rare class and the mean over it have none; the frequent class keeps its own."""
     rng = np.random.default_rng(5)
     often, rare = simulated(rng, 60), spread_over(rng, np.arange(4), 60)
-    people = often.people.copy()
+    people = often.objects.copy()
     people[3] = people[0]  # everybody is large, and on three images small
     people[1, 0, :3] = 1
-    both = with_second_class(replace(often, people=people), rare)
+    both = with_second_class(replace(often, objects=people), rare)
     found = bootstrap_intervals(both, ["person", "dog"], replicates=100)
     assert {name for name, interval in found.items() if interval is None} == {
         *("AP", "AP50", "AP75", "APs", "AP-dog"),

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
-import io
 import math
 from typing import Any
 
@@ -12,31 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
-from persondet.evaluation.average_precision import (
-    average_precision,
-    count_detections,
-    precision_at_recalls,
-)
-from persondet.evaluation.matching import IGNORED, UNMATCHED, gather, match, measure_overlaps
+from persondet.evaluation.matching import IGNORED, UNMATCHED
+from persondet.evaluation.metrics import detections_of
+from tests.evaluation.coco_scenes import matches_of, plain_precision
 from tests.evaluation.scored_scenes import found, person, scene
 
 WIDTH, HEIGHT = 40, 30
-
-
-def plain_precision(coco: dict[str, Any], results: list[dict[str, Any]], task: str) -> np.ndarray:
-    """pycocotools' precision at the IoUs 0.5 and 0.75: (2, 101, classes), -1: no ground truth."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO()
-        truth.dataset = copy.deepcopy(coco)
-        truth.createIndex()
-        plain = COCOeval(truth, truth.loadRes(copy.deepcopy(results)), task)
-        plain.evaluate()
-        plain.accumulate()
-    return np.asarray(plain.eval["precision"][[0, 5], :, :, 0, -1])
-
 
 boxes = st.tuples(
     st.integers(0, WIDTH - 9), st.integers(0, HEIGHT - 9), st.integers(2, 9), st.integers(2, 9)
@@ -51,7 +30,7 @@ people = st.builds(
 
 @st.composite
 def scenes(draw: st.DrawFn) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Pictures, some of them empty, with people, crowds, near hits and equal scores."""
+    """Images, some of them empty, with people, crowds, near hits and equal scores."""
     truth = draw(st.lists(st.lists(people, max_size=5), min_size=1, max_size=3))
     predictions = []
     for row in truth:
@@ -72,28 +51,27 @@ def test_precision_equals_plain_pycocotools(
     case: tuple[dict[str, Any], list[dict[str, Any]]], task: str
 ) -> None:
     coco, results = case
-    scored = gather(coco, results, masks=True)
-    overlaps = measure_overlaps(scored, task)
     if not results:
         return  # pycocotools cannot load nothing
-    expected = plain_precision(coco, results, task)
+    matches = matches_of(coco, results, task)
+    expected = plain_precision(coco, results, task)[[0, 5]]
     known = expected[0, 0] > -1
-    for row, iou in enumerate((0.5, 0.75)):
-        partners = [match(one, iou) for one in overlaps]
-        detections = count_detections(overlaps, partners, 2)
-        got = precision_at_recalls(detections)
+    for strict, row in ((False, 0), (True, 1)):
+        detections = detections_of(matches, strict=strict)
         if known.any():
-            np.testing.assert_allclose(got, expected[row][:, known].mean(axis=1), atol=1e-12)
+            np.testing.assert_allclose(
+                detections.precision(), expected[row][:, known].mean(axis=1), atol=1e-12
+            )
         else:
-            assert math.isnan(average_precision(detections))
+            assert math.isnan(detections.average_precision())
 
 
 def matched(truth: list[Any], predictions: list[Any], task: str = "bbox") -> list[int]:
     coco, results = scene([truth], [predictions], classes=("person", "rider"))
-    return match(measure_overlaps(gather(coco, results, masks=True), task)[0]).tolist()
+    return matches_of(coco, results, task).of_image(0).partner.tolist()
 
 
-def test_the_surest_chooses_first_and_a_person_is_found_once() -> None:
+def test_the_best_score_chooses_first_and_a_person_is_found_once() -> None:
     two = [person((0, 0, 20, 40)), person((50, 0, 20, 40))]
     rows = [found((0, 0, 20, 39), 0.6), found((0, 0, 20, 40), 0.9), found((50, 0, 20, 40), 0.1)]
     assert matched(two, rows) == [0, UNMATCHED, 1]
@@ -130,9 +108,23 @@ def test_a_mask_is_compared_with_the_mask_and_not_with_the_box() -> None:
     assert matched(truth, rows, "segm") == [UNMATCHED]
 
 
-def test_what_is_of_no_known_picture_or_category_plays_no_part() -> None:
+def test_unknown_images_and_categories_play_no_part() -> None:
     coco, results = scene([[person((0, 0, 20, 40))]], [[found((0, 0, 20, 40), 0.9)]])
-    strays = [{**results[0], "image_id": 99}, {**results[0], "category_id": 99}]
-    scored = gather(coco, strays + results, masks=True)
-    assert [len(row) for row in scored.found] == [1]
-    assert scored.people == 1
+    strays = [{**results[0], "category_id": 99}, {**results[0], "image_id": 99}]
+    matches = matches_of(coco, strays + results, "bbox")
+    assert matches.of_image(0).partner.tolist() == [0]
+    assert matches.of_image(0).source.tolist() == [1]  # behind the stray of its image
+    assert matches.objects[0].sum() == 1
+
+
+def test_the_view_of_an_image_has_every_overlap_whatever_the_class() -> None:
+    truth = [person((0, 0, 20, 40)), person((10, 0, 20, 40), 2), person((0, 0, 50, 50), crowd=1)]
+    rows = [found((0, 0, 20, 40), 0.5, 2), found((100, 0, 20, 40), 0.9), found((0, 0, 20, 30), 0.5)]
+    coco, results = scene([[], truth], [[], rows], classes=("person", "rider"))
+    image = matches_of(coco, results, "bbox").of_image(1)
+    assert image.source.tolist() == [1, 0, 2]
+    assert image.class_of.tolist() == [0, 1, 0]
+    np.testing.assert_allclose(
+        image.iou, [[0, 0, 0], [1, 1 / 3, 1], [0.75, 300 / 1100, 1]], atol=1e-12
+    )
+    assert image.reaching(0.6).source.tolist() == [1]

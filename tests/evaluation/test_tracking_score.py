@@ -197,9 +197,9 @@ def test_what_is_no_ground_truth_is_refused_in_one_sentence(content, tmp_path):
 def test_ground_truth_that_cannot_be_read_is_refused(tmp_path):
     with pytest.raises(MediaError, match="cannot be read"):
         read_truth(tmp_path / "none.json")
-    (tmp_path / "picture.json").write_bytes(b"\x89PNG\xff\xfe")
+    (tmp_path / "image.json").write_bytes(b"\x89PNG\xff\xfe")
     with pytest.raises(MediaError, match="it is no text"):
-        read_truth(tmp_path / "picture.json")
+        read_truth(tmp_path / "image.json")
 
 
 def record(index, *ids):

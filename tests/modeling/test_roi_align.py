@@ -18,8 +18,8 @@ ODD_BOXES = torch.tensor(
         [1.0, -30.0, -20.0, 12.0, 9.0],  # over the corner
         [1.0, 10.0, 10.0, 10.0, 10.0],  # without extent
         [0.0, 30.0, 20.0, 10.0, 5.0],  # inside out
-        [0.0, 300.0, 300.0, 400.0, 390.0],  # beside the picture
-        [1.0, 0.0, 0.0, 68.0, 52.0],  # the whole picture
+        [0.0, 300.0, 300.0, 400.0, 390.0],  # beside the image
+        [1.0, 0.0, 0.0, 68.0, 52.0],  # the whole image
         [0.0, -4.0, 2.0, 72.0, 3.0],  # long and thin
     ]
 )

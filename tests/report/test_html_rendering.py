@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from persondet.report.build import build_document
+from persondet.report.document import Document, Paragraph, Section, Table, as_plain_text
 from persondet.report.html import html_of
 from tests.report.browser import BROWSER, Browser
 from tests.report.finished_run import write_finished_run
@@ -49,3 +50,10 @@ def test_the_page_fits_a_phone_and_a_desk(tmp_path: Path) -> None:
             assert not [e for e in browser.events if e.get("method") == "Log.entryAdded"]
             browser.image(tmp_path / f"{width}.png")
             assert (tmp_path / f"{width}.png").stat().st_size > 20_000
+
+
+def test_every_string_of_a_document_is_cleaned():
+    bad = "x --api-key s3cr3tvalue\0"
+    section = Section("key", bad, (Paragraph(bad, bad), Table(bad, (bad,), ((bad,),))))
+    shown = repr(as_plain_text(Document(bad, bad, (section,))))
+    assert "s3cr3t" not in shown and "\\x00" not in shown

@@ -24,7 +24,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     return folder, json.loads((folder / "walk.json").read_text())
 
 
-def pictures(folder: Path) -> list[np.ndarray]:
+def images(folder: Path) -> list[np.ndarray]:
     with VideoReader(folder / "walk.mp4") as reader:
         return [frame.image.copy() for frame in reader]
 
@@ -38,9 +38,7 @@ def masks_of(truth: dict[str, Any]) -> list[dict[int, np.ndarray]]:
 
 def test_every_frame_of_the_clip_has_its_ground_truth(clip):
     folder, truth = clip
-    with VideoReader(folder / "walk.mp4") as reader:
-        shapes = [frame.image.shape for frame in reader]
-    assert shapes == [(SIZE[1], SIZE[0], 3)] * FRAMES
+    assert [image.shape for image in images(folder)] == [(SIZE[1], SIZE[0], 3)] * FRAMES
     assert [frame["index"] for frame in truth["frames"]] == list(range(FRAMES))
     assert (truth["version"], truth["fps"]) == (1, 25)
     assert (truth["width"], truth["height"]) == SIZE
@@ -65,23 +63,41 @@ def test_people_keep_their_identity_and_move_a_little_per_frame(clip):
         places = {person["track_id"]: person for person in before["people"]}
         for person in after["people"]:
             earlier = places.get(person["track_id"])
-            if earlier and min(person["visible_share"], earlier["visible_share"]) > 0.95:
+            x0, y0, x1, y1 = person["box"]
+            cut = x0 <= 2 or y0 <= 2 or x1 >= SIZE[0] - 2 or y1 >= SIZE[1] - 2
+            shares = [one["visible_share"] for one in (person, earlier) if one]
+            if earlier and not cut and min(shares) > 0.95:
+                height = y1 - y0
                 x0, y0, x1, y1 = np.array(person["box"]) - earlier["box"]
-                height = person["box"][3] - person["box"][1]
                 # Feet and head stay level; walking and panning shift the box a little.
                 moved.append([abs(x0 + x1) / 2 / height, max(abs(y0), abs(y1)) / height])
-    assert len(moved) > FRAMES
+    assert len(moved) > FRAMES / 2
     assert np.max(moved, axis=0)[0] < 0.15
     assert np.max(moved, axis=0)[1] < 0.06
 
 
+def test_the_masks_lie_on_the_people_of_their_frames(clip):
+    """A walker's colour stays with their mask; the mask of another frame fits much worse."""
+    folder, truth = clip
+    frames, masks = [image.astype(float) for image in images(folder)], masks_of(truth)
+    right, wrong = [], []
+    for number, mask in masks[0].items():
+        later = masks[-1].get(number)
+        if later is not None and mask.sum() > 150 and not (mask & later).any():
+            colour = frames[0][mask].mean(axis=0)
+            right.append(np.linalg.norm(frames[-1][later].mean(axis=0) - colour))
+            wrong.append(np.linalg.norm(frames[-1][mask].mean(axis=0) - colour))
+    assert right
+    assert np.mean(right) < 0.5 * np.mean(wrong)
+
+
 @pytest.mark.slow
-def test_the_same_seed_gives_the_same_clip_and_truth(clip, tmp_path):
+def test_the_same_seed_gives_the_same_clip_and_ground_truth(clip, tmp_path):
     folder, _ = clip
     write_clip(tmp_path / "walk.mp4", tmp_path / "walk.json", 4, frames=FRAMES, size=SIZE)
     assert (tmp_path / "walk.json").read_bytes() == (folder / "walk.json").read_bytes()
-    for first, again in zip(pictures(folder), pictures(tmp_path), strict=True):
-        # The pictures are the same; x264 rounds small frames a little differently at times.
+    for first, again in zip(images(folder), images(tmp_path), strict=True):
+        # The images are the same; x264 rounds small frames a little differently at times.
         assert np.abs(first.astype(int) - again).mean() < 2.0
     write_clip(tmp_path / "other.mp4", tmp_path / "other.json", 5, frames=FRAMES, size=SIZE)
     assert (tmp_path / "other.json").read_bytes() != (folder / "walk.json").read_bytes()

@@ -9,37 +9,10 @@ import cv2
 import numpy as np
 import predict
 import pytest
-import torch
-from detectron2.data.catalog import Metadata
-from detectron2.structures import Boxes, Instances
 
 from persondet.errors import MediaError, OutputExistsError, PartialResultError
 
-
-class OnePerPicture:
-    """Stands in for the model: one person in every picture."""
-
-    metadata = Metadata(name="stub", thing_classes=["person"])
-    model_file, confidence_threshold, batch_size = "some/model.pth", 0.5, 2
-
-    def predict_batch(self, images):
-        return [self.find(image) for image in images]
-
-    def find(self, image):
-        found = Instances(image.shape[:2])
-        found.pred_boxes = Boxes(torch.tensor([[8.0, 20, 40, 56]]))
-        found.scores, found.pred_classes = torch.tensor([0.9]), torch.tensor([0])
-        return found
-
-
-@pytest.fixture(autouse=True)
-def stand_in(monkeypatch):
-    """Replaces the loading of a model, and counts it."""
-    asked = []
-    monkeypatch.setattr(
-        predict, "load_predictor", lambda args: asked.append(args) or OnePerPicture()
-    )
-    return asked
+pytestmark = pytest.mark.usefixtures("loaded")
 
 
 @pytest.fixture
@@ -54,7 +27,7 @@ def run(*words):
     return predict.main(["--run", "some/run", *map(str, words)])
 
 
-def test_pictures_and_results_are_written(folder, tmp_path, capsys):
+def test_images_and_results_are_written(folder, tmp_path, capsys):
     assert run("--input", folder, "--output", tmp_path / "out") == 0
     assert sorted(os.listdir(tmp_path / "out")) == [
         *("a.png", "b c.png", "images.json", "predictions.json", "records.jsonl")
@@ -64,7 +37,7 @@ def test_pictures_and_results_are_written(folder, tmp_path, capsys):
     drawn = cv2.imread(str(tmp_path / "out" / "a.png"))
     assert (drawn[20, 8:40] != 90).any(axis=1).all()  # the box's upper edge
     assert (drawn[:10, 8:60] != 90).any()  # the count
-    assert capsys.readouterr().out.startswith("2 pictures, 2 people; written to")
+    assert capsys.readouterr().out.startswith("2 images, 2 people; written to")
 
 
 def test_parts_of_the_drawing_can_be_left_out(folder, tmp_path):
@@ -76,10 +49,10 @@ def test_parts_of_the_drawing_can_be_left_out(folder, tmp_path):
     assert not changed.any()
 
 
-def test_a_broken_picture_ends_with_partial(folder, tmp_path, capsys):
+def test_a_broken_image_ends_with_partial(folder, tmp_path, capsys):
     whole = (folder / "a.png").read_bytes()
     (folder / "broken.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(PartialResultError, match="1 of 3 pictures"):
+    with pytest.raises(PartialResultError, match="1 of 3 images"):
         run("--input", folder, "--output", tmp_path / "out")
     assert "broken.png" in capsys.readouterr().err
     assert (tmp_path / "out" / "a.png").exists()
@@ -101,11 +74,11 @@ def test_a_second_run_passes_over_the_results_of_the_first(folder):
     assert not (folder / "out" / "out").exists()
 
 
-def test_bad_input_is_refused_before_the_model_is_loaded(folder, tmp_path, stand_in):
-    with pytest.raises(MediaError, match="no picture"):
+def test_bad_input_is_refused_before_the_model_is_loaded(folder, tmp_path, loaded):
+    with pytest.raises(MediaError, match="no image"):
         run("--input", tmp_path / "none.png", "--output", tmp_path / "out")
     with pytest.raises(OutputExistsError):
         run("--input", folder / "a.png", "--output", folder.parent)
     with pytest.raises(MediaError, match="source itself"):
         run("--input", folder, "--output", folder, "--overwrite")
-    assert stand_in == []
+    assert loaded == []

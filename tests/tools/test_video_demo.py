@@ -7,16 +7,11 @@ import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
-from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
-import torch
 import video_demo
-from clip_arguments import clip_time
-from detectron2.data.catalog import Metadata
-from detectron2.structures import Boxes, Instances
 
 from persondet.errors import (
     MediaError,
@@ -32,38 +27,7 @@ from persondet.video.writer import VideoWriter
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "video_demo.py"
 
 
-class OnePerFrame:
-    """Stands in for the model: one person in every frame."""
-
-    loaded = 0
-
-    def __init__(self):
-        OnePerFrame.loaded += 1
-        self.metadata = Metadata(name="stub", thing_classes=["person"])
-        self.confidence_threshold, self.model_file, self.batch_size = 0.3, "stub.pth", 2
-        self.cfg = SimpleNamespace(VIDEO=SimpleNamespace(STRIDE=2))
-
-    def predict_batch(self, images):
-        return [self._one(image) for image in images]
-
-    def _one(self, image):
-        found = Instances(image.shape[:2])
-        found.pred_boxes = Boxes(torch.tensor([[8.0, 8, 40, 56]]))
-        found.scores, found.pred_classes = torch.tensor([0.9]), torch.tensor([0])
-        return found
-
-
-@pytest.fixture(autouse=True)
-def stand_in(monkeypatch):
-    """Replaces the loading of a model, and counts it."""
-    asked = []
-
-    def load(args):
-        asked.append(args)
-        return OnePerFrame()
-
-    monkeypatch.setattr(video_demo.model_arguments, "load_predictor", load)
-    return asked
+pytestmark = pytest.mark.usefixtures("loaded")
 
 
 def write_clip(path, frames=6, size=(96, 64), codec="libx264", suffix=None):
@@ -154,12 +118,6 @@ def test_every_flag_reaches_the_pipeline(tmp_path, monkeypatch):
     assert asked[1]["start"] is asked[1]["end"] is asked[1]["max_frames"] is asked[1]["crf"] is None
 
 
-def test_notes_are_shown(tmp_path, capsys):
-    clip = write_clip(tmp_path / "a.mp4", size=(97, 63), codec="ffv1", suffix=".mkv")
-    assert run("--video-input", clip, "--output", tmp_path / "o.mp4") == 0
-    assert "note: a.mkv: " in capsys.readouterr().err
-
-
 def test_no_tracking_writes_no_tracks(tmp_path, capsys):
     clip = write_clip(tmp_path / "a.mp4")
     run("--video-input", clip, "--output", tmp_path / "o.mp4", "--no-tracking")
@@ -191,26 +149,30 @@ def test_mot_text_on_request(tmp_path):
     ],
 )
 def test_times_are_exact(text, seconds):
-    assert clip_time(text) == seconds
+    assert video_demo.clip_time(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "-1", "1:2:3:4", "one", "1:", ":30", "1e3", "nan"])
 def test_what_is_no_time(text):
     with pytest.raises(argparse.ArgumentTypeError, match="no time"):
-        clip_time(text)
+        video_demo.clip_time(text)
 
 
-def test_bad_input_is_refused_before_the_model_is_loaded(tmp_path, stand_in):
-    clip = write_clip(tmp_path / "a.mp4")
-    bad = tmp_path / "bad.mp4"
+def test_bad_input_is_refused_before_the_model_is_loaded(tmp_path, loaded, monkeypatch):
+    clip, bad = write_clip(tmp_path / "a.mp4"), tmp_path / "bad.mp4"
     bad.write_text("https://example.org")
-    with pytest.raises(MediaError, match="address"):
-        run("--video-input", bad, "--output", tmp_path / "out.mp4")
-    with pytest.raises(MediaError, match="source itself"):
-        run("--video-input", clip, "--output", clip, "--overwrite")
-    with pytest.raises(OutputExistsError):
-        run("--video-input", clip, "--output", bad)
-    assert stand_in == []
+    for source, output, more, error, says in (
+        (bad, tmp_path / "out.mp4", (), MediaError, "address"),
+        (clip, clip, ("--overwrite",), MediaError, "source itself"),
+        (clip, bad, (), OutputExistsError, "--overwrite"),
+        (clip, tmp_path / "out.mp4", ("--start", "1:00"), MediaError, "no frame between"),
+    ):
+        with pytest.raises(error, match=says):
+            run("--video-input", source, "--output", output, *more)
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(MediaError, match="must not be written"):
+        run("--video-input", clip, "--output", tmp_path / "new" / "out.mp4")
+    assert loaded == []
 
 
 def test_parts_of_the_drawing_can_be_switched_off(tmp_path):
@@ -226,20 +188,19 @@ def test_parts_of_the_drawing_can_be_switched_off(tmp_path):
 @pytest.mark.parametrize(
     "words",
     [
-        ["--video-input", "a", "--output", "b"],
-        ["--video-input", "a", "--output", "b", "--run", "r", "--config-file", "c"],
-        ["--video-input", "a", "--output", "b", "--run", "r", "--stride", "0"],
-        ["--video-input", "a", "--output", "b", "--run", "r", "--confidence-threshold", "1.5"],
-        ["--video-input", "a", "--output", "b", "--run", "r", "SEED", "3"],
-        ["--video-input", "a", "--output", "b", "--run", "r", "--crf", "52"],
-        ["--video-input", "a", "--output", "b", "--run", "r", "--start", "soon"],
-        ["--video-input", "a", "--output", "b", "--run", "r", "--start", "9", "--end", "0:09"],
-        ["--video-input", "a", "--output", "b", "--run", "r", "--save-mot", "--no-tracking"],
+        *(
+            "",
+            "--run r --config-file c",
+            "--run r --stride 0",
+            "--run r --confidence-threshold 1.5",
+        ),
+        *("--run r SEED 3", "--run r --crf 52", "--run r --start soon"),
+        *("--run r --start 9 --end 0:09", "--run r --save-mot --no-tracking"),
     ],
 )
 def test_wrong_usage_ends_with_code_2(words, capsys):
     with pytest.raises(SystemExit) as end:
-        video_demo.main(words)
+        video_demo.main(["--video-input", "a", "--output", "b", *words.split()])
     assert end.value.code == 2
     assert "usage:" in capsys.readouterr().err
 
@@ -302,15 +263,3 @@ def test_names_of_strangers_do_not_steer_the_terminal(tmp_path, capsys):
     assert "\x1b" not in shown.out + shown.err
     assert r"new\nline\x1b[31m.mkv: 3 frames" in shown.out
     assert [line.split(":")[0] for line in shown.err.splitlines()] == ["skipped", "note"]
-
-
-def test_what_is_wrong_with_the_part_or_the_folder_is_said_before_the_model_is_loaded(
-    tmp_path, stand_in, monkeypatch
-):
-    clip = write_clip(tmp_path / "a.mp4")
-    with pytest.raises(MediaError, match="no frame between"):
-        run("--video-input", clip, "--output", tmp_path / "out.mp4", "--start", "1:00")
-    monkeypatch.setattr("os.access", lambda *_: False)
-    with pytest.raises(MediaError, match="must not be written"):
-        run("--video-input", clip, "--output", tmp_path / "new" / "out.mp4")
-    assert stand_in == []

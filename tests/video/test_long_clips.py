@@ -13,10 +13,10 @@ import av
 import numpy as np
 import pytest
 import torch
+from bm_scenes import write_street
 from detectron2.data.catalog import Metadata
 from detectron2.structures import Boxes, Instances
 
-from persondet.benchmarks.video_scene import write_street
 from persondet.inference.records import read_records
 from persondet.video.pipeline import annotate_video
 from persondet.video.reader import VideoReader
@@ -158,8 +158,8 @@ def test_an_hour_has_every_frame_once_in_order_in_flat_memory(tmp_path):
 # thread yet; each reports its frames to a file, and is killed so many seconds after the first.
 KILLER = """
 import os, pathlib, signal, sys, time
+from bm_scenes import SimulatedPredictor
 from detectron2.data.catalog import Metadata
-from persondet.benchmarks.video_scene import SimulatedPredictor
 from persondet.video.pipeline import annotate_video
 from persondet.video.tracking import PersonTracker
 from persondet.visualization.visualizer import PersonVideoVisualizer
@@ -193,7 +193,10 @@ def test_a_kill_at_any_time_costs_the_last_second_at_most(tmp_path):
     source = write_street(tmp_path / "street.mp4", length, size)
     moments = [f"{random.Random(seed).uniform(0.0, 8.0):.3f}" for seed in range(KILLS)]
     subprocess.run(
-        [sys.executable, "-c", KILLER, source, tmp_path, *moments], check=True, timeout=1000
+        [sys.executable, "-c", KILLER, source, tmp_path, *moments],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},  # tests/benchmarks is on it
+        check=True,
+        timeout=1000,
     )
     killed = 0
     for number in range(KILLS):

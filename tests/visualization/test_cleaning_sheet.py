@@ -1,4 +1,4 @@
-"""Annotations of any content are drawn, and what leaves the picture is seen."""
+"""Annotations of any content are drawn, and what leaves the image is seen."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from persondet.visualization.sheets import CleanedImage, cleaning_sheet, draw_an
 IMAGE = np.zeros((60, 100, 3), np.uint8)
 
 
-def test_a_box_that_leaves_the_picture_is_seen_on_the_margin() -> None:
+def test_a_box_that_leaves_the_image_is_seen_on_the_margin() -> None:
     margin = round(MARGIN * 100)
     bare = draw_annotations(IMAGE, [])
     assert bare.shape == (60 + 2 * margin, 100 + 2 * margin, 3)

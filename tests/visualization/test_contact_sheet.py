@@ -42,7 +42,7 @@ def test_letterboxing_keeps_the_shape_and_centres(shape, expected):
     assert extent(fitted, (0, 0, 255)) == expected
 
 
-def test_a_picture_of_one_pixel_row_survives():
+def test_a_image_of_one_pixel_row_survives():
     assert (letterbox(flat((0, 0, 255), 1, 4000), (80, 60)) == (0, 0, 255)).all(axis=2).any()
 
 

@@ -131,7 +131,7 @@ def test_a_sheet_has_a_row_per_image_and_each_version_its_own_seed(tmp_path):
 def test_an_unreadable_image_is_one_sentence(tmp_path):
     record = write_image(tmp_path / "a.png")
     (tmp_path / "a.png").write_bytes(b"not an image")
-    with pytest.raises(DatasetError, match=r"a\.png: the picture cannot be read"):
+    with pytest.raises(DatasetError, match=r"a\.png: the image cannot be read"):
         ground_truth_sheet([record], lambda record, seed: None, versions=1)
 
 

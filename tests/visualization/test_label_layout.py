@@ -32,7 +32,7 @@ def place(layout, boxes, *, keys=None, sizes=(LONG, SHORT), picture=PICTURE, tak
 
 @settings(max_examples=40)
 @given(st.lists(BOXES, min_size=1, max_size=5), st.integers(10, 90), st.integers(8, 30))
-def test_labels_lie_inside_the_picture_and_share_no_pixel_in_any_frame(frames, width, height):
+def test_labels_lie_inside_the_image_and_share_no_pixel_in_any_frame(frames, width, height):
     layout, taken = LabelLayout(), (0, 0, 80, 16)
     sizes = ((width, height), (width // 2, height))
     for boxes in frames:

@@ -32,7 +32,7 @@ def test_texts_of_one_size_have_one_height_and_grow_with_it():
     assert text_coverage("Hg", 14).max() > 200
 
 
-def test_a_translucent_plate_lets_the_picture_through_and_its_letters_do_not():
+def test_a_translucent_plate_lets_the_image_through_and_its_letters_do_not():
     image = np.random.default_rng(0).integers(0, 200, (40, 120, 3), dtype=np.uint8)
     before = image.astype(float)
     draw_plate(image, "10 people", (10, 10), 14, (32, 32, 32), alpha=0.75)

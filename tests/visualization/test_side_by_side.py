@@ -1,4 +1,4 @@
-"""Two panels of one picture."""
+"""Two panels of one image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def colors_of(panel: np.ndarray) -> set[tuple[int, ...]]:
 
 
 @pytest.mark.parametrize("size", [(100, 200), (1080, 1920), (2000, 300), (1, 1), (30, 4000)])
-def test_the_picture_is_never_wider_than_1280(size: tuple[int, int]) -> None:
+def test_the_image_is_never_wider_than_1280(size: tuple[int, int]) -> None:
     sheet = draw_side_by_side(np.full((*size, 3), 90, np.uint8), [], [])
     assert sheet.shape[1] <= 1280
     assert sheet.dtype == np.uint8

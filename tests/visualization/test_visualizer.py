@@ -155,7 +155,7 @@ def test_boxes_that_are_no_numbers_are_passed_over(frame):
     assert np.array_equal(image, draw(frame, instances(masks=False)).get_image())
 
 
-def test_single_pictures_are_bgr_and_not_changed(frame):
+def test_single_images_are_bgr_and_not_changed(frame):
     before = frame.copy()
     drawn = draw_instances(frame, instances(), METADATA, labels=False, count=False)
     assert np.array_equal(frame, before)
@@ -163,12 +163,12 @@ def test_single_pictures_are_bgr_and_not_changed(frame):
 
 
 @pytest.mark.parametrize(("lines", "size"), [(240, 11), (360, 11), (720, 16), (2160, 48)])
-def test_the_font_grows_with_the_picture(lines, size):
+def test_the_font_grows_with_the_image(lines, size):
     assert font_size(np.zeros((lines, lines * 16 // 9, 3), np.uint8)) == size
 
 
 @pytest.mark.parametrize(("lines", "width"), [(240, 1.5), (360, 1.5), (720, 2), (2160, 6)])
-def test_lines_grow_with_the_picture(lines, width):
+def test_lines_grow_with_the_image(lines, width):
     assert stroke_width(np.zeros((lines, lines * 16 // 9, 3), np.uint8)) == width
 
 
@@ -181,7 +181,7 @@ def raw(boxes=(BOX,)):
     return found
 
 
-def test_masks_are_the_same_picture_in_whichever_field_they_come(frame):
+def test_masks_are_the_same_image_in_whichever_field_they_come(frame):
     boxes = [BOX, (3, 2, 60, 178), (130, 70, 170, 180)]
     small = raw(boxes)
     whole = raw(boxes)

@@ -15,7 +15,7 @@ import os
 import re
 import stat
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,11 +25,10 @@ from PIL import Image, UnidentifiedImageError
 
 from persondet.data.check.worker_processes import PATIENCE, results_of_processes
 from persondet.data.inspect.images import ImageFacts
-from persondet.data.leaks.perceptual_hash import picture_signature
+from persondet.data.leaks.hashing import picture_signature
+from persondet.environment import Progress
 from persondet.errors import DatasetError
-from persondet.files import path_inside
-
-Progress = Callable[[int, int | None], None]
+from persondet.files import leads_out, path_inside
 
 _ORIENTATION = 0x0112
 _ORIENTATIONS: dict[Any, int] = {number: number for number in range(2, 9)}
@@ -69,7 +68,7 @@ def read_headers(
     return found
 
 
-def decode_pictures(
+def decode_images(
     folder: str | Path,
     names: Iterable[str],
     *,
@@ -106,12 +105,12 @@ def decode_splits(
     patience: float = PATIENCE,
     progress: Progress | None = None,
 ) -> dict[str, dict[str, ImageFacts]]:
-    """Do as `decode_pictures` for several folders at once, with the same processes.
+    """Do as `decode_images` for several folders at once, with the same processes.
 
     Args:
         folders: split to its folder.
         names: split to file names relative to its folder.
-        workers, patience, progress: see `decode_pictures`.
+        workers, patience, progress: see `decode_images`.
 
     Returns:
         dict from split to dict from name to facts, in the order of `names`.
@@ -182,17 +181,15 @@ class _Folder:
     def _open(self, name: str) -> BinaryIO:
         # path_inside resolves every link, which takes longer than reading a header. A plain name
         # needs that once for its sub-folder, and for itself only when it is a link.
-        parent, _, last = name.rpartition("/")
-        plain = last not in ("", ".", "..") and not name.startswith("/")
-        plain = plain and name.isprintable() and not set(name) & {"\\", ":"}
-        if plain and parent not in self._inside:
+        parent = name.rpartition("/")[0]
+        if leads_out(name):
+            raise _Problem("file-name-outside", "it leads out of the folder")
+        if parent not in self._inside:
             path_inside(self.path, parent)
             self._inside.add(parent)
-        # A pipe with a picture's name must not block.
+        # A pipe with an image's name must not block.
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            if not plain:
-                raise OSError(errno.ELOOP, "not a plain name")
             number = os.open(self.path / name, flags | os.O_NOFOLLOW)
         except OSError as error:
             if error.errno != errno.ELOOP:
@@ -287,7 +284,7 @@ def _diagnosis(file: BinaryIO, error: Exception) -> tuple[str, str]:
         return "image-too-large", "there is not enough memory for it"
     words = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, UnidentifiedImageError):
-        words = "no picture that Pillow knows"  # its own words hold an address in memory
+        words = "no image that Pillow knows"  # its own words hold an address in memory
     try:
         if not os.fstat(file.fileno()).st_size:
             return "image-unreadable", "the file is empty"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from persondet.data.leaks.sources import source_name
+from persondet.data.leaks.find import source_name
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -21,7 +21,7 @@ SMALL, LARGE = 32.0, 96.0
 """Sides in pixels (√area) at which COCO's evaluation parts small, medium and large."""
 _SAMPLE = 2000
 _SIZES = 50
-# Beyond these, a number is a fault: nobody has such pictures, and squares of it stay finite.
+# Beyond these, a number is a fault: nobody has such images, and squares of it stay finite.
 _MOST_PIXELS = 1e6
 _MOST_COORDINATE = 1e7
 
@@ -36,7 +36,7 @@ class _Split:
     class_of: npt.NDArray[np.int64]  # (N,): index into names, -1: not known
     boxes: FloatArray  # (N, 4): x, y, width, height; NaN where that is no box
     masks: Counter[str]
-    sources: int  # different pictures before augmentation, as far as names tell
+    sources: int  # different images before augmentation, as far as names tell
 
 
 def dataset_statistics(splits: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

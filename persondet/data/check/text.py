@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from persondet.data.check.statistics import LARGE, SMALL
-from persondet.data.check.terminal_text import columns, padded, printable
 from persondet.data.clean import CHANGES
 from persondet.data.findings import CODES
+from persondet.text import columns, padded, printable
 
 WIDTH = 100
 _CLASSES = 15

@@ -1,9 +1,9 @@
-"""Look at a whole export: its jsons, its pictures, and what its splits share."""
+"""Look at a whole export: its jsons, its images, and what its splits share."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,11 @@ from persondet.data.inspect.dataset import inspect_coco
 from persondet.data.inspect.images import ImageFacts
 from persondet.data.leaks.find import Leaks, Picture, find_leaks
 from persondet.data.roboflow import SPLIT_FOLDERS, Export, file_names, read_export
+from persondet.environment import Progress
 
-Progress = Callable[[int, int | None], None]
 Facts = dict[str, dict[str, ImageFacts]]
 
-PICTURE_SUFFIXES = frozenset(".bmp .gif .jpeg .jpg .png .tif .tiff .webp".split())
+IMAGE_SUFFIXES = frozenset(".bmp .gif .jpeg .jpg .png .tif .tiff .webp".split())
 
 
 def check_export(
@@ -26,11 +26,11 @@ def check_export(
     """Look at an export and return what is in it and what is wrong with it; change nothing.
 
     Args:
-        root: the export's folder (see `persondet.data.roboflow.find_splits`).
-        decode: load every picture, which finds broken ones and near-identical ones; False reads
+        root: the export's folder (see `persondet.data.roboflow.find_export`).
+        decode: load every image, which finds broken ones and near-identical ones; False reads
             their headers only.
-        workers: processes or threads that load pictures; 0: one per core.
-        progress: called with the number of pictures done and of all.
+        workers: processes or threads that load images; 0: one per core.
+        progress: called with the number of images done and of all.
 
     Returns: plain lists and dicts: `version` (1), `splits` (split to folder name), `statistics`,
     `findings` (see `Findings.as_json`), `errors` and `warnings` (numbers of codes), `leaks`.
@@ -38,7 +38,7 @@ def check_export(
     Raises: DatasetError: when there is no export, a json cannot be read, or none names an image.
     """
     export = read_export(root)
-    facts = look_at_pictures(export, decode=decode, workers=workers, progress=progress)
+    facts = look_at_images(export, decode=decode, workers=workers, progress=progress)
     findings = inspect_coco(export.splits, facts=facts).findings
     for split in SPLIT_FOLDERS:
         if split not in export.splits:
@@ -46,7 +46,7 @@ def check_export(
     for split, folder in export.folders.items():
         for name in sorted(_unlisted(folder, facts[split])):
             findings.add("file-not-listed", split, name)
-    leaks = leaks_of(facts, export.folders)
+    leaks = leaks_of(facts)
     leaks.add_to(findings)
     return {
         "version": 1,
@@ -59,16 +59,16 @@ def check_export(
     }
 
 
-def look_at_pictures(
+def look_at_images(
     export: Export, *, decode: bool = True, workers: int = 0, progress: Progress | None = None
 ) -> Facts:
     """Return what the image files of an export are, by split and file name.
 
     Args:
         export: the jsons and their folders.
-        decode: load every picture, instead of reading headers only.
-        workers: processes or threads that load pictures; 0: one per core.
-        progress: called with the number of pictures done and of all.
+        decode: load every image, instead of reading headers only.
+        workers: processes or threads that load images; 0: one per core.
+        progress: called with the number of images done and of all.
     """
     names = {split: file_names(coco) for split, coco in export.splits.items()}
     if decode:
@@ -76,16 +76,15 @@ def look_at_pictures(
     return {split: read_headers(folder, names[split]) for split, folder in export.folders.items()}
 
 
-def leaks_of(facts: Facts, folders: Mapping[str, Path]) -> Leaks:
-    """Return which pictures the splits share, as far as the facts tell; see `find_leaks`.
+def leaks_of(facts: Facts) -> Leaks:
+    """Return which images the splits share, as far as the facts tell; see `find_leaks`.
 
     Args:
         facts: of each split, by file name.
-        folders: of each split, where pictures that look alike are read again.
     """
     return find_leaks(
         [
-            Picture(split, name, fact.digest, fact.hashes, fact.thumbnail, folders[split] / name)
+            Picture(split, name, fact.digest, fact.hashes, fact.thumbnail)
             for split, found in facts.items()
             for name, fact in found.items()
             if not fact.problem
@@ -94,13 +93,13 @@ def leaks_of(facts: Facts, folders: Mapping[str, Path]) -> Leaks:
 
 
 def _unlisted(folder: Path, listed: dict[str, ImageFacts]) -> Iterator[str]:
-    """Yield the pictures of a split's folder that its json does not list, as relative names."""
+    """Yield the images of a split's folder that its json does not list, as relative names."""
     known = {os.path.normpath(name) for name in listed}
     for base, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith((".", "__"))]
         for name in files:
             path = Path(base, name)
-            is_picture = path.suffix.lower() in PICTURE_SUFFIXES and not name.startswith(".")
+            is_image = path.suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
             relative = path.relative_to(folder).as_posix()
-            if is_picture and relative not in known:
+            if is_image and relative not in known:
                 yield relative

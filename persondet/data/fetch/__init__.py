@@ -1,5 +1,5 @@
 """Getting an export: from a zip, from a folder, or from Roboflow, whole or not at all.
 
-`importing` and `downloading` are the doors; both take the same road: `archive` unpacks,
-`importing` takes what belongs to the export and verifies it.
+`importing` and `transfer` are the doors. Both take the same road: `archive` unpacks, `importing`
+takes what belongs to the export and verifies it.
 """

@@ -6,19 +6,27 @@ import os
 import shlex
 import shutil
 import stat
+import unicodedata
 from collections import Counter
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 
-from persondet.data.fetch.archive import Progress, require_space, unpack, writing
-from persondet.data.fetch.archive_members import ArchiveLimits
-from persondet.data.fetch.export_files import Belongings, find_belongings
-from persondet.data.fetch.export_layout import find_export, reading
+from persondet.data.coco_json import read_file_names
+from persondet.data.fetch.archive import ArchiveLimits, require_space, unpack, writing
+from persondet.data.roboflow import ANNOTATION_FILE, find_export, find_readmes
+from persondet.environment import Progress
 from persondet.errors import DatasetError, OutputExistsError
-from persondet.files import atomic_folder, refuse_existing
+from persondet.files import atomic_folder, leads_out, refuse_existing
 
 _UNPACKED = ".unpacked"
 _CHUNK = 1024 * 1024
+_IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".avif", ".heic"}
+
+
+class IncompleteExportError(DatasetError):
+    """Images that the json names are missing; what is there may still be of use."""
 
 
 def import_export(
@@ -29,66 +37,64 @@ def import_export(
     limits: ArchiveLimits | None = None,
     progress: Progress | None = None,
 ) -> dict[str, int]:
-    """Copy an export to `output` as `train/`, `valid/`, `test/`, each with its json and pictures.
+    """Copy an export to `output` as `train/`, `valid/`, `test/`, each with its json and images.
 
-    The folder appears under its name only when every picture of every json is there. The source
-    is not changed and shares no file with the result.
+    The folder appears under its name only when every image of every json is there. The source
+    does not change and shares no file with the result.
 
     Args:
-        source: a zip or a folder, see `find_export` for what may be in it.
+        source: a zip or a folder; see `find_export` for what it may hold.
         output: the folder to make.
-        overwrite: replace `output` if it is there.
+        overwrite: replace `output` if it exists.
         limits: what an archive may hold; default `ArchiveLimits()`.
         progress: called with bytes done and bytes in all.
 
     Returns:
-        dict from each split that is there to the number of images its json lists.
+        dict from each split of the export to the number of images in its json.
 
     Raises:
         DatasetError: when the source is no export, is damaged or incomplete, or holds links or
             names that lead out of it.
-        OutputExistsError: when `output` is there already or cannot be written.
+        OutputExistsError: when `output` exists already or cannot be written.
     """
-    source, output = Path(source), Path(output)
+    source, output, limits = Path(source), Path(output), limits or ArchiveLimits()
     _refuse_overlap(source, output)
     refuse_existing(output, overwrite=overwrite)
     if not source.is_dir():
         mend = (
-            "unpack the zip by hand and run `python tools/prepare_dataset.py clean` on the folder, or "
-            "export it again"
+            "unpack the zip by hand and run `python tools/prepare_dataset.py clean` on the folder, "
+            "or export it again"
         )
         return import_archive(
             source,
             output,
-            label=str(source),
-            mend=mend,
+            str(source),
+            mend,
             overwrite=overwrite,
             limits=limits,
             progress=progress,
         )
-    label, limits = str(source), limits or ArchiveLimits()
-    export = find_export(source, label)
     mend = (
-        f"run `python tools/prepare_dataset.py clean {shlex.quote(str(export.root))} --output "
+        f"run `python tools/prepare_dataset.py clean {shlex.quote(str(source))} --output "
         f"{shlex.quote(str(output))}` to go on without them, or export it again"
     )
-    belongings = find_belongings(export, label, limits, mend)
+    taken = _take_export(source, str(source), limits, mend)
     with atomic_folder(output, overwrite=overwrite) as draft:
-        require_space(draft, belongings.total_bytes)
+        require_space(draft, taken.total_bytes)
         done = 0
-        for target, path in belongings.files.items():
+        for target, path in taken.files.items():
             done += _copy(path, draft / target)
             if progress is not None:
-                progress(done, belongings.total_bytes)
-    return belongings.images
+                progress(done, taken.total_bytes)
+    return taken.images
 
 
 def import_archive(
     archive: Path,
     output: Path,
-    *,
     label: str,
     mend: str,
+    *,
     overwrite: bool = False,
     limits: ArchiveLimits | None = None,
     progress: Progress | None = None,
@@ -99,17 +105,12 @@ def import_archive(
     Args:
         archive: the zip.
         output: the folder to make.
-        label: what the archive is called in errors.
-        mend: what to do when pictures are missing, the end of that sentence.
-        overwrite: replace `output` if it is there.
-        limits: what the archive may hold; default `ArchiveLimits()`.
-        progress: called with bytes unpacked and bytes in all.
-        finish: called when all is verified, just before the folder gets its name.
+        label: what errors call the archive.
+        mend: what to do when images are missing, the end of that sentence.
+        overwrite, limits, progress: as for `import_export`.
+        finish: called after verification, just before the folder gets its name.
 
-    Returns:
-        dict from each split that is there to the number of images its json lists.
-
-    Raises: as `import_export`.
+    Returns, Raises: as `import_export`.
     """
     limits = limits or ArchiveLimits()
     if not archive.is_file():
@@ -122,21 +123,161 @@ def import_archive(
         with writing():
             unpacked.mkdir()
         unpack(archive, unpacked, label=label, limits=limits, progress=progress)
-        belongings = find_belongings(find_export(unpacked, label), label, limits, mend)
-        _move(belongings, draft)
+        taken = _take_export(unpacked, label, limits, mend)
+        _move(taken, draft)
         with writing():
             shutil.rmtree(unpacked)
         if finish is not None:
             finish()
-    return belongings.images
+    return taken.images
 
 
-def _move(belongings: Belongings, draft: Path) -> None:
-    """Move the files to their places; one that is wanted under two names is copied but for the last."""
-    wanted = Counter(belongings.files.values())
-    for target, path in belongings.files.items():
-        wanted[path] -= 1
-        if wanted[path]:
+@dataclass
+class _Taken:
+    """What the import takes of an export.
+
+    Attributes:
+        files: where each file goes, relative and with slashes, and where it lies now.
+        total_bytes: of all files together.
+        images: how many images the json of each split lists.
+    """
+
+    files: dict[str, Path] = field(default_factory=dict)
+    total_bytes: int = 0
+    images: dict[str, int] = field(default_factory=dict)
+
+    def add(self, target: str, entry: os.DirEntry[str]) -> None:
+        """Take a file."""
+        self.files[target] = Path(entry.path)
+        with _reading(entry.path):
+            self.total_bytes += entry.stat(follow_symlinks=False).st_size
+
+
+def _take_export(folder: Path, label: str, limits: ArchiveLimits, mend: str) -> _Taken:
+    """Return the files of the export in a folder, after verifying that every image is there.
+
+    These are each split's json, the images that it names, other images in the split's folder,
+    and README*.txt. An image with another Unicode form (NFC, NFD) of its name on disk than in the
+    json gets the json's.
+
+    Args:
+        folder: where the export lies.
+        label: what errors call the export.
+        limits: for the number of files and the size of a json.
+        mend: what to do when images are missing, the end of that sentence.
+
+    Raises: DatasetError: when there is no export, a json cannot be read, names a file outside of
+        its folder or one that is missing, or part of the export is a link or no plain file.
+    """
+    taken = _Taken()
+    root, splits = find_export(folder, label)
+    for split, place in splits.items():
+        if place != folder and place.is_symlink():
+            raise DatasetError(f"{label}: {place.name!r} is a link; put the folder in its place.")
+        json_file = place / ANNOTATION_FILE
+        where = json_file.relative_to(root).as_posix()
+        if json_file.is_symlink() or not json_file.is_file():
+            raise DatasetError(
+                f"{label}: {where} is not a plain file; put the json itself in its place."
+            )
+        names = read_file_names(json_file, f"{label}: {where}", limits.json_bytes)
+        taken.images[split] = len(names)
+        listing = _Listing(place, label, limits, deep=any("/" in name for name in names))
+        taken.add(f"{split}/{ANNOTATION_FILE}", listing.take(ANNOTATION_FILE))
+        missing = []
+        for name in names:
+            if leads_out(name):
+                raise DatasetError(
+                    f"{label}: the file_name {name!r} in {where} leads out of its folder; name the "
+                    "image relative to the json, without '..'."
+                )
+            path = str(PurePosixPath(name))
+            try:
+                taken.add(f"{split}/{path}", listing.take(path))
+            except KeyError:
+                missing.append(name)
+        if missing:
+            raise IncompleteExportError(
+                f"{label}: {len(missing)} of the {len(names)} images that {where} names are "
+                f"missing, the first is {missing[0]!r}; {mend}."
+            )
+        for path in listing.other_images():
+            taken.add(f"{split}/{path}", listing.take(path))
+    if readmes := find_readmes(root):
+        listing = _Listing(root, label, limits)
+        for readme in readmes:
+            taken.add(readme.name, listing.take(readme.name))
+    return taken
+
+
+class _Listing:
+    """The files in a folder, found by name in either Unicode form, never through a link."""
+
+    def __init__(
+        self, folder: Path, label: str, limits: ArchiveLimits, *, deep: bool = False
+    ) -> None:
+        self._label = label
+        self._entries: dict[str, os.DirEntry[str]] = {}
+        for path, entry in _walk(folder, label, "", deep):
+            self._entries[path] = entry
+            limits.refuse_number(len(self._entries), f"{label}: {folder.name}/")
+        self._composed = {_composed(path): path for path in self._entries}
+        self._taken: set[str] = set()
+
+    def take(self, path: str) -> os.DirEntry[str]:
+        """Return a file as it is or in another Unicode form.
+
+        Raises: KeyError: when there is none. DatasetError: when it is not a plain file.
+        """
+        found = path if path in self._entries else self._composed[_composed(path)]
+        self._taken.add(found)
+        entry = self._entries[found]
+        if entry.is_symlink():
+            raise DatasetError(
+                f"{self._label}: {found!r} is a link; put the file itself in its place."
+            )
+        if not entry.is_file(follow_symlinks=False):
+            raise DatasetError(f"{self._label}: {found!r} is not a plain file; remove it.")
+        return entry
+
+    def other_images(self) -> list[str]:
+        """Return the images in the folder itself that nobody took."""
+        left = sorted(self._entries.keys() - self._taken)
+        return [p for p in left if "/" not in p and PurePosixPath(p).suffix.lower() in _IMAGES]
+
+
+def _walk(
+    folder: Path, label: str, above: str, deep: bool
+) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Yield (path with slashes, entry) of what is in a folder and, if `deep`, below it."""
+    with _reading(label), os.scandir(folder) as entries:
+        found = sorted(entries, key=lambda entry: entry.name)
+    for entry in found:
+        if not entry.is_dir(follow_symlinks=False):
+            yield above + entry.name, entry
+        elif deep:
+            yield from _walk(Path(entry.path), label, f"{above}{entry.name}/", deep)
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+@contextmanager
+def _reading(label: str) -> Iterator[None]:
+    """Turn what the disk says to a read into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise DatasetError(f"{label} cannot be read ({error.strerror or error}).") from None
+
+
+def _move(taken: _Taken, draft: Path) -> None:
+    """Move the files to their places; copy a file that is needed under another name again."""
+    needed = Counter(taken.files.values())
+    for target, path in taken.files.items():
+        needed[path] -= 1
+        if needed[path]:
             _copy(path, draft / target)
             continue
         with writing():
@@ -146,7 +287,7 @@ def _move(belongings: Belongings, draft: Path) -> None:
 
 def _copy(path: Path, target: Path) -> int:
     """Copy a plain file's bytes to a file that is not there yet, and return their number."""
-    with reading(str(path)):
+    with _reading(str(path)):
         # Between the look at the folder and now a link or a pipe may have taken the file's place.
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with os.fdopen(handle, "rb") as source:
@@ -160,7 +301,7 @@ def _copy(path: Path, target: Path) -> int:
 
 
 def _refuse_overlap(source: Path, output: Path) -> None:
-    """Raise when one of the two lies in the other: overwriting would remove what is read."""
+    """Raise when one of the two lies in the other: overwriting would remove the source."""
     inner, outer = source.resolve(), output.resolve()
     if source.exists() and (inner.is_relative_to(outer) or outer.is_relative_to(inner)):
         raise OutputExistsError(

@@ -1,27 +1,38 @@
-"""One file over HTTP into a partial download: checked, retried, continued where it broke off.
+"""An export from Roboflow: downloaded, continued where it broke off, unpacked whole or not at all.
 
-The address is signed, so it is in no message: what `requests` and `urllib3` raise names it, and is
-replaced by a few words before anything is raised from here; what they log is dropped meanwhile.
+The address is signed, so it is in no message: what `requests` and `urllib3` raise names it. A few
+words replace that before this module raises anything, and it drops what these libraries log.
 """
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import json
 import logging
+import os
 import re
+import shutil
 import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING
-from urllib.parse import urljoin, urlsplit
 
-from persondet.data.fetch.archive import Progress, require_space, writing
-from persondet.data.fetch.partial_download import PartialDownload
-from persondet.errors import DatasetError
+from persondet.data.fetch.archive import ArchiveLimits, require_space, writing
+from persondet.data.fetch.importing import IncompleteExportError, import_archive
+from persondet.data.fetch.roboflow_link import FORMATS, VersionName, api_key, resolve_link
+from persondet.environment import Progress
+from persondet.errors import DatasetError, OutputExistsError
+from persondet.files import make_folder, refuse_existing, write_json
 
 if TYPE_CHECKING:
     import requests
+
+logger = logging.getLogger(__name__)
 
 _CHUNK = 256 * 1024
 _REDIRECTS = 5
@@ -53,36 +64,230 @@ class LinkRefusedError(DatasetError):
     """The server does not serve this link (any more): a new one may be served."""
 
 
-@dataclass(frozen=True)
-class _Trouble:
+def download_export(
+    workspace: str,
+    project: str,
+    version: int,
+    output: str | Path,
+    *,
+    dataset_format: str = FORMATS[0],
+    overwrite: bool = False,
+    timeout: float = 900.0,
+    limits: ArchiveLimits | None = None,
+    patience: Patience | None = None,
+    progress: Progress | None = None,
+) -> dict[str, int]:
+    """Download a version of a Roboflow project to `output`, laid out as by `import_export`.
+
+    The environment variable ROBOFLOW_API_KEY holds the API key. Neither the key nor the signed
+    link is in any file or message. An unfinished download lies in `.<name>.download` beside
+    `output`; the next call goes on with it.
+
+    Args:
+        workspace, project, version: as in the address app.roboflow.com/WORKSPACE/PROJECT/VERSION.
+        output: the folder to make.
+        dataset_format: `coco-segmentation` or `coco`.
+        overwrite: replace `output` if it exists.
+        timeout: seconds for Roboflow to name the link, with waiting for an export in the making.
+        limits: what the archive may hold; default `ArchiveLimits()`.
+        patience: time-outs and tries; default `Patience()`.
+        progress: called with bytes done and bytes in all, first of the download, then, from 0
+            again, of the unpacking.
+
+    Returns:
+        dict from each split of the export to the number of images in its json.
+
+    Raises:
+        DatasetError: one sentence for a fault of Roboflow, the network or the export.
+        InstallationError: when the `roboflow` package is not installed.
+        OutputExistsError: when `output` exists already or cannot be written.
+    """
+    output, limits, patience = Path(output), limits or ArchiveLimits(), patience or Patience()
+    name = VersionName(workspace, project, version, dataset_format)
+    refuse_existing(output, overwrite=overwrite)
+    key = api_key()
+    label = f"the export of {name}"
+    identity = [os.environ.get("API_URL", ""), workspace, project, version, dataset_format]
+    with PartialDownload(output, json.dumps(identity)) as partial:
+        for last in (False, True):
+            link = resolve_link(
+                name,
+                key=key,
+                timeout=timeout,
+                silence=patience.silence,
+                poll=patience.poll,
+                on_wait=lambda what, share: logger.info(
+                    "Roboflow is %s %s: %.0f %%", what, name, 100 * share
+                ),
+            )
+            try:
+                fetch(
+                    link,
+                    partial,
+                    label,
+                    patience=patience,
+                    most_bytes=limits.total_bytes,
+                    progress=progress,
+                )
+                break
+            except LinkRefusedError:  # a signed link lives for minutes: one more may do
+                if last:
+                    raise
+        mend = (
+            f"the zip is kept as {partial.archive}: unpack it by hand and run "
+            "`python tools/prepare_dataset.py clean` on the folder, or generate a new version"
+        )
+        try:
+            return import_archive(
+                partial.archive,
+                output,
+                label,
+                mend,
+                overwrite=overwrite,
+                limits=limits,
+                progress=progress,
+                finish=partial.remove,
+            )
+        except IncompleteExportError:
+            raise
+        except DatasetError:
+            partial.remove()  # to go on with these bytes would end the same way
+            raise
+
+
+class PartialDownload:
+    """A hidden folder `.<name>.download` beside `output`, held by one process at a time.
+
+    Use as a context, which removes the folder at its end unless it holds bytes that a next try can
+    continue.
+
+    Attributes:
+        archive: the file to fill.
+        validator: the ETag or date by which the server tells that its file is the same, or "".
+        total: bytes of the whole file, or None when the server did not say.
+    """
+
+    def __init__(self, output: str | Path, identity: str) -> None:
+        """Name the folder.
+
+        Args:
+            output: the dataset that the download is for.
+            identity: what is downloaded; bytes of another identity count for nothing.
+        """
+        self._output = Path(output)
+        self._folder = self._output.parent / f".{self._output.name}.download"
+        self._state = self._folder / "state.json"
+        self._identity = hashlib.sha256(identity.encode()).hexdigest()
+        self.archive = self._folder / "export.zip"
+        self.validator = ""
+        self.total: int | None = None
+
+    def __enter__(self) -> PartialDownload:
+        """Take the folder, and see what is in it.
+
+        Raises: OutputExistsError: when another process holds it, or it cannot be written.
+        """
+        make_folder(self._folder)
+        with writing():
+            self._lock = os.open(self._folder, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise OutputExistsError(
+                    f"{self._output} is being downloaded by another command; wait for its end."
+                ) from None
+            self._load()
+        except BaseException:
+            os.close(self._lock)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Let go of the folder; it stays only with bytes that can be continued."""
+        if not (self.size and self.validator):
+            self.remove()
+        os.close(self._lock)
+
+    @property
+    def size(self) -> int:
+        """Bytes that are there."""
+        try:
+            return self.archive.lstat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def restart(self, validator: str = "", total: int | None = None) -> None:
+        """Begin with an empty file, to which `validator` belongs."""
+        # In this order no moment has the bytes of one file and the validator of another.
+        self._state.unlink(missing_ok=True)
+        self.validator, self.total = validator, total
+        state = {"identity": self._identity, "validator": validator, "total": total}
+        with writing():
+            self.archive.write_bytes(b"")
+            write_json(self._state, state)
+
+    def remove(self) -> None:
+        """Remove the folder with all that is in it."""
+        self.validator, self.total = "", None
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _load(self) -> None:
+        try:
+            state = json.loads(self._state.read_text(encoding="utf-8"))
+            same = state["identity"] == self._identity and not self.archive.is_symlink()
+            validator, total = str(state["validator"]), state["total"]
+        except (OSError, ValueError, KeyError, TypeError):
+            same = False
+        if same and validator and self.size and (total is None or type(total) is int):
+            self.validator, self.total = validator, total
+            return
+        with writing():
+            for path in self._folder.iterdir():
+                path.unlink()
+
+
+class _Trouble(Exception):
     """Why a try did not bring the whole file, and how long the server asks to wait."""
 
-    what: str
-    again: bool = True
-    wait: float | None = None
-    link_refused: bool = False
+    def __init__(
+        self,
+        what: str,
+        *,
+        again: bool = True,
+        wait: float | None = None,
+        link_refused: bool = False,
+    ) -> None:
+        super().__init__(what)
+        self.what, self.again, self.wait = what, again, wait
+        self.link_refused = link_refused
 
 
 def fetch(
     link: str,
     partial: PartialDownload,
-    *,
     label: str,
+    *,
     patience: Patience | None = None,
     most_bytes: int | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Download a zip to `partial.archive`, from where an earlier try broke off.
 
-    Bytes are continued only when the server answers with exactly the range that is missing of a
-    file with the same ETag (or date); any other answer starts from the first byte.
+    The function continues only when the server answers with exactly the missing range of a file
+    with the same ETag (or date); any other answer starts from the first byte.
 
     Args:
         link: where from; only http and https, also after a redirect, and never from https to http.
         partial: what to fill.
-        label: what is downloaded, for errors.
+        label: what errors call the download.
         patience: time-outs and tries; default `Patience()`.
-        most_bytes: a larger file is refused.
+        most_bytes: refuse a larger file.
         progress: called with bytes there and bytes in all (None when the server does not say).
 
     Raises:
@@ -94,7 +299,7 @@ def fetch(
     tries, best = 0, partial.size
     while True:
         with _unlogged():
-            trouble = _Try(link, partial, label, patience, most_bytes, progress).run()
+            trouble = _Try(partial, label, most_bytes, progress).run(link, patience)
         if trouble is None:
             return
         if trouble.link_refused:
@@ -116,74 +321,57 @@ def fetch(
 class _Try:
     """One request and what it brings."""
 
-    link: str
     partial: PartialDownload
     label: str
-    patience: Patience
     most_bytes: int | None
     progress: Progress | None
 
-    def run(self) -> _Trouble | None:
-        """Return None when the file is whole, else why it is not."""
+    def run(self, link: str, patience: Patience) -> _Trouble | None:
+        """Return None when the file is whole, else why it is not.
+
+        No error of the HTTP libraries leaves this method, not even as the cause of another one.
+        """
         import requests
         import urllib3
 
+        headers = {"Accept-Encoding": "identity"}
+        if self.partial.size and self.partial.validator:
+            # The last byte comes again, so that a file that is whole needs no special case.
+            headers["Range"] = f"bytes={self.partial.size - 1}-"
+            headers["If-Range"] = self.partial.validator
+        timeout = (patience.connect, patience.silence)
         try:
-            with requests.Session() as session:
-                session.auth = _unchanged  # nothing out of ~/.netrc goes along
-                response = self._open(session)
-                if isinstance(response, _Trouble):
-                    return response
-                with response:
-                    return self._receive(response)
+            with (
+                _session(link) as session,
+                session.get(link, headers=headers, stream=True, timeout=timeout) as response,
+            ):
+                self._receive(response)
+        except _Trouble as trouble:
+            return trouble
         except requests.exceptions.SSLError:
             return _Trouble("the server's certificate cannot be verified", again=False)
         except (requests.Timeout, urllib3.exceptions.TimeoutError):
             return _Trouble("the server does not answer")
-        except (requests.exceptions.InvalidSchema, requests.exceptions.InvalidURL):
-            return _Trouble("the server names an address that is none", again=False)
+        except requests.TooManyRedirects:
+            return _Trouble("the server leads in a circle", again=False)
+        except ValueError:  # an address that is none, or of a scheme that the session lacks
+            return _Trouble("the link leads to an address that is not https", again=False)
         except (requests.RequestException, urllib3.exceptions.HTTPError):
             return _Trouble("no connection to the server")
+        return None
 
-    def _open(self, session: requests.Session) -> requests.Response | _Trouble:
-        """Send the request, following redirects to http and https only."""
-        headers = {"Accept-Encoding": "identity"}
-        if self.partial.size and self.partial.validator:
-            # One byte is asked for again, so that a file that is whole needs no special case.
-            headers["Range"] = f"bytes={self.partial.size - 1}-"
-            headers["If-Range"] = self.partial.validator
-        address = self.link
-        allowed = {"https"} if _scheme(address) == "https" else {"https", "http"}
-        for _ in range(_REDIRECTS + 1):
-            if _scheme(address) not in allowed:
-                return _Trouble("the server leads to an address that is not https", again=False)
-            timeout = (self.patience.connect, self.patience.silence)
-            try:
-                response = session.get(
-                    address, headers=headers, stream=True, allow_redirects=False, timeout=timeout
-                )
-            except ValueError:  # requests parses where a redirect leads, followed or not
-                return _Trouble("the server names an address that is none", again=False)
-            if response.status_code not in (301, 302, 303, 307, 308):
-                return response
-            target = response.headers.get("Location", "")
-            response.close()
-            address = _joined(address, target)
-        return _Trouble("the server leads in a circle", again=False)
-
-    def _receive(self, response: requests.Response) -> _Trouble | None:
-        trouble = _refused(response) or self._begin(response)
-        if trouble is not None:
-            return trouble
+    def _receive(self, response: requests.Response) -> None:
+        _refuse_status(response)
+        self._begin(response)
         partial = self.partial
         done, total = partial.size, partial.total
         for chunk in response.raw.stream(_CHUNK, decode_content=False):
             if done == 0 and not b"PK".startswith(chunk[:2]):
-                return _Trouble(_not_a_zip(chunk), again=False)
+                raise _Trouble(_not_a_zip(chunk), again=False)
             done += len(chunk)
             if total is not None and done > total:
-                partial.restart("", None)
-                return _Trouble("the server sends more than it announced")
+                partial.restart()
+                raise _Trouble("the server sends more than it announced")
             self._judge_size(done)
             with writing(), open(partial.archive, "ab") as file:
                 file.write(chunk)
@@ -191,35 +379,28 @@ class _Try:
                 self.progress(done, total)
         # Without an announced length only the end of the zip tells that it is whole.
         whole = done == total if total is not None else zipfile.is_zipfile(partial.archive)
-        return None if whole else _Trouble("the connection ended early")
+        if not whole:
+            raise _Trouble("the connection ended early")
 
-    def _begin(self, response: requests.Response) -> _Trouble | None:
+    def _begin(self, response: requests.Response) -> None:
         """Bring the partial file to where the answer begins."""
         partial = self.partial
         validator = _validator(response)
         if response.status_code == 206:
-            match = re.fullmatch(
-                r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", "")
-            )
-            known = partial.total
-            fits = match is not None and int(match[1]) == partial.size - 1
-            fits = fits and match is not None and known in (None, int(match[2]))
-            if not fits or (validator and validator != partial.validator):
-                partial.restart("", None)
-                return _Trouble("the server continued with another file", wait=0.0)
-            assert match is not None
-            partial.total = int(match[2])
-            partial.cut_to(partial.size - 1)
+            given = response.headers.get("Content-Range", "")
+            match = re.fullmatch(rf"bytes {partial.size - 1}-\d+/(\d+)", given)
+            changed = validator and validator != partial.validator
+            if match is None or changed or partial.total not in (None, int(match[1])):
+                partial.restart()
+                raise _Trouble("the server continued with another file", wait=0.0)
+            partial.total = int(match[1])
+            with writing():
+                os.truncate(partial.archive, partial.size - 1)
         else:
-            length = response.headers.get("Content-Length", "")
-            partial.restart(
-                validator, int(length) if length.isascii() and length.isdigit() else None
-            )
-        total = partial.total
-        if total is not None:
-            self._judge_size(total)
-            require_space(partial.archive.parent, total - partial.size)
-        return None
+            partial.restart(validator, _number(response.headers.get("Content-Length", "")))
+        if partial.total is not None:
+            self._judge_size(partial.total)
+            require_space(partial.archive.parent, partial.total - partial.size)
 
     def _judge_size(self, size: int) -> None:
         if self.most_bytes is not None and size > self.most_bytes:
@@ -230,34 +411,35 @@ class _Try:
             )
 
 
-def _scheme(address: str) -> str:
-    """Return http or https, or "" for any other address."""
-    try:
-        scheme = urlsplit(address).scheme.lower()
-    except ValueError:
-        return ""
-    return scheme if scheme in ("http", "https") else ""
+def _session(link: str) -> requests.Session:
+    """Return a session that sends no credentials of ~/.netrc, and stays on https from the start."""
+    import requests
+
+    session = requests.Session()
+    session.auth = lambda request: request
+    session.rebuild_auth = lambda *_: None  # type: ignore[method-assign]
+    session.max_redirects = _REDIRECTS
+    if link.lower().startswith("https:"):
+        del session.adapters["http://"]
+    return session
 
 
-def _joined(address: str, target: str) -> str:
-    try:
-        return urljoin(address, target)
-    except ValueError:
-        return ""
-
-
-def _refused(response: requests.Response) -> _Trouble | None:
-    """Return what a status other than success means."""
+def _refuse_status(response: requests.Response) -> None:
+    """Raise `_Trouble` for a status other than success."""
     status = response.status_code
     if status in (200, 206):
-        return None
-    what = f"the server answers {status}"
-    if status in (400, 401, 403, 404, 410):
-        return _Trouble(what, link_refused=True)
-    if status in (408, 425, 429, 416) or status >= 500:
-        asked = response.headers.get("Retry-After", "")
-        return _Trouble(what, wait=float(asked) if asked.isascii() and asked.isdigit() else None)
-    return _Trouble(what, again=False)
+        return
+    retried = status in (408, 416, 425, 429) or status >= 500
+    raise _Trouble(
+        f"the server answers {status}",
+        again=retried,
+        wait=_number(response.headers.get("Retry-After", "")) if retried else None,
+        link_refused=status in (400, 401, 403, 404, 410),
+    )
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
 
 
 def _validator(response: requests.Response) -> str:
@@ -277,23 +459,19 @@ def _not_a_zip(start: bytes) -> str:
     return "what the server sends is no zip"
 
 
-def _unchanged(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    return request
-
-
 @contextmanager
 def _unlogged() -> Iterator[None]:
     """Drop what the HTTP libraries log: at level DEBUG, and in some warnings, it is the address."""
     names = [name for name in logging.root.manager.loggerDict if name.startswith("urllib3")]
     names += ["urllib3.connectionpool", "urllib3.connection", "requests"]
     loggers = [logging.getLogger(name) for name in dict.fromkeys(names)]
-    for logger in loggers:
-        logger.addFilter(_drop)
+    for one in loggers:
+        one.addFilter(_drop)
     try:
         yield
     finally:
-        for logger in loggers:
-            logger.removeFilter(_drop)
+        for one in loggers:
+            one.removeFilter(_drop)
 
 
 def _drop(record: logging.LogRecord) -> bool:

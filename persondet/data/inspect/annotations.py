@@ -5,7 +5,7 @@ A fast look at many segmentations at once: which of them need a closer look.
 A json of 100,000 people holds millions of coordinates. Nearly all polygons are faultless, and numpy
 and GEOS say so for thousands at a time; only the rest goes through `inspect_segmentation`.
 
-Turn annotations the way EXIF turns their picture.
+Turn annotations the way EXIF turns their image.
 """
 
 from __future__ import annotations
@@ -414,7 +414,7 @@ def _crossing(
     return crossing
 
 
-# EXIF orientation → (x', y') of a point (x, y) of a stored picture of size (w, h), upright.
+# EXIF orientation → (x', y') of a point (x, y) of a stored image of size (w, h), upright.
 _POINT = {
     5: lambda x, y, w, h: (y, x),
     6: lambda x, y, w, h: (h - y, x),
@@ -431,13 +431,13 @@ _ARRAY = {
 
 
 def turned(annotation: dict[str, Any], orientation: int, width: int, height: int) -> dict[str, Any]:
-    """Return a faultless annotation of a stored picture as one of the upright picture.
+    """Return a faultless annotation of a stored image as one of the upright image.
 
     Args:
         annotation: with `bbox` and `segmentation` (polygons, RLE or `[]`) in stored pixels; COCO
             `keypoints` are turned too.
         orientation: EXIF's, 5 to 8 (those that exchange width and height).
-        width, height: of the stored picture, in pixels.
+        width, height: of the stored image, in pixels.
 
     Source: the eight orientations of the EXIF tag 0x0112 (CIPA DC-008).
     """

@@ -11,6 +11,7 @@ from typing import Any
 from persondet.data.coco_json import CocoDict
 from persondet.data.findings import Findings
 from persondet.errors import DatasetError
+from persondet.text import printable
 
 _MAX_ID = 2**31 - 1
 
@@ -251,6 +252,6 @@ def _ids(
 
 def _listed(names: Sequence[str]) -> str:
     """Return the first names of a list, each as a text that prints."""
-    shown = [name if name.isprintable() and len(name) <= 40 else ascii(name[:40]) for name in names]
+    shown = [printable(name, 40) for name in names[:12]]
     more = f" and {len(names) - 12} more" if len(names) > 12 else ""
-    return (", ".join(shown[:12]) or "none") + more
+    return (", ".join(shown) or "none") + more

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath, PureWindowsPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from persondet.data.findings import Findings
+from persondet.files import leads_out
 
 
 @dataclass(frozen=True)
@@ -21,15 +22,15 @@ class ImageFacts:
     """What one file of an export is.
 
     Attributes:
-        problem: "" when the picture can be read, else one of the codes `file-name-outside`,
+        problem: "" when the image can be read, else one of the codes `file-name-outside`,
             `file-missing`, `image-unreadable`, `image-truncated`, `image-too-large`.
         detail: a few words about the problem.
-        width, height: the size in pixels as stored, before EXIF turns the picture; 0: not known.
+        width, height: the size in pixels as stored, before EXIF turns the image; 0: not known.
         orientation: EXIF's, 1 (upright) to 8.
         digest: SHA-256 of the file's bytes, 32 bytes; b"" when only the header was read.
-        hashes: perceptual hashes of the picture turned and mirrored in 8 ways, uint64, (8,), see
-            `persondet.data.leaks.perceptual_hash`; None when only the header was read.
-        thumbnail: the grey picture in small, uint8, (32, 32); None when only the header was read.
+        hashes: perceptual hashes of the image turned and mirrored in 8 ways, uint64, (8,), see
+            `persondet.data.leaks.hashing`; None when only the header was read.
+        thumbnail: the grey image in small, uint8, (64, 64); None when only the header was read.
     """
 
     problem: str = ""
@@ -43,7 +44,7 @@ class ImageFacts:
 
     @property
     def upright_size(self) -> tuple[int, int]:
-        """Width and height in pixels after EXIF turned the picture: what training sees."""
+        """Width and height in pixels after EXIF turned the image: what training sees."""
         turned = self.orientation in (5, 6, 7, 8)
         return (self.height, self.width) if turned else (self.width, self.height)
 
@@ -146,15 +147,6 @@ def _short(value: Any) -> str:
 def _same_file(name: str) -> str:
     """Return one spelling for all names of one file: `./a.jpg` is `a.jpg`."""
     return str(PurePosixPath(name)) if "/" in name else name
-
-
-def leads_out(name: str) -> bool:
-    """Return whether a file name is absolute or leads out of its folder, by its text alone."""
-    if not {"/", "\\", ":", "\0"} & set(name):
-        return name == ".."
-    parts = {*PurePosixPath(name).parts, *PureWindowsPath(name).parts}
-    absolute = PurePosixPath(name).is_absolute() or bool(PureWindowsPath(name).anchor)
-    return absolute or ".." in parts or "\0" in name
 
 
 def _use(

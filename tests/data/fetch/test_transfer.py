@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import io
+import json
+import logging
+import os
 import shutil
 import time
+import traceback
+import zipfile
+from pathlib import Path
 
 import pytest
+import requests
 
-from persondet.data.fetch.partial_download import PartialDownload
-from persondet.data.fetch.transfer import LinkRefusedError, Patience, fetch
-from persondet.errors import DatasetError, OutputExistsError
+from persondet.data.fetch import transfer
+from persondet.data.fetch.transfer import (
+    LinkRefusedError,
+    PartialDownload,
+    Patience,
+    download_export,
+    fetch,
+)
+from persondet.errors import DatasetError, OutputExistsError, PersondetError
+from tests.data.fetch.conftest import KEY, SIGNATURE, contents
+
+QUICK = Patience(connect=1.0, silence=0.5, pause=0.01, poll=0.01)
+PATH = "/storage/export.zip"
 
 
 @pytest.fixture
@@ -19,14 +37,9 @@ def get(roboflow, tmp_path):
     def go(*answers: str, link: str = "", **named) -> tuple[bytes, list[float]]:
         waits: list[float] = []
         roboflow.files = list(answers)
+        patience = Patience(connect=1.0, silence=0.3, sleep=waits.append)
         with PartialDownload(tmp_path / "out", "one") as partial:
-            fetch(
-                link or roboflow.link,
-                partial,
-                label="it",
-                patience=Patience(connect=1.0, silence=0.3, sleep=waits.append),
-                **named,
-            )
+            fetch(link or roboflow.link, partial, "it", patience=patience, **named)
             return partial.archive.read_bytes(), waits
 
     return go
@@ -45,107 +58,36 @@ def ranges(roboflow) -> list[str]:
     return [served.headers.get("Range", "") for served in roboflow.asked]
 
 
-def test_a_plain_download(get, roboflow):
+def test_a_plain_download(get, roboflow, tmp_path, monkeypatch):
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password secret")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     steps: list[tuple[int, int | None]] = []
-    assert get("whole", progress=lambda *step: steps.append(step)) == (roboflow.content, [])
+    answers = (f"redirect {roboflow.link}", "whole")
+    named = {"progress": lambda *step: steps.append(step)}
+    assert get(*answers, **named) == (roboflow.content, [])
     assert steps[-1] == (len(roboflow.content), len(roboflow.content))
-    assert roboflow.asked[0].headers["Accept-Encoding"] == "identity"
-    assert "Authorization" not in roboflow.asked[0].headers
+    for served in roboflow.asked:
+        assert served.headers["Accept-Encoding"] == "identity"
+        assert "Authorization" not in served.headers
 
 
-def test_without_an_announced_length(get, roboflow):
-    assert get("no-length")[0] == roboflow.content
-    # Cut off, nothing says so but the zip itself.
-    roboflow.etag = '"two"'
-    content, waits = get("no-length 900", "whole")
-    assert content == roboflow.content and len(waits) == 1
-
-
-def test_a_cut_download_goes_on_where_it_stopped(get, roboflow):
-    content, waits = get("cut 1000", "cut 500", "whole")
-    assert content == roboflow.content and waits == [1.0, 1.0]
-    assert ranges(roboflow) == ["", "bytes=999-", "bytes=1498-"]
-    assert {served.headers.get("If-Range") for served in roboflow.asked} == {None, '"one"'}
-
-
-def test_the_next_call_goes_on_too(get, roboflow, tmp_path):
-    fails(get, "cut 1000", "500")
-    assert (tmp_path / ".out.download/export.zip").stat().st_size == 1000
-    assert get("whole")[0] == roboflow.content
-    assert ranges(roboflow)[-1] == "bytes=999-"
-
-
-def test_a_file_that_is_whole_is_only_looked_at(get, roboflow):
-    get("whole")
-    assert get("whole")[0] == roboflow.content
-    assert ranges(roboflow)[-1] == f"bytes={len(roboflow.content) - 1}-"
-
-
-def test_another_download_is_never_continued(get, roboflow, tmp_path):
-    fails(get, "cut 1000", "500")
-    with PartialDownload(tmp_path / "out", "two") as partial:
-        assert partial.size == 0 and partial.validator == ""
-    assert not (tmp_path / ".out.download").exists()
-
-
-@pytest.mark.parametrize("damage", ["state", "archive"])
-def test_a_partial_download_without_its_other_half_is_none(get, roboflow, tmp_path, damage):
-    fails(get, "cut 1000", "500")
-    if damage == "state":
-        (tmp_path / ".out.download/state.json").write_text("{")
-    else:
-        (tmp_path / ".out.download/export.zip").unlink()
-        (tmp_path / ".out.download/export.zip").symlink_to("/etc/hostname")
-    assert get("whole")[0] == roboflow.content
-    assert ranges(roboflow)[-1] == ""
-
-
-def test_a_server_that_knows_no_ranges(get, roboflow):
-    assert get("cut 1000", "no-range")[0] == roboflow.content
-
-
-def test_a_server_without_an_etag_is_not_trusted_to_continue(get, roboflow):
-    roboflow.etag = ""
-    assert get("cut 1000", "whole")[0] == roboflow.content
-    assert ranges(roboflow) == ["", ""]
-
-
-def test_a_part_of_the_range_is_not_the_end(get, roboflow):
-    content, waits = get("cut 1000", "part 500", "whole")
-    assert content == roboflow.content and len(waits) == 2
-
-
-def test_a_wrong_range_begins_again(get, roboflow):
-    content, waits = get("cut 1000", "wrong-range", "whole")
-    assert content == roboflow.content and waits == [1.0, 0.0]
-    assert ranges(roboflow) == ["", "bytes=999-", ""]
-
-
-def test_a_file_that_changed_begins_again(get, roboflow):
-    fails(get, "cut 1000", "500")
-    roboflow.etag, roboflow.content = '"two"', b"PK\3\4" + roboflow.content
-    assert get("whole")[0] == roboflow.content
-
-
-def test_an_etag_that_changes_in_spite_of_if_range(get, roboflow):
-    """A server that looks at Range only: its answer says that the file is another one."""
-    fails(get, "cut 1000", "500")
-    roboflow.etag, roboflow.content = '"two"', b"PK\3\4" + roboflow.content[4:-1] + b"?"
-    assert get("any-range", "whole")[0] == roboflow.content
-    assert ranges(roboflow)[-2:] == ["bytes=999-", ""]
-
-
-def test_a_fault_of_the_server_passes(get, roboflow):
-    content, waits = get("500", "503 7", "429", "whole")
-    assert content == roboflow.content and waits == [1.0, 7.0, 4.0]
-
-
-def test_a_fault_that_stays(get, roboflow):
-    text = fails(get, "500")
-    assert text.startswith("the download of it broke off: the server answers 500; run the command")
-    assert roboflow.times("/storage/export.zip") == 5
-    assert "answers 429" in fails(get, "429 3600")
-    assert roboflow.times("/storage/export.zip") == 6
+@pytest.mark.parametrize(
+    ("answers", "waits", "asked"),
+    [
+        (("cut 1000", "cut 500", "whole"), [1.0, 1.0], ["", "bytes=999-", "bytes=1498-"]),
+        (("cut 1000", "no-range"), [1.0], ["", "bytes=999-"]),
+        (("cut 1000", "part 500", "whole"), [1.0, 1.0], ["", "bytes=999-", "bytes=1498-"]),
+        (("cut 1000", "wrong-range", "whole"), [1.0, 0.0], ["", "bytes=999-", ""]),
+        (("500", "503 7", "429", "whole"), [1.0, 7.0, 4.0], [""] * 4),
+        # Nothing says that it is cut off but the zip itself.
+        (("no-length 900", "no-length"), [1.0], ["", "bytes=899-"]),
+    ],
+)
+def test_a_download_comes_through(get, roboflow, answers, waits, asked):
+    assert get(*answers) == (roboflow.content, waits)
+    assert ranges(roboflow) == asked
+    for served in roboflow.asked:
+        assert served.headers.get("If-Range") == ('"one"' if "Range" in served.headers else None)
 
 
 def test_new_bytes_renew_the_patience(get, roboflow):
@@ -154,84 +96,102 @@ def test_new_bytes_renew_the_patience(get, roboflow):
     assert content == roboflow.content and set(waits) == {1.0}
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
-def test_a_link_that_is_not_served_any_more(get, roboflow, status):
-    assert f"({status})" in fails(get, str(status), error=LinkRefusedError).replace(
-        "the server answers ", ""
-    )
-    assert roboflow.times("/storage/export.zip") == 1
+def test_a_server_without_an_etag_is_not_trusted_to_continue(get, roboflow):
+    roboflow.etag = ""
+    assert get("cut 1000", "whole")[0] == roboflow.content
+    assert ranges(roboflow) == ["", ""]
 
 
-def test_a_status_that_means_nothing(get, roboflow):
-    assert "cannot be downloaded: the server answers 418" in fails(get, "418")
+def test_the_next_call_goes_on_until_the_file_is_whole(get, roboflow, tmp_path):
+    fails(get, "cut 1000", "500")
+    assert (tmp_path / ".out.download/export.zip").stat().st_size == 1000
+    for first in (999, len(roboflow.content) - 1):
+        assert get("whole")[0] == roboflow.content
+        assert ranges(roboflow)[-1] == f"bytes={first}-"
 
 
-def test_a_web_page_with_status_200(get, roboflow, tmp_path):
-    text = fails(get, "html")
-    assert "a web page instead of the zip" in text
+@pytest.mark.parametrize("damage", ["state", "archive", "identity"])
+def test_a_partial_download_without_its_other_half_is_none(get, roboflow, tmp_path, damage):
+    fails(get, "cut 1000", "500")
+    folder = tmp_path / ".out.download"
+    if damage == "state":
+        (folder / "state.json").write_text("{")
+    elif damage == "archive":
+        (folder / "export.zip").unlink()
+        (folder / "export.zip").symlink_to("/etc/hostname")
+    else:
+        with PartialDownload(tmp_path / "out", "two") as partial:
+            assert partial.size == 0 and partial.validator == ""
+        assert not folder.exists()
+    assert get("whole")[0] == roboflow.content
+    assert ranges(roboflow)[-1] == ""
+
+
+@pytest.mark.parametrize("answers", [("whole",), ("any-range", "whole")])
+def test_a_file_that_changed_begins_again(get, roboflow, answers):
+    """Also when the server looks at Range only: its answer says that the file is another one."""
+    fails(get, "cut 1000", "500")
+    roboflow.etag, roboflow.content = '"two"', b"PK\3\4?" + roboflow.content[5:]
+    assert get(*answers)[0] == roboflow.content
+
+
+@pytest.mark.parametrize(
+    ("answers", "words", "times"),
+    [
+        (["500"], "download of it broke off: the server answers 500; run the command", 5),
+        (["429 3600"], "answers 429", 1),
+        (["401"], "is not served (the server answers 401)", 1),
+        (["403"], "is not served", 1),
+        (["404"], "is not served", 1),
+        (["410"], "is not served", 1),
+        (["418"], "cannot be downloaded: the server answers 418", 1),
+        (["html"], "a web page instead of the zip", 1),
+        (["hang"], "does not answer", 5),
+        (["redirect"], "in a circle", 6),
+        (["redirect file:///etc/hostname"], "address that is not https", 1),
+        (["redirect ftp://x/y"], "address that is not https", 1),
+        (["redirect http://[::1"], "address that is not https", 1),
+    ],
+)
+def test_a_fault_that_stays(get, roboflow, tmp_path, answers, words, times):
+    start = time.monotonic()
+    error = LinkRefusedError if "not served" in words else DatasetError
+    text = fails(get, *answers, error=error)
+    assert words in text and "hostname" not in text
+    assert roboflow.times(PATH) == times
     assert not (tmp_path / ".out.download").exists()
+    assert time.monotonic() - start < 10
 
 
-def test_something_else_with_status_200(get, roboflow):
+def test_no_server_and_no_zip(get, roboflow):
+    assert "no connection" in fails(get, "whole", link="http://127.0.0.1:9/storage?sig=1")
     roboflow.content = b"\x1f\x8b gzip"
     assert "is no zip" in fails(get, "whole")
 
 
-def test_a_server_that_hangs(get, roboflow):
-    start = time.monotonic()
-    assert "does not answer" in fails(get, "hang")
-    assert time.monotonic() - start < 10
+def test_only_http_and_never_from_https_to_it(get, roboflow, monkeypatch):
+    def send(adapter, request, **_):
+        assert request.url == "https://x/y"
+        answer = requests.Response()
+        answer.status_code, answer.headers["Location"], answer.request = 302, roboflow.link, request
+        answer.url, answer.raw = request.url, io.BytesIO()
+        return answer
+
+    monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", send)
+    for link in ("https://x/y", "file:///etc/hostname", "ftp://x/y", "/etc/hostname"):
+        assert "not https" in fails(get, "whole", link=link)
+    assert not roboflow.asked
 
 
-def test_no_server(get, roboflow):
-    assert "no connection" in fails(get, "whole", link="http://127.0.0.1:9/storage?sig=1")
-
-
-def test_redirects(get, roboflow):
-    assert get(f"redirect {roboflow.link}", "whole")[0] == roboflow.content
-    assert get("redirect export.zip?" + roboflow.link.partition("?")[2], "whole")[0]
-    assert "in a circle" in fails(get, "redirect")
-
-
-@pytest.mark.parametrize("target", ["file:///etc/hostname", "ftp://x/y", "http://[::1"])
-def test_a_redirect_to_something_else(get, roboflow, target):
-    text = fails(get, f"redirect {target}", "redirect")
-    assert "address that is" in text and "hostname" not in text
-
-
-def test_never_from_https_to_http():
-    from persondet.data.fetch.transfer import _Try
-
-    class Session:
-        def get(self, *_, **__):
-            return type(
-                "R",
-                (),
-                {"status_code": 302, "headers": {"Location": "http://x/"}, "close": lambda _: None},
-            )()
-
-    attempt = _Try(
-        "https://x/y", PartialDownload("out", ""), "it", Patience(), most_bytes=None, progress=None
-    )
-    assert "not https" in attempt._open(Session()).what
-
-
-@pytest.mark.parametrize("link", ["file:///etc/hostname", "ftp://x/y", "/etc/hostname"])
-def test_only_http(get, roboflow, link):
-    assert "not https" in fails(get, "whole", link=link)
-
-
-def test_too_large(get, roboflow, tmp_path):
+def test_too_large_and_a_full_disk(get, roboflow, tmp_path, monkeypatch):
     steps: list[tuple[int, int | None]] = []
-    text = fails(get, "whole", most_bytes=1000, progress=lambda *step: steps.append(step))
-    assert "is larger than" in text and not steps  # by what it announces
+    named = {"most_bytes": 1000, "progress": lambda *step: steps.append(step)}
+    assert "is larger than" in fails(get, "whole", **named)
+    assert not steps  # by what it announces
     assert "is larger than" in fails(get, "no-length", most_bytes=1000)
     assert not (tmp_path / ".out.download").exists()
-
-
-def test_a_full_disk(get, roboflow, tmp_path, monkeypatch):
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     assert "MiB left" in fails(get, "whole", error=OutputExistsError)
 
 
@@ -244,8 +204,194 @@ def test_two_downloads_at_once(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def test_credentials_of_netrc_do_not_go_along(get, roboflow, tmp_path, monkeypatch):
-    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password secret")
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    get("whole")
-    assert "Authorization" not in roboflow.asked[0].headers
+# The whole road from Roboflow to a folder.
+
+
+def download(tmp_path: Path, version: int = 3, **named) -> dict[str, int]:
+    named = {"patience": QUICK, "timeout": 20.0, **named}
+    return download_export("harbour", "people", version, tmp_path / "out", **named)
+
+
+def names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+@pytest.fixture
+def known_link(roboflow, monkeypatch) -> list[int]:
+    """Leave the looking up of the link out; it has tests of its own. Counts how often it is."""
+    asked: list[int] = []
+
+    def resolve(*_, **__) -> str:
+        asked.append(1)
+        return roboflow.link
+
+    monkeypatch.setattr(transfer, "resolve_link", resolve)
+    return asked
+
+
+def test_a_download_is_the_export(roboflow, tiny_export, tmp_path):
+    steps: list[tuple[int, int | None]] = []
+    result = download(tmp_path, progress=lambda *step: steps.append(step))
+    assert result == {"train": 6, "valid": 3, "test": 3}
+    assert contents(tmp_path / "out") == contents(tiny_export)
+    assert names(tmp_path) == ["out"]
+    assert (len(roboflow.content),) * 2 in steps and steps[-1][0] == steps[-1][1]
+
+
+def test_an_expired_link_is_asked_for_again_once(roboflow, known_link, tmp_path):
+    roboflow.files = ["cut 1000", "403", "whole"]
+    download(tmp_path)
+    assert len(known_link) == 2
+    assert roboflow.asked[-1].headers["Range"] == "bytes=999-"  # and goes on where it stopped
+    roboflow.files = ["403"]
+    with pytest.raises(DatasetError, match="is not served"):
+        download(tmp_path, overwrite=True)
+    assert len(known_link) == 4 and names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("error", "other"),
+    [
+        (KeyboardInterrupt, {}),
+        (DatasetError, {}),
+        (DatasetError, {"version": 1}),
+        (DatasetError, {"dataset_format": "coco"}),
+    ],
+)
+def test_an_interrupted_download_is_no_dataset_and_goes_on(
+    roboflow, known_link, tmp_path, error, other
+):
+    def stop(done: int, total: int | None) -> None:
+        if error is KeyboardInterrupt:
+            raise KeyboardInterrupt
+
+    roboflow.files = ["cut 1000", "500"]
+    with pytest.raises(error, match=None if error is KeyboardInterrupt else "broke off"):
+        download(tmp_path, progress=stop)
+    assert names(tmp_path) == [".out.download"]
+    roboflow.files = ["whole"]
+    download(tmp_path, **other)
+    assert names(tmp_path) == ["out"]
+    assert roboflow.asked[-1].headers.get("Range") == (None if other else "bytes=999-")
+
+
+def packed(name: str, *images: str) -> bytes:
+    """A zip of one file: a json that lists `images`, if it is called so."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr(name, json.dumps({"images": [{"file_name": image} for image in images]}))
+    return content.getvalue()
+
+
+JSON = "train/_annotations.coco.json"
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (b"PK\3\4 and nothing", "is cut off"),
+        (packed("train/../../x.jpg"), "leads out of the folder"),
+        (packed(JSON, "/etc/hostname"), "leads out of its"),
+        (packed(JSON, "../x.jpg"), "leads out of its"),
+        (packed("data.yaml"), "holds no export"),
+    ],
+)
+def test_a_zip_that_is_refused_is_not_kept(roboflow, known_link, tmp_path, content, match):
+    roboflow.content = content
+    with pytest.raises(DatasetError, match=match) as caught:
+        download(tmp_path)
+    assert str(caught.value).startswith("the export of harbour/people version 3")
+    assert not any(tmp_path.iterdir())
+
+
+def test_missing_images_leave_the_zip_to_the_user(roboflow, known_link, tmp_path):
+    roboflow.content = packed(JSON, "a.jpg")
+    with pytest.raises(DatasetError, match="1 of the 1 images .* the zip is kept as") as caught:
+        download(tmp_path)
+    kept = tmp_path / ".out.download/export.zip"
+    assert str(kept) in str(caught.value) and kept.read_bytes() == roboflow.content
+    assert names(tmp_path) == [".out.download"]
+
+
+def test_what_is_there_or_no_key_is_refused_before_anybody_is_asked(
+    roboflow, known_link, tmp_path, monkeypatch
+):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/mine.txt").write_text("mine")
+    with pytest.raises(OutputExistsError, match="--overwrite"):
+        download(tmp_path)
+    monkeypatch.delenv("ROBOFLOW_API_KEY")
+    with pytest.raises(DatasetError, match="ROBOFLOW_API_KEY is not set"):
+        download(tmp_path, overwrite=True)
+    assert not roboflow.asked and not known_link
+    assert set(contents(tmp_path)) == {"out/mine.txt"}
+
+
+SECRETS = (KEY, SIGNATURE, "X-Goog-Signature", "/storage/")
+# How the server answers the request for the zip; None: what goes wrong is the looking up.
+FATES = {
+    "fine": None,
+    "wrong key": None,
+    "key in the server's words": None,
+    "link refused": "403",
+    "broken off": "cut 1000,500",
+    "circle": "redirect",
+    "elsewhere": f"redirect file:///storage/?X-Goog-Signature={SIGNATURE}",
+    "hang": "hang",
+    "no server": "",
+    "html": "html",
+    "damaged": "whole",
+}
+
+
+def told(error: BaseException) -> str:
+    """Everything that an exception holds: its chain, also what `from None` hides, and its state."""
+    text, waiting, seen = "", [error], set()
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        text += f"{one!r} {one} {one.args} {vars(one)} {getattr(one, '__notes__', '')}"
+        waiting += [other for other in (one.__cause__, one.__context__) if other is not None]
+    return text + "".join(traceback.format_exception(error))
+
+
+@pytest.mark.parametrize("fate", FATES)
+def test_nobody_learns_the_key_or_the_link(
+    roboflow, tmp_path, monkeypatch, capfd, caplog, fate, request
+):
+    if FATES[fate] is not None:
+        request.getfixturevalue("known_link")
+        roboflow.files = FATES[fate].split(",")
+    if fate == "wrong key":
+        monkeypatch.setenv("ROBOFLOW_API_KEY", KEY + "x")
+    elif fate == "key in the server's words":
+        said = f"{KEY} used {roboflow.link} up"
+        roboflow.api["export"] = (402, {"error": {"message": said}})
+    elif fate == "no server":
+        found = f"http://127.0.0.1:9/storage/?X-Goog-Signature={SIGNATURE}"
+        monkeypatch.setattr(transfer, "resolve_link", lambda *_, **__: found)
+    elif fate == "damaged":
+        roboflow.content = roboflow.content[:200] + b"?" + roboflow.content[201:]
+    text = ""
+    with caplog.at_level(logging.DEBUG):
+        try:
+            download(tmp_path, patience=Patience(0.5, 0.3, tries=2, pause=0.0, poll=0.01))
+            assert fate == "fine"
+        except PersondetError as error:
+            text = told(error)
+            assert fate != "fine"
+    out, err = capfd.readouterr()
+    text += out + err + caplog.text + "".join(str(vars(record)) for record in caplog.records)
+    for folder, _, files in os.walk(tmp_path):
+        text += "".join(files)
+        text += "".join((Path(folder) / file).read_bytes().decode("latin-1") for file in files)
+    assert not [secret for secret in SECRETS if secret.lower() in text.lower()]
+
+
+def test_the_http_library_would_have_logged_the_link(roboflow, caplog):
+    """The test above looks where there is something to see."""
+    with caplog.at_level(logging.DEBUG):
+        requests.get(roboflow.link, timeout=5)
+    assert SIGNATURE in caplog.text

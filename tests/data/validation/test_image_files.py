@@ -15,12 +15,12 @@ import pytest
 from detectron2.data.detection_utils import _apply_exif_orientation, convert_PIL_to_numpy
 from PIL import Image
 
-from persondet.data.check.images import decode_pictures, read_headers
-from persondet.data.leaks.perceptual_hash import picture_signature
+from persondet.data.check.images import decode_images, read_headers
+from persondet.data.leaks.hashing import picture_signature
 
 
 def picture(size=(96, 64), mode="RGB", seed=0):
-    """A picture with broad shapes and fine noise, of the given PIL mode."""
+    """An image with broad shapes and fine noise, of the given PIL mode."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize(size)
     noise = rng.integers(-9, 9, (size[1], size[0], 3))
@@ -50,7 +50,7 @@ def huge_png(width, height):
 
 
 def both(folder, *names):
-    headers, facts = read_headers(folder, names), decode_pictures(folder, names, workers=1)
+    headers, facts = read_headers(folder, names), decode_images(folder, names, workers=1)
     assert list(headers) == list(facts) == list(dict.fromkeys(names))
     return headers, facts
 
@@ -68,7 +68,7 @@ def strictly_readable(path):
         return None
 
 
-def test_the_facts_of_a_good_picture(tmp_path):
+def test_the_facts_of_a_good_image(tmp_path):
     image = picture((400, 300), "L")
     image.save(tmp_path / "ein Bild – ä.png")
     (tmp_path / "sub").mkdir()
@@ -89,7 +89,7 @@ def test_the_facts_of_a_good_picture(tmp_path):
         assert header.digest == b"" and header.hashes is None and header.thumbnail is None
 
 
-def test_every_kind_of_picture_has_the_size_that_training_sees(tmp_path):
+def test_every_kind_of_image_has_the_size_that_training_sees(tmp_path):
     wide = picture((96, 64))
     for orientation in range(1, 9):
         for suffix in ("jpg", "png", "tif", "webp"):
@@ -118,7 +118,7 @@ def test_every_kind_of_picture_has_the_size_that_training_sees(tmp_path):
         assert headers[name].upright_size == facts[name].upright_size == shape[1::-1], name
 
 
-def test_all_pictures_of_the_real_collection(real_data):
+def test_all_images_of_the_real_collection(real_data):
     folder = real_data / "bad-images"
     names = sorted(path.name for path in folder.iterdir())
     headers, facts = both(folder, *names)
@@ -157,7 +157,7 @@ def test_a_file_that_is_cut_anywhere_is_truncated(tmp_path, kind):
     for cut in cuts:
         (tmp_path / f"{cut}.jpg").write_bytes(data[:cut])
     names = [f"{cut}.jpg" for cut in cuts]
-    for name, fact in decode_pictures(tmp_path, names, workers=1).items():
+    for name, fact in decode_images(tmp_path, names, workers=1).items():
         # A PNG may lack the check sum of its last chunk: Pillow does not read it.
         if strictly_readable(tmp_path / name) is None:
             assert fact.problem == "image-truncated", (name, len(data), fact)
@@ -185,7 +185,7 @@ def test_every_damage_that_a_full_load_finds_is_found(tmp_path):
             del data[start : start + rng.choice((1, 40))]
         (tmp_path / f"{number}.jpg").write_bytes(data)
     names = sorted(os.listdir(tmp_path))
-    facts = decode_pictures(tmp_path, names, workers=1)
+    facts = decode_images(tmp_path, names, workers=1)
     readable = {name: strictly_readable(tmp_path / name) is not None for name in names}
     assert {name: not facts[name].problem for name in names} == readable
     assert 20 < sum(readable.values()) < 110  # both cases were there
@@ -222,7 +222,7 @@ def test_names_that_lead_out_of_the_folder(tmp_path):
         assert found["circle.jpg"].problem == "image-unreadable"
 
 
-def test_what_is_no_picture(tmp_path):
+def test_what_is_no_image(tmp_path):
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "folder.jpg").mkdir()
     os.mkfifo(tmp_path / "pipe.jpg")
@@ -279,8 +279,8 @@ def test_nothing_is_printed(tmp_path, capfd):
 def test_progress_ends_at_all(tmp_path):
     picture().save(tmp_path / "a.jpg")
     names = ["a.jpg", *(f"missing {i}.jpg" for i in range(50))]
-    for look in (read_headers, decode_pictures):
+    for look in (read_headers, decode_images):
         seen = []
         look(tmp_path, names, progress=lambda done, total, seen=seen: seen.append((done, total)))
         assert seen[-1] == (51, 51) and seen == sorted(seen)
-    assert decode_pictures(tmp_path, []) == read_headers(tmp_path, []) == {}
+    assert decode_images(tmp_path, []) == read_headers(tmp_path, []) == {}

@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from persondet.data.check.statistics import dataset_statistics
-from persondet.data.check.terminal_text import columns, padded, printable
 from persondet.data.check.text import WIDTH, report_lines
 from persondet.data.findings import CODES, Findings
+from persondet.text import columns
 
 
 def report_of(splits, findings=None, leaks=None, folder="data"):
@@ -173,17 +171,3 @@ def test_any_annotation_id_can_be_an_example():
         findings.add("annotation-id-invalid", "train", "a.jpg", value)
     text = text_of({"train": coco()}, findings)
     assert 'annotation {"a": [1]}' in text and "annotation NaN" in text
-
-
-@given(st.text(), st.integers(1, 30))
-def test_printable_text_fits_and_keeps_what_fits(text, most):
-    shown = printable(text, most)
-    assert columns(shown) <= most and shown.isprintable()
-    if text.isprintable() and columns(text) <= most:
-        assert shown == text
-    assert columns(padded(shown, 40)) == columns(padded(shown, 40, right=True)) == 40
-
-
-def test_a_long_name_keeps_both_ends():
-    assert printable("abcdefghij", 5) == "ab…ij"
-    assert columns("日本") == 4 and columns("e\u0301") == 1

@@ -1,1 +1,0 @@
-"""Speed and memory, measured against what people would do without this project."""

@@ -1,0 +1,223 @@
+"""How fast predictions become scores beside Detectron2's own evaluator, and in how much memory."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from bm_pairs import PairedTimes, Progress, Row, Seconds, Turns, in_own_process, medians, memory_mb
+from bm_scenes import PEOPLE, boxes_of, coco_of, outlines, raw_result
+from bm_stock import build_stock_evaluator, register
+from detectron2.evaluation import COCOEvaluator
+from detectron2.modeling.postprocessing import detector_postprocess
+from detectron2.structures import Instances
+
+from persondet.evaluation.evaluator import RoboflowCOCOEvaluator
+from persondet.inference.region_masks import encoded_masks
+from persondet.modeling.roi_masks import roi_postprocess
+
+_DATASET = "persondet_benchmark"
+_SIZE = (640, 480)  # COCO's usual image
+_KINDS = 32  # images that differ; the others repeat them under other ids, with other scores
+_ENCODED_IMAGES = 200  # enough for the row that looks at masks alone
+_BEFORE = 64  # images before memory is looked at, so that everything is loaded
+_Result = tuple[dict[str, Any], Instances]
+_Build = Callable[[str, str], COCOEvaluator]
+_Predictions = Callable[[], Iterator[_Result]]
+
+
+def main(
+    *, pairs: int = 10, images: int = 5000, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Measure `process()` and `evaluate()` of our evaluator against Detectron2's, in turns.
+
+    Both get the same predictions: ten people on each image of 640 x 480 pixels, boxes, scores and
+    pasted masks. Both score boxes and masks and write the predictions to a file; ours adds the
+    intervals. Making the predictions is not timed, building the evaluators is not either.
+
+    Args:
+        pairs: turns of each side, after one that is not timed.
+        images: to score.
+        progress: called with the turns done and of all.
+
+    Returns: `both` (process and evaluate), `evaluate` (alone) and `encode` (from the mask head's
+    output to COCO's code, `encoded_images` of them): the statistics of `PairedTimes`, ours the
+    first side; `memory`: `ours` and `stock` (MB, the most that a process of its own grows by over
+    the images, `evaluate()` included) and `ratio`; `apart`: the largest difference between two
+    scores, points; `images`, `masks_per_image`.
+    """
+    turns = Turns(pairs, rows=2, progress=progress)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        _register(folder / "truth.json", images)
+        ours = _Side(_our_evaluator, _predictions(images), folder / "ours")
+        stock = _Side(build_stock_evaluator, _predictions(images), folder / "stock")
+        both = turns.time(ours.turn, stock.turn)
+        alone = PairedTimes(ours.evaluated[-pairs:], stock.evaluated[-pairs:])
+        several = min(images, _ENCODED_IMAGES)
+        encode = turns.time(
+            partial(_encode_ours, several), partial(_encode_stock, several, folder / "stock")
+        )
+        grown = {
+            name: in_own_process(_grow, build, folder / f"{name}.json", images, folder / name)
+            for name, build in (("ours", _our_evaluator), ("stock", build_stock_evaluator))
+        }
+    return {
+        "images": images,
+        "masks_per_image": PEOPLE,
+        "both": both.as_json(),
+        "evaluate": alone.as_json(),
+        "encode": encode.as_json(),
+        "encoded_images": several,
+        "memory": {**grown, "ratio": grown["ours"] / max(grown["stock"], 1e-9)},
+        "apart": _apart(ours.scores, stock.scores),
+    }
+
+
+def rows(found: dict[str, Any]) -> list[Row]:
+    """Return the lines of the table."""
+    images, memory, seconds = found["images"], found["memory"], "{:.2f} s"
+    both, alone, encode = (found[name] for name in ("both", "evaluate", "encode"))
+    what = f"process() and evaluate(), {images} images with {found['masks_per_image']} masks each"
+    grown = f"{memory['ours']:.0f} MB, {memory['stock']:.0f} MB"
+    details = f"{medians(both, seconds)}, scores within {found['apart']:.4f} points"
+    for_images = f"{medians(encode, seconds)} for {found['encoded_images']} images"
+    return [
+        (f"{what}, against COCOEvaluator with pycocotools", both, details),
+        ("evaluate() alone", alone, medians(alone, seconds)),
+        ("from the mask head's output to COCO's code", encode, for_images),
+        (f"memory that grows over {images} images", memory, grown),
+    ]
+
+
+def _people() -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [outlines(rng, _SIZE) for _ in range(_KINDS)]
+
+
+def _register(json_file: Path, images: int) -> None:
+    kinds = _people()
+    crowd = [kinds[image_id % _KINDS] for image_id in range(1, images + 1)]
+    json_file.write_text(json.dumps(coco_of(crowd, _SIZE)), encoding="utf-8")
+    register(_DATASET, str(json_file))
+
+
+def _predictions(images: int, *, raw: bool = False) -> _Predictions:
+    """Return what yields the input and the result of each image; the same ones at every call.
+
+    Args:
+        images: how many.
+        raw: the mask head's output (`pred_masks` float32, (N, 1, 28, 28)) instead of whole masks.
+    """
+    rng = np.random.default_rng(1)
+    width, height = _SIZE
+    results = []
+    for people in _people():
+        boxes = boxes_of(people)
+        boxes += rng.normal(0, 0.03, boxes.shape) * (boxes[:, 3:] - boxes[:, 1:2])
+        boxes = np.clip(boxes, 0, [*_SIZE, *_SIZE])
+        result = raw_result(boxes, np.ones(PEOPLE), _SIZE)
+        results.append(result if raw else detector_postprocess(result, height, width))
+
+    def again() -> Iterator[_Result]:
+        scores = np.random.default_rng(2)
+        for image_id in range(1, images + 1):
+            fields = results[image_id % _KINDS].get_fields()
+            drawn = -np.sort(-scores.uniform(0.05, 1.0, PEOPLE)).astype(np.float32)
+            result = Instances((height, width), **fields)
+            result.scores = torch.from_numpy(drawn)
+            yield {"image_id": image_id, "height": height, "width": width}, result
+
+    return again
+
+
+class _Side:
+    """One evaluator: each turn scores all images with a new one."""
+
+    def __init__(self, build: _Build, predictions: _Predictions, folder: Path) -> None:
+        self.build, self.predictions, self.folder = build, predictions, folder
+        self.evaluated: list[float] = []
+        self.scores: dict[str, Any] = {}
+
+    def turn(self) -> Seconds:
+        """Score all images and return the seconds of `process()` and `evaluate()` together."""
+        evaluator = self.build(_DATASET, str(self.folder))
+        evaluator.reset()
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its table
+            processed = _seconds(
+                self.predictions(),
+                lambda asked, result: evaluator.process([asked], [{"instances": result}]),
+            )
+            start = time.perf_counter()
+            self.scores = dict(evaluator.evaluate())
+            self.evaluated.append(time.perf_counter() - start)
+        return Seconds(processed + self.evaluated[-1])
+
+
+def _seconds(
+    results: Iterator[_Result], work: Callable[[dict[str, Any], Instances], Any]
+) -> Seconds:
+    """Return how long the work on all results takes, without the making of the results."""
+    seconds = 0.0
+    for asked, result in results:
+        start = time.perf_counter()
+        work(asked, result)
+        seconds += time.perf_counter() - start
+    return Seconds(seconds)
+
+
+def _our_evaluator(name: str, output_dir: str) -> COCOEvaluator:
+    return RoboflowCOCOEvaluator(
+        name, masks=True, output_dir=output_dir, distributed=False, intervals=True
+    )
+
+
+def _encode_ours(images: int) -> Seconds:
+    return _seconds(
+        _predictions(images, raw=True)(),
+        lambda asked, raw: encoded_masks(roi_postprocess(raw, asked["height"], asked["width"])),
+    )
+
+
+def _encode_stock(images: int, folder: Path) -> Seconds:
+    evaluator = build_stock_evaluator(_DATASET, str(folder))
+    evaluator.reset()
+
+    def encode(asked: dict[str, Any], raw: Instances) -> None:
+        pasted = detector_postprocess(raw, asked["height"], asked["width"])
+        evaluator.process([asked], [{"instances": pasted}])
+
+    return _seconds(_predictions(images, raw=True)(), encode)
+
+
+def _apart(ours: dict[str, Any], stock: dict[str, Any]) -> float:
+    """Return the largest difference between the scores that both have, points."""
+    return max(
+        abs(ours[task][metric] - value)
+        for task in ("bbox", "segm")
+        for metric, value in stock[task].items()
+        if not math.isnan(value)
+    )
+
+
+def _grow(build: _Build, json_file: Path, images: int, folder: Path) -> float:
+    """Return by how much this process grows at most while it scores the images, MB."""
+    _register(json_file, images)
+    # The small turn loads what is loaded once.
+    _Side(build, _predictions(min(_BEFORE, images)), folder).turn()
+    side = _Side(build, _predictions(images), folder)
+    before = memory_mb(peak=False)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+    side.turn()
+    return memory_mb(peak=True) - before

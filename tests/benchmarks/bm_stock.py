@@ -1,0 +1,279 @@
+"""The other side of the benchmarks: Detectron2 as its users write it, with nothing of this project.
+
+The startup benchmark runs this file as a script:
+`python bm_stock.py CONFIG JSON IMAGES OUTPUT MARKER`. What Detectron2's own train_net does not
+import (Albumentations, the visualizer) the functions that need it import themselves.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import random
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode, get_cfg
+from detectron2.data import DatasetMapper
+from detectron2.data import detection_utils as utils
+from detectron2.data import transforms as T
+from detectron2.data.datasets import load_coco_json, register_coco_instances
+from detectron2.engine import (
+    DefaultPredictor,
+    DefaultTrainer,
+    SimpleTrainer,
+    default_argument_parser,
+    default_setup,
+    hooks,
+    launch,
+)
+from detectron2.evaluation import COCOEvaluator, verify_results
+from detectron2.modeling import build_model
+from detectron2.modeling.postprocessing import detector_postprocess
+from detectron2.solver import build_optimizer
+from detectron2.structures import BitMasks, Boxes, BoxMode, Instances, polygons_to_bitmask
+from detectron2.utils import comm
+
+Predict = Callable[[np.ndarray], dict[str, Any]]
+
+
+def build_stock_trainer(
+    cfg: CfgNode, weights: dict[str, torch.Tensor], batch: list[dict[str, Any]]
+) -> SimpleTrainer:
+    """Build what Detectron2's `DefaultTrainer` would train with, in float32.
+
+    Args:
+        cfg: of which only Detectron2's own keys are read.
+        weights: the state of the model at the start.
+        batch: model inputs, fed again at every step.
+    """
+    model = build_model(cfg)
+    model.load_state_dict(weights)
+    return SimpleTrainer(model, itertools.repeat(batch), build_optimizer(cfg, model))
+
+
+def resize_and_flip(size: int, max_size: int) -> DatasetMapper:
+    """Return Detectron2's own mapper with its own default training augmentation."""
+    return DatasetMapper(
+        is_train=True,
+        augmentations=[T.ResizeShortestEdge([size], max_size, "choice"), T.RandomFlip()],
+        image_format="BGR",
+        use_instance_mask=True,
+        instance_mask_format="polygon",
+    )
+
+
+class RasterisingMapper:
+    """Rasterise every polygon, let Albumentations move all the masks, resize, hand out `BitMasks`.
+
+    Args:
+        entries: the pipeline as its YAML says it: a list of names or of `{name: arguments}`.
+        size: the shorter side of the result, pixels.
+        max_size: what its longer side never exceeds, pixels.
+        min_visibility: share of its area that a box must keep.
+    """
+
+    def __init__(
+        self, entries: Sequence[Any], *, size: int, max_size: int, min_visibility: float
+    ) -> None:
+        import albumentations as A
+
+        self.augmentation = A.Compose(
+            [_transform(A, entry) for entry in entries],
+            bbox_params=A.BboxParams(
+                "pascal_voc",
+                label_fields=["labels"],
+                min_visibility=min_visibility,
+                min_width=1.0,
+                min_height=1.0,
+                clip=True,
+            ),
+        )
+        self.resize = T.ResizeShortestEdge([size], max_size, "choice")
+
+    def __call__(self, dataset_dict: dict[str, Any], seed: int) -> dict[str, Any]:
+        """Return the sample of a standard dataset dict; its random decisions follow from `seed`."""
+        dataset_dict = copy.deepcopy(dataset_dict)
+        image = utils.read_image(dataset_dict["file_name"], format="RGB")
+        utils.check_image_size(dataset_dict, image)
+        height, width = image.shape[:2]
+        people = [one for one in dataset_dict.pop("annotations") if not one["iscrowd"]]
+        boxes = [BoxMode.convert(one["bbox"], one["bbox_mode"], BoxMode.XYXY_ABS) for one in people]
+        masks = [
+            polygons_to_bitmask(one["segmentation"], height, width).astype(np.uint8)
+            for one in people
+        ]
+        rng = np.random.default_rng(seed)
+        self.augmentation.set_random_state(rng, random.Random(int(rng.integers(2**63))))
+        changed = self.augmentation(
+            image=image, masks=masks, bboxes=boxes, labels=list(range(len(people)))
+        )
+        image = np.ascontiguousarray(changed["image"])
+        resize = self.resize.get_transform(image)
+        image = resize.apply_image(image)
+        kept = [int(label) for label in changed["labels"]]
+        masks = [resize.apply_segmentation(changed["masks"][label]) for label in kept]
+        instances = Instances((image.shape[0], image.shape[1]))
+        stacked = np.stack(masks) if masks else np.zeros((0, *image.shape[:2]), np.uint8)
+        instances.gt_masks = BitMasks(torch.from_numpy(stacked))
+        boxes = resize.apply_box(np.asarray(changed["bboxes"], np.float64).reshape(-1, 4))
+        instances.gt_boxes = Boxes(torch.as_tensor(boxes, dtype=torch.float32))
+        classes = [people[label]["category_id"] for label in kept]
+        instances.gt_classes = torch.tensor(classes, dtype=torch.int64)
+        if kept:
+            instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
+        dataset_dict["instances"] = utils.filter_empty_instances(instances)
+        dataset_dict["image"] = torch.as_tensor(
+            np.ascontiguousarray(image[:, :, ::-1].transpose(2, 0, 1))
+        )
+        return dataset_dict
+
+
+def _transform(A: Any, entry: Any) -> Any:
+    name, arguments = (entry, {}) if isinstance(entry, str) else next(iter(entry.items()))
+    arguments = dict(arguments or {})
+    if "transforms" in arguments:
+        arguments["transforms"] = [_transform(A, inner) for inner in arguments["transforms"]]
+    tuples = {
+        key: tuple(value) if isinstance(value, list) and key != "transforms" else value
+        for key, value in arguments.items()
+    }
+    return getattr(A, name)(**tuples)
+
+
+def register(name: str, json_file: str) -> None:
+    """Register a COCO json whose images nobody reads."""
+    register_coco_instances(name, {}, json_file, "")
+    load_coco_json(json_file, "", name)  # the evaluator needs its category ids
+
+
+def build_stock_evaluator(name: str, output_dir: str) -> COCOEvaluator:
+    """Return the evaluator that every Detectron2 training builds, without its optional C++ part."""
+    return COCOEvaluator(
+        name,
+        tasks=("bbox", "segm"),
+        distributed=False,
+        output_dir=output_dir,
+        use_fast_impl=False,
+    )
+
+
+def build_stock_predictor(cfg: CfgNode, score_threshold: float) -> DefaultPredictor:
+    """Return Detectron2's predictor, which drops detections below the threshold as its demo does.
+
+    Args:
+        cfg: of which only Detectron2's own keys are read.
+        score_threshold: from 0 to 1.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = score_threshold
+    return DefaultPredictor(cfg)
+
+
+def stock_paste(result: Instances) -> Instances:
+    """Return a raw result (`pred_masks` (N, 1, 28, 28)) with masks of the whole image."""
+    return detector_postprocess(result, *result.image_size)
+
+
+def stock_draw(visualizer: Any, image: np.ndarray, people: Instances) -> np.ndarray:
+    """Return a frame, uint8 (H, W, 3) BGR, with its people drawn in."""
+    frame = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    drawn = visualizer.draw_instance_predictions(frame, people.to("cpu"))
+    return cv2.cvtColor(drawn.get_image(), cv2.COLOR_RGB2BGR)
+
+
+def stock_annotate(
+    source: str, target: str, predict: Predict, metadata: Any, max_frames: int
+) -> list[Instances]:
+    """Annotate a clip frame by frame, as Detectron2's demo does, and return the people of each frame.
+
+    Args:
+        source: a clip that OpenCV reads.
+        target: .mp4; its codec is `mp4v`, the best that pip's OpenCV can write.
+        predict: a frame, BGR, to `{"instances": …}`, as `DefaultPredictor` does.
+        metadata: with `thing_classes`.
+        max_frames: stop after these.
+    """
+    from detectron2.utils.video_visualizer import VideoVisualizer
+
+    clip = cv2.VideoCapture(source)
+    size = (int(clip.get(cv2.CAP_PROP_FRAME_WIDTH)), int(clip.get(cv2.CAP_PROP_FRAME_HEIGHT)))
+    code = cv2.VideoWriter_fourcc(*"mp4v")  # type: ignore[attr-defined]
+    writer = cv2.VideoWriter(target, code, clip.get(cv2.CAP_PROP_FPS), size)
+    visualizer = VideoVisualizer(metadata)
+    found: list[Instances] = []
+    while len(found) < max_frames:
+        read, image = clip.read()
+        if not read:
+            break
+        found.append(predict(image)["instances"])
+        writer.write(stock_draw(visualizer, image, found[-1]))
+    clip.release()
+    writer.release()
+    return found
+
+
+class Trainer(DefaultTrainer):
+    """Detectron2's trainer with its evaluator of COCO scores."""
+
+    @classmethod
+    def build_evaluator(
+        cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None
+    ) -> COCOEvaluator:
+        """Return the evaluator of a dataset."""
+        return COCOEvaluator(dataset_name, output_dir=output_folder or cfg.OUTPUT_DIR)
+
+
+def setup(args: Any) -> CfgNode:
+    """Return the config, after Detectron2's own preparations."""
+    cfg = get_cfg()
+    cfg.merge_from_file(args.config_file)
+    cfg.merge_from_list(args.opts)
+    cfg.freeze()
+    default_setup(cfg, args)
+    return cfg
+
+
+def train(args: Any, marker: str) -> Any:
+    """Train, or evaluate alone; write `marker` as soon as the first step is done."""
+    cfg = setup(args)
+    if args.eval_only:
+        model = Trainer.build_model(cfg)
+        checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+        checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+        scores = Trainer.test(cfg, model)
+        if comm.is_main_process():
+            verify_results(cfg, scores)
+        return scores
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=args.resume)
+    trainer.register_hooks([hooks.CallbackHook(after_step=lambda _: _mark(marker))])
+    return trainer.train()
+
+
+def _mark(marker: str) -> None:
+    Path(marker).write_text("first step\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    config, json_file, images, output, marker_file = sys.argv[1:]
+    register_coco_instances("startup_train", {}, json_file, images)
+    arguments = default_argument_parser().parse_args(
+        ["--config-file", config]
+        + ["DATASETS.TRAIN", "('startup_train',)", "DATASETS.TEST", "()", "OUTPUT_DIR", output]
+    )
+    launch(
+        train,
+        arguments.num_gpus,
+        num_machines=arguments.num_machines,
+        machine_rank=arguments.machine_rank,
+        dist_url=arguments.dist_url,
+        args=(arguments, marker_file),
+    )

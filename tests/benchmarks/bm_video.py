@@ -1,0 +1,238 @@
+"""How fast a clip is annotated beside the serial way with Detectron2 and OpenCV alone."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from bm_pairs import Progress, Row, Turns, in_own_process, medians, memory_mb
+from bm_scenes import (
+    PEOPLE,
+    SIZE,
+    SimulatedPredictor,
+    background,
+    raw_people,
+    same_objects,
+    small_masks,
+    write_street,
+)
+from bm_stock import build_stock_predictor, stock_annotate, stock_draw, stock_paste
+from detectron2.config import CfgNode
+from detectron2.data.catalog import Metadata
+from detectron2.structures import Instances
+from detectron2.utils.video_visualizer import VideoVisualizer
+
+from persondet.inference.predictor import Predictor, run_cfg
+from persondet.inference.region_masks import paste_regions
+from persondet.modeling.precision import resolve_dtype
+from persondet.video.pipeline import annotate_video
+from persondet.video.reader import VideoReader
+from persondet.visualization.visualizer import PersonVideoVisualizer
+
+MODEL_SECONDS = 0.015  # of the simulated model, per frame
+_DRAWN_FRAMES = 12  # of one turn of paste and draw
+_GROWTH_FRAMES = (100, 3000)
+_GROWTH_SIZE = (640, 360)
+_CORES = 2
+_SAME = 0.9  # IoU of two boxes of one person
+_METADATA = Metadata(name="persondet_benchmark_video", thing_classes=["person"])
+
+
+def main(
+    *,
+    pairs: int = 10,
+    images: int = 60,
+    run: Path | None = None,
+    clip: Path | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Measure drawing and whole clips against `DefaultPredictor`, `VideoVisualizer`, `VideoWriter`.
+
+    Both sides get the same frames and find the same people. Ours also tracks them, writes records
+    and makes H.264; the stock side makes what pip's OpenCV can, `mp4v`.
+
+    Args:
+        pairs: turns of each side, after one that is not timed.
+        images: frames of each clip.
+        run: folder or checkpoint of a trained model; without one, its rows are left out.
+        clip: that the trained model annotates.
+        progress: called with the turns done and of all.
+
+    Returns: `draw` (paste and draw), `simulated` (a model of 15 ms), and with a run `exact` and
+    `default` (the trained model in float32 and in its own type, on two cores): statistics of
+    `PairedTimes`, ours the first side, all with `frames`, the latter two with
+    `box_apart` (pixels),
+    `score_apart`, `matched` (share of people that both sides have); on a GPU `gpu` (`ratio`: with
+    all that is around the model over the model alone); `memory` (`grown_mb` between the frames
+    `from` and `to`).
+    """
+    turns = Turns(pairs, rows=2, progress=progress)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        found: dict[str, Any] = {
+            "people": PEOPLE,
+            "draw": _draw(turns),
+            "simulated": _simulated(folder, turns, images),
+            "memory": in_own_process(_growth, folder),
+        }
+        if run is not None and clip is not None:
+            rest = (str(run), str(clip), folder, pairs, images)
+            for name, dtype in (("exact", "float32"), ("default", "auto")):
+                found[name] = in_own_process(_real_model, dtype, *rest)
+            if torch.cuda.is_available():
+                found["gpu"] = _gpu_overhead(*rest)
+    return found
+
+
+def rows(found: dict[str, Any]) -> list[Row]:
+    """Return the lines of the table."""
+    what = {
+        "draw": f"paste and draw, 1280 x 720, {found['people']} people, against VideoVisualizer",
+        "simulated": "whole clip with a simulated model of 15 ms, H.264, against the serial way",
+        "exact": "whole clip with the trained model ({dtype}, {cores} cores), against the serial way",
+        "default": "the same in the model's own type ({dtype}, {cores} cores)",
+        "gpu": "whole clip over the model alone, on a GPU (model, whole clip)",
+    }
+    lines: list[Row] = []
+    for name, text in what.items():
+        if one := found.get(name):
+            details = medians(one, "{:.1f} ms/frame", lambda s: 1000 * s / one["frames"])
+            if "matched" in one:
+                details += (
+                    f", {100 * one['matched']:.1f} % of the people on both, boxes within "
+                    f"{one['box_apart']:.2f} px, scores within {one['score_apart']:.3f}"
+                )
+            lines.append((text.format(**one), one, details))
+    memory = found["memory"]
+    grown = f"memory growth from frame {memory['from']} to {memory['to']}"
+    return [*lines, (grown, None, f"{memory['grown_mb']:.1f} MB")]
+
+
+def _draw(turns: Turns) -> dict[str, Any]:
+    """Time pasting and drawing on frames of a clip."""
+    image = background(np.random.default_rng(0), SIZE)
+    results = [raw_people(index) for index in range(_DRAWN_FRAMES)]
+
+    def ours() -> None:
+        visualizer = PersonVideoVisualizer(_METADATA)
+        for result in results:
+            visualizer.draw_on(image.copy(), paste_regions(small_masks(result)))
+
+    def stock() -> None:
+        visualizer = VideoVisualizer(_METADATA)
+        for result in results:
+            stock_draw(visualizer, image, stock_paste(result))
+
+    return turns.time(ours, stock).as_json() | {"frames": _DRAWN_FRAMES}
+
+
+def _simulated(folder: Path, turns: Turns, frames: int) -> dict[str, Any]:
+    """Time a whole clip with a model that leaves the processor alone."""
+    source = write_street(folder / "street.mp4", frames, SIZE)
+
+    def ours() -> None:
+        predictor = SimulatedPredictor(_METADATA, MODEL_SECONDS)
+        annotate_video(source, folder / "ours.mp4", predictor, overwrite=True)
+
+    def stock() -> None:
+        raw = SimulatedPredictor(_METADATA, MODEL_SECONDS).raw
+        stock_annotate(
+            str(source),
+            str(folder / "stock.mp4"),
+            lambda image: {"instances": stock_paste(raw(image))},
+            _METADATA,
+            frames,
+        )
+
+    return turns.time(ours, stock).as_json() | {"frames": frames}
+
+
+def _growth(folder: Path) -> dict[str, Any]:
+    """Return by how much this process grows while it annotates a long clip, MB."""
+    first, last = _GROWTH_FRAMES
+    source = write_street(folder / "long.mp4", last, _GROWTH_SIZE)
+    resident: dict[int, float] = {}
+
+    def look(done: int, _: int | None) -> None:
+        if done in _GROWTH_FRAMES:
+            resident[done] = memory_mb(peak=False)
+
+    predictor = SimulatedPredictor(_METADATA, 0.0)
+    annotate_video(source, folder / "long_annotated.mp4", predictor, progress=look)
+    return {"grown_mb": resident[last] - resident[first], "from": first, "to": last}
+
+
+def _real_model(
+    dtype: str, run: str, clip: str, folder: Path, pairs: int, frames: int
+) -> dict[str, Any]:
+    """Time a trained model on a clip, both sides on the same cores of the CPU.
+
+    Call it in a process of its own: the cores it may use are set for good. `dtype` is of our side;
+    the stock side computes in float32.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:_CORES])
+    torch.set_num_threads(min(_CORES, torch.get_num_threads()))
+    predictor = Predictor(_config(run, "cpu", dtype))
+    stock = build_stock_predictor(_config(run, "cpu", "float32"), predictor.confidence_threshold)
+    times = Turns(pairs, rows=1).time(
+        partial(_annotate, clip, folder / "ours.mp4", predictor, frames),
+        partial(stock_annotate, clip, str(folder / "stock.mp4"), stock, predictor.metadata, frames),
+    )
+    images = _frames(clip, frames)
+    mine = [predictor.predict_frames([image])[0] for image in images]
+    return {
+        **times.as_json(),
+        **_people_apart(mine, [stock(image)["instances"] for image in images]),
+        "frames": len(images),
+        "cores": _CORES,
+        "dtype": str(resolve_dtype(predictor.cfg)).removeprefix("torch."),
+    }
+
+
+def _people_apart(ours: list[Instances], stock: list[Instances]) -> dict[str, float]:
+    """Compare the people of the same frames, paired by their boxes."""
+    boxes, scores = [0.0], [0.0]
+    for mine, theirs in zip(ours, stock, strict=True):
+        for i, j in same_objects(mine.pred_boxes, theirs.pred_boxes, _SAME):
+            apart = mine.pred_boxes.tensor[i] - theirs.pred_boxes.tensor[j]
+            boxes.append(float(apart.abs().max()))
+            scores.append(abs(float(mine.scores[i] - theirs.scores[j])))
+    total = sum(map(len, [*ours, *stock]))
+    matched = 2 * (len(boxes) - 1) / total if total else 1.0
+    return {"box_apart": max(boxes), "score_apart": max(scores), "matched": matched}
+
+
+def _gpu_overhead(run: str, clip: str, folder: Path, pairs: int, frames: int) -> dict[str, Any]:
+    """Time the whole pipeline against the model alone, on decoded frames in the same batches."""
+    predictor = Predictor(_config(run, "cuda", "auto"))
+    images, size = _frames(clip, frames), predictor.batch_size
+
+    def alone() -> None:
+        for start in range(0, len(images), size):
+            predictor.predict_frames(images[start : start + size])
+        torch.cuda.synchronize()
+
+    whole = partial(_annotate, clip, folder / "gpu.mp4", predictor, frames)
+    return Turns(pairs, rows=1).time(alone, whole).as_json() | {"frames": len(images)}
+
+
+def _frames(clip: str, frames: int) -> list[np.ndarray]:
+    with VideoReader(clip) as reader:
+        return [frame.image for frame, _ in zip(reader, range(frames), strict=False)]
+
+
+def _annotate(clip: str, target: Path, predictor: Predictor, frames: int) -> None:
+    annotate_video(clip, target, predictor, max_frames=frames, overwrite=True)
+
+
+def _config(run: str, device: str, dtype: str) -> CfgNode:
+    cfg = run_cfg(run)
+    cfg.MODEL.DEVICE = device
+    cfg.SOLVER.AMP.DTYPE = dtype
+    return cfg

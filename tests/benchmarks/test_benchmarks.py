@@ -1,0 +1,109 @@
+"""The statistics of known times, and every benchmark once at its smallest size."""
+
+from __future__ import annotations
+
+import gc
+import json
+
+import benchmark
+import bm_pairs
+import bm_scenes
+import bm_startup
+import bm_train
+import bm_video
+import numpy as np
+import pytest
+import torch
+from detectron2.structures import Boxes, Instances
+
+from persondet.errors import PersondetError
+
+
+def test_statistics_of_known_times():
+    found = bm_pairs.PairedTimes((1.0, 2.0, 4.0), (2.0, 6.0, 4.0)).as_json()
+    assert found["ratio"] == 2.0  # the median of 2, 3 and 1, not the ratio of medians or means
+    assert (found["low"], found["high"]) == pytest.approx((1.2, 2.8))
+    assert found["first_seconds"] == [1.0, 2.0, 4.0] and found["pairs"] == 3
+    assert "2.00 x" in bm_pairs.table([("work", found, "")])
+
+
+def test_sides_take_turns_so_that_drift_cancels_and_no_garbage_is_collected_within():
+    calls, told, clock = [], [], iter(range(100, 200))
+
+    def side(name):
+        def work():
+            calls.append(name if not gc.isenabled() else "collected")
+            return bm_pairs.Seconds(next(clock))
+
+        return work
+
+    turns = bm_pairs.Turns(4, rows=1, progress=lambda *step: told.append(step))
+    times = turns.time(side("A"), side("B"))
+    assert "".join(calls) == "BA" + "ABBAABBA"
+    assert told == [(done, 10) for done in range(1, 11)]
+    assert times.as_json()["ratio"] == pytest.approx(1.0, abs=0.001)
+    assert gc.isenabled()
+
+
+def test_how_far_apart_objects_are():
+    def people(*boxes):
+        found = Instances((100, 100))
+        found.pred_boxes = Boxes(torch.tensor(boxes).reshape(-1, 4))
+        found.scores = torch.linspace(0.9, 0.8, len(boxes))
+        return found
+
+    one = people([0.0, 0.0, 50.0, 50.0], [60.0, 60.0, 90.0, 90.0])
+    other = people([60.0, 60.0, 90.0, 90.5], [0.25, 0.0, 50.0, 50.0])
+    apart = bm_video._people_apart([one], [other])
+    assert (apart["box_apart"], apart["matched"]) == (0.5, 1.0)
+    assert apart["score_apart"] == pytest.approx(0.1)
+    assert bm_video._people_apart([one], [people()])["matched"] == 0.0
+
+
+def test_a_tool_without_the_checkout_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr(benchmark, "HOME", tmp_path)
+    with pytest.raises(PersondetError, match="checkout"):
+        benchmark.main(["train"])
+
+
+@pytest.mark.slow
+def test_rows_that_need_no_training(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(bm_video, "in_own_process", lambda work, *rest: work(*rest))
+    monkeypatch.setattr(bm_video, "_GROWTH_FRAMES", (5, 20))
+    kept = tmp_path / "numbers.json"
+    words = ["evaluate", "mapper", "video", "--pairs", "1", "--images", "2", "--json", str(kept)]
+    assert benchmark.main(words) == 0
+    found = json.loads(kept.read_text())
+    assert found["evaluate"]["apart"] < 1e-6
+    for name in ("street", "geometry"):
+        # Only the same random decisions put the outlines of two mappers in the same place.
+        assert found["mapper"][name]["people"] >= 8
+        assert found["mapper"][name]["boundary_mean"] < 0.7
+    assert found["video"]["draw"]["ratio"] > 1
+    assert "against VideoVisualizer" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_training_step_has_the_losses_of_detectron2s():
+    found = bm_train.main(pairs=1, size=64, batch_size=1, dtype="float32")["rows"]
+    for name in ("default", "float32"):
+        losses = found[name]["losses"]
+        assert losses["ours"]["total_loss"] == pytest.approx(
+            losses["stock"]["total_loss"], rel=0.05
+        )
+    assert found["saved"]["ratio"] == found["saved"]["ours"] / found["saved"]["stock"]
+
+
+@pytest.mark.slow
+def test_both_sides_come_to_a_first_step(monkeypatch):
+    small = {"small": bm_startup._CONFIGS["small"]}
+    monkeypatch.setattr(bm_startup, "_CONFIGS", small)
+    assert min(bm_startup.main(pairs=1, images=4)["small"]["first_seconds"]) > 0.5
+
+
+def test_the_json_says_where_the_people_are():
+    people = bm_scenes.outlines(np.random.default_rng(0), (640, 480))
+    coco = bm_scenes.coco_of([people], (640, 480))
+    left, top, width, height = np.transpose([one["bbox"] for one in coco["annotations"]])
+    assert len(left) == bm_scenes.PEOPLE and min(left.min(), top.min()) >= 0
+    assert (left + width).max() <= 640 and (top + height).max() <= 480

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from persondet.data.leaks.hashing import picture_signature, turned, without_bars
+
+
+def bits(one: np.uint64, other: np.uint64) -> int:
+    return (int(one) ^ int(other)).bit_count()
+
+
+def smooth(seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return np.kron(rng.integers(0, 256, (16, 16)), np.ones((8, 8))).astype(np.uint8)
+
+
+@pytest.mark.parametrize("orientation", range(8))
+def test_turning_the_picture_turns_the_hashes(orientation: int):
+    picture = smooth(3)
+    hashes, thumbnail = picture_signature(picture)
+    again, turned_thumbnail = picture_signature(np.ascontiguousarray(turned(picture, orientation)))
+    assert bits(again[0], hashes[orientation]) <= 1
+    np.testing.assert_array_equal(turned_thumbnail, turned(thumbnail, orientation))
+    assert sorted(map(int, again)) == sorted(map(int, hashes)) or bits(again[0], hashes[0]) > 0
+
+
+def test_the_eight_ways_of_turning_are_eight():
+    picture = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    ways = {(turned(picture, way).shape, turned(picture, way).tobytes()) for way in range(8)}
+    assert len(ways) == 8
+    assert turned(picture, 0) is picture
+    np.testing.assert_array_equal(turned(picture, 4), picture.T)
+    np.testing.assert_array_equal(turned(picture, 1), np.fliplr(picture))
+    np.testing.assert_array_equal(turned(picture, 2), np.flipud(picture))
+
+
+def test_a_plain_picture_has_no_bit_set():
+    hashes, thumbnail = picture_signature(np.full((50, 70), 200, np.uint8))
+    assert not hashes.any()
+    assert (thumbnail == 200).all()
+
+
+def test_types_and_shapes():
+    for shape in ((1, 1), (5, 400), (640, 640)):
+        hashes, thumbnail = picture_signature(np.zeros(shape, np.uint8))
+        assert hashes.dtype == np.uint64 and hashes.shape == (8,)
+        assert thumbnail.dtype == np.uint8 and thumbnail.shape == (64, 64)
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (4, 4, 3), (4,)])
+def test_what_is_no_grey_picture(shape: tuple[int, ...]):
+    with pytest.raises(ValueError, match="grey"):
+        picture_signature(np.zeros(shape, np.uint8))
+
+
+def test_brightness_does_not_matter_to_the_hash():
+    darker = smooth(4) // 2
+    brighter = (darker + 100).astype(np.uint8)
+    np.testing.assert_array_equal(picture_signature(darker)[0], picture_signature(brighter)[0])
+
+
+@pytest.mark.parametrize("level", [0, 114, 255])
+@pytest.mark.parametrize("bars", [(30, 30, 0, 0), (0, 40, 0, 0), (0, 0, 20, 20), (9, 9, 5, 5)])
+def test_bars_are_cut_off(level: int, bars: tuple[int, int, int, int]):
+    image = np.kron(smooth(6)[::4, ::4], np.ones((3, 4), np.uint8))
+    top, bottom, left, right = bars
+    barred = np.pad(image, ((top, bottom), (left, right)), constant_values=level)
+    cut = without_bars(barred)
+    # The row next to a bar may be a blend of both: it goes, too.
+    assert all(0 <= full - part <= 2 for full, part in zip(image.shape, cut.shape, strict=True))
+    assert (
+        int(np.bitwise_count(picture_signature(barred)[0] ^ picture_signature(image)[0]).max()) < 8
+    )
+
+
+def test_plain_sky_and_plain_images_are_no_bars():
+    sky = np.full((80, 100), 250, np.uint8)
+    assert without_bars(sky).shape == sky.shape
+    sky[40:, 20:40] = 30
+    assert without_bars(sky).shape == sky.shape

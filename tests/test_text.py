@@ -1,0 +1,116 @@
+"""Text fit to show: no secrets, no control characters, nothing endless."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from persondet.text import (
+    columns,
+    one_line,
+    padded,
+    plain_text,
+    printable,
+    words_without_secrets,
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://host.example/model.pth?X-Amz-Signature=s3cr3tvalue&Expires=9",
+        "https://host.example/model.pth?s3cr3tvalue",
+        "https://me:s3cr3tvalue@host.example/model.pth",
+        "--api-key s3cr3tvalue --output x",
+        "ROBOFLOW.API_KEY s3cr3tvalue",
+        "api_key: s3cr3tvalue",
+        "called “api_key=s3cr3tvalue” here",
+        "a=b=api_key=s3cr3tvalue",
+        "see auth-token s3cr3tvalue",
+        "x http://a.b/http://c.d#s3cr3tvalue",
+    ],
+)
+def test_secrets_are_hidden(text: str) -> None:
+    assert "s3cr3tvalue" not in plain_text(text)
+    assert "***" in plain_text(text)
+    assert plain_text(text).endswith(text.rpartition("s3cr3tvalue")[2].partition("&")[0])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tools/train_net.py --config-file configs/a.yaml MODEL.WEIGHTS a/b.pth SEED 42",
+        "MODEL.KEYPOINT_ON False, monkey: 3, keyboard: 5",
+        "https://host.example/model.pth",
+        "Scores on <b>person</b> & “people”, 0 to 100\u00a0%",
+    ],
+)
+def test_plain_words_stay_as_they_are(text: str) -> None:
+    assert plain_text(text) == text
+
+
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        ("--api-key abc123", "--api-key ***"),
+        ("--api-key=abc123 SEED 3", "--api-key=*** SEED 3"),
+        ("X.API_TOKEN abc SOLVER.MAX_ITER 9", "X.API_TOKEN *** SOLVER.MAX_ITER 9"),
+        ("https://a.b/x?api_key=abc&v=2", "https://a.b/x?api_key=***&v=2"),
+        ("https://me:word@a.b/x", "https://***@a.b/x"),
+        ("MODEL.KEYPOINT_ON True --config-file a.yaml",) * 2,
+    ],
+)
+def test_a_command_keeps_all_but_its_secrets(words: str, kept: str) -> None:
+    assert " ".join(words_without_secrets(words.split())) == kept
+
+
+def test_the_value_of_a_secret_variable_is_hidden_wherever_it_stands(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ROBOFLOW_API_KEY", "AbCdEfGh1234")
+    assert plain_text("folder/AbCdEfGh1234/x") == "folder/***/x"
+    assert words_without_secrets(["--from=AbCdEfGh1234"]) == ["--from=***"]
+
+
+def test_an_endless_name_takes_no_endless_time() -> None:
+    """In a process of its own, which can be stopped: quadratic work takes minutes."""
+    code = (
+        "from persondet.text import without_secrets, words_without_secrets\n"
+        "for piece in ['a', 'a.', 'A.', '-a', 'key', 'KEY ', 'a://', '?', '=', ':', 'a=', 'é-']:\n"
+        "    text = (piece * 60000)[:60000]\n"
+        "    without_secrets(text), without_secrets(f'x {text} y'), words_without_secrets([text])\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@given(st.text(), st.integers(1, 30))
+def test_what_is_shown_fits_its_line_and_prints(text: str, most: int) -> None:
+    for show in (printable, one_line):
+        shown = show(text, most)
+        assert columns(shown) <= most
+        assert shown.isprintable()
+        if text.isprintable() and columns(text) <= most:
+            assert shown == (text if show is printable else " ".join(text.split()))
+        assert columns(padded(shown, 40)) == columns(padded(shown, 40, right=True)) == 40
+    shown = plain_text(text, 100)
+    assert len(shown) <= 100
+    assert all(c.isprintable() or c.isspace() for c in shown)
+    assert "\n" not in shown
+
+
+def test_what_does_not_print_cannot_turn_the_words_around() -> None:
+    assert plain_text("a\u202eb\u2066c") == one_line("a\u202eb \u2066 c\n", 9) == "a b c"
+    assert printable("\x1b[2J\n\u202e\ud800", 99) == r"\x1b[2J\n\u202e\ud800"
+
+
+def test_a_long_name_keeps_both_ends() -> None:
+    assert printable("abcdefghij", 5) == one_line("abcdefghij", 5) == "ab…ij"
+    assert columns("日本") == 4
+    assert columns("e\u0301") == 1
+    shown = plain_text("a" * 100_000 + " the end", 100)
+    assert shown.startswith("aaa")
+    assert shown.endswith("a the end")
