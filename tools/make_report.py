@@ -10,7 +10,7 @@ import cli
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Draw what is to be shown, write both reports, print their paths; return the exit code."""
+    """Draw the plots, write both reports, print their paths, and return the exit code."""
     parser = cli.build_parser(
         "Write the report of a run, finished or not: config, dataset, transfer, "
         "augmentation, training, evaluation, video, limits, how to repeat it. It is "
@@ -27,7 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="folder for report.html and report.pdf (default: RUN_DIR)",
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace existing reports in --output"
+        "--overwrite",
+        action="store_true",
+        help="replace reports in a folder outside the run folder",
     )
     args = cli.parse(parser, argv)
     cli.show_log()

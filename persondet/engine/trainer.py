@@ -47,7 +47,7 @@ from persondet.engine.train_step import AutocastTrainer, is_memory_shortage, mem
 from persondet.engine.validation import ValidationImagesHook, ValidationLossHook, undisturbed
 from persondet.errors import InterruptedRun, PersondetError, TrainingError
 from persondet.evaluation import build_evaluator, evaluate
-from persondet.files import write_text
+from persondet.files import write_json, write_text
 from persondet.modeling import freeze
 from persondet.modeling.cpu import accelerate
 from persondet.modeling.precision import autocast, resolve_dtype, set_memory_format
@@ -101,6 +101,8 @@ class Trainer(DefaultTrainer):
         if comm.is_main_process():
             tables = f"{table}\n\n{freeze.tensor_table(model, optimizer)}\n"
             write_text(Path(cfg.OUTPUT_DIR) / "parameters.txt", tables)
+            parts = freeze.parameter_records(model, optimizer)
+            write_json(Path(cfg.OUTPUT_DIR) / "parameters.json", {"schema": 1, "parts": parts})
         logger.info("Computing in %s on %s", resolve_dtype(cfg), cfg.MODEL.DEVICE)
         self.register_hooks(self.build_hooks())
 

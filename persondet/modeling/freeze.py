@@ -6,7 +6,8 @@ import difflib
 import fnmatch
 import logging
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -113,14 +114,10 @@ def parameter_table(model: nn.Module, optimizer: torch.optim.Optimizer | None = 
         >>> table.split()[:3]
         ['module', 'trainable', 'frozen']
     """
-    rates: dict[str, set[float]] = {}
-    for name, (rate, _) in _rates(model, optimizer).items():
-        for module in (part_of(name), "all"):
-            rates.setdefault(module, set()).add(rate)
     rows = [
-        (row.module, f"{row.trainable:,}", f"{row.frozen:,}", _state(row))
-        + ((_span(rates.get(row.module, set())),) if optimizer else ())
-        for row in parameter_rows(model)
+        (row["module"], f"{row['trainable']:,}", f"{row['frozen']:,}", row["state"])
+        + ((row["rate"],) if optimizer else ())
+        for row in parameter_records(model, optimizer)
     ]
     headers = ("module", "trainable", "frozen", "state", "rate")[: len(rows[0])]
     return tabulate(
@@ -129,6 +126,20 @@ def parameter_table(model: nn.Module, optimizer: torch.optim.Optimizer | None = 
         colalign=("left", "right", "right", "left", "left")[: len(rows[0])],
         disable_numparse=True,
     )
+
+
+def parameter_records(
+    model: nn.Module, optimizer: torch.optim.Optimizer | None = None
+) -> list[dict[str, Any]]:
+    """Return the rows of `parameter_table` for JSON: module, trainable, frozen, state and rate."""
+    rates: dict[str, set[float]] = {}
+    for name, (rate, _) in _rates(model, optimizer).items():
+        for module in (part_of(name), "all"):
+            rates.setdefault(module, set()).add(rate)
+    return [
+        asdict(row) | {"state": _state(row), "rate": _span(rates.get(row.module, set()))}
+        for row in parameter_rows(model)
+    ]
 
 
 def tensor_table(model: nn.Module, optimizer: torch.optim.Optimizer) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -100,6 +101,17 @@ def test_what_is_frozen_ends_as_it_was_loaded_and_the_tables_tell(
     table = [line.split() for line in (tmp_path / "run/parameters.txt").read_text().splitlines()]
     assert ["backbone.1", "0", "8", "frozen"] in table
     assert ["backbone.1.running_mean", "4", "frozen"] in table
+    parts = json.loads((tmp_path / "run/parameters.json").read_text())["parts"]
+    assert {
+        "module": "backbone.1",
+        "trainable": 0,
+        "frozen": 8,
+        "state": "frozen",
+        "rate": "",
+    } in parts
+    assert [part["module"] for part in parts].index("all") == len(
+        parts
+    ) - 1  # as the report expects
 
 
 def test_a_part_that_is_frozen_without_weights_is_warned_of(
