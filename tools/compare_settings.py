@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from persondet.engine.comparison import Variant, compare, comparison_table, run_folder
     from persondet.environment import require_detectron2
     from persondet.files import write_text
-    from persondet.report.plots.comparison import plot_comparison
+    from persondet.report.plots.overlay import plot_comparison
 
     require_detectron2()
     result = compare(

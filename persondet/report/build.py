@@ -14,11 +14,9 @@ from persondet.report.document import Document, as_plain_text
 from persondet.report.html import html_of
 from persondet.report.pdf import write_pdf
 from persondet.report.run import Run, refuse_elsewhere
-from persondet.report.sections.asked import asked
 from persondet.report.sections.dataset import dataset
 from persondet.report.sections.evaluation import evaluation
-from persondet.report.sections.limits import limits
-from persondet.report.sections.repetition import repetition
+from persondet.report.sections.summary import asked, limits, repetition
 from persondet.report.sections.training import augmentation, training
 from persondet.report.sections.transfer import transfer
 from persondet.report.sections.video import video
