@@ -19,12 +19,13 @@ from typing import Any
 
 from persondet.environment import quiet_upstream
 from persondet.errors import OutputExistsError, PersondetError
-from persondet.results import FILE_NAME, read_results, write_results
+from persondet.results import FILE_NAME, RunError, read_results, write_results
 
 CONFIG = (
     Path(__file__).resolve().parents[1] / "configs" / "sample_mask_rcnn_EfficientNet_Lite0_FPN.yaml"
 )
 SEED = 7
+PRODUCTS = ("report.html", "report.pdf", "city_walk_annotated.mp4", "city_walk_annotated.jsonl")
 
 Announce = Callable[[str], None]
 
@@ -50,7 +51,9 @@ def run_demo(output: str | Path, sample: str | Path, announce: Announce) -> dict
         seconds[name] = time.perf_counter() - start
 
     refuse_foreign_folder(output, sample)
-    resume = not is_finished(output)
+    if is_finished(output):
+        _in_own_process(_remove, output)
+    resume = (output / "last_checkpoint").is_file()
     with step("sample", f"1/5  The sample: images of a street and a clip, in {sample}"):
         _in_own_process(_make_sample, sample)
     with step("train", "2/5  Transfer from ImageNet: the stem and two stages stay as they are"):
@@ -81,7 +84,10 @@ def refuse_foreign_folder(output: Path, sample: Path) -> None:
 
 def is_finished(output: Path) -> bool:
     """Return whether the demo in a folder came to its end: a new one then replaces it."""
-    return (output / FILE_NAME).is_file() and "report" in read_results(output).get("seconds", {})
+    try:
+        return "report" in (read_results(output).get("seconds") or {})
+    except RunError:  # none; a damaged one makes the demo anew
+        return (output / FILE_NAME).is_file()
 
 
 def summary(results: dict[str, Any], output: str | Path) -> str:
@@ -135,6 +141,14 @@ def _in_own_process(function: Callable[..., Any], *args: Any) -> Any:
                 "a step of the demo was killed, most likely because memory ran out; close other "
                 "programs (the demo needs some 4 GB) and start again."
             ) from error
+
+
+def _remove(output: Path) -> None:
+    from persondet.engine.run_folder import remove_run
+
+    remove_run(output)
+    for name in PRODUCTS:
+        (output / name).unlink(missing_ok=True)
 
 
 def _make_sample(sample: Path) -> None:

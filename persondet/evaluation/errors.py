@@ -18,7 +18,6 @@ import numpy as np
 
 from persondet.evaluation.matching import (
     IGNORED,
-    LEAST_OVERLAP,
     UNMATCHED,
     ImageMatches,
     IntArray,
@@ -26,7 +25,7 @@ from persondet.evaluation.matching import (
 )
 from persondet.evaluation.metrics import Detections, detections_of
 
-FOREGROUND, BACKGROUND = 0.5, LEAST_OVERLAP
+FOREGROUND, BACKGROUND = 0.5, 0.1
 KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
 _CLASSIFICATION, _LOCALISATION, _BOTH, _DUPLICATE, _BACKGROUND = range(5)
 _HIT = -1

@@ -24,7 +24,7 @@ from persondet.data.image_file import read_image_file
 from persondet.errors import MediaError
 from persondet.evaluation.errors import KINDS, find_mistakes
 from persondet.evaluation.ground_truth import GroundTruth, is_crowd
-from persondet.evaluation.matching import IGNORED, LEAST_OVERLAP, UNMATCHED, ImageMatches, Read
+from persondet.evaluation.matching import IGNORED, UNMATCHED, ImageMatches, Read
 from persondet.files import atomic_folder, write_json
 from persondet.visualization.sheets import Shown, draw_side_by_side, segmentation_to_mask
 
@@ -169,10 +169,9 @@ def _poor_masks(matched: Matched) -> list[_Worst]:
         column = int(boxes.partner[row])
         iou = float(image.iou[row, column])
         if iou < POOR_MASK:
-            shown = f"of {iou:.2f}" if iou else f"below {LEAST_OVERLAP:g}"
             caption = (
-                "The box fits and the mask does not: it overlaps the annotated one with an IoU "
-                f"{shown} (orange-red; score {image.scores[row]:.2f})."
+                "The box fits and the mask does not: it overlaps the annotated one with an IoU of "
+                f"{iou:.2f} (orange-red; score {image.scores[row]:.2f})."
             )
             worst = _Worst(
                 index,

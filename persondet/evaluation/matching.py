@@ -27,8 +27,6 @@ AT_50, AT_75 = 0, 5
 AREAS = {"": (0.0, 1e10), "s": (0.0, 32.0**2), "m": (32.0**2, 96.0**2), "l": (96.0**2, 1e10)}
 """Suffix of the metric to the range of areas, square pixels, both ends included."""
 UNMATCHED, IGNORED = -1, -2
-LEAST_OVERLAP = 0.1
-"""Smaller overlaps are not kept: they make no prediction right or nearly right."""
 
 _LOW, _HIGH = np.array(list(AREAS.values())).T
 # What pycocotools compares with: a perfect overlap may fall short of 1 by a rounding error.
@@ -54,8 +52,7 @@ class ImageMatches:
         class_of: int64, (D,), class numbers.
         annotated_class: int64, (G,).
         crowd: bool, (G,): regions with more objects than anyone counted.
-        iou: float64, (D, G), 0..1, those below `LEAST_OVERLAP` 0; for a crowd region the share of
-            the prediction inside it.
+        iou: float64, (D, G), 0..1; for a crowd region the share of the prediction inside it.
         partner: int64, (D,): the annotation of the same class that it matches at IoU 0.5,
             `UNMATCHED`, or `IGNORED` (in a crowd region).
     """
@@ -97,7 +94,7 @@ class Matches:
             `IGNORED`.
         objects: int32, (areas, classes, images): annotations to be found.
         near: int32, (2, M): predictions and annotations of one image, of whatever class, that
-            overlap by `LEAST_OVERLAP`, by rising prediction.
+            overlap, by rising prediction.
         near_iou: float64, (M,).
     """
 
@@ -197,7 +194,7 @@ class _Batches:
         self._most = 1  # annotations of a class on an image of the batch
 
     def add(self, number: int, detections: Sequence[Detection]) -> None:
-        """Take the predictions on an image, and match the batch when it is full."""
+        """Take the predictions on an image; match those before it when the batch is full."""
         ground_truth = self._ground_truth
         areas = np.array([a["area"] for a in ground_truth.annotations[number]], np.float64)
         crowd, classes = ground_truth.crowds(number), ground_truth.classes(number)
@@ -213,12 +210,15 @@ class _Batches:
         shapes: list[Any] = [
             d.bbox if boxes else run_lengths(d.segmentation, *size) for d in chosen
         ]
+        present, counts = np.unique(classes, return_counts=True)
+        if len(present):
+            self._make_room(len(present), int(counts.max()))
         first = self._in_batch
         if len(classes):
             annotated = ground_truth.shapes(number, self._task)
             iou = np.asarray(engine.iou(shapes, annotated, crowd.tolist()), np.float64)
             self._keep_near(iou)
-            for category in np.unique(classes):
+            for category in present:
                 own, columns = np.flatnonzero(categories == category), classes == category
                 overlap = iou[np.ix_(own, columns)]
                 near = np.flatnonzero((overlap >= _REACHED[0]).any(axis=1))
@@ -243,7 +243,11 @@ class _Batches:
         self._scores.append(np.array([d.score for d in chosen], np.float64))
         self._in_batch += len(order)
         self._total += len(order)
-        if len(self._waiting) * self._most * len(AREAS) * len(_BITS) > _AT_ONCE:
+
+    def _make_room(self, several: int, most: int) -> None:
+        """Match the batch first if another image would make its arrays too large."""
+        together = (len(self._waiting) + several) * max(self._most, most)
+        if self._waiting and together * len(AREAS) * len(_BITS) > _AT_ONCE:
             self._match_batch()
 
     def _ranked(self, detections: Sequence[Detection]) -> tuple[IntArray, IntArray, IntArray]:
@@ -260,7 +264,7 @@ class _Batches:
         return order[kept], categories[kept], ranks[kept]
 
     def _keep_near(self, iou: FloatArray) -> None:
-        rows, columns = np.nonzero(iou >= LEAST_OVERLAP)
+        rows, columns = np.nonzero(iou)
         self._near.append(np.stack((rows + self._total, columns)).astype(np.int32))
         self._near_iou.append(iou[rows, columns])
 

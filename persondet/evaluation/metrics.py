@@ -112,23 +112,25 @@ def _precisions(by_class: Sequence[Ranking]) -> tuple[FloatArray, FloatArray]:
         objects = int(ranking.objects.sum())
         for number, counted, right in by_threshold(ranking) if objects else ():
             hits = right[counted]
-            precision[number, :, category] = interpolated_precision(hits, objects)
+            precision[number, :, category] = interpolated_precision(
+                hits, objects, smallest=np.spacing(1)
+            )
             recall[number, category] = hits.sum() / objects
     return precision, recall
 
 
-def interpolated_precision(right: BoolArray, objects: int) -> FloatArray:
+def interpolated_precision(right: BoolArray, objects: int, *, smallest: float = 0.0) -> FloatArray:
     """Return the interpolated precision at the recalls 0, 0.01 … 1: float64, (101,), 0..1.
 
     Args:
         right: bool, (N,), of predictions by falling score.
         objects: how many were to be found, at least one.
+        smallest: what pycocotools adds to each divisor.
 
     Source: `pycocotools.cocoeval.COCOeval.accumulate`.
     """
     hits = np.cumsum(right, dtype=np.float64)
-    misses = np.cumsum(~right, dtype=np.float64)
-    precision = hits / (misses + hits + np.spacing(1))
+    precision = hits / (np.arange(1, len(hits) + 1) + smallest)
     envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
     return np.asarray(envelope[np.searchsorted(hits / objects, RECALLS, side="left")], np.float64)
 
