@@ -1,11 +1,9 @@
 """Albumentations pipelines written in YAML: read, checked by name and argument, composed.
 
-Albumentations' transforms whose points or boxes miss the pixels, mended.
-
-OpenCV resizes an image about the outer edge of its first pixel; Albumentations multiplies point
-coordinates, which count from that pixel's centre, by the scale. By half a pixel times (scale - 1)
-the points miss the pixels. The classes here replace those of the same name.
-"""
+Some of Albumentations' transforms move points or boxes beside the pixels. OpenCV resizes an image
+about the outer edge of its first pixel. Albumentations multiplies point coordinates by the scale,
+and counts them from that pixel's centre. Points therefore miss the pixels by half a pixel times
+(scale - 1). The classes at the end of this file replace those of the same name."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Clean the COCO dicts of an export: an annotation without a fault stays as it is.
+"""Clean the COCO dicts of an export in memory; an annotation without a fault stays as it is.
 
-What is found is `persondet.data.inspection`'s; here it is decided what masks, areas and numbers
-become, and every change is counted under the code of its fault.
-"""
+`persondet.data.inspect` finds the faults. This file decides what masks, areas and numbers become,
+and counts every change under the code of its fault. `cleaned_copy` writes the result to disk."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ from typing import Any
 from persondet.data.coco_json import CocoDict, collector_paused
 from persondet.data.findings import Finding, Findings
 from persondet.data.inspect.dataset import Facts, Inspection, inspect_coco
-from persondet.data.inspect.shapes import box_as_polygon, mask_area, mask_areas, touched_pixels
+from persondet.data.shapes import box_as_polygon, mask_area, mask_areas, touched_pixels
 from persondet.errors import DatasetError
 
 MASK_MODES = ("auto", "polygon", "bitmask", "box", "none")
@@ -183,8 +182,9 @@ def _settle_masks(annotations: list[dict[str, Any]], masks: str, changes: Counte
     with_mask = sum(1 for annotation in annotations if annotation["segmentation"])
     if with_mask == 0 and masks in ("polygon", "bitmask"):
         raise DatasetError(
-            f"masks {masks!r} was asked for, but no annotation has one; use DATASETS.ROBOFLOW.MASKS "
-            "'none' for boxes only, or 'box' to take the filled box as the mask."
+            f"masks {masks!r} was asked for, but no annotation has one; use "
+            "DATASETS.ROBOFLOW.MASKS 'none' for boxes only, or 'box' to take the filled box as the "
+            "mask."
         )
     if masks == "none" or (masks == "auto" and with_mask < FEW_MASKS * len(annotations)):
         changes["mask-left-out"] = with_mask

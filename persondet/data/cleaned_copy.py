@@ -1,7 +1,7 @@
-"""Write the cleaned copy of an export: its jsons mended, its images linked.
+"""Write a cleaned copy of an export, and show what cleaning changes in single images.
 
-What cleaning changes in single images: their annotations before and after.
-"""
+The copy has the mended jsons of `persondet.data.clean` and links to the images. This file stands
+above `persondet.data.check` and `persondet.data.leaks`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""Findings: which faults an export has, how often, and where to look.
+"""Findings: the faults of an export, how often they occur, and where to look.
 
-The table of faults: a stable code for each, how bad it is, and what is done about it.
-"""
+The table `CODES` gives each fault a stable code, a severity, and what cleaning and training do."""
 
 from __future__ import annotations
 
@@ -247,7 +246,8 @@ _TABLE = (
     Code("box-zero", "error", "width or height of the box is 0",
          "taken from the mask, or dropped where there is none", "mended"),
     Code("box-outside", "error", "the box leaves the image by more than half a pixel",
-         "clipped; taken from the mask where too little is left, or dropped where nothing is", "mended"),
+         "clipped; taken from the mask where too little is left, or dropped where nothing is",
+         "mended"),
     Code("box-outside-slightly", "warning", "the box leaves the image by at most half a pixel",
          "clipped", "mended"),
     Code("box-tiny", "warning", "the shorter side of the box is under 2 pixels",
@@ -311,7 +311,8 @@ CODES: dict[str, Code] = {code.name: code for code in _TABLE}
 def codes_table() -> str:
     """Return the table of codes in Markdown, as docs/dataset.md shows it."""
     rows = [
-        "| code | severity | what is the case | `clean` | training on the folder as it is | implies |",
+        "| code | severity | what is the case | `clean` | training on the folder as it is "
+        "| implies |",
         "|---|---|---|---|---|---|",
     ]
     for code in CODES.values():

@@ -1,7 +1,4 @@
-"""The shapes of one image's annotations on their way through augmentation and resizing.
-
-Resizing of pixels and masks, and their way into a tensor.
-"""
+"""The geometry of a training sample: shapes under augmentation, and resizing of pixels and masks."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from detectron2.structures import BoxMode, polygons_to_bitmask
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from persondet.data.polygons import FloatArray, polygon_area, split_polygon, transform_points
+from persondet.data.shapes import FloatArray, polygon_area, split_polygon, transform_points
 from persondet.errors import DatasetError
 
 Mask = npt.NDArray[np.uint8]
@@ -75,8 +72,9 @@ class InstanceShapes:
                 segmentation = annotation.get("segmentation")
                 if not segmentation:
                     raise DatasetError(
-                        f"{dataset_dict['file_name']}: an annotation has no mask, but MODEL.MASK_ON "
-                        "is True; set it to False, or DATASETS.ROBOFLOW.MASKS to 'box'."
+                        f"{dataset_dict['file_name']}: an annotation has no mask, but "
+                        "MODEL.MASK_ON is True; set it to False, or "
+                        "DATASETS.ROBOFLOW.MASKS to 'box'."
                     )
                 if isinstance(segmentation, dict):
                     raster = mask_util.decode(segmentation)

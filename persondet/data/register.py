@@ -1,9 +1,6 @@
-"""Register a Roboflow export with Detectron2: the only file that touches its catalogs.
+"""Register a Roboflow export with Detectron2. Only this file touches its catalogs.
 
-What a dataset was, in digests: enough to tell whether another copy is the same.
-
-How many images an epoch has.
-"""
+It also answers questions about a registered dataset: classes, counts, digests, epoch size."""
 
 from __future__ import annotations
 
@@ -69,8 +66,8 @@ def register_roboflow_coco(
     """Clean a Roboflow COCO export in memory and register each split as `<name>_<split>`.
 
     The cleaned json is written to `<output_dir>/datasets/<name>_<split>_<digest of content>.json`,
-    so that Detectron2's loader and its `COCOEvaluator` read the same truth and no cache of an
-    older truth can be met. The headers of all images are read, their pixels are not. The export
+    so that Detectron2's loader and its `COCOEvaluator` read the same ground truth and never
+    meet a cache of an older one. The headers of all images are read, their pixels are not. The export
     itself is not touched. Loading is lazy. Registering the same
     content again changes nothing; other content replaces what was registered under the name.
 
@@ -351,7 +348,7 @@ def names_and_sizes_digest(folder: str | Path) -> str:
 def epoch_size(cfg: CfgNode) -> int:
     """Return how many images the training loader gives in one epoch, over `DATASETS.TRAIN`.
 
-    As `persondet.data.build.build_train_loader` sees them: without those that have no annotation
+    As `persondet.data.loaders.build_train_loader` sees them: without those that have no annotation
     where `DATALOADER.FILTER_EMPTY_ANNOTATIONS` says so, and a share of them where the sampler
     takes a subset. Repeats of rare classes do not count.
     """

@@ -1,4 +1,4 @@
-"""What a dataset was when a run began, in little space, and how it differs now."""
+"""A dataset at the start of a run in a few digests, and how it differs now."""
 
 from __future__ import annotations
 

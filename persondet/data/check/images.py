@@ -1,21 +1,23 @@
-"""Looking at the image files of an export: can training read them, how large and how turned are
-they, and what do they look like in short.
+"""Check the image files of an export: can training read them, how large are they, how turned?
 
-The judge is what training reads with: Pillow, fully, and Detectron2's way with EXIF.
-
-Does a JPEG or PNG file end before its own structure does? For files that no decoder opens.
+Pillow judges, as it does in training: each file is decoded fully, and EXIF turns it the way
+Detectron2 does. Worker processes decode, so a file that crashes its decoder costs nothing else.
 """
 
 from __future__ import annotations
 
 import errno
-import functools
+import faulthandler
 import hashlib
+import multiprocessing
 import os
 import re
+import signal
 import stat
+import sys
 import warnings
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,10 +25,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from persondet.data.check.worker_processes import PATIENCE, results_of_processes
 from persondet.data.inspect.images import ImageFacts
 from persondet.data.leaks.hashing import picture_signature
-from persondet.environment import Progress
+from persondet.environment import Progress, cpu_count
 from persondet.errors import DatasetError
 from persondet.files import leads_out, path_inside
 
@@ -38,6 +39,11 @@ _TAIL = 1 << 16
 _EXIF_IN_PNG = (b"eXIf", b"Raw profile type exif")
 _SAME_AS_RGB = ("L", "RGB")
 _HEADERS_BETWEEN_REPORTS = 500
+
+PATIENCE = 60.0
+"""Seconds that decoding one file may take."""
+_BATCH = 16  # files that a worker decodes in one go
+_BATCHES_AHEAD = 8  # submitted for each worker: bounds the memory
 
 
 def read_headers(
@@ -115,35 +121,84 @@ def decode_splits(
     Returns:
         dict from split to dict from name to facts, in the order of `names`.
     """
-    tasks = {
-        f"{split}\0{name}": (split, name)
-        for split, own in names.items()
-        for name in dict.fromkeys(own)
-    }
-    found: dict[str, ImageFacts] = {}
     roots = {split: _Folder(folder) for split, folder in folders.items()}
-    look = functools.partial(_look_up, roots, tasks)
-    results = results_of_processes(look, list(tasks), _lost, workers=workers, patience=patience)
-    with closing(results):  # type: ignore[type-var]
-        for key, facts in results:
-            found[key] = facts
+    unique = {split: list(dict.fromkeys(own)) for split, own in names.items()}
+    tasks = [(roots[split], name) for split, own in unique.items() for name in own]
+    facts: list[ImageFacts] = []
+    with closing(_decoded(tasks, workers or cpu_count(), patience)) as results:
+        for fact in results:
+            facts.append(fact)
             if progress is not None:
-                progress(len(found), len(tasks))
-    ordered: dict[str, dict[str, ImageFacts]] = {split: {} for split in names}
-    for key, (split, name) in tasks.items():
-        ordered[split][name] = found[key]
-    return ordered
+                progress(len(facts), len(tasks))
+    remaining = iter(facts)
+    return {split: {name: next(remaining) for name in own} for split, own in unique.items()}
 
 
-def _look_up(
-    roots: Mapping[str, _Folder], tasks: Mapping[str, tuple[str, str]], key: str
-) -> ImageFacts:
-    split, name = tasks[key]
-    return _look(roots[split], name, decode=True)
+_Task = tuple["_Folder", str]
 
 
-def _lost(reason: str) -> ImageFacts:
-    return ImageFacts("image-unreadable", reason)
+def _decoded(tasks: Sequence[_Task], workers: int, patience: float) -> Iterator[ImageFacts]:
+    """Yield the facts about each file, in order, from worker processes.
+
+    When a worker dies or takes too long, each file of its batch is decoded once more by itself.
+    A file that fails by itself too is `image-unreadable`.
+    """
+    if not tasks:
+        return
+    # Loaded here, because training registers datasets with `read_headers` alone.
+    from pebble import ProcessExpired, ProcessPool
+
+    # A fork starts in milliseconds, a new interpreter in half a second. Forked workers must not
+    # wait for threads of this process: Pillow and NumPy do not.
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    starts = range(0, len(tasks), _BATCH)
+    batches = (tasks[start : start + _BATCH] for start in starts)
+    workers = min(workers, len(starts))
+    pool = ProcessPool(max_workers=workers, initializer=_silence, context=context)
+    waiting: deque[tuple[Sequence[_Task], Any]] = deque()
+
+    def submit(batch: Sequence[_Task]) -> Any:
+        return pool.schedule(_decode_batch, args=(batch,), timeout=patience)
+
+    try:
+        while True:
+            while len(waiting) < workers * _BATCHES_AHEAD and (batch := next(batches, None)):
+                waiting.append((batch, submit(batch)))
+            if not waiting:
+                return
+            batch, future = waiting.popleft()
+            try:
+                yield from future.result()
+            except (ProcessExpired, TimeoutError):
+                for task in batch:
+                    try:
+                        yield from submit([task]).result()
+                    except (ProcessExpired, TimeoutError) as error:
+                        yield ImageFacts("image-unreadable", _reason(error))
+    finally:
+        pool.stop()
+        pool.join()
+
+
+def _reason(error: Exception) -> str:
+    """Return a few words on how a worker ended."""
+    if isinstance(error, TimeoutError):
+        return "reading it takes too long"
+    code = getattr(error, "exitcode", 0)
+    how = signal.Signals(-code).name if code < 0 else f"code {code}"
+    return f"reading it ends the process ({how})"
+
+
+def _silence() -> None:
+    """Let a worker write nothing to standard error: neither C libraries nor crash reports."""
+    faulthandler.disable()
+    warnings.simplefilter("ignore")
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+
+
+def _decode_batch(batch: Sequence[_Task]) -> list[ImageFacts]:
+    return [_look(root, name, decode=True) for root, name in batch]
 
 
 class _Problem(Exception):
@@ -212,7 +267,6 @@ def _look(root: _Folder, name: str, *, decode: bool) -> ImageFacts:
     try:
         with root.open(name) as file:
             if decode:
-                warnings.simplefilter("ignore")  # in a process of its own
                 digest = hashlib.file_digest(file, "sha256").digest()  # type: ignore[arg-type]
             return _read(file, digest, decode)
     except _Problem as problem:
@@ -250,7 +304,7 @@ def _read(file: BinaryIO, digest: bytes, decode: bool) -> ImageFacts:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return EXIF's orientation as Detectron2's `read_image` takes it; broken EXIF turns nothing."""
+    """Return EXIF's orientation as Detectron2's `read_image` does; broken EXIF turns nothing."""
     try:
         exif = image.getexif()
     except Exception:  # as `read_image`

@@ -1,4 +1,4 @@
-"""Look at a whole export: its jsons, its images, and what its splits share."""
+"""Check a whole export: its jsons, its images, and the images that its splits share."""
 
 from __future__ import annotations
 

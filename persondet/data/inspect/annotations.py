@@ -1,12 +1,7 @@
 """The annotations of one split: what is wrong with each, and what can be used of it.
 
-A fast look at many segmentations at once: which of them need a closer look.
-
-A json of 100,000 people holds millions of coordinates. Nearly all polygons are faultless, and numpy
-and GEOS say so for thousands at a time; only the rest goes through `inspect_segmentation`.
-
-Turn annotations the way EXIF turns their image.
-"""
+The json of a large export holds millions of coordinates, and nearly all polygons are faultless.
+NumPy and GEOS screen thousands at a time; only the rest goes through `inspect_segmentation`."""
 
 from __future__ import annotations
 
@@ -22,7 +17,7 @@ import shapely
 
 from persondet.data.findings import Findings
 from persondet.data.inspect.images import ImageUse
-from persondet.data.inspect.shapes import (
+from persondet.data.shapes import (
     NOISE,
     Box,
     Segmentation,
@@ -90,7 +85,7 @@ def inspect_annotations(
     Args:
         split: for the findings.
         annotations: records of any content.
-        images: image id to its use (see `persondet.data.image_records`).
+        images: image id to its use (see `persondet.data.inspect.images`).
         classes: category id to class name, None: not asked for.
         findings: gets what is found.
         crossings: look for outlines that cross themselves.

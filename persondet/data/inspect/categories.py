@@ -61,10 +61,9 @@ def class_table(
     _report_equal_names(pairs, findings)
     spelling = _spellings(pairs, grouping, uses, findings)
     found = {
-        split: dict.fromkeys(spelling[name] for pair in own if pair not in grouping
-                             for name in (pair[1],))
+        split: dict.fromkeys(spelling[pair[1]] for pair in own if pair not in grouping)
         for split, own in pairs.items()
-    }  # fmt: skip
+    }
     every = list(dict.fromkeys(name for names in found.values() for name in names))
     _report_classes(every, found, uses, spelling, findings)
     names = _kept(every, keep)

@@ -139,9 +139,9 @@ def _report_negatives(
     split: str, uses: Mapping[int, ImageUse], annotations: Sequence[Any], findings: Findings
 ) -> None:
     referenced = referenced_images(annotations)
-    with_people = {id(use) for number, use in uses.items() if number in referenced}
+    annotated = {id(use) for number, use in uses.items() if number in referenced}
     for use in {id(use): use for use in uses.values()}.values():
-        if use.record is not None and id(use) not in with_people:
+        if use.record is not None and id(use) not in annotated:
             findings.add("image-without-annotations", split, use.record["file_name"])
 
 

@@ -1,7 +1,6 @@
 """The image records of one split: which can be used, and what has to change about them.
 
-What a look at one image file says, whatever its json claims.
-"""
+`ImageFacts` is what a look at one image file says, whatever the json claims."""
 
 from __future__ import annotations
 
