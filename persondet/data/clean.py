@@ -43,10 +43,10 @@ class CleanExport:
         splits: split name to a COCO dict; the ids of its categories rise in the order of `classes`.
         classes: the class names; index is the contiguous class number that models predict.
         mask_format: `"polygon"`, `"bitmask"` (RLE among them), or `""` when there are no masks.
-        findings: what was wrong before; outlines that cross themselves, which stay, are not sought.
-        changes: how often each thing was changed, over all splits: by the code of the fault, or by
-            a name of `CHANGES`.
-        dropped_images: split to file name to the code for which the image was dropped.
+        findings: the faults before cleaning, without outlines that cross themselves: those stay.
+        changes: the number of changes over all splits, by the code of the fault or by a name of
+            `CHANGES`.
+        dropped_images: split to file name to the code of the fault that dropped the image.
     """
 
     splits: dict[str, CocoDict]
@@ -68,9 +68,9 @@ def clean_coco(
 ) -> CleanExport:
     """Clean all splits of an export with one list of classes and one decision about masks.
 
-    The table `persondet.data.findings.CODES` says what is mended how. Areas become those
-    of the masks (pixels, as COCO rasterises them; of the box where there is no mask); annotations
-    are numbered from 1; `info` and `licenses` are added where they are missing.
+    The table `persondet.data.findings.CODES` says how each fault is mended. `area` becomes that of
+    the mask (pixels, as COCO rasterises it) or of the box where there is no mask. Annotations get
+    ids from 1. `info` and `licenses` are added where they are missing.
 
     Args:
         splits: split name to a COCO dict as `read_coco` returns it; not modified.
@@ -80,10 +80,9 @@ def clean_coco(
             `"box"`, every annotation that lacks a mask gets its filled box as one. Dropping it
             would teach that a person is background, and Detectron2 cannot train on a mixture.
             `"polygon"` refuses RLE masks, `"bitmask"` asks for rasters also where all are polygons.
-        facts: what the image files are; None: the jsons are believed.
-        drop: images to leave out besides those that cannot be used, with the code to count.
-        refuse: raise for what is not safe to mend without asking: where an image with its
-            annotations would be dropped.
+        facts: facts about the image files; None: trust the jsons.
+        drop: split to file name to code: more images to drop, counted under the code.
+        refuse: raise where mending would drop an image with its annotations.
 
     Raises:
         DatasetError: when classes are unknown, one category id has two names, the masks asked for

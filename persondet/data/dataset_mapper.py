@@ -44,7 +44,7 @@ Seed = int | Sequence[int]
 
 
 class AlbumentationsDatasetMapper:
-    """Callable that reads one image, augments it with Albumentations, and keeps its objects in step.
+    """Reads one image, augments it with Albumentations, and keeps its objects in step.
 
     The image is read as Detectron2 reads it (EXIF orientation applied), augmented in RGB, resized
     by its shorter side, and handed out in `image_format`. Annotations are changed by the same

@@ -1,4 +1,4 @@
-"""The geometry of a training sample: shapes under augmentation, and resizing of pixels and masks."""
+"""The geometry of a training sample: shapes under augmentation, pixels and masks under resizing."""
 
 from __future__ import annotations
 

@@ -66,10 +66,10 @@ def register_roboflow_coco(
     """Clean a Roboflow COCO export in memory and register each split as `<name>_<split>`.
 
     The cleaned json is written to `<output_dir>/datasets/<name>_<split>_<digest of content>.json`,
-    so that Detectron2's loader and its `COCOEvaluator` read the same ground truth and never
-    meet a cache of an older one. The headers of all images are read, their pixels are not. The export
-    itself is not touched. Loading is lazy. Registering the same
-    content again changes nothing; other content replaces what was registered under the name.
+    so that Detectron2's loader and its `COCOEvaluator` read the same ground truth and never meet a
+    cache of an older one. This reads the headers of all images, not their pixels, and leaves the
+    export as it is. Loading is lazy. Registering the same content again changes nothing; other
+    content replaces what was registered under the name.
 
     Args:
         name: the datasets are called `<name>_train`, `<name>_valid`, `<name>_test`.

@@ -5,21 +5,21 @@ An export with several splits is merged first. This file stands above `persondet
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from persondet.data.cleaned_copy import refuse_nesting
-from persondet.data.coco_json import CocoDict, write_coco
+from persondet.data.check.images import decode_splits
+from persondet.data.cleaned_copy import refuse_nesting, write_split
+from persondet.data.coco_json import CocoDict
 from persondet.data.grouping import Group, Item, deal_groups, group_items
 from persondet.data.inspect.images import ImageFacts
-from persondet.data.roboflow import ANNOTATION_FILE, copy_readmes, file_names, read_export
+from persondet.data.roboflow import copy_readmes, file_names, read_export
 from persondet.environment import Progress
 from persondet.errors import DatasetError
-from persondet.files import atomic_folder, link_or_copy, path_inside, refuse_existing, write_json
+from persondet.files import atomic_folder, refuse_existing, write_json
 
 FRACTIONS = (0.7, 0.2, 0.1)
 SPLITTING = "splitting.json"
@@ -170,8 +170,6 @@ def split_export(
         DatasetError: as `read_export` and `split_coco`, or when a file cannot be written.
         OutputExistsError: when `output` is there already and `overwrite` is False.
     """
-    from persondet.data.check.images import decode_splits
-
     root, output = Path(root), Path(output)
     check_fractions(fractions)
     refuse_existing(output, overwrite=overwrite)
@@ -202,7 +200,8 @@ def split_export(
     sources = list(export.folders.values())
     with atomic_folder(output, overwrite=overwrite) as draft:
         for split, coco in division.splits.items():
-            _write(draft / split, coco, division.origins[split], sources)
+            origins = [(sources[source], name) for source, name in division.origins[split]]
+            write_split(draft / split, coco, origins, missing=True)
         copy_readmes(export.root, draft)
         write_json(draft / SPLITTING, summary)
     return summary
@@ -261,37 +260,6 @@ def _cut(
         if images or split == "train"
     }
     return splits, {split: origins[split] for split in splits}
-
-
-def _write(
-    target: Path, coco: CocoDict, origins: Sequence[tuple[int, Any]], sources: Sequence[Path]
-) -> None:
-    """Write the json of one split, and its images where they are there."""
-    target.mkdir()
-    try:
-        for image, (source, name) in zip(coco["images"], origins, strict=True):
-            if not _text(name) or not isinstance(image["file_name"], str):
-                continue
-            file = path_inside(sources[source], name).resolve()
-            link = path_inside(target, image["file_name"])
-            # Missing, also for a name that no disk can hold; or listed twice.
-            if not _is_file(file) or os.path.lexists(link):
-                continue
-            link_or_copy(file, link)
-        write_coco(target / ANNOTATION_FILE, coco)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise DatasetError(
-            f"{target.parent.parent}: an image cannot be written there ({reason}); "
-            "choose another --output."
-        ) from error
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # the name is too long for a file
-        return False
 
 
 @dataclass(frozen=True)

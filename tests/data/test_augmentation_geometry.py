@@ -29,7 +29,7 @@ ZOOM = 8
 
 # Every straight transform, in each of the modes that move points in their own way.
 STRAIGHT = """
-Affine: {scale: [0.5, 1.8], rotate: [-180, 180], shear: [-25, 25], translate_percent: [-0.2, 0.2], p: 1}
+Affine: {scale: [0.5,2], rotate: [-180,180], shear: [-25,25], translate_percent: [-0.2,0.2], p: 1}
 Affine: {scale: [0.4, 0.6], rotate: [-40, 40], fit_output: true, p: 1}
 AtLeastOneBBoxRandomCrop: {height: 60, width: 90}
 BBoxSafeRandomCrop: {erosion_rate: 0.3}

@@ -210,7 +210,8 @@ def test_trap_12_boxes_and_masks_stay_in_step_under_heavy_crops(
         for x, y in rng.uniform([0, 0], [60, 24], (8, 2))
     ]
     record = _record(tmp_path / "a.png", _grey(), *(_rectangle(*box) for box in boxes))
-    text = "- Affine: {scale: [0.5, 2.0], rotate: [-45, 45], p: 1}\n- RandomCrop: {height: 30, width: 40}"
+    text = "- Affine: {scale: [0.5, 2.0], rotate: [-45, 45], p: 1}\n"
+    text += "- RandomCrop: {height: 30, width: 40}"
     sample = _mapper(tmp_path, text, min_sizes=(resize,), min_visibility=0.3, min_box_size=2.0)(
         record, seed=seed
     )

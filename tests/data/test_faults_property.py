@@ -165,14 +165,6 @@ def test_a_valid_export_has_no_error_and_cleaning_changes_nothing(kind: str, see
         valid_survives(seed, kind)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=40)
-@given(seed=SEEDS)
-def test_many_valid_exports(kind: str, seed: int) -> None:
-    valid_survives(seed, kind)
-
-
 # Broken exports
 
 
@@ -307,11 +299,3 @@ def test_a_fault_is_named_as_often_as_it_is_there_and_nothing_else_is_touched(
 def test_some_random_exports_of_each_fault(fault: Fault, seed: int, k: int) -> None:
     with in_this_process():
         break_check_clean(fault, seed, k)
-
-
-@pytest.mark.soak
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-@settings(max_examples=100)
-@given(seed=SEEDS, k=st.integers(1, 5))
-def test_many_random_exports_of_each_fault(fault: Fault, seed: int, k: int) -> None:
-    break_check_clean(fault, seed, k)

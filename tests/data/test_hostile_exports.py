@@ -10,7 +10,6 @@ import json
 import os
 import re
 import sys
-import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,21 +145,6 @@ def test_exit_codes(prepare: Prepare, tmp_path: Path) -> None:
     assert prepare("clean", good, tmp_path / "x", "--classes", "persn").code == 2
     for command in ("clean", "split", "import"):
         assert prepare(command, tmp_path / "nowhere", tmp_path / "x").code == 2
-
-
-def test_import_split_clean_and_check_after_one_another(prepare: Prepare, tmp_path: Path) -> None:
-    write_habit(tmp_path / "flat", {"": [people(2)] * 8})
-    archive = tmp_path / "mein Export (1).zip"
-    with zipfile.ZipFile(archive, "w") as file:
-        for path in sorted((tmp_path / "flat").iterdir()):
-            file.write(path, f"Ordner mit ä/{path.name}")
-    assert prepare("import", archive, tmp_path / "in").code == 0
-    fractions = ("--fractions", 0.5, 0.25, 0.25, "--seed", 0)
-    assert prepare("split", tmp_path / "in", tmp_path / "cut", *fractions).code == 0
-    assert prepare("clean", tmp_path / "cut", tmp_path / "clean").code == 0
-    assert prepare("check", tmp_path / "clean", None, "--strict").code == 0
-    images = [len(file_names(tmp_path / "clean", split)) for split in ("train", "valid", "test")]
-    assert images == [4, 2, 2]
 
 
 def test_the_source_is_never_written_over(prepare: Prepare, tmp_path: Path) -> None:

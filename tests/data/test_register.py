@@ -23,6 +23,7 @@ from persondet.data.register import (
     register_roboflow_coco,
 )
 from persondet.errors import DatasetError
+from tests.data.ground_truth_score import scores_of_ground_truth
 
 
 @pytest.fixture(autouse=True)
@@ -104,6 +105,15 @@ def test_loading_without_masks_equals_detectron2s(tiny_export: Path, tmp_path: P
     assert not datasets.has_masks
     assert "segmentation" not in DatasetCatalog.get("tiny_train")[0]["annotations"][0]
     _same_as_detectron2(datasets)
+
+
+def test_trap_08_the_evaluator_reads_the_ground_truth_that_the_loader_reads(
+    tiny_export: Path, tmp_path: Path
+) -> None:
+    # The export's own json would give AP below 100: grouping category, ids from 0 (trap 10).
+    register_roboflow_coco("tiny", tiny_export, output_dir=tmp_path)
+    scores = scores_of_ground_truth("tiny_train", True, 0.0, tmp_path)
+    assert scores["bbox"]["AP"] == scores["segm"]["AP"] == pytest.approx(100)
 
 
 def test_trap_08_other_content_is_another_file(export: Path, tmp_path: Path) -> None:

@@ -234,19 +234,6 @@ def test_the_same_seed_gives_the_same_bytes(flat: Path, tmp_path: Path):
     assert contents(tmp_path / "a") == contents(tmp_path / "b") != contents(tmp_path / "c")
 
 
-def test_copies_where_links_are_refused(flat: Path, tmp_path: Path, monkeypatch):
-    def refuse(*_: object) -> None:
-        raise OSError(18, "Invalid cross-device link")
-
-    monkeypatch.setattr(os, "link", refuse)
-    split_export(flat, tmp_path / "out", workers=1)
-    paths = [*(tmp_path / "out").rglob("*.jpg"), *(tmp_path / "out").rglob("*.png")]
-    assert len(paths) == 16
-    for path in paths:
-        assert path.read_bytes() == (flat / path.name).read_bytes()
-        assert path.stat().st_nlink == 1
-
-
 def test_splits_are_merged_first(tmp_path: Path, export_writer: Callable[..., None]):
     root = tmp_path / "export"
     export_writer(root, {"train": 6, "valid": 4})

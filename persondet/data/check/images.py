@@ -36,6 +36,7 @@ _ORIENTATIONS: dict[Any, int] = {number: number for number in range(2, 9)}
 # The shorter side in pixels down to which a JPEG is decoded: the signature needs 32.
 _DRAFT_SIDE = 128
 _TAIL = 1 << 16
+_JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
 _EXIF_IN_PNG = (b"eXIf", b"Raw profile type exif")
 _SAME_AS_RGB = ("L", "RGB")
 _HEADERS_BETWEEN_REPORTS = 500
@@ -49,16 +50,16 @@ _BATCHES_AHEAD = 8  # submitted for each worker: bounds the memory
 def read_headers(
     folder: str | Path, names: Iterable[str], *, progress: Progress | None = None
 ) -> dict[str, ImageFacts]:
-    """Return what the headers of image files say, without decoding a pixel.
+    """Read the headers of image files, without decoding a pixel.
 
     Args:
         folder: the split's folder.
-        names: file names relative to it, as the json has them: anything may stand there.
+        names: file names relative to it, as the json has them; any text is allowed.
         progress: called with (done, all).
 
     Returns:
-        dict from name to facts with problem, size and orientation: a file that is cut behind its
-        header has no problem here.
+        dict from name to facts with problem, size and orientation. A file that ends after its
+        header shows no problem here.
     """
     names = list(dict.fromkeys(names))
     root = _Folder(folder)
@@ -82,20 +83,20 @@ def decode_images(
     patience: float = PATIENCE,
     progress: Progress | None = None,
 ) -> dict[str, ImageFacts]:
-    """Read image files as training does, in parallel, and return all facts about them.
+    """Decode image files as training does, in parallel, and return all facts about them.
 
-    A file that crashes its decoder, or keeps it busy for ever, is `image-unreadable`.
+    A file that crashes its decoder or exceeds `patience` is `image-unreadable`.
 
     Args:
         folder: the split's folder.
-        names: file names relative to it, as the json has them: anything may stand there.
+        names: file names relative to it, as the json has them; any text is allowed.
         workers: processes; 0: one per core.
         patience: seconds that one file may take.
         progress: called with (done, all), from the thread that calls.
 
     Returns:
-        dict from name to facts, in the order of `names`; a file with a problem has the digest of
-        its bytes where these could be read, but no signature.
+        dict from name to facts, in the order of `names`. A file with a problem has no signature; it
+        has a digest if its bytes could be read.
     """
     found = decode_splits(
         {"": folder}, {"": names}, workers=workers, patience=patience, progress=progress
@@ -111,7 +112,7 @@ def decode_splits(
     patience: float = PATIENCE,
     progress: Progress | None = None,
 ) -> dict[str, dict[str, ImageFacts]]:
-    """Do as `decode_images` for several folders at once, with the same processes.
+    """Decode the images of several splits with one pool of processes; see `decode_images`.
 
     Args:
         folders: split to its folder.
@@ -202,7 +203,7 @@ def _decode_batch(batch: Sequence[_Task]) -> list[ImageFacts]:
 
 
 class _Problem(Exception):
-    """A file that cannot be used."""
+    """A file that training cannot use."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(code, detail)
@@ -210,7 +211,7 @@ class _Problem(Exception):
 
 
 class _Folder:
-    """A folder out of which no name leads."""
+    """A folder that opens only files inside it."""
 
     def __init__(self, folder: str | Path) -> None:
         self.path = Path(folder)
@@ -274,7 +275,7 @@ def _look(root: _Folder, name: str, *, decode: bool) -> ImageFacts:
 
 
 def _read(file: BinaryIO, digest: bytes, decode: bool) -> ImageFacts:
-    # Whatever Pillow raises for a stranger's file (it is far more than OSError), training stops at.
+    # Training stops at whatever Pillow raises for a file, and that is far more than OSError.
     try:
         with Image.open(file) as image:
             if image.format == "EPS":
@@ -287,8 +288,8 @@ def _read(file: BinaryIO, digest: bytes, decode: bool) -> ImageFacts:
                 width, height = height, width  # Pillow announces the size after turning
             if not decode:
                 return ImageFacts("", "", width, height, orientation)
-            # A draft skips transforms and colours, but reads all of the compressed stream and so
-            # stops at what a full load stops at.
+            # A draft skips transforms and colours but reads the whole compressed stream, so it fails
+            # where a full load fails.
             image.draft("L", (_DRAFT_SIDE, _DRAFT_SIDE))
             image.load()
             if image.format != "TIFF":  # which Pillow has turned by now
@@ -315,7 +316,7 @@ def _orientation(image: Image.Image) -> int:
 def _orientation_of_header(image: Image.Image, file: BinaryIO) -> int:
     if image.format != "PNG" or "exif" in image.info:
         return _orientation(image)
-    # For EXIF behind the pixels, `getexif` decodes a PNG: only where there is some.
+    # `getexif` decodes a whole PNG to find EXIF behind the pixels. Look first whether it has any.
     position = file.tell()
     file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
     tail = file.read(_TAIL)
@@ -342,7 +343,7 @@ def _diagnosis(file: BinaryIO, error: Exception) -> tuple[str, str]:
     try:
         if not os.fstat(file.fileno()).st_size:
             return "image-unreadable", "the file is empty"
-        cut = ends_early(file)
+        cut = _ends_early(file)
     except OSError as reading:
         return "image-unreadable", str(reading.strerror).lower()
     if cut or "truncated" in words.lower():
@@ -350,63 +351,18 @@ def _diagnosis(file: BinaryIO, error: Exception) -> tuple[str, str]:
     return "image-unreadable", words
 
 
-_JPEG = b"\xff\xd8"
-_PNG = b"\x89PNG\r\n\x1a\n"
-_START_OF_SCAN = 0xDA
-_SEGMENTS = 100_000
-# Markers of a JPEG without a length behind them: fill bytes, TEM, RST, SOI and EOI.
-_BARE = frozenset({0xFF, 0x01, *range(0xD0, 0xDA)})
-
-
-def ends_early(file: BinaryIO) -> bool:
-    """Return whether a file begins as JPEG or PNG and ends in the middle of a segment or chunk.
-
-    The coded pixels of a JPEG are not looked at: its decoder knows. What is no JPEG or PNG, or is
-    not built like one, does not end early: it is broken.
-
-    Args:
-        file: open for reading; it is left at any position.
+def _ends_early(file: BinaryIO) -> bool:
+    """Return whether a file begins as a JPEG or PNG and lacks what ends one.
 
     Raises: OSError: when the file cannot be read.
     """
     size = os.fstat(file.fileno()).st_size
     file.seek(0)
     head = file.read(len(_PNG))
-    if head == _PNG:
-        return _png_ends_early(file, size)
+    file.seek(-min(16, size), os.SEEK_END)
+    tail = file.read()
     if head[:2] == _JPEG:
-        file.seek(2)
-        return _jpeg_ends_early(file, size)
+        return b"\xff\xd9" not in tail
+    if head == _PNG:
+        return b"IEND" not in tail
     return len(head) > 0 and _PNG.startswith(head)
-
-
-def _png_ends_early(file: BinaryIO, size: int) -> bool:
-    """Walk over the chunks: length (4 bytes), type (4 letters), data, check sum (4 bytes)."""
-    for _ in range(_SEGMENTS):
-        chunk = file.read(8)
-        if len(chunk) < 8:
-            return True
-        if not chunk[4:].isalpha():
-            return False
-        if file.seek(int.from_bytes(chunk[:4]) + 4, os.SEEK_CUR) > size:
-            return True
-        if chunk[4:] == b"IEND":
-            return False
-    return False
-
-
-def _jpeg_ends_early(file: BinaryIO, size: int) -> bool:
-    """Walk over the segments before the pixels: FF, marker, length with itself (2 bytes), data."""
-    for _ in range(_SEGMENTS):
-        marker = file.read(2)
-        if len(marker) < 2:
-            return True
-        if marker[0] != 0xFF or marker[1] == _START_OF_SCAN:
-            return False
-        if marker[1] == 0xFF:
-            file.seek(-1, os.SEEK_CUR)
-        elif marker[1] not in _BARE:
-            length = file.read(2)
-            if len(length) < 2 or file.seek(int.from_bytes(length) - 2, os.SEEK_CUR) > size:
-                return True
-    return False

@@ -24,13 +24,13 @@ Facts = Mapping[str, Mapping[str, ImageFacts]]
 
 @dataclass(frozen=True)
 class Inspection:
-    """What an export is worth: the usable part of each split, and everything that was found.
+    """The usable part of each split, and every fault of an export.
 
     Attributes:
         table: the classes.
         images: split to the image records to keep, in the order of the json.
         annotations: split to its usable annotations.
-        dropped_images: split to file name to the code for which it is dropped.
+        dropped_images: split to file name to the code of the fault that drops it.
         findings: every fault.
     """
 
@@ -54,9 +54,9 @@ def inspect_coco(
     Args:
         splits: split to a COCO dict as `read_coco` returns it.
         classes: the classes to keep, in this order; empty: all but grouping ones.
-        facts: what the image files are; None: the jsons are believed.
-        drop: split to file name to a code: images to leave out besides those that cannot be used.
-        crossings: look for outlines that cross themselves; nothing is changed about them.
+        facts: facts about the image files; None: trust the jsons.
+        drop: split to file name to code: more images to drop.
+        crossings: look for outlines that cross themselves; cleaning keeps those.
 
     Raises: DatasetError: when no split names an image, or a class is unknown or named twice.
     """
@@ -109,7 +109,7 @@ def validate_coco(splits: Mapping[str, CocoDict], *, facts: Facts | None = None)
 
     Args:
         splits: split to a COCO dict as `read_coco` returns it.
-        facts: what the image files are; None: the jsons are believed.
+        facts: facts about the image files; None: trust the jsons.
 
     Raises: DatasetError: when no split names an image.
 
