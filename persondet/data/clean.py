@@ -12,7 +12,7 @@ from typing import Any
 
 from persondet.data.coco_json import CocoDict, collector_paused
 from persondet.data.findings import Finding, Findings
-from persondet.data.inspect.dataset import Facts, Inspection, inspect_coco
+from persondet.data.inspect import Facts, Inspection, inspect_coco
 from persondet.data.shapes import box_as_polygon, mask_area, mask_areas, touched_pixels
 from persondet.errors import DatasetError
 
@@ -20,19 +20,6 @@ MASK_MODES = ("auto", "polygon", "bitmask", "box", "none")
 
 FEW_MASKS = 0.1
 """Share of annotations with a mask below which `"auto"` takes an export as one of boxes."""
-
-CHANGES = {
-    "id-renumbered": "annotations whose id became another, counted from 1",
-    "area-recomputed": "annotations whose area became the number of pixels of their mask",
-    "category-renumbered": "annotations whose category has another id than in the source",
-    "mask-from-box": "annotations that got their filled box as the mask",
-    "mask-left-out": "annotations whose mask was left out, because the result is one of boxes",
-    "class-left-out": "annotations of classes that were not asked for",
-    "annotation-of-dropped-image": "annotations that went with their image",
-    "leak-dropped": "images dropped because a later split has a version of them (--drop-leaks)",
-    "annotation-dropped": "annotations dropped for a fault of their own",
-}
-"""Changes that are no fault's, by the name under which they are counted."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +32,7 @@ class CleanExport:
         mask_format: `"polygon"`, `"bitmask"` (RLE among them), or `""` when there are no masks.
         findings: the faults before cleaning, without outlines that cross themselves: those stay.
         changes: the number of changes over all splits, by the code of the fault or by a name of
-            `CHANGES`.
+            `findings.CHANGES`.
         dropped_images: split to file name to the code of the fault that dropped the image.
     """
 

@@ -17,7 +17,7 @@ from persondet.data.check.images import read_headers
 from persondet.data.check.validate import leaks_of, look_at_images
 from persondet.data.clean import CleanExport, clean_coco
 from persondet.data.coco_json import CocoDict, write_coco
-from persondet.data.inspect.dataset import inspect_coco
+from persondet.data.inspect import inspect_coco
 from persondet.data.leaks.find import Leaks
 from persondet.data.roboflow import ANNOTATION_FILE, Export, copy_readmes, file_names, read_export
 from persondet.environment import Progress

@@ -308,6 +308,20 @@ CODES: dict[str, Code] = {code.name: code for code in _TABLE}
 """Every code by its name, in the order in which reports list them."""
 
 
+CHANGES = {
+    "id-renumbered": "annotations whose id became another, counted from 1",
+    "area-recomputed": "annotations whose area became the number of pixels of their mask",
+    "category-renumbered": "annotations whose category has another id than in the source",
+    "mask-from-box": "annotations that got their filled box as the mask",
+    "mask-left-out": "annotations whose mask was left out, because the result is one of boxes",
+    "class-left-out": "annotations of classes that were not asked for",
+    "annotation-of-dropped-image": "annotations that went with their image",
+    "leak-dropped": "images dropped because a later split has a version of them (--drop-leaks)",
+    "annotation-dropped": "annotations dropped for a fault of their own",
+}
+"""Changes that are no fault's, by the name under which they are counted."""
+
+
 def codes_table() -> str:
     """Return the table of codes in Markdown, as docs/dataset.md shows it."""
     rows = [

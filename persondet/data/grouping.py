@@ -7,7 +7,6 @@ import random
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -18,16 +17,12 @@ from persondet.data.leaks.same_image import near_identical_pairs
 
 @dataclass(frozen=True)
 class Item:
-    """An image: the json it is from, its name and id there, and what is known of its file.
-
-    Without its `path` the file is not looked at again, see `find_leaks`.
-    """
+    """An image: the json it is from, its name and id there, and what is known of its file."""
 
     source: int
     file_name: str
     image_id: int | None
     facts: ImageFacts | None = None
-    path: Path | None = None
 
 
 def group_items(items: Sequence[Item], *, clips: bool = False) -> list[list[int]]:

@@ -52,7 +52,6 @@ def split_coco(
     seed: int = 0,
     group_clips: bool = False,
     facts: Sequence[Mapping[str, ImageFacts]] = (),
-    folders: Sequence[Path] = (),
 ) -> Division:
     """Divide a COCO dict into train, valid and test.
 
@@ -68,8 +67,7 @@ def split_coco(
         fractions: the shares of train, valid and test by images; train above 0, sum 1.
         seed: another seed, another division.
         group_clips: keep a clip's frames together, as far as names tell (see `clip_name`).
-        facts, folders: for each dict, what is known of its files by `file_name`, and where they
-            are, to look at alike ones again; () for names alone.
+        facts: for each dict the facts about its files, by `file_name`; () to go by names alone.
 
     Raises: DatasetError: when the fractions are none, an image id stands for two images, or a
         name leads out of the folder.
@@ -85,7 +83,6 @@ def split_coco(
     facts = facts or [{}] * len(cocos)
     merged = merge_coco(cocos)
     known = [facts[source].get(_text(name)) for source, name in merged.origins]
-    paths = [folders[source] / _text(name) if folders else None for source, name in merged.origins]
     _refuse_outside(merged, known)
     usable = [
         _whole(image) is not None
@@ -98,10 +95,7 @@ def split_coco(
     objects: Counter[Any] = Counter(_whole(a, "image_id") for a in merged.coco["annotations"])
     per_image = [objects[_whole(merged.coco["images"][index])] for index in order]
     members = group_items(
-        [
-            Item(*merged.origins[i], _whole(merged.coco["images"][i]), known[i], paths[i])
-            for i in order
-        ],
+        [Item(*merged.origins[i], _whole(merged.coco["images"][i]), known[i]) for i in order],
         clips=group_clips,
     )
     groups = [
@@ -187,7 +181,6 @@ def split_export(
             seed=seed,
             group_clips=group_clips,
             facts=list(facts.values()),
-            folders=list(export.folders.values()),
         )
     except DatasetError as error:
         raise DatasetError(f"{root}: {error}") from None

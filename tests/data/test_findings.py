@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from persondet.data.clean import CHANGES
-from persondet.data.findings import CODES, Findings, codes_table
+from persondet.data.findings import CHANGES, CODES, Findings, codes_table
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "dataset.md"
 

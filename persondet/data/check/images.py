@@ -288,7 +288,7 @@ def _read(file: BinaryIO, digest: bytes, decode: bool) -> ImageFacts:
                 width, height = height, width  # Pillow announces the size after turning
             if not decode:
                 return ImageFacts("", "", width, height, orientation)
-            # A draft skips transforms and colours but reads the whole compressed stream, so it fails
+            # A draft skips transforms and colours but reads the whole compressed stream: it fails
             # where a full load fails.
             image.draft("L", (_DRAFT_SIDE, _DRAFT_SIDE))
             image.load()

@@ -11,8 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from persondet.data.check.statistics import LARGE, SMALL
-from persondet.data.clean import CHANGES
-from persondet.data.findings import CODES
+from persondet.data.findings import CHANGES, CODES
 from persondet.text import columns, padded, printable
 
 WIDTH = 100

@@ -9,7 +9,7 @@ from typing import Any
 
 from persondet.data.check.images import decode_splits, read_headers
 from persondet.data.check.statistics import dataset_statistics
-from persondet.data.inspect.dataset import inspect_coco
+from persondet.data.inspect import inspect_coco
 from persondet.data.inspect.images import ImageFacts
 from persondet.data.leaks.find import Leaks, Picture, find_leaks
 from persondet.data.roboflow import SPLIT_FOLDERS, Export, file_names, read_export
@@ -27,7 +27,7 @@ def check_export(
 
     Args:
         root: the export's folder (see `persondet.data.roboflow.find_export`).
-        decode: decode every image, to find broken and near-identical ones; False reads headers only.
+        decode: decode every image, to find broken and near-identical ones; False: headers only.
         workers: processes that decode images; 0: one per core.
         progress: called with the number of images done and of all.
 
