@@ -218,7 +218,7 @@ def _transform_class(name: str, where: str) -> Any:
 
 
 def _transform_names() -> list[str]:
-    """What Albumentations has, without the classes that are only there to be derived from."""
+    """Return the transforms of Albumentations, without its base classes."""
     kinds = {name: getattr(A, name) for name in dir(A) if inspect.isclass(getattr(A, name))}
     bases = (A.BasicTransform, A.DualTransform, A.ImageOnlyTransform, A.Transform3D)
     return [n for n, k in kinds.items() if issubclass(k, A.BasicTransform) and k not in bases]
@@ -276,7 +276,7 @@ def _check_border(transform: Any, name: str, where: str) -> None:
 
 
 def _tuples(value: Any) -> Any:
-    """YAML has no tuples, Albumentations takes its ranges as tuples."""
+    """Turn lists into tuples: YAML has none, and Albumentations wants them for ranges."""
     if isinstance(value, list) and not any(isinstance(item, (dict, str)) for item in value):
         return tuple(_tuples(item) for item in value)
     return value
@@ -394,4 +394,4 @@ EXACT_TRANSFORMS: dict[str, type[A.DualTransform]] = {
         *(RandomSizedBBoxSafeCrop, RandomSizedCrop, Resize, SmallestMaxSize),
     )
 }
-"""By name, what to build instead of Albumentations' own class."""
+"""Name to the class to build instead of Albumentations' own."""

@@ -250,7 +250,7 @@ class AlbumentationsDatasetMapper:
 
 
 def _probe_points(width: int, height: int) -> FloatArray:
-    """The centres of the four corner pixels, (4, 2): where they go tells the whole matrix."""
+    """Return the centres of the corner pixels, (4, 2); their new places give the whole matrix."""
     left, top, right, bottom = 0.5, 0.5, max(width - 0.5, 1.5), max(height - 0.5, 1.5)
     return np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
 

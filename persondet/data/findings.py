@@ -14,7 +14,7 @@ EXAMPLES = 3
 
 @dataclass(frozen=True)
 class Example:
-    """Where a fault was seen: split, image file (or ""), annotation id (or None), and what."""
+    """Where a fault occurs: split, image file (or ""), annotation id (or None), and a detail."""
 
     split: str
     file: str = ""
@@ -24,7 +24,7 @@ class Example:
 
 @dataclass
 class Finding:
-    """One code: how often it was seen, in which splits, and the first examples."""
+    """One code: its count by split, and the first examples."""
 
     code: Code
     counts: Counter[str] = field(default_factory=Counter)
@@ -89,7 +89,7 @@ class Findings:
         return [finding for finding in self if finding.code.severity == severity]
 
     def refused(self) -> list[Finding]:
-        """Return the findings for which training on the folder as it is is refused."""
+        """Return the findings for which training refuses the folder as it is."""
         return [finding for finding in self if finding.code.training == "refused"]
 
     def __iter__(self) -> Iterator[Finding]:
@@ -153,7 +153,7 @@ class Code:
 
     @property
     def changes(self) -> bool:
-        """Whether `clean` changes something about it, unasked."""
+        """Whether `clean` mends it without being asked."""
         return not self.mend.startswith(("kept", "nothing", "refused"))
 
 
@@ -319,7 +319,7 @@ CHANGES = {
     "leak-dropped": "images dropped because a later split has a version of them (--drop-leaks)",
     "annotation-dropped": "annotations dropped for a fault of their own",
 }
-"""Changes that are no fault's, by the name under which they are counted."""
+"""Changes that no fault causes: the name under which they count, and their meaning."""
 
 
 def codes_table() -> str:

@@ -17,7 +17,7 @@ from persondet.data.leaks.same_image import near_identical_pairs
 
 @dataclass(frozen=True)
 class Item:
-    """An image: the json it is from, its name and id there, and what is known of its file."""
+    """An image: its json, its name and id there, and the facts about its file."""
 
     source: int
     file_name: str
@@ -26,7 +26,7 @@ class Item:
 
 
 def group_items(items: Sequence[Item], *, clips: bool = False) -> list[list[int]]:
-    """Return the groups of images that are one file, one source or nearly one image.
+    """Group the images that share a file or a source, or are nearly identical.
 
     Args:
         items: in an order that does not depend on the json's.
@@ -70,7 +70,7 @@ def group_items(items: Sequence[Item], *, clips: bool = False) -> list[list[int]
 
 
 def _keys(item: Item, clips: bool) -> list[tuple[Hashable, ...]]:
-    """What an image shares with those of its group."""
+    """Return the keys that an image shares with others of its group."""
     keys: list[tuple[Hashable, ...]] = [("file", item.source, posixpath.normpath(item.file_name))]
     if item.image_id is not None:
         keys.append(("id", item.image_id))
@@ -96,7 +96,7 @@ class Group:
 
 
 def deal_groups(groups: Sequence[Group], fractions: Sequence[float], seed: int) -> list[int]:
-    """Return for each group the split that it goes to.
+    """Assign each group to a split.
 
     First come the shares of the images, then objects per image and the share of images without
     objects: groups are dealt out, large ones first, to the split that lacks most; then random moves
@@ -115,7 +115,7 @@ def deal_groups(groups: Sequence[Group], fractions: Sequence[float], seed: int) 
 
 
 class _Dealing:
-    """The state of one dealing: where each group is, and the sums of each split."""
+    """Deals groups out: the split of each group, and the sums of each split."""
 
     def __init__(
         self, groups: Sequence[Group], fractions: Sequence[float], chance: random.Random
@@ -167,7 +167,7 @@ class _Dealing:
                 self._put(smallest, split)
 
     def _try_something(self) -> None:
-        """Move a random group, or exchange two, if that is better."""
+        """Move a random group, or swap two, if the result is better."""
         one = self.chance.randrange(len(self.groups))
         source, target = self.where[one], self.chance.choice(self.open)
         if source == target:
@@ -191,7 +191,7 @@ class _Dealing:
                 self._put(other, target)
 
     def _cost(self, *splits: int) -> tuple[float, float]:
-        """How far the splits are from their shares, and from the average image."""
+        """Return the distance of splits from their shares and from the average image."""
         images = objects = 0.0
         for split in splits:
             sums = self.sums[split]

@@ -83,7 +83,7 @@ def register_roboflow_coco(
             used twice), or when the name belongs to another dataset.
 
     Example:
-        >>> datasets = register_roboflow_coco("street", "datasets/person", output_dir="output/street")
+        >>> datasets = register_roboflow_coco("street", "datasets/person", output_dir="output/run")
         >>> datasets.names["train"], len(DatasetCatalog.get("street_train"))
         ('street_train', 6)
     """

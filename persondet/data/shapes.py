@@ -32,13 +32,13 @@ NOISE = 1e-6
 """Pixels below which leaving the image is floating-point noise: no finding, no change."""
 
 TINY = 2.0
-"""Pixels of a box's shorter side below which hardly anything can be seen."""
+"""Pixels of a box's shorter side below which hardly anything is visible."""
 
 _NUMBERS = {int, float}
 
 
 def inspect_box(box: Any, width: int, height: int) -> tuple[str, Box | None]:
-    """Return the code of a box's fault ("" when it has none), and what can be used of the box.
+    """Return the code of a box's fault ("" for none), and the usable part of the box.
 
     Args:
         box: whatever the json has as `bbox`.
@@ -70,7 +70,7 @@ def inspect_box(box: Any, width: int, height: int) -> tuple[str, Box | None]:
 def inspect_segmentation(
     segmentation: Any, width: int, height: int
 ) -> tuple[set[str], Segmentation]:
-    """Return the codes of a segmentation's faults, and what can be used of it.
+    """Return the codes of a segmentation's faults, and its usable part.
 
     A flat polygon is nested, polygons are clipped to the image, parts that are no polygon are
     dropped. An absent one (None, `[]`) is no fault here: whether it is, the whole export tells.
@@ -115,7 +115,7 @@ def mask_area(segmentation: Segmentation, height: int, width: int) -> float:
 def mask_areas(
     segmentations: Sequence[Segmentation], sizes: Sequence[tuple[int, int]]
 ) -> list[float]:
-    """Return `mask_area` of many segmentations, in less time than one by one.
+    """Return `mask_area` of many segmentations, faster than one by one.
 
     Args:
         segmentations: non-empty ones.
@@ -151,7 +151,7 @@ def box_of_mask(segmentation: Segmentation) -> Box:
 def mask_extent(
     segmentation: Segmentation, known: Sequence[float] | None = None
 ) -> Sequence[float]:
-    """Return the box XYXY around a mask, `known` if it is known already; of no mask, nothing."""
+    """Return the box XYXY around a mask, or `known` if given; () without a mask."""
     if known is not None:
         return known
     if not segmentation:
@@ -231,7 +231,7 @@ def _inspect_polygon(part: Any, width: int, height: int) -> tuple[str, list[floa
 
 
 def rle_fault(rle: dict[str, Any], width: int, height: int) -> str:
-    """Return the code of what is wrong with an RLE for an image of this size, "" when nothing is.
+    """Return the code of an RLE's fault for an image of this size, "" for none.
 
     Returns: "", `"rle-size"`, `"rle-invalid"` or `"rle-empty"`.
     """
@@ -247,7 +247,7 @@ def rle_fault(rle: dict[str, Any], width: int, height: int) -> str:
 
 
 def compressed_rle(rle: dict[str, Any]) -> dict[str, Any]:
-    """Return a faultless RLE with its runs as text, itself when they are."""
+    """Return an RLE without faults with its runs as text; itself if they are text already."""
     if isinstance(rle["counts"], str):
         return rle
     height, width = rle["size"]
@@ -352,7 +352,7 @@ def split_polygon(polygon: FloatArray, width: float, height: float) -> list[Floa
 
 
 SLIVER = 0.01
-"""Square pixels: what is cut off by less is rounding, and no pixel would show it."""
+"""Square pixels: smaller pieces come from rounding, and no pixel would show them."""
 
 
 def _on_one_side(polygon: FloatArray, axis: int, limit: float, sign: float) -> list[FloatArray]:

@@ -30,7 +30,7 @@ __all__ = ["Division", "check_fractions", "split_coco", "split_export"]
 
 @dataclass(frozen=True)
 class Division:
-    """A divided dataset.
+    """A dataset after the split.
 
     Attributes:
         splits: `train` and, where they have images, `valid` and `test` to their COCO dicts.
@@ -53,7 +53,7 @@ def split_coco(
     group_clips: bool = False,
     facts: Sequence[Mapping[str, ImageFacts]] = (),
 ) -> Division:
-    """Divide a COCO dict into train, valid and test.
+    """Split a COCO dict into train, valid and test.
 
     Images of one file, of one source (name before `.rf.`), of the same bytes or nearly the same
     image stay together, with `group_clips` also frames of one clip. A group that is larger than
@@ -146,9 +146,9 @@ def split_export(
     workers: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Write an export divided anew: hard links, copies where the file system refuses them.
+    """Write a new split of an export: hard links, or copies where the file system refuses links.
 
-    Splits that the export has are merged first. The same export and seed give the same bytes.
+    First merges the splits that the export has. The same export and seed give the same bytes.
 
     Args:
         root: the export, see `persondet.data.roboflow.find_export`.
@@ -257,7 +257,7 @@ def _cut(
 
 @dataclass(frozen=True)
 class Merged:
-    """One COCO dict, and where its images come from.
+    """One COCO dict, and the sources of its images.
 
     Attributes:
         coco: the dict; the records of `images` and `annotations` stand in the order of the sources.
@@ -317,7 +317,7 @@ def _get(record: Any, key: str) -> Any:
 
 
 def _whole(record: Any, key: str = "id") -> int | None:
-    """Return a whole number of a record, None when it has none under this key."""
+    """Return the whole number under a key of a record, or None."""
     value = _get(record, key)
     return value if type(value) is int else None
 
@@ -346,7 +346,7 @@ def _refuse_ambiguous(coco: CocoDict) -> None:
 
 
 def _shifts(ids: Sequence[Sequence[int]]) -> list[int]:
-    """What to add to the ids of each source so that those of different sources differ."""
+    """Return what to add to the ids of each source so that no two sources share one."""
     counts = Counter(number for source in ids for number in set(source))
     if not counts or max(counts.values()) == 1:
         return [0] * len(ids)
@@ -360,7 +360,7 @@ def _shifts(ids: Sequence[Sequence[int]]) -> list[int]:
 
 
 def _add_categories(known: list[Any], categories: Sequence[Any]) -> dict[Any, Any]:
-    """Add those that are new to `known`, and return how ids change."""
+    """Add new categories to `known`; return old ids to new ones."""
     ids = {category_id: _get(c, "name") for c in known for category_id in _ids([c], "id")}
     named = Counter(_get(c, "name") for c in known if isinstance(_get(c, "name"), str))
     changes: dict[Any, Any] = {}
@@ -382,7 +382,7 @@ def _add_categories(known: list[Any], categories: Sequence[Any]) -> dict[Any, An
 
 
 def _free_names(coco: CocoDict, taken: set[str]) -> dict[Any, Any]:
-    """The file names of a source, to names that no earlier source has."""
+    """Return the file names of a source to names that no earlier source has."""
     names = dict.fromkeys(
         name for image in coco["images"] if isinstance(name := _get(image, "file_name"), str)
     )
@@ -400,7 +400,7 @@ def _free_names(coco: CocoDict, taken: set[str]) -> dict[Any, Any]:
 
 
 def _changed(record: Any, changes: dict[str, tuple[int, dict[Any, Any]]]) -> Any:
-    """A record with whole numbers moved, and values replaced where a table has them."""
+    """Return a record with shifted numbers, and with the values that a table replaces."""
     if not isinstance(record, dict):
         return record
     result = dict(record)
@@ -427,7 +427,7 @@ def figures_of(coco: CocoDict) -> dict[str, Any]:
 
 
 def renamed_files(merged: Merged) -> list[dict[str, Any]]:
-    """Return `source` (its index), `from` and `to` of each file that merging renamed, each once."""
+    """Return `source` (its index), `from` and `to` of each file that merging renamed."""
     changes: dict[tuple[int, str], str] = {}
     for image, (source, name) in zip(merged.coco["images"], merged.origins, strict=True):
         if isinstance(name, str) and image["file_name"] != name:
@@ -446,7 +446,7 @@ def notes_of(
     left: int,
     orphans: int,
 ) -> list[str]:
-    """Return a sentence for each way in which the division is not what was asked for.
+    """Return a sentence for each way in which the split differs from the request.
 
     Args:
         groups: for each group its number of images and the name of the first.

@@ -30,7 +30,7 @@ _MASKS = {
 
 
 def report_lines(report: Mapping[str, Any]) -> list[str]:
-    """Return the text of a report: what is there, what leaks, what is wrong, what to do next.
+    """Return the text of a report: contents, leaks, findings, and the next step.
 
     Names of files and classes come from strangers: what would move the cursor or hide text is
     written as escapes, and long names are cut in the middle.
@@ -160,7 +160,7 @@ def _image_sizes(statistics: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _compared_leaks(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Return the leaks of test and valid, where a split that learns is there to leak from."""
+    """Return the leaks of test and valid, where the export has a split to leak from."""
     learning = {"test": {"train", "valid"}, "valid": {"train"}}
     return {
         split: report["leaks"][split]
@@ -259,7 +259,7 @@ def _next(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _from_to(folder: str, what: str) -> str:
-    """Return the arguments of a command that reads `folder` and writes a new one beside it."""
+    """Return the arguments of a command that reads `folder` and writes another beside it."""
     if not folder or not folder.isprintable():
         return "DIR --output DIR2"
     base = folder.rstrip("/")
@@ -289,7 +289,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def _percent(share: float) -> str:
-    """Return a share in words that never claim none or all where it is neither."""
+    """Return a share in percent; 0 % and 100 % stand for none and all alone."""
     percent = share * 100
     if 0 < percent < 1 or 99 < percent < 100:
         return f"{min(max(percent, 0.1), 99.9):.1f} %"

@@ -19,7 +19,7 @@ from persondet.data.inspect.images import ImageFacts, ImageUse, inspect_images
 from persondet.errors import DatasetError
 
 Facts = Mapping[str, Mapping[str, ImageFacts]]
-"""Split to file name (as the json has it) to what the file is."""
+"""Split to file name (as in the json) to the facts about the file."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def inspect_coco(
     drop: Mapping[str, Mapping[str, str]] | None = None,
     crossings: bool = True,
 ) -> Inspection:
-    """Inspect all splits of an export; nothing is modified.
+    """Inspect all splits of an export; modify nothing.
 
     Args:
         splits: split to a COCO dict as `read_coco` returns it.
@@ -150,7 +150,7 @@ def _report_masks(
     annotations: Mapping[str, InspectedAnnotations],
     findings: Findings,
 ) -> None:
-    """Report what only the whole export can tell: absent masks, and RLE among polygons."""
+    """Report faults of the whole export: missing masks, and RLE among polygons."""
     kinds: Counter[str] = Counter()
     for found in annotations.values():
         absent = set(found.absent)
