@@ -238,7 +238,7 @@ def _cut(
 ) -> tuple[dict[str, CocoDict], dict[str, list[tuple[int, Any]]]]:
     parts: dict[str, tuple[list[Any], list[Any]]] = {split: ([], []) for split in SPLITS}
     origins: dict[str, list[tuple[int, Any]]] = {split: [] for split in SPLITS}
-    split_of: dict[int, str] = {}
+    split_of: dict[int | None, str] = {}
     for image, origin, split in zip(merged.coco["images"], merged.origins, where, strict=True):
         parts[split][0].append(image)
         origins[split].append(origin)

@@ -17,7 +17,7 @@ import stat
 import sys
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -138,7 +138,9 @@ def decode_splits(
 _Task = tuple["_Folder", str]
 
 
-def _decoded(tasks: Sequence[_Task], workers: int, patience: float) -> Iterator[ImageFacts]:
+def _decoded(
+    tasks: Sequence[_Task], workers: int, patience: float
+) -> Generator[ImageFacts, None, None]:
     """Yield the facts about each file, in order, from worker processes.
 
     When a worker dies or takes too long, each file of its batch is decoded once more by itself.
