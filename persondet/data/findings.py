@@ -77,13 +77,6 @@ class Findings:
         """Return code to count, of all codes found, in the order of the table."""
         return {finding.code.name: finding.count for finding in self}
 
-    def update(self, other: Findings) -> None:
-        """Add the findings of `other` to these."""
-        for finding in other:
-            mine = self._by_code.setdefault(finding.code.name, Finding(finding.code))
-            mine.counts.update(finding.counts)
-            mine.examples = (mine.examples + finding.examples)[:EXAMPLES]
-
     def of(self, severity: str) -> list[Finding]:
         """Return the findings of one severity, in the order of the table."""
         return [finding for finding in self if finding.code.severity == severity]

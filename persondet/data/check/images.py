@@ -39,7 +39,6 @@ _TAIL = 1 << 16
 _JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
 _EXIF_IN_PNG = (b"eXIf", b"Raw profile type exif")
 _SAME_AS_RGB = ("L", "RGB")
-_HEADERS_BETWEEN_REPORTS = 500
 
 PATIENCE = 60.0
 """Seconds that decoding one file may take."""
@@ -47,61 +46,21 @@ _BATCH = 16  # files that a worker decodes in one go
 _BATCHES_AHEAD = 8  # submitted for each worker: bounds the memory
 
 
-def read_headers(
-    folder: str | Path, names: Iterable[str], *, progress: Progress | None = None
-) -> dict[str, ImageFacts]:
+def read_headers(folder: str | Path, names: Iterable[str]) -> dict[str, ImageFacts]:
     """Read the headers of image files, without decoding a pixel.
 
     Args:
         folder: the split's folder.
         names: file names relative to it, as the json has them; any text is allowed.
-        progress: called with (done, all).
 
     Returns:
         dict from name to facts with problem, size and orientation. A file that ends after its
         header shows no problem here.
     """
-    names = list(dict.fromkeys(names))
     root = _Folder(folder)
-    found: dict[str, ImageFacts] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on files that it reads all the same
-        for done, name in enumerate(names, start=1):
-            found[name] = _look(root, name, decode=False)
-            if progress is not None and done % _HEADERS_BETWEEN_REPORTS == 0:
-                progress(done, len(names))
-    if progress is not None:
-        progress(len(names), len(names))
-    return found
-
-
-def decode_images(
-    folder: str | Path,
-    names: Iterable[str],
-    *,
-    workers: int = 0,
-    patience: float = PATIENCE,
-    progress: Progress | None = None,
-) -> dict[str, ImageFacts]:
-    """Decode image files as training does, in parallel, and return all facts about them.
-
-    A file that crashes its decoder or exceeds `patience` is `image-unreadable`.
-
-    Args:
-        folder: the split's folder.
-        names: file names relative to it, as the json has them; any text is allowed.
-        workers: processes; 0: one per core.
-        patience: seconds that one file may take.
-        progress: called with (done, all), from the thread that calls.
-
-    Returns:
-        dict from name to facts, in the order of `names`. A file with a problem has no signature; it
-        has a digest if its bytes could be read.
-    """
-    found = decode_splits(
-        {"": folder}, {"": names}, workers=workers, patience=patience, progress=progress
-    )
-    return found[""]
+        return {name: _look(root, name, decode=False) for name in dict.fromkeys(names)}
 
 
 def decode_splits(
@@ -112,15 +71,21 @@ def decode_splits(
     patience: float = PATIENCE,
     progress: Progress | None = None,
 ) -> dict[str, dict[str, ImageFacts]]:
-    """Decode the images of several splits with one pool of processes; see `decode_images`.
+    """Decode the images of several splits as training does, in parallel; return all facts.
+
+    A file that crashes its decoder or exceeds `patience` is `image-unreadable`.
 
     Args:
         folders: split to its folder.
-        names: split to file names relative to its folder.
-        workers, patience, progress: see `decode_images`.
+        names: split to file names relative to its folder, as the json has them; any text is
+            allowed.
+        workers: processes; 0: one per core.
+        patience: seconds that one file may take.
+        progress: called with (done, all), from the thread that calls.
 
     Returns:
-        dict from split to dict from name to facts, in the order of `names`.
+        dict from split to dict from name to facts, in the order of `names`. A file with a problem
+        has no signature; it has a digest if its bytes could be read.
     """
     roots = {split: _Folder(folder) for split, folder in folders.items()}
     unique = {split: list(dict.fromkeys(own)) for split, own in names.items()}

@@ -21,8 +21,12 @@ import pytest
 from detectron2.data.detection_utils import _apply_exif_orientation, convert_PIL_to_numpy
 from PIL import Image
 
-from persondet.data.check.images import decode_images, read_headers
+from persondet.data.check.images import decode_splits, read_headers
 from persondet.data.leaks.hashing import picture_signature
+
+
+def decode_images(folder, names, **options):
+    return decode_splits({"one": folder}, {"one": names}, **options)["one"]
 
 
 def picture(size=(96, 64), mode="RGB", seed=0):
@@ -276,10 +280,9 @@ def test_nothing_is_printed(tmp_path, capfd):
 def test_progress_ends_at_all(tmp_path):
     picture().save(tmp_path / "a.jpg")
     names = ["a.jpg", *(f"missing {i}.jpg" for i in range(50))]
-    for look in (read_headers, decode_images):
-        seen = []
-        look(tmp_path, names, progress=lambda done, total, seen=seen: seen.append((done, total)))
-        assert seen[-1] == (51, 51) and seen == sorted(seen)
+    seen = []
+    decode_images(tmp_path, names, progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (51, 51) and seen == sorted(seen)
     assert decode_images(tmp_path, []) == read_headers(tmp_path, []) == {}
 
 
@@ -354,7 +357,7 @@ def test_nothing_is_left_running_when_the_caller_stops(folder):
 SCRIPT = """
 import os, signal, sys, time
 from PIL import Image
-from persondet.data.check.images import decode_images
+from persondet.data.check.images import decode_splits
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits another
 
 def slow(file):
@@ -362,7 +365,8 @@ def slow(file):
     time.sleep(0.1)
 
 Image.open = slow
-decode_images(sys.argv[1], [f"{i}.jpg" for i in range(40)], workers=2)
+names = [f"{i}.jpg" for i in range(40)]
+decode_splits({"one": sys.argv[1]}, {"one": names}, workers=2)
 """
 
 
