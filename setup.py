@@ -24,6 +24,7 @@ DEPENDENCIES = [
     "numpy>=2,<3",  # bitwise_count: the search for near-identical images
     "opencv-python-headless>=4.10",
     "Pillow>=10.1",
+    "pebble>=5,<6",  # worker processes that may crash or hang, as decoders of images do
     "pycocotools>=2.0.8",
     "PyYAML>=6",
     "reportlab>=4.2",  # the report as PDF: tables and page numbers, by pip alone

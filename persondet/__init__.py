@@ -35,7 +35,7 @@ _MODULE_OF = {
     "register_roboflow_coco": "persondet.data.register",
     "setup": "persondet.engine",
     "split_coco": "persondet.data.split",
-    "validate_coco": "persondet.data.inspect.dataset",
+    "validate_coco": "persondet.data.inspect",
 }
 
 __all__ = ["__version__", *sorted(_MODULE_OF)]
@@ -48,7 +48,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not run __getattr__
     from persondet.data.dataset_mapper import (
         AlbumentationsDatasetMapper as AlbumentationsDatasetMapper,
     )
-    from persondet.data.inspect.dataset import validate_coco as validate_coco
+    from persondet.data.inspect import validate_coco as validate_coco
     from persondet.data.leaks.find import find_leaks as find_leaks
     from persondet.data.register import register_roboflow_coco as register_roboflow_coco
     from persondet.data.split import split_coco as split_coco

@@ -5,12 +5,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pycocotools.mask as mask_util
 import pytest
@@ -19,11 +17,9 @@ from persondet.data.check.validate import check_export
 from persondet.data.cleaned_copy import clean_dataset
 from persondet.data.findings import CODES
 from persondet.data.split import split_export
-from persondet.engine.events import last_row
 from persondet.errors import DatasetError
 from tests.data.exports import ANNOTATION_FILE, crosses_itself, raster_area
 from tests.data.ground_truth_score import assert_ground_truth_scores_100
-from tests.test_end_to_end import CONFIG, tool
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +38,7 @@ class Real:
         errors: code to count, exactly.
         warnings: code to count, exactly; leaks are judged apart.
         classes: after cleaning.
-        leaked: (at least, at most) pictures of valid and test that have a leak or a clip-mate.
+        leaked: (at least, at most) images of valid and test that have a leak or a clip-mate.
     """
 
     folder: str
@@ -52,8 +48,6 @@ class Real:
     warnings: dict[str, int]
     classes: list[str]
     leaked: tuple[int, int]
-    trains: bool = True
-    has_masks: bool = True
     sources: dict[str, int] = field(default_factory=dict)
 
 
@@ -82,7 +76,6 @@ EXPORTS = {
         {"masks-none": 1},
         ["Person"],
         (25, 25),  # the same
-        has_masks=False,
         sources={"train": 58, "valid": 16, "test": 9},
     ),
     "multimodal": Real(
@@ -104,7 +97,6 @@ EXPORTS = {
         {"grouping-category": 1, "area-of-box": 32, "split-missing": 2, "box-beside-mask": 20},
         ["Cat"],
         (0, 0),
-        trains=False,
         sources={"test": 1},
     ),
     "tiny 1": Real(
@@ -114,8 +106,7 @@ EXPORTS = {
         {"mask-missing": 1},
         {"box-tiny": 3, "box-beside-mask": 1, "class-unused": 1, "split-missing": 1},
         ["a", "b", "c"],
-        (0, 1),  # two black pictures of different sizes
-        trains=False,
+        (0, 1),  # two black images of different sizes
     ),
     "tiny 2": Real(
         f"{VARIANTS}/roboflow_dataset/coco",
@@ -125,8 +116,6 @@ EXPORTS = {
         {"masks-none": 1, "box-tiny": 3, "split-missing": 1},
         ["label_0", "label_1"],
         (1, 1),  # the file of the validation split is one of train, byte for byte
-        trains=False,
-        has_masks=False,
     ),
 }
 EACH = pytest.mark.parametrize("name", EXPORTS)
@@ -152,7 +141,7 @@ TASTE = {
     *("grouping-category", "category-name-twice", "class-unused", "mask-formats-mixed"),
     "masks-none",
 }
-"""Codes of an export as a whole: whether one counts once, or once per split or annotation, is open."""
+"""Codes of an export as a whole: whether one counts once or once per split is open."""
 
 
 def facts(root: Path) -> Counter[str]:
@@ -281,38 +270,6 @@ def test_check_says_what_is_true_and_nothing_else(
             assert shown[split]["annotations"] == real.annotations[split]
 
 
-@EACH
-def test_near_identical_pictures_are_nearly_identical(
-    real_data: Path, reports: dict[str, dict[str, Any]], name: str
-) -> None:
-    """By another measure: how the grey picture at 32 x 32 correlates with those before it.
-
-    A change of brightness or contrast, as augmentation makes it, does not matter to that.
-    """
-    splits = raw(real_data / EXPORTS[name].folder)
-    order = [split for split in ("train", "valid", "test") if split in splits]
-    small = {split: list(_thumbnails(*splits[split])) for split in order}
-    alike: dict[str, list[float]] = {}
-    for index, split in enumerate(order[1:], start=1):
-        before = np.array([t for earlier in order[:index] for _, t in small[earlier]])
-        alike[split] = sorted(float((before @ t).max()) for _, t in small[split])[::-1]
-    got = {finding["code"]: finding for finding in reports[name]["findings"]}
-    for split, count in got.get("leak-near-identical", {"splits": {}})["splits"].items():
-        assert alike[split][count - 1] > 0.9  # as many as were named are that much alike
-    named = sum(got[code]["count"] for code in LEAKS if code in got)
-    certain = sum(value > 0.995 for values in alike.values() for value in values)
-    assert named >= 0.9 * certain
-
-
-def _thumbnails(folder: Path, coco: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    for image in coco["images"]:
-        grey = cv2.imread(str(folder / image["file_name"]), cv2.IMREAD_GRAYSCALE)
-        assert grey is not None
-        small = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float64)
-        deviation = (small - small.mean()).reshape(-1)
-        yield image["file_name"], deviation / max(float(np.linalg.norm(deviation)), 1.0)
-
-
 def cleaned_folder(real_data: Path, name: str, folder: Path) -> Path:
     """`split` where splits are missing, then `clean`."""
     root = real_data / EXPORTS[name].folder
@@ -336,25 +293,9 @@ def test_clean_mends_it(real_data: Path, tmp_path: Path, name: str) -> None:
     assert annotations == sum(real.annotations.values())
     for folder, coco in splits.values():
         assert [category["name"] for category in coco["categories"]] == real.classes
-        assert {path.name for path in folder.iterdir()} == {
-            ANNOTATION_FILE, *(image["file_name"] for image in coco["images"])
-        }  # fmt: skip
+        names = {image["file_name"] for image in coco["images"]}
+        assert {path.name for path in folder.iterdir()} == {ANNOTATION_FILE, *names}
     assert_ground_truth_scores_100(f"real_{name.replace(' ', '_')}", clean, tmp_path / "run")
-
-
-def test_the_boxes_of_the_flat_export_are_clipped_into_the_image(
-    real_data: Path, tmp_path: Path
-) -> None:
-    """All eight pictures are versions of one source: they stay together, whatever was asked for."""
-    clean = cleaned_folder(real_data, "flat polygons", tmp_path)
-    splits = raw(clean)
-    assert [len(coco["images"]) for _, coco in splits.values()] == [8]
-    for _, coco in splits.values():
-        for annotation in coco["annotations"]:
-            x, y, w, h = annotation["bbox"]
-            assert min(x, y) >= 0
-            assert max(x + w, y + h) <= 640 + 1e-9
-            assert all(isinstance(part, list) for part in annotation["segmentation"])
 
 
 def test_plain_coco_trees_are_refused_in_one_sentence(real_data: Path, tmp_path: Path) -> None:
@@ -364,25 +305,3 @@ def test_plain_coco_trees_are_refused_in_one_sentence(real_data: Path, tmp_path:
             call(tree)
         assert "\n" not in str(refusal.value)
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("name", [name for name, real in EXPORTS.items() if real.trains])
-@pytest.mark.parametrize("masks", ["auto", "box"])
-def test_20_steps_and_an_evaluation(real_data: Path, tmp_path: Path, name: str, masks: str) -> None:
-    if masks == "box" and EXPORTS[name].has_masks:
-        pytest.skip("has masks of its own")
-    clean_dataset(real_data / EXPORTS[name].folder, tmp_path / "clean", masks=masks)
-    tool(
-        "train_net",
-        *("--config-file", CONFIG),
-        *("DATASETS.ROBOFLOW.ROOT", tmp_path / "clean", "OUTPUT_DIR", tmp_path / "run"),
-        *("SOLVER.MAX_ITER", 20, "TEST.EVAL_PERIOD", 20, "SOLVER.CHECKPOINT_PERIOD", 20),
-        *("TEST.DETECTIONS_PER_IMAGE", 20, "INPUT.MIN_SIZE_TEST", 160),
-        *("MODEL.MASK_ON", EXPORTS[name].has_masks or masks == "box"),
-    )
-    assert last_row(tmp_path / "run/metrics.json") >= 19
-    results = json.loads((tmp_path / "run/results.json").read_text())
-    assert results["test"]["images"] == EXPORTS[name].images["test"]
-    tasks = {"bbox"} | ({"segm"} if EXPORTS[name].has_masks or masks == "box" else set())
-    for task in tasks:
-        assert 0 <= results["test"][task]["AP"] <= 100

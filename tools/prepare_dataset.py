@@ -115,7 +115,8 @@ def clean(args: argparse.Namespace) -> int:
 
 def split(args: argparse.Namespace) -> int:
     """Write the divided copy, and say how it came out."""
-    from persondet.data.split import split_export, split_lines
+    from persondet.data.check.text import split_lines
+    from persondet.data.split import split_export
 
     with Progress(str(args.dataset), "images") as progress:
         summary = split_export(

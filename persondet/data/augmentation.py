@@ -1,11 +1,9 @@
 """Albumentations pipelines written in YAML: read, checked by name and argument, composed.
 
-Albumentations' transforms whose points or boxes miss the pixels, mended.
-
-OpenCV resizes an image about the outer edge of its first pixel; Albumentations multiplies point
-coordinates, which count from that pixel's centre, by the scale. By half a pixel times (scale - 1)
-the points miss the pixels. The classes here replace those of the same name.
-"""
+Some of Albumentations' transforms move points or boxes beside the pixels. OpenCV resizes an image
+about the outer edge of its first pixel. Albumentations multiplies point coordinates by the scale,
+and counts them from that pixel's centre. Points therefore miss the pixels by half a pixel times
+(scale - 1). The classes at the end of this file replace those of the same name."""
 
 from __future__ import annotations
 
@@ -220,7 +218,7 @@ def _transform_class(name: str, where: str) -> Any:
 
 
 def _transform_names() -> list[str]:
-    """What Albumentations has, without the classes that are only there to be derived from."""
+    """Return the transforms of Albumentations, without its base classes."""
     kinds = {name: getattr(A, name) for name in dir(A) if inspect.isclass(getattr(A, name))}
     bases = (A.BasicTransform, A.DualTransform, A.ImageOnlyTransform, A.Transform3D)
     return [n for n, k in kinds.items() if issubclass(k, A.BasicTransform) and k not in bases]
@@ -278,7 +276,7 @@ def _check_border(transform: Any, name: str, where: str) -> None:
 
 
 def _tuples(value: Any) -> Any:
-    """YAML has no tuples, Albumentations takes its ranges as tuples."""
+    """Turn lists into tuples: YAML has none, and Albumentations wants them for ranges."""
     if isinstance(value, list) and not any(isinstance(item, (dict, str)) for item in value):
         return tuple(_tuples(item) for item in value)
     return value
@@ -396,4 +394,4 @@ EXACT_TRANSFORMS: dict[str, type[A.DualTransform]] = {
         *(RandomSizedBBoxSafeCrop, RandomSizedCrop, Resize, SmallestMaxSize),
     )
 }
-"""By name, what to build instead of Albumentations' own class."""
+"""Name to the class to build instead of Albumentations' own."""

@@ -1,8 +1,7 @@
-"""Clean the COCO dicts of an export: an annotation without a fault stays as it is.
+"""Clean the COCO dicts of an export in memory; an annotation without a fault stays as it is.
 
-What is found is `persondet.data.inspection`'s; here it is decided what masks, areas and numbers
-become, and every change is counted under the code of its fault.
-"""
+`persondet.data.inspect` finds the faults. This file decides what masks, areas and numbers become,
+and counts every change under the code of its fault. `cleaned_copy` writes the result to disk."""
 
 from __future__ import annotations
 
@@ -13,27 +12,14 @@ from typing import Any
 
 from persondet.data.coco_json import CocoDict, collector_paused
 from persondet.data.findings import Finding, Findings
-from persondet.data.inspect.dataset import Facts, Inspection, inspect_coco
-from persondet.data.inspect.shapes import box_as_polygon, mask_area, mask_areas, touched_pixels
+from persondet.data.inspect import Facts, Inspection, inspect_coco
+from persondet.data.shapes import box_as_polygon, mask_area, mask_areas, touched_pixels
 from persondet.errors import DatasetError
 
 MASK_MODES = ("auto", "polygon", "bitmask", "box", "none")
 
 FEW_MASKS = 0.1
 """Share of annotations with a mask below which `"auto"` takes an export as one of boxes."""
-
-CHANGES = {
-    "id-renumbered": "annotations whose id became another, counted from 1",
-    "area-recomputed": "annotations whose area became the number of pixels of their mask",
-    "category-renumbered": "annotations whose category has another id than in the source",
-    "mask-from-box": "annotations that got their filled box as the mask",
-    "mask-left-out": "annotations whose mask was left out, because the result is one of boxes",
-    "class-left-out": "annotations of classes that were not asked for",
-    "annotation-of-dropped-image": "annotations that went with their image",
-    "leak-dropped": "images dropped because a later split has a version of them (--drop-leaks)",
-    "annotation-dropped": "annotations dropped for a fault of their own",
-}
-"""Changes that are no fault's, by the name under which they are counted."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +30,10 @@ class CleanExport:
         splits: split name to a COCO dict; the ids of its categories rise in the order of `classes`.
         classes: the class names; index is the contiguous class number that models predict.
         mask_format: `"polygon"`, `"bitmask"` (RLE among them), or `""` when there are no masks.
-        findings: what was wrong before; outlines that cross themselves, which stay, are not sought.
-        changes: how often each thing was changed, over all splits: by the code of the fault, or by
-            a name of `CHANGES`.
-        dropped_images: split to file name to the code for which the image was dropped.
+        findings: the faults before cleaning, without outlines that cross themselves: those stay.
+        changes: the number of changes over all splits, by the code of the fault or by a name of
+            `findings.CHANGES`.
+        dropped_images: split to file name to the code of the fault that dropped the image.
     """
 
     splits: dict[str, CocoDict]
@@ -69,9 +55,9 @@ def clean_coco(
 ) -> CleanExport:
     """Clean all splits of an export with one list of classes and one decision about masks.
 
-    The table `persondet.data.findings.CODES` says what is mended how. Areas become those
-    of the masks (pixels, as COCO rasterises them; of the box where there is no mask); annotations
-    are numbered from 1; `info` and `licenses` are added where they are missing.
+    The table `persondet.data.findings.CODES` says how each fault is mended. `area` becomes that of
+    the mask (pixels, as COCO rasterises it) or of the box where there is no mask. Annotations get
+    ids from 1. `info` and `licenses` are added where they are missing.
 
     Args:
         splits: split name to a COCO dict as `read_coco` returns it; not modified.
@@ -81,10 +67,9 @@ def clean_coco(
             `"box"`, every annotation that lacks a mask gets its filled box as one. Dropping it
             would teach that a person is background, and Detectron2 cannot train on a mixture.
             `"polygon"` refuses RLE masks, `"bitmask"` asks for rasters also where all are polygons.
-        facts: what the image files are; None: the jsons are believed.
-        drop: images to leave out besides those that cannot be used, with the code to count.
-        refuse: raise for what is not safe to mend without asking: where an image with its
-            annotations would be dropped.
+        facts: facts about the image files; None: trust the jsons.
+        drop: split to file name to code: more images to drop, counted under the code.
+        refuse: raise where mending would drop an image with its annotations.
 
     Raises:
         DatasetError: when classes are unknown, one category id has two names, the masks asked for
@@ -183,8 +168,9 @@ def _settle_masks(annotations: list[dict[str, Any]], masks: str, changes: Counte
     with_mask = sum(1 for annotation in annotations if annotation["segmentation"])
     if with_mask == 0 and masks in ("polygon", "bitmask"):
         raise DatasetError(
-            f"masks {masks!r} was asked for, but no annotation has one; use DATASETS.ROBOFLOW.MASKS "
-            "'none' for boxes only, or 'box' to take the filled box as the mask."
+            f"masks {masks!r} was asked for, but no annotation has one; use "
+            "DATASETS.ROBOFLOW.MASKS 'none' for boxes only, or 'box' to take the filled box as the "
+            "mask."
         )
     if masks == "none" or (masks == "auto" and with_mask < FEW_MASKS * len(annotations)):
         changes["mask-left-out"] = with_mask

@@ -1,13 +1,14 @@
-"""Write the cleaned copy of an export: its jsons mended, its images linked.
+"""Write a cleaned copy of an export, and show what cleaning changes in single images.
 
-What cleaning changes in single images: their annotations before and after.
-"""
+The copy has the mended jsons of `persondet.data.clean` and links to the images. This file stands
+above `persondet.data.check` and `persondet.data.leaks`."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from persondet.data.check.images import read_headers
 from persondet.data.check.validate import leaks_of, look_at_images
 from persondet.data.clean import CleanExport, clean_coco
 from persondet.data.coco_json import CocoDict, write_coco
-from persondet.data.inspect.dataset import inspect_coco
+from persondet.data.inspect import inspect_coco
 from persondet.data.leaks.find import Leaks
 from persondet.data.roboflow import ANNOTATION_FILE, Export, copy_readmes, file_names, read_export
 from persondet.environment import Progress
@@ -46,17 +47,17 @@ def clean_dataset(
 ) -> dict[str, Any]:
     """Write a clean copy of an export as `output/<split>/`; the source is not touched.
 
-    Images are hard links to the source's, copies where the file system refuses links. The folder
-    appears under its name only when it is complete. The same source gives the same bytes.
+    Images become hard links to the source, or copies where the file system refuses links. The
+    folder appears only when it is complete. The same source gives the same bytes.
 
     Args:
         root: the export's folder.
         output: the folder to write.
         classes, masks: see `persondet.data.clean.clean_coco`.
-        drop_leaks: drop from the splits that learn what a later split has a version of.
+        drop_leaks: drop an image from train or valid if a later split has a version of it.
         overwrite: replace an existing `output`.
-        workers: processes or threads that load images; 0: one per core.
-        progress: called with the number of images looked at and of all.
+        workers: processes that decode images; 0: one per core.
+        progress: called with the number of images read and of all.
 
     Returns: what stands in `output/cleaning.json`: `version` (1), `options`, `source` (SHA-256 of
     each split's json), `splits` (images and annotations before and after), `classes`, `masks`
@@ -82,34 +83,54 @@ def clean_dataset(
     record = _record(export, clean, options)
     with atomic_folder(output, overwrite=overwrite) as draft:
         for split, coco in clean.splits.items():
-            write_split(draft / split, coco, export.folders[split])
+            source = export.folders[split]
+            write_split(draft / split, coco, [(source, i["file_name"]) for i in coco["images"]])
         copy_readmes(export.root, draft)
         write_json(draft / CLEANING, record)
     return record
 
 
-def write_split(target: Path, coco: CocoDict, source: Path) -> None:
+def write_split(
+    target: Path, coco: CocoDict, sources: Iterable[tuple[Path, Any]], *, missing: bool = False
+) -> None:
     """Write one split: the json, and its images as hard links or, where refused, copies.
 
     Args:
         target: folder to make.
-        coco: images whose `file_name` is relative to both folders.
-        source: the folder with the images.
+        coco: images whose `file_name` is relative to `target`.
+        sources: for each image the folder that it is from, and its file name there.
+        missing: leave out images whose file is not there or stands there already.
 
-    Raises: DatasetError: when a name leads out of `source`, or an image cannot be written.
+    Raises: DatasetError: when a name leads out of its folder, or an image cannot be written.
     """
     target.mkdir(parents=True)
     try:
-        for image in coco["images"]:
-            file = path_inside(source, image["file_name"]).resolve()
-            link_or_copy(file, path_inside(target, image["file_name"]))
+        for image, (source, name) in zip(coco["images"], sources, strict=True):
+            if missing and not (_is_name(name) and _is_name(image["file_name"])):
+                continue
+            file = path_inside(source, name).resolve()
+            link = path_inside(target, image["file_name"])
+            if missing and (not _is_file(file) or os.path.lexists(link)):
+                continue
+            link_or_copy(file, link)
         write_coco(target / ANNOTATION_FILE, coco)
     except OSError as error:
         reason = error.strerror or str(error)
         raise DatasetError(
-            f"{target.parent.parent}: an image of {source} cannot be written there ({reason}); "
-            "choose another place."
+            f"{target.parent.parent}: an image cannot be written there ({reason}); "
+            "choose another --output."
         ) from error
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # the name is too long for a file
+        return False
 
 
 def refuse_nesting(root: Path, output: Path) -> None:
@@ -159,7 +180,7 @@ def _record(export: Export, clean: CleanExport, options: Mapping[str, Any]) -> d
 
 @dataclass(frozen=True)
 class ChangedImage:
-    """One image whose annotations cleaning changes.
+    """An image with annotations that cleaning changes.
 
     Attributes:
         path: the image; None when its name leads out of the folder.
@@ -181,8 +202,8 @@ def changed_images(
 ) -> list[ChangedImage]:
     """Return the images of a split that cleaning changes, in the order of the json.
 
-    Only what can be seen counts: boxes, masks, and what is dropped; not ids and areas. The
-    headers of the images are read, not their pixels.
+    Only visible changes count: boxes, masks and dropped objects, not ids and areas. This reads the
+    headers of the images, not their pixels.
 
     Args:
         root: the export's folder.

@@ -1,7 +1,6 @@
-"""Dataset dict to training sample: the only file that touches training pixels.
+"""The dataset mapper: from a dataset dict to a training sample.
 
-Shapes of one image to the `Instances` that models train on.
-"""
+Only this file touches training pixels."""
 
 from __future__ import annotations
 
@@ -36,7 +35,7 @@ from persondet.data.geometry import (
     to_channels,
 )
 from persondet.data.image_file import read_rgb
-from persondet.data.polygons import FloatArray, extent, projective_matrix
+from persondet.data.shapes import FloatArray, extent, projective_matrix
 from persondet.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -45,7 +44,7 @@ Seed = int | Sequence[int]
 
 
 class AlbumentationsDatasetMapper:
-    """Callable that reads one image, augments it with Albumentations, and keeps its people in step.
+    """Reads one image, augments it with Albumentations, and keeps its objects in step.
 
     The image is read as Detectron2 reads it (EXIF orientation applied), augmented in RGB, resized
     by its shorter side, and handed out in `image_format`. Annotations are changed by the same
@@ -101,7 +100,8 @@ class AlbumentationsDatasetMapper:
             raise ConfigError(f"INPUT.MASK_FORMAT is {mask_format!r}; use 'polygon' or 'bitmask'.")
         if size_sampling not in ("choice", "range") or not min_sizes:
             raise ConfigError(
-                f"INPUT.MIN_SIZE_TRAIN_SAMPLING is {size_sampling!r} with sizes {tuple(min_sizes)}; "
+                f"INPUT.MIN_SIZE_TRAIN_SAMPLING is {size_sampling!r} with sizes "
+                f"{tuple(min_sizes)}; "
                 "use 'choice' with one or more sizes, or 'range' with two."
             )
         if size_sampling == "range" and len(min_sizes) != 2:
@@ -250,7 +250,7 @@ class AlbumentationsDatasetMapper:
 
 
 def _probe_points(width: int, height: int) -> FloatArray:
-    """The centres of the four corner pixels, (4, 2): where they go tells the whole matrix."""
+    """Return the centres of the corner pixels, (4, 2); their new places give the whole matrix."""
     left, top, right, bottom = 0.5, 0.5, max(width - 0.5, 1.5), max(height - 0.5, 1.5)
     return np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
 

@@ -1,7 +1,6 @@
-"""Findings: which faults an export has, how often, and where to look.
+"""Findings: the faults of an export, how often they occur, and where to look.
 
-The table of faults: a stable code for each, how bad it is, and what is done about it.
-"""
+The table `CODES` gives each fault a stable code, a severity, and what cleaning and training do."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ EXAMPLES = 3
 
 @dataclass(frozen=True)
 class Example:
-    """Where a fault was seen: split, image file (or ""), annotation id (or None), and what."""
+    """Where a fault occurs: split, image file (or ""), annotation id (or None), and a detail."""
 
     split: str
     file: str = ""
@@ -25,7 +24,7 @@ class Example:
 
 @dataclass
 class Finding:
-    """One code: how often it was seen, in which splits, and the first examples."""
+    """One code: its count by split, and the first examples."""
 
     code: Code
     counts: Counter[str] = field(default_factory=Counter)
@@ -78,19 +77,12 @@ class Findings:
         """Return code to count, of all codes found, in the order of the table."""
         return {finding.code.name: finding.count for finding in self}
 
-    def update(self, other: Findings) -> None:
-        """Add the findings of `other` to these."""
-        for finding in other:
-            mine = self._by_code.setdefault(finding.code.name, Finding(finding.code))
-            mine.counts.update(finding.counts)
-            mine.examples = (mine.examples + finding.examples)[:EXAMPLES]
-
     def of(self, severity: str) -> list[Finding]:
         """Return the findings of one severity, in the order of the table."""
         return [finding for finding in self if finding.code.severity == severity]
 
     def refused(self) -> list[Finding]:
-        """Return the findings for which training on the folder as it is is refused."""
+        """Return the findings for which training refuses the folder as it is."""
         return [finding for finding in self if finding.code.training == "refused"]
 
     def __iter__(self) -> Iterator[Finding]:
@@ -154,7 +146,7 @@ class Code:
 
     @property
     def changes(self) -> bool:
-        """Whether `clean` changes something about it, unasked."""
+        """Whether `clean` mends it without being asked."""
         return not self.mend.startswith(("kept", "nothing", "refused"))
 
 
@@ -247,7 +239,8 @@ _TABLE = (
     Code("box-zero", "error", "width or height of the box is 0",
          "taken from the mask, or dropped where there is none", "mended"),
     Code("box-outside", "error", "the box leaves the image by more than half a pixel",
-         "clipped; taken from the mask where too little is left, or dropped where nothing is", "mended"),
+         "clipped; taken from the mask where too little is left, or dropped where nothing is",
+         "mended"),
     Code("box-outside-slightly", "warning", "the box leaves the image by at most half a pixel",
          "clipped", "mended"),
     Code("box-tiny", "warning", "the shorter side of the box is under 2 pixels",
@@ -308,10 +301,25 @@ CODES: dict[str, Code] = {code.name: code for code in _TABLE}
 """Every code by its name, in the order in which reports list them."""
 
 
+CHANGES = {
+    "id-renumbered": "annotations whose id became another, counted from 1",
+    "area-recomputed": "annotations whose area became the number of pixels of their mask",
+    "category-renumbered": "annotations whose category has another id than in the source",
+    "mask-from-box": "annotations that got their filled box as the mask",
+    "mask-left-out": "annotations whose mask was left out, because the result is one of boxes",
+    "class-left-out": "annotations of classes that were not asked for",
+    "annotation-of-dropped-image": "annotations that went with their image",
+    "leak-dropped": "images dropped because a later split has a version of them (--drop-leaks)",
+    "annotation-dropped": "annotations dropped for a fault of their own",
+}
+"""Changes that no fault causes: the name under which they count, and their meaning."""
+
+
 def codes_table() -> str:
     """Return the table of codes in Markdown, as docs/dataset.md shows it."""
     rows = [
-        "| code | severity | what is the case | `clean` | training on the folder as it is | implies |",
+        "| code | severity | what is the case | `clean` | training on the folder as it is "
+        "| implies |",
         "|---|---|---|---|---|---|",
     ]
     for code in CODES.values():

@@ -1,7 +1,4 @@
-"""The shapes of one image's annotations on their way through augmentation and resizing.
-
-Resizing of pixels and masks, and their way into a tensor.
-"""
+"""The geometry of a training sample: shapes under augmentation, pixels and masks under resizing."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from detectron2.structures import BoxMode, polygons_to_bitmask
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from persondet.data.polygons import FloatArray, polygon_area, split_polygon, transform_points
+from persondet.data.shapes import FloatArray, polygon_area, split_polygon, transform_points
 from persondet.errors import DatasetError
 
 Mask = npt.NDArray[np.uint8]
@@ -75,8 +72,9 @@ class InstanceShapes:
                 segmentation = annotation.get("segmentation")
                 if not segmentation:
                     raise DatasetError(
-                        f"{dataset_dict['file_name']}: an annotation has no mask, but MODEL.MASK_ON "
-                        "is True; set it to False, or DATASETS.ROBOFLOW.MASKS to 'box'."
+                        f"{dataset_dict['file_name']}: an annotation has no mask, but "
+                        "MODEL.MASK_ON is True; set it to False, or "
+                        "DATASETS.ROBOFLOW.MASKS to 'box'."
                     )
                 if isinstance(segmentation, dict):
                     raster = mask_util.decode(segmentation)
@@ -135,7 +133,7 @@ def projected(
 def _projected_polygons(
     polygons: list[list[FloatArray] | None], matrix: FloatArray, height: int, width: int
 ) -> tuple[list[list[FloatArray] | None], list[float]]:
-    """Map and clip the polygons of all annotations at once; with the share that each one keeps."""
+    """Map and clip the polygons of all annotations; also return the share that each one keeps."""
     parts = [part for annotation in polygons for part in annotation or ()]
     if not parts:
         return [None if annotation is None else [] for annotation in polygons], [0.0] * len(
@@ -167,7 +165,7 @@ def _projected_polygons(
 
 
 def _corner_boxes(annotations: Sequence[dict[str, Any]]) -> FloatArray:
-    """The boxes of annotations as XYXY_ABS (N, 4), with the rounding of Detectron2 (float32)."""
+    """Return the boxes of annotations as XYXY_ABS (N, 4), rounded like Detectron2 (float32)."""
     boxes = np.array([a["bbox"] for a in annotations], np.float32).reshape(-1, 4)
     modes = np.array([a["bbox_mode"] for a in annotations], np.int64)
     for mode in set(modes.tolist()):
@@ -176,14 +174,14 @@ def _corner_boxes(annotations: Sequence[dict[str, Any]]) -> FloatArray:
 
 
 def _snapped(points: FloatArray, width: int, height: int) -> FloatArray:
-    """Put points (N, 2) on the border which rounding has moved off it: cuts would double them."""
+    """Put points (N, 2) back on the border when rounding moved them off: cuts would double them."""
     border = np.array([width, height], np.float64)
     points = np.where(np.abs(points) < _ROUNDING, 0.0, points)
     return np.where(np.abs(points - border) < _ROUNDING, border, points)
 
 
 def _area_factor(matrix: FloatArray, point: FloatArray) -> float:
-    """By how much a 3 x 3 projective matrix enlarges a small area around a point (2,)."""
+    """Return how much a 3 x 3 projective matrix enlarges a small area around a point (2,)."""
     depth = matrix[2, :2] @ point + matrix[2, 2]
     return float(abs(np.linalg.det(matrix) / depth**3))
 
@@ -195,7 +193,7 @@ def rasterised(
     kept: npt.NDArray[np.int64],
     size: tuple[int, int],
 ) -> InstanceShapes:
-    """Put together what Albumentations returned after transforms that bend straight lines.
+    """Build the shapes from the output of transforms that bend straight lines.
 
     Albumentations drops boxes that keep too little, but no mask: `kept` says which boxes remain.
 

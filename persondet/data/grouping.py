@@ -1,7 +1,4 @@
-"""Which images must stay in one split.
-
-Dealing groups of images out to splits, so that shares and people per image come close.
-"""
+"""Group the images that must stay in one split, and deal the groups out to the splits."""
 
 from __future__ import annotations
 
@@ -10,7 +7,6 @@ import random
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -21,20 +17,16 @@ from persondet.data.leaks.same_image import near_identical_pairs
 
 @dataclass(frozen=True)
 class Item:
-    """An image: the json it is from, its name and id there, and what is known of its file.
-
-    Without its `path` the file is not looked at again, see `find_leaks`.
-    """
+    """An image: its json, its name and id there, and the facts about its file."""
 
     source: int
     file_name: str
     image_id: int | None
     facts: ImageFacts | None = None
-    path: Path | None = None
 
 
 def group_items(items: Sequence[Item], *, clips: bool = False) -> list[list[int]]:
-    """Return the groups of images that are one file, one source or nearly one image.
+    """Group the images that share a file or a source, or are nearly identical.
 
     Args:
         items: in an order that does not depend on the json's.
@@ -78,7 +70,7 @@ def group_items(items: Sequence[Item], *, clips: bool = False) -> list[list[int]
 
 
 def _keys(item: Item, clips: bool) -> list[tuple[Hashable, ...]]:
-    """What an image shares with those of its group."""
+    """Return the keys that an image shares with others of its group."""
     keys: list[tuple[Hashable, ...]] = [("file", item.source, posixpath.normpath(item.file_name))]
     if item.image_id is not None:
         keys.append(("id", item.image_id))
@@ -96,18 +88,18 @@ _STEPS, _STEPS_PER_GROUP = 20_000, 200
 
 @dataclass(frozen=True)
 class Group:
-    """Images that stay together: how many, with how many people, and how many show nobody."""
+    """Images that stay together: how many, with how many objects, and how many show none."""
 
     images: int
-    people: int = 0
+    objects: int = 0
     empty: int = 0
 
 
 def deal_groups(groups: Sequence[Group], fractions: Sequence[float], seed: int) -> list[int]:
-    """Return for each group the split that it goes to.
+    """Assign each group to a split.
 
-    First come the shares of the images, then people per image and the share of images without
-    people: groups are dealt out, large ones first, to the split that lacks most; then random moves
+    First come the shares of the images, then objects per image and the share of images without
+    objects: groups are dealt out, large ones first, to the split that lacks most; then random moves
     and exchanges are kept when they are an improvement. A split with a share above 0 gets a group
     as long as there are enough, the one with the largest share first.
 
@@ -123,16 +115,16 @@ def deal_groups(groups: Sequence[Group], fractions: Sequence[float], seed: int) 
 
 
 class _Dealing:
-    """The state of one dealing: where each group is, and the sums of each split."""
+    """Deals groups out: the split of each group, and the sums of each split."""
 
     def __init__(
         self, groups: Sequence[Group], fractions: Sequence[float], chance: random.Random
     ) -> None:
         self.groups, self.chance = groups, chance
         self.images = sum(group.images for group in groups)
-        people = sum(group.people for group in groups)
+        objects = sum(group.objects for group in groups)
         empty = sum(group.empty for group in groups)
-        self.people_rate = people / max(self.images, 1)
+        self.object_rate = objects / max(self.images, 1)
         self.empty_rate = empty / max(self.images, 1)
         self.targets = [fraction * self.images for fraction in fractions]
         wanted = [split for split, fraction in enumerate(fractions) if fraction > 0]
@@ -175,7 +167,7 @@ class _Dealing:
                 self._put(smallest, split)
 
     def _try_something(self) -> None:
-        """Move a random group, or exchange two, if that is better."""
+        """Move a random group, or swap two, if the result is better."""
         one = self.chance.randrange(len(self.groups))
         source, target = self.where[one], self.chance.choice(self.open)
         if source == target:
@@ -189,9 +181,9 @@ class _Dealing:
         self._put(one, target)
         if other is not None:
             self._put(other, source)
-        images, people = self._cost(source, target)
+        images, objects = self._cost(source, target)
         better = images < before[0] - 1e-9 or (
-            images < before[0] + 1e-9 and people < before[1] - 1e-12
+            images < before[0] + 1e-9 and objects < before[1] - 1e-12
         )
         if not better:
             self._put(one, source)
@@ -199,16 +191,16 @@ class _Dealing:
                 self._put(other, target)
 
     def _cost(self, *splits: int) -> tuple[float, float]:
-        """How far the splits are from their shares, and from the average image."""
-        images = people = 0.0
+        """Return the distance of splits from their shares and from the average image."""
+        images = objects = 0.0
         for split in splits:
             sums = self.sums[split]
             images += (sums.images - self.targets[split]) ** 2
             count = max(sums.images, 1)
-            if self.people_rate:
-                people += count * (sums.people / count / self.people_rate - 1) ** 2
-            people += count * (sums.empty / count - self.empty_rate) ** 2
-        return images, people
+            if self.object_rate:
+                objects += count * (sums.objects / count / self.object_rate - 1) ** 2
+            objects += count * (sums.empty / count - self.empty_rate) ** 2
+        return images, objects
 
     def _put(self, index: int, split: int) -> None:
         old = self.where[index]
@@ -227,6 +219,6 @@ class _Dealing:
 def _sum(one: Group, other: Group, sign: int) -> Group:
     return Group(
         one.images + sign * other.images,
-        one.people + sign * other.people,
+        one.objects + sign * other.objects,
         one.empty + sign * other.empty,
     )

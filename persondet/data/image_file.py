@@ -1,7 +1,4 @@
-"""An image file, read as training reads it: all of it, turned as its EXIF says, in 8 bits.
-
-Image files to pixels: what Detectron2's reader gives, sooner, and broken files named.
-"""
+"""Read image files as training reads them: completely, upright by EXIF, in 8 bits."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""Loaders: training, evaluation, and the validation loss.
+"""The data loaders for training, evaluation and the validation loss.
 
-Which images make up a training batch: an endless stream that can be entered anywhere.
-"""
+Training reads an endless stream of batches. A resumed run enters it at any batch."""
 
 from __future__ import annotations
 

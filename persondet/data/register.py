@@ -1,9 +1,6 @@
-"""Register a Roboflow export with Detectron2: the only file that touches its catalogs.
+"""Register a Roboflow export with Detectron2. Only this file touches its catalogs.
 
-What a dataset was, in digests: enough to tell whether another copy is the same.
-
-How many images an epoch has.
-"""
+It also answers questions about a registered dataset: classes, counts, digests, epoch size."""
 
 from __future__ import annotations
 
@@ -69,10 +66,10 @@ def register_roboflow_coco(
     """Clean a Roboflow COCO export in memory and register each split as `<name>_<split>`.
 
     The cleaned json is written to `<output_dir>/datasets/<name>_<split>_<digest of content>.json`,
-    so that Detectron2's loader and its `COCOEvaluator` read the same truth and no cache of an
-    older truth can be met. The headers of all images are read, their pixels are not. The export
-    itself is not touched. Loading is lazy. Registering the same
-    content again changes nothing; other content replaces what was registered under the name.
+    so that Detectron2's loader and its `COCOEvaluator` read the same ground truth and never meet a
+    cache of an older one. This reads the headers of all images, not their pixels, and leaves the
+    export as it is. Loading is lazy. Registering the same content again changes nothing; other
+    content replaces what was registered under the name.
 
     Args:
         name: the datasets are called `<name>_train`, `<name>_valid`, `<name>_test`.
@@ -86,7 +83,7 @@ def register_roboflow_coco(
             used twice), or when the name belongs to another dataset.
 
     Example:
-        >>> datasets = register_roboflow_coco("street", "datasets/person", output_dir="output/street")
+        >>> datasets = register_roboflow_coco("street", "datasets/person", output_dir="output/run")
         >>> datasets.names["train"], len(DatasetCatalog.get("street_train"))
         ('street_train', 6)
     """
@@ -351,7 +348,7 @@ def names_and_sizes_digest(folder: str | Path) -> str:
 def epoch_size(cfg: CfgNode) -> int:
     """Return how many images the training loader gives in one epoch, over `DATASETS.TRAIN`.
 
-    As `persondet.data.build.build_train_loader` sees them: without those that have no annotation
+    As `persondet.data.loaders.build_train_loader` sees them: without those that have no annotation
     where `DATALOADER.FILTER_EMPTY_ANNOTATIONS` says so, and a share of them where the sampler
     takes a subset. Repeats of rare classes do not count.
     """

@@ -1,43 +1,43 @@
-"""Dividing an export into train, valid and test, so that nothing of one is known from another.
+"""Split an export into train, valid and test, so that no split holds versions of another's images.
 
-What is said about a division: its figures, and a sentence for whatever could not be helped.
-"""
+An export with several splits is merged first. This file stands above `persondet.data.check`."""
 
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from persondet.data.cleaned_copy import refuse_nesting
-from persondet.data.coco_json import CocoDict, write_coco
+from persondet.data.check.images import decode_splits
+from persondet.data.cleaned_copy import refuse_nesting, write_split
+from persondet.data.coco_json import CocoDict
 from persondet.data.grouping import Group, Item, deal_groups, group_items
 from persondet.data.inspect.images import ImageFacts
-from persondet.data.merging import Merged, image_id, merge_coco
-from persondet.data.roboflow import ANNOTATION_FILE, copy_readmes, file_names, read_export
+from persondet.data.roboflow import copy_readmes, file_names, read_export
 from persondet.environment import Progress
 from persondet.errors import DatasetError
-from persondet.files import atomic_folder, link_or_copy, path_inside, refuse_existing, write_json
+from persondet.files import atomic_folder, refuse_existing, write_json
 
 FRACTIONS = (0.7, 0.2, 0.1)
 SPLITTING = "splitting.json"
-__all__ = ["Division", "check_fractions", "split_coco", "split_export", "split_lines"]
+SPLITS = ("train", "valid", "test")
+_NAMED = 3  # groups that get a sentence of their own
+__all__ = ["Division", "check_fractions", "split_coco", "split_export"]
 
 
 @dataclass(frozen=True)
 class Division:
-    """A divided dataset.
+    """A dataset after the split.
 
     Attributes:
         splits: `train` and, where they have images, `valid` and `test` to their COCO dicts.
         origins: split to, for each of its image records, (which source, `file_name` there).
         summary: plain lists and dicts: `fractions`, `seed`, `group_clips`, `splits` (split to
-            `images`, `people`, `people_per_image`, `without_people`), `groups` (`count`, `of_several`,
-            `largest`), `renamed`, `notes` (sentences).
+            `images`, `people`, `people_per_image`, `without_people`), `groups` (`count`,
+            `of_several`, `largest`), `renamed`, `notes` (sentences).
     """
 
     splits: dict[str, CocoDict]
@@ -52,9 +52,8 @@ def split_coco(
     seed: int = 0,
     group_clips: bool = False,
     facts: Sequence[Mapping[str, ImageFacts]] = (),
-    folders: Sequence[Path] = (),
 ) -> Division:
-    """Divide a COCO dict into train, valid and test.
+    """Split a COCO dict into train, valid and test.
 
     Images of one file, of one source (name before `.rf.`), of the same bytes or nearly the same
     image stay together, with `group_clips` also frames of one clip. A group that is larger than
@@ -63,13 +62,12 @@ def split_coco(
     train as they are.
 
     Args:
-        coco: one dict, or several that are merged first (see `persondet.data.merging`). Not
+        coco: one dict, or several that are merged first (see `merge_coco`). Not
             changed.
         fractions: the shares of train, valid and test by images; train above 0, sum 1.
         seed: another seed, another division.
         group_clips: keep a clip's frames together, as far as names tell (see `clip_name`).
-        facts, folders: for each dict, what is known of its files by `file_name`, and where they
-            are, to look at alike ones again; () for names alone.
+        facts: for each dict the facts about its files, by `file_name`; () to go by names alone.
 
     Raises: DatasetError: when the fractions are none, an image id stands for two images, or a
         name leads out of the folder.
@@ -85,21 +83,19 @@ def split_coco(
     facts = facts or [{}] * len(cocos)
     merged = merge_coco(cocos)
     known = [facts[source].get(_text(name)) for source, name in merged.origins]
-    paths = [folders[source] / _text(name) if folders else None for source, name in merged.origins]
     _refuse_outside(merged, known)
     usable = [
-        image_id(image) is not None and _text(name) != "" and (not fact or _is_there(fact))
+        _whole(image) is not None
+        and _text(name) != ""
+        and (not fact or fact.problem != "file-missing")
         for image, (_, name), fact in zip(merged.coco["images"], merged.origins, known, strict=True)
     ]
     order = [index for index, use in enumerate(usable) if use]
-    order.sort(key=lambda i: (merged.origins[i], image_id(merged.coco["images"][i])))
-    people: Counter[Any] = Counter(_image_of(a) for a in merged.coco["annotations"])
-    per_image = [people[image_id(merged.coco["images"][index])] for index in order]
+    order.sort(key=lambda i: (merged.origins[i], _whole(merged.coco["images"][i])))
+    objects: Counter[Any] = Counter(_whole(a, "image_id") for a in merged.coco["annotations"])
+    per_image = [objects[_whole(merged.coco["images"][index])] for index in order]
     members = group_items(
-        [
-            Item(*merged.origins[i], image_id(merged.coco["images"][i]), known[i], paths[i])
-            for i in order
-        ],
+        [Item(*merged.origins[i], _whole(merged.coco["images"][i]), known[i]) for i in order],
         clips=group_clips,
     )
     groups = [
@@ -133,7 +129,7 @@ def split_coco(
             shares,
             left=usable.count(False),
             orphans=len(merged.coco["annotations"])
-            - sum(people[n] for n in {image_id(image) for image in merged.coco["images"]} - {None}),
+            - sum(objects[n] for n in {_whole(image) for image in merged.coco["images"]} - {None}),
         ),
     }
     return Division(splits, origins, summary)
@@ -150,9 +146,9 @@ def split_export(
     workers: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Write an export divided anew: hard links, copies where the file system refuses them.
+    """Write a new split of an export: hard links, or copies where the file system refuses links.
 
-    Splits that the export has are merged first. The same export and seed give the same bytes.
+    First merges the splits that the export has. The same export and seed give the same bytes.
 
     Args:
         root: the export, see `persondet.data.roboflow.find_export`.
@@ -168,8 +164,6 @@ def split_export(
         DatasetError: as `read_export` and `split_coco`, or when a file cannot be written.
         OutputExistsError: when `output` is there already and `overwrite` is False.
     """
-    from persondet.data.check.images import decode_splits
-
     root, output = Path(root), Path(output)
     check_fractions(fractions)
     refuse_existing(output, overwrite=overwrite)
@@ -187,7 +181,6 @@ def split_export(
             seed=seed,
             group_clips=group_clips,
             facts=list(facts.values()),
-            folders=list(export.folders.values()),
         )
     except DatasetError as error:
         raise DatasetError(f"{root}: {error}") from None
@@ -200,7 +193,8 @@ def split_export(
     sources = list(export.folders.values())
     with atomic_folder(output, overwrite=overwrite) as draft:
         for split, coco in division.splits.items():
-            _write(draft / split, coco, division.origins[split], sources)
+            origins = [(sources[source], name) for source, name in division.origins[split]]
+            write_split(draft / split, coco, origins, missing=True)
         copy_readmes(export.root, draft)
         write_json(draft / SPLITTING, summary)
     return summary
@@ -226,15 +220,6 @@ def _text(name: Any) -> str:
     return name if isinstance(name, str) else ""
 
 
-def _image_of(annotation: Any) -> Any:
-    value = annotation.get("image_id") if isinstance(annotation, dict) else None
-    return value if type(value) is int else None
-
-
-def _is_there(fact: ImageFacts) -> bool:
-    return fact.problem != "file-missing"
-
-
 def _refuse_outside(merged: Merged, known: Sequence[ImageFacts | None]) -> None:
     outside = [
         name
@@ -253,15 +238,15 @@ def _cut(
 ) -> tuple[dict[str, CocoDict], dict[str, list[tuple[int, Any]]]]:
     parts: dict[str, tuple[list[Any], list[Any]]] = {split: ([], []) for split in SPLITS}
     origins: dict[str, list[tuple[int, Any]]] = {split: [] for split in SPLITS}
-    split_of: dict[int, str] = {}
+    split_of: dict[int | None, str] = {}
     for image, origin, split in zip(merged.coco["images"], merged.origins, where, strict=True):
         parts[split][0].append(image)
         origins[split].append(origin)
-        number = image_id(image)
+        number = _whole(image)
         if number is not None:
             split_of[number] = split
     for annotation in merged.coco["annotations"]:
-        parts[split_of.get(_image_of(annotation), "train")][1].append(annotation)
+        parts[split_of.get(_whole(annotation, "image_id"), "train")][1].append(annotation)
     splits = {
         split: {**merged.coco, "images": images, "annotations": annotations}
         for split, (images, annotations) in parts.items()
@@ -270,58 +255,179 @@ def _cut(
     return splits, {split: origins[split] for split in splits}
 
 
-def _write(
-    target: Path, coco: CocoDict, origins: Sequence[tuple[int, Any]], sources: Sequence[Path]
-) -> None:
-    """Write the json of one split, and its images where they are there."""
-    target.mkdir()
-    try:
-        for image, (source, name) in zip(coco["images"], origins, strict=True):
-            if not _text(name) or not isinstance(image["file_name"], str):
-                continue
-            file = path_inside(sources[source], name).resolve()
-            link = path_inside(target, image["file_name"])
-            # Missing, also for a name that no disk can hold; or listed twice.
-            if not _is_file(file) or os.path.lexists(link):
-                continue
-            link_or_copy(file, link)
-        write_coco(target / ANNOTATION_FILE, coco)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise DatasetError(
-            f"{target.parent.parent}: an image cannot be written there ({reason}); "
-            "choose another --output."
-        ) from error
+@dataclass(frozen=True)
+class Merged:
+    """One COCO dict, and the sources of its images.
+
+    Attributes:
+        coco: the dict; the records of `images` and `annotations` stand in the order of the sources.
+        origins: for each record of `images`, which source it is from and its `file_name` there.
+    """
+
+    coco: CocoDict
+    origins: list[tuple[int, Any]]
 
 
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # the name is too long for a file
-        return False
+def merge_coco(cocos: Sequence[CocoDict]) -> Merged:
+    """Merge COCO dicts into one; a single one is returned as it is.
+
+    Image and annotation ids of later dicts are moved behind those of earlier ones, where any
+    collide. Categories are one when id and name agree, or the name does; a file name that an
+    earlier dict has gets a number (`a_2.jpg`). Faults inside one dict stay what they are. Other
+    keys (`info`, `licenses`, …) are those of the first dict that has them.
+
+    Args:
+        cocos: at least one; not changed.
+
+    Raises: DatasetError: when an id stands for two images of one dict, so that nobody knows whose
+        the annotations are.
+    """
+    for coco in cocos:
+        _refuse_ambiguous(coco)
+    if len(cocos) == 1:
+        return Merged(cocos[0], [(0, _get(image, "file_name")) for image in cocos[0]["images"]])
+    merged: CocoDict = {}
+    for coco in reversed(cocos):
+        merged = {**{key: value for key, value in merged.items() if key not in coco}, **coco}
+    merged = {**{key: merged[key] for key in cocos[0]}, **merged}
+    images: list[Any] = []
+    annotations: list[Any] = []
+    categories: list[Any] = []
+    origins: list[tuple[int, Any]] = []
+    taken: set[str] = set()
+    image_shifts = _shifts([list(_image_ids(coco)) for coco in cocos])
+    annotation_shifts = _shifts([list(_ids(coco["annotations"], "id")) for coco in cocos])
+    for source, coco in enumerate(cocos):
+        classes = _add_categories(categories, coco["categories"])
+        names = _free_names(coco, taken)
+        taken |= set(names.values())
+        by, by_annotation = image_shifts[source], annotation_shifts[source]
+        for image in coco["images"]:
+            name = _get(image, "file_name")
+            origins.append((source, name))
+            images.append(_changed(image, {"id": (by, {}), "file_name": (0, names)}))
+        changes = {"id": (by_annotation, {}), "image_id": (by, {}), "category_id": (0, classes)}
+        annotations += [_changed(annotation, changes) for annotation in coco["annotations"]]
+    merged |= {"images": images, "annotations": annotations, "categories": categories}
+    return Merged(merged, origins)
 
 
-SPLITS = ("train", "valid", "test")
-_NAMED = 3  # groups that get a sentence of their own
+def _get(record: Any, key: str) -> Any:
+    return record.get(key) if isinstance(record, dict) else None
+
+
+def _whole(record: Any, key: str = "id") -> int | None:
+    """Return the whole number under a key of a record, or None."""
+    value = _get(record, key)
+    return value if type(value) is int else None
+
+
+def _ids(records: Sequence[Any], key: str) -> Iterator[int]:
+    return (value for record in records if type(value := _get(record, key)) is int)
+
+
+def _image_ids(coco: CocoDict) -> Iterator[int]:
+    yield from _ids(coco["images"], "id")
+    yield from _ids(coco["annotations"], "image_id")
+
+
+def _refuse_ambiguous(coco: CocoDict) -> None:
+    names: dict[int, Any] = {}
+    for image in coco["images"]:
+        number = _whole(image)
+        if number is not None and names.setdefault(number, image.get("file_name")) != image.get(
+            "file_name"
+        ):
+            raise DatasetError(
+                f"the image id {number} stands for {names[number]!r} and for "
+                f"{image.get('file_name')!r}, so that nobody knows whose the annotations are; "
+                "run clean first, which drops both."
+            )
+
+
+def _shifts(ids: Sequence[Sequence[int]]) -> list[int]:
+    """Return what to add to the ids of each source so that no two sources share one."""
+    counts = Counter(number for source in ids for number in set(source))
+    if not counts or max(counts.values()) == 1:
+        return [0] * len(ids)
+    shifts, end = [], None
+    for source in ids:
+        shift = 0 if end is None or not source else max(0, end - min(source) + 1)
+        shifts.append(shift)
+        if source:
+            end = max(max(source) + shift, end if end is not None else max(source))
+    return shifts
+
+
+def _add_categories(known: list[Any], categories: Sequence[Any]) -> dict[Any, Any]:
+    """Add new categories to `known`; return old ids to new ones."""
+    ids = {category_id: _get(c, "name") for c in known for category_id in _ids([c], "id")}
+    named = Counter(_get(c, "name") for c in known if isinstance(_get(c, "name"), str))
+    changes: dict[Any, Any] = {}
+    for category in categories:
+        number, name = _get(category, "id"), _get(category, "name")
+        if type(number) is not int or not isinstance(name, str):
+            if category not in known:
+                known.append(category)
+        elif ids.get(number) == name:
+            continue
+        elif named[name] == 1 and name in ids.values():
+            changes[number] = next(i for i, other in ids.items() if other == name)
+        else:
+            new = number if number not in ids else max(ids) + 1
+            changes[number] = new
+            ids[new] = name
+            known.append({**category, "id": new})
+    return changes
+
+
+def _free_names(coco: CocoDict, taken: set[str]) -> dict[Any, Any]:
+    """Return the file names of a source to names that no earlier source has."""
+    names = dict.fromkeys(
+        name for image in coco["images"] if isinstance(name := _get(image, "file_name"), str)
+    )
+    free: dict[Any, Any] = {}
+    used = taken | set(names)
+    for name in names:
+        new, number = name, 2
+        while new in taken or (new != name and new in used):
+            path = PurePosixPath(name)
+            new = name.removesuffix(path.name) + f"{path.stem}_{number}{path.suffix}"
+            number += 1
+        free[name] = new
+        used.add(new)
+    return free
+
+
+def _changed(record: Any, changes: dict[str, tuple[int, dict[Any, Any]]]) -> Any:
+    """Return a record with shifted numbers, and with the values that a table replaces."""
+    if not isinstance(record, dict):
+        return record
+    result = dict(record)
+    for key, (shift, table) in changes.items():
+        value = record.get(key)
+        if isinstance(value, str | int) and not isinstance(value, bool):
+            if shift and isinstance(value, int):
+                value += shift
+            if key in record:
+                result[key] = table.get(value, value)
+    return result
 
 
 def figures_of(coco: CocoDict) -> dict[str, Any]:
     """Return `images`, `people`, `people_per_image` and `without_people` of one split."""
     images, annotations = coco["images"], coco["annotations"]
-    ids = {image.get("id") for image in images if isinstance(image, dict) and _is_id(image, "id")}
-    used = Counter(
-        a["image_id"] for a in annotations if isinstance(a, dict) and _is_id(a, "image_id")
-    )
+    used = set(_ids(annotations, "image_id"))
     return {
         "images": len(images),
         "people": len(annotations),
         "people_per_image": round(len(annotations) / max(len(images), 1), 3),
-        "without_people": sum(number not in used for number in ids),
+        "without_people": sum(number not in used for number in set(_ids(images, "id"))),
     }
 
 
 def renamed_files(merged: Merged) -> list[dict[str, Any]]:
-    """Return `source` (its index), `from` and `to` of each file that merging renamed, each once."""
+    """Return `source` (its index), `from` and `to` of each file that merging renamed."""
     changes: dict[tuple[int, str], str] = {}
     for image, (source, name) in zip(merged.coco["images"], merged.origins, strict=True):
         if isinstance(name, str) and image["file_name"] != name:
@@ -340,7 +446,7 @@ def notes_of(
     left: int,
     orphans: int,
 ) -> list[str]:
-    """Return a sentence for each way in which the division is not what was asked for.
+    """Return a sentence for each way in which the split differs from the request.
 
     Args:
         groups: for each group its number of images and the name of the first.
@@ -355,34 +461,6 @@ def notes_of(
         *_off_target(groups, dealt, shares),
         *_left(left, orphans),
     ]
-
-
-def split_lines(summary: Mapping[str, Any]) -> list[str]:
-    """Return the summary of `split_export` as lines of text."""
-    lines = ["  split   images  without objects  objects  objects per image"]
-    for split, figures in summary["splits"].items():
-        lines.append(
-            f"  {split:<6}{figures['images']:>8}{figures['without_people']:>17}"
-            f"{figures['people']:>9}{figures['people_per_image']:>19.2f}"
-        )
-    groups = summary["groups"]
-    if groups["of_several"]:
-        lines.append(
-            f"{_count(groups['of_several'], 'group')} of versions or near copies "
-            f"{'stays' if groups['of_several'] == 1 else 'stay'} together, "
-            f"the largest has {groups['largest']} images."
-        )
-    renamed = summary["renamed"]
-    if renamed:
-        lines.append(
-            f"{_count(len(renamed), 'file')} got another name, as it was taken: e.g. "
-            f"{renamed[0]['from']!r} is {renamed[0]['to']!r}."
-        )
-    return lines + [str(note) for note in summary["notes"]]
-
-
-def _is_id(record: Mapping[str, Any], key: str) -> bool:
-    return type(record.get(key)) is int
 
 
 def _too_few(groups: int, dealt: Sequence[int], shares: Sequence[float]) -> Iterator[str]:
@@ -424,8 +502,8 @@ def _off_target(
     for split, share in enumerate(shares):
         if got[split] and abs(got[split] - share * total) > max(2, 0.1 * share * total):
             yield (
-                f"{SPLITS[split]} has {_count(got[split], 'image')} instead of {share * total:.0f}: "
-                "groups stay together."
+                f"{SPLITS[split]} has {_count(got[split], 'image')} instead of "
+                f"{share * total:.0f}: groups stay together."
             )
 
 
@@ -433,8 +511,8 @@ def _left(left: int, orphans: int) -> Iterator[str]:
     if left:
         yield (
             f"{_count(left, 'image record')} without a readable name, id or file "
-            f"{'stays' if left == 1 else 'stay'} in train as {'it is' if left == 1 else 'they are'}; "
-            "clean drops them."
+            f"{'stays' if left == 1 else 'stay'} in train as "
+            f"{'it is' if left == 1 else 'they are'}; clean drops them."
         )
     if orphans:
         yield (

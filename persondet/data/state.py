@@ -1,4 +1,4 @@
-"""What a dataset was when a run began, in little space, and how it differs now."""
+"""A dataset at the start of a run in a few digests, and how it differs now."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NAMED = 3
 
 @dataclass(frozen=True)
 class DatasetState:
-    """The images of a dataset in their order, and what is known of each.
+    """The images of a dataset in order, with a digest of each.
 
     Attributes:
         annotations: how many there are.
@@ -39,7 +39,7 @@ class DatasetState:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> DatasetState:
-        """Return what `state` was made of."""
+        """Return the dataset that `state` describes."""
         return cls(state["annotations"], tuple(state["names"]), tuple(state["digests"]))
 
     def state(self) -> dict[str, Any]:

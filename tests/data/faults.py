@@ -145,6 +145,9 @@ def annotation_fault(
                 if broken.count == limit or len(candidates) < 3:
                     break
                 before = copy.deepcopy(annotation)
+                is_rle = isinstance(annotation["segmentation"], dict)
+                if (kinds is POLYGONS and is_rle) or (kinds is RLE and not is_rle):
+                    continue
                 fate = spoil(annotation, image, rng)
                 if fate is None:
                     annotation.clear()
@@ -164,6 +167,22 @@ def annotation_fault(
         return spoil
 
     return register
+
+
+def value_fault(
+    code: str,
+    keys: tuple[str, ...],
+    values: tuple[Any, ...],
+    fate: Callable[[Annotation], Verdict | str],
+    kinds: tuple[str, ...] = ANY,
+) -> None:
+    """Add to the table: one of `values` takes the place of one of `keys`."""
+
+    def spoil(annotation: Annotation, image: Coco, rng: Rng) -> Verdict | str:
+        put(annotation, pick(rng, keys), pick(rng, values))
+        return fate(annotation)
+
+    annotation_fault(code, kinds=kinds)(spoil)
 
 
 def as_before(*changed: str, close: bool = False) -> Verdict:
@@ -220,29 +239,30 @@ def without_part(index: int) -> Verdict:
     return verdict
 
 
-@annotation_fault("annotation-malformed")
-def _malformed(annotation: Annotation, image: Coco, rng: Rng) -> str:
-    key = pick(rng, ("image_id", "category_id"))
-    put(annotation, key, pick(rng, (GONE, None, "1", 1.5, [1], {}, True, NAN)))
-    return "dropped"
+value_fault(
+    "annotation-malformed",
+    ("image_id", "category_id"),
+    (GONE, None, "1", 1.5, [1], {}, True, NAN),
+    lambda annotation: "dropped",
+)
 
 
-@annotation_fault("annotation-unknown-image")
-def _unknown_image(annotation: Annotation, image: Coco, rng: Rng) -> str:
-    annotation["image_id"] = int(pick(rng, (99_999, -5, 10**30)))
-    return "dropped"
+value_fault(
+    "annotation-unknown-image", ("image_id",), (99_999, -5, 10**30), lambda annotation: "dropped"
+)
 
 
-@annotation_fault("annotation-unknown-category")
-def _unknown_category(annotation: Annotation, image: Coco, rng: Rng) -> str:
-    annotation["category_id"] = int(pick(rng, (99, -1, 10**30)))
-    return "dropped"
+value_fault(
+    "annotation-unknown-category", ("category_id",), (99, -1, 10**30), lambda annotation: "dropped"
+)
 
 
-@annotation_fault("annotation-id-invalid")
-def _id_invalid(annotation: Annotation, image: Coco, rng: Rng) -> Verdict:
-    put(annotation, "id", pick(rng, (GONE, None, "7", 2.5, [1], NAN)))
-    return as_before()
+value_fault(
+    "annotation-id-invalid",
+    ("id",),
+    (GONE, None, "7", 2.5, [1], NAN),
+    lambda annotation: as_before(),
+)
 
 
 @annotation_fault("crowd-flag-invalid")
@@ -363,20 +383,12 @@ def _box_beside_mask(annotation: Annotation, image: Coco, rng: Rng) -> str | Non
 # Masks
 
 
-@annotation_fault("mask-invalid", kinds=MASKS)
-def _mask_invalid(annotation: Annotation, image: Coco, rng: Rng) -> Verdict:
-    annotation["segmentation"] = pick(rng, ("mask", 5, 1.5, True))
-    return filled_box
+value_fault(
+    "mask-invalid", ("segmentation",), ("mask", 5, 1.5, True), lambda _: filled_box, kinds=MASKS
+)
 
 
-@annotation_fault("mask-missing", kinds=MASKS)
-def _mask_missing(annotation: Annotation, image: Coco, rng: Rng) -> Verdict:
-    put(annotation, "segmentation", pick(rng, (GONE, None, [])))
-    return filled_box
-
-
-def _polygons(annotation: Annotation) -> bool:
-    return isinstance(annotation["segmentation"], list)
+value_fault("mask-missing", ("segmentation",), (GONE, None, []), lambda _: filled_box, kinds=MASKS)
 
 
 def _any_part(annotation: Annotation, rng: Rng) -> int:
@@ -385,7 +397,7 @@ def _any_part(annotation: Annotation, rng: Rng) -> int:
 
 @annotation_fault("polygon-flat", kinds=POLYGONS)
 def _polygon_flat(annotation: Annotation, image: Coco, rng: Rng) -> Verdict | None:
-    if not _polygons(annotation) or len(annotation["segmentation"]) > 1:
+    if len(annotation["segmentation"]) > 1:
         return None
     annotation["segmentation"] = annotation["segmentation"][0]
     return as_before()
@@ -393,8 +405,6 @@ def _polygon_flat(annotation: Annotation, image: Coco, rng: Rng) -> Verdict | No
 
 @annotation_fault("polygon-invalid", kinds=POLYGONS)
 def _polygon_invalid(annotation: Annotation, image: Coco, rng: Rng) -> Verdict | None:
-    if not _polygons(annotation):
-        return None
     index = _any_part(annotation, rng)
     part = annotation["segmentation"][index]
     wrong = ([*part[:-1], None], [*part[:-1], "1"], [*part[:-1], NAN], [INF, *part[1:]])
@@ -405,8 +415,6 @@ def _polygon_invalid(annotation: Annotation, image: Coco, rng: Rng) -> Verdict |
 
 @annotation_fault("polygon-odd", kinds=POLYGONS)
 def _polygon_odd(annotation: Annotation, image: Coco, rng: Rng) -> Verdict | None:
-    if not _polygons(annotation):
-        return None
     index = _any_part(annotation, rng)
     annotation["segmentation"][index].pop()
     return without_part(index)
@@ -414,8 +422,6 @@ def _polygon_odd(annotation: Annotation, image: Coco, rng: Rng) -> Verdict | Non
 
 @annotation_fault("mask-without-pixels", kinds=POLYGONS)
 def _mask_without_pixels(annotation: Annotation, image: Coco, rng: Rng) -> Verdict | None:
-    if not _polygons(annotation):
-        return None
     x, y, w, h = annotation["bbox"]
     for shift in np.arange(0, 1, 0.05).tolist():
         left = math.floor(x + w / 2) + shift
@@ -430,8 +436,6 @@ def _mask_without_pixels(annotation: Annotation, image: Coco, rng: Rng) -> Verdi
 
 @annotation_fault("polygon-short", kinds=POLYGONS)
 def _polygon_short(annotation: Annotation, image: Coco, rng: Rng) -> Verdict | None:
-    if not _polygons(annotation):
-        return None
     index = _any_part(annotation, rng)
     annotation["segmentation"][index] = annotation["segmentation"][index][: pick(rng, (2, 4))]
     return without_part(index)
@@ -439,8 +443,6 @@ def _polygon_short(annotation: Annotation, image: Coco, rng: Rng) -> Verdict | N
 
 @annotation_fault("polygon-empty", kinds=POLYGONS)
 def _polygon_empty(annotation: Annotation, image: Coco, rng: Rng) -> Verdict | None:
-    if not _polygons(annotation):
-        return None
     index = _any_part(annotation, rng)
     x, y, w, _ = annotation["bbox"]
     line = [x, y, x + w / 2, y, x + w, y]
@@ -470,8 +472,6 @@ def clipped_mask(valid: Annotation, cleaned: Annotation, image: Coco, moved: Ann
 
 @annotation_fault("polygon-outside", "in part", kinds=POLYGONS)
 def _polygon_partly_outside(annotation: Annotation, image: Coco, rng: Rng) -> Verdict | None:
-    if not _polygons(annotation):
-        return None
     index, axis = _any_part(annotation, rng), int(rng.integers(2))
     points = np.reshape(annotation["segmentation"][index], (-1, 2)).copy()
     size = (image["width"], image["height"])[axis]
@@ -487,8 +487,6 @@ def _polygon_partly_outside(annotation: Annotation, image: Coco, rng: Rng) -> Ve
 
 @annotation_fault("polygon-outside", "entirely", kinds=POLYGONS)
 def _polygon_entirely_outside(annotation: Annotation, image: Coco, rng: Rng) -> Verdict | None:
-    if not _polygons(annotation):
-        return None
     index = _any_part(annotation, rng)
     beyond = float(pick(rng, (-100.0, 100.0, 1e6)))
     annotation["segmentation"][index] = [v + beyond for v in annotation["segmentation"][index]]
@@ -497,8 +495,6 @@ def _polygon_entirely_outside(annotation: Annotation, image: Coco, rng: Rng) -> 
 
 @annotation_fault("polygon-outside-slightly", kinds=POLYGONS)
 def _polygon_slightly_outside(annotation: Annotation, image: Coco, rng: Rng) -> Verdict | None:
-    if not _polygons(annotation):
-        return None
     index, axis = _any_part(annotation, rng), int(rng.integers(2))
     points = np.reshape(annotation["segmentation"][index], (-1, 2)).copy()
     size = (image["width"], image["height"])[axis]
@@ -516,8 +512,6 @@ def _polygon_slightly_outside(annotation: Annotation, image: Coco, rng: Rng) -> 
 
 @annotation_fault("polygon-self-intersecting", kinds=POLYGONS)
 def _polygon_crossing(annotation: Annotation, image: Coco, rng: Rng) -> str | None:
-    if not _polygons(annotation):
-        return None
     x, y, w, h = annotation["bbox"]
     right, low = min(x + w, image["width"]), min(y + h, image["height"])
     # The even bow-tie has no signed area at all, and is no empty polygon for that.
@@ -531,14 +525,8 @@ def _polygon_crossing(annotation: Annotation, image: Coco, rng: Rng) -> str | No
     return "kept"
 
 
-def _rle(annotation: Annotation) -> bool:
-    return isinstance(annotation["segmentation"], dict)
-
-
 @annotation_fault("rle-size", kinds=RLE)
 def _rle_size(annotation: Annotation, image: Coco, rng: Rng) -> Verdict | None:
-    if not _rle(annotation):
-        return None
     height, width = image["height"], image["width"]
     wrong = ([width, height], [height + 1, width], [height, width - 1], [2 * height, 2 * width])
     annotation["segmentation"]["size"] = pick(rng, wrong)
@@ -547,8 +535,6 @@ def _rle_size(annotation: Annotation, image: Coco, rng: Rng) -> Verdict | None:
 
 @annotation_fault("rle-invalid", kinds=RLE)
 def _rle_invalid(annotation: Annotation, image: Coco, rng: Rng) -> Verdict | None:
-    if not _rle(annotation):
-        return None
     pixels = image["height"] * image["width"]
     wrong = (GONE, None, 5, "\x7f\x00", "~~~", [pixels - 1], [10, pixels], [-1, pixels + 1])
     wrong += ([pixels - 5.5, 5.5], ["1", pixels - 1], [pixels - 4, NAN], {"a": 1}, "0", "P" * 70)
@@ -558,8 +544,6 @@ def _rle_invalid(annotation: Annotation, image: Coco, rng: Rng) -> Verdict | Non
 
 @annotation_fault("rle-empty", kinds=RLE)
 def _rle_empty(annotation: Annotation, image: Coco, rng: Rng) -> Verdict | None:
-    if not _rle(annotation):
-        return None
     height, width = image["height"], image["width"]
     zeros = compressed_rle(np.zeros((height, width), np.uint8))
     annotation["segmentation"] = pick(

@@ -80,7 +80,7 @@ def assert_ground_truth_scores_100(name: str, root: Path, output: Path, **option
         if all(annotation["iscrowd"] for annotation in annotations):
             continue
         for noise in (0.0, 2.0):
-            got = _ours(dataset, datasets.has_masks, noise, output)
+            got = scores_of_ground_truth(dataset, datasets.has_masks, noise, output)
             folder = output / "inference" / dataset
             predictions = json.loads((folder / "coco_instances_results.json").read_text())
             for task in ("bbox", "segm") if datasets.has_masks else ("bbox",):
@@ -93,7 +93,8 @@ def assert_ground_truth_scores_100(name: str, root: Path, output: Path, **option
                     assert same or both_nan, (split, task, metric, got[task], expected)
 
 
-def _ours(dataset: str, masks: bool, noise: float, output: Path) -> dict[str, Any]:
+def scores_of_ground_truth(dataset: str, masks: bool, noise: float, output: Path) -> dict[str, Any]:
+    """The scores, by task, of predicting what a registered dataset says."""
     cfg = get_cfg()
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.MASK_ON = masks

@@ -8,13 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import albumentations as A
 import numpy as np
 import pytest
 
 from persondet.data.augmentation import (
     PIPELINE_FOLDER,
-    STRAIGHT_LINE_TRANSFORMS,
     build_augmentation,
     keeps_straight_lines,
 )
@@ -121,11 +119,6 @@ def test_mistakes_are_named_in_one_sentence(tmp_path: Path, text: str, says: str
 def test_an_unknown_pipeline_lists_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="did you mean 'street'.*crowd, light, none, street"):
         build_augmentation("steet")
-
-
-def test_the_list_of_straight_transforms_names_real_ones() -> None:
-    for name in STRAIGHT_LINE_TRANSFORMS:
-        assert issubclass(getattr(A, name), A.DualTransform)
 
 
 def test_trap_12_importing_albumentations_asks_no_network() -> None:

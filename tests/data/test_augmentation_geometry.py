@@ -21,7 +21,7 @@ from persondet.data.augmentation import (
     keeps_straight_lines,
 )
 from persondet.data.dataset_mapper import AlbumentationsDatasetMapper
-from persondet.data.polygons import transform_points
+from persondet.data.shapes import transform_points
 from persondet.errors import ConfigError
 
 WIDTH, HEIGHT = 131, 97
@@ -29,7 +29,7 @@ ZOOM = 8
 
 # Every straight transform, in each of the modes that move points in their own way.
 STRAIGHT = """
-Affine: {scale: [0.5, 1.8], rotate: [-180, 180], shear: [-25, 25], translate_percent: [-0.2, 0.2], p: 1}
+Affine: {scale: [0.5,2], rotate: [-180,180], shear: [-25,25], translate_percent: [-0.2,0.2], p: 1}
 Affine: {scale: [0.4, 0.6], rotate: [-40, 40], fit_output: true, p: 1}
 AtLeastOneBBoxRandomCrop: {height: 60, width: 90}
 BBoxSafeRandomCrop: {erosion_rate: 0.3}
@@ -264,17 +264,6 @@ def _lies_within_a_pixel(
 )
 @given(pipeline=steps, shape=shapes, seed=st.integers(0, 999), size=st.sampled_from([0, 70, 151]))
 def test_the_boundary_lies_within_a_pixel_of_a_finer_truth(
-    tmp_path: Path, pipeline: list[str], shape: Any, seed: int, size: int
-) -> None:
-    _lies_within_a_pixel(tmp_path, pipeline, shape, seed, size)
-
-
-@pytest.mark.slow
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(pipeline=steps, shape=shapes, seed=st.integers(0, 999), size=st.sampled_from([0, 70, 151]))
-def test_the_boundary_lies_within_a_pixel_of_a_finer_truth_at_length(
     tmp_path: Path, pipeline: list[str], shape: Any, seed: int, size: int
 ) -> None:
     _lies_within_a_pixel(tmp_path, pipeline, shape, seed, size)

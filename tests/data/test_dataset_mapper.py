@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from persondet.config import get_cfg as persondet_cfg
-from persondet.data.augmentation import STRAIGHT_LINE_TRANSFORMS, build_augmentation
+from persondet.data.augmentation import build_augmentation
 from persondet.data.dataset_mapper import AlbumentationsDatasetMapper
 from persondet.errors import ConfigError, DatasetError
 
@@ -198,74 +197,6 @@ def test_trap_12_a_flipped_small_polygon_equals_the_flipped_raster(
     )
 
 
-MOVES = {
-    "Affine": "{scale: [0.7, 1.3], rotate: [-30, 30], shear: [-10, 10], p: 1}",
-    "AtLeastOneBBoxRandomCrop": "{height: 100, width: 150}",
-    "BBoxSafeRandomCrop": "{}",
-    "CenterCrop": "{height: 120, width: 180}",
-    "Crop": "{x_min: 13, y_min: 7, x_max: 190, y_max: 150}",
-    "CropAndPad": "{percent: [-0.1, 0.1]}",
-    "D4": "{}",
-    "HorizontalFlip": "{p: 1}",
-    "LongestMaxSize": "{max_size: 130}",
-    "NoOp": "{}",
-    "Pad": "{padding: [3, 8, 11, 2]}",
-    "PadIfNeeded": "{min_height: 256, min_width: 300}",
-    "Perspective": "{scale: [0.2, 0.25], p: 1}",
-    "RandomCrop": "{height: 150, width: 190}",
-    "RandomCropFromBorders": "{}",
-    "RandomResizedCrop": "{size: [110, 170], scale: [0.6, 1.0]}",
-    "RandomRotate90": "{p: 1}",
-    "RandomScale": "{scale_limit: [-0.5, 0.5], p: 1}",
-    "RandomSizedBBoxSafeCrop": "{height: 110, width: 170}",
-    "RandomSizedCrop": "{min_max_height: [120, 150], size: [90, 130]}",
-    "Resize": "{height: 80, width: 100}",
-    "Rotate": "{limit: [-45, 45], p: 1}",
-    "SafeRotate": "{limit: [-45, 45], p: 1}",
-    "ShiftScaleRotate": "{p: 1}",
-    "SmallestMaxSize": "{max_size: 240}",
-    "SquareSymmetry": "{}",
-    "Transpose": "{p: 1}",
-    "VerticalFlip": "{p: 1}",
-}
-
-
-def test_every_straight_transform_is_tried() -> None:
-    assert set(MOVES) == STRAIGHT_LINE_TRANSFORMS
-
-
-@pytest.mark.parametrize("name", sorted(MOVES))
-def test_polygons_follow_the_pixels(tmp_path: Path, name: str) -> None:
-    """A bright shape on black: where its pixels go, its polygon goes, to a fraction of a pixel."""
-    shape = np.array([[100.0, 40], [140, 60], [130, 110], [105, 95], [80, 100], [90, 60]])
-    large = np.zeros((160 * 8, 200 * 8), np.uint8)
-    cv2.fillPoly(large, [np.round(shape * 8 - 0.5).astype(np.int32)], 255)
-    image = cv2.resize(large, (200, 160), interpolation=cv2.INTER_AREA)
-    record = _record(tmp_path / "a.png", np.dstack([image] * 3), [shape.reshape(-1).tolist()])
-    mapper = _mapper(tmp_path, f"- {name}: {MOVES[name]}")
-    tried = 0
-    for seed in range(12):
-        sample = mapper(record, seed=seed)
-        if not len(sample["instances"]):
-            continue
-        (parts,) = sample["instances"].gt_masks.polygons
-        height, width = sample["instances"].image_size
-        zoomed = polygons_to_bitmask([part * 8 for part in parts], height * 8, width * 8)
-        truth = cv2.resize(zoomed.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
-        pixels = sample["image"][0].numpy() / 255
-        rows, columns = np.mgrid[:height, :width]
-        drift = [
-            (grid * pixels).sum() / pixels.sum() - (grid * truth).sum() / truth.sum()
-            for grid in (rows, columns)
-        ]
-        low, high = sample["instances"].gt_boxes.tensor[0].numpy().reshape(2, 2)
-        if low.min() > 1 and (high < (width - 1, height - 1)).all():  # not cut by the border
-            assert np.abs(drift).max() < 0.15, (seed, drift)
-        assert _iou(pixels > 0.5, truth > 0.5) > 0.94, seed
-        tried += 1
-    assert tried >= 6
-
-
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -279,7 +210,8 @@ def test_trap_12_boxes_and_masks_stay_in_step_under_heavy_crops(
         for x, y in rng.uniform([0, 0], [60, 24], (8, 2))
     ]
     record = _record(tmp_path / "a.png", _grey(), *(_rectangle(*box) for box in boxes))
-    text = "- Affine: {scale: [0.5, 2.0], rotate: [-45, 45], p: 1}\n- RandomCrop: {height: 30, width: 40}"
+    text = "- Affine: {scale: [0.5, 2.0], rotate: [-45, 45], p: 1}\n"
+    text += "- RandomCrop: {height: 30, width: 40}"
     sample = _mapper(tmp_path, text, min_sizes=(resize,), min_visibility=0.3, min_box_size=2.0)(
         record, seed=seed
     )
@@ -339,20 +271,6 @@ def test_the_keys_of_the_config_reach_the_samples(tmp_path: Path) -> None:
     for order, channel in (("BGR", 2), ("RGB", 0)):
         cfg.INPUT.FORMAT = order
         assert (AlbumentationsDatasetMapper(cfg)(record, seed=0)["image"][channel] == 200).all()
-
-
-def test_min_visibility_where_lines_are_bent_leaves_the_others_their_masks(tmp_path: Path) -> None:
-    # The crop keeps x < 30: all, a tenth, nothing and half of the four.
-    people = [_rectangle(x, 10, x + 20, 50) for x in (0, 28, 40, 20)]
-    record = _record(tmp_path / "a.png", _grey(), *people)
-    text = f"- Crop: {{x_max: 30, y_max: {HEIGHT}}}\n- ElasticTransform: {{p: 0.0}}"
-    boxes = {0: [0, 10, 20, 50], 1: [28, 10, 30, 50], 3: [20, 10, 30, 50]}
-    for least, classes in ((0.0, [0, 1, 3]), (0.2, [0, 3]), (0.6, [0])):
-        instances = _mapper(tmp_path, text, min_visibility=least)(record, seed=0)["instances"]
-        assert isinstance(instances.gt_masks, BitMasks)
-        assert instances.gt_classes.tolist() == classes
-        extents = instances.gt_masks.get_bounding_boxes().tensor
-        assert extents.tolist() == [boxes[number] for number in classes]
 
 
 def test_min_visibility_of_an_rle_counts_the_mask_and_not_its_box(tmp_path: Path) -> None:
@@ -433,14 +351,6 @@ def test_rle_masks_follow_straight_transforms_as_rasters(tmp_path: Path) -> None
     np.testing.assert_array_equal(sample["instances"].gt_boxes.tensor[1], [76, 10, 91, 30])
     polygon = polygons_to_bitmask(_rectangle(36, 5, 46, 40), HEIGHT, WIDTH)
     assert _iou(_bits(sample)[0], polygon) == 1.0
-
-
-def test_boxes_without_masks_follow_what_bends_lines(tmp_path: Path) -> None:
-    record = _record(tmp_path / "a.png", _grey(), _rectangle(5, 5, 25, 60))
-    text = "- GridDistortion: {num_steps: 3, distort_limit: 0.0, p: 1}"
-    sample = _mapper(tmp_path, text, use_masks=False)(record, seed=0)
-    assert not sample["instances"].has("gt_masks")
-    np.testing.assert_allclose(sample["instances"].gt_boxes.tensor[0], [5, 5, 25, 60], atol=1.5)
 
 
 # Annotations.
@@ -537,21 +447,6 @@ def test_trap_13_sizes_that_disagree_are_named(tmp_path: Path) -> None:
         _mapper(tmp_path)({**record, "height": 65})
     with pytest.raises(DatasetError, match="the other way round: an EXIF rotation"):
         _mapper(tmp_path)({**record, "height": 96, "width": 64})
-
-
-def test_trap_13_real_bad_images(tmp_path: Path, real_data: Path) -> None:
-    for name in (
-        "truncated_jpeg.jpg",
-        "broken.png",
-        "broken_data_stream.png",
-        "truncated_end_chunk.png",
-    ):
-        path = shutil.copy(real_data / "bad-images" / name, tmp_path)
-        with pytest.raises(DatasetError, match=name):
-            _mapper(tmp_path)({"file_name": str(path), "annotations": []})
-    upright = _mapper(tmp_path, with_annotations=False)
-    turned = upright({"file_name": str(real_data / "bad-images" / "exif_Landscape_6.jpg")})
-    assert turned["image"].shape[2] > turned["image"].shape[1]
 
 
 def test_options_that_make_no_sense_are_refused() -> None:

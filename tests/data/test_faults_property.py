@@ -9,6 +9,7 @@ import tempfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
-from persondet.data.check import images as image_files
 from persondet.data.check.validate import check_export
 from persondet.data.cleaned_copy import clean_dataset
 from persondet.data.findings import CODES
@@ -53,11 +53,20 @@ SEEDS = st.integers(0, 2**31)
 def in_this_process() -> Iterator[None]:
     """Read images here: a hundred small exports would start a thousand processes."""
 
-    def results(look: Any, names: Any, lost: Any, **_: Any) -> Iterator[tuple[str, Any]]:
-        return ((name, look(name)) for name in names)
+    class Pool:
+        def __init__(self, **_: Any) -> None: ...
+
+        def schedule(self, function: Any, args: Any, timeout: float) -> Future[Any]:
+            future: Future[Any] = Future()
+            future.set_result(function(*args))
+            return future
+
+        def stop(self) -> None: ...
+
+        def join(self) -> None: ...
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(image_files, "results_of_processes", results)
+        patch.setattr("pebble.ProcessPool", Pool)
         yield
 
 
@@ -154,14 +163,6 @@ def valid_survives(seed: int, kind: str) -> None:
 def test_a_valid_export_has_no_error_and_cleaning_changes_nothing(kind: str, seed: int) -> None:
     with in_this_process():
         valid_survives(seed, kind)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=40)
-@given(seed=SEEDS)
-def test_many_valid_exports(kind: str, seed: int) -> None:
-    valid_survives(seed, kind)
 
 
 # Broken exports
@@ -298,11 +299,3 @@ def test_a_fault_is_named_as_often_as_it_is_there_and_nothing_else_is_touched(
 def test_some_random_exports_of_each_fault(fault: Fault, seed: int, k: int) -> None:
     with in_this_process():
         break_check_clean(fault, seed, k)
-
-
-@pytest.mark.soak
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-@settings(max_examples=100)
-@given(seed=SEEDS, k=st.integers(1, 5))
-def test_many_random_exports_of_each_fault(fault: Fault, seed: int, k: int) -> None:
-    break_check_clean(fault, seed, k)

@@ -1,5 +1,8 @@
+"""Merging and splitting: nothing is lost, cut or told apart wrongly."""
+
 from __future__ import annotations
 
+import copy
 import json
 import os
 import random
@@ -14,8 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from persondet.data.check.text import split_lines
 from persondet.data.inspect.images import ImageFacts
-from persondet.data.split import check_fractions, split_coco, split_export, split_lines
+from persondet.data.split import check_fractions, merge_coco, split_coco, split_export
 from persondet.errors import DatasetError, OutputExistsError
 from tests.data.leaks.scenes import COPIES, scene
 
@@ -230,19 +234,6 @@ def test_the_same_seed_gives_the_same_bytes(flat: Path, tmp_path: Path):
     assert contents(tmp_path / "a") == contents(tmp_path / "b") != contents(tmp_path / "c")
 
 
-def test_copies_where_links_are_refused(flat: Path, tmp_path: Path, monkeypatch):
-    def refuse(*_: object) -> None:
-        raise OSError(18, "Invalid cross-device link")
-
-    monkeypatch.setattr(os, "link", refuse)
-    split_export(flat, tmp_path / "out", workers=1)
-    paths = [*(tmp_path / "out").rglob("*.jpg"), *(tmp_path / "out").rglob("*.png")]
-    assert len(paths) == 16
-    for path in paths:
-        assert path.read_bytes() == (flat / path.name).read_bytes()
-        assert path.stat().st_nlink == 1
-
-
 def test_splits_are_merged_first(tmp_path: Path, export_writer: Callable[..., None]):
     root = tmp_path / "export"
     export_writer(root, {"train": 6, "valid": 4})
@@ -303,3 +294,112 @@ def test_an_ambiguous_id_is_refused_with_the_folder(flat: Path, tmp_path: Path):
     (flat / JSON).write_text(json.dumps(coco))
     with pytest.raises(DatasetError, match="flat: the image id 0 stands for.*clean first"):
         split_export(flat, tmp_path / "out", workers=1)
+
+
+def coco(names: list[str], *, first: int = 0, category: tuple[int, str] = (1, "person")) -> Any:
+    return {
+        "info": {"description": names[0]},
+        "images": [
+            {"id": first + i, "file_name": name, "width": 9, "height": 9}
+            for i, name in enumerate(names)
+        ],
+        "annotations": [
+            {"id": first + i, "image_id": first + i, "category_id": category[0], "name": name}
+            for i, name in enumerate(names)
+        ],
+        "categories": [{"id": category[0], "name": category[1]}],
+    }
+
+
+def owners(merged: Any) -> list[tuple[str, str]]:
+    """For each annotation its own name, and the file name of its image."""
+    images = {image["id"]: image["file_name"] for image in merged["images"]}
+    return [(a["name"], images[a["image_id"]]) for a in merged["annotations"]]
+
+
+def test_a_single_one_stays_as_it_is():
+    one = coco(["a.jpg", "b.jpg"])
+    merged = merge_coco([one])
+    assert merged.coco is one
+    assert merged.origins == [(0, "a.jpg"), (0, "b.jpg")]
+
+
+def test_colliding_ids_are_told_apart_with_their_annotations():
+    parts = [coco(["a.jpg", "b.jpg"]), coco(["c.jpg"]), coco(["d.jpg", "e.jpg"], first=-3)]
+    before = copy.deepcopy(parts)
+    merged = merge_coco(parts).coco
+    assert parts == before
+    for key in ("images", "annotations"):
+        ids = [record["id"] for record in merged[key]]
+        assert len(set(ids)) == 5
+    assert [record["id"] for record in merged["images"]][:2] == [0, 1]
+    assert owners(merged) == [(f"{n}.jpg", f"{n}.jpg") for n in "abcde"]
+    assert merged["info"] == {"description": "a.jpg"}
+
+
+def test_ids_that_do_not_collide_stay():
+    merged = merge_coco([coco(["a.jpg"], first=5), coco(["b.jpg"], first=2)]).coco
+    assert [record["id"] for record in merged["images"]] == [5, 2]
+
+
+def test_file_names_that_collide_get_a_number():
+    merged = merge_coco(
+        [coco(["a.jpg", "d/a_2.jpg"]), coco(["a.jpg", "a_2.jpg"]), coco(["a.jpg", "d/a_2.jpg"])]
+    )
+    names = [image["file_name"] for image in merged.coco["images"]]
+    assert names == ["a.jpg", "d/a_2.jpg", "a_3.jpg", "a_2.jpg", "a_4.jpg", "d/a_2_2.jpg"]
+    assert [name for _, name in merged.origins] == [
+        "a.jpg",
+        "d/a_2.jpg",
+        "a.jpg",
+        "a_2.jpg",
+        "a.jpg",
+        "d/a_2.jpg",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("second", "categories", "annotation"),
+    [
+        ((1, "person"), [(1, "person")], 1),
+        ((4, "person"), [(1, "person")], 1),
+        ((4, "dog"), [(1, "person"), (4, "dog")], 4),
+        ((1, "dog"), [(1, "person"), (2, "dog")], 2),
+    ],
+)
+def test_classes_are_one_when_their_names_are(second, categories, annotation):
+    merged = merge_coco([coco(["a.jpg"]), coco(["b.jpg"], category=second)]).coco
+    assert [(c["id"], c["name"]) for c in merged["categories"]] == categories
+    assert merged["annotations"][1]["category_id"] == annotation
+
+
+def test_two_classes_of_one_name_stay_two():
+    one = coco(["a.jpg"])
+    one["categories"] = [{"id": 0, "name": "Person"}, {"id": 1, "name": "Person"}]
+    other = copy.deepcopy(one)
+    merged = merge_coco([one, other]).coco
+    assert merged["categories"] == one["categories"]
+
+
+def test_an_id_of_two_images_is_refused():
+    one = coco(["a.jpg", "b.jpg"])
+    one["images"][1]["id"] = 0
+    with pytest.raises(DatasetError, match=r"id 0 .*'a.jpg'.*'b.jpg'.*clean first"):
+        merge_coco([one])
+    one["images"][1]["file_name"] = "a.jpg"  # listed twice, and clear
+    merge_coco([one])
+
+
+def test_faults_stay_faults():
+    one, other = coco(["a.jpg"]), coco(["b.jpg"])
+    strange: list[Any] = [None, 3, {"id": None}, {"id": "7", "file_name": 4}, {"id": True}]
+    other["images"] += strange
+    other["annotations"] += [*strange, {"id": 0, "image_id": 99, "category_id": None}]
+    other["categories"] += [None, {"id": "x"}, {"id": 3, "name": None}]
+    merged = merge_coco([one, other])
+    assert merged.coco["images"][2:] == strange
+    assert merged.coco["annotations"][2:-1] == strange
+    orphan = merged.coco["annotations"][-1]
+    assert orphan["image_id"] not in {image["id"] for image in merged.coco["images"][:2]}
+    assert merged.coco["categories"][1:] == other["categories"][1:]
+    assert merged.origins[2:] == [(1, None), (1, None), (1, None), (1, 4), (1, None)]

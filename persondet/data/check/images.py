@@ -1,21 +1,23 @@
-"""Looking at the image files of an export: can training read them, how large and how turned are
-they, and what do they look like in short.
+"""Check the image files of an export: can training read them, how large are they, how turned?
 
-The judge is what training reads with: Pillow, fully, and Detectron2's way with EXIF.
-
-Does a JPEG or PNG file end before its own structure does? For files that no decoder opens.
+Pillow judges, as it does in training: each file is decoded fully, and EXIF turns it the way
+Detectron2 does. Worker processes decode, so a file that crashes its decoder costs nothing else.
 """
 
 from __future__ import annotations
 
 import errno
-import functools
+import faulthandler
 import hashlib
+import multiprocessing
 import os
 import re
+import signal
 import stat
+import sys
 import warnings
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,10 +25,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from persondet.data.check.worker_processes import PATIENCE, results_of_processes
 from persondet.data.inspect.images import ImageFacts
 from persondet.data.leaks.hashing import picture_signature
-from persondet.environment import Progress
+from persondet.environment import Progress, cpu_count
 from persondet.errors import DatasetError
 from persondet.files import leads_out, path_inside
 
@@ -35,66 +36,31 @@ _ORIENTATIONS: dict[Any, int] = {number: number for number in range(2, 9)}
 # The shorter side in pixels down to which a JPEG is decoded: the signature needs 32.
 _DRAFT_SIDE = 128
 _TAIL = 1 << 16
+_JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
 _EXIF_IN_PNG = (b"eXIf", b"Raw profile type exif")
 _SAME_AS_RGB = ("L", "RGB")
-_HEADERS_BETWEEN_REPORTS = 500
+
+PATIENCE = 60.0
+"""Seconds that decoding one file may take."""
+_BATCH = 16  # files that a worker decodes in one go
+_BATCHES_AHEAD = 8  # submitted for each worker: bounds the memory
 
 
-def read_headers(
-    folder: str | Path, names: Iterable[str], *, progress: Progress | None = None
-) -> dict[str, ImageFacts]:
-    """Return what the headers of image files say, without decoding a pixel.
+def read_headers(folder: str | Path, names: Iterable[str]) -> dict[str, ImageFacts]:
+    """Read the headers of image files, without decoding a pixel.
 
     Args:
         folder: the split's folder.
-        names: file names relative to it, as the json has them: anything may stand there.
-        progress: called with (done, all).
+        names: file names relative to it, as the json has them; any text is allowed.
 
     Returns:
-        dict from name to facts with problem, size and orientation: a file that is cut behind its
-        header has no problem here.
+        dict from name to facts with problem, size and orientation. A file that ends after its
+        header shows no problem here.
     """
-    names = list(dict.fromkeys(names))
     root = _Folder(folder)
-    found: dict[str, ImageFacts] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on files that it reads all the same
-        for done, name in enumerate(names, start=1):
-            found[name] = _look(root, name, decode=False)
-            if progress is not None and done % _HEADERS_BETWEEN_REPORTS == 0:
-                progress(done, len(names))
-    if progress is not None:
-        progress(len(names), len(names))
-    return found
-
-
-def decode_images(
-    folder: str | Path,
-    names: Iterable[str],
-    *,
-    workers: int = 0,
-    patience: float = PATIENCE,
-    progress: Progress | None = None,
-) -> dict[str, ImageFacts]:
-    """Read image files as training does, in parallel, and return all facts about them.
-
-    A file that crashes its decoder, or keeps it busy for ever, is `image-unreadable`.
-
-    Args:
-        folder: the split's folder.
-        names: file names relative to it, as the json has them: anything may stand there.
-        workers: processes; 0: one per core.
-        patience: seconds that one file may take.
-        progress: called with (done, all), from the thread that calls.
-
-    Returns:
-        dict from name to facts, in the order of `names`; a file with a problem has the digest of
-        its bytes where these could be read, but no signature.
-    """
-    found = decode_splits(
-        {"": folder}, {"": names}, workers=workers, patience=patience, progress=progress
-    )
-    return found[""]
+        return {name: _look(root, name, decode=False) for name in dict.fromkeys(names)}
 
 
 def decode_splits(
@@ -105,49 +71,106 @@ def decode_splits(
     patience: float = PATIENCE,
     progress: Progress | None = None,
 ) -> dict[str, dict[str, ImageFacts]]:
-    """Do as `decode_images` for several folders at once, with the same processes.
+    """Decode the images of several splits as training does, in parallel; return all facts.
+
+    A file that crashes its decoder or exceeds `patience` is `image-unreadable`.
 
     Args:
         folders: split to its folder.
-        names: split to file names relative to its folder.
-        workers, patience, progress: see `decode_images`.
+        names: split to file names relative to its folder, as the json has them; any text is
+            allowed.
+        workers: processes; 0: one per core.
+        patience: seconds that one file may take.
+        progress: called with (done, all), from the thread that calls.
 
     Returns:
-        dict from split to dict from name to facts, in the order of `names`.
+        dict from split to dict from name to facts, in the order of `names`. A file with a problem
+        has no signature; it has a digest if its bytes could be read.
     """
-    tasks = {
-        f"{split}\0{name}": (split, name)
-        for split, own in names.items()
-        for name in dict.fromkeys(own)
-    }
-    found: dict[str, ImageFacts] = {}
     roots = {split: _Folder(folder) for split, folder in folders.items()}
-    look = functools.partial(_look_up, roots, tasks)
-    results = results_of_processes(look, list(tasks), _lost, workers=workers, patience=patience)
-    with closing(results):  # type: ignore[type-var]
-        for key, facts in results:
-            found[key] = facts
+    unique = {split: list(dict.fromkeys(own)) for split, own in names.items()}
+    tasks = [(roots[split], name) for split, own in unique.items() for name in own]
+    facts: list[ImageFacts] = []
+    with closing(_decoded(tasks, workers or cpu_count(), patience)) as results:
+        for fact in results:
+            facts.append(fact)
             if progress is not None:
-                progress(len(found), len(tasks))
-    ordered: dict[str, dict[str, ImageFacts]] = {split: {} for split in names}
-    for key, (split, name) in tasks.items():
-        ordered[split][name] = found[key]
-    return ordered
+                progress(len(facts), len(tasks))
+    remaining = iter(facts)
+    return {split: {name: next(remaining) for name in own} for split, own in unique.items()}
 
 
-def _look_up(
-    roots: Mapping[str, _Folder], tasks: Mapping[str, tuple[str, str]], key: str
-) -> ImageFacts:
-    split, name = tasks[key]
-    return _look(roots[split], name, decode=True)
+_Task = tuple["_Folder", str]
 
 
-def _lost(reason: str) -> ImageFacts:
-    return ImageFacts("image-unreadable", reason)
+def _decoded(
+    tasks: Sequence[_Task], workers: int, patience: float
+) -> Generator[ImageFacts, None, None]:
+    """Yield the facts about each file, in order, from worker processes.
+
+    When a worker dies or takes too long, each file of its batch is decoded once more by itself.
+    A file that fails by itself too is `image-unreadable`.
+    """
+    if not tasks:
+        return
+    # Loaded here, because training registers datasets with `read_headers` alone.
+    from pebble import ProcessExpired, ProcessPool
+
+    # A fork starts in milliseconds, a new interpreter in half a second. Forked workers must not
+    # wait for threads of this process: Pillow and NumPy do not.
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    starts = range(0, len(tasks), _BATCH)
+    batches = (tasks[start : start + _BATCH] for start in starts)
+    workers = min(workers, len(starts))
+    pool = ProcessPool(max_workers=workers, initializer=_silence, context=context)
+    waiting: deque[tuple[Sequence[_Task], Any]] = deque()
+
+    def submit(batch: Sequence[_Task]) -> Any:
+        return pool.schedule(_decode_batch, args=(batch,), timeout=patience)
+
+    try:
+        while True:
+            while len(waiting) < workers * _BATCHES_AHEAD and (batch := next(batches, None)):
+                waiting.append((batch, submit(batch)))
+            if not waiting:
+                return
+            batch, future = waiting.popleft()
+            try:
+                yield from future.result()
+            except (ProcessExpired, TimeoutError):
+                for task in batch:
+                    try:
+                        yield from submit([task]).result()
+                    except (ProcessExpired, TimeoutError) as error:
+                        yield ImageFacts("image-unreadable", _reason(error))
+    finally:
+        pool.stop()
+        pool.join()
+
+
+def _reason(error: Exception) -> str:
+    """Return a few words on how a worker ended."""
+    if isinstance(error, TimeoutError):
+        return "reading it takes too long"
+    code = getattr(error, "exitcode", 0)
+    how = signal.Signals(-code).name if code < 0 else f"code {code}"
+    return f"reading it ends the process ({how})"
+
+
+def _silence() -> None:
+    """Let a worker write nothing to standard error: neither C libraries nor crash reports."""
+    faulthandler.disable()
+    warnings.simplefilter("ignore")
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+
+
+def _decode_batch(batch: Sequence[_Task]) -> list[ImageFacts]:
+    return [_look(root, name, decode=True) for root, name in batch]
 
 
 class _Problem(Exception):
-    """A file that cannot be used."""
+    """A file that training cannot use."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(code, detail)
@@ -155,7 +178,7 @@ class _Problem(Exception):
 
 
 class _Folder:
-    """A folder out of which no name leads."""
+    """A folder that opens only files inside it."""
 
     def __init__(self, folder: str | Path) -> None:
         self.path = Path(folder)
@@ -212,7 +235,6 @@ def _look(root: _Folder, name: str, *, decode: bool) -> ImageFacts:
     try:
         with root.open(name) as file:
             if decode:
-                warnings.simplefilter("ignore")  # in a process of its own
                 digest = hashlib.file_digest(file, "sha256").digest()  # type: ignore[arg-type]
             return _read(file, digest, decode)
     except _Problem as problem:
@@ -220,7 +242,7 @@ def _look(root: _Folder, name: str, *, decode: bool) -> ImageFacts:
 
 
 def _read(file: BinaryIO, digest: bytes, decode: bool) -> ImageFacts:
-    # Whatever Pillow raises for a stranger's file (it is far more than OSError), training stops at.
+    # Training stops at whatever Pillow raises for a file, and that is far more than OSError.
     try:
         with Image.open(file) as image:
             if image.format == "EPS":
@@ -233,8 +255,8 @@ def _read(file: BinaryIO, digest: bytes, decode: bool) -> ImageFacts:
                 width, height = height, width  # Pillow announces the size after turning
             if not decode:
                 return ImageFacts("", "", width, height, orientation)
-            # A draft skips transforms and colours, but reads all of the compressed stream and so
-            # stops at what a full load stops at.
+            # A draft skips transforms and colours but reads the whole compressed stream: it fails
+            # where a full load fails.
             image.draft("L", (_DRAFT_SIDE, _DRAFT_SIDE))
             image.load()
             if image.format != "TIFF":  # which Pillow has turned by now
@@ -250,7 +272,7 @@ def _read(file: BinaryIO, digest: bytes, decode: bool) -> ImageFacts:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return EXIF's orientation as Detectron2's `read_image` takes it; broken EXIF turns nothing."""
+    """Return EXIF's orientation as Detectron2's `read_image` does; broken EXIF turns nothing."""
     try:
         exif = image.getexif()
     except Exception:  # as `read_image`
@@ -261,7 +283,7 @@ def _orientation(image: Image.Image) -> int:
 def _orientation_of_header(image: Image.Image, file: BinaryIO) -> int:
     if image.format != "PNG" or "exif" in image.info:
         return _orientation(image)
-    # For EXIF behind the pixels, `getexif` decodes a PNG: only where there is some.
+    # `getexif` decodes a whole PNG to find EXIF behind the pixels. Look first whether it has any.
     position = file.tell()
     file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
     tail = file.read(_TAIL)
@@ -288,7 +310,7 @@ def _diagnosis(file: BinaryIO, error: Exception) -> tuple[str, str]:
     try:
         if not os.fstat(file.fileno()).st_size:
             return "image-unreadable", "the file is empty"
-        cut = ends_early(file)
+        cut = _ends_early(file)
     except OSError as reading:
         return "image-unreadable", str(reading.strerror).lower()
     if cut or "truncated" in words.lower():
@@ -296,63 +318,18 @@ def _diagnosis(file: BinaryIO, error: Exception) -> tuple[str, str]:
     return "image-unreadable", words
 
 
-_JPEG = b"\xff\xd8"
-_PNG = b"\x89PNG\r\n\x1a\n"
-_START_OF_SCAN = 0xDA
-_SEGMENTS = 100_000
-# Markers of a JPEG without a length behind them: fill bytes, TEM, RST, SOI and EOI.
-_BARE = frozenset({0xFF, 0x01, *range(0xD0, 0xDA)})
-
-
-def ends_early(file: BinaryIO) -> bool:
-    """Return whether a file begins as JPEG or PNG and ends in the middle of a segment or chunk.
-
-    The coded pixels of a JPEG are not looked at: its decoder knows. What is no JPEG or PNG, or is
-    not built like one, does not end early: it is broken.
-
-    Args:
-        file: open for reading; it is left at any position.
+def _ends_early(file: BinaryIO) -> bool:
+    """Return whether a file begins as a JPEG or PNG and lacks what ends one.
 
     Raises: OSError: when the file cannot be read.
     """
     size = os.fstat(file.fileno()).st_size
     file.seek(0)
     head = file.read(len(_PNG))
-    if head == _PNG:
-        return _png_ends_early(file, size)
+    file.seek(-min(16, size), os.SEEK_END)
+    tail = file.read()
     if head[:2] == _JPEG:
-        file.seek(2)
-        return _jpeg_ends_early(file, size)
+        return b"\xff\xd9" not in tail
+    if head == _PNG:
+        return b"IEND" not in tail
     return len(head) > 0 and _PNG.startswith(head)
-
-
-def _png_ends_early(file: BinaryIO, size: int) -> bool:
-    """Walk over the chunks: length (4 bytes), type (4 letters), data, check sum (4 bytes)."""
-    for _ in range(_SEGMENTS):
-        chunk = file.read(8)
-        if len(chunk) < 8:
-            return True
-        if not chunk[4:].isalpha():
-            return False
-        if file.seek(int.from_bytes(chunk[:4]) + 4, os.SEEK_CUR) > size:
-            return True
-        if chunk[4:] == b"IEND":
-            return False
-    return False
-
-
-def _jpeg_ends_early(file: BinaryIO, size: int) -> bool:
-    """Walk over the segments before the pixels: FF, marker, length with itself (2 bytes), data."""
-    for _ in range(_SEGMENTS):
-        marker = file.read(2)
-        if len(marker) < 2:
-            return True
-        if marker[0] != 0xFF or marker[1] == _START_OF_SCAN:
-            return False
-        if marker[1] == 0xFF:
-            file.seek(-1, os.SEEK_CUR)
-        elif marker[1] not in _BARE:
-            length = file.read(2)
-            if len(length) < 2 or file.seek(int.from_bytes(length) - 2, os.SEEK_CUR) > size:
-                return True
-    return False

@@ -1,4 +1,4 @@
-"""What is in an export, in numbers: splits, classes, objects per image, sizes, masks."""
+"""Statistics of an export: splits, classes, objects per image, sizes, masks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FloatArray = npt.NDArray[np.float64]
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 SMALL, LARGE = 32.0, 96.0
-"""Sides in pixels (√area) at which COCO's evaluation parts small, medium and large."""
+"""Sides in pixels (√area) at which COCO's evaluation separates small, medium and large."""
 _SAMPLE = 2000
 _SIZES = 50
 # Beyond these, a number is a fault: nobody has such images, and squares of it stay finite.
@@ -40,7 +40,7 @@ class _Split:
 
 
 def dataset_statistics(splits: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what is in the COCO dicts of an export, as plain lists and dicts of finite numbers.
+    """Return statistics of the COCO dicts of an export as plain lists and dicts of finite numbers.
 
     Every field may be anything: what is no box, no size or no known id is left out of the number
     that needs it, and nothing is raised. Sizes are in pixels of the stored images.
@@ -217,13 +217,13 @@ def _indices(
 
 
 def _pixels(value: Any) -> int:
-    """Return a width or height that can be one, else 0."""
+    """Return a plausible width or height, else 0."""
     usual = isinstance(value, int | float) and not isinstance(value, bool)
     return int(value) if usual and 1 <= value <= _MOST_PIXELS else 0
 
 
 def _box_array(boxes: list[Any]) -> FloatArray:
-    """Return boxes (N, 4) as floats, with NaN in what is no box."""
+    """Return boxes (N, 4) as floats, with NaN for invalid ones."""
     if not _all_boxes(boxes):
         lost = [math.nan] * 4
         boxes = [box if _is_box(box) else lost for box in boxes]
@@ -233,7 +233,7 @@ def _box_array(boxes: list[Any]) -> FloatArray:
 
 
 def _all_boxes(boxes: list[Any]) -> bool:
-    """Return whether all are four numbers, without a look at each: most exports are well."""
+    """Return whether all are four numbers, without checking each: most exports are good."""
     if not set(map(type, boxes)) <= {list} or not set(map(len, boxes)) <= {4}:
         return False
     numbers = list(itertools.chain.from_iterable(boxes))

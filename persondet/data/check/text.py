@@ -1,7 +1,6 @@
-"""The report of `check` as lines of text, at most 100 columns wide.
+"""What `prepare_dataset` prints: the report of `check`, and what `clean` and `split` did.
 
-What cleaning did, as lines for a terminal.
-"""
+Lines are at most 100 columns wide."""
 
 from __future__ import annotations
 
@@ -12,8 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from persondet.data.check.statistics import LARGE, SMALL
-from persondet.data.clean import CHANGES
-from persondet.data.findings import CODES
+from persondet.data.findings import CHANGES, CODES
 from persondet.text import columns, padded, printable
 
 WIDTH = 100
@@ -22,7 +20,7 @@ _SIZES = 5
 _FOLDER, _NAME, _FILE, _ANNOTATION = 32, 36, 86, 16  # columns
 _TRAINING = {"mended": "mended in memory", "refused": "refused", "kept": "takes it as it is"}
 _QUANTILE_NAMES = {0.0: "smallest", 0.5: "median", 1.0: "largest"}
-_PEOPLE = ((0, 0), (1, 1), (2, 2), (3, 5), (6, 10), (11, 20), (21, None))
+_PER_IMAGE = ((0, 0), (1, 1), (2, 2), (3, 5), (6, 10), (11, 20), (21, None))
 _MASKS = {
     "polygon": "polygons",
     "rle": "RLE",
@@ -32,7 +30,7 @@ _MASKS = {
 
 
 def report_lines(report: Mapping[str, Any]) -> list[str]:
-    """Return the text of a report: what is there, what leaks, what is wrong, what to do next.
+    """Return the text of a report: contents, leaks, findings, and the next step.
 
     Names of files and classes come from strangers: what would move the cursor or hide text is
     written as escapes, and long names are cut in the middle.
@@ -82,7 +80,8 @@ def _splits(report: Mapping[str, Any]) -> Iterator[str]:
         sources = part.get("sources", 0)
         if 0 < sources < part["images"]:
             count = _count(sources, "source")
-            yield f"  versions: the {part['images']} {split} images come from {count}, by their names"
+            images = f"the {part['images']} {split} images"
+            yield f"  versions: {images} come from {count}, by their names"
 
 
 def _classes(statistics: Mapping[str, Any]) -> Iterator[str]:
@@ -106,7 +105,7 @@ def _per_image(statistics: Mapping[str, Any]) -> Iterator[str]:
         pair for part in statistics["splits"].values() for pair in part["per_image"]["histogram"]
     ]
     shown = []
-    for low, high in _PEOPLE:
+    for low, high in _PER_IMAGE:
         images = sum(n for count, n in pairs if low <= count and (high is None or count <= high))
         name = f"{low}" if low == high else f"{low} or more" if high is None else f"{low} to {high}"
         if images:
@@ -161,7 +160,7 @@ def _image_sizes(statistics: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _compared_leaks(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Return the leaks of test and valid, where a split that learns is there to leak from."""
+    """Return the leaks of test and valid, where the export has a split to leak from."""
     learning = {"test": {"train", "valid"}, "valid": {"train"}}
     return {
         split: report["leaks"][split]
@@ -260,7 +259,7 @@ def _next(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _from_to(folder: str, what: str) -> str:
-    """Return the arguments of a command that reads `folder` and writes a new one beside it."""
+    """Return the arguments of a command that reads `folder` and writes another beside it."""
     if not folder or not folder.isprintable():
         return "DIR --output DIR2"
     base = folder.rstrip("/")
@@ -290,7 +289,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def _percent(share: float) -> str:
-    """Return a share in words that never claim none or all where it is neither."""
+    """Return a share in percent; 0 % and 100 % stand for none and all alone."""
     percent = share * 100
     if 0 < percent < 1 or 99 < percent < 100:
         return f"{min(max(percent, 0.1), 99.9):.1f} %"
@@ -304,7 +303,7 @@ def cleaning_lines(record: Mapping[str, Any]) -> list[str]:
     """Return the text that `clean` prints.
 
     Args:
-        record: what stands in `cleaning.json`, see `persondet.data.cleaning.clean_dataset`.
+        record: what stands in `cleaning.json`, see `persondet.data.cleaned_copy.clean_dataset`.
     """
     lines = []
     for split, counts in record["splits"].items():
@@ -333,7 +332,31 @@ def cleaning_lines(record: Mapping[str, Any]) -> list[str]:
         lines.append(f"  and {len(dropped) - _SHOWN} more images: see cleaning.json")
     if changes.get("mask-from-box"):
         lines.append(
-            "A mask that is a filled box teaches boxes: the model's masks of such people will be "
+            "A mask that is a filled box teaches boxes: the model's masks of such objects will be "
             "boxes too."
         )
     return lines
+
+
+def split_lines(summary: Mapping[str, Any]) -> list[str]:
+    """Return the summary of `split_export` as lines of text."""
+    lines = ["  split   images  without objects  objects  objects per image"]
+    for split, figures in summary["splits"].items():
+        lines.append(
+            f"  {split:<6}{figures['images']:>8}{figures['without_people']:>17}"
+            f"{figures['people']:>9}{figures['people_per_image']:>19.2f}"
+        )
+    groups = summary["groups"]
+    if groups["of_several"]:
+        lines.append(
+            f"{_count(groups['of_several'], 'group')} of versions or near copies "
+            f"{'stays' if groups['of_several'] == 1 else 'stay'} together, "
+            f"the largest has {groups['largest']} images."
+        )
+    renamed = summary["renamed"]
+    if renamed:
+        lines.append(
+            f"{_count(len(renamed), 'file')} got another name, as it was taken: e.g. "
+            f"{renamed[0]['from']!r} is {renamed[0]['to']!r}."
+        )
+    return lines + [str(note) for note in summary["notes"]]

@@ -1,4 +1,4 @@
-"""Look at a whole export: its jsons, its images, and what its splits share."""
+"""Check a whole export: its jsons, its images, and the images that its splits share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from persondet.data.check.images import decode_splits, read_headers
 from persondet.data.check.statistics import dataset_statistics
-from persondet.data.inspect.dataset import inspect_coco
+from persondet.data.inspect import inspect_coco
 from persondet.data.inspect.images import ImageFacts
 from persondet.data.leaks.find import Leaks, Picture, find_leaks
 from persondet.data.roboflow import SPLIT_FOLDERS, Export, file_names, read_export
@@ -23,13 +23,12 @@ IMAGE_SUFFIXES = frozenset(".bmp .gif .jpeg .jpg .png .tif .tiff .webp".split())
 def check_export(
     root: str | Path, *, decode: bool = True, workers: int = 0, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Look at an export and return what is in it and what is wrong with it; change nothing.
+    """Check an export: return its contents and its faults; change nothing.
 
     Args:
         root: the export's folder (see `persondet.data.roboflow.find_export`).
-        decode: load every image, which finds broken ones and near-identical ones; False reads
-            their headers only.
-        workers: processes or threads that load images; 0: one per core.
+        decode: decode every image, to find broken and near-identical ones; False: headers only.
+        workers: processes that decode images; 0: one per core.
         progress: called with the number of images done and of all.
 
     Returns: plain lists and dicts: `version` (1), `splits` (split to folder name), `statistics`,
@@ -62,12 +61,12 @@ def check_export(
 def look_at_images(
     export: Export, *, decode: bool = True, workers: int = 0, progress: Progress | None = None
 ) -> Facts:
-    """Return what the image files of an export are, by split and file name.
+    """Read the image files of an export; return the facts by split and file name.
 
     Args:
         export: the jsons and their folders.
-        decode: load every image, instead of reading headers only.
-        workers: processes or threads that load images; 0: one per core.
+        decode: decode every image instead of reading headers only.
+        workers: processes that decode images; 0: one per core.
         progress: called with the number of images done and of all.
     """
     names = {split: file_names(coco) for split, coco in export.splits.items()}
@@ -77,10 +76,10 @@ def look_at_images(
 
 
 def leaks_of(facts: Facts) -> Leaks:
-    """Return which images the splits share, as far as the facts tell; see `find_leaks`.
+    """Find the images that splits share; see `find_leaks`.
 
     Args:
-        facts: of each split, by file name.
+        facts: split to file name to facts.
     """
     return find_leaks(
         [

@@ -1,12 +1,7 @@
-"""The annotations of one split: what is wrong with each, and what can be used of it.
+"""The annotations of one split: the faults of each, and its usable part.
 
-A fast look at many segmentations at once: which of them need a closer look.
-
-A json of 100,000 people holds millions of coordinates. Nearly all polygons are faultless, and numpy
-and GEOS say so for thousands at a time; only the rest goes through `inspect_segmentation`.
-
-Turn annotations the way EXIF turns their image.
-"""
+The json of a large export holds millions of coordinates, and nearly all polygons are faultless.
+NumPy and GEOS screen thousands at a time; only the rest goes through `inspect_segmentation`."""
 
 from __future__ import annotations
 
@@ -22,7 +17,7 @@ import shapely
 
 from persondet.data.findings import Findings
 from persondet.data.inspect.images import ImageUse
-from persondet.data.inspect.shapes import (
+from persondet.data.shapes import (
     NOISE,
     Box,
     Segmentation,
@@ -44,7 +39,7 @@ _CHUNK = 8192  # annotations looked at together: bounds the memory of the fast l
 
 @dataclass
 class InspectedAnnotations:
-    """What can be used of a split's annotations, and what was left out.
+    """The usable annotations of a split, and counts of the others.
 
     Attributes:
         kept: copies with `bbox`, `segmentation` (`[]`: no mask), `iscrowd`, `image_id` mended;
@@ -85,12 +80,12 @@ def inspect_annotations(
     *,
     crossings: bool = True,
 ) -> InspectedAnnotations:
-    """Inspect the annotations of a split; nothing of the input is modified.
+    """Inspect the annotations of a split; modify nothing.
 
     Args:
         split: for the findings.
         annotations: records of any content.
-        images: image id to its use (see `persondet.data.image_records`).
+        images: image id to its use (see `persondet.data.inspect.images`).
         classes: category id to class name, None: not asked for.
         findings: gets what is found.
         crossings: look for outlines that cross themselves.
@@ -164,7 +159,7 @@ def _inspect_id(split: str, number: Any, file: str, findings: Findings, ids: set
 
 
 def _shown(value: Any) -> Any:
-    """Return a value as a report may show it: short, and nothing that JSON cannot hold."""
+    """Return a value that fits into a report: short, and valid in JSON."""
     if value is None or (type(value) is int and abs(value) < 2**53):
         return value
     text = value if isinstance(value, str) else repr(value)
@@ -303,7 +298,7 @@ _NUMBERS = {int, float}
 
 @dataclass(frozen=True)
 class Screen:
-    """What the fast look says of N segmentations.
+    """The result of screening N segmentations.
 
     Attributes:
         faultless: bool, (N,): polygons inside their image, with an area, of at least 3 points;
@@ -323,7 +318,7 @@ class Screen:
 def screen_polygons(
     segmentations: Sequence[Any], sizes: Sequence[tuple[int, int]], *, crossings: bool = True
 ) -> Screen:
-    """Look at N segmentations at once.
+    """Screen N segmentations at once.
 
     Args:
         segmentations: whatever the json has.
@@ -431,7 +426,7 @@ _ARRAY = {
 
 
 def turned(annotation: dict[str, Any], orientation: int, width: int, height: int) -> dict[str, Any]:
-    """Return a faultless annotation of a stored image as one of the upright image.
+    """Turn an annotation without faults from the stored image to the upright one.
 
     Args:
         annotation: with `bbox` and `segmentation` (polygons, RLE or `[]`) in stored pixels; COCO

@@ -1,4 +1,4 @@
-"""The categories of an export: which of them are classes, under which names and numbers."""
+"""The categories of an export: its classes with their names and numbers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Pair = tuple[int, str]  # a category's id and name, as a json has them
 
 @dataclass(frozen=True)
 class ClassTable:
-    """What the categories of all splits come to.
+    """The classes of an export, from the categories of all splits.
 
     Attributes:
         names: the classes in the order of their contiguous numbers.
@@ -39,7 +39,7 @@ class ClassTable:
 def class_table(
     splits: Mapping[str, CocoDict], keep: Sequence[str], findings: Findings
 ) -> ClassTable:
-    """Decide the classes of an export, and report what is odd about its categories.
+    """Decide the classes of an export, and report the faults of its categories.
 
     A category counts as grouping only if another one of its split names it as its supercategory
     and no annotation of any split uses it: in some exports id 0 is a real class, and in others two
@@ -61,10 +61,9 @@ def class_table(
     _report_equal_names(pairs, findings)
     spelling = _spellings(pairs, grouping, uses, findings)
     found = {
-        split: dict.fromkeys(spelling[name] for pair in own if pair not in grouping
-                             for name in (pair[1],))
+        split: dict.fromkeys(spelling[pair[1]] for pair in own if pair not in grouping)
         for split, own in pairs.items()
-    }  # fmt: skip
+    }
     every = list(dict.fromkeys(name for names in found.values() for name in names))
     _report_classes(every, found, uses, spelling, findings)
     names = _kept(every, keep)
@@ -154,7 +153,7 @@ def _report_grouping(
 
 
 def _report_equal_names(pairs: Mapping[str, Mapping[Pair, str]], findings: Findings) -> None:
-    """Report each category of a split whose name one before it has; once over all splits."""
+    """Report each category that repeats a name of its split; once over all splits."""
     reported: set[Pair] = set()
     for split, own in pairs.items():
         first: dict[str, int] = {}
@@ -181,7 +180,7 @@ def _spellings(
     uses: Counter[Pair],
     findings: Findings,
 ) -> dict[str, str]:
-    """Return each class's name as it is written to the name that it gets."""
+    """Return each spelling of a class to the name that it gets."""
     count: Counter[str] = Counter()
     split_of: dict[str, str] = {}
     for pair, split in _first_seen(pairs):
@@ -251,7 +250,7 @@ def _ids(
 
 
 def _listed(names: Sequence[str]) -> str:
-    """Return the first names of a list, each as a text that prints."""
+    """Return the first names of a list as printable text."""
     shown = [printable(name, 40) for name in names[:12]]
     more = f" and {len(names) - 12} more" if len(names) > 12 else ""
     return (", ".join(shown) or "none") + more

@@ -1,7 +1,6 @@
-"""The image records of one split: which can be used, and what has to change about them.
+"""The image records of one split: which are usable, and what has to change.
 
-What a look at one image file says, whatever its json claims.
-"""
+`ImageFacts` is what a look at one image file says, whatever the json claims."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ from persondet.files import leads_out
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What one file of an export is.
+    """The facts about one image file of an export.
 
     Attributes:
         problem: "" when the image can be read, else one of the codes `file-name-outside`,
@@ -126,7 +125,7 @@ def inspect_images(
 
 
 def _malformed(image: Any) -> str:
-    """Return what keeps a record from being an image's, "" when nothing does."""
+    """Return the fault of a malformed image record, "" for a good one."""
     if not isinstance(image, dict):
         return f"not an object: {image!r}"[:60]
     number, name = image.get("id"), image.get("file_name")
@@ -176,7 +175,7 @@ def _use(
 def _compared(
     split: str, image: dict[str, Any], said: tuple[int, int], fact: ImageFacts, findings: Findings
 ) -> ImageUse:
-    """Compare the size that the json says with the file's."""
+    """Compare the size in the json with that of the file."""
     name, upright, stored = image["file_name"], fact.upright_size, (fact.width, fact.height)
     detail = f"{said[0]} x {said[1]} in the json, {upright[0]} x {upright[1]} in the file"
     if said == upright:

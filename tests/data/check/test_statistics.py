@@ -131,12 +131,13 @@ def test_a_large_sample_has_the_quantiles_of_all():
         assert abs((sample < limit).mean() - (sides < limit).mean()) < 0.002
 
 
+TEXT = st.text(max_size=3)
+NUMBERS = st.integers() | st.floats() | st.sampled_from([10**400, 2**63, -(2**70), "NaN", 0, 1])
 ANYTHING = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3)
-    | st.sampled_from([10**400, 2**63, -(2**70), "NaN", 0, 1]),
-    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    st.none() | st.booleans() | NUMBERS | TEXT,
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=8,
-)  # fmt: skip
+)
 BOXES = st.lists(st.integers(-3, 50) | st.floats(-3, 50), min_size=4, max_size=4)
 
 

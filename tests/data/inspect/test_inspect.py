@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from persondet.data.clean import clean_coco
-from persondet.data.inspect.dataset import inspect_coco, validate_coco
+from persondet.data.inspect import inspect_coco, validate_coco
 from persondet.errors import DatasetError
 
 

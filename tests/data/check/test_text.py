@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
 from persondet.data.check.statistics import dataset_statistics
@@ -63,14 +61,6 @@ def test_what_is_there():
     assert lines[-1] == "Nothing to mend." and "no errors, no warnings" in lines
 
 
-def test_many_classes_are_cut_to_those_with_most_objects():
-    names = [f"class {i}" for i in range(109)]
-    lines = report_lines(report_of({"train": coco(3, names)}))
-    shown = [line.split() for line in lines if re.match(r" +class \d", line)]
-    assert len(shown) == 15 and shown[0] == ["class", "0", "3"]
-    assert "    and 94 more, 94 of them without an object" in lines
-
-
 def test_leaks_are_a_sentence_each():
     splits = {"train": coco(), "valid": coco(), "test": coco()}
     text = text_of(splits, leaks={"test": leak(60, 3, 4), "valid": leak(40, 1)})
@@ -114,7 +104,7 @@ def test_findings_come_with_all_that_a_person_needs():
     start = lines.index("1 error, 1 warning")
     assert lines[start + 1 : start + 9] == [
         "ERROR box-zero (6: train 5, test 1): width or height of the box is 0",
-        "      clean: taken from the mask, or dropped where there is none · training: mended in memory",
+        f"      clean: {CODES['box-zero'].mend} · training: mended in memory",
         "      train  0.jpg  annotation 0  0 x 12 px",
         "      train  1.jpg  annotation 1  0 x 12 px",
         "      train  2.jpg  annotation 2  0 x 12 px",
@@ -163,11 +153,3 @@ def test_names_of_strangers_stay_on_their_line(nasty):
         assert line.isprintable()
         assert columns(line) <= WIDTH or line.startswith("next: ")
     assert sum(line.startswith(("ERROR", "WARNING")) for line in lines) == len(CODES)
-
-
-def test_any_annotation_id_can_be_an_example():
-    findings = Findings()
-    for value in ({"a": [1]}, 10**500, float("nan")):
-        findings.add("annotation-id-invalid", "train", "a.jpg", value)
-    text = text_of({"train": coco()}, findings)
-    assert 'annotation {"a": [1]}' in text and "annotation NaN" in text

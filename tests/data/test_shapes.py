@@ -1,0 +1,319 @@
+"""Boxes, polygons and RLE: checked, measured and cut, against rasters and by properties."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import cv2
+import numpy as np
+import pycocotools.mask as mask_util
+import pytest
+import shapely
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from persondet.data.inspect.annotations import outline_crosses, screen_polygons
+from persondet.data.shapes import (
+    SLIVER,
+    clip_polygon,
+    compressed_rle,
+    extent,
+    inspect_box,
+    inspect_segmentation,
+    mask_area,
+    mask_areas,
+    polygon_area,
+    projective_matrix,
+    rle_fault,
+    split_polygon,
+    transform_points,
+)
+
+SQUARE = [10.0, 10.0, 30.0, 10.0, 30.0, 30.0, 10.0, 30.0]
+BOW_TIE = [10.0, 10.0, 30.0, 30.0, 30.0, 10.0, 10.0, 30.0]
+NAN = math.nan
+
+
+@pytest.mark.parametrize(
+    ("box", "code", "usable"),
+    [
+        ([10, 10, 20, 20], "", [10, 10, 20, 20]),
+        ([0, 0, 100, 80], "", [0, 0, 100, 80]),
+        ([10, 10, 20, 1.5], "box-tiny", [10, 10, 20, 1.5]),
+        ([-0.5, 0, 10, 10], "box-outside-slightly", [0, 0, 9.5, 10]),
+        ([-0.51, 0, 10, 10], "box-outside", [0, 0, 9.49, 10]),
+        ([90, 70, 10.4, 10.5], "box-outside-slightly", [90, 70, 10, 10]),
+        ([90, 70, 10.6, 10], "box-outside", [90, 70, 10, 10]),
+        ([90.0, 70, 10.0000000001, 10], "", [90.0, 70, 10.0000000001, 10]),
+        ([100, 10, 5, 5], "box-outside", None),
+        ([10, 10, 0, 5], "box-zero", None),
+        ([10, 10, 5, -1], "box-negative", None),
+        ([NAN, 1, 2, 3], "box-invalid", None),
+        ([1, 2, math.inf, 3], "box-invalid", None),
+        ([1, 2, 3], "box-invalid", None),
+        ([1, 2, True, 3], "box-invalid", None),
+        (["1", 2, 3, 4], "box-invalid", None),
+        ([10**400, 0, 1, 1], "box-invalid", None),
+        (None, "box-invalid", None),
+    ],
+)
+def test_boxes(box: Any, code: str, usable: Any) -> None:
+    found, result = inspect_box(box, 100, 80)
+    assert found == code
+    assert result == (pytest.approx(usable) if usable else None)
+    if not code:
+        assert result is box
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "codes", "usable"),
+    [
+        ([SQUARE], set(), [SQUARE]),
+        (None, set(), []),
+        ([], set(), []),
+        (SQUARE, {"polygon-flat"}, [SQUARE]),
+        (SQUARE[:-1], {"polygon-flat", "polygon-odd"}, []),
+        ([[]], {"polygon-empty"}, []),
+        ([SQUARE, []], {"polygon-empty"}, [SQUARE]),
+        ([[1, 1, 2, 2, 3, 3]], {"polygon-empty"}, []),
+        ([[5, 5] * 4], {"polygon-empty"}, []),
+        ([BOW_TIE], set(), [BOW_TIE]),
+        ([[1, 2, 3, 4]], {"polygon-short"}, []),
+        ([SQUARE[:-1]], {"polygon-odd"}, []),
+        ([SQUARE[:-1] + [NAN]], {"polygon-invalid"}, []),
+        ([["a"] * 6, SQUARE], {"polygon-invalid"}, [SQUARE]),
+        ([[10**400, 1, 2, 3, 4, 5]], {"polygon-invalid"}, []),
+        ([None], {"polygon-invalid"}, []),
+        ("mask", {"mask-invalid"}, []),
+        (7, {"mask-invalid"}, []),
+        ([[-0.4, 0, 10, 0, 10, 10]], {"polygon-outside-slightly"}, None),
+        ([[-9, 0, 10, 0, 10, 10]], {"polygon-outside"}, None),
+        ([[-9, 0, -1, 0, -1, 10]], {"polygon-outside"}, []),
+        ({"size": [80, 100], "counts": [8000]}, {"rle-empty"}, []),
+    ],
+)
+def test_masks(segmentation: Any, codes: set[str], usable: Any) -> None:
+    found, result = inspect_segmentation(segmentation, 100, 80)
+    assert found == codes
+    if usable is not None:
+        assert result == usable
+    else:
+        points = np.asarray(result).reshape(-1, 2)
+        assert points.min() >= 0
+        assert (points.max(axis=0) <= (100, 80)).all()
+    assert inspect_segmentation(result, 100, 80) == (set(), result)
+
+
+numbers = st.one_of(st.integers(-3, 103), st.floats(-3, 103), st.sampled_from([NAN, 10**400, "1"]))
+parts = st.one_of(st.lists(numbers, max_size=9), st.sampled_from([SQUARE, BOW_TIE, None, 3]))
+
+
+@given(st.lists(st.one_of(st.lists(parts, max_size=3), parts), min_size=1, max_size=6))
+def test_the_fast_look_clears_nothing_that_the_close_look_faults(segmentations: list[Any]) -> None:
+    screen = screen_polygons(segmentations, [(100, 80)] * len(segmentations))
+    for index, segmentation in enumerate(segmentations):
+        codes, usable = inspect_segmentation(segmentation, 100, 80)
+        if screen.faultless[index]:
+            assert not codes
+            assert usable is segmentation
+            assert screen.crosses[index] == outline_crosses(segmentation)
+
+
+def test_the_fast_look_measures_and_sees_crossings() -> None:
+    clover = [10.0, 10.0, 40.0, 10.0, 40.0, 40.0, 20.0, 0.0]
+    screen = screen_polygons(
+        [[SQUARE], [SQUARE, [50, 50, 60, 50, 60, 60]], [clover], None, [[0, 0, 5, 0, 5, 101]]],
+        [(100, 80)] * 5,
+    )
+    assert screen.faultless.tolist() == [True, True, True, False, False]
+    assert screen.area[:2].tolist() == [400, 450]
+    assert screen.crosses.tolist() == [False, False, True, False, False]
+    assert outline_crosses([BOW_TIE])
+    touching = [0, 0, 10, 0, 10, 10, 5, 0, 0, 10]  # comes back to its own edge in one point
+    assert not outline_crosses([touching])
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_areas_of_many_equal_those_one_by_one_and_the_decoded_pixels(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    sizes = [((80, 100), (50, 60))[rng.integers(2)] for _ in range(8)]
+    masks: list[Any] = [
+        [rng.uniform(0, 50, 8).tolist() for _ in range(rng.integers(1, 3))] for _ in sizes
+    ]
+    masks[3] = {"size": list(sizes[3]), "counts": [5, 20, sizes[3][0] * sizes[3][1] - 25]}
+    areas = mask_areas(masks, sizes)
+    for mask, size, area in zip(masks, sizes, areas, strict=True):
+        assert area == mask_area(mask, *size)
+        rle = mask_util.frPyObjects(mask, *size)
+        merged = mask_util.merge(rle) if isinstance(mask, list) else rle
+        assert area == np.asarray(mask_util.decode(merged)).sum()
+
+
+def test_areas_of_more_than_pycocotools_counts_at_once() -> None:
+    squares = [[SQUARE]] * 300
+    assert mask_areas(squares, [(80, 100)] * 300) == [400.0] * 300
+
+
+@pytest.mark.parametrize(
+    ("rle", "fault"),
+    [
+        ({"size": [80, 100], "counts": [10, 5, 7985]}, ""),
+        ({"size": [80, 100], "counts": [8001]}, "rle-invalid"),
+        ({"size": [80, 100], "counts": [10, -5, 7995]}, "rle-invalid"),
+        ({"size": [80, 100], "counts": [10.0, 7990]}, "rle-invalid"),
+        ({"size": [80, 100], "counts": []}, "rle-invalid"),
+        ({"size": [80, 100], "counts": "00"}, "rle-invalid"),
+        ({"size": [80, 100], "counts": "o" * 40}, "rle-invalid"),
+        ({"size": [80, 100], "counts": "\xff\xff"}, "rle-invalid"),
+        ({"size": [80, 100], "counts": ""}, "rle-invalid"),
+        ({"size": [80, 100]}, "rle-invalid"),
+        ({"size": "80x100", "counts": [8000]}, "rle-invalid"),
+        ({}, "rle-invalid"),
+        ({"size": [100, 80], "counts": [10, 5, 7985]}, "rle-size"),
+        ({"size": [80, 100], "counts": [8000]}, "rle-empty"),
+        ({"size": [80, 100], "counts": [4000, 0, 4000]}, "rle-empty"),
+    ],
+)
+def test_what_is_wrong_is_named(rle: Any, fault: str) -> None:
+    assert rle_fault(rle, 100, 80) == fault
+
+
+@pytest.mark.parametrize("height", [40, 160])
+def test_the_runs_of_another_image_do_not_fill_this_one(height: int) -> None:
+    mask = np.zeros((height, 100), np.uint8)
+    mask[5:15, 20:40] = 1
+    counts = mask_util.encode(np.asfortranarray(mask))["counts"].decode()
+    assert rle_fault({"size": [80, 100], "counts": counts}, 100, 80) == "rle-invalid"
+
+
+@given(st.lists(st.integers(1, 70), min_size=1, max_size=40))
+def test_compressed_runs_are_understood_as_pycocotools_writes_them(runs: list[int]) -> None:
+    counts = [*runs, 8000 - sum(runs)]
+    lists = {"size": [80, 100], "counts": counts}
+    rle = mask_util.frPyObjects(lists, 80, 100)
+    texts = {"size": [80, 100], "counts": rle["counts"].decode()}
+    assert rle_fault(texts, 100, 80) == rle_fault(lists, 100, 80) == ""
+    assert compressed_rle(lists) == texts
+    assert compressed_rle(texts) is texts
+    shortened = {"size": [80, 100], "counts": texts["counts"][:-1]}
+    assert rle_fault(shortened, 100, 80) == "rle-invalid"
+
+
+# Multiples of 1/64: OpenCV, the independent path, is not robust against denormal differences.
+polygons = arrays(
+    np.int32, st.tuples(st.integers(3, 9), st.just(2)), elements=st.integers(-3200, 9600)
+).map(lambda points: points / 64.0)
+
+
+def test_area_of_known_shapes() -> None:
+    triangle = np.array([[0.0, 0], [4, 0], [0, 3]])
+    assert polygon_area(triangle) == 6
+    assert polygon_area(triangle[::-1]) == 6
+    assert polygon_area(triangle + 1e6) == pytest.approx(6)
+
+
+def test_clip_of_known_shapes() -> None:
+    square = np.array([[-5.0, -5], [5, -5], [5, 5], [-5, 5]])
+    assert polygon_area(clip_polygon(square, 100, 100)) == 25
+    assert clip_polygon(square - 50, 100, 100).shape == (0, 2)
+    around = np.array([[-10.0, -10], [200, -10], [200, 200], [-10, 200]])
+    assert polygon_area(clip_polygon(around, 100, 80)) == 8000
+
+
+@given(polygons)
+def test_clipping_stays_inside_and_equals_the_intersection(polygon: np.ndarray) -> None:
+    clipped = clip_polygon(polygon, 100, 80)
+    if len(clipped):
+        assert clipped.min() >= 0
+        assert clipped[:, 0].max() <= 100
+        assert clipped[:, 1].max() <= 80
+    hull = cv2.convexHull(polygon.astype(np.float32)).reshape(-1, 2)
+    image = np.array([[0, 0], [100, 0], [100, 80], [0, 80]], np.float32)
+    truth = cv2.intersectConvexConvex(hull, image)[0] if cv2.contourArea(hull) > 1 else 0.0
+    part = clip_polygon(hull.astype(np.float64), 100, 80)
+    assert (polygon_area(part) if len(part) else 0.0) == pytest.approx(truth, abs=1.0)
+
+
+@given(polygons)
+def test_clipping_again_changes_nothing(polygon: np.ndarray) -> None:
+    once = clip_polygon(polygon, 100, 80)
+    if len(once):
+        np.testing.assert_array_equal(clip_polygon(once, 100, 80), once)
+
+
+def test_a_cut_takes_a_comb_apart() -> None:
+    comb = np.array([[-5.0, 1], [10, 1], [10, 3], [-2, 3], [-2, 5], [10, 5], [10, 7], [-5, 7]])
+    teeth = split_polygon(comb, 100, 100)
+    assert [extent([tooth]).tolist() for tooth in teeth] == [[0, 1, 10, 3], [0, 5, 10, 7]]
+    assert [len(tooth) for tooth in teeth] == [4, 4]
+    assert split_polygon(comb - 50, 100, 100) == []
+    inside = comb + 20
+    assert split_polygon(inside, 100, 100)[0] is inside
+    # What only touches the border from outside is nothing, not a sliver.
+    assert split_polygon(np.array([[0.0, 0], [0, 9], [-9, 5]]), 100, 100) == []
+    corners = split_polygon(np.array([[50.0, -40], [140, 50], [50, 140], [-40, 50]]), 100, 100)
+    assert polygon_area(corners[0]) == pytest.approx(10_000 - 4 * 50)
+
+
+def _odd(polygon: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Whether an outline encloses each point an odd number of times, by rays to the right."""
+    inside = np.zeros(x.shape, bool)
+    for (x0, y0), (x1, y1) in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
+        if y0 != y1:
+            inside ^= ((y0 > y) != (y1 > y)) & (x < (x1 - x0) * (y - y0) / (y1 - y0) + x0)
+    return inside
+
+
+@given(polygons)
+def test_the_pieces_hold_what_was_inside_crossing_outlines_too(polygon: np.ndarray) -> None:
+    x, y = np.meshgrid(np.arange(0, 100, 2) + 0.5137, np.arange(0, 80, 2) + 0.4871)
+    pieces = split_polygon(polygon, 100, 80)
+    found = np.zeros(x.shape, bool)
+    for piece in pieces:
+        assert len(piece) >= 3
+        assert piece.min() >= 0
+        assert (piece.max(axis=0) <= (100, 80)).all()
+        found ^= _odd(piece, x, y)
+    assert (found != _odd(polygon, x, y)).sum() <= 1  # a sliver may pass through a point
+
+
+@given(
+    st.lists(st.floats(5, 90), min_size=4, max_size=12), st.floats(-30, 130), st.floats(-30, 110)
+)
+def test_the_pieces_of_a_simple_polygon_are_those_of_the_intersection(
+    radii: list[float], x: float, y: float
+) -> None:
+    angles = np.arange(len(radii)) * 2 * np.pi / len(radii) + 0.1
+    star = np.array([x, y]) + np.array(radii)[:, None] * np.stack(
+        [np.cos(angles), np.sin(angles)], 1
+    )
+    pieces = split_polygon(star, 100, 80)
+    common = shapely.intersection(shapely.Polygon(star), shapely.box(0, 0, 100, 80))
+    truth = [part.area for part in getattr(common, "geoms", [common]) if part.area > SLIVER * 2]
+    areas = sorted(polygon_area(piece) for piece in pieces)
+    assert sum(areas) == pytest.approx(sum(truth), abs=0.1)
+    assert len([area for area in areas if area > SLIVER * 2]) == len(truth)
+    assert all(shapely.Polygon(piece).is_valid for piece in pieces if polygon_area(piece) > 0.1)
+
+
+@given(
+    arrays(np.float64, (2, 3), elements=st.floats(-2, 2, width=32)),
+    arrays(np.float64, 2, elements=st.floats(-1e-4, 1e-4)),
+)
+def test_a_matrix_is_found_again_from_four_points(affine: np.ndarray, tilt: np.ndarray) -> None:
+    matrix = np.vstack([affine, [*tilt, 1.0]])
+    matrix[:2, :2] += 3 * np.eye(2)
+    source = np.array([[0.5, 0.5], [639.5, 0.5], [639.5, 359.5], [0.5, 359.5]])
+    target = transform_points(source, matrix).astype(np.float32).astype(np.float64)
+    found = projective_matrix(source, target)
+    inner = np.array([[100.0, 200.0], [400.0, 30.0], [0.0, 0.0]])
+    np.testing.assert_allclose(
+        transform_points(inner, found), transform_points(inner, matrix), rtol=1e-4, atol=0.02
+    )
+
+
+def test_extent() -> None:
+    parts = [np.array([[1.0, 2], [3, 4], [2, 8]]), np.array([[0.0, 5], [1, 1], [1, 5]])]
+    np.testing.assert_array_equal(extent(parts), [0, 1, 3, 8])
