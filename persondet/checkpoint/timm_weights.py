@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,8 @@ def backbone_tensors(
     # timm's files keep older names here and there; the module of the model knows them.
     convert = getattr(sys.modules[type(whole).__module__], "checkpoint_filter_fn", None)
     if convert is not None:
-        state = convert(state, whole)
+        with suppress(Exception):  # of another model, which the shapes below tell
+            state = convert(state, whole)
     ours = {_timm_name(name): name for name in backbone.state_dict()}
     renamed = {}
     for name, tensor in state.items():
