@@ -75,6 +75,12 @@ OWNERS_OF_MODULES = {
     "albumentations": ("data/",),
     "argparse": (),
     "jinja2": ("report/html.py",),
+    "timm": (
+        *("config/check.py", "modeling/backbones.py", "modeling/cpu.py"),
+        *("checkpoint/timm_weights.py", "checkpoint/conventions.py"),
+    ),
+    "huggingface_hub": ("checkpoint/timm_weights.py",),
+    "safetensors": ("checkpoint/timm_weights.py",),
     "reportlab": tuple(f"report/pdf{part}.py" for part in ("", "_style", "_table", "_text")),
     "pickle": ("checkpoint/restricted_pickle.py",),
     "torch": tuple(f"{room}/" for room in ("checkpoint", "data", "engine"))

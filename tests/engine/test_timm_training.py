@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
     ],
 )
 def test_ten_steps_freeze_what_they_say_resume_to_the_bit_and_make_a_predictor(
-    name: str, norm: str, freeze_at: int, tiny_export: Path, tmp_path: Path
+    name: str, norm: str, freeze_at: int, tiny_export: Path, tmp_path: Path, small_swin: None
 ) -> None:
     def trained(*, resume: bool) -> Trainer:
         keys = {
@@ -67,7 +67,9 @@ def test_ten_steps_freeze_what_they_say_resume_to_the_bit_and_make_a_predictor(
 
     (tmp_path / "run/model_final.pth").unlink()
     (tmp_path / "run/last_checkpoint").write_text("model_0000005.pth")
-    again = trained(resume=True).model.state_dict()
+    resumed = trained(resume=True)
+    assert resumed.start_iter == 6
+    again = resumed.model.state_dict()
     for tensor, value in after.items():
         assert torch.equal(again[tensor], value), tensor
 

@@ -39,6 +39,8 @@ def _model(state: RunState) -> list[Block]:
         return [state.run.missing("config.yaml", "The kind of model is not known.", how)]
     depth = model["RESNETS"]["DEPTH"].count()
     backbone = f"a ResNet with {depth} layers" if depth else "a ResNet"
+    if timm := model["TIMM"]["NAME"].text():
+        backbone = f"{timm} of the library timm"
     kind = "Mask R-CNN" if state.masks else "Faster R-CNN"
     last = (
         " For each find the mask head then says which pixels inside the box belong to the object."
