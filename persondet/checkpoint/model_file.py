@@ -118,7 +118,7 @@ def load_checkpoint(path: str | Path, model: nn.Module | None = None) -> dict[st
         raise CheckpointError(f"{path}: holds a {type(loaded).__name__}, not a dict of tensors.")
     if "model" not in loaded:
         loaded = {"model": loaded}
-    state = loaded["model"]
+    state: Any = loaded["model"]
     plain = isinstance(state, dict) and any(torch.is_tensor(value) for value in state.values())
     if not plain:
         raise CheckpointError(f"{path}: holds no weights of a model.")

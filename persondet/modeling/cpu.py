@@ -438,8 +438,7 @@ def _fold_norms(backbone: TimmBackbone) -> None:
         hook.remove()
     for conv, norm in pairs:
         if sum(conv is c or norm is n for c, n in pairs) == 1:
-            conv.same_padding = isinstance(conv, Conv2dSame)
-            conv.norm_behind = (norm,)
+            vars(conv).update(same_padding=isinstance(conv, Conv2dSame), norm_behind=(norm,))
             conv.__class__, norm.__class__ = ConvWithNorm2d, _IN_CONV[type(norm)]
 
 
