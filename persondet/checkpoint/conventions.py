@@ -19,6 +19,7 @@ import yaml
 from detectron2.checkpoint.c2_model_loading import convert_basic_c2_names
 from detectron2.config import CfgNode
 
+from persondet.checkpoint import timm_weights
 from persondet.errors import CheckpointError
 
 INPUT_KEYS = ("INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD")
@@ -79,11 +80,14 @@ def expected_keys(checkpoint: Mapping[str, Any], weights: str) -> tuple[str, dic
     built = _architecture(checkpoint)
     if isinstance(checkpoint.get("persondet"), dict):
         carried = _carried(checkpoint)
-        source, keys = "this model of ours", {k: carried[k] for k in _KEYS if k in carried}
+        source, keys = "this model of ours", {k: carried[k] for k in _CARRIED if k in carried}
     elif author == AUTHOR:
         source, keys = "torchvision's ResNet", dict(_TORCHVISION)
     elif author == "Caffe2":
         source, keys = "Caffe2's ResNet", _caffe2(checkpoint["model"], built)
+    elif author == timm_weights.AUTHOR:
+        name = timm_weights.name_of(weights) or checkpoint["architecture"]
+        source, keys = f"timm's {name}", _timm(name)
     else:
         source, keys = "the model zoo's model", _model_zoo(author, weights)
         source = source if keys else "this model"
@@ -107,6 +111,18 @@ def other_anchors(theirs: str, ours: str) -> str:
 
 
 _KEYS = (*INPUT_KEYS, STRIDE_KEY)
+_CARRIED = (*_KEYS, "MODEL.TIMM.NAME")
+
+
+def _timm(name: str) -> dict[str, Any]:
+    """Return the keys that the weights of a timm model learnt under; timm's numbers are of 0..1."""
+    import timm
+
+    known = timm.get_pretrained_cfg(name)
+    if known is None:
+        return {}
+    mean, deviation = ([round(255 * value, 3) for value in v] for v in (known.mean, known.std))
+    return dict(zip(INPUT_KEYS, ("RGB", mean, deviation), strict=True))
 
 
 def _caffe2(names: Mapping[str, Any], built: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,7 +185,7 @@ def _flat(text: str) -> dict[str, Any]:
     except yaml.YAMLError:
         return {}
     flat = {}
-    for key in (*_KEYS, *ANCHOR_KEYS):
+    for key in (*_CARRIED, *ANCHOR_KEYS):
         value: Any = tree
         for part in key.split("."):
             value = value.get(part) if isinstance(value, dict) else None

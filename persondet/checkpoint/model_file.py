@@ -11,12 +11,21 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.utils.file_io import PathManager
+from torch import nn
 
 from persondet.checkpoint import conventions as torchvision_names
 from persondet.checkpoint.conventions import check_conventions
 from persondet.checkpoint.restricted_pickle import load_arrays
+from persondet.checkpoint.timm_weights import (
+    AUTHOR,
+    backbone_tensors,
+    load_safetensors,
+    name_of,
+    timm_file,
+)
 from persondet.errors import CheckpointError
 from persondet.files import atomic_path, sha256_of_file
+from persondet.modeling.backbones import TimmBackbone, bottom_up_from_cfg
 
 # The key, beside `model`, under which a checkpoint of ours carries what it needs to be a model.
 CARRIED = "persondet"
@@ -49,7 +58,7 @@ class CarriedFacts:
 
 
 def local_weights(weights: str) -> str:
-    """Return the local file of a path or an address such as `detectron2://…`, fetching it once.
+    """Return the local file of a path or an address (`detectron2://…`, `timm://…`), fetched once.
 
     Raises: CheckpointError: when the file is missing or the address cannot be reached.
     """
@@ -61,6 +70,8 @@ def local_weights(weights: str) -> str:
                 "or an empty string to start from random weights."
             )
         return weights
+    if name_of(path):
+        return str(timm_file(path))
     try:
         local = PathManager.get_local_path(path)
     except Exception as error:  # urllib, iopath and sockets raise a dozen kinds
@@ -71,8 +82,12 @@ def local_weights(weights: str) -> str:
     return f"{local}?{query}" if query else local
 
 
-def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Load a `.pth` (tensors only) or `.pkl` (arrays only) file onto the CPU.
+def load_checkpoint(path: str | Path, model: nn.Module | None = None) -> dict[str, Any]:
+    """Load a `.pth` or `.safetensors` (tensors only) or `.pkl` (arrays only) file onto the CPU.
+
+    Args:
+        model: what it is loaded for. Where that has a backbone of timm's, timm's names become
+            those of the model; default: they stay, or become those of Detectron2's ResNet.
 
     Returns: a dict with at least `model`: names → tensors or arrays.
 
@@ -82,7 +97,11 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     if path.suffix == ".pkl":
         return _detectron_layout(load_arrays(path), path)
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        loaded = (
+            load_safetensors(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: there is no such checkpoint.") from error
     except Exception as error:  # zip, pickle and struct errors: all mean the same to a person
@@ -99,11 +118,16 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: holds a {type(loaded).__name__}, not a dict of tensors.")
     if "model" not in loaded:
         loaded = {"model": loaded}
-    state = loaded["model"]
+    state: Any = loaded["model"]
     plain = isinstance(state, dict) and any(torch.is_tensor(value) for value in state.values())
     if not plain:
         raise CheckpointError(f"{path}: holds no weights of a model.")
-    return _torchvision_layout(loaded, path)
+    modules = model.modules() if model is not None else ()
+    backbone = next((m for m in modules if isinstance(m, TimmBackbone)), None)
+    if backbone is None or CARRIED in loaded or any(n.startswith("backbone.") for n in state):
+        return _torchvision_layout(loaded, path)
+    tensors = backbone_tensors(state, backbone, str(path))
+    return {"model": tensors, "__author__": AUTHOR, "architecture": backbone.name}
 
 
 def check_weights(weights: str, cfg: CfgNode | None = None) -> None:
@@ -116,7 +140,17 @@ def check_weights(weights: str, cfg: CfgNode | None = None) -> None:
     learnt under another colour order, mean, deviation, stride or depth than the config has.
     """
     path, _, query = local_weights(weights).partition("?")
-    checkpoint = load_checkpoint(path)
+    backbone = None
+    if cfg is not None and cfg.MODEL.TIMM.NAME:
+        with torch.device("meta"):
+            backbone = bottom_up_from_cfg(cfg)
+    elif cfg is not None and name_of(weights):
+        raise CheckpointError(
+            f"{weights}: is for a timm model, and MODEL.BACKBONE.NAME is {cfg.MODEL.BACKBONE.NAME}; "
+            f"add to the command: MODEL.BACKBONE.NAME build_timm_fpn_backbone MODEL.TIMM.NAME "
+            f"{name_of(weights)}."
+        )
+    checkpoint = load_checkpoint(path, backbone)
     if cfg is not None:
         check_conventions(checkpoint, cfg, weights)
     # Weights that are matched by heuristics have names of their own.

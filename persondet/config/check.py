@@ -22,6 +22,7 @@ CHOICES: dict[str, tuple[object, ...]] = {
     "DATASETS.ROBOFLOW.MASKS": ("auto", "polygon", "bitmask", "box", "none"),
     "INPUT.FORMAT": ("BGR", "RGB"),
     "MODEL.BACKBONE.FREEZE_AT": (0, 1, 2, 3, 4, 5),
+    "MODEL.TIMM.NORM": ("FrozenBN", "BN"),
     "SOLVER.OPTIMIZER": ("SGD", "AdamW"),
     "SOLVER.WARMUP_METHOD": ("linear", "constant"),
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": ("norm", "value"),
@@ -142,6 +143,7 @@ def check_cfg(cfg: CfgNode) -> None:
             f"config: INPUT.RANDOM_FLIP is {cfg.INPUT.RANDOM_FLIP!r}, but it does nothing here; "
             "leave it alone, and choose in INPUT.ALBUMENTATIONS.PIPELINE whether and how to flip."
         )
+    _check_timm(cfg)
     solver = cfg.SOLVER
     if solver.LR_SCHEDULER_NAME == "WarmupCosineLR" and (
         not solver.BASE_LR or not 0 <= solver.BASE_LR_END <= solver.BASE_LR
@@ -163,6 +165,28 @@ def check_cfg(cfg: CfgNode) -> None:
             f"config: SOLVER.BEST_CHECKPOINT.METRIC is {metric!r}, but MODEL.MASK_ON is False; "
             "use 'bbox/AP'."
         )
+
+
+def _check_timm(cfg: CfgNode) -> None:
+    backbone, name = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.TIMM.NAME
+    if bool(name) != (backbone == "build_timm_fpn_backbone"):
+        raise ConfigError(
+            f"config: MODEL.TIMM.NAME is {name!r} and MODEL.BACKBONE.NAME {backbone!r}; a timm "
+            "model needs its name and build_timm_fpn_backbone, any other backbone an empty name."
+        )
+    if not name:
+        return
+    import timm  # a second to import, for these configs only
+
+    architecture = name.partition(".")[0]
+    known = timm.list_models()
+    if architecture not in known:
+        close = difflib.get_close_matches(architecture, known, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]}?" if close else "timm.list_models() names them all."
+        raise ConfigError(f"config: MODEL.TIMM.NAME is {name!r}, no model of timm's; {hint}")
+    if "." in name and name not in timm.list_models(f"{architecture}.*", pretrained=True):
+        tags = ", ".join(timm.list_models(f"{architecture}.*", pretrained=True))
+        raise ConfigError(f"config: MODEL.TIMM.NAME is {name!r}; timm has weights for {tags}.")
 
 
 def _leaves(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:

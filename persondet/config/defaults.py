@@ -54,6 +54,14 @@ def add_persondet_config(cfg: CfgNode) -> None:
     # Modules to freeze beside MODEL.BACKBONE.FREEZE_AT, by name or shell pattern,
     # e.g. ("proposal_generator", "backbone.fpn_*").
     cfg.MODEL.FREEZE.MODULES = ()
+    cfg.MODEL.TIMM = CfgNode()
+    # The timm model that MODEL.BACKBONE.NAME "build_timm_fpn_backbone" builds, with or without the
+    # tag of its weights, e.g. "tf_efficientnet_lite0". MODEL.WEIGHTS "timm://<name>" are its
+    # weights; INPUT.FORMAT, MODEL.PIXEL_MEAN and MODEL.PIXEL_STD must be those it learnt with.
+    cfg.MODEL.TIMM.NAME = ""
+    # Its batch norm: "FrozenBN" keeps statistics and weights, "BN" trains them. FREEZE_AT freezes
+    # that of its stages in any case.
+    cfg.MODEL.TIMM.NORM = "FrozenBN"
     # Convolutions in channels-last memory format: faster on CPUs and on tensor cores.
     cfg.MODEL.CHANNELS_LAST = True
 

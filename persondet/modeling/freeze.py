@@ -55,15 +55,53 @@ def freeze_modules(model: nn.Module, patterns: Sequence[str]) -> list[str]:
     outer = [name for name in names if name in chosen and not _has_ancestor(name, chosen)]
     for name in outer:
         module = model.get_submodule(name)
-        for parameter in module.parameters():
-            parameter.requires_grad = False
-        replacement = FrozenBatchNorm2d.convert_frozen_batchnorm(module)
+        replacement = freeze_module(module)
         if replacement is not module:
             parent, _, leaf = name.rpartition(".")
             setattr(model.get_submodule(parent), leaf, replacement)
     if outer:
         logger.info("Frozen by MODEL.FREEZE.MODULES: %s", ", ".join(outer))
     return outer
+
+
+def freeze_module(module: nn.Module) -> nn.Module:
+    """Freeze the parameters and the batch norm below `module`, in place.
+
+    Returns: `module`, or its frozen replacement when it is a batch norm itself.
+    """
+    for parameter in module.parameters():
+        parameter.requires_grad = False
+    return freeze_batch_norm(module)
+
+
+class FrozenBatchNormAct2d(FrozenBatchNorm2d):
+    """Frozen batch norm, followed by the activation that timm's `BatchNormAct2d` has inside."""
+
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise float x (N, C, H, W) by the statistics of the checkpoint, then activate."""
+        activated: torch.Tensor = self.act(self.drop(super().forward(x)))
+        return activated
+
+
+def freeze_batch_norm(module: nn.Module) -> nn.Module:
+    """Make every batch norm below `module` a `FrozenBatchNorm2d`, in place.
+
+    As Detectron2's `convert_frozen_batchnorm`, which loses the activation of `BatchNormAct2d`.
+
+    Returns: `module`, or its frozen replacement when it is a batch norm itself.
+    """
+    if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm):
+        frozen: nn.Module = FrozenBatchNorm2d.convert_frozen_batchnorm(module)
+        if hasattr(module, "act"):
+            frozen.__class__ = FrozenBatchNormAct2d
+            frozen.drop, frozen.act = module.drop, module.act
+        return frozen
+    for name, child in module.named_children():
+        setattr(module, name, freeze_batch_norm(child))
+    return module
 
 
 def freeze_from_cfg(cfg: CfgNode, model: nn.Module) -> nn.Module:
@@ -196,8 +234,8 @@ def frozen_at_random(model: nn.Module, loaded: Collection[str]) -> str:
     if norms.keys() - weights.keys():
         sentences.append(
             f"Frozen batch norm in {', '.join(norms.keys() - weights.keys())} has no statistics "
-            "of a checkpoint and normalises nothing; set MODEL.RESNETS.NORM BN or GN to train from "
-            "random weights."
+            "of a checkpoint and normalises nothing; set MODEL.RESNETS.NORM BN or GN (of a timm model: "
+            "MODEL.TIMM.NORM BN) to train from random weights."
         )
     return " ".join(sentences)
 

@@ -22,10 +22,13 @@ def _model(run: Run) -> list[Block]:
     if not model:
         return [missing(run, "config.yaml", "The kind of model is not known.", TRAINS)]
     depth = model["RESNETS"]["DEPTH"].count()
+    backbone = f"a ResNet with {depth} layers" if depth else "a ResNet"
+    if timm := model["TIMM"]["NAME"].text():
+        backbone = f"{timm} of the library timm"
     text = prose(
         "transfer.model",
         kind="Mask R-CNN" if run.masks else "Faster R-CNN",
-        backbone=f"a ResNet with {depth} layers" if depth else "a ResNet",
+        backbone=backbone,
         masks=" " + said("transfer.mask_head") if run.masks else "",
     )
     return [Heading("The model"), text]

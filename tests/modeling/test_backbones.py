@@ -1,0 +1,202 @@
+"""timm's models as backbones: their maps, their stages, and what freezing them means."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode
+from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
+from detectron2.modeling import build_backbone
+from torch import nn
+
+from persondet.config import get_cfg
+from persondet.config.check import check_cfg
+from persondet.errors import ConfigError
+from persondet.modeling.backbones import LEVELS, TimmBackbone, check_backbone
+from persondet.modeling.cpu import ConvWithNorm2d, accelerate, pad_same
+from persondet.modeling.freeze import (
+    freeze_batch_norm,
+    freeze_modules,
+    frozen_tensors,
+    parameter_rows,
+)
+from persondet.solver.optimizer import build_optimizer
+
+STAGES = ("stem", "res2", "res3", "res4", "res5")
+# Of five levels and of four; batch norm with and without an activation inside; layer norm.
+KINDS = ("test_resnet", "test_efficientnet", "mobilenetv3_small_050", "test_convnext")
+SWIN = "swin_tiny_patch4_window7_224"
+
+
+def cfg_of(name: str, **keys: object) -> CfgNode:
+    cfg = get_cfg()
+    keys = {"BACKBONE.NAME": "build_timm_fpn_backbone", "TIMM.NAME": name} | keys
+    keys |= {"FPN.IN_FEATURES": list(STAGES[1:]), "FPN.OUT_CHANNELS": 8}
+    cfg.merge_from_list([word for key, value in keys.items() for word in (f"MODEL.{key}", value)])
+    return cfg
+
+
+def backbone(name: str, **keys: object) -> TimmBackbone:
+    torch.manual_seed(0)
+    return TimmBackbone(name, STAGES[1:], **keys)
+
+
+def with_statistics(model: nn.Module) -> nn.Module:
+    """Give batch norms numbers that leave no map as it was."""
+    torch.manual_seed(1)
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d | FrozenBatchNorm2d):
+            for name, low, high in (
+                ("weight", 0.7, 1.3),
+                ("bias", -0.3, 0.3),
+                ("running_mean", -0.3, 0.3),
+                ("running_var", 0.6, 1.6),
+            ):
+                getattr(norm, name).data.uniform_(low, high)
+    return model
+
+
+def timm_maps(name: str, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return the maps of timm's own model with the weights of `backbone(name)`, by stage."""
+    torch.manual_seed(0)
+    sized = {"strict_img_size": False} if name == SWIN else {}
+    model = timm.create_model(name, features_only=True, **sized).eval()
+    with_statistics(model)
+    with torch.no_grad():
+        found = zip(model.feature_info.reduction(), model(x), strict=True)
+    last = name == SWIN
+    return {LEVELS[r]: m.permute(0, 3, 1, 2) if last else m for r, m in found if r in LEVELS}
+
+
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize("name", KINDS)
+def test_the_maps_are_those_of_timm_with_frozen_batch_norm_and_with_fast_layers(
+    name: str, fast: bool
+) -> None:
+    x = torch.randn(2, 3, 64, 96)
+    model = backbone(name, norm="BN").eval()
+    freeze_batch_norm(with_statistics(model))
+    names = list(model.state_dict())
+    if fast:
+        accelerate(model)
+        assert list(model.state_dict()) == names
+        folded = sum(isinstance(module, ConvWithNorm2d) for module in model.modules())
+        assert folded == sum(isinstance(m, FrozenBatchNorm2d) for m in model.modules())
+    with torch.no_grad():
+        maps = model.train()(x)
+    for stage, expected in timm_maps(name, x).items():
+        torch.testing.assert_close(maps[stage], expected, atol=1e-5, rtol=1e-4)
+        shape = model.output_shape()[stage]
+        assert maps[stage].shape == (2, shape.channels, 64 // shape.stride, 96 // shape.stride)
+
+
+def test_fast_layers_have_the_same_gradients() -> None:
+    x, sides = torch.randn(1, 3, 64, 64), []
+    for prepare in (lambda model: model, accelerate):
+        model = prepare(with_statistics(backbone("test_efficientnet", freeze_at=2)))
+        sum(m.square().mean() for m in model(x).values()).backward()
+        sides.append({n: p.grad for n, p in model.named_parameters() if p.requires_grad})
+    assert sides[0].keys() == sides[1].keys() != set()
+    for name, gradient in sides[0].items():
+        torch.testing.assert_close(sides[1][name], gradient, atol=1e-5, rtol=1e-3)
+
+
+def test_trap_an_activation_inside_of_batch_norm_survives_freezing() -> None:
+    norm = with_statistics(timm.layers.BatchNormAct2d(4, act_layer=nn.ReLU6, eps=1e-3)).eval()
+    x = torch.randn(2, 4, 5, 5) * 9
+    expected = norm(x)
+    frozen = freeze_batch_norm(norm).train()
+    torch.testing.assert_close(frozen(x), expected)
+    assert 0 <= float(frozen(x).min()) < float(frozen(x).max()) == 6
+    assert isinstance(frozen, FrozenBatchNorm2d)
+
+
+def test_trap_freezing_makes_no_class_of_timm_that_tables_and_folding_do_not_know() -> None:
+    model = nn.ModuleDict({"backbone": nn.ModuleDict({"bottom_up": backbone(KINDS[1], norm="BN")})})
+    freeze_modules(model, ["backbone.bottom_up.res4"])
+    kinds = {type(m).__name__ for m in model.backbone.bottom_up.res4.modules()}
+    assert {kind for kind in kinds if "Norm" in kind} == {"FrozenBatchNormAct2d"}
+    rows = {row.module: row for row in parameter_rows(model)}
+    assert rows["backbone.bottom_up.res4"].trainable == 0 < rows["backbone.bottom_up.res4"].frozen
+    assert rows["backbone.bottom_up.res3"].frozen == 0
+
+
+@pytest.mark.parametrize("freeze_at", range(6))
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_convnext"])
+def test_freeze_at_freezes_the_stem_and_then_a_stage_per_level(name: str, freeze_at: int) -> None:
+    with torch.device("meta"):
+        bottom_up = build_backbone(
+            cfg_of(name, **{"BACKBONE.FREEZE_AT": freeze_at, "TIMM.NORM": "BN"}), ShapeSpec(3)
+        ).bottom_up
+    frozen = set(frozen_tensors(bottom_up))
+    assert [stage for stage, _ in bottom_up.named_children()] == list(STAGES)
+    for number, stage in enumerate(STAGES, start=1):
+        tensors = {tensor for tensor in bottom_up.state_dict() if tensor.startswith(f"{stage}.")}
+        assert tensors & frozen == (tensors if number <= freeze_at else set())
+
+
+def test_the_rate_of_a_backbone_is_that_of_its_stages() -> None:
+    cfg = cfg_of("test_convnext", **{"BACKBONE.FREEZE_AT": 1})
+    cfg.merge_from_list(["SOLVER.BASE_LR", 1.0, "SOLVER.BACKBONE_LR_FACTOR", 0.1])
+    with torch.device("meta"):
+        model = nn.ModuleDict({"backbone": build_backbone(cfg), "head": nn.Linear(1, 1)})
+    rates = {id(p): g["lr"] for g in build_optimizer(cfg, model).param_groups for p in g["params"]}
+    assert {rates[id(p)] for p in model.head.parameters()} == {1.0}
+    assert {rates[id(p)] for p in model.backbone.bottom_up.res2.parameters()} == {0.1}
+    assert not any(id(p) in rates for p in model.backbone.bottom_up.stem.parameters())
+
+
+@pytest.mark.parametrize("size", [(63, 95), (64, 64), (33, 70)])
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 2), (1, 2)])
+def test_trap_same_padding_puts_the_odd_pixel_right_and_below(
+    size: tuple[int, int], kernel: int, stride: int
+) -> None:
+    x = torch.randn(1, 3, *size)
+    conv = timm.layers.Conv2dSame(3, 4, kernel, stride, bias=False)
+    own = pad_same(x, conv.kernel_size, conv.stride, conv.dilation)
+    torch.testing.assert_close(F.conv2d(own, conv.weight, None, stride), conv(x))
+
+
+def test_trap_swin_takes_images_of_other_sizes_than_it_learnt(small_swin: None) -> None:
+    model = backbone(SWIN).eval()
+    for size in ((64, 96), (96, 32)):
+        x = torch.randn(1, 3, *size)
+        with torch.no_grad():
+            maps = model(x)
+        assert [tuple(m.shape[1:]) for m in maps.values()] == [
+            (16 * 2**level, size[0] // (4 * 2**level), size[1] // (4 * 2**level))
+            for level in range(4)
+        ]
+    for stage, expected in timm_maps(SWIN, x).items():
+        torch.testing.assert_close(maps[stage], expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("test_vit", "any size"),  # one stride, for one size
+        ("efficientvit_m0", "any size|strides 16, 32, 64"),
+        ("shvit_s1", "strides 16, 32, 64: there is no res2"),
+        ("hrnet_w18_small", "cannot be divided into stages"),
+    ],
+)
+def test_a_model_without_the_levels_of_a_pyramid_is_refused(name: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        check_backbone(cfg_of(name))
+
+
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        ({"TIMM.NAME": "resnt50"}, "did you mean resnet50"),
+        ({"TIMM.NAME": "resnet50.nope"}, "timm has weights for .*resnet50.a1_in1k"),
+        ({"TIMM.NAME": ""}, "needs its name"),
+        ({"BACKBONE.NAME": "build_resnet_fpn_backbone"}, "any other backbone an empty name"),
+        ({"TIMM.NORM": "GN"}, "choose one of FrozenBN, BN"),
+    ],
+)
+def test_a_config_that_names_no_model_is_refused(keys: dict[str, str], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        check_cfg(cfg_of(**({"name": "resnet18"} | keys)))
