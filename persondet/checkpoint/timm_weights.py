@@ -96,7 +96,7 @@ def _from_hub(name: str) -> Path:
     from huggingface_hub import hf_hub_download  # half a second, for these weights only
 
     repository, _, revision = hub_id.partition("@")
-    wanted = {"filename": _HUB_FILE, "revision": revision or None}
+    wanted: dict[str, Any] = {"filename": _HUB_FILE, "revision": revision or None}
     with suppress(FileNotFoundError):  # what the cache holds is not asked for again
         return Path(hf_hub_download(repository, **wanted, local_files_only=True))
     try:
