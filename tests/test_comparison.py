@@ -17,7 +17,6 @@ import pytest
 from persondet.engine import comparison
 from persondet.engine.comparison import Variant, compare, comparison_table, run_folder
 from persondet.errors import ConfigError, InterruptedRun, OutputExistsError
-from persondet.report.comparison_plot import plot_comparison
 from persondet.results import METRICS, write_results
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,14 +69,6 @@ def test_finished_runs_are_not_trained_again_and_make_the_table(
     assert table[3].startswith("| free | 31.5 (31.0 to 32.0) | ")
     assert table[3].endswith("| 23.0 (22.0 to 24.0) |")
     assert json.loads((output / "comparison.json").read_text()) == result
-
-
-def test_the_figure_shows_every_run(finished: tuple[Path, list[Variant]]) -> None:
-    output, variants = finished
-    result = compare(output, variants, config_file=CONFIG, seeds=(1, 2))
-    runs = {v.name: [run_folder(output, v.name, seed) for seed in (1, 2)] for v in variants}
-    plot_comparison(result, runs, output / "c.png")
-    assert (output / "c.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_another_comparison_is_not_mixed_with_an_earlier_one(

@@ -133,18 +133,6 @@ def test_scoring_alone_gives_the_runs_own_numbers(run: Path, folder: Path) -> No
     assert (run / "results.json").read_bytes() == before
 
 
-def test_pictures_are_annotated_and_listed(run: Path, folder: Path) -> None:
-    out = folder / "predicted"
-    tool(
-        "predict",
-        *("--run", run, "--input", folder / "people/test", "--output", out),
-        *("--confidence-threshold", 0.05),
-    )
-    assert len(list(out.glob("*.jpg"))) == 4
-    listed = {image["id"] for image in json.loads((out / "images.json").read_text())["images"]}
-    assert {row["image_id"] for row in json.loads((out / "predictions.json").read_text())} <= listed
-
-
 def test_a_clip_comes_back_whole_with_its_records(run: Path, folder: Path) -> None:
     out = folder / "annotated" / "clip.mp4"
     tool(
@@ -164,12 +152,6 @@ def test_the_event_log_becomes_plots(run: Path) -> None:
     assert {"loss.png", "accuracy.png", "average_precision.png", "learning_rate.png"} <= {
         path.name for path in (run / "plots").iterdir()
     }
-
-
-def test_the_ground_truth_becomes_a_contact_sheet(run: Path, folder: Path) -> None:
-    sheet = folder / "sheet.png"
-    tool("visualize_data", "--config-file", run / "config.yaml", "--output", sheet)
-    assert sheet.stat().st_size > 10_000
 
 
 def _models_and_numbers(run: Path) -> dict[Path, int]:

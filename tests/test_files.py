@@ -45,21 +45,6 @@ def test_what_fails_leaves_what_was_there(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["out"]
 
 
-def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    with atomic_folder(tmp_path / "out") as draft:
-        (draft / "new").write_text("2")
-    assert os.listdir(tmp_path / "out") == ["new"]
-
-
-def test_what_somebody_else_wrote_meanwhile_is_not_lost(tmp_path: Path) -> None:
-    target = tmp_path / "out"
-    with pytest.raises(OutputExistsError), atomic_folder(target):
-        _fill(target / "theirs")
-    assert os.listdir(target) == ["theirs"]
-    assert os.listdir(tmp_path) == ["out"]
-
-
 def test_what_a_killed_process_had_moved_away_is_put_back(tmp_path: Path) -> None:
     old = tmp_path / ".out.abc.replaced"
     old.mkdir()

@@ -41,17 +41,6 @@ def test_weights_that_are_not_finite_are_not_saved_and_the_good_file_stays(
     assert torch.equal(load_checkpoint(tmp_path / "model_0000009.pth")["model"]["1.bias"], good)
 
 
-def test_an_optimizer_that_overflowed_is_not_saved_either(tmp_path: Path) -> None:
-    model = nn.Linear(2, 2)
-    optimizer = torch.optim.AdamW(model.parameters())
-    model.weight.grad = torch.full((2, 2), 1e30)  # squared: beyond float32; the weights survive
-    model.bias.grad = torch.zeros(2)
-    optimizer.step()
-    assert torch.isfinite(model.weight).all()
-    with pytest.raises(TrainingError, match=r"optimizer\.state\.0\.exp_avg_sq"):
-        SafeDetectionCheckpointer(model, str(tmp_path), optimizer=optimizer).save("m")
-
-
 def test_whole_numbers_and_nested_containers_are_looked_at() -> None:
     state = {"a": [torch.tensor([1, 2]), {"b": (torch.tensor([torch.nan]),)}], "c": "text"}
     assert list(non_finite_tensors(state)) == ["a.1.b.0"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 import torch
 from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
@@ -53,28 +52,6 @@ def test_a_row_says_for_each_part_what_was_loaded_and_why_not(tmp_path: Path) ->
     assert "cls_score.weight: checkpoint (81, 4), model (2, 4)" in text
     assert table["keypoint_head"][:2] == ["-", "1"]
     assert "tells 80 classes apart and the dataset has 1" in text
-
-
-def test_a_whole_load_is_one_line(tmp_path: Path) -> None:
-    torch.save({"model": detector(2).state_dict()}, tmp_path / "m.pth")
-    text = report_of(detector(2), tmp_path / "m.pth")
-    assert text == "m.pth: 12 tensors loaded, 0 of the model left at their start values."
-
-
-def test_names_matched_by_their_ends_say_the_shapes_too(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    state = {
-        name.removeprefix("backbone.bottom_up."): value
-        for name, value in detector(1, width=7).state_dict().items()
-        if name.startswith("backbone.bottom_up.")
-    }
-    state["res2.1.bias"] = torch.ones(4)  # the only one that fits
-    torch.save({"model": state}, tmp_path / "m.pth")
-    text = report_of(detector(1), Path(f"{tmp_path}/m.pth?matching_heuristics=True"))
-    assert "backbone.bottom_up.res2.0.weight: checkpoint (7, 3), model (4, 3)" in text
-    assert rows(text)["backbone.bottom_up.res2"][0] == "1"
-    assert not [r for r in caplog.records if "c2_model_loading" in r.name]
 
 
 def test_statistics_that_frozen_batch_norm_makes_up_are_not_loaded(tmp_path: Path) -> None:

@@ -37,14 +37,6 @@ def newest(folder: Path) -> str:
     return path.name
 
 
-def test_the_tag_decides(run: Path) -> None:
-    assert newest(run) == "model_0000029.pth"
-    (run / "last_checkpoint").write_text("model_0000009.pth\n")
-    assert newest(run) == "model_0000009.pth"
-    (run / "last_checkpoint").unlink()
-    assert newest(run) == "model_0000029.pth"
-
-
 @pytest.mark.parametrize("damage", ["truncated", "empty", "missing", "tag empty", "tag wrong"])
 def test_trap_16_what_a_kill_leaves_is_passed_over(
     run: Path, damage: str, caplog: pytest.LogCaptureFixture
@@ -60,14 +52,6 @@ def test_trap_16_what_a_kill_leaves_is_passed_over(
     with caplog.at_level("WARNING", "persondet"):
         assert newest(run) == expected
     assert ("goes on from" in caplog.text) is (damage != "tag empty")
-
-
-def test_the_final_one_is_where_its_iteration_puts_it(run: Path) -> None:
-    (run / "last_checkpoint").write_text("")
-    write(run, "model_final.pth", 24)
-    assert newest(run) == "model_0000029.pth"
-    write(run, "model_final.pth", 34)
-    assert newest(run) == "model_final.pth"
 
 
 def test_nothing_is_none_and_nothing_loadable_is_one_sentence(tmp_path: Path) -> None:

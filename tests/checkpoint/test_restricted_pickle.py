@@ -137,27 +137,6 @@ def test_arrays_of_every_kind_come_back_as_they_were(tmp_path: Path, protocol: i
     assert loaded["list"] == [1, "x", (2.5, None)]
 
 
-def test_a_pickle_of_python_2_keeps_its_bytes(tmp_path: Path) -> None:
-    """Caffe2's files: the content of an array is a byte string, which Python 3 reads as text."""
-    content = np.array([1.5, -2.0], np.float32).tobytes()
-    pickled = (
-        b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R("
-        b"K\x01K\x02\x85cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R(K\x03U\x01<NNNJ\xff\xff\xff\xff"
-        b"J\xff\xff\xff\xffK\x00tb\x89U\x08" + content + b"tb."
-    )
-    path = tmp_path / "old.pkl"
-    path.write_bytes(pickled)
-    assert load_arrays(path).tolist() == [1.5, -2.0]
-
-
-@pytest.mark.parametrize("protocol", [0, 2])
-def test_bytes_are_made_of_nothing_but_nothing(tmp_path: Path, protocol: int) -> None:
-    path = tmp_path / "large.pkl"
-    path.write_bytes(pickle.dumps({"model": Call(bytes, 10**12)}, protocol))
-    with pytest.raises(CheckpointError, match="not a pickle of plain arrays"):
-        load_arrays(path)
-
-
 @pytest.mark.parametrize(
     ("of", "said"),
     [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from detectron2.modeling import build_backbone
 from torch import nn
 
 from persondet.checkpoint import SafeDetectionCheckpointer
-from persondet.checkpoint.conventions import detectron2_names, expected_keys, other_anchors
+from persondet.checkpoint.conventions import expected_keys
 from persondet.checkpoint.model_file import check_weights, load_checkpoint
 from persondet.config import get_cfg, merge_yaml
 from persondet.errors import CheckpointError
@@ -103,55 +102,6 @@ def test_torchvisions_conventions_are_demanded_in_one_sentence(resnet50: Path) -
     check_weights(str(resnet50), cfg_of(TORCHVISION))
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("INPUT.FORMAT", "BGR"),
-        ("MODEL.PIXEL_MEAN", [103.53, 116.28, 123.675]),
-        ("MODEL.PIXEL_STD", [1.0, 1.0, 1.0]),
-        ("MODEL.PIXEL_STD", [57.375, 57.12, 58.395]),  # in the order of BGR
-        ("MODEL.RESNETS.STRIDE_IN_1X1", True),
-        ("MODEL.RESNETS.DEPTH", 101),
-        ("MODEL.RESNETS.WIDTH_PER_GROUP", 128),
-    ],
-)
-def test_each_convention_counts_alone(resnet50: Path, key: str, value: Any) -> None:
-    cfg = cfg_of(TORCHVISION)
-    cfg.merge_from_list([key, value])
-    with pytest.raises(CheckpointError, match=key):
-        check_weights(str(resnet50), cfg)
-
-
-def caffe2(depth: int = 50, groups: int = 1, norm: str = "bn") -> dict[str, Any]:
-    """Names and shapes of a Caffe2 ResNet: the first convolutions of each block."""
-    blocks = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}[depth]
-    state = {f"res_conv1_{norm}_s": torch.zeros(64)}
-    for stage, count in zip((2, 3, 4, 5), blocks, strict=True):
-        for block in range(count):
-            name, width = f"res{stage}_{block}_branch2", 64 if groups == 1 else 256
-            state[f"{name}a_w"] = torch.zeros(width, 1, 1, 1)
-            state[f"{name}b_w"] = torch.zeros(width, width // groups, 1, 1)
-            state[f"{name}c_w"] = torch.zeros(256, 1, 1, 1)
-    return {"model": state, "__author__": "Caffe2", "matching_heuristics": True}
-
-
-@pytest.mark.parametrize(
-    ("checkpoint", "std", "stride"),
-    [
-        (caffe2(), [1.0, 1.0, 1.0], True),
-        (caffe2(norm="gn"), [1.0, 1.0, 1.0], False),
-        (caffe2(101, groups=32), [57.375, 57.12, 58.395], False),
-    ],
-)
-def test_caffe2s_backbones_expect_what_detectron2s_configs_give_them(
-    checkpoint: dict[str, Any], std: list[float], stride: bool
-) -> None:
-    _, keys = expected_keys(checkpoint, "R-50.pkl")
-    assert keys["INPUT.FORMAT"] == "BGR"
-    assert keys["MODEL.PIXEL_STD"] == std
-    assert keys["MODEL.RESNETS.STRIDE_IN_1X1"] is stride
-
-
 def test_a_zoo_model_is_known_by_its_file_name() -> None:
     zoo = {"model": {"backbone.x": torch.zeros(1)}, "__author__": "Detectron2 Model Zoo"}
     for name, std in (
@@ -163,25 +113,6 @@ def test_a_zoo_model_is_known_by_its_file_name() -> None:
     assert expected_keys(zoo, "mine.pkl")[1] == {}
 
 
-def test_a_model_of_ours_brings_its_conventions_along(tmp_path: Path) -> None:
-    path = tmp_path / "model_best.pth"
-    config = cfg_of("sample_mask_rcnn_R_18_FPN.yaml").dump()
-    torch.save(
-        {"model": {"backbone.w": torch.ones(1)}, "persondet": {"config": config}},
-        path,
-    )
-    check_weights(str(path), cfg_of("sample_mask_rcnn_R_18_FPN.yaml"))
-    with pytest.raises(CheckpointError, match=r"MODEL.PIXEL_STD \"\[57.4, 57.1, 58.4\]\""):
-        check_weights(str(path), cfg_of())
-
-
-def test_other_anchors_are_told() -> None:
-    sample, coco = cfg_of("sample_mask_rcnn_R_18_FPN.yaml").dump(), cfg_of().dump()
-    assert other_anchors(sample, sample) == ""
-    assert "MODEL.ANCHOR_GENERATOR.SIZES was [[16]" in other_anchors(sample, coco)
-    assert other_anchors("", coco) == ""
-
-
 def test_names_become_detectron2s_and_the_classifier_stays_behind(resnet50: Path) -> None:
     checkpoint = load_checkpoint(resnet50)
     names = set(checkpoint["model"])
@@ -189,32 +120,3 @@ def test_names_become_detectron2s_and_the_classifier_stays_behind(resnet50: Path
     assert {"res5.2.conv3.norm.running_var", "fc.weight"} <= names
     assert not any("num_batches_tracked" in name or "layer" in name for name in names)
     assert checkpoint["matching_heuristics"]
-
-
-def test_a_wrapped_state_is_recognised_too(tmp_path: Path, resnet50: Path) -> None:
-    state = {f"module.{n}": v for n, v in torch.load(resnet50, weights_only=True).items()}
-    torch.save({"model": state, "epoch": 3}, tmp_path / "w.pth")
-    assert "stem.conv1.weight" in load_checkpoint(tmp_path / "w.pth")["model"]
-
-
-def test_parameters_in_a_file_of_old_load_too(tmp_path: Path, resnet50: Path) -> None:
-    state = torch.load(resnet50, weights_only=True)
-    old = OrderedDict(
-        (n, nn.Parameter(v) if v.is_floating_point() else v) for n, v in state.items()
-    )
-    torch.save(old, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
-    loaded = load_checkpoint(tmp_path / "old.pth")["model"]
-    assert loaded["stem.conv1.weight"].shape == (64, 3, 7, 7)
-
-
-def test_a_detector_of_torchvision_is_refused(tmp_path: Path) -> None:
-    torch.save({"backbone.body.conv1.weight": torch.ones(1)}, tmp_path / "w.pth")
-    with pytest.raises(CheckpointError, match="a detector of torchvision"):
-        load_checkpoint(tmp_path / "w.pth")
-
-
-def test_the_rename_is_one_to_one() -> None:
-    with torch.device("meta"):
-        state = torchvision.models.resnet18(weights=None).state_dict()
-    kept = [name for name in state if not name.endswith("num_batches_tracked")]
-    assert len(detectron2_names(state)) == len(kept)

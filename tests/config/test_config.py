@@ -75,11 +75,6 @@ def test_a_cosine_that_climbs_is_refused(rate: str, end: str) -> None:
         check_cfg(cfg)
 
 
-def test_a_missing_config_lists_its_neighbours() -> None:
-    with pytest.raises(ConfigError, match="person_mask_rcnn_R_50_FPN.yaml"):
-        merge_yaml(get_cfg(), CONFIGS / "person_mask_rcnn.yaml")
-
-
 @pytest.mark.parametrize("where", ["top", "base"])
 def test_yaml_tags_run_nothing(tmp_path: Path, where: str) -> None:
     marker = tmp_path / "ran"

@@ -13,7 +13,6 @@ import pytest
 
 from persondet.engine.console import (
     LOGGERS,
-    ConsoleHandler,
     current_console,
     start_logging,
     stop_logging,
@@ -114,19 +113,6 @@ def test_on_a_terminal_one_line_lives_below_what_is_said(
     assert stream.screen()[-2:] == ["error: of the tool", ""]
 
 
-def test_a_long_evaluation_shows_how_far_it_is_on_a_terminal_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    said = "Inference done 40/500. Dataloading: 0.1 s/iter. Inference: 1 s/iter. ETA=0:07:40"
-    for stream, shown in (
-        (Terminal(), "evaluating: image 40/500, 0:07:40 left"),
-        (io.StringIO(), ""),
-    ):
-        start(monkeypatch, tmp_path, stream)
-        logging.getLogger("detectron2.evaluation.evaluator").info(said)
-        assert (stream.screen() if isinstance(stream, Terminal) else [stream.getvalue()]) == [shown]
-
-
 def test_an_evaluation_that_has_ended_leaves_the_line_of_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,22 +141,6 @@ def test_quiet_is_warnings_errors_and_the_result(
     assert stream.getvalue().splitlines() == FEW
 
 
-def test_verbose_has_everything_with_its_origin(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stream = Terminal()
-    start(monkeypatch, tmp_path, stream, 1)
-    speak()
-    lines = stream.screen()
-    assert [line.partition(": ")[2] for line in lines[:3]] == [
-        "12 images",
-        "Serializing",
-        "step 1/3",
-    ]
-    assert any("detectron2.x: Serializing" in line for line in lines)
-    assert any("a detail" in line for line in lines)
-
-
 @pytest.mark.parametrize("verbosity", [-1, 0, 1])
 def test_the_file_gets_everything_at_info_in_plain_form(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verbosity: int
@@ -188,20 +158,6 @@ def test_the_file_gets_everything_at_info_in_plain_form(
     assert "\r" not in kept
 
 
-def test_starting_again_moves_to_the_other_folder_and_says_nothing_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    stream = io.StringIO()
-    start(monkeypatch, tmp_path / "a", stream)
-    start(monkeypatch, tmp_path / "b", stream)
-    logging.getLogger("persondet").info("once")
-    assert stream.getvalue() == "once\n"
-    assert (tmp_path / "a" / "log.txt").read_text() == ""
-    assert "once" in (tmp_path / "b" / "log.txt").read_text()
-
-
 def test_a_further_rank_writes_no_log_and_shows_its_errors_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,13 +168,3 @@ def test_a_further_rank_writes_no_log_and_shows_its_errors_alone(
     logging.getLogger("persondet").error("the image is gone")
     assert stream.getvalue() == "rank 1: ERROR: the image is gone\n"
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_handler_that_cannot_write_does_not_end_the_training(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    stream = io.StringIO()
-    handler = ConsoleHandler(stream)
-    stream.close()
-    monkeypatch.setattr(logging, "raiseExceptions", False)
-    handler.handle(logging.LogRecord("persondet", logging.INFO, "", 0, "text", None, None))

@@ -83,15 +83,6 @@ def test_trap_4_what_is_not_finite_is_null_and_read_as_nan(tmp_path: Path) -> No
     assert series.finite().values.tolist() == [1.0]
 
 
-def test_a_row_is_on_disk_when_it_is_written(tmp_path: Path) -> None:
-    with EventStorage() as storage:
-        writer = MetricsWriter(tmp_path / "m")
-        storage.put_scalar("total_loss", 1.0)
-        writer.write()
-        assert json.loads((tmp_path / "m").read_text()) == {"iteration": 0, "total_loss": 1.0}
-        assert last_row(tmp_path / "m") == 0
-
-
 def test_cutting_leaves_earlier_rows_and_foreign_lines_alone(tmp_path: Path) -> None:
     path = tmp_path / "metrics.json"
     assert keep_rows_before(path, 5) == last_row(path) == -1

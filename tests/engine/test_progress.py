@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import mmap
 import re
 import sys
 from pathlib import Path
@@ -82,21 +81,6 @@ def rows(
     return [line.partition("INFO: ")[2] for line in kept if " step " in line], loop
 
 
-def test_the_line_says_what_the_numbers_are(clock: list[float], tmp_path: Path) -> None:
-    found, loop = rows(clock, io.StringIO(), folder=tmp_path, evaluation_period=10)
-    # 35 steps of half a second, no evaluation seen yet.
-    assert found[0] == (
-        "step  5/40  epoch 0.2/1.6  ETA 0:00:18  loss 3.000  rate 0.0025  8.0 images/s  "
-        "data wait 10%  1.5 GB"
-    )
-    # 30 steps and three evaluations of ten seconds.
-    assert "step 10/40" in found[1]
-    assert "ETA 0:00:45" in found[1]
-    assert [row[:10] for row in found] == [f"step {step:>2}/40" for step in range(5, 41, 5)]
-    assert "ETA 0:00:00" in found[-1]
-    assert loop.storage.history("eta_seconds").values()[0][0] == pytest.approx(17.5)
-
-
 def test_right_after_a_resume_the_time_left_is_that_of_the_steps_left(
     clock: list[float], tmp_path: Path
 ) -> None:
@@ -124,32 +108,3 @@ def test_a_pipe_gets_a_row_per_period_and_a_terminal_every_step_in_place(
     assert len(lines) == 1  # left on the screen when the training is over
     assert lines[0].startswith("step 40/40")
     assert len(re.findall(r"step +\d+/40", terminal.getvalue())) >= 40
-
-
-def test_verbose_adds_a_column_per_loss(clock: list[float], tmp_path: Path) -> None:
-    found, _ = rows(clock, io.StringIO(), folder=tmp_path, verbose=True, verbosity=1)
-    assert "loss 3.000  loss_cls 1.2500  rate" in found[0]
-    assert "9.0000" not in found[0]
-
-
-def test_before_the_first_times_are_known_the_line_leaves_them_out() -> None:
-    line = module.ProgressLine(1, 1000, 250.0, None, {}, None, None, None, 0).text()
-    assert line == "step    1/1000  epoch 0.00/4.00"
-
-
-def test_memory_is_what_the_process_holds() -> None:
-    held = module._memory()
-    # Pages of its own: what Python allocates may lie where something else was given back.
-    with mmap.mmap(-1, 64 * 2**20) as ballast:
-        for page in range(0, len(ballast), mmap.PAGESIZE):
-            ballast[page] = 1
-        assert module._memory() - held > 0.7 * len(ballast)
-
-
-def test_the_share_of_waiting_comes_from_the_newest_steps(
-    clock: list[float], tmp_path: Path
-) -> None:
-    # Twenty slow steps are forgotten twenty steps later.
-    found, _ = rows(clock, io.StringIO(), folder=tmp_path, seconds=dict.fromkeys(range(20), 5.0))
-    assert "0.8 images/s  data wait 1%" in found[3]
-    assert "8.0 images/s  data wait 10%" in found[-1]

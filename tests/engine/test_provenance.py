@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -16,13 +15,10 @@ from detectron2.config import CfgNode
 from persondet.config import get_cfg, merge_yaml
 from persondet.data.register import (
     dataset_fingerprint,
-    epoch_size,
-    names_and_sizes_digest,
     register_roboflow_coco,
 )
 from persondet.engine import run_records as module
 from persondet.engine.defaults import config_text
-from persondet.engine.run_folder import remove_run
 from persondet.engine.run_records import git_state, provenance
 from persondet.errors import InterruptedRun
 from persondet.files import sha256_of_file
@@ -88,20 +84,6 @@ def test_a_training_leaves_what_it_was_made_of(
     assert began.tzinfo is not None
 
 
-def test_it_is_there_while_the_training_runs_and_a_kill_leaves_its_end_open(cfg: CfgNode) -> None:
-    with provenance(cfg, CONFIG, (), lambda: 0):
-        (start,) = starts(cfg)
-        assert (start["ended"], start["exit"]) == (None, None)
-
-
-def test_a_resume_adds_a_start(cfg: CfgNode) -> None:
-    run(cfg, 0, 7)
-    run(cfg, 7, 20)
-    first, second = starts(cfg)
-    assert (first["exit"], first["steps_done"]) == ("stopped early", 7)
-    assert (second["first_step"], second["steps_done"]) == (7, 20)
-
-
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
@@ -149,44 +131,6 @@ def test_it_never_is_a_reason_for_a_training_to_fail(
         assert not path.exists()
 
 
-def test_the_git_state_is_that_of_the_checkout_if_it_is_one(tmp_path: Path) -> None:
-    assert git_state(tmp_path) is None
-    (tmp_path / ".git").write_text("no repository")
-    assert git_state(tmp_path) is None
-    (tmp_path / ".git").unlink()
-
-    def git(*words: str) -> str:
-        identity = ("-c", "user.name=a", "-c", "user.email=a@b")
-        done = subprocess.run(
-            ["git", *identity, *words], cwd=tmp_path, check=True, capture_output=True, text=True
-        )
-        return done.stdout.strip()
-
-    git("init", "-q")
-    assert git_state(tmp_path) is None  # no commit yet
-    (tmp_path / "a.txt").write_text("1")
-    git("add", ".")
-    git("commit", "-qm", "one")
-    commit = git("rev-parse", "HEAD")
-    (tmp_path / "new.txt").write_text("not of the project")
-    assert git_state(tmp_path) == {"commit": commit, "changed_files": 0}
-    (tmp_path / "a.txt").write_text("2")
-    assert git_state(tmp_path) == {"commit": commit, "changed_files": 1}
-
-
-def test_the_fingerprint_tells_another_file_and_another_size(tmp_path: Path) -> None:
-    (tmp_path / "deep").mkdir()
-    (tmp_path / "deep" / "a.jpg").write_bytes(b"123")
-    before = names_and_sizes_digest(tmp_path)
-    assert names_and_sizes_digest(tmp_path) == before
-    (tmp_path / "deep" / "a.jpg").write_bytes(b"1234")
-    assert names_and_sizes_digest(tmp_path) != before
-    (tmp_path / "deep" / "a.jpg").write_bytes(b"123")
-    assert names_and_sizes_digest(tmp_path) == before
-    (tmp_path / "deep" / "a.jpg").rename(tmp_path / "a.jpg")
-    assert names_and_sizes_digest(tmp_path) != before
-
-
 def test_a_changed_annotation_changes_the_fingerprint_of_its_split_alone(tmp_path: Path) -> None:
     write_export(tmp_path / "export", {"train": 2, "valid": 2})
 
@@ -200,23 +144,3 @@ def test_a_changed_annotation_changes_the_fingerprint_of_its_split_alone(tmp_pat
     train, valid = fingerprints()
     assert train == before[0]
     assert valid["json_sha256"] != before[1]["json_sha256"]
-
-
-def test_the_size_of_an_epoch_is_what_the_loader_gives(tmp_path: Path) -> None:
-    write_export(tmp_path / "export", {"train": 6, "valid": 5})  # one training image shows none
-    register_roboflow_coco("epoch", tmp_path / "export", output_dir=tmp_path / "run")
-    config = get_cfg()
-    config.DATASETS.TRAIN = ("epoch_train", "epoch_valid")
-    config.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
-    assert epoch_size(config) == 11
-    config.DATALOADER.FILTER_EMPTY_ANNOTATIONS = True
-    assert epoch_size(config) == 10
-    config.DATALOADER.SAMPLER_TRAIN = "RandomSubsetTrainingSampler"
-    config.DATALOADER.RANDOM_SUBSET_RATIO = 0.55
-    assert epoch_size(config) == 5
-
-
-def test_another_run_in_the_folder_starts_with_a_record_of_its_own(cfg: CfgNode) -> None:
-    run(cfg, 0, 20)
-    remove_run(Path(cfg.OUTPUT_DIR))
-    assert not (Path(cfg.OUTPUT_DIR) / "provenance.json").exists()

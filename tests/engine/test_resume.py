@@ -12,7 +12,7 @@ import torch
 from detectron2.engine import HookBase
 
 from persondet.checkpoint.model_file import load_checkpoint
-from persondet.engine.run_folder import best_is_chosen, refuse_lost_checkpoints
+from persondet.engine.run_folder import refuse_lost_checkpoints
 from persondet.errors import CheckpointError, InterruptedRun
 from tests.engine.toy_training import ToyTrainer, rows, same, toy_run
 
@@ -61,17 +61,6 @@ def assert_same_run(first: Path, second: Path) -> None:
     assert best[0] == best[1]
 
 
-def test_a_resume_says_where_it_goes_on(
-    tiny_export: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    killed_run(tiny_export, tmp_path / "run", at=7)
-    with caplog.at_level("INFO", "persondet"):
-        toy_run(tiny_export, tmp_path / "run", resume=True)
-    assert "Resumed from" in caplog.text
-    assert "model_0000003.pth: 4 of 24 steps are done" in caplog.text
-    assert "another config" not in caplog.text
-
-
 @pytest.mark.parametrize(
     "at", [5, *(pytest.param(at, marks=pytest.mark.slow) for at in (4, 10, 14, 18, 23))]
 )
@@ -84,34 +73,6 @@ def test_a_killed_and_resumed_run_equals_one_in_one_go_to_the_bit(
     trainer = toy_run(tiny_export, output, resume=True)
     assert trainer.start_iter == at // 4 * 4
     trainer.train()
-    assert_same_run(in_one_go, output)
-
-
-def test_the_comparison_would_notice_a_difference(in_one_go: Path) -> None:
-    final = load_checkpoint(in_one_go / "model_final.pth")
-    history = final["run_state"]["log"]["total_loss"]
-    assert history["count"] == len(history["values"]) == 24
-    assert final["trainer"]["hooks"]["BestCheckpointHook"]["best_score"] is not None
-    assert final["trainer"]["hooks"]["EarlyStoppingHook"]["best_score"] is not None
-    assert final["trainer"]["_trainer"]["optimizer"]["state"]
-    other = load_checkpoint(in_one_go / "model_0000019.pth")
-    assert not same(final["run_state"]["random"], other["run_state"]["random"])
-    scores = [row["segm/AP"] for row in rows(in_one_go) if "segm/AP" in row]
-    assert len(set(scores)) == 4
-
-
-def test_two_kills_and_a_kill_in_the_evaluation_change_nothing(
-    in_one_go: Path, tiny_export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    output = tmp_path / "run"
-    killed_run(tiny_export, output, at=9)
-    with monkeypatch.context() as patch:
-        patch.setattr(ToyTrainer, "_evaluate_validation", lambda self: _kill())
-        trainer = toy_run(tiny_export, output, resume=True)
-        with pytest.raises(Killed):  # after step 12, which is saved
-            trainer.train()
-    assert (output / "last_checkpoint").read_text() == "model_0000011.pth"
-    toy_run(tiny_export, output, resume=True).train()
     assert_same_run(in_one_go, output)
 
 
@@ -183,19 +144,6 @@ def test_trap_16_a_truncated_newest_checkpoint_falls_back_to_the_one_before(
     assert_same_run(in_one_go, output)
 
 
-def test_the_newest_checkpoints_are_kept_over_a_resume_too(
-    tiny_export: Path, tmp_path: Path
-) -> None:
-    output = tmp_path / "run"
-    killed_run(tiny_export, output, "SOLVER.CHECKPOINT_KEEP", 2, at=13)
-    periodic = sorted(path.name for path in output.glob("model_0*.pth"))
-    assert periodic == ["model_0000007.pth", "model_0000011.pth"]
-    toy_run(tiny_export, output, "SOLVER.CHECKPOINT_KEEP", 2, resume=True).train()
-    assert sorted(path.name for path in output.glob("model_*.pth")) == [
-        *("model_0000019.pth", "model_0000023.pth", "model_best.pth", "model_final.pth")
-    ]
-
-
 def test_other_data_is_refused_with_the_difference(
     tiny_export: Path, export_writer: Any, tmp_path: Path
 ) -> None:
@@ -252,14 +200,6 @@ def test_a_rate_and_a_decay_that_are_changed_take_effect_on_a_resumed_run(
             trainer.scheduler.step()
 
 
-def test_a_random_seed_is_kept_by_a_resume(tiny_export: Path, tmp_path: Path) -> None:
-    output = tmp_path / "run"
-    killed_run(tiny_export, output, "SEED", -1, at=5)
-    seed = load_checkpoint(output / "model_0000003.pth")["run_state"]["stream_seed"]
-    trainer = toy_run(tiny_export, output, "SEED", -1, resume=True)
-    assert trainer._trainer.data_loader.seed == seed
-
-
 def test_a_checkpoint_of_old_goes_on_with_a_warning(
     tiny_export: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -294,13 +234,6 @@ def test_nothing_to_resume_starts_anew_and_says_so(
     (tmp_path / "run" / "model_best.pth").touch()
     with pytest.raises(CheckpointError, match="has a model_best.pth and no checkpoint"):
         refuse_lost_checkpoints(tmp_path / "run")
-
-
-def test_a_best_model_that_no_score_chose_gives_way(tmp_path: Path) -> None:
-    assert not best_is_chosen(tmp_path)
-    for text, chosen in (('{"score": null}', False), ('{"score": 0.0}', True), ("{", False)):
-        (tmp_path / "model_best.json").write_text(text)
-        assert best_is_chosen(tmp_path) is chosen
 
 
 def test_a_run_that_stopped_early_stays_stopped(tiny_export: Path, tmp_path: Path) -> None:

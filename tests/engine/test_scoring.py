@@ -14,7 +14,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from pycocotools.coco import COCO
 
-from persondet.checkpoint.model_file import CarriedFacts, load_checkpoint, store_score_threshold
+from persondet.checkpoint.model_file import CarriedFacts, load_checkpoint
 from persondet.config import get_cfg
 from persondet.data.register import ground_truth, register_roboflow_coco
 from persondet.engine.run import _earlier_results, run
@@ -23,7 +23,6 @@ from persondet.engine.scoring import (
     headlines,
     operating_point,
     tuned_threshold,
-    write_dataset_results,
 )
 from persondet.evaluation.analysis import Analysis
 from persondet.evaluation.ground_truth import GroundTruth
@@ -90,17 +89,6 @@ def test_the_best_model_carries_the_threshold_of_the_validation_split_and_no_oth
     assert facts(tmp_path, "model_final").score_threshold is None
 
 
-def test_a_model_that_finds_nobody_carries_no_threshold_not_even_an_older_one(
-    cfg: CfgNode, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    store_score_threshold(tmp_path / "model_best.pth", 0.7)
-    assert facts(tmp_path, "model_best").score_threshold == 0.7
-    (tmp_path / "inference/scoring_valid/coco_instances_results.json").write_text("[]")
-    assert tuned_threshold(analysis(cfg), "scoring_valid", tmp_path / "model_best.pth") is None
-    assert facts(tmp_path, "model_best").score_threshold is None
-    assert "nobody is found at any score threshold" in caplog.text
-
-
 def test_both_splits_are_looked_at_with_the_one_threshold(cfg: CfgNode, tmp_path: Path) -> None:
     points = explain(cfg, analyses(cfg, "scoring_valid", "scoring_test"), 0.55)
     point = operating_point(points, 0.55, valid="scoring_valid", test="scoring_test")
@@ -117,14 +105,6 @@ def test_both_splits_are_looked_at_with_the_one_threshold(cfg: CfgNode, tmp_path
         assert {path.name for path in folder.iterdir()} == {
             *("coco_instances_results.json", "curves.json", "errors.json", "gallery"),
         }
-
-
-def test_without_a_validation_split_a_half_stands_in_and_is_not_called_tuned(cfg: CfgNode) -> None:
-    points = explain(cfg, analyses(cfg, "scoring_test"), None)
-    point = operating_point(points, None, valid=None, test="scoring_test")
-    assert point is not None
-    assert (point["threshold"], point["tuned"], point["valid"]) == (0.5, False, None)
-    assert operating_point({}, None, valid=None, test=None) is None
 
 
 def test_leaks_are_those_of_the_export_that_is_scored(
@@ -167,36 +147,6 @@ def test_leaks_are_those_of_the_export_that_is_scored(
     finally:
         DatasetCatalog.remove("test")
     assert not (folder / "inference/test").exists()
-
-
-def test_every_file_names_the_model_that_made_the_predictions(cfg: CfgNode, tmp_path: Path) -> None:
-    model = {"file": "model_best.pth", "iteration": 3, "sha256": "ab" * 32}
-    names = ["scoring_valid", "scoring_test"]
-    points = explain(cfg, analyses(cfg, *names), 0.55, model=model)
-    entries = headlines(cfg, {name: {"bbox": {"AP": 50.0}} for name in names})
-    shared = {"model": model, "iteration": 3, "classes": ["person"]}
-    write_dataset_results(cfg, entries, shared, points, 0.55)
-    for name in names:
-        folder = tmp_path / "inference" / name
-        for file in ("curves.json", "errors.json", "gallery/gallery.json", "results.json"):
-            assert json.loads((folder / file).read_text())["model"] == model
-        results = read_results(folder)
-        assert results["test"]["dataset"] == name
-        point = results["operating_point"]
-        assert (point["valid"], point["test"]["misses"], point["threshold"]) == (None, 0, 0.55)
-
-
-@pytest.mark.parametrize("content", ["", "[1]", "{", '{"schema": 1}', '{"schema": 1, "test": 3}'])
-def test_a_damaged_results_json_is_made_anew_and_no_reason_to_stop(
-    cfg: CfgNode, tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str
-) -> None:
-    cfg.DATASETS.VAL, cfg.DATASETS.TEST = ("scoring_valid",), ("scoring_test",)
-    trainer: Any = Namespace(max_iter=4)
-    assert _earlier_results(cfg, trainer) is None
-    assert not caplog.records
-    (tmp_path / "results.json").write_text(content)
-    assert _earlier_results(cfg, trainer) is None
-    assert "results.json" in caplog.text and "scored again" in caplog.text
 
 
 def test_results_of_other_test_sets_are_not_those_that_are_asked_for(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,6 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from persondet.engine import load_cfg, setup
-from persondet.engine.console import current_console
 from persondet.errors import ConfigError, DatasetError, PersondetError
 from tests.conftest import write_export
 
@@ -49,23 +47,6 @@ def test_classes_splits_and_device_follow_from_the_export(
     assert cfg.is_frozen()
     # What was asked is kept, so that another machine can choose its own device.
     assert load_cfg(tmp_path / "run/config.yaml").MODEL.DEVICE == "auto"
-
-
-@pytest.mark.parametrize(
-    ("flags", "verbosity"), [({}, 0), ({"quiet": True}, -1), ({"verbose": True}, 1)]
-)
-def test_quiet_and_verbose_reach_the_console_and_the_schedule_the_log(
-    tiny_export: Path, tmp_path: Path, flags: dict[str, bool], verbosity: int
-) -> None:
-    opts = ("DATASETS.ROBOFLOW.ROOT", tiny_export, "OUTPUT_DIR", tmp_path / "run")
-    cfg = setup(arguments(*opts, "SOLVER.IMS_PER_BATCH", 4, "SOLVER.BASE_LR", 0.01, **flags))
-    console = current_console()
-    assert console is not None
-    assert console.verbosity == verbosity
-    log = (tmp_path / "run" / "log.txt").read_text()
-    assert "20 steps of 4 = 13.3 epochs of 6 images" in log
-    assert "Linear rule: SOLVER.BASE_LR 0.01 is meant for batches of 2, so 0.02" in log
-    assert pytest.approx(0.02) == cfg.SOLVER.BASE_LR
 
 
 def test_trap_6_the_periodic_evaluation_never_names_the_test_split(
@@ -109,16 +90,6 @@ def test_a_dataset_that_is_refused_leaves_no_run_folder(
     assert "Cleaned: grouping-category: 1" in (tmp_path / "run" / "log.txt").read_text()
 
 
-def test_a_train_split_without_annotations_teaches_nothing(tmp_path: Path) -> None:
-    write_export(tmp_path / "export", {"train": 2, "valid": 2})
-    path = tmp_path / "export" / "train" / "_annotations.coco.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"annotations": []}))
-    words = ("DATASETS.ROBOFLOW.ROOT", tmp_path / "export", "OUTPUT_DIR", tmp_path / "run")
-    with pytest.raises(DatasetError, match="nothing to learn"):
-        setup(arguments(*words))
-    setup(arguments(*words, "DATASETS.TEST", "('person_valid',)", eval_only=True))
-
-
 def test_an_export_without_a_valid_split_trains_without_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -128,15 +99,6 @@ def test_an_export_without_a_valid_split_trains_without_one(
     )
     assert cfg.DATASETS.VAL == ()
     assert "No validation split" in (tmp_path / "run/log.txt").read_text()
-
-
-def test_the_default_place_of_an_export_is_below_detectron2_datasets(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_export(tmp_path / "crowd", {"train": 2, "valid": 1})
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
-    cfg = setup(arguments("DATASETS.ROBOFLOW.NAME", "crowd", "OUTPUT_DIR", tmp_path / "run"))
-    assert cfg.DATASETS.TRAIN == ("crowd_train",)
 
 
 @pytest.mark.parametrize(

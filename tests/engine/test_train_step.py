@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ from torch import nn
 
 from persondet.config.defaults import get_cfg
 from persondet.engine.train_step import AutocastTrainer, images_on_gpu
-from persondet.errors import TrainingError
 
 
 class Recorder(nn.Module):
@@ -71,27 +69,6 @@ def test_float16_scales_the_loss_and_leaves_out_a_step_that_overflows() -> None:
     assert set(model.seen) == {torch.float16}
     assert not torch.equal(model.linear.weight, before)
     assert torch.isfinite(model.linear.weight).all()
-
-
-def test_a_loss_that_is_not_finite_stops_before_the_weights_change() -> None:
-    model = Recorder()
-    before = model.linear.weight.clone()
-    data = [torch.full((4, 3), torch.inf)]
-    trainer = AutocastTrainer(model, data, torch.optim.SGD(model.parameters(), lr=0.1))
-    trainer.iter = 0
-    with EventStorage(), pytest.raises(TrainingError):
-        trainer.run_step()
-    assert torch.equal(model.linear.weight, before)
-
-
-def test_the_state_keeps_the_loss_scale_of_float16_alone() -> None:
-    def state(dtype: torch.dtype) -> dict[str, Any]:
-        model = Recorder()
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        return AutocastTrainer(model, [], optimizer, dtype=dtype).state_dict()
-
-    assert "grad_scaler" in state(torch.float16)
-    assert "grad_scaler" not in state(torch.bfloat16)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -151,20 +128,6 @@ def test_clipping_sees_the_gradients_without_the_loss_scale(fused: bool) -> None
     # Clipped to the same small norm; of the scaled gradients the step would be 256 times less.
     assert torch.allclose(moved[torch.float16], moved[torch.float32], atol=2e-4)
     assert 0.005 < moved[torch.float16].norm() <= 0.0101
-
-
-def test_the_wait_for_data_is_written() -> None:
-    def slow() -> Any:
-        while True:
-            time.sleep(0.05)
-            yield torch.ones(4, 3)
-
-    model = Recorder()
-    trainer = AutocastTrainer(model, slow(), torch.optim.SGD(model.parameters(), lr=0.1))
-    trainer.iter = 0
-    with EventStorage() as storage:
-        trainer.run_step()
-    assert 0.05 <= storage.latest()["data_time"][0] < 0.2
 
 
 @pytest.mark.gpu

@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from persondet.engine import trainer as trainer_file
-from persondet.engine.console import start_logging
 from persondet.engine.trainer import Trainer
 from tests.engine.toy_training import ToyTrainer, rows, toy_cfg
 
@@ -88,28 +87,3 @@ def test_trap_2_training_is_the_same_whatever_the_scoring_draws(
         assert trainer.model.training
         ends.append(trainer.model.linear.weight.detach().clone())
     assert torch.equal(*ends)
-
-
-def test_the_seed_of_the_validation_loss_is_the_configs(tiny_export: Path, tmp_path: Path) -> None:
-    class Validated(ToyTrainer):
-        _validation_loss_hook = Trainer._validation_loss_hook
-
-    losses = []
-    for seed in (0, 7):
-        keys = ("SOLVER.MAX_ITER", 1, "TEST.VAL_LOSS.SEED", seed, "LOG_PERIOD", 1)
-        output = tmp_path / f"run_{seed}"
-        Validated(toy_cfg(tiny_export, output, *keys)).train()
-        losses.append({k: v for row in rows(output) for k, v in row.items()})
-    assert losses[0]["total_loss"] == losses[1]["total_loss"]
-    assert losses[0]["val/total_loss"] != losses[1]["val/total_loss"]
-
-
-@pytest.mark.parametrize("verbosity", [0, 1])
-def test_verbose_shows_every_loss(tiny_export: Path, tmp_path: Path, verbosity: int) -> None:
-    cfg = toy_cfg(tiny_export, tmp_path / "run", "SOLVER.MAX_ITER", 1)
-    start_logging(cfg.OUTPUT_DIR, verbosity=verbosity)
-    ToyTrainer(cfg).train()
-    log = (tmp_path / "run" / "log.txt").read_text()
-    (line,) = [line for line in log.splitlines() if "step 1/1" in line]
-    assert ("loss_a" in line) == ("loss_b" in line) == bool(verbosity)
-    assert "epoch 0.3/0.3" in line  # 2 of 6 images

@@ -71,14 +71,6 @@ def test_the_records_tell_of_the_data_and_of_the_weights(tiny_export: Path, tmp_
     assert shapes[1][0] > shapes[0][0]  # four rows of augmentation, two of six images
 
 
-def test_of_many_images_the_headers_are_read_and_the_record_says_so(
-    tiny_export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(training_records, "DECODED", 11)
-    write_training_records(toy_cfg(tiny_export, tmp_path / "run"), None, new=True)
-    assert json.loads((tmp_path / "run/dataset.json").read_text())["decoded"] is False
-
-
 def test_a_run_that_goes_on_keeps_its_records_and_adds_what_lacks(
     tiny_export: Path, tmp_path: Path
 ) -> None:
@@ -94,15 +86,3 @@ def test_a_run_that_goes_on_keeps_its_records_and_adds_what_lacks(
     assert (folder / "examples/ground_truth.jpg").is_file()
     remove_run(folder)
     assert not [name for name in RECORDS if (folder / name).exists()]
-
-
-def test_a_broken_image_costs_its_record_and_no_training(
-    export_writer: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    export_writer(tmp_path / "export")
-    cfg = toy_cfg(tmp_path / "export", tmp_path / "run")
-    for picture in (tmp_path / "export/train").glob("*.jpg"):
-        picture.write_bytes(picture.read_bytes()[:300])
-    write_training_records(cfg, None, new=True)
-    assert "ground_truth.jpg is not written" in caplog.text
-    assert (tmp_path / "run/weights.txt").is_file()

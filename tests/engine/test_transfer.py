@@ -102,18 +102,6 @@ def test_what_is_frozen_ends_as_it_was_loaded_and_the_tables_tell(
     assert ["backbone.1.running_mean", "4", "frozen"] in table
 
 
-def test_a_part_that_is_frozen_without_weights_is_warned_of(
-    tiny_export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
-) -> None:
-    monkeypatch.setattr(trainer_file, "build_model", lambda cfg: Detector())
-    monkeypatch.setattr(trainer_file, "data_parallel", Wrapped)
-    cfg = toy_cfg(tiny_export, tmp_path / "run", "MODEL.FREEZE.MODULES", "('backbone',)")
-    logging.getLogger("persondet").addHandler(caplog.handler)
-    Transfer(cfg).resume_or_load(resume=False)
-    logging.getLogger("persondet").removeHandler(caplog.handler)
-    assert "Frozen and never trained: backbone.0 have random weights" in caplog.text
-
-
 def test_weights_of_other_conventions_are_refused_before_anything_is_written(
     tiny_export: Path, tmp_path: Path
 ) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import random
-import shutil
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,7 +25,6 @@ from persondet.data.loaders import build_test_loader, build_validation_loss_load
 from persondet.engine import Trainer, setup
 from persondet.engine import trainer as trainer_file
 from persondet.engine.validation import ValidationLossHook, undisturbed, validation_scalars
-from persondet.errors import DatasetError
 from tests.engine.toy_training import ToyTrainer, toy_cfg
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -122,12 +119,6 @@ def test_trap_4_a_loss_that_is_not_finite_is_named_and_is_no_point_of_the_curve(
     model = train([ValidationLossHook({"v": lambda: in_batches(bad, 2)}, period=0)], steps=1)
     assert "val/total_loss" not in model.trainer.storage.latest()
     assert "b.jpg" in caplog.text
-
-
-def test_a_set_without_images_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    logging.getLogger("persondet").propagate = True
-    train([ValidationLossHook({"nobody": lambda: []}, period=0)], steps=1)
-    assert "nobody has no image" in caplog.text
 
 
 def states() -> tuple[Any, ...]:
@@ -240,59 +231,3 @@ def test_trap_6_a_training_asks_for_validation_images_alone(
     assert cfg.DATASETS.TEST == ("person_test",)
     Validated(cfg).train()
     assert asked == ["person_valid"] * 4  # loss and AP, twice
-
-
-@pytest.mark.slow
-def test_trap_6_the_test_split_is_not_read_and_training_is_the_same_without_validation(
-    tmp_path: Path, tiny_export: Path
-) -> None:
-    """Also trap 1, a row for each evaluation, and trap 5, several sets and the best by the first.
-
-    The test split is taken away once it is registered: training ends all the same.
-    """
-    steps = ("SOLVER.MAX_ITER", "5", "SOLVER.WARMUP_ITERS", "1", "LOG_PERIOD", "1")
-    weights, curves = [], []
-    for with_validation in (True, False):
-        export, output = tmp_path / f"export_{with_validation}", tmp_path / f"{with_validation}"
-        shutil.copytree(tiny_export, export)
-        opts = ["TEST.EVAL_PERIOD", "2", "DATASETS.VAL", "('person_valid','person_train')"]
-        cfg = setup(arguments(export, output, *steps, *opts))
-        if not with_validation:
-            cfg = cfg.clone()
-            cfg.defrost()
-            cfg.DATASETS.VAL = ()
-        shutil.rmtree(export / "test")
-        for cleaned in output.rglob("*test*"):
-            cleaned.unlink()
-        trainer = Trainer(cfg)
-        trainer.resume_or_load(resume=False)
-        trainer.train()
-        weights.append(trainer.model.state_dict())
-        rows = [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
-        training = ("loss", "total_loss", "fast_rcnn/", "roi_head/", "rpn/", "mask_rcnn/", "lr")
-        curves.append(
-            [{k: v for k, v in row.items() if k.startswith(training)} for row in rows if row]
-        )
-        if with_validation:
-            with pytest.raises((DatasetError, FileNotFoundError)):
-                Trainer.test(cfg, trainer.model)
-            check_rows(rows, json.loads((output / "model_best.json").read_text()))
-    assert weights[0].keys() == weights[1].keys()
-    for name, tensor in weights[0].items():
-        assert torch.equal(tensor, weights[1][name]), name
-    assert len(curves[1]) >= 5
-    assert [row for row in curves[0] if "total_loss" in row] == curves[1]
-
-
-def check_rows(rows: list[dict[str, Any]], best: dict[str, Any]) -> None:
-    evaluated = {}
-    for row in rows:
-        for name in ("person_valid", "person_train"):
-            if f"val/{name}/total_loss" in row:
-                assert f"{name}/segm/AP" in row
-                assert f"{name}/bbox/AP" in row
-                evaluated.setdefault(row["iteration"], []).append(name)
-    assert all(len(set(found)) == 2 for found in evaluated.values())
-    assert {1, 3} <= set(evaluated)
-    assert len(evaluated) == 3
-    assert best["metric"] == "person_valid/segm/AP"

@@ -4,12 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -119,22 +113,6 @@ def test_images_are_in_the_event_file_as_jpeg_at_their_step(tmp_path):
     assert [scalar.value for scalar in events.Scalars("lr")] == [0.5]
 
 
-@pytest.mark.slow
-def test_what_was_written_is_there_after_a_kill(tmp_path):
-    code = f"""
-import os
-from detectron2.utils.events import EventStorage
-from persondet.engine.events import TensorBoardWriter
-with EventStorage(3) as storage:
-    storage.put_scalar("lr", 0.5)
-    TensorBoardWriter({str(tmp_path)!r}).write()
-    os.kill(os.getpid(), 9)
-"""
-    assert subprocess.run([sys.executable, "-c", code]).returncode == -9
-    events = EventAccumulator(str(tmp_path)).Reload()
-    assert [(event.step, event.value) for event in events.Scalars("lr")] == [(3, 0.5)]
-
-
 class PredictingTrainer(ToyTrainer):
     """Writes predictions as the evaluator does, from its weights."""
 
@@ -179,41 +157,3 @@ def test_a_training_with_images_is_the_same_to_the_bit(shown_run, tiny_export, t
     trainer.train()
     assert all(map(same, rows(shown_run), rows(tmp_path / "plain")))
     assert len(rows(shown_run)) == len(rows(tmp_path / "plain"))
-
-
-@pytest.mark.slow
-def test_tensorboard_starts_on_a_run_and_serves_its_scalars_and_images(shown_run, tmp_path):
-    folder = tmp_path / "run"
-    shutil.copytree(shown_run, folder)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder)]
-    server = subprocess.Popen(
-        [*command, "--port", str(port), "--host", "127.0.0.1", "--load_fast=false"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-
-    def get(path):
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/data/plugin/{path}") as answer:
-            return answer.read()
-
-    try:
-        for _ in range(300):
-            time.sleep(0.5)
-            assert server.poll() is None, "tensorboard ended"
-            try:
-                scalars, images = (json.loads(get(f"{p}/tags")) for p in ("scalars", "images"))
-            except OSError:
-                continue
-            if scalars.get(".") and images.get("."):
-                break
-        assert {"total_loss", "segm/AP", "lr"} <= set(scalars["."])
-        assert set(images["."]) == {f"val/pictures/{i}" for i in (1, 2, 3)}
-        answer = json.loads(get("images/images?run=.&tag=val/pictures/1&sample=0"))
-        picture = get(f"images/individualImage?{answer[0]['query']}")
-        assert Image.open(io.BytesIO(picture)).format == "JPEG"
-    finally:
-        server.terminate()
-        server.wait(30)

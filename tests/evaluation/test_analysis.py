@@ -21,7 +21,6 @@ from tests.evaluation.scored_scenes import Rectangle, found, person, scene
 ONE: Rectangle = (10, 20, 20, 40)
 TWO: Rectangle = (60, 20, 20, 40)
 THREE: Rectangle = (120, 20, 40, 60)
-HOSTILE = "<script>alert(1)</script> $x^2$ \u202e\n.jpg"
 
 
 def analysed(coco: dict[str, Any], results: list[dict[str, Any]]) -> Analysis:
@@ -145,14 +144,6 @@ def test_the_worst_images_come_first_with_a_caption_in_words(tmp_path: Path) -> 
             assert 100 < picture.shape[1] <= 1280
 
 
-def test_an_older_gallery_goes(tmp_path: Path, truth: Any) -> None:
-    written(tmp_path, truth, [[], [], []])
-    assert list((tmp_path / "out/gallery").glob("misses_*.jpg"))
-    files = written(tmp_path, truth, [[found(ONE, 0.9), found(TWO, 0.9)], [found(THREE, 0.9)], []])
-    assert not list((tmp_path / "out/gallery").glob("*.jpg"))
-    assert files["gallery/gallery.json"]["misses"] == []
-
-
 def test_without_predictions_everybody_is_missed(tmp_path: Path, truth: Any) -> None:
     files = written(tmp_path, truth, [[], [], []], threshold=None)
     errors, curves = files["errors.json"], files["curves.json"]
@@ -173,37 +164,6 @@ def test_without_ground_truth_everything_is_a_false_alarm(tmp_path: Path) -> Non
     assert len(files["gallery/gallery.json"]["false_alarms"]) == 1
 
 
-def test_no_image_and_no_object_at_all(tmp_path: Path) -> None:
-    files = written(tmp_path, [], [])
-    assert files["curves.json"]["images"] == 0
-
-
-def test_a_image_that_is_gone_is_left_out_with_a_warning(
-    tmp_path: Path, truth: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    files = written(tmp_path, truth, [[], [], []], pictures=False)
-    assert files["gallery/gallery.json"]["misses"] == []
-    assert "left out of the gallery" in caplog.text
-
-
-def test_several_classes_and_hostile_names_are_text(tmp_path: Path) -> None:
-    truth = [[person(ONE), person(TWO, 2)]]
-    rows = [[found(ONE, 0.9), found(TWO, 0.8)]]
-    files = written(tmp_path, truth, rows, classes=(HOSTILE, "b"))
-    assert files["errors.json"]["classes"] == 2
-    assert files["errors.json"]["tasks"]["bbox"]["counts"]["classification"] == 1
-    caption = files["gallery/gallery.json"]["false_alarms"][0]["caption"]
-    assert "1 on a object of another class" not in caption
-    assert "1 on an object of another class" in caption
-
-
-def test_a_truth_without_masks_is_compared_by_boxes(tmp_path: Path) -> None:
-    bare = {**person(ONE), "segmentation": []}
-    errors = written(tmp_path, [[bare]], [[found(ONE, 0.9)]])["errors.json"]
-    assert errors["task"] == "bbox"
-    assert set(errors["tasks"]) == {"bbox"}
-
-
 def test_a_gallery_shows_what_reaches_the_threshold_and_enlarges_a_poor_mask(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,13 +180,3 @@ def test_a_gallery_shows_what_reaches_the_threshold_and_enlarges_a_poor_mask(
     labels = [labels for labels, _ in drawn]
     assert labels == [["0.80"], ["0.90"], ["0.90"], ["0.80"], ["0.80"]]
     assert [around for _, around in drawn] == [None] * 4 + [(120, 20, 165, 85)]
-
-
-def test_every_file_names_the_model_where_it_is_known(tmp_path: Path, truth: Any) -> None:
-    coco, results = scene(truth, [[found(ONE, 0.9)], [], []])
-    analysis = analysed(coco, results)
-    names = ("curves.json", "errors.json", "gallery/gallery.json")
-    for model in ({"file": "a.pth", "iteration": None, "sha256": "0f"}, None):
-        analysis.write(tmp_path / "out", "scored", {}, threshold=0.5, model=model)
-        for name in names:
-            assert json.loads((tmp_path / "out" / name).read_text()).get("model") == model

@@ -27,7 +27,6 @@ from persondet.config import get_cfg
 from persondet.data.register import RoboflowDatasets, register_roboflow_coco
 from persondet.engine.defaults import load_cfg
 from persondet.evaluation import RoboflowCOCOEvaluator, evaluate
-from persondet.files import write_json
 from persondet.modeling.precision import autocast
 from persondet.modeling.roi_masks import roi_masks_kept
 
@@ -85,12 +84,6 @@ def score(
         return [[record] for record in DatasetCatalog.get(name)]
 
     return dict(evaluate(cfg, model, [datasets.names["train"]], loader, **options))
-
-
-def test_ground_truth_as_prediction_gives_100(datasets: RoboflowDatasets, tmp_path: Path) -> None:
-    scores = score(datasets, Oracle(datasets.names["train"]), tmp_path)
-    assert scores["bbox"]["AP"] == pytest.approx(100)
-    assert scores["segm"]["AP"] == pytest.approx(100)
 
 
 def test_noisy_predictions_score_as_plain_pycocotools_says(
@@ -170,50 +163,6 @@ def test_an_interval_that_few_images_would_tell_of_is_none_and_is_noted(
     assert any(one.startswith(note) for one in found["notes"])
     assert note in caplog.text
     assert len(found["notes"]) == len(set(found["notes"]))
-
-
-def test_what_a_killed_evaluation_left_of_its_predictions_goes(
-    datasets: RoboflowDatasets, tmp_path: Path
-) -> None:
-    folder = tmp_path / "inference" / datasets.names["train"]
-    folder.mkdir(parents=True)
-    (folder / ".predictions.x1.json").write_text("[{")
-    score(datasets, Oracle(datasets.names["train"]), tmp_path)
-    assert [path.name for path in folder.iterdir()] == ["coco_instances_results.json"]
-
-
-def test_no_prediction_and_no_annotation_are_said_in_words(
-    datasets: RoboflowDatasets, tmp_path: Path
-) -> None:
-    class Blind(Oracle):
-        def _predict(self, record: dict[str, Any]) -> Instances:
-            return super()._predict(record)[:0]
-
-    name = datasets.names["train"]
-    notes = score(datasets, Blind(name), tmp_path)["notes"]
-    assert notes[0] == "No predictions on scored_train: box and mask AP is 0."
-
-    nobody = Oracle(name)._predict(next(iter(Oracle(name).truth.values())))[:0]
-    path = datasets.json_files["train"]
-    truth = json.loads(path.read_text())
-    evaluator = RoboflowCOCOEvaluator(name, masks=True, output_dir=None, intervals=True)
-    write_json(path, {**truth, "annotations": []})
-    empty = RoboflowCOCOEvaluator(name, masks=True, output_dir=None, intervals=True)
-    for annotation in truth["annotations"]:
-        del annotation["segmentation"]
-    write_json(path, truth)
-    boxes = RoboflowCOCOEvaluator(name, masks=True, output_dir=None, intervals=True)
-    image = {"image_id": truth["images"][0]["id"]}
-    results = {}
-    for key, one in (("all", evaluator), ("empty", empty), ("boxes", boxes)):
-        assert one.evaluate() == {}  # no image at all
-        one.process([image], [{"instances": nobody}])
-        results[key] = one.evaluate()
-    assert "scored_train has no annotated object" in results["empty"]["notes"][0]
-    assert math.isnan(results["empty"]["bbox"]["AP"])
-    assert results["boxes"]["notes"][0] == "scored_train has boxes only: the masks are not scored."
-    assert results["boxes"].keys() == {"bbox", "intervals", "notes"}
-    assert results["all"]["segm"]["AP"] == 0
 
 
 CONFIG = (

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,11 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 
 from persondet.checkpoint import SafeDetectionCheckpointer
-from persondet.checkpoint.model_file import store_score_threshold
 from persondet.data.register import register_roboflow_coco
 from persondet.engine import setup
 from persondet.engine.run import run
 from persondet.errors import ConfigError
 from persondet.files import sha256_of_file
-from persondet.inference.predictor import Predictor
 from persondet.results import read_results, write_results
 
 CONFIG = (
@@ -58,27 +55,6 @@ def scored(export: Path, folder: Path, weights: Path, dataset: str, *more: str) 
     written = json.loads((folder / "inference" / dataset / "results.json").read_text())
     assert written["test"]["dataset"] == results["test"]["dataset"] == dataset
     return written["test"]
-
-
-@pytest.mark.slow
-def test_each_split_is_scored_with_its_intervals(
-    export_writer: Callable[..., None], tmp_path: Path
-) -> None:
-    images = {"train": 11, "valid": 9, "test": 3}
-    export_writer(tmp_path / "export", images)
-    weights = saved_model(tmp_path / "export", tmp_path / "run")
-    for split, count in images.items():
-        test = scored(tmp_path / "export", tmp_path / "scores", weights, f"person_{split}")
-        assert test["images"] == count
-        for task in ("bbox", "segm"):
-            interval = test["intervals"][task]["AP"]
-            if count < 8:
-                assert interval is None
-            else:
-                assert interval[0] <= test[task]["AP"] <= interval[1]
-            assert test[task]["AR"] is not None
-        people = count - (split == "train")  # its last image shows nobody
-        assert any(f"only {people} images show an object" in note for note in test["notes"])
 
 
 @pytest.fixture
@@ -151,19 +127,6 @@ def test_another_checkpoint_scored_in_a_runs_folder_changes_nothing_of_the_run(
     assert json.loads((inside / "dataset.json").read_text())["folder"] == str(tiny_export)
 
 
-@pytest.mark.slow
-def test_the_threshold_that_a_model_carries_is_the_one_that_is_used(
-    tiny_export: Path, tmp_path: Path
-) -> None:
-    folder = tmp_path / "run"
-    weights = saved_model(tiny_export, folder)
-    assert Predictor.from_run(folder).confidence_threshold == 0.5
-    store_score_threshold(weights, 0.37)
-    assert Predictor.from_run(folder).confidence_threshold == 0.37
-    point = evaluated(tmp_path / "scores", weights, tiny_export, ["person_test"])["operating_point"]
-    assert (point["threshold"], point["tuned"]) == (0.37, True)
-
-
 def test_sets_of_different_classes_are_refused_together(
     tiny_export: Path, tmp_path: Path, elsewhere: str
 ) -> None:
@@ -173,16 +136,3 @@ def test_sets_of_different_classes_are_refused_together(
     torch.save({"model": {"backbone.bottom_up.w": torch.ones(1)}}, weights)
     with pytest.raises(ConfigError, match="person_test and street_night, whose classes differ"):
         evaluated(tmp_path / "scores", weights, tiny_export, ["person_test", elsewhere])
-
-
-@pytest.mark.slow
-def test_a_model_of_boxes_and_one_of_other_classes_are_scored(
-    tiny_export: Path, tmp_path: Path
-) -> None:
-    boxes = ("MODEL.MASK_ON", "False")
-    weights = saved_model(tiny_export, tmp_path / "boxes", *boxes)
-    test = scored(tiny_export, tmp_path / "a", weights, "person_test", *boxes)
-    assert math.isfinite(test["bbox"]["AP"]) and "segm" not in test
-    weights = saved_model(tiny_export, tmp_path / "many", classes=("dog", "person", "cat"))
-    test = scored(tiny_export, tmp_path / "b", weights, "person_valid")
-    assert math.isfinite(test["segm"]["AP"]) and math.isfinite(test["bbox"]["AP-person"])

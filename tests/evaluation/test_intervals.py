@@ -115,34 +115,6 @@ def test_the_interval_covers_the_truth_in_at_least_90_of_100_cases(images):
     assert all(share >= 0.9 for share in coverage(images, 150).values())
 
 
-def test_more_images_give_a_narrower_interval_and_the_same_seed_the_same():
-    rng = np.random.default_rng(3)
-    few, many = simulated(rng, 30), simulated(rng, 3000)
-    narrow = bootstrap_intervals(many, None, replicates=100)["AP"]
-    wide = bootstrap_intervals(few, None, replicates=100)["AP"]
-    assert (wide[1] - wide[0]) > 4 * (narrow[1] - narrow[0])
-    # Ten times fewer places and parts than predictions and images: the score stays inside.
-    assert narrow[0] < coco_metrics(many, None)["AP"] < narrow[1]
-    assert bootstrap_intervals(few, None, replicates=100)["AP"] == wide
-    assert bootstrap_intervals(few, None, replicates=100, seed=1)["AP"] != wide
-
-
-def test_every_ap_has_its_interval_and_one_image_gives_none():
-    coco, found = random_scene(np.random.default_rng(0), images=150, classes=2, most=20)
-    matches = matches_of(coco, found, "bbox", 200)
-    names = ["a", "b"]
-    metrics = coco_metrics(matches, names, limit=200)
-    intervals = bootstrap_intervals(matches, names, limit=200, replicates=50)
-    assert intervals.keys() == {m for m, v in metrics.items() if m != "AR" and not np.isnan(v)}
-    for interval in intervals.values():
-        assert interval is not None
-        low, high = interval
-        assert 0 <= low <= high <= 100
-    coco, found = random_scene(np.random.default_rng(0), images=1, classes=1, most=20)
-    one = bootstrap_intervals(matches_of(coco, found, "bbox"), names[:1])
-    assert one["AP"] is None and set(one.values()) == {None}
-
-
 def spread_over(rng: np.random.Generator, has: np.ndarray, images: int) -> Matches:
     """Return matches of `images` images of which only those in `has` show anybody."""
     few = simulated(rng, len(has))
@@ -198,19 +170,6 @@ def test_the_images_of_a_metric_count_and_not_those_of_the_dataset():
         "no interval for APs: only 3 images show a small object of the class 'person', "
         "and it takes 8.",
     ]
-
-
-def test_few_images_that_tell_widen_the_interval_and_are_noted():
-    dense = simulated(np.random.default_rng(1), 10)
-    sparse = spread_over(np.random.default_rng(1), np.arange(10), 400)
-    alone, among_empty = (bootstrap_intervals(one, None)["AP"] for one in (dense, sparse))
-    assert alone is not None and among_empty is not None
-    # The empty images around them do not make ten images say more.
-    assert among_empty[1] - among_empty[0] > alone[1] - alone[0]
-    assert interval_notes(dense, None) == [
-        "only 10 images show an object: even its intervals are rough."
-    ]
-    assert interval_notes(simulated(np.random.default_rng(1), 60), None) == []
 
 
 @pytest.mark.slow

@@ -85,10 +85,6 @@ def test_of_two_equal_overlaps_it_takes_the_later_as_pycocotools_does() -> None:
     assert (precision == 1).all()  # so both were found there, too
 
 
-def test_another_class_is_nobodys_partner() -> None:
-    assert matched([person((0, 0, 20, 40))], [found((0, 0, 20, 40), 0.9, 2)]) == [UNMATCHED]
-
-
 @pytest.mark.parametrize("task", ["bbox", "segm"])
 def test_a_prediction_in_a_crowd_is_ignored_and_a_person_comes_before_the_crowd(task: str) -> None:
     truth = [person((0, 0, 100, 90), crowd=1), person((10, 10, 20, 40))]
@@ -106,15 +102,6 @@ def test_a_mask_is_compared_with_the_mask_and_not_with_the_box() -> None:
     rows = [found((0, 0, 20, 40), 0.9, mask=(0, 0, 20, 15))]
     assert matched(truth, rows, "bbox") == [0]
     assert matched(truth, rows, "segm") == [UNMATCHED]
-
-
-def test_unknown_images_and_categories_play_no_part() -> None:
-    coco, results = scene([[person((0, 0, 20, 40))]], [[found((0, 0, 20, 40), 0.9)]])
-    strays = [{**results[0], "category_id": 99}, {**results[0], "image_id": 99}]
-    matches = matches_of(coco, strays + results, "bbox")
-    assert matches.of_image(0).partner.tolist() == [0]
-    assert matches.of_image(0).source.tolist() == [1]  # behind the stray of its image
-    assert matches.objects[0].sum() == 1
 
 
 def test_the_view_of_an_image_has_every_overlap_whatever_the_class() -> None:

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 from persondet.errors import PersondetError
-from persondet.evaluation import predictions
 from persondet.evaluation.predictions import PredictionFile, PredictionReader, remove_abandoned
 
 
@@ -64,21 +63,6 @@ def test_nothing_found_is_an_empty_list_and_an_unpublished_file_leaves_nothing(
     with PredictionFile(tmp_path) as file:
         file.add(1, [record(1, 0.5)])
     assert [entry.name for entry in tmp_path.iterdir()] == ["results.json"]
-
-
-def test_another_files_content_is_taken_over_in_small_parts(tmp_path: Path) -> None:
-    with PredictionFile(tmp_path) as first, PredictionFile(tmp_path) as second:
-        first.add(1, [record(1, 0.1)])
-        for number in range(2, 30):
-            second.add(number, [record(number, number / 100)] * (number % 3))
-        parts = list(second.blocks(500))
-        assert len(parts) > 5
-        for part in parts:
-            first.extend(part)
-        first.publish(tmp_path / "all.json")
-        assert [found.score for found in first.read(5)] == [0.05, 0.05]
-    scores = [found["score"] for found in json.loads((tmp_path / "all.json").read_text())]
-    assert scores == [0.1] + [number / 100 for number in range(2, 30) for _ in range(number % 3)]
 
 
 def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
@@ -159,26 +143,6 @@ def test_each_image_gets_what_the_whole_file_says_of_it(tmp_path: Path, lines: s
     for number in range(14):  # two are not there
         read = [msgspec.structs.asdict(one) for one in reader.read(number)]
         assert read == expected[number]
-
-
-def test_our_files_are_never_decoded_as_a_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with PredictionFile(tmp_path) as file:
-        for number in range(300):
-            file.add(number, [record(number, 0.5)] * 4)
-        file.publish(tmp_path / "results.json")
-    monkeypatch.setattr(predictions, "_whole_file", lambda path: pytest.fail("the whole file"))
-    reader = PredictionReader(tmp_path / "results.json")
-    assert [len(reader.read(number)) for number in range(300)] == [4] * 300
-
-
-def test_no_detection_and_no_file(tmp_path: Path) -> None:
-    with PredictionFile(tmp_path) as file:
-        file.add(1, [])
-        file.publish(tmp_path / "results.json")
-    for name in ("results.json", "missing.json"):
-        assert PredictionReader(tmp_path / name).read(1) == []
 
 
 # Within a record, at the end of a line, before the closing bracket.

@@ -9,7 +9,6 @@ import torch
 from detectron2.structures import Boxes, Instances
 from torch import nn
 
-from persondet.errors import CheckpointError
 from persondet.modeling.classes import map_classes, match_classes
 
 
@@ -47,13 +46,3 @@ def test_detections_of_other_classes_are_dropped_and_ours_renumbered() -> None:
     assert instances.pred_classes.tolist() == [0, 1]
     assert instances.scores.tolist() == pytest.approx([0.9, 0.8])
     assert instances.pred_boxes.tensor[:, 0].tolist() == [0.0, 4.0]
-
-
-def test_the_same_classes_leave_the_model_as_it_is() -> None:
-    model = ThreeDetections()
-    assert map_classes(model, ("person",), ("person",)) is model
-
-
-def test_nothing_in_common_is_refused() -> None:
-    with pytest.raises(CheckpointError, match="no class in common"):
-        map_classes(ThreeDetections(), ["cat"], ["dog", "person"])

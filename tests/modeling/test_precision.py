@@ -35,13 +35,6 @@ def test_auto_takes_bfloat16_where_the_processor_multiplies_it(
         assert resolve_dtype(cfg) == dtype
 
 
-def test_mixed_precision_off_is_float32_whatever_the_type() -> None:
-    cfg = get_cfg()
-    cfg.SOLVER.AMP.DTYPE = "float16"
-    cfg.SOLVER.AMP.ENABLED = False
-    assert resolve_dtype(cfg) == torch.float32
-
-
 @pytest.mark.parametrize("asked", [True, False])
 def test_convolutions_are_channels_last_when_the_config_says_so(asked: bool) -> None:
     cfg = get_cfg()

@@ -42,22 +42,6 @@ def test_the_backbone_learns_at_its_own_rate_and_frozen_tensors_not_at_all(
     assert rates == {id(p): group["lr"] for group in wrapped.param_groups for p in group["params"]}
 
 
-def test_clipping_holds_the_step_of_a_huge_gradient() -> None:
-    cfg = get_cfg()
-    cfg.SOLVER.BASE_LR = 1.0
-    cfg.SOLVER.MOMENTUM = 0.0
-    cfg.SOLVER.WEIGHT_DECAY = 0.0
-    cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
-    cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "norm"
-    cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 0.5
-    net = model()
-    optimizer = build_optimizer(cfg, net)
-    before = net.head.weight.detach().clone()
-    net.head.weight.grad = torch.full_like(net.head.weight, 1e6)
-    optimizer.step()
-    assert float((net.head.weight.detach() - before).norm()) == pytest.approx(0.5, rel=1e-4)
-
-
 def groups_of(net: nn.Module, *opts: object) -> tuple[torch.optim.Optimizer, dict[str, dict]]:
     """Return the optimizer and, by parameter name, the group that the parameter is in."""
     cfg = get_cfg()
@@ -158,14 +142,6 @@ def rates(steps: int, *opts: object) -> list[float]:
     return found
 
 
-def test_the_rate_climbs_and_drops_at_its_steps() -> None:
-    found = rates(100, "SOLVER.STEPS", "(60, 90)", "SOLVER.WARMUP_ITERS", 10)
-    assert found[:11] == pytest.approx([0.1 + 0.09 * step for step in range(11)])
-    assert found[10:60] == pytest.approx([1.0] * 50)
-    assert found[60:90] == pytest.approx([0.1] * 30)
-    assert found[90:] == pytest.approx([0.01] * 10)
-
-
 def test_the_rate_follows_a_cosine_to_its_end() -> None:
     found = rates(
         100,
@@ -175,10 +151,3 @@ def test_the_rate_follows_a_cosine_to_its_end() -> None:
     cosine = [0.2 + 0.8 * 0.5 * (1 + math.cos(math.pi * step / 100)) for step in range(100)]
     assert found[10:] == pytest.approx(cosine[10:])
     assert found[:11] == pytest.approx([0.1 + (cosine[10] - 0.1) * step / 10 for step in range(11)])
-
-
-def test_a_short_run_of_a_config_for_a_long_one_reaches_its_rate() -> None:
-    # Detectron2 warms up for ever: the rate ends at a tenth of a tenth.
-    found = rates(20, "SOLVER.STEPS", "(2000, 2700)", "SOLVER.WARMUP_ITERS", 200)
-    assert max(found) == pytest.approx(1.0)
-    assert found[-1] == pytest.approx(0.01)

@@ -34,16 +34,6 @@ def make(tmp_path: Path) -> Make:
 
 
 @needs_make
-def test_help_is_the_default_and_lists_every_target(make: Make) -> None:
-    phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    assert phony
-    result = make("-s")
-    listed = re.findall(r"^  make ([a-z-]+)", result.stdout, re.MULTILINE)
-    assert listed == phony[1].split()
-    assert result.stdout == make("-s", "help").stdout
-
-
-@needs_make
 @pytest.mark.parametrize("target", ["demo", "test", "test-all", "lint"])
 def test_targets_make_the_environment_first_and_quote_the_interpreter(
     make: Make, target: str
@@ -53,13 +43,6 @@ def test_targets_make_the_environment_first_and_quote_the_interpreter(
     lines = [line for line in result.stdout.splitlines() if not line.startswith("make")]
     assert lines[1].startswith('"/opt/a python/bin/python3" tools/make_environment.py')
     assert lines[2].startswith(".venv/bin/python ")
-
-
-@needs_make
-def test_missing_interpreter_is_one_sentence(make: Make) -> None:
-    result = make("install", "PYTHON=no-such-python")
-    assert result.returncode == 2
-    assert "error: no-such-python does not start; install Python 3.11" in result.stderr
 
 
 @needs_make
@@ -94,21 +77,6 @@ def failure(tmp_path: Path, capsys: pytest.CaptureFixture[str], *arguments: str)
     assert make_environment.main(["--venv", str(venv), *arguments]) == 2
     assert not venv.exists()
     return capsys.readouterr().err
-
-
-def test_old_python_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(make_environment.sys, "version_info", (3, 9, 2))
-    error = failure(tmp_path, capsys)
-    assert "Python 3.9 is too old" in error and "PYTHON=" in error
-
-
-def test_python_without_venv_names_the_package(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(make_environment.importlib.util, "find_spec", lambda name: None)
-    assert "apt install python3." in failure(tmp_path, capsys)
 
 
 def test_full_disk_is_refused_before_anything_is_fetched(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import zipfile
 from pathlib import Path
 
@@ -71,10 +70,3 @@ def test_bad_input_is_refused_and_writes_nothing(
     with pytest.raises(error, match=says):
         prepare(*words.split())
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.slow
-def test_the_page_is_drawn(tiny_export: Path, tmp_path: Path) -> None:
-    copy = shutil.copytree(tiny_export, tmp_path / "export")
-    assert prepare("check", copy, "--plot", tmp_path / "page.png") == 1
-    assert (tmp_path / "page.png").read_bytes().startswith(b"\x89PNG")

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 
 from persondet.visualization.sheets import MARGIN_OF_CLEANING_SHEET as MARGIN
-from persondet.visualization.sheets import CleanedImage, cleaning_sheet, draw_annotations
+from persondet.visualization.sheets import draw_annotations
 
 IMAGE = np.zeros((60, 100, 3), np.uint8)
 
@@ -24,13 +22,6 @@ def test_a_box_that_leaves_the_image_is_seen_on_the_margin() -> None:
     changed = (drawn != bare).any(axis=2)
     assert changed[:, :margin].any()
     assert not changed[:, margin + 20 :].any()
-
-
-def test_a_flat_polygon_is_drawn_like_a_nested_one() -> None:
-    polygon = [10, 10, 50, 10, 50, 40, 10, 40]
-    flat = draw_annotations(IMAGE, [{"segmentation": polygon}])
-    assert np.array_equal(flat, draw_annotations(IMAGE, [{"segmentation": [polygon]}]))
-    assert (flat != draw_annotations(IMAGE, [])).any()
 
 
 @pytest.mark.parametrize(
@@ -47,20 +38,6 @@ def test_a_flat_polygon_is_drawn_like_a_nested_one() -> None:
 )
 def test_what_cannot_be_drawn_is_left_out(annotation: dict[str, Any]) -> None:
     assert np.array_equal(draw_annotations(IMAGE, [annotation]), draw_annotations(IMAGE, []))
-
-
-def test_a_row_per_image_also_for_those_that_cannot_be_read(tmp_path: Path) -> None:
-    path = tmp_path / "a.png"
-    cv2.imwrite(str(path), IMAGE)
-    one = cleaning_sheet([CleanedImage(path, [{"bbox": [1, 1, 9, 9]}], [], (), "box-zero")])
-    two = cleaning_sheet(
-        [
-            CleanedImage(path, [], [], (), ""),
-            CleanedImage(tmp_path / "none.png", [], None, (), "file-missing"),
-        ]
-    )
-    assert two.shape[1] == one.shape[1]
-    assert two.shape[0] > 1.8 * one.shape[0]
 
 
 def test_an_object_keeps_its_colour_when_one_before_it_is_dropped() -> None:

@@ -9,12 +9,10 @@ import pytest
 import torch
 from detectron2.structures import BitMasks, Boxes, BoxMode, Instances, PolygonMasks
 
-from persondet.errors import DatasetError
 from persondet.visualization.drawing import PALETTE
 from persondet.visualization.sheets import (
     draw_dataset_dict,
     draw_training_sample,
-    evenly_spaced,
     ground_truth_sheet,
     segmentation_to_mask,
 )
@@ -55,11 +53,6 @@ def test_run_length_codes_compressed_or_not_give_the_same_mask():
         assert np.array_equal(segmentation_to_mask(segmentation, 40, 60), INSIDE)
 
 
-@pytest.mark.parametrize("segmentation", [None, [], [[1.0, 2.0, 3.0, 4.0]]])
-def test_an_empty_segmentation_has_no_mask(segmentation):
-    assert segmentation_to_mask(segmentation, 40, 60) is None
-
-
 def test_a_dataset_dict_is_drawn_on_a_copy_inside_its_box():
     plain = np.full((40, 60, 3), 90, dtype=np.uint8)
     drawn = draw_dataset_dict(plain, {"annotations": [annotation()]})
@@ -70,22 +63,6 @@ def test_a_dataset_dict_is_drawn_on_a_copy_inside_its_box():
     assert rows.max() <= 26
     assert columns.min() >= 8
     assert columns.max() <= 31
-
-
-def test_boxes_without_masks_are_frames_only():
-    plain = np.full((40, 60, 3), 90, dtype=np.uint8)
-    drawn = draw_dataset_dict(plain, {"annotations": [annotation(segmentation=[])]})
-    assert not changed(drawn, plain)[8:22, 13:27].any()
-    assert changed(drawn, plain)[5, 10:30].all()
-
-
-def test_class_names_are_written_only_where_there_are_several():
-    plain = np.full((200, 300, 3), 90, dtype=np.uint8)
-    record = {"annotations": [annotation(bbox=[50, 80, 100, 50], segmentation=[], category_id=1)]}
-    single = changed(draw_dataset_dict(plain, record, ["person"]), plain)
-    several = changed(draw_dataset_dict(plain, record, ["car", "person"]), plain)
-    assert not single[:78].any()
-    assert several[60:78, 50:90].mean() > 0.5
 
 
 @pytest.mark.parametrize("kind", ["polygon", "bitmask", "none"])
@@ -126,16 +103,3 @@ def test_a_sheet_has_a_row_per_image_and_each_version_its_own_seed(tmp_path):
     assert sheet.shape[1] > 3 * 120
     assert sheet.shape[0] > 2 * 80
     assert (sheet == PALETTE[0]).all(axis=2).any()
-
-
-def test_an_unreadable_image_is_one_sentence(tmp_path):
-    record = write_image(tmp_path / "a.png")
-    (tmp_path / "a.png").write_bytes(b"not an image")
-    with pytest.raises(DatasetError, match=r"a\.png: the image cannot be read"):
-        ground_truth_sheet([record], lambda record, seed: None, versions=1)
-
-
-def test_images_are_spread_over_the_split():
-    assert evenly_spaced(list(range(10)), 4) == [0, 2, 5, 7]
-    assert evenly_spaced([1, 2], 5) == [1, 2]
-    assert evenly_spaced([], 5) == []

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 from detectron2.structures import Instances
 from hypothesis import given
 from hypothesis import strategies as st
 
 from persondet.visualization.labels import (
-    LONGEST_NAME,
     SCORE_SLACK,
     ShownScores,
-    count_text,
     label_texts,
 )
 
@@ -39,15 +36,6 @@ def test_labels_say_class_score_and_track_and_short_ones_who():
     assert label_texts(bare, ["person"])[0] == ("person", "person")
 
 
-@pytest.mark.parametrize("name", ["a\nb", "\x00\x1b[31m", "x" * 500, "", "  two   words "])
-def test_a_class_may_be_called_anything(name):
-    ((text, _),) = label_texts(found((0.5,)), [name])
-    assert text.isprintable()
-    assert text.endswith("50%")
-    assert len(text) <= LONGEST_NAME + 4
-    assert "  " not in text
-
-
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=40))
 def test_a_shown_score_is_never_far_from_the_real_one(scores):
     shown = ShownScores()
@@ -67,11 +55,3 @@ def test_a_shown_score_does_not_tremble_and_belongs_to_its_person():
     # Forgotten with the person.
     shown.update("b", [0.5])
     assert shown.update("a", [0.71]) == [0.71]
-
-
-def test_the_count_reads_as_a_sentence_would():
-    assert count_text(1, None, ["person"]) == "1 person in view"
-    assert count_text(5, 12, ["person"]) == "5 people in view · 12 so far"
-    assert count_text(0, 0, ["Person"]) == "0 people in view · 0 so far"
-    assert count_text(1, 1, ["person"]) == "1 person in view · 1 so far"
-    assert count_text(3, 4, ["person", "dog"]) == "3 in view · 4 so far"
