@@ -1,9 +1,6 @@
 """The demo: its table, what it refuses to replace, and (soak) what it must reach."""
 
-from __future__ import annotations
-
 import json
-from pathlib import Path
 
 import av
 import pytest
@@ -20,7 +17,7 @@ from persondet.video.reader import VideoReader
 from tests.test_end_to_end import tool
 
 
-def test_only_an_earlier_demo_is_replaced(tmp_path: Path) -> None:
+def test_only_an_earlier_demo_is_replaced(tmp_path):
     refuse_foreign_folder(tmp_path / "new")
     refuse_foreign_folder(tmp_path)
     (tmp_path / "thesis.txt").touch()
@@ -30,7 +27,7 @@ def test_only_an_earlier_demo_is_replaced(tmp_path: Path) -> None:
     refuse_foreign_folder(tmp_path)
 
 
-def test_only_a_demo_with_its_report_is_finished_and_another_goes_on(tmp_path: Path) -> None:
+def test_only_a_demo_with_its_report_is_finished_and_another_goes_on(tmp_path):
     assert not is_finished(tmp_path)
     for seconds, finished in (({"train": 1.0}, False), ({"train": 1.0, "report": 2.0}, True)):
         write_results(tmp_path, {"test": {"bbox": {"AP": 1.0}}, "seconds": seconds})
@@ -39,7 +36,7 @@ def test_only_a_demo_with_its_report_is_finished_and_another_goes_on(tmp_path: P
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
-def test_the_demo_reaches_its_goals(tmp_path: Path) -> None:
+def test_the_demo_reaches_its_goals(tmp_path):
     run, sample = tmp_path / "demo", tmp_path / "sample"
     tool("demo", "--output", run, "--sample", sample, limit=3000)
     results = json.loads((run / "results.json").read_text())

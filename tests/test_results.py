@@ -1,7 +1,5 @@
 """results.json: round trip, NaN, damaged files, and the table."""
 
-from __future__ import annotations
-
 import json
 import math
 

@@ -1,9 +1,5 @@
 """A checkpoint with NaN or infinity is never written."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
@@ -15,9 +11,7 @@ from persondet.errors import TrainingError
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_weights_that_are_not_finite_are_not_saved_and_the_good_file_stays(
-    tmp_path: Path, value: float
-) -> None:
+def test_weights_that_are_not_finite_are_not_saved_and_the_good_file_stays(tmp_path, value):
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     checkpointer = SafeDetectionCheckpointer(model, str(tmp_path))
     checkpointer.save("model_0000009", iteration=9)
@@ -41,6 +35,6 @@ def test_weights_that_are_not_finite_are_not_saved_and_the_good_file_stays(
     assert torch.equal(load_checkpoint(tmp_path / "model_0000009.pth")["model"]["1.bias"], good)
 
 
-def test_whole_numbers_and_nested_containers_are_looked_at() -> None:
+def test_whole_numbers_and_nested_containers_are_looked_at():
     state = {"a": [torch.tensor([1, 2]), {"b": (torch.tensor([torch.nan]),)}], "c": "text"}
     assert list(non_finite_tensors(state)) == ["a.1.b.0"]

@@ -1,9 +1,5 @@
 """One table says what a checkpoint gave: loaded, not loaded, and why."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import torch
 from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
@@ -11,7 +7,7 @@ from torch import nn
 from persondet.checkpoint import SafeDetectionCheckpointer
 
 
-def detector(classes: int, width: int = 4) -> nn.Module:
+def detector(classes, width=4):
     """Names as in a detector, two layers each."""
     model = nn.Module()
     model.backbone = nn.Module()
@@ -25,18 +21,18 @@ def detector(classes: int, width: int = 4) -> nn.Module:
     return model
 
 
-def rows(text: str) -> dict[str, list[str]]:
+def rows(text):
     return {line.split()[0]: line.split()[1:] for line in text.splitlines()[3:] if line.split()}
 
 
-def report_of(model: nn.Module, path: Path) -> str:
+def report_of(model, path):
     checkpointer = SafeDetectionCheckpointer(model)
     checkpointer.load(str(path))
     assert checkpointer.key_report is not None
     return checkpointer.key_report.text("m.pth")
 
 
-def test_a_row_says_for_each_part_what_was_loaded_and_why_not(tmp_path: Path) -> None:
+def test_a_row_says_for_each_part_what_was_loaded_and_why_not(tmp_path):
     state = detector(80).state_dict()
     del state["backbone.fpn_lateral2.bias"]
     state["keypoint_head.weight"] = torch.ones(1)
@@ -54,7 +50,7 @@ def test_a_row_says_for_each_part_what_was_loaded_and_why_not(tmp_path: Path) ->
     assert "tells 80 classes apart and the dataset has 1" in text
 
 
-def test_statistics_that_frozen_batch_norm_makes_up_are_not_loaded(tmp_path: Path) -> None:
+def test_statistics_that_frozen_batch_norm_makes_up_are_not_loaded(tmp_path):
     model = nn.Module()
     model.backbone = nn.Sequential(nn.Conv2d(3, 4, 1), FrozenBatchNorm2d(4))
     model.head = FrozenBatchNorm2d(2)

@@ -1,10 +1,5 @@
 """Which checkpoint a resume takes, which are removed, and what a file may hold."""
 
-from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -14,14 +9,14 @@ from persondet.checkpoint.model_file import load_checkpoint
 from persondet.errors import CheckpointError
 
 
-def write(folder: Path, name: str, iteration: int) -> Path:
+def write(folder, name, iteration):
     path = folder / name
     torch.save({"model": {"w": torch.ones(99)}, "iteration": iteration}, path)
     return path
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Path:
+def run(tmp_path):
     for iteration in (9, 19, 29):
         write(tmp_path, f"model_{iteration:07d}.pth", iteration)
     write(tmp_path, "model_best.pth", 99)
@@ -29,7 +24,7 @@ def run(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def newest(folder: Path) -> str:
+def newest(folder):
     found = newest_checkpoint(folder)
     assert found is not None
     path, checkpoint = found
@@ -38,9 +33,7 @@ def newest(folder: Path) -> str:
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "missing", "tag empty", "tag wrong"])
-def test_trap_16_what_a_kill_leaves_is_passed_over(
-    run: Path, damage: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_trap_16_what_a_kill_leaves_is_passed_over(run, damage, caplog):
     path, tag = run / "model_0000029.pth", run / "last_checkpoint"
     if damage == "missing":
         path.unlink()
@@ -54,7 +47,7 @@ def test_trap_16_what_a_kill_leaves_is_passed_over(
     assert ("goes on from" in caplog.text) is (damage != "tag empty")
 
 
-def test_nothing_is_none_and_nothing_loadable_is_one_sentence(tmp_path: Path) -> None:
+def test_nothing_is_none_and_nothing_loadable_is_one_sentence(tmp_path):
     assert newest_checkpoint(tmp_path) is None
     write(tmp_path, "model_best.pth", 9)
     assert newest_checkpoint(tmp_path) is None
@@ -67,7 +60,7 @@ def test_nothing_is_none_and_nothing_loadable_is_one_sentence(tmp_path: Path) ->
     assert "\n" not in str(caught.value)
 
 
-def test_old_ones_go_and_best_final_and_foreign_ones_stay(run: Path) -> None:
+def test_old_ones_go_and_best_final_and_foreign_ones_stay(run):
     for name in ("model_final.pth", "model_0000019_mine.pth", "model_0000039.pth"):
         (run / name).touch()
     remove_old_checkpoints(run, keep=2, iteration=29)
@@ -80,8 +73,8 @@ def test_old_ones_go_and_best_final_and_foreign_ones_stay(run: Path) -> None:
     assert {path.name for path in run.glob("*.pth")} == kept
 
 
-def test_numpy_in_a_checkpoint_becomes_plain(tmp_path: Path) -> None:
-    state: dict[Any, Any] = {
+def test_numpy_in_a_checkpoint_becomes_plain(tmp_path):
+    state = {
         "best": np.float64(1.5),
         "list": [np.int64(2), (np.bool_(True), None)],
         np.int64(3): np.arange(3),

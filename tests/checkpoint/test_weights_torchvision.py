@@ -1,14 +1,10 @@
 """torchvision's ResNets in Detectron2's clothes, and what weights expect of the config."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import torchvision
-from detectron2.config import CfgNode
 from detectron2.modeling import build_backbone
 from torch import nn
 
@@ -22,7 +18,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 TORCHVISION = CONFIGS / "person_mask_rcnn_R_50_FPN_torchvision.yaml"
 
 
-def cfg_of(name: str | Path = "person_mask_rcnn_R_50_FPN.yaml", **keys: Any) -> CfgNode:
+def cfg_of(name="person_mask_rcnn_R_50_FPN.yaml", **keys):
     cfg = get_cfg()
     merge_yaml(cfg, CONFIGS / name)
     cfg.MODEL.DEVICE = "cpu"
@@ -31,7 +27,7 @@ def cfg_of(name: str | Path = "person_mask_rcnn_R_50_FPN.yaml", **keys: Any) -> 
     return cfg
 
 
-def resnet(depth: int) -> nn.Module:
+def resnet(depth):
     """A ResNet whose batch norm is not the identity."""
     torch.manual_seed(depth)
     model = getattr(torchvision.models, f"resnet{depth}")(weights=None)
@@ -53,9 +49,7 @@ def resnet(depth: int) -> nn.Module:
         pytest.param(101, "FrozenBN", marks=pytest.mark.slow),
     ],
 )
-def test_converted_weights_give_torchvisions_own_features(
-    tmp_path: Path, depth: int, norm: str
-) -> None:
+def test_converted_weights_give_torchvisions_own_features(tmp_path, depth, norm):
     theirs = resnet(depth)
     torch.save(theirs.state_dict(), tmp_path / "resnet.pth")
     cfg = cfg_of(TORCHVISION, DEPTH=depth, NORM=norm, RES2_OUT_CHANNELS=256 if depth > 34 else 64)
@@ -78,16 +72,16 @@ def test_converted_weights_give_torchvisions_own_features(
 
 
 @pytest.fixture(scope="module")
-def resnet50(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def resnet50(tmp_path_factory):
     """torchvision's names and shapes, without the numbers."""
-    path: Path = tmp_path_factory.mktemp("weights") / "resnet50-0676ba61.pth"
+    path = tmp_path_factory.mktemp("weights") / "resnet50-0676ba61.pth"
     with torch.device("meta"):
         state = torchvision.models.resnet50(weights=None).state_dict()
     torch.save({name: torch.zeros(()).expand(value.shape) for name, value in state.items()}, path)
     return path
 
 
-def test_torchvisions_conventions_are_demanded_in_one_sentence(resnet50: Path) -> None:
+def test_torchvisions_conventions_are_demanded_in_one_sentence(resnet50):
     with pytest.raises(CheckpointError, match="torchvision's ResNet") as caught:
         check_weights(str(resnet50), cfg_of())
     sentence = str(caught.value)
@@ -102,7 +96,7 @@ def test_torchvisions_conventions_are_demanded_in_one_sentence(resnet50: Path) -
     check_weights(str(resnet50), cfg_of(TORCHVISION))
 
 
-def test_a_zoo_model_is_known_by_its_file_name() -> None:
+def test_a_zoo_model_is_known_by_its_file_name():
     zoo = {"model": {"backbone.x": torch.zeros(1)}, "__author__": "Detectron2 Model Zoo"}
     for name, std in (
         ("COCO-InstanceSegmentation/x/137849600/model_final_f10217.pkl", [1.0, 1.0, 1.0]),
@@ -113,7 +107,7 @@ def test_a_zoo_model_is_known_by_its_file_name() -> None:
     assert expected_keys(zoo, "mine.pkl")[1] == {}
 
 
-def test_names_become_detectron2s_and_the_classifier_stays_behind(resnet50: Path) -> None:
+def test_names_become_detectron2s_and_the_classifier_stays_behind(resnet50):
     checkpoint = load_checkpoint(resnet50)
     names = set(checkpoint["model"])
     assert {"stem.conv1.weight", "stem.conv1.norm.bias", "res2.0.shortcut.norm.weight"} <= names

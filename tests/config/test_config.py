@@ -1,7 +1,5 @@
 """Keys, their mistakes, and the rules between them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 @pytest.mark.parametrize(
     "path", sorted(CONFIGS.glob("*.yaml")) + sorted(CONFIGS.glob("quick_schedules/*.yaml"))
 )
-def test_every_config_merges_and_passes_the_checks(path: Path) -> None:
+def test_every_config_merges_and_passes_the_checks(path):
     cfg = get_cfg()
     merge_yaml(cfg, path)
     check_cfg(cfg)
@@ -32,7 +30,7 @@ def test_every_config_merges_and_passes_the_checks(path: Path) -> None:
         (["MODEL", "3"], "is a group of keys"),
     ],
 )
-def test_a_wrong_override_is_one_sentence_with_the_mend(opts: list[str], words: str) -> None:
+def test_a_wrong_override_is_one_sentence_with_the_mend(opts, words):
     with pytest.raises(ConfigError) as caught:
         merge_opts(get_cfg(), opts)
     assert words in str(caught.value)
@@ -58,7 +56,7 @@ def test_a_wrong_override_is_one_sentence_with_the_mend(opts: list[str], words: 
         ("SOLVER.EARLY_STOPPING.PATIENCE", "-1", "at least 0"),
     ],
 )
-def test_a_wrong_value_is_refused_with_what_would_work(key: str, value: str, words: str) -> None:
+def test_a_wrong_value_is_refused_with_what_would_work(key, value, words):
     cfg = get_cfg()
     merge_opts(cfg, [key, value])
     with pytest.raises(ConfigError, match=words):
@@ -66,7 +64,7 @@ def test_a_wrong_value_is_refused_with_what_would_work(key: str, value: str, wor
 
 
 @pytest.mark.parametrize(("rate", "end"), [("0.0", "0.0"), ("0.01", "0.1")])
-def test_a_cosine_that_climbs_is_refused(rate: str, end: str) -> None:
+def test_a_cosine_that_climbs_is_refused(rate, end):
     cfg = get_cfg()
     merge_opts(cfg, ["SOLVER.BASE_LR", rate, "SOLVER.BASE_LR_END", end])
     check_cfg(cfg)
@@ -76,7 +74,7 @@ def test_a_cosine_that_climbs_is_refused(rate: str, end: str) -> None:
 
 
 @pytest.mark.parametrize("where", ["top", "base"])
-def test_yaml_tags_run_nothing(tmp_path: Path, where: str) -> None:
+def test_yaml_tags_run_nothing(tmp_path, where):
     marker = tmp_path / "ran"
     evil = tmp_path / "evil.yaml"
     evil.write_text(f"OUTPUT_DIR: !!python/object/apply:os.mkdir ['{marker}']\n")
@@ -89,7 +87,7 @@ def test_yaml_tags_run_nothing(tmp_path: Path, where: str) -> None:
     assert not marker.exists()
 
 
-def test_an_unknown_key_in_a_file_names_the_file(tmp_path: Path) -> None:
+def test_an_unknown_key_in_a_file_names_the_file(tmp_path):
     config = tmp_path / "mine.yaml"
     config.write_text("SOLVER:\n  BASE_RL: 0.1\n")
     with pytest.raises(ConfigError, match=r"mine.yaml: .*did you mean SOLVER.BASE_LR\?"):

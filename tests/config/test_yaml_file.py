@@ -1,9 +1,5 @@
 """Configs of strangers: nothing runs, nothing is fetched, and every mistake is one sentence."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 
 from persondet.config import get_cfg, merge_yaml
@@ -14,9 +10,7 @@ from persondet.errors import ConfigError
 @pytest.mark.parametrize(
     "tag", ["!!python/object/apply:os.mkdir", "!!python/object/new:os.mkdir", "!!python/name:os"]
 )
-def test_trap_15_tags_run_nothing_however_far_down_the_base_chain(
-    tmp_path: Path, base: str, tag: str
-) -> None:
+def test_trap_15_tags_run_nothing_however_far_down_the_base_chain(tmp_path, base, tag):
     marker = tmp_path / "ran"
     (tmp_path / "evil.yaml").write_text(f"OUTPUT_DIR: {tag} ['{marker}']\n")
     (tmp_path / "nested.yaml").write_text("_BASE_: [evil.yaml]\n")
@@ -31,7 +25,7 @@ def test_trap_15_tags_run_nothing_however_far_down_the_base_chain(
 @pytest.mark.parametrize(
     "address", ["http://127.0.0.1:9/a.yaml", "https://x.invalid/a.yaml", "detectron2://a.yaml"]
 )
-def test_a_base_is_never_fetched(tmp_path: Path, address: str) -> None:
+def test_a_base_is_never_fetched(tmp_path, address):
     config = tmp_path / "config.yaml"
     config.write_text(f"_BASE_: {address}\n")
     with pytest.raises(ConfigError, match="names an address; download"):
@@ -51,7 +45,7 @@ def test_a_base_is_never_fetched(tmp_path: Path, address: str) -> None:
         ("SEED: [\n", "not a plain YAML"),
     ],
 )
-def test_a_file_that_is_no_config_is_one_sentence(tmp_path: Path, text: str, words: str) -> None:
+def test_a_file_that_is_no_config_is_one_sentence(tmp_path, text, words):
     config = tmp_path / "config.yaml"
     config.write_text(text)
     with pytest.raises(ConfigError, match=words) as caught:
@@ -59,9 +53,7 @@ def test_a_file_that_is_no_config_is_one_sentence(tmp_path: Path, text: str, wor
     assert "\n" not in str(caught.value) and "config.yaml" in str(caught.value)
 
 
-def test_bases_may_be_near_below_home_absolute_or_several(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bases_may_be_near_below_home_absolute_or_several(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "a.yaml").write_text("SEED: 3\nLOG_PERIOD: 4\n")
     (tmp_path / "b.yaml").write_text("SEED: 5\n")

@@ -1,13 +1,9 @@
 """What a person sees, and what the log file keeps."""
 
-from __future__ import annotations
-
 import io
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -24,10 +20,10 @@ LIVE = {"live": True}
 class Terminal(io.StringIO):
     """A stream that says it is a terminal, and knows what its screen shows."""
 
-    def isatty(self) -> bool:
+    def isatty(self):
         return True
 
-    def screen(self) -> list[str]:
+    def screen(self):
         """Return the lines of the screen: only what no later text has taken away."""
         lines = []
         for line in self.getvalue().split("\n"):
@@ -42,7 +38,7 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture(autouse=True)
-def loggers_as_before() -> Iterator[None]:
+def loggers_as_before():
     before = {
         name: (log.handlers[:], log.level, log.propagate)
         for name in LOGGERS
@@ -56,16 +52,14 @@ def loggers_as_before() -> Iterator[None]:
         log.setLevel(level)
 
 
-def start(
-    monkeypatch: pytest.MonkeyPatch, folder: Path, stream: io.StringIO, verbosity: int = 0
-) -> None:
+def start(monkeypatch, folder, stream, verbosity=0):
     monkeypatch.setenv("COLUMNS", "60")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stdout", stream)
     start_logging(folder, verbosity=verbosity)
 
 
-def speak() -> None:
+def speak():
     """What a run says, in short."""
     ours, theirs = logging.getLogger("persondet.engine.x"), logging.getLogger("detectron2.x")
     ours.info("12 images")
@@ -84,9 +78,7 @@ PLAIN = ["12 images", "step 1/3", "WARNING: a key makes no sense", "step 2/3",
 FEW = ["WARNING: a key makes no sense", "WARNING: something is odd", "AP 50.0"]
 
 
-def test_in_a_pipe_there_are_clean_lines_one_row_each(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_in_a_pipe_there_are_clean_lines_one_row_each(tmp_path, monkeypatch):
     stream = io.StringIO()
     start(monkeypatch, tmp_path, stream)
     speak()
@@ -97,9 +89,7 @@ def test_in_a_pipe_there_are_clean_lines_one_row_each(
     assert stream.getvalue().splitlines() == PLAIN
 
 
-def test_on_a_terminal_one_line_lives_below_what_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_on_a_terminal_one_line_lives_below_what_is_said(tmp_path, monkeypatch):
     stream = Terminal()
     start(monkeypatch, tmp_path, stream)
     speak()
@@ -113,9 +103,7 @@ def test_on_a_terminal_one_line_lives_below_what_is_said(
     assert stream.screen()[-2:] == ["error: of the tool", ""]
 
 
-def test_an_evaluation_that_has_ended_leaves_the_line_of_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_evaluation_that_has_ended_leaves_the_line_of_before(tmp_path, monkeypatch):
     evaluator = logging.getLogger("detectron2.evaluation.evaluator")
     for before in ("step 9/9", ""):
         stream = Terminal()
@@ -130,9 +118,7 @@ def test_an_evaluation_that_has_ended_leaves_the_line_of_before(
 
 
 @pytest.mark.parametrize("stream", [Terminal(), io.StringIO()], ids=["terminal", "pipe"])
-def test_quiet_is_warnings_errors_and_the_result(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: io.StringIO
-) -> None:
+def test_quiet_is_warnings_errors_and_the_result(tmp_path, monkeypatch, stream):
     start(monkeypatch, tmp_path, stream, -1)
     speak()
     console = current_console()
@@ -142,9 +128,7 @@ def test_quiet_is_warnings_errors_and_the_result(
 
 
 @pytest.mark.parametrize("verbosity", [-1, 0, 1])
-def test_the_file_gets_everything_at_info_in_plain_form(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verbosity: int
-) -> None:
+def test_the_file_gets_everything_at_info_in_plain_form(tmp_path, monkeypatch, verbosity):
     start(monkeypatch, tmp_path, Terminal(), verbosity)
     speak()
     with warnings.catch_warnings():
@@ -158,9 +142,7 @@ def test_the_file_gets_everything_at_info_in_plain_form(
     assert "\r" not in kept
 
 
-def test_a_further_rank_writes_no_log_and_shows_its_errors_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_further_rank_writes_no_log_and_shows_its_errors_alone(tmp_path, monkeypatch):
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stdout", stream)
     start_logging(tmp_path, rank=1)

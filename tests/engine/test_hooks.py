@@ -1,11 +1,7 @@
 """The hooks, on a toy model that trains in milliseconds."""
 
-from __future__ import annotations
-
 import json
 import math
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,12 +20,12 @@ Batch = list[dict[str, Any]]
 class ToyDetector(nn.Module):
     """Losses that depend on the input, on batch norm and on a random draw, and write events."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.norm = nn.BatchNorm1d(2)
         self.linear = nn.Linear(2, 1)
 
-    def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
+    def forward(self, batch):
         assert self.training
         x = torch.stack([item["x"] for item in batch])
         sampled = torch.rand(())
@@ -42,14 +38,12 @@ class ToyDetector(nn.Module):
         }
 
 
-def batches(count: int = 3, size: int = 2, seed: int = 0) -> list[Batch]:
+def batches(count=3, size=2, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return [[{"x": torch.randn(2, generator=generator)} for _ in range(size)] for _ in range(count)]
 
 
-def train(
-    hooks: list[HookBase], steps: int = 6, start: int = 0, seed: int = 0
-) -> tuple[SimpleTrainer, ToyDetector]:
+def train(hooks, steps=6, start=0, seed=0):
     torch.manual_seed(seed)
     model = ToyDetector()
     trainer = SimpleTrainer(
@@ -60,7 +54,7 @@ def train(
     return trainer, model
 
 
-def test_validation_scalars_are_twins_of_the_training_ones() -> None:
+def test_validation_scalars_are_twins_of_the_training_ones():
     trainer, _ = train([ValidationLossHook({"valid": batches}, period=2)], steps=6)
     history = trainer.storage.history("val/total_loss").values()
     assert [iteration for _, iteration in history] == [1, 3, 6]
@@ -72,16 +66,16 @@ def test_validation_scalars_are_twins_of_the_training_ones() -> None:
 class Evaluation(HookBase):
     """Puts a score per evaluation into the storage, as Detectron2's EvalHook does."""
 
-    def __init__(self, scores: dict[int, float], name: str = "segm/AP") -> None:
+    def __init__(self, scores, name="segm/AP"):
         self.scores, self.name = scores, name
 
-    def after_step(self) -> None:
+    def after_step(self):
         if self.trainer.iter in self.scores:
             score = self.scores[self.trainer.iter]
             self.trainer.storage.put_scalar(self.name, score, smoothing_hint=False)
 
 
-def test_trap_1_each_evaluation_gets_a_row_between_two_periods(tmp_path: Path) -> None:
+def test_trap_1_each_evaluation_gets_a_row_between_two_periods(tmp_path):
     path = tmp_path / "metrics.json"
     hooks = [
         Evaluation({1: 10.0, 3: 30.0}),
@@ -94,14 +88,7 @@ def test_trap_1_each_evaluation_gets_a_row_between_two_periods(tmp_path: Path) -
     assert scores[3] == 30.0
 
 
-def best_of(
-    folder: Path,
-    scores: dict[int, float],
-    start: int = 0,
-    mode: str = "max",
-    name: str = "segm/AP",
-    build: Callable[..., BestCheckpointHook] = BestCheckpointHook,
-) -> BestCheckpointHook:
+def best_of(folder, scores, start=0, mode="max", name="segm/AP", build=BestCheckpointHook):
     checkpointer = SafeDetectionCheckpointer(nn.Linear(1, 1), str(folder))
     hook = build(checkpointer, metric="segm/AP", mode=mode, period=1, datasets=("a", "b"))
     train([Evaluation(scores, name), hook], steps=max(scores) + 2, start=start)
@@ -117,9 +104,7 @@ def best_of(
         ({0: 10.0, 1: math.nan}, "max", (10.0, 0)),
     ],
 )
-def test_the_best_model_is_that_of_the_best_score(
-    tmp_path: Path, scores: dict[int, float], mode: str, best: tuple[float, int]
-) -> None:
+def test_the_best_model_is_that_of_the_best_score(tmp_path, scores, mode, best):
     hook = best_of(tmp_path, scores, mode=mode)
     assert (hook.best_score, hook.best_iteration) == best
     record = json.loads((tmp_path / "model_best.json").read_text())
@@ -127,7 +112,7 @@ def test_the_best_model_is_that_of_the_best_score(
     assert (tmp_path / "model_best.pth").is_file()
 
 
-def test_trap_3_a_resumed_run_does_not_replace_a_better_model(tmp_path: Path) -> None:
+def test_trap_3_a_resumed_run_does_not_replace_a_better_model(tmp_path):
     best_of(tmp_path, {0: 40.0})
     saved = (tmp_path / "model_best.pth").read_bytes()
     hook = best_of(tmp_path, {2: 20.0}, start=2)
@@ -136,11 +121,11 @@ def test_trap_3_a_resumed_run_does_not_replace_a_better_model(tmp_path: Path) ->
     assert not (tmp_path / "last_checkpoint").exists()
 
 
-def test_trap_3_the_checkpoint_knows_the_best_score_even_without_its_file(tmp_path: Path) -> None:
+def test_trap_3_the_checkpoint_knows_the_best_score_even_without_its_file(tmp_path):
     state = best_of(tmp_path, {0: 40.0}).state_dict()
 
-    def resumed(state: dict[str, Any]) -> Callable[..., BestCheckpointHook]:
-        def build(*args: Any, **kwargs: Any) -> BestCheckpointHook:
+    def resumed(state):
+        def build(*args, **kwargs):
             hook = BestCheckpointHook(*args, **kwargs)
             hook.load_state_dict(state)
             return hook
@@ -153,5 +138,5 @@ def test_trap_3_the_checkpoint_knows_the_best_score_even_without_its_file(tmp_pa
         assert best_of(tmp_path, {2: 20.0}, start=2, build=build).best_score == best
 
 
-def test_trap_5_with_two_evaluation_sets_the_first_one_decides(tmp_path: Path) -> None:
+def test_trap_5_with_two_evaluation_sets_the_first_one_decides(tmp_path):
     assert best_of(tmp_path, {0: 12.5}, name="a/segm/AP").best_score == 12.5

@@ -1,15 +1,10 @@
 """Out of memory is one sentence with the keys that help, and only out of memory is."""
 
-from __future__ import annotations
-
 import os
 import signal
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from detectron2.config import CfgNode
 from torch.utils.data import DataLoader, Dataset
 
 from persondet.config import get_cfg
@@ -18,7 +13,7 @@ from persondet.errors import DatasetError, TrainingError
 from tests.engine.toy_training import ToyModel, toy_run
 
 
-def cfg(**keys: Any) -> CfgNode:
+def cfg(**keys):
     node = get_cfg()
     node.MODEL.DEVICE = "cpu"
     node.SOLVER.IMS_PER_BATCH = 3
@@ -29,7 +24,7 @@ def cfg(**keys: Any) -> CfgNode:
     return node
 
 
-def said(error: Exception, *, training: bool = True, **keys: Any) -> str:
+def said(error, *, training=True, **keys):
     assert is_memory_shortage(error)
     with (
         pytest.raises(TrainingError) as caught,
@@ -48,7 +43,7 @@ def said(error: Exception, *, training: bool = True, **keys: Any) -> str:
         RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
     ],
 )
-def test_a_full_gpu_names_the_keys_with_their_values(error: Exception) -> None:
+def test_a_full_gpu_names_the_keys_with_their_values(error):
     sentence = said(error, **{"SOLVER.AMP.DTYPE": "float32"})
     for words in (
         "SOLVER.IMS_PER_BATCH (3 now)",
@@ -62,7 +57,7 @@ def test_a_full_gpu_names_the_keys_with_their_values(error: Exception) -> None:
     assert "SOLVER.AMP.ENABLED True" in said(error, **{"SOLVER.AMP.ENABLED": False})
 
 
-def test_memory_that_torch_cannot_get_on_the_cpu_is_told() -> None:
+def test_memory_that_torch_cannot_get_on_the_cpu_is_told():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**62, dtype=torch.uint8)
     sentence = said(caught.value)
@@ -74,15 +69,15 @@ def test_memory_that_torch_cannot_get_on_the_cpu_is_told() -> None:
 class Killed(Dataset[int]):
     """A worker that gets what the kernel sends when memory is short."""
 
-    def __len__(self) -> int:
+    def __len__(self):
         return 2
 
-    def __getitem__(self, index: int) -> int:
+    def __getitem__(self, index):
         os.kill(os.getpid(), signal.SIGKILL)
         return index
 
 
-def test_a_killed_worker_points_at_memory() -> None:
+def test_a_killed_worker_points_at_memory():
     with pytest.raises(RuntimeError) as caught:
         list(DataLoader(Killed(), num_workers=1))
     assert "lower DATALOADER.NUM_WORKERS (5 now)" in said(caught.value)
@@ -97,7 +92,7 @@ def test_a_killed_worker_points_at_memory() -> None:
         KeyError("x"),
     ],
 )
-def test_any_other_error_leaves_as_it_came(error: Exception) -> None:
+def test_any_other_error_leaves_as_it_came(error):
     assert not is_memory_shortage(error)
     with pytest.raises(type(error)) as caught, memory_in_one_sentence(cfg(), training=True):
         raise error
@@ -105,11 +100,11 @@ def test_any_other_error_leaves_as_it_came(error: Exception) -> None:
 
 
 def test_a_step_that_runs_out_of_memory_ends_the_training_with_the_sentence(
-    tiny_export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tiny_export, tmp_path, monkeypatch
+):
     """Also: Detectron2's loop logs no traceback of it."""
 
-    def full(self: ToyModel, batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    def full(self, batch):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     monkeypatch.setattr(ToyModel, "forward", full)

@@ -1,7 +1,5 @@
 """Several processes: the same training as one, one set of files, and they end together."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import logging
@@ -10,9 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -44,13 +40,13 @@ OPTS = [
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
-def command_line(**changes: Any) -> argparse.Namespace:
+def command_line(**changes):
     values = {"num_gpus": 2, "num_machines": 1, "machine_rank": 0, "dist_url": "auto", "opts": []}
     flags = {"eval_only": False, "resume": False, "overwrite": False, "config_file": str(CONFIG)}
     return argparse.Namespace(**(values | flags | changes))
 
 
-def start(*launcher: str, root: Path, output: Path, keys: str) -> subprocess.Popen[str]:
+def start(*launcher, root, output, keys):
     """Start `train_net` with two ranks, by its own flag or by `launcher`."""
     tool = [str(ROOT / "tools/train_net.py"), "--config-file", str(CONFIG)]
     flags = [] if launcher else ["--num-gpus", "2"]
@@ -77,9 +73,7 @@ def start(*launcher: str, root: Path, output: Path, keys: str) -> subprocess.Pop
         ("cuda", {}, ""),
     ],
 )
-def test_processes_that_cannot_work_together_are_refused(
-    device: str, flags: dict[str, Any], says: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_processes_that_cannot_work_together_are_refused(device, flags, says, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     cfg = get_cfg()
     cfg.MODEL.DEVICE, cfg.SOLVER.IMS_PER_BATCH = device, 4
@@ -90,7 +84,7 @@ def test_processes_that_cannot_work_together_are_refused(
         check_processes(cfg, command_line(**flags))
 
 
-def test_torchrun_starts_the_processes_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchrun_starts_the_processes_itself(monkeypatch):
     for name, value in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "2")):
         assert not started_by_torchrun()  # a cluster may set these alone
         monkeypatch.setenv(name, value)
@@ -101,7 +95,7 @@ def test_torchrun_starts_the_processes_itself(monkeypatch: pytest.MonkeyPatch) -
         check_processes(get_cfg(), command_line(num_gpus=2))
 
 
-def test_the_log_of_a_further_rank_is_written_only_when_it_fails(tmp_path: Path) -> None:
+def test_the_log_of_a_further_rank_is_written_only_when_it_fails(tmp_path):
     log = RankLog(tmp_path / "log.txt.rank1", lines=2)
     for number in range(3):
         log.handle(logging.makeLogRecord({"msg": f"line {number}", "levelname": "INFO"}))
@@ -119,9 +113,7 @@ def test_the_log_of_a_further_rank_is_written_only_when_it_fails(tmp_path: Path)
         ("killed", RankLostError, "rank 1 was ended by SIGKILL"),
     ],
 )
-def test_a_rank_that_dies_ends_the_others_with_its_error(
-    tmp_path: Path, how: str, error: type[Exception], says: str
-) -> None:
+def test_a_rank_that_dies_ends_the_others_with_its_error(tmp_path, how, error, says):
     begin, before = time.monotonic(), signal.getsignal(signal.SIGINT)
     with pytest.raises(error, match=says) as raised:
         launch(rank_cases.end_badly, (how, str(tmp_path)), processes=2, device="cpu")
@@ -135,8 +127,8 @@ def test_a_rank_that_dies_ends_the_others_with_its_error(
 
 @pytest.mark.slow
 def test_two_ranks_end_as_one_process_that_averages_the_gradients_of_the_halves(
-    tmp_path: Path, export_writer: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, export_writer, monkeypatch
+):
     """Also: validation loss and AP of two ranks are those of one, and Detectron2's launch will do.
 
     The second validation set has one image: rank 1 has none of it.
@@ -177,7 +169,7 @@ def test_two_ranks_end_as_one_process_that_averages_the_gradients_of_the_halves(
     torch.set_num_threads(threads)
 
 
-def train_on_halves(trainer: Trainer, steps: int) -> float:
+def train_on_halves(trainer, steps):
     """Do by hand what two ranks do: each half of a batch alone; return the first step's loss."""
     trainer.model.train()
     batches = iter(trainer.data_loader)
@@ -199,9 +191,7 @@ def train_on_halves(trainer: Trainer, steps: int) -> float:
 
 
 @pytest.mark.slow
-def test_torchrun_gives_the_same_run_and_both_leave_one_set_of_files(
-    tmp_path: Path, tiny_export: Path
-) -> None:
+def test_torchrun_gives_the_same_run_and_both_leave_one_set_of_files(tmp_path, tiny_export):
     weights, files = [], []
     for name, launcher in (("ours", ()), ("torchrun", TORCHRUN)):
         output = tmp_path / name
@@ -220,9 +210,7 @@ def test_torchrun_gives_the_same_run_and_both_leave_one_set_of_files(
 
 
 @pytest.mark.slow
-def test_an_interruption_of_several_ranks_saves_once_and_ends_with_130(
-    tmp_path: Path, tiny_export: Path
-) -> None:
+def test_an_interruption_of_several_ranks_saves_once_and_ends_with_130(tmp_path, tiny_export):
     output = tmp_path / "run"
     keys = "SOLVER.MAX_ITER 90000 SOLVER.CHECKPOINT_PERIOD 90000 TEST.EVAL_PERIOD 0"
     process = start(root=tiny_export, output=output, keys=keys)

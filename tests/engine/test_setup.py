@@ -1,10 +1,7 @@
 """The road from the command line to a frozen config and registered data."""
 
-from __future__ import annotations
-
 import argparse
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +17,7 @@ INSTANT = CONFIGS / "quick_schedules/person_mask_rcnn_R_18_FPN_instant_test.yaml
 
 
 @pytest.fixture(autouse=True)
-def loggers_as_before() -> Iterator[None]:
+def loggers_as_before():
     names = ("fvcore", "detectron2", "persondet")
     before = {n: (logging.getLogger(n).handlers[:], logging.getLogger(n).propagate) for n in names}
     yield
@@ -29,15 +26,13 @@ def loggers_as_before() -> Iterator[None]:
         logging.getLogger(name).propagate = propagate
 
 
-def arguments(*opts: object, config: Path = INSTANT, **flags: bool) -> argparse.Namespace:
+def arguments(*opts, config=INSTANT, **flags):
     words = [str(word) for word in opts]
     defaults = {"resume": False, "eval_only": False, "overwrite": False}
     return argparse.Namespace(config_file=str(config), opts=words, **(defaults | flags))
 
 
-def test_classes_splits_and_device_follow_from_the_export(
-    tiny_export: Path, tmp_path: Path
-) -> None:
+def test_classes_splits_and_device_follow_from_the_export(tiny_export, tmp_path):
     cfg = setup(arguments("DATASETS.ROBOFLOW.ROOT", tiny_export, "OUTPUT_DIR", tmp_path / "run"))
     assert cfg.DATASETS.TRAIN == ("person_train",)
     assert cfg.DATASETS.VAL == ("person_valid",)
@@ -49,16 +44,12 @@ def test_classes_splits_and_device_follow_from_the_export(
     assert load_cfg(tmp_path / "run/config.yaml").MODEL.DEVICE == "auto"
 
 
-def test_trap_6_the_periodic_evaluation_never_names_the_test_split(
-    tiny_export: Path, tmp_path: Path
-) -> None:
+def test_trap_6_the_periodic_evaluation_never_names_the_test_split(tiny_export, tmp_path):
     cfg = setup(arguments("DATASETS.ROBOFLOW.ROOT", tiny_export, "OUTPUT_DIR", tmp_path / "run"))
     assert not set(cfg.DATASETS.VAL) & set(cfg.DATASETS.TEST)
 
 
-def test_trap_20_setup_itself_registers_what_a_fresh_process_must_know(
-    tiny_export: Path, tmp_path: Path
-) -> None:
+def test_trap_20_setup_itself_registers_what_a_fresh_process_must_know(tiny_export, tmp_path):
     words = ("DATASETS.ROBOFLOW.ROOT", tiny_export, "OUTPUT_DIR", tmp_path / "run")
     names = {f"person_{split}" for split in ("train", "valid", "test")}
     for _ in range(2):  # the second rank of a run knows nothing of the first
@@ -71,9 +62,7 @@ def test_trap_20_setup_itself_registers_what_a_fresh_process_must_know(
         assert MetadataCatalog.get("person_train").thing_classes == ["person"]
 
 
-def test_a_dataset_that_is_refused_leaves_no_run_folder(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_dataset_that_is_refused_leaves_no_run_folder(tmp_path, caplog):
     write_export(tmp_path / "export", {"train": 3, "valid": 1, "test": 1})
     picture = next((tmp_path / "export" / "train").glob("*.jpg"))
     content = picture.read_bytes()
@@ -90,9 +79,7 @@ def test_a_dataset_that_is_refused_leaves_no_run_folder(
     assert "Cleaned: grouping-category: 1" in (tmp_path / "run" / "log.txt").read_text()
 
 
-def test_an_export_without_a_valid_split_trains_without_one(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_export_without_a_valid_split_trains_without_one(tmp_path, capsys):
     write_export(tmp_path / "export", {"train": 3, "test": 1})
     cfg = setup(
         arguments("DATASETS.ROBOFLOW.ROOT", tmp_path / "export", "OUTPUT_DIR", tmp_path / "run")
@@ -115,9 +102,7 @@ def test_an_export_without_a_valid_split_trains_without_one(
         ),
     ],
 )
-def test_bad_input_is_refused_before_a_run_is_touched(
-    tiny_export: Path, tmp_path: Path, opts: tuple[str, str], kind: type[Exception], words: str
-) -> None:
+def test_bad_input_is_refused_before_a_run_is_touched(tiny_export, tmp_path, opts, kind, words):
     old = tmp_path / "metrics.json"
     old.write_text("{}")
     common = ("DATASETS.ROBOFLOW.ROOT", tiny_export, "OUTPUT_DIR", tmp_path)
@@ -127,7 +112,7 @@ def test_bad_input_is_refused_before_a_run_is_touched(
     assert old.read_text() == "{}"
 
 
-def test_a_used_folder_needs_resume_or_overwrite(tiny_export: Path, tmp_path: Path) -> None:
+def test_a_used_folder_needs_resume_or_overwrite(tiny_export, tmp_path):
     (tmp_path / "metrics.json").write_text("{}")
     common = ("DATASETS.ROBOFLOW.ROOT", tiny_export, "OUTPUT_DIR", tmp_path)
     with pytest.raises(PersondetError, match="holds a run already"):
@@ -138,9 +123,7 @@ def test_a_used_folder_needs_resume_or_overwrite(tiny_export: Path, tmp_path: Pa
     assert (tmp_path / "metrics.json").exists()  # it goes when the new run is ready to train
 
 
-def test_an_export_without_masks_names_the_config_for_boxes(
-    tiny_export: Path, tmp_path: Path
-) -> None:
+def test_an_export_without_masks_names_the_config_for_boxes(tiny_export, tmp_path):
     opts = ("DATASETS.ROBOFLOW.MASKS", "none", "DATASETS.ROBOFLOW.ROOT", tiny_export)
     with pytest.raises(ConfigError, match="person_faster_rcnn_R_50_FPN.yaml"):
         setup(arguments(*opts, "OUTPUT_DIR", tmp_path / "run"))

@@ -1,9 +1,5 @@
 """The training step in mixed precision, on the CPU."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import pytest
 import torch
 from detectron2.engine import SimpleTrainer
@@ -16,18 +12,18 @@ from persondet.engine.train_step import AutocastTrainer, images_on_gpu
 
 
 class Recorder(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.linear = nn.Linear(3, 2)
-        self.seen: list[torch.dtype] = []
+        self.seen = []
 
-    def forward(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+    def forward(self, batch):
         out = self.linear(batch)
         self.seen.append(out.dtype)
         return {"loss_a": out.float().pow(2).mean(), "loss_b": out.float().abs().mean()}
 
 
-def steps(kind: type[SimpleTrainer], count: int = 3, **others: Any) -> Recorder:
+def steps(kind, count=3, **others):
     torch.manual_seed(0)
     model = Recorder()
     data = [torch.randn(4, 3) for _ in range(count)]
@@ -38,20 +34,20 @@ def steps(kind: type[SimpleTrainer], count: int = 3, **others: Any) -> Recorder:
     return model
 
 
-def test_float32_equals_detectron2s_own_step_to_the_bit() -> None:
+def test_float32_equals_detectron2s_own_step_to_the_bit():
     ours, theirs = steps(AutocastTrainer), steps(SimpleTrainer)
     assert torch.equal(ours.linear.weight, theirs.linear.weight)
     assert set(ours.seen) == {torch.float32}
 
 
-def test_bfloat16_computes_in_bfloat16_and_keeps_float32_weights() -> None:
+def test_bfloat16_computes_in_bfloat16_and_keeps_float32_weights():
     model, exact = steps(AutocastTrainer, dtype=torch.bfloat16), steps(SimpleTrainer)
     assert set(model.seen) == {torch.bfloat16}
     assert model.linear.weight.dtype == torch.float32
     assert torch.allclose(model.linear.weight, exact.linear.weight, atol=2e-2)
 
 
-def test_float16_scales_the_loss_and_leaves_out_a_step_that_overflows() -> None:
+def test_float16_scales_the_loss_and_leaves_out_a_step_that_overflows():
     torch.manual_seed(0)
     model = Recorder()
     data = [torch.randn(4, 3)] * 2
@@ -72,12 +68,12 @@ def test_float16_scales_the_loss_and_leaves_out_a_step_that_overflows() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_a_resumed_step_continues_to_the_bit_with_its_loss_scale(dtype: torch.dtype) -> None:
-    def trainer(model: Recorder, data: list[torch.Tensor]) -> AutocastTrainer:
+def test_a_resumed_step_continues_to_the_bit_with_its_loss_scale(dtype):
+    def trainer(model, data):
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
         return AutocastTrainer(model, data, optimizer, dtype=dtype)
 
-    def run(part: AutocastTrainer, start: int, end: int) -> None:
+    def run(part, start, end):
         with EventStorage(start):
             for part.iter in range(start, end):
                 part.run_step()
@@ -104,7 +100,7 @@ def test_a_resumed_step_continues_to_the_bit_with_its_loss_scale(dtype: torch.dt
 
 
 @pytest.mark.parametrize("fused", [False, True])
-def test_clipping_sees_the_gradients_without_the_loss_scale(fused: bool) -> None:
+def test_clipping_sees_the_gradients_without_the_loss_scale(fused):
     cfg = get_cfg()
     cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "norm"
@@ -131,7 +127,7 @@ def test_clipping_sees_the_gradients_without_the_loss_scale(fused: bool) -> None
 
 
 @pytest.mark.gpu
-def test_images_come_to_the_gpu_without_waiting() -> None:
+def test_images_come_to_the_gpu_without_waiting():
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     batch = [{"image": torch.randint(0, 256, (3, 64, 80), dtype=torch.uint8), "height": 64}]

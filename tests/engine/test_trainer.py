@@ -1,12 +1,7 @@
 """The wiring: what the config says reaches the parts that train, and nobody disturbs another."""
 
-from __future__ import annotations
-
 import json
 import random
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,16 +12,14 @@ from persondet.engine.trainer import Trainer
 from tests.engine.toy_training import ToyTrainer, rows, toy_cfg
 
 
-def test_precision_optimizer_rate_and_best_model_are_those_of_the_config(
-    tiny_export: Path, tmp_path: Path
-) -> None:
+def test_precision_optimizer_rate_and_best_model_are_those_of_the_config(tiny_export, tmp_path):
     scores = iter((30.0, 10.0, 20.0))
 
     class Scored(ToyTrainer):
-        def _evaluate_validation(self) -> Mapping[str, Any]:
+        def _evaluate_validation(self):
             return {"segm": {"AP": next(scores)}, "bbox": {"AP": 1.0}}
 
-    keys: dict[str, Any] = {
+    keys = {
         "SOLVER.AMP.ENABLED": True,
         "SOLVER.AMP.DTYPE": "bfloat16",
         "SOLVER.OPTIMIZER": "AdamW",
@@ -42,7 +35,7 @@ def test_precision_optimizer_rate_and_best_model_are_those_of_the_config(
     }
     overrides = (word for pair in keys.items() for word in pair)
     trainer = Scored(toy_cfg(tiny_export, tmp_path / "run", *overrides))
-    seen: set[torch.dtype] = set()
+    seen = set()
     trainer.model.linear.register_forward_hook(lambda *call: seen.add(call[-1].dtype))
     trainer.train()
     assert seen == {torch.bfloat16}
@@ -60,18 +53,14 @@ def test_precision_optimizer_rate_and_best_model_are_those_of_the_config(
     }
 
 
-def test_trap_2_training_is_the_same_whatever_the_scoring_draws(
-    tiny_export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_trap_2_training_is_the_same_whatever_the_scoring_draws(tiny_export, tmp_path, monkeypatch):
     class Evaluated(ToyTrainer):
         _evaluate_validation = Trainer._evaluate_validation
 
     ends = []
     for draws in (0, 3):
 
-        def evaluate(
-            cfg: Any, model: Any, *_: Any, count: int = draws, **__: Any
-        ) -> dict[str, Any]:
+        def evaluate(cfg, model, *_, count=draws, **__):
             torch.rand(count)
             np.random.rand(count)
             [random.random() for _ in range(count)]

@@ -1,15 +1,10 @@
 """What a training writes of its start, without leaving a trace in what follows."""
 
-from __future__ import annotations
-
 import json
 import random
-from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
-import pytest
 import torch
 
 from persondet.checkpoint.model_file import load_checkpoint
@@ -23,15 +18,15 @@ IMAGES_SHOWN = ("examples/ground_truth.jpg", "examples/augmentation.jpg")
 RECORDS = ("augmentation.yaml", "dataset.json", "weights.txt", *IMAGES_SHOWN)
 
 
-def _draw_from_every_state(*_: Any) -> None:
+def _draw_from_every_state(*_):
     random.random()
     np.random.rand()
     torch.rand(1)
 
 
 def test_a_run_is_the_same_to_the_bit_with_and_without_its_records(
-    tiny_export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tiny_export, tmp_path, monkeypatch
+):
     keys = ("SOLVER.MAX_ITER", 8, "SOLVER.STEPS", (6,))
     plain = toy_run(tiny_export, tmp_path / "plain", *keys)
     plain.train()
@@ -54,7 +49,7 @@ def test_a_run_is_the_same_to_the_bit_with_and_without_its_records(
         assert same(one[part], other[part]), part
 
 
-def test_the_records_tell_of_the_data_and_of_the_weights(tiny_export: Path, tmp_path: Path) -> None:
+def test_the_records_tell_of_the_data_and_of_the_weights(tiny_export, tmp_path):
     cfg = toy_cfg(tiny_export, tmp_path / "run")
     write_training_records(cfg, None, new=True)
     dataset = json.loads((tmp_path / "run/dataset.json").read_text())
@@ -71,9 +66,7 @@ def test_the_records_tell_of_the_data_and_of_the_weights(tiny_export: Path, tmp_
     assert shapes[1][0] > shapes[0][0]  # four rows of augmentation, two of six images
 
 
-def test_a_run_that_goes_on_keeps_its_records_and_adds_what_lacks(
-    tiny_export: Path, tmp_path: Path
-) -> None:
+def test_a_run_that_goes_on_keeps_its_records_and_adds_what_lacks(tiny_export, tmp_path):
     cfg = toy_cfg(tiny_export, tmp_path / "run")
     write_training_records(cfg, None, new=True)
     folder = tmp_path / "run"

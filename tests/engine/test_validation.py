@@ -1,19 +1,16 @@
 """Loss, accuracy and AP on the validation split: the right numbers, and training never notices."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 import random
 import zlib
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from detectron2.engine import HookBase, SimpleTrainer
+from detectron2.engine import SimpleTrainer
 from detectron2.evaluation import inference_context
 from detectron2.modeling import build_model
 from detectron2.utils import comm
@@ -35,13 +32,13 @@ Image = dict[str, Any]
 class Toy(nn.Module):
     """A loss that depends on the image, its batch, a random draw and dropout."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.norm = nn.BatchNorm1d(2)
         self.drop = nn.Dropout()
         self.linear = nn.Linear(2, 1)
 
-    def forward(self, batch: list[Image]) -> dict[str, torch.Tensor]:
+    def forward(self, batch):
         if not self.training:
             return {}
         x = torch.stack([image["x"] for image in batch])
@@ -50,18 +47,18 @@ class Toy(nn.Module):
         return {"loss": (self.linear(self.drop(self.norm(x))) - torch.rand(())).pow(2).max()}
 
 
-def images(count: int = 6, seed: int = 0) -> list[Image]:
+def images(count=6, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return [
         {"image_id": number, "x": torch.randn(2, generator=generator)} for number in range(count)
     ]
 
 
-def in_batches(items: list[Image], size: int) -> list[list[Image]]:
+def in_batches(items, size):
     return [items[i : i + size] for i in range(0, len(items), size)]
 
 
-def test_the_number_depends_on_the_images_and_not_on_how_they_are_grouped_or_ordered() -> None:
+def test_the_number_depends_on_the_images_and_not_on_how_they_are_grouped_or_ordered():
     model = Toy()
     expected = validation_scalars(model, in_batches(images(), 1))
     assert validation_scalars(model, in_batches(images(), 4)) == expected
@@ -71,12 +68,10 @@ def test_the_number_depends_on_the_images_and_not_on_how_they_are_grouped_or_ord
 
 
 @pytest.mark.parametrize("shares", [(3, 3), (5, 1), (6, 0), (2, 2, 2)])
-def test_ranks_with_uneven_shares_get_the_number_of_one_rank(
-    monkeypatch: pytest.MonkeyPatch, shares: tuple[int, ...]
-) -> None:
+def test_ranks_with_uneven_shares_get_the_number_of_one_rank(monkeypatch, shares):
     model, waiting = Toy(), images()
     expected = validation_scalars(model, in_batches(images(), 2))
-    told: list[Any] = []
+    told = []
     monkeypatch.setattr(comm, "all_gather", lambda data: told.append(data) or [data])
     for share in shares:
         validation_scalars(model, in_batches(waiting[:share], 2))
@@ -85,21 +80,21 @@ def test_ranks_with_uneven_shares_get_the_number_of_one_rank(
     assert validation_scalars(model, []) == expected
 
 
-def test_trap_2_validation_asks_for_no_gradient() -> None:
-    asked: list[bool] = []
+def test_trap_2_validation_asks_for_no_gradient():
+    asked = []
     model = Toy()
     model.linear.register_forward_hook(lambda *_: asked.append(torch.is_grad_enabled()))
     validation_scalars(model, in_batches(images(3), 2))
     assert asked == [False] * 3
 
 
-def test_an_accuracy_is_the_mean_over_the_images_that_have_one() -> None:
+def test_an_accuracy_is_the_mean_over_the_images_that_have_one():
     some = images(3)
     some[0]["accuracy"], some[2]["accuracy"] = 0.5, 1.0
     assert validation_scalars(Toy(), in_batches(some, 2))["mask_rcnn/accuracy"] == 0.75
 
 
-def train(hooks: list[HookBase], steps: int = 4) -> Toy:
+def train(hooks, steps=4):
     torch.manual_seed(0)
     model = Toy()
     loader = DataLoader(images(2 * steps, seed=1), 2, shuffle=True, collate_fn=list)
@@ -110,9 +105,7 @@ def train(hooks: list[HookBase], steps: int = 4) -> Toy:
     return model
 
 
-def test_trap_4_a_loss_that_is_not_finite_is_named_and_is_no_point_of_the_curve(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_trap_4_a_loss_that_is_not_finite_is_named_and_is_no_point_of_the_curve(caplog):
     bad = images()
     bad[1] |= {"x": torch.full((2,), torch.nan), "file_name": "b.jpg"}
     logging.getLogger("persondet").propagate = True
@@ -121,11 +114,11 @@ def test_trap_4_a_loss_that_is_not_finite_is_named_and_is_no_point_of_the_curve(
     assert "b.jpg" in caplog.text
 
 
-def states() -> tuple[Any, ...]:
+def states():
     return (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
 
 
-def test_trap_2_no_random_state_and_no_module_notices_that_somebody_looked() -> None:
+def test_trap_2_no_random_state_and_no_module_notices_that_somebody_looked():
     model = Toy().train()
     model.norm.eval()
     before = states()
@@ -142,8 +135,8 @@ def test_trap_2_no_random_state_and_no_module_notices_that_somebody_looked() -> 
     assert not model.norm.training
 
 
-def test_trap_2_training_is_bit_identical_whatever_the_loader_draws() -> None:
-    def shuffled() -> Iterator[list[Image]]:
+def test_trap_2_training_is_bit_identical_whatever_the_loader_draws():
+    def shuffled():
         random.seed(1)
         np.random.seed(1)
         return iter(DataLoader(images(), 2, shuffle=True, collate_fn=list))
@@ -154,14 +147,12 @@ def test_trap_2_training_is_bit_identical_whatever_the_loader_draws() -> None:
         assert torch.equal(tensor, plain.state_dict()[name]), name
 
 
-def arguments(root: Path, output: Path, *opts: str) -> argparse.Namespace:
+def arguments(root, output, *opts):
     keys = ["DATASETS.ROBOFLOW.ROOT", str(root), "OUTPUT_DIR", str(output), "MODEL.DEVICE", "cpu"]
     return argparse.Namespace(config_file=str(CONFIG), opts=[*keys, *opts])
 
 
-def test_validation_on_a_real_model_equals_a_plain_loop_over_all_images(
-    tmp_path: Path, tiny_export: Path
-) -> None:
+def test_validation_on_a_real_model_equals_a_plain_loop_over_all_images(tmp_path, tiny_export):
     args = arguments(tiny_export, tmp_path / "run", "SOLVER.AMP.ENABLED", "False")
     args.opts += ["DATASETS.VAL", "('person_train',)"]  # its last image shows nobody
     cfg = setup(args)
@@ -175,7 +166,7 @@ def test_validation_on_a_real_model_equals_a_plain_loop_over_all_images(
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):  # this backbone learns its statistics
             module.eval()
-    sums: dict[str, float] = {}
+    sums = {}
     count = 0
     for batch in build_validation_loss_loader(cfg, "person_train"):
         for image in batch:
@@ -203,19 +194,17 @@ def test_validation_on_a_real_model_equals_a_plain_loop_over_all_images(
         assert len({name for share in tested for name in share}) == 6
 
 
-def names(cfg: Any, rank: int, ranks: int, build: Callable[..., Any]) -> list[str]:
+def names(cfg, rank, ranks, build):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(comm, "get_rank", lambda: rank)
         patch.setattr(comm, "get_world_size", lambda: ranks)
         return [image["file_name"] for batch in build(cfg, "person_train") for image in batch]
 
 
-def test_trap_6_a_training_asks_for_validation_images_alone(
-    tmp_path: Path, tiny_export: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[str] = []
+def test_trap_6_a_training_asks_for_validation_images_alone(tmp_path, tiny_export, monkeypatch):
+    asked = []
 
-    def evaluate(cfg: Any, model: nn.Module, names: Any, build: Any, **_: Any) -> dict[str, Any]:
+    def evaluate(cfg, model, names, build, **_):
         asked.extend(names)
         return {"segm": {"AP": 1.0}, "bbox": {"AP": 1.0}}
 

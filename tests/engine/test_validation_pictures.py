@@ -1,7 +1,5 @@
 """Validation images in TensorBoard: what they show, and that a training does not feel them."""
 
-from __future__ import annotations
-
 import io
 import json
 from pathlib import Path
@@ -25,7 +23,7 @@ def prediction(image_id, score=0.9, box=(10, 8, 20, 30)):
     return {"image_id": image_id, "category_id": 1, "bbox": list(box), "score": score}
 
 
-def record(folder: Path, image_id: int, people: int = 1):
+def record(folder, image_id, people=1):
     path = folder / f"{image_id}.png"
     cv2.imwrite(str(path), np.full((48, 64, 3), 90, np.uint8))
     box = {"bbox": [10, 8, 20, 30], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}

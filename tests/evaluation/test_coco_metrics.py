@@ -1,7 +1,5 @@
 """COCO's numbers equal plain pycocotools' on whatever a detector may say."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

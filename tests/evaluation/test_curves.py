@@ -1,9 +1,6 @@
 """The operating point: counts, curves, and the threshold with the best F1."""
 
-from __future__ import annotations
-
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +20,7 @@ from tests.evaluation.coco_scenes import indexed
 from tests.evaluation.scored_scenes import person, scene
 
 
-def detections(rows: list[tuple[float, bool]], people: int) -> Detections:
+def detections(rows, people):
     """Predictions of one class: score, and whether it is a hit."""
     return Detections(
         scores=np.array([score for score, _ in rows], np.float64),
@@ -46,7 +43,7 @@ rows = st.lists(
 )
 
 
-def f1_by_hand(found: list[tuple[float, bool]], people: int, threshold: float) -> float:
+def f1_by_hand(found, people, threshold):
     kept = [hit for score, hit in found if score >= threshold]
     precision = sum(kept) / len(kept) if kept else 0.0
     recall = sum(kept) / people
@@ -54,9 +51,7 @@ def f1_by_hand(found: list[tuple[float, bool]], people: int, threshold: float) -
 
 
 @given(rows, st.integers(1, 40))
-def test_the_threshold_is_the_argmax_of_f1_by_brute_force(
-    found: list[tuple[float, bool]], more: int
-) -> None:
+def test_the_threshold_is_the_argmax_of_f1_by_brute_force(found, more):
     people = more + sum(hit for _, hit in found)
     threshold = best_threshold(detections(found, people))
     every = [f1_by_hand(found, people, score) for score, _ in found]
@@ -76,24 +71,14 @@ def test_the_threshold_is_the_argmax_of_f1_by_brute_force(
     )
 
 
-def test_the_threshold_lies_between_two_scores_as_round_as_they_allow() -> None:
-    clear = [(0.9, True), (0.8, True), (0.3, False), (0.2, False)]
-    assert best_threshold(detections(clear, 2)) == 0.55
-    close = best_threshold(detections([(0.5004, True), (0.5001, False)], 1))
-    assert close is not None
-    assert 0.5001 < close == round(close, 4) <= 0.5004
-
-
 @pytest.mark.parametrize(
     ("found", "people"), [([], 3), ([(0.9, False), (0.2, False)], 3), ([(0.9, False)], 0)]
 )
-def test_where_nobody_is_found_there_is_no_threshold(
-    found: list[tuple[float, bool]], people: int
-) -> None:
+def test_where_nobody_is_found_there_is_no_threshold(found, people):
     assert best_threshold(detections(found, people)) is None
 
 
-def test_hits_misses_and_false_alarms_by_hand() -> None:
+def test_hits_misses_and_false_alarms_by_hand():
     point = counts_at(detections([(0.9, True), (0.6, False), (0.6, True), (0.2, True)], 5), 0.6)
     assert (point["hits"], point["misses"], point["false_alarms"]) == (2, 3, 1)
     assert point["precision"] == pytest.approx(2 / 3)
@@ -103,7 +88,7 @@ def test_hits_misses_and_false_alarms_by_hand() -> None:
 
 @settings(max_examples=20)
 @given(rows, st.integers(0, 5))
-def test_curves_agree_with_their_counts(found: list[tuple[float, bool]], more: int) -> None:
+def test_curves_agree_with_their_counts(found, more):
     people = more + sum(hit for _, hit in found)
     given_ = detections(found, people)
     curves = threshold_curves(given_, given_, iou=0.5, threshold=0.4)
@@ -120,7 +105,7 @@ def test_curves_agree_with_their_counts(found: list[tuple[float, bool]], more: i
         assert mean == pytest.approx(given_.average_precision())
 
 
-def two_classes(rng: np.random.Generator) -> Detections:
+def two_classes(rng):
     """A frequent class that is found well, and a rare one that is not; some scores are equal."""
     scores = rng.uniform(0.3, 1, 1100).round(3)
     hit = rng.random(1100) < np.repeat([0.9, 0.2], [1000, 100])
@@ -129,7 +114,7 @@ def two_classes(rng: np.random.Generator) -> Detections:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_with_several_classes_the_models_point_lies_on_the_pooled_curve(seed: int) -> None:
+def test_with_several_classes_the_models_point_lies_on_the_pooled_curve(seed):
     """And not on the mean over the classes."""
     rng = np.random.default_rng(seed)
     several = two_classes(rng)
@@ -155,11 +140,11 @@ def test_with_several_classes_the_models_point_lies_on_the_pooled_curve(seed: in
     assert abs(there - point["precision"]) > 0.05
 
 
-def ground_truth(truth: list[list[dict[str, Any]]]) -> GroundTruth:
+def ground_truth(truth):
     return GroundTruth(indexed(scene(truth, [])[0]))
 
 
-def test_each_person_is_measured_by_hand() -> None:
+def test_each_person_is_measured_by_hand():
     truth = [
         [
             person((0, 10, 10, 40)),  # at the left edge
@@ -184,7 +169,7 @@ def test_each_person_is_measured_by_hand() -> None:
     assert math.isnan(rows["size"][2]["recall"])
 
 
-def test_sizes_are_cocos_and_follow_the_mask_and_not_the_box() -> None:
+def test_sizes_are_cocos_and_follow_the_mask_and_not_the_box():
     slim = person((0, 0, 60, 60)) | {"area": 31 * 31}
     wide = person((0, 0, 60, 60)) | {"area": 32 * 32}
     large = person((0, 0, 60, 60)) | {"area": 96 * 96}

@@ -1,12 +1,8 @@
 """Scoring alone: any split that is registered, and any model that was saved here."""
 
-from __future__ import annotations
-
 import argparse
 import json
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -28,14 +24,12 @@ CONFIG = (
 FLAGS = {"resume": False, "overwrite": False, "config_file": str(CONFIG)}
 
 
-def keys(export: Path, folder: Path, *more: str) -> list[str]:
+def keys(export, folder, *more):
     data = ["DATASETS.ROBOFLOW.ROOT", str(export), "OUTPUT_DIR", str(folder)]
     return [*data, "MODEL.DEVICE", "cpu", "INPUT.MIN_SIZE_TEST", "64", *more]
 
 
-def saved_model(
-    export: Path, folder: Path, *more: str, classes: Sequence[str] = ("person",)
-) -> Path:
+def saved_model(export, folder, *more, classes=("person",)):
     opts = keys(export, folder, *more)
     cfg = setup(argparse.Namespace(opts=opts, eval_only=False, **FLAGS)).clone()
     cfg.defrost()
@@ -48,7 +42,7 @@ def saved_model(
     return folder / "model_best.pth"
 
 
-def scored(export: Path, folder: Path, weights: Path, dataset: str, *more: str) -> dict[str, Any]:
+def scored(export, folder, weights, dataset, *more):
     opts = keys(export, folder, "MODEL.WEIGHTS", str(weights), *more)
     opts += ["DATASETS.TEST", f"('{dataset}',)"]
     results = run(argparse.Namespace(opts=opts, eval_only=True, **FLAGS))
@@ -58,7 +52,7 @@ def scored(export: Path, folder: Path, weights: Path, dataset: str, *more: str) 
 
 
 @pytest.fixture
-def elsewhere(tiny_export: Path, tmp_path: Path) -> Iterator[str]:
+def elsewhere(tiny_export, tmp_path):
     """A dataset registered by other code, with as little as Detectron2 asks for."""
     datasets = register_roboflow_coco("source", tiny_export, output_dir=tmp_path)
     rows = DatasetCatalog.get(datasets.names["valid"])
@@ -69,15 +63,15 @@ def elsewhere(tiny_export: Path, tmp_path: Path) -> Iterator[str]:
     MetadataCatalog.pop("street_night", None)
 
 
-def evaluated(folder: Path, weights: Path, export: Path, names: Sequence[str]) -> dict[str, Any]:
+def evaluated(folder, weights, export, names):
     opts = keys(export, folder, "MODEL.WEIGHTS", str(weights), "DATASETS.TEST", repr(tuple(names)))
     return run(argparse.Namespace(opts=opts, eval_only=True, **FLAGS))
 
 
 @pytest.mark.slow
 def test_each_of_several_sets_is_written_and_shown_one_of_another_origin_too(
-    tiny_export: Path, tmp_path: Path, elsewhere: str
-) -> None:
+    tiny_export, tmp_path, elsewhere
+):
     weights = saved_model(tiny_export, tmp_path / "run")
     names = ("person_test", elsewhere, "person_valid")
     folder = tmp_path / "scores"
@@ -100,8 +94,8 @@ def test_each_of_several_sets_is_written_and_shown_one_of_another_origin_too(
 
 @pytest.mark.slow
 def test_another_checkpoint_scored_in_a_runs_folder_changes_nothing_of_the_run(
-    tiny_export: Path, tmp_path: Path
-) -> None:
+    tiny_export, tmp_path
+):
     folder = tmp_path / "run"
     best = saved_model(tiny_export, folder)
     first = evaluated(folder, best, tiny_export, ["person_test"])
@@ -127,9 +121,7 @@ def test_another_checkpoint_scored_in_a_runs_folder_changes_nothing_of_the_run(
     assert json.loads((inside / "dataset.json").read_text())["folder"] == str(tiny_export)
 
 
-def test_sets_of_different_classes_are_refused_together(
-    tiny_export: Path, tmp_path: Path, elsewhere: str
-) -> None:
+def test_sets_of_different_classes_are_refused_together(tiny_export, tmp_path, elsewhere):
     MetadataCatalog.pop(elsewhere)
     MetadataCatalog.get(elsewhere).set(thing_classes=["person", "dog"])
     weights = tmp_path / "model.pth"

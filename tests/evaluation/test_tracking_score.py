@@ -1,7 +1,5 @@
 """Scores of tracks: known answers, every assignment tried, and who does not count."""
 
-from __future__ import annotations
-
 import json
 import math
 from itertools import permutations
@@ -116,16 +114,6 @@ def test_the_two_kinds_of_ground_truth_say_the_same(tmp_path):
     assert read_truth(ours)[2][0] == {
         **{"track_id": 4, "box": (10.0, 20.0, 50.0, 90.0), "visible_share": 0.5}
     }
-
-
-def test_who_is_not_to_be_counted_in_a_mot_challenge_is_not(tmp_path):
-    path = tmp_path / "gt.txt"
-    path.write_text("1,1,1,1,40,80,0,1,1\n1,2,1,1,40,80,1,7,1\n1,3,101,1,40,80,1,1,1\n")
-    truth = read_truth(path)
-    assert [person["visible_share"] for person in truth[0]] == [-1, -1, 1]
-    for least in (0.0, 0.2):
-        score = score_tracks([frame(a=1, b=2)], [truth[0]], min_visible=least)
-        assert (score.people, score.misses) == (1, 0)
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,12 @@
 """What is scored: the best model, and each of its detections, drawn or not."""
 
-from __future__ import annotations
-
 import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import pytest
 import torch
-from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 
 from persondet.checkpoint import SafeDetectionCheckpointer
@@ -27,11 +23,11 @@ CONFIG = (
 
 
 def test_trap_3_scoring_alone_takes_the_best_model_whatever_a_resume_would_take(
-    tiny_export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[str] = []
+    tiny_export, tmp_path, monkeypatch
+):
+    asked = []
 
-    def build(cfg: CfgNode, names: Sequence[str]) -> None:
+    def build(cfg, names):
         asked.append(Path(cfg.MODEL.WEIGHTS).name)
         raise CheckpointError("far enough")
 
@@ -47,9 +43,7 @@ def test_trap_3_scoring_alone_takes_the_best_model_whatever_a_resume_would_take(
     assert asked == ["model_best.pth"] * 2
 
 
-def test_trap_18_the_drawing_threshold_never_reaches_the_evaluation(
-    tiny_export: Path, tmp_path: Path
-) -> None:
+def test_trap_18_the_drawing_threshold_never_reaches_the_evaluation(tiny_export, tmp_path):
     """Every detection is about as likely as 0.3: none is drawn, and all of them count."""
     opts = [
         *("DATASETS.ROBOFLOW.ROOT", str(tiny_export), "OUTPUT_DIR", str(tmp_path)),

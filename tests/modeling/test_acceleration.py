@@ -1,7 +1,5 @@
 """Accelerated layers compute what Detectron2's do, from the same weights."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from detectron2.layers import Conv2d, FrozenBatchNorm2d
@@ -13,7 +11,7 @@ from persondet.modeling.cpu import FoldedConv2d, SparseRPNHead, accelerate
 from persondet.modeling.freeze import freeze_modules
 
 
-def with_statistics(module: nn.Module) -> nn.Module:
+def with_statistics(module):
     torch.manual_seed(1)
     for norm in module.modules():
         if isinstance(norm, FrozenBatchNorm2d):
@@ -22,12 +20,12 @@ def with_statistics(module: nn.Module) -> nn.Module:
     return module
 
 
-def block(norm: str = "FrozenBN") -> nn.Module:
+def block(norm="FrozenBN"):
     torch.manual_seed(0)
     return with_statistics(BottleneckBlock(8, 16, bottleneck_channels=4, stride=2, norm=norm))
 
 
-def test_a_block_with_frozen_batch_norm_has_the_same_values_and_gradients() -> None:
+def test_a_block_with_frozen_batch_norm_has_the_same_values_and_gradients():
     torch.manual_seed(2)
     x = torch.randn(2, 8, 9, 11)
     sides = []
@@ -40,7 +38,7 @@ def test_a_block_with_frozen_batch_norm_has_the_same_values_and_gradients() -> N
         torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-5)
 
 
-def test_only_the_classes_change() -> None:
+def test_only_the_classes_change():
     plain, fast = block(), accelerate(block())
     assert isinstance(fast.conv1, FoldedConv2d)
     assert {n: v.shape for n, v in fast.state_dict().items()} == {
@@ -50,7 +48,7 @@ def test_only_the_classes_change() -> None:
         assert torch.equal(want, got)
 
 
-def test_weights_loaded_later_take_effect() -> None:
+def test_weights_loaded_later_take_effect():
     fast, x = accelerate(block()), torch.randn(1, 8, 6, 6)
     with torch.no_grad():
         fast(x)
@@ -62,7 +60,7 @@ def test_weights_loaded_later_take_effect() -> None:
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_freezing_works_before_and_after(before: bool) -> None:
+def test_freezing_works_before_and_after(before):
     torch.manual_seed(0)
     model = nn.Sequential(Conv2d(3, 4, 3, norm=nn.BatchNorm2d(4)))
     if not before:
@@ -77,14 +75,12 @@ def test_freezing_works_before_and_after(before: bool) -> None:
     torch.testing.assert_close(out, conv.norm(nn.functional.conv2d(x, conv.weight, conv.bias)))
 
 
-def head(**others: object) -> StandardRPNHead:
+def head(**others):
     torch.manual_seed(0)
     return StandardRPNHead(in_channels=6, num_anchors=3, **others)
 
 
-def head_gradients(
-    module: nn.Module, places: torch.Tensor, dtype: torch.dtype = torch.float32
-) -> list[torch.Tensor]:
+def head_gradients(module, places, dtype=torch.float32):
     # A loss that reads logits and deltas at a few places, as the sampled anchors do.
     torch.manual_seed(3)
     features = [
@@ -106,7 +102,7 @@ def head_gradients(
 SAMPLED = torch.tensor([0, 1, 4, 26, 27, 100, 188, 189, 200, 250, 251, 252, 260, 700, 1000])
 
 
-def test_the_sparse_head_has_the_values_and_gradients_of_the_dense_one() -> None:
+def test_the_sparse_head_has_the_values_and_gradients_of_the_dense_one():
     dense = head_gradients(head(), SAMPLED)
     fast = accelerate(head())
     assert type(fast) is SparseRPNHead
@@ -115,7 +111,7 @@ def test_the_sparse_head_has_the_values_and_gradients_of_the_dense_one() -> None
         torch.testing.assert_close(got, want, atol=1e-6, rtol=1e-4)
 
 
-def test_the_sparse_head_in_bfloat16_is_as_near_to_float32_as_the_dense_one() -> None:
+def test_the_sparse_head_in_bfloat16_is_as_near_to_float32_as_the_dense_one():
     exact = head_gradients(head(), SAMPLED)
     dense = head_gradients(head(), SAMPLED, torch.bfloat16)
     sparse = head_gradients(accelerate(head()), SAMPLED, torch.bfloat16)
@@ -125,7 +121,7 @@ def test_the_sparse_head_in_bfloat16_is_as_near_to_float32_as_the_dense_one() ->
         assert (got - want).abs().max() <= 1.5 * (other - want).abs().max() + slack
 
 
-def test_a_frozen_head_passes_the_gradient_on() -> None:
+def test_a_frozen_head_passes_the_gradient_on():
     torch.manual_seed(0)
     model = nn.Sequential(head())
     freeze_modules(model, ["0"])

@@ -1,9 +1,5 @@
 """What freezing does to gradients, to batch norm, and to the table."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import pytest
 import torch
 from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
@@ -20,7 +16,7 @@ from persondet.modeling.freeze import (
 from persondet.solver.optimizer import build_optimizer
 
 
-def toy() -> nn.Module:
+def toy():
     torch.manual_seed(0)
     model = nn.Module()
     model.backbone = nn.Module()
@@ -32,7 +28,7 @@ def toy() -> nn.Module:
     return model
 
 
-def test_a_pattern_freezes_what_it_names_and_nothing_else() -> None:
+def test_a_pattern_freezes_what_it_names_and_nothing_else():
     model = toy()
     assert freeze_modules(model, ["backbone.fpn_*"]) == [
         "backbone.fpn_lateral2",
@@ -42,7 +38,7 @@ def test_a_pattern_freezes_what_it_names_and_nothing_else() -> None:
     assert trainable == {"bottom_up", "weight", "bias"}
 
 
-def test_frozen_batch_norm_keeps_its_statistics_in_training_mode() -> None:
+def test_frozen_batch_norm_keeps_its_statistics_in_training_mode():
     model = toy()
     frozen = model.backbone.fpn_lateral2
     frozen[1].running_mean.fill_(0.25)
@@ -54,14 +50,14 @@ def test_frozen_batch_norm_keeps_its_statistics_in_training_mode() -> None:
     assert torch.equal(norm.running_mean, torch.full((4,), 0.25))
 
 
-def test_a_name_that_matches_nothing_is_refused_with_a_suggestion() -> None:
+def test_a_name_that_matches_nothing_is_refused_with_a_suggestion():
     with pytest.raises(ConfigError, match=r"did you mean backbone\?"):
         freeze_modules(toy(), ["backbon"])
 
 
 @pytest.mark.parametrize("norm", ["BN", "SyncBN", "GN", "FrozenBN"])
 @pytest.mark.parametrize("freeze_at", [0, 1, 2, 3, 4, 5])
-def test_freeze_at_freezes_stages_and_their_norms(freeze_at: int, norm: str) -> None:
+def test_freeze_at_freezes_stages_and_their_norms(freeze_at, norm):
     cfg = get_cfg()
     cfg.merge_from_list(
         ["MODEL.BACKBONE.FREEZE_AT", freeze_at, "MODEL.RESNETS.NORM", norm]
@@ -83,16 +79,14 @@ def test_freeze_at_freezes_stages_and_their_norms(freeze_at: int, norm: str) -> 
 
 
 @pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
-def test_frozen_tensors_are_the_same_to_the_bit_after_training_and_resuming(
-    optimizer: str,
-) -> None:
+def test_frozen_tensors_are_the_same_to_the_bit_after_training_and_resuming(optimizer):
     """With weight decay and momentum, through a saved optimizer, statistics included."""
     cfg = get_cfg()
     cfg.merge_from_list(["SOLVER.OPTIMIZER", optimizer, "SOLVER.WEIGHT_DECAY", 0.5])
     cfg.merge_from_list(["MODEL.FREEZE.MODULES", ("backbone.fpn_*",), "SOLVER.BASE_LR", 0.05])
-    state: dict[str, Any] = {}
-    weights: dict[str, torch.Tensor] = {}
-    before: dict[str, torch.Tensor] = {}
+    state = {}
+    weights = {}
+    before = {}
     for _ in range(2):  # the second time goes on from what the first one saved
         model = freeze_from_cfg(cfg, toy()).train()
         steps = build_optimizer(cfg, model)
@@ -111,12 +105,3 @@ def test_frozen_tensors_are_the_same_to_the_bit_after_training_and_resuming(
     assert {"backbone.fpn_lateral2.1.running_mean", "backbone.fpn_output2.weight"} <= set(before)
     assert all(torch.equal(weights[name], before[name]) for name in before)
     assert not torch.equal(weights["head.weight"], toy().head.weight)
-
-
-def test_the_whole_model_frozen_leaves_nothing_to_train() -> None:
-    cfg = get_cfg()
-    model = toy()
-    freeze_modules(model, ["*"])
-    assert set(frozen_tensors(model)) == set(model.state_dict())
-    with pytest.raises(ConfigError, match="nothing is left to train"):
-        build_optimizer(cfg, model)

@@ -1,7 +1,5 @@
 """The rows of the tables of tensors."""
 
-from __future__ import annotations
-
 import pytest
 
 from persondet.modeling.freeze import part_of
@@ -20,5 +18,5 @@ from persondet.modeling.freeze import part_of
         ("linear.weight", "linear"),
     ],
 )
-def test_a_tensor_belongs_to_a_stage_the_pyramid_or_a_head(name: str, part: str) -> None:
+def test_a_tensor_belongs_to_a_stage_the_pyramid_or_a_head(name, part):
     assert part_of(name) == part

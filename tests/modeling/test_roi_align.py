@@ -1,7 +1,5 @@
 """ROIAlign by weighted sums equals torchvision's, in value and gradient."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from detectron2.layers import ROIAlign
@@ -25,9 +23,7 @@ ODD_BOXES = torch.tensor(
 )
 
 
-def both(
-    boxes: torch.Tensor, size: int = 7, ratio: int = 0, aligned: bool = True, channels: int = 3
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def both(boxes, size=7, ratio=0, aligned=True, channels=3):
     torch.manual_seed(0)
     features = torch.randn(2, channels, 13, 17)
     weights = torch.randn(len(boxes), channels, size, size)
@@ -43,7 +39,7 @@ def both(
 @pytest.mark.parametrize("size", [7, 14])
 @pytest.mark.parametrize("ratio", [0, 2])
 @pytest.mark.parametrize("aligned", [True, False])
-def test_values_and_gradients_equal_torchvisions(size: int, ratio: int, aligned: bool) -> None:
+def test_values_and_gradients_equal_torchvisions(size, ratio, aligned):
     (want, want_grad), (got, got_grad) = both(ODD_BOXES, size, ratio, aligned)
     assert want.abs().max() > 0.5
     torch.testing.assert_close(got, want, atol=2e-6, rtol=1e-5)
@@ -59,7 +55,7 @@ coordinate, extent = st.floats(-60, 120, width=32), st.floats(0, 100, width=32)
     )
 )
 @settings(max_examples=40, deadline=None)
-def test_any_boxes_pool_as_torchvisions(boxes: list[tuple[float, ...]]) -> None:
+def test_any_boxes_pool_as_torchvisions(boxes):
     table = torch.tensor(boxes, dtype=torch.float32)
     table[:, 3:] += table[:, 1:3]
     (want, want_grad), (got, got_grad) = both(table, size=3, channels=1)
@@ -67,7 +63,7 @@ def test_any_boxes_pool_as_torchvisions(boxes: list[tuple[float, ...]]) -> None:
     torch.testing.assert_close(got_grad, want_grad, atol=1e-4, rtol=1e-4)
 
 
-def test_pooling_of_bfloat16_features_uses_exact_boxes() -> None:
+def test_pooling_of_bfloat16_features_uses_exact_boxes():
     torch.manual_seed(0)
     features = torch.randn(1, 3, 80, 80).bfloat16()
     boxes = torch.tensor([[0.0, 201.3, 150.7, 262.9, 301.1]])

@@ -1,7 +1,5 @@
 """R-CNNs hand out small masks when asked to, and are as before afterwards."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from detectron2.modeling import GeneralizedRCNN, build_model

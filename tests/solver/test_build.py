@@ -1,7 +1,5 @@
 """Parameter groups and the optimizer."""
 
-from __future__ import annotations
-
 import copy
 import math
 
@@ -15,7 +13,7 @@ from persondet.solver.optimizer import build_optimizer
 from persondet.solver.schedule import resolve_schedule
 
 
-def model() -> nn.Module:
+def model():
     module = nn.Module()
     module.backbone = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
     module.head = nn.Linear(4, 2)
@@ -24,9 +22,7 @@ def model() -> nn.Module:
 
 
 @pytest.mark.parametrize(("name", "kind"), [("SGD", torch.optim.SGD), ("AdamW", torch.optim.AdamW)])
-def test_the_backbone_learns_at_its_own_rate_and_frozen_tensors_not_at_all(
-    name: str, kind: type[torch.optim.Optimizer]
-) -> None:
+def test_the_backbone_learns_at_its_own_rate_and_frozen_tensors_not_at_all(name, kind):
     cfg = get_cfg()
     cfg.SOLVER.OPTIMIZER = name
     cfg.SOLVER.BASE_LR = 0.01
@@ -42,7 +38,7 @@ def test_the_backbone_learns_at_its_own_rate_and_frozen_tensors_not_at_all(
     assert rates == {id(p): group["lr"] for group in wrapped.param_groups for p in group["params"]}
 
 
-def groups_of(net: nn.Module, *opts: object) -> tuple[torch.optim.Optimizer, dict[str, dict]]:
+def groups_of(net, *opts):
     """Return the optimizer and, by parameter name, the group that the parameter is in."""
     cfg = get_cfg()
     merge_opts(cfg, [str(word) for word in ("SOLVER.BASE_LR", 0.01, *opts)])
@@ -51,7 +47,7 @@ def groups_of(net: nn.Module, *opts: object) -> tuple[torch.optim.Optimizer, dic
     return optimizer, {name: owners[id(p)] for name, p in net.named_parameters() if id(p) in owners}
 
 
-def test_norms_and_biases_decay_and_learn_as_their_keys_say() -> None:
+def test_norms_and_biases_decay_and_learn_as_their_keys_say():
     net = model()
     _, group = groups_of(
         net,
@@ -80,7 +76,7 @@ def test_norms_and_biases_decay_and_learn_as_their_keys_say() -> None:
 
 
 @pytest.mark.parametrize("name", ["SGD", "AdamW"])
-def test_the_optimizer_steps_as_pytorchs_plain_one(name: str) -> None:
+def test_the_optimizer_steps_as_pytorchs_plain_one(name):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(6, 8, 3), nn.Conv2d(8, 4, 3)).to(
         memory_format=torch.channels_last
@@ -111,7 +107,7 @@ def test_the_optimizer_steps_as_pytorchs_plain_one(name: str) -> None:
 
 @pytest.mark.parametrize("kind", ["norm", "value"])
 @pytest.mark.parametrize("name", ["SGD", "AdamW"])
-def test_clipping_is_that_of_each_parameter_before_the_step(name: str, kind: str) -> None:
+def test_clipping_is_that_of_each_parameter_before_the_step(name, kind):
     net = model()
     optimizer, _ = groups_of(
         net,
@@ -126,7 +122,7 @@ def test_clipping_is_that_of_each_parameter_before_the_step(name: str, kind: str
     assert net.head.bias.grad.tolist() == pytest.approx([0.1, -0.2])
 
 
-def rates(steps: int, *opts: object) -> list[float]:
+def rates(steps, *opts):
     """Return the rate of each step, as `hooks.LRScheduler` sets it."""
     cfg = get_cfg()
     common = ("SOLVER.MAX_ITER", steps, "SOLVER.BASE_LR", 1.0, "SOLVER.WARMUP_FACTOR", 0.1)
@@ -142,7 +138,7 @@ def rates(steps: int, *opts: object) -> list[float]:
     return found
 
 
-def test_the_rate_follows_a_cosine_to_its_end() -> None:
+def test_the_rate_follows_a_cosine_to_its_end():
     found = rates(
         100,
         *("SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR", "SOLVER.WARMUP_ITERS", 10),

@@ -1,13 +1,9 @@
 """From epochs and batch size to steps and rate, and what makes no sense."""
 
-from __future__ import annotations
-
 import functools
 from pathlib import Path
-from typing import Any
 
 import pytest
-from detectron2.config import CfgNode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,20 +14,20 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 @functools.cache
-def merged(file: str) -> CfgNode:
+def merged(file):
     cfg = get_cfg()
     merge_yaml(cfg, CONFIGS / file)
     cfg.DATASETS.VAL = ("person_valid",)
     return cfg
 
 
-def config(*opts: Any, file: str = "Base-PersonMaskRCNN.yaml") -> CfgNode:
+def config(*opts, file="Base-PersonMaskRCNN.yaml"):
     cfg = merged(file).clone()
     merge_opts(cfg, [str(word) for word in opts])
     return cfg
 
 
-def keys(cfg: CfgNode) -> dict[str, Any]:
+def keys(cfg):
     return {
         "MAX_ITER": cfg.SOLVER.MAX_ITER,
         "STEPS": cfg.SOLVER.STEPS,
@@ -42,7 +38,7 @@ def keys(cfg: CfgNode) -> dict[str, Any]:
     }
 
 
-def test_epochs_of_50_images_make_sense() -> None:
+def test_epochs_of_50_images_make_sense():
     cfg = config("SOLVER.EPOCHS", 20)
     said = resolve_schedule(cfg, 50)
     assert keys(cfg) == {
@@ -69,8 +65,8 @@ def test_epochs_of_50_images_make_sense() -> None:
     evaluation=st.sampled_from([0, 500]),
 )
 def test_every_schedule_of_epochs_is_sensible_and_comes_out_of_itself_unchanged(
-    epochs: int, images: int, batch: int, scheduler: str, evaluation: int
-) -> None:
+    epochs, images, batch, scheduler, evaluation
+):
     cfg = config(
         *("SOLVER.EPOCHS", epochs, "SOLVER.IMS_PER_BATCH", batch, "TEST.EVAL_PERIOD", evaluation),
         *("SOLVER.LR_SCHEDULER_NAME", scheduler),
@@ -95,7 +91,7 @@ def test_every_schedule_of_epochs_is_sensible_and_comes_out_of_itself_unchanged(
     assert cfg.dump() == before
 
 
-def test_a_warm_up_that_never_ends_and_drops_beyond_the_run_are_mended_with_a_warning() -> None:
+def test_a_warm_up_that_never_ends_and_drops_beyond_the_run_are_mended_with_a_warning():
     cfg = config("SOLVER.MAX_ITER", 100)
     said = resolve_schedule(cfg, 50)
     assert cfg.SOLVER.STEPS == (67, 90)
@@ -112,15 +108,13 @@ def test_a_warm_up_that_never_ends_and_drops_beyond_the_run_are_mended_with_a_wa
 @pytest.mark.parametrize(
     ("given", "kept"), [("(700, 500)", (500, 700)), ("(0, 500)", (500,)), ("(500, 1000)", (500,))]
 )
-def test_drops_out_of_order_or_at_the_very_end_which_detectron2_dies_of_are_mended(
-    given: str, kept: tuple[int, ...]
-) -> None:
+def test_drops_out_of_order_or_at_the_very_end_which_detectron2_dies_of_are_mended(given, kept):
     cfg = config("SOLVER.MAX_ITER", 1000, "SOLVER.STEPS", given)
     assert len(resolve_schedule(cfg, 50).warnings) == 1
     assert kept == cfg.SOLVER.STEPS
 
 
-def test_batch_and_rate_are_scaled_together_once_and_it_is_said() -> None:
+def test_batch_and_rate_are_scaled_together_once_and_it_is_said():
     cfg = config("SOLVER.IMS_PER_BATCH", 16, "SOLVER.BASE_LR_END", 0.001)
     said = resolve_schedule(cfg, 50)
     assert pytest.approx(0.02) == cfg.SOLVER.BASE_LR  # Detectron2's own for 16 images
@@ -132,7 +126,7 @@ def test_batch_and_rate_are_scaled_together_once_and_it_is_said() -> None:
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_the_rates_of_the_configs_stay_as_they_are_written(path: Path) -> None:
+def test_the_rates_of_the_configs_stay_as_they_are_written(path):
     cfg = config(file=path.name)
     rate = cfg.SOLVER.BASE_LR
     resolve_schedule(cfg, 300)

@@ -1,7 +1,5 @@
 """tools/visualize_data.py: an export in, a contact sheet out, and the bad input in between."""
 
-from __future__ import annotations
-
 import json
 
 import cv2

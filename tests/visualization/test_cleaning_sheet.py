@@ -1,9 +1,6 @@
 """Annotations of any content are drawn, and what leaves the image is seen."""
 
-from __future__ import annotations
-
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +11,7 @@ from persondet.visualization.sheets import draw_annotations
 IMAGE = np.zeros((60, 100, 3), np.uint8)
 
 
-def test_a_box_that_leaves_the_image_is_seen_on_the_margin() -> None:
+def test_a_box_that_leaves_the_image_is_seen_on_the_margin():
     margin = round(MARGIN * 100)
     bare = draw_annotations(IMAGE, [])
     assert bare.shape == (60 + 2 * margin, 100 + 2 * margin, 3)
@@ -36,11 +33,11 @@ def test_a_box_that_leaves_the_image_is_seen_on_the_margin() -> None:
         {"segmentation": {"size": [9, 9], "counts": "!"}},
     ],
 )
-def test_what_cannot_be_drawn_is_left_out(annotation: dict[str, Any]) -> None:
+def test_what_cannot_be_drawn_is_left_out(annotation):
     assert np.array_equal(draw_annotations(IMAGE, [annotation]), draw_annotations(IMAGE, []))
 
 
-def test_an_object_keeps_its_colour_when_one_before_it_is_dropped() -> None:
+def test_an_object_keeps_its_colour_when_one_before_it_is_dropped():
     first, second = {"bbox": [5, 5, 20, 20]}, {"bbox": [50, 5, 20, 20]}
     both = draw_annotations(IMAGE, [first, second])
     alone = draw_annotations(IMAGE, [second], [1])

@@ -1,7 +1,5 @@
 """Colours: stable for the same person, different for people side by side."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from persondet.visualization.colors import ColorAssigner, box_iou

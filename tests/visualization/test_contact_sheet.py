@@ -1,7 +1,5 @@
 """Tiles in a grid: places, shapes, captions."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Annotations drawn on their image, from a dataset dict and from a training sample."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 import pycocotools.mask

@@ -1,7 +1,5 @@
 """Places of labels: inside, apart, off people's heads, and still from frame to frame."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import numpy as np

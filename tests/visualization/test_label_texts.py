@@ -1,7 +1,5 @@
 """What labels and the count say."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from detectron2.structures import Instances

@@ -1,7 +1,5 @@
 """Texts on plates: readable, and no pixel outside of the plate."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

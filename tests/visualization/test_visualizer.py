@@ -1,7 +1,5 @@
 """Drawing detections: Detectron2's call, pixels where they belong and nowhere else."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
