@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from persondet.visualization.colors import ColorAssigner, box_iou
+from persondet.visualization.colors import ColorAssigner
 from persondet.visualization.drawing import PALETTE
 
 LABELS = np.zeros(2, dtype=int)
@@ -12,12 +12,6 @@ def walkers(step):
     """Two people who walk towards each other, 3 pixels a frame."""
     left, right = 10 + 3 * step, 300 - 3 * step
     return np.array([[left, 50, left + 30, 120], [right, 20, right + 30, 90.0]])
-
-
-def test_box_iou_known_answers():
-    first = np.array([[0, 0, 10, 10], [5, 5, 5, 5.0]])
-    second = np.array([[0, 0, 10, 10], [5, 0, 15, 10], [20, 20, 30, 30], [5, 5, 5, 5.0]])
-    assert np.allclose(box_iou(first, second), [[1, 1 / 3, 0, 0], [0, 0, 0, 0]])
 
 
 def test_people_keep_their_colours_whatever_their_order():

@@ -8,11 +8,10 @@ from hypothesis import strategies as st
 
 from persondet.visualization.drawing import (
     draw_box,
-    draw_label,
     draw_mask,
     draw_region,
-    label_size,
 )
+from persondet.visualization.labels import draw_label, plate_size
 
 ORANGE = (0, 128, 255)
 
@@ -83,6 +82,6 @@ def test_a_label_stays_inside_the_image(position):
     image = canvas(60, 120)
     draw_label(image, "person", position, ORANGE)
     rows, columns = np.nonzero((image != 100).any(axis=2))
-    width, height = label_size("person")
+    width, height = plate_size("person", 13)
     assert columns.max() - columns.min() + 1 == width
     assert rows.max() - rows.min() + 1 == height
