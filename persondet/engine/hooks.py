@@ -126,19 +126,13 @@ class BestCheckpointHook(ScoreHook):
 
     Args:
         checkpointer: saves the model.
-        metric, mode, period, datasets: see `ScoreHook`.
+        metric, others: see `ScoreHook`.
     """
 
     def __init__(
-        self,
-        checkpointer: SafeDetectionCheckpointer,
-        *,
-        metric: str,
-        mode: str = "max",
-        period: int,
-        datasets: tuple[str, ...] = (),
+        self, checkpointer: SafeDetectionCheckpointer, *, metric: str, **others: Any
     ) -> None:
-        super().__init__(metric, mode=mode, period=period, datasets=datasets)
+        super().__init__(metric, **others)
         self._checkpointer = checkpointer
 
     def before_train(self) -> None:
@@ -192,22 +186,15 @@ class EarlyStoppingHook(ScoreHook):
     step, so that all other hooks finish theirs.
 
     Args:
-        metric, mode, period, datasets: see `ScoreHook`.
+        metric, others: see `ScoreHook`.
         patience: evaluations; 0: never stops.
         min_delta: what counts as an improvement over the best score, in points of the metric.
     """
 
     def __init__(
-        self,
-        metric: str,
-        *,
-        mode: str = "max",
-        patience: int,
-        min_delta: float = 0.0,
-        period: int,
-        datasets: tuple[str, ...] = (),
+        self, metric: str, *, patience: int, min_delta: float = 0.0, **others: Any
     ) -> None:
-        super().__init__(metric, mode=mode, period=period, datasets=datasets)
+        super().__init__(metric, **others)
         self._patience = patience
         self._min_delta = min_delta
         self.evaluations_without_improvement = 0

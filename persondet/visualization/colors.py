@@ -69,7 +69,7 @@ class ColorAssigner:
         free = set(range(len(old)))
         if len(old) and len(boxes):
             before = torch.from_numpy(np.stack([person.box for person in old]))
-            iou = box_iou(before, torch.from_numpy(boxes).double()).nan_to_num().numpy()
+            iou = box_iou(before, torch.from_numpy(boxes.astype(np.float64))).nan_to_num().numpy()
             iou[np.array([person.label for person in old])[:, None] != labels[None, :]] = 0
             for flat in np.argsort(-iou, axis=None, kind="stable"):
                 i, j = divmod(int(flat), len(boxes))
