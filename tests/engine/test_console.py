@@ -29,11 +29,8 @@ class Terminal(io.StringIO):
         for line in self.getvalue().split("\n"):
             shown = ""
             for part in line.split("\r"):
-                if part.startswith("\x1b[K"):
-                    shown = part.removeprefix("\x1b[K")
-                else:
-                    shown = part + shown[len(part) :]
-            lines.append(shown)
+                shown = part + shown[len(part) :]
+            lines.append(shown.rstrip())
         return lines
 
 
