@@ -58,8 +58,9 @@ class ConsoleHandler(logging.Handler):
         if not self.on_terminal or self.verbosity < 0:
             return
         if self._bar is None:
-            self._bar = tqdm(file=self.stream, bar_format="{desc}", dynamic_ncols=True, position=0)
-        self._bar.set_description_str(text)
+            self._bar = tqdm(file=self.stream, bar_format="{desc}", position=0)
+        # tqdm shortens no line without a bar, and a line that wraps could not be taken away.
+        self._bar.set_description_str(text[: shutil.get_terminal_size().columns - 1])
 
     def finish(self) -> None:
         """Leave the live line where it is and go on below it."""
