@@ -108,6 +108,7 @@ def interrupted_comparison(output):
         (Path(output) / "said").write_text(str(error))
 
 
+@pytest.mark.slow
 def test_an_interruption_ends_the_comparison_and_starts_no_further_training(tmp_path):
     code = "import sys; from tests.test_comparison import *; interrupted_comparison(sys.argv[1])"
     process = subprocess.Popen(

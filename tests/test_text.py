@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from persondet.text import (
@@ -70,6 +70,7 @@ def test_an_endless_name_takes_no_endless_time():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
+@settings(max_examples=50)
 @given(st.text(), st.integers(1, 30))
 def test_what_is_shown_fits_its_line_and_prints(text, most):
     for show in (printable, one_line):

@@ -8,10 +8,8 @@ import warnings
 import pytest
 
 from persondet.engine.console import (
-    LOGGERS,
     current_console,
     start_logging,
-    stop_logging,
 )
 
 LIVE = {"live": True}
@@ -32,21 +30,6 @@ class Terminal(io.StringIO):
                 shown = part + shown[len(part) :]
             lines.append(shown.rstrip())
         return lines
-
-
-@pytest.fixture(autouse=True)
-def loggers_as_before():
-    before = {
-        name: (log.handlers[:], log.level, log.propagate)
-        for name in LOGGERS
-        for log in [logging.getLogger(name)]
-    }
-    yield
-    stop_logging()
-    for name, (handlers, level, propagate) in before.items():
-        log = logging.getLogger(name)
-        log.handlers[:], log.propagate = handlers, propagate
-        log.setLevel(level)
 
 
 def start(monkeypatch, folder, stream, verbosity=0):

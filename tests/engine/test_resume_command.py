@@ -96,27 +96,3 @@ def test_100_steps_equal_40_and_a_kill_and_60(tiny_export, tmp_path):
     output = finish(start(command(tiny_export, two, "--resume")))
     assert "finished" in output
     assert before == {path.name: path.read_bytes() for path in two.glob("m*")}
-
-
-@pytest.mark.slow
-def test_ctrl_c_saves_a_checkpoint_and_names_the_command_that_resumes(tiny_export, tmp_path):
-    output = tmp_path / "a run's folder"
-    process = start(command(tiny_export, output, "--overwrite", steps=40))
-    wait_for_row(process, output, 3)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the loader's workers too
-    text = finish(process, code=130)
-    assert "Traceback" not in text
-    sentence = text.splitlines()[-1]
-    saved = Path(sentence.split("saved in ")[1].split(";")[0])
-    assert load_checkpoint(saved)["iteration"] == int(saved.stem[6:])
-    resumes = sentence.split("go on with: ")[1]
-    assert "--overwrite" not in resumes
-    shell = subprocess.run(
-        ["bash", "-c", f"{resumes} SOLVER.MAX_ITER 12"],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert shell.returncode == 0, shell.stderr
-    assert load_checkpoint(output / "model_final.pth")["iteration"] == 11

@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from persondet.checkpoint.model_file import CarriedFacts, load_checkpoint
 from persondet.config import get_cfg
 from persondet.data.register import ground_truth, register_roboflow_coco
-from persondet.engine.run import _earlier_results, run
+from persondet.engine.run import run
 from persondet.engine.scoring import (
     explain,
     headlines,
@@ -140,17 +140,6 @@ def test_leaks_are_those_of_the_export_that_is_scored(export_writer, tmp_path):
     finally:
         DatasetCatalog.remove("test")
     assert not (folder / "inference/test").exists()
-
-
-def test_results_of_other_test_sets_are_not_those_that_are_asked_for(cfg, tmp_path):
-    trainer = Namespace(max_iter=4)
-    cfg.DATASETS.TEST = ("a", "b")
-    one = {"schema": 1, "steps": 4, "test": {"dataset": "a"}}
-    (tmp_path / "results.json").write_text(json.dumps(one))
-    assert _earlier_results(cfg, trainer) is None
-    one["tests"] = {"a": {"dataset": "a"}, "b": {"dataset": "b"}}
-    (tmp_path / "results.json").write_text(json.dumps(one))
-    assert _earlier_results(cfg, trainer) == one
 
 
 @pytest.mark.parametrize(

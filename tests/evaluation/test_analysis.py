@@ -131,17 +131,6 @@ def test_the_worst_images_come_first_with_a_caption_in_words(tmp_path):
             assert 100 < picture.shape[1] <= 1280
 
 
-def test_without_predictions_everybody_is_missed(tmp_path, truth):
-    files = written(tmp_path, truth, [[], [], []], threshold=None)
-    errors, curves = files["errors.json"], files["curves.json"]
-    assert (errors["threshold"], errors["tuned"]) == (0.5, False)
-    assert errors["tasks"]["segm"]["AP50"] == 0
-    assert errors["tasks"]["segm"]["cost"]["missed"] == 100
-    assert curves["tasks"]["segm"]["best"] is None
-    assert curves["tasks"]["segm"]["at_threshold"]["misses"] == 3
-    assert len(files["gallery/gallery.json"]["misses"]) == 2
-
-
 def test_without_ground_truth_everything_is_a_false_alarm(tmp_path):
     files = written(tmp_path, [[], []], [[found(ONE, 0.9)], []])
     errors = files["errors.json"]

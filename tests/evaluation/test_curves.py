@@ -71,13 +71,6 @@ def test_the_threshold_is_the_argmax_of_f1_by_brute_force(found, more):
     )
 
 
-@pytest.mark.parametrize(
-    ("found", "people"), [([], 3), ([(0.9, False), (0.2, False)], 3), ([(0.9, False)], 0)]
-)
-def test_where_nobody_is_found_there_is_no_threshold(found, people):
-    assert best_threshold(detections(found, people)) is None
-
-
 def test_hits_misses_and_false_alarms_by_hand():
     point = counts_at(detections([(0.9, True), (0.6, False), (0.6, True), (0.2, True)], 5), 0.6)
     assert (point["hits"], point["misses"], point["false_alarms"]) == (2, 3, 1)

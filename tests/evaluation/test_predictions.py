@@ -47,17 +47,6 @@ def test_what_is_added_is_read_back_in_any_order_and_published_as_json(tmp_path)
     assert path.stat().st_mode & 0o777 == 0o666 & ~_umask()
 
 
-def test_nothing_found_is_an_empty_list_and_an_unpublished_file_leaves_nothing(tmp_path):
-    with PredictionFile(tmp_path) as file:
-        file.add(1, [])
-        assert file.is_empty
-        file.publish(tmp_path / "results.json")
-    assert json.loads((tmp_path / "results.json").read_text()) == []
-    with PredictionFile(tmp_path) as file:
-        file.add(1, [record(1, 0.5)])
-    assert [entry.name for entry in tmp_path.iterdir()] == ["results.json"]
-
-
 def _umask():
     mask = os.umask(0)
     os.umask(mask)

@@ -12,6 +12,7 @@ from persondet.modeling.freeze import (
     freeze_from_cfg,
     freeze_modules,
     frozen_tensors,
+    part_of,
 )
 from persondet.solver.optimizer import build_optimizer
 
@@ -105,3 +106,20 @@ def test_frozen_tensors_are_the_same_to_the_bit_after_training_and_resuming(opti
     assert {"backbone.fpn_lateral2.1.running_mean", "backbone.fpn_output2.weight"} <= set(before)
     assert all(torch.equal(weights[name], before[name]) for name in before)
     assert not torch.equal(weights["head.weight"], toy().head.weight)
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("backbone.bottom_up.stem.conv1.weight", "backbone.bottom_up.stem"),
+        ("backbone.bottom_up.res2.0.conv1.norm.bias", "backbone.bottom_up.res2"),
+        ("backbone.fpn_lateral2.weight", "backbone.fpn"),
+        ("backbone.fpn_output5.norm.weight", "backbone.fpn"),
+        ("proposal_generator.rpn_head.conv.weight", "proposal_generator"),
+        ("roi_heads.box_predictor.cls_score.weight", "roi_heads.box_predictor"),
+        ("weight", "weight"),
+        ("linear.weight", "linear"),
+    ],
+)
+def test_a_tensor_belongs_to_a_stage_the_pyramid_or_a_head(name, part):
+    assert part_of(name) == part

@@ -45,12 +45,6 @@ def test_the_masks_are_small_inside_the_block_only(model, picture):
     assert find(model, picture).has("pred_masks")
 
 
-def test_the_model_is_as_before_after_an_error(model):
-    with pytest.raises(RuntimeError, match="broken"), roi_masks_kept(model):
-        raise RuntimeError("broken")
-    assert "inference" not in vars(model)
-
-
 def test_a_wrapped_model_is_found_and_another_is_left_alone(model, picture):
     wrapped = nn.Sequential(model)
     assert keep_roi_masks(wrapped) == [model]

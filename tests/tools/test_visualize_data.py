@@ -62,14 +62,6 @@ def test_a_sheet_without_a_config(tmp_path, capsys, masks):
     assert [p.name for p in tmp_path.iterdir() if p.name != "export"] == ["sheet.png"]
 
 
-def test_the_seed_gives_the_same_sheet_and_another_seed_another(tmp_path):
-    root = write_export(tmp_path / "export", images=1)
-    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        assert draw(root, tmp_path / f"{name}.png", "--images", 1, "SEED", seed) == 0
-    first, again, other = ((tmp_path / f"{name}.png").read_bytes() for name in "abc")
-    assert first == again != other
-
-
 def test_bad_input_writes_nothing(tmp_path):
     root, output = write_export(tmp_path / "export"), tmp_path / "sheet.png"
     with pytest.raises(DatasetError, match="no valid split"):

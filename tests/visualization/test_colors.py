@@ -39,15 +39,6 @@ def test_tracks_keep_their_colour_for_good():
     assert colors.by_track("cba", boxes) == [first[name] for name in "cba"]
 
 
-def test_a_newcomer_does_not_get_the_colour_of_a_track_that_will_be_back():
-    colors = ColorAssigner()
-    boxes = np.array([[40 * n, 0, 40 * n + 30, 60] for n in range(3)], dtype=float)
-    first = colors.by_track("ab", boxes[:2])
-    (newcomer,) = colors.by_track("c", boxes[2:])
-    assert newcomer not in first
-    assert colors.by_track("abc", boxes) == [*first, newcomer]
-
-
 def test_a_busy_street_fills_no_memory(monkeypatch):
     monkeypatch.setattr("persondet.visualization.colors.MOST_TRACKS", 50)
     colors = ColorAssigner()

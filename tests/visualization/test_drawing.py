@@ -28,16 +28,6 @@ def test_a_mask_tints_its_pixels_and_no_other():
     assert (image[~mask] == 100).all()
 
 
-def test_the_outline_of_a_mask_is_opaque_and_runs_along_holes_too():
-    image, mask = canvas(), np.zeros((40, 60), dtype=np.uint8)
-    mask[5:35, 10:50] = 1
-    mask[15:25, 25:35] = 0
-    draw_mask(image, mask, ORANGE, alpha=0.1, outline=1)
-    assert (image[5, 10:50] == ORANGE).all()
-    assert (image[20, 24] == ORANGE).all()
-    assert (image[20, 30] == 100).all()
-
-
 @given(
     st.tuples(st.floats(-15, 70), st.floats(-15, 50), st.floats(-15, 70), st.floats(-15, 50)),
     st.floats(0.5, 9),

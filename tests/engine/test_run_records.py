@@ -1,24 +1,31 @@
-"""What a run was made of, on disk."""
+"""What a run leaves of its start: records, examples, provenance."""
 
 import json
 import logging
+import random
 import sys
 from datetime import datetime
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+import torch
 
+from persondet.checkpoint.model_file import load_checkpoint
 from persondet.config import get_cfg, merge_yaml
+from persondet.data.augmentation import pipeline_file
 from persondet.data.register import (
-    dataset_fingerprint,
     register_roboflow_coco,
 )
 from persondet.engine import run_records as module
+from persondet.engine import run_records as training_records
 from persondet.engine.defaults import config_text
-from persondet.engine.run_records import git_state, provenance
+from persondet.engine.run_folder import remove_run
+from persondet.engine.run_records import git_state, provenance, write_training_records
 from persondet.errors import InterruptedRun
 from persondet.files import sha256_of_file
-from tests.conftest import write_export
+from tests.engine.toy_training import rows, same, toy_cfg, toy_run
 
 CONFIG = "configs/quick_schedules/person_mask_rcnn_R_18_FPN_instant_test.yaml"
 
@@ -121,16 +128,70 @@ def test_it_never_is_a_reason_for_a_training_to_fail(cfg, trouble, monkeypatch, 
         assert not path.exists()
 
 
-def test_a_changed_annotation_changes_the_fingerprint_of_its_split_alone(tmp_path):
-    write_export(tmp_path / "export", {"train": 2, "valid": 2})
+IMAGES_SHOWN = ("examples/ground_truth.jpg", "examples/augmentation.jpg")
 
-    def fingerprints():
-        register_roboflow_coco("fingerprint", tmp_path / "export", output_dir=tmp_path / "run")
-        return [dataset_fingerprint(f"fingerprint_{split}") for split in ("train", "valid")]
 
-    before = fingerprints()
-    path = tmp_path / "export" / "valid" / "_annotations.coco.json"
-    path.write_text(path.read_text().replace('"iscrowd": 0', '"iscrowd": 1', 1))
-    train, valid = fingerprints()
-    assert train == before[0]
-    assert valid["json_sha256"] != before[1]["json_sha256"]
+RECORDS = ("augmentation.yaml", "dataset.json", "weights.txt", *IMAGES_SHOWN)
+
+
+def _draw_from_every_state(*_):
+    random.random()
+    np.random.rand()
+    torch.rand(1)
+
+
+def test_a_run_is_the_same_to_the_bit_with_and_without_its_records(
+    tiny_export, tmp_path, monkeypatch
+):
+    keys = ("SOLVER.MAX_ITER", 8, "SOLVER.STEPS", (6,))
+    plain = toy_run(tiny_export, tmp_path / "plain", *keys)
+    plain.train()
+    recorded = toy_run(tiny_export, tmp_path / "recorded", *keys)
+    # Whatever the writers draw, today or later.
+    annotations = training_records._write_annotations
+    monkeypatch.setattr(
+        training_records,
+        "_write_annotations",
+        lambda cfg, path: (_draw_from_every_state(), annotations(cfg, path)),
+    )
+    write_training_records(recorded.cfg, recorded.checkpointer.key_report, new=True)
+    recorded.train()
+    assert all((tmp_path / "recorded" / name).stat().st_size for name in RECORDS)
+    assert rows(tmp_path / "plain") == rows(tmp_path / "recorded")
+    one, other = (
+        load_checkpoint(tmp_path / name / "model_final.pth") for name in ("plain", "recorded")
+    )
+    for part in ("model", "trainer", "run_state"):
+        assert same(one[part], other[part]), part
+
+
+def test_the_records_tell_of_the_data_and_of_the_weights(tiny_export, tmp_path):
+    cfg = toy_cfg(tiny_export, tmp_path / "run")
+    write_training_records(cfg, None, new=True)
+    dataset = json.loads((tmp_path / "run/dataset.json").read_text())
+    assert dataset["schema"] == 1
+    assert dataset["decoded"] is True
+    assert dataset["statistics"]["splits"]["train"]["images"] == 6
+    assert dataset["leaks"]["test"]["leaked"] == 0
+    assert "random values" in (tmp_path / "run/weights.txt").read_text()
+    assert (tmp_path / "run/augmentation.yaml").read_text() == pipeline_file(
+        cfg.INPUT.ALBUMENTATIONS.PIPELINE
+    ).read_text()
+    shapes = [cv2.imread(str(tmp_path / "run" / name)).shape for name in IMAGES_SHOWN]
+    assert shapes[0][1] == shapes[1][1]  # four columns each
+    assert shapes[1][0] > shapes[0][0]  # four rows of augmentation, two of six images
+
+
+def test_a_run_that_goes_on_keeps_its_records_and_adds_what_lacks(tiny_export, tmp_path):
+    cfg = toy_cfg(tiny_export, tmp_path / "run")
+    write_training_records(cfg, None, new=True)
+    folder = tmp_path / "run"
+    (folder / "weights.txt").write_text("as it began")
+    (folder / "examples/ground_truth.jpg").unlink()
+    before = (folder / "dataset.json").stat().st_mtime_ns
+    write_training_records(cfg, None, new=False)
+    assert (folder / "weights.txt").read_text() == "as it began"
+    assert (folder / "dataset.json").stat().st_mtime_ns == before
+    assert (folder / "examples/ground_truth.jpg").is_file()
+    remove_run(folder)
+    assert not [name for name in RECORDS if (folder / name).exists()]

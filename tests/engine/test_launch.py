@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -18,7 +17,6 @@ from detectron2.utils.events import EventStorage
 from persondet.config import get_cfg
 from persondet.data.loaders import build_validation_loss_loader
 from persondet.engine import Trainer, setup
-from persondet.engine.console import RankLog
 from persondet.engine.launch import check_processes, launch, started_by_torchrun
 from persondet.engine.validation import validation_scalars
 from persondet.errors import ConfigError, PersondetError, RankLostError
@@ -93,15 +91,6 @@ def test_torchrun_starts_the_processes_itself(monkeypatch):
     assert started_by_torchrun()
     with pytest.raises(ConfigError, match="leave --num-gpus"):
         check_processes(get_cfg(), command_line(num_gpus=2))
-
-
-def test_the_log_of_a_further_rank_is_written_only_when_it_fails(tmp_path):
-    log = RankLog(tmp_path / "log.txt.rank1", lines=2)
-    for number in range(3):
-        log.handle(logging.makeLogRecord({"msg": f"line {number}", "levelname": "INFO"}))
-    assert not log.path.exists()
-    log.write("the traceback")
-    assert log.path.read_text() == "line 1\nline 2\nthe traceback\n"
 
 
 @pytest.mark.slow

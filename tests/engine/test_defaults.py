@@ -1,7 +1,6 @@
 """The road from the command line to a frozen config and registered data."""
 
 import argparse
-import logging
 from pathlib import Path
 
 import pytest
@@ -14,16 +13,6 @@ from tests.conftest import write_export
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 INSTANT = CONFIGS / "quick_schedules/person_mask_rcnn_R_18_FPN_instant_test.yaml"
-
-
-@pytest.fixture(autouse=True)
-def loggers_as_before():
-    names = ("fvcore", "detectron2", "persondet")
-    before = {n: (logging.getLogger(n).handlers[:], logging.getLogger(n).propagate) for n in names}
-    yield
-    for name, (handlers, propagate) in before.items():
-        logging.getLogger(name).handlers[:] = handlers
-        logging.getLogger(name).propagate = propagate
 
 
 def arguments(*opts, config=INSTANT, **flags):
@@ -121,13 +110,3 @@ def test_a_used_folder_needs_resume_or_overwrite(tiny_export, tmp_path):
     assert (tmp_path / "metrics.json").exists()
     setup(arguments(*common, overwrite=True))
     assert (tmp_path / "metrics.json").exists()  # it goes when the new run is ready to train
-
-
-def test_an_export_without_masks_names_the_config_for_boxes(tiny_export, tmp_path):
-    opts = ("DATASETS.ROBOFLOW.MASKS", "none", "DATASETS.ROBOFLOW.ROOT", tiny_export)
-    with pytest.raises(ConfigError, match="person_faster_rcnn_R_50_FPN.yaml"):
-        setup(arguments(*opts, "OUTPUT_DIR", tmp_path / "run"))
-    boxes = CONFIGS / "person_faster_rcnn_R_50_FPN.yaml"
-    weights = ("MODEL.WEIGHTS", "")
-    cfg = setup(arguments(*opts, *weights, "OUTPUT_DIR", tmp_path / "boxes", config=boxes))
-    assert not cfg.MODEL.MASK_ON

@@ -8,6 +8,8 @@ import torch
 from detectron2.engine import HookBase
 
 from persondet.checkpoint.model_file import load_checkpoint
+from persondet.config import get_cfg
+from persondet.engine.resumption import config_changes
 from persondet.engine.run_folder import refuse_lost_checkpoints
 from persondet.errors import CheckpointError, InterruptedRun
 from tests.engine.toy_training import ToyTrainer, rows, same, toy_run
@@ -176,20 +178,6 @@ def test_a_rate_and_a_decay_that_are_changed_take_effect_on_a_resumed_run(tiny_e
             trainer.scheduler.step()
 
 
-def test_a_checkpoint_of_old_goes_on_with_a_warning(tiny_export, tmp_path, caplog):
-    output = tmp_path / "run"
-    killed_run(tiny_export, output, at=5)
-    path = output / "model_0000003.pth"
-    checkpoint = load_checkpoint(path)
-    del checkpoint["run_state"]
-    torch.save(checkpoint, path)
-    with caplog.at_level("WARNING", "persondet"):
-        trainer = toy_run(tiny_export, output, resume=True)
-    assert "holds no random states" in caplog.text
-    trainer.train()
-    assert [row["iteration"] for row in rows(output)] == [4, 5, 9, 11, 14, 17, 19, 23, 24]
-
-
 def test_nothing_to_resume_starts_anew_and_says_so(tiny_export, tmp_path, caplog):
     with caplog.at_level("WARNING", "persondet"):
         trainer = toy_run(tiny_export, tmp_path / "run", resume=True)
@@ -200,13 +188,28 @@ def test_nothing_to_resume_starts_anew_and_says_so(tiny_export, tmp_path, caplog
         refuse_lost_checkpoints(tmp_path / "run")
 
 
-def test_a_run_that_stopped_early_stays_stopped(tiny_export, tmp_path):
-    output = tmp_path / "run"
-    patience = ("SOLVER.EARLY_STOPPING.PATIENCE", 1, "SOLVER.EARLY_STOPPING.MIN_DELTA", 90.0)
-    toy_run(tiny_export, output, *patience).train()
-    assert load_checkpoint(output / "model_final.pth")["iteration"] == 11
-    before = rows(output), (output / "model_best.pth").read_bytes()
-    resumed = toy_run(tiny_export, output, *patience, resume=True)
-    resumed.train()
-    assert resumed.max_iter == 12
-    assert (rows(output), (output / "model_best.pth").read_bytes()) == before
+def changes(*opts, schedule="WarmupMultiStepLR"):
+    before = get_cfg()
+    before.SOLVER.LR_SCHEDULER_NAME = schedule
+    now = before.clone()
+    now.merge_from_list(list(opts))
+    return list(config_changes(before.dump(), now.dump()))
+
+
+@pytest.mark.parametrize("key", ["DATALOADER.NUM_WORKERS", "LOG_PERIOD", "TEST.EVAL_PERIOD"])
+def test_what_the_steps_do_not_depend_on_is_no_change(key):
+    assert changes(key, 7) == []
+
+
+def test_what_the_steps_depend_on_is_named_with_both_values():
+    assert changes("SEED", 7, "SOLVER.IMS_PER_BATCH", 4) == [
+        "SEED: -1 → 7",
+        "SOLVER.IMS_PER_BATCH: 16 → 4",
+    ]
+
+
+def test_a_longer_run_has_other_rates_along_a_cosine_alone():
+    assert changes("SOLVER.MAX_ITER", 50000) == []
+    assert changes("SOLVER.MAX_ITER", 50000, schedule="WarmupCosineLR") == [
+        "SOLVER.MAX_ITER: 40000 → 50000"
+    ]

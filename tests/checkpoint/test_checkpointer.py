@@ -8,17 +8,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
 
 from persondet.checkpoint import SafeDetectionCheckpointer
 from persondet.checkpoint import checkpointer as module
+from persondet.checkpoint.checkpointer import (
+    newest_checkpoint,
+    remove_old_checkpoints,
+)
 from persondet.checkpoint.model_file import (
     CarriedFacts,
     load_checkpoint,
     model_record,
     store_score_threshold,
 )
-from persondet.errors import CheckpointError
+from persondet.errors import CheckpointError, TrainingError
 
 
 def two_layers(classes=3):
@@ -172,3 +177,147 @@ def test_the_record_of_a_model_tells_one_checkpoint_from_another(tmp_path):
     assert model_record(str(path), None)["sha256"] != digest
     with pytest.raises(CheckpointError, match="there is no such checkpoint"):
         model_record(str(tmp_path / "none.pth"), None)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_not_finite_are_not_saved_and_the_good_file_stays(tmp_path, value):
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    checkpointer = SafeDetectionCheckpointer(model, str(tmp_path))
+    checkpointer.save("model_0000009", iteration=9)
+    good = model[1].bias.detach().clone()
+    model[1].bias.data[1] = value
+    for save in (
+        lambda: checkpointer.save("model_0000019", iteration=19),
+        lambda: checkpointer.save("model_0000009", iteration=19),
+        lambda: checkpointer.save_model("model_best", iteration=19),
+    ):
+        with pytest.raises(
+            TrainingError, match=r"1\.bias holds NaN or infinity.*BASE_LR"
+        ) as caught:
+            save()
+        assert "\n" not in str(caught.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "last_checkpoint",
+        "model_0000009.pth",
+    ]
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000009.pth"
+    assert torch.equal(load_checkpoint(tmp_path / "model_0000009.pth")["model"]["1.bias"], good)
+
+
+def detector(classes, width=4):
+    """Names as in a detector, two layers each."""
+    model = nn.Module()
+    model.backbone = nn.Module()
+    model.backbone.bottom_up = nn.Module()
+    model.backbone.bottom_up.res2 = nn.Sequential(nn.Linear(3, width), nn.BatchNorm1d(width))
+    model.backbone.fpn_lateral2 = nn.Linear(width, 4)
+    model.roi_heads = nn.Module()
+    model.roi_heads.box_predictor = nn.Module()
+    model.roi_heads.box_predictor.cls_score = nn.Linear(4, classes + 1)
+    model.roi_heads.box_predictor.bbox_pred = nn.Linear(4, 4)
+    return model
+
+
+def rows(text):
+    return {line.split()[0]: line.split()[1:] for line in text.splitlines()[3:] if line.split()}
+
+
+def report_of(model, path):
+    checkpointer = SafeDetectionCheckpointer(model)
+    checkpointer.load(str(path))
+    assert checkpointer.key_report is not None
+    return checkpointer.key_report.text("m.pth")
+
+
+def test_a_row_says_for_each_part_what_was_loaded_and_why_not(tmp_path):
+    state = detector(80).state_dict()
+    del state["backbone.fpn_lateral2.bias"]
+    state["keypoint_head.weight"] = torch.ones(1)
+    torch.save({"model": state}, tmp_path / "m.pth")
+    text = report_of(detector(1), tmp_path / "m.pth")
+    assert text.splitlines()[0] == (
+        "m.pth: 9 tensors loaded, 3 of the model left at their start values."
+    )
+    table = rows(text)
+    assert table["backbone.bottom_up.res2"] == ["6", "0"]
+    assert table["backbone.fpn"] == ["1", "1", "not", "in", "the", "checkpoint"]
+    assert table["roi_heads.box_predictor"][:2] == ["2", "2"]
+    assert "cls_score.weight: checkpoint (81, 4), model (2, 4)" in text
+    assert table["keypoint_head"][:2] == ["-", "1"]
+    assert "tells 80 classes apart and the dataset has 1" in text
+
+
+def test_statistics_that_frozen_batch_norm_makes_up_are_not_loaded(tmp_path):
+    model = nn.Module()
+    model.backbone = nn.Sequential(nn.Conv2d(3, 4, 1), FrozenBatchNorm2d(4))
+    model.head = FrozenBatchNorm2d(2)
+    state = {name: t for name, t in model.state_dict().items() if name.startswith("backbone")}
+    del state["backbone.1.running_var"]  # Caffe2 has none: they are in weight and bias already
+    torch.save({"model": state}, tmp_path / "m.pth")
+    table = rows(report_of(model, tmp_path / "m.pth"))
+    assert table["backbone.1"] == ["4", "0"]
+    assert table["head"] == ["0", "4", "not", "in", "the", "checkpoint"]
+
+
+def write(folder, name, iteration):
+    path = folder / name
+    torch.save({"model": {"w": torch.ones(99)}, "iteration": iteration}, path)
+    return path
+
+
+@pytest.fixture
+def run(tmp_path):
+    for iteration in (9, 19, 29):
+        write(tmp_path, f"model_{iteration:07d}.pth", iteration)
+    write(tmp_path, "model_best.pth", 99)
+    (tmp_path / "last_checkpoint").write_text("model_0000029.pth")
+    return tmp_path
+
+
+def newest(folder):
+    found = newest_checkpoint(folder)
+    assert found is not None
+    path, checkpoint = found
+    assert checkpoint["model"]["w"].sum() == 99
+    return path.name
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "missing", "tag empty", "tag wrong"])
+def test_trap_16_what_a_kill_leaves_is_passed_over(run, damage, caplog):
+    path, tag = run / "model_0000029.pth", run / "last_checkpoint"
+    if damage == "missing":
+        path.unlink()
+    elif damage.startswith("tag"):
+        tag.write_text("" if damage == "tag empty" else "model_0000039.pth")
+    else:
+        path.write_bytes(path.read_bytes()[: 500 if damage == "truncated" else 0])
+    expected = "model_0000029.pth" if damage.startswith("tag") else "model_0000019.pth"
+    with caplog.at_level("WARNING", "persondet"):
+        assert newest(run) == expected
+    assert ("goes on from" in caplog.text) is (damage != "tag empty")
+
+
+def test_nothing_is_none_and_nothing_loadable_is_one_sentence(tmp_path):
+    assert newest_checkpoint(tmp_path) is None
+    write(tmp_path, "model_best.pth", 9)
+    assert newest_checkpoint(tmp_path) is None
+    (tmp_path / "last_checkpoint").touch()
+    with pytest.raises(CheckpointError, match="last_checkpoint is empty"):
+        newest_checkpoint(tmp_path)
+    (tmp_path / "model_0000009.pth").write_bytes(b"half")
+    with pytest.raises(CheckpointError, match="no checkpoint of .* can be resumed") as caught:
+        newest_checkpoint(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_old_ones_go_and_best_final_and_foreign_ones_stay(run):
+    for name in ("model_final.pth", "model_0000019_mine.pth", "model_0000039.pth"):
+        (run / name).touch()
+    remove_old_checkpoints(run, keep=2, iteration=29)
+    kept = {path.name for path in run.glob("*.pth")}
+    assert kept == {
+        *("model_0000019.pth", "model_0000029.pth", "model_0000039.pth"),
+        *("model_best.pth", "model_final.pth", "model_0000019_mine.pth"),
+    }
+    remove_old_checkpoints(run, keep=0, iteration=99)
+    assert {path.name for path in run.glob("*.pth")} == kept
