@@ -88,7 +88,12 @@ def draw_plate(
 
 
 def draw_label(
-    image: np.ndarray, text: str, position: Sequence[float], color: Color, *, size: int = 13
+    image: np.ndarray,
+    text: str,
+    position: Sequence[float] | np.ndarray,
+    color: Color,
+    *,
+    size: int = 13,
 ) -> None:
     """Write `text` on a plate above `position` (x, y), pixels, moved to stay inside the image.
 

@@ -64,6 +64,8 @@ def start(*launcher, root, output, keys):
         ("cpu", {"num_gpus": 0}, "--num-gpus is 0"),
         ("cpu", {"num_gpus": 3}, "IMS_PER_BATCH is 4, which 3 processes"),
         ("cpu", {"num_machines": 2}, "--dist-url"),
+        # Four images are enough for the two of this machine, and not for all six.
+        ("cpu", {"num_machines": 3, "dist_url": "tcp://a:1"}, "4, which 6 processes"),
         ("cpu", {"num_machines": 2, "machine_rank": 2, "dist_url": "tcp://a:1"}, "--machine-rank"),
         ("cuda", {"num_gpus": 4}, "--num-gpus is 4, and torch finds 2"),
         ("cuda:1", {}, "MODEL.DEVICE is 'cuda:1'"),
