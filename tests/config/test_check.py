@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from persondet.config import check_cfg, get_cfg, merge_opts, merge_yaml, training_anchors
-from persondet.config.check import AT_LEAST, AT_MOST
+from persondet.config.check import AT_MOST
 from persondet.errors import ConfigError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -171,8 +171,8 @@ def test_a_missing_config_is_one_sentence(tmp_path):
         training_anchors(tmp_path / "none.yaml")
 
 
-@pytest.mark.parametrize(("key", "bound"), [*AT_LEAST.items(), *AT_MOST.items()])
-def test_a_bound_is_itself_a_value_that_may_be_chosen(key, bound):
+@pytest.mark.parametrize("key", AT_MOST)
+def test_a_bound_is_itself_a_value_that_may_be_chosen(key):
     cfg = get_cfg()
-    merge_opts(cfg, [key, str(bound)])
+    merge_opts(cfg, [key, str(AT_MOST[key] if key == "SEED" else float(AT_MOST[key]))])
     check_cfg(cfg)
