@@ -30,7 +30,7 @@ _MODULE_OF = {
     "clean_coco": "persondet.data.clean",
     "find_leaks": "persondet.data.leaks.find",
     "freeze_modules": "persondet.modeling.freeze",
-    "load_events": "persondet.report",
+    "load_events": "persondet.report.events",
     "parameter_table": "persondet.modeling.freeze",
     "register_roboflow_coco": "persondet.data.register",
     "setup": "persondet.engine",
@@ -61,8 +61,8 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not run __getattr__
     from persondet.inference.predictor import Predictor as Predictor
     from persondet.modeling.freeze import freeze_modules as freeze_modules
     from persondet.modeling.freeze import parameter_table as parameter_table
-    from persondet.report import load_events as load_events
     from persondet.report.build import build_report as build_report
+    from persondet.report.events import load_events as load_events
     from persondet.video import VideoReader as VideoReader
     from persondet.video import VideoWriter as VideoWriter
     from persondet.video import annotate_video as annotate_video

@@ -71,11 +71,11 @@ ROOMS: dict[str, set[str]] = {
 # What may be named in one place only → where: a folder or a file of the package.
 OWNERS_OF_MODULES = {
     "av": ("video/",),
-    "matplotlib": ("report/plots/", "report/dataset_page.py", "report/comparison_plot.py"),
+    "matplotlib": ("report/plots/", "report/dataset_page.py"),
     "albumentations": ("data/",),
     "argparse": (),
     "jinja2": ("report/html.py",),
-    "reportlab": tuple(f"report/pdf{part}.py" for part in ("", "_style", "_table", "_text")),
+    "reportlab": ("report/pdf.py",),
     "pickle": ("checkpoint/restricted_pickle.py",),
     "torch": tuple(f"{room}/" for room in ("checkpoint", "data", "engine"))
     + (

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import doctest
+import shutil
 import subprocess
 import sys
+from argparse import Namespace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
 
+import cv2
+import detectron2.config
+import numpy as np
 import pytest
+import torch
 
 import persondet
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 HEAVY = ("torch", "detectron2", "numpy", "cv2", "av", "matplotlib", "albumentations", "yaml")
 
@@ -79,3 +92,58 @@ except ModuleNotFoundError as error:
     print(error.name)
 """
     assert run(code) == "numpy"
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory, tiny_export: Path) -> dict[str, Any]:
+    """A folder with what the examples read; returns the names that they use."""
+    from detectron2.data import DatasetCatalog
+    from detectron2.engine import TrainerBase
+    from detectron2.evaluation import inference_on_dataset
+
+    from persondet.data.coco_json import read_coco
+    from persondet.data.leaks.find import Picture
+    from persondet.data.roboflow import read_export
+
+    folder = tmp_path_factory.mktemp("examples")
+    shutil.copytree(tiny_export, folder / "datasets" / "person")
+    (folder / "configs").symlink_to(CONFIGS, target_is_directory=True)
+    image = cv2.imread(str(next((tiny_export / "test").glob("*.jpg"))))
+    cv2.imwrite(str(folder / "street.jpg"), image)
+    with persondet.VideoWriter(folder / "clip.mp4", width=96, height=64, fps=Fraction(25)) as clip:
+        for _ in range(5):
+            clip.write(image)
+    with contextlib.chdir(folder):
+        cfg = persondet.setup(_arguments("output/person"))
+        trained = persondet.Trainer(cfg)
+        trained.checkpointer.save_model("model_best", iteration=0)
+        Path("output/person/metrics.json").write_text('{"iteration": 0, "total_loss": 0.5}\n')
+        cfg = persondet.setup(_arguments("output/new"))
+    return {name: getattr(persondet, name) for name in persondet.__all__} | {
+        "folder": folder,
+        **{"cfg": cfg, "make_model": lambda: persondet.Trainer.build_model(cfg)},
+        **{"cv2": cv2, "np": np, "torch": torch, "detectron2": detectron2},
+        **{"Fraction": Fraction, "Namespace": Namespace, "TrainerBase": TrainerBase},
+        **{"DatasetCatalog": DatasetCatalog, "inference_on_dataset": inference_on_dataset},
+        **{"Picture": Picture, "read_coco": read_coco, "read_export": read_export},
+    }
+
+
+def _arguments(output: str) -> Namespace:
+    opts = ["DATASETS.ROBOFLOW.ROOT", "datasets/person", "OUTPUT_DIR", output]
+    opts += ["MODEL.DEVICE", "cpu", "SOLVER.MAX_ITER", "2", "TEST.EVAL_PERIOD", "2"]
+    config = "configs/quick_schedules/person_mask_rcnn_R_18_FPN_instant_test.yaml"
+    return Namespace(config_file=config, opts=opts)
+
+
+@pytest.mark.parametrize("name", [name for name in persondet.__all__ if name != "__version__"])
+def test_every_public_name_has_an_example_that_runs(
+    name: str, workplace: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(workplace["folder"])
+    names = workplace | {"trainer": workplace["TrainerBase"](), "model": workplace["make_model"]()}
+    text = getattr(persondet, name).__doc__
+    example = doctest.DocTestParser().get_doctest(text, names, name, None, None)
+    assert len(example.examples) >= 2
+    told: list[str] = []
+    assert doctest.DocTestRunner().run(example, out=told.append).failed == 0, "".join(told)

@@ -14,7 +14,7 @@ from progress import Progress
 
 HOME = Path(__file__).resolve().parents[1] / "tests" / "benchmarks"
 MODES = {
-    "dataset": "checking images, mending the json, searching for leaks",
+    "dataset": "checking images, cleaning annotations, finding leaks",
     "train": "a training step of the default model against Detectron2's SimpleTrainer",
     "mapper": "training samples per second and core against two other mappers",
     "startup": "from the command to the end of the first step against Detectron2's train_net",
@@ -26,9 +26,9 @@ MODES = {
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser."""
     parser = cli.build_parser(
-        "Measure speed and memory. Both sides of a ratio run in turns, and the median of the "
-        "ratios is printed with its spread (10th to 90th percentile). Keep the machine quiet "
-        "meanwhile.",
+        "Measure speed and memory. Both sides of a ratio run in turns; the table "
+        "shows the median ratio and its spread (10th to 90th percentile). Run nothing"
+        " else meanwhile.",
         example="python tools/benchmark.py train mapper startup --json benchmark.json",
     )
     parser.add_argument(

@@ -11,9 +11,10 @@ import cli
 def main(argv: Sequence[str] | None = None) -> int:
     """Train what is missing, print the table, draw the figure; return the exit code."""
     parser = cli.build_parser(
-        "Train several settings with several seeds each and compare their scores on the test "
-        "split: one number alone may be luck. Every training is a whole run in "
-        "OUTPUT/<variant>/seed_<n>; a comparison that was stopped goes on when it is called again.",
+        "Train several settings with several seeds each and compare their test "
+        "scores, because one score may be luck. Each training is a complete run in "
+        "OUTPUT/<variant>/seed_<n>. Run the same command again to continue an "
+        "interrupted comparison.",
         example="python tools/compare_settings.py "
         "--config-file configs/person_mask_rcnn_R_50_FPN.yaml --output output/freezing \\\n"
         "    --variant frozen MODEL.BACKBONE.FREEZE_AT 2 --variant free MODEL.BACKBONE.FREEZE_AT 0 "
@@ -26,14 +27,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         nargs="+",
         action="append",
         required=True,
-        help="a setting: its name, and the config overrides that make it; give two or more",
+        help="name and config overrides of a setting; give two or more",
     )
     group.add_argument(
         "--seeds", metavar="N", nargs="+", type=int, default=[1, 2, 3], help="values of SEED"
     )
     group.add_argument("--jobs", metavar="N", type=int, default=1, help="trainings at a time")
     output = parser.add_argument_group("output")
-    output.add_argument("--output", metavar="DIR", type=Path, required=True, help="their folder")
+    output.add_argument(
+        "--output", metavar="DIR", type=Path, required=True, help="folder for the runs"
+    )
     output.add_argument(
         "--overwrite", action="store_true", help="replace the runs of an earlier comparison"
     )
@@ -43,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from persondet.engine.comparison import Variant, compare, comparison_table, run_folder
     from persondet.environment import require_detectron2
     from persondet.files import write_text
-    from persondet.report.comparison_plot import plot_comparison
+    from persondet.report.plots.comparison import plot_comparison
 
     require_detectron2()
     result = compare(

@@ -19,10 +19,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--output",
         metavar="DIR",
         default="output/demo",
-        help="the run folder; a demo that was cut off there goes on, a finished one is replaced",
+        help="run folder; an interrupted demo continues, a finished one is replaced",
     )
     parser.add_argument(
-        "--sample", metavar="DIR", default="datasets/sample", help="where the sample lies or goes"
+        "--sample",
+        metavar="DIR",
+        default="datasets/sample",
+        help="folder of the sample; created if missing",
     )
     args = cli.parse(parser, argv)
     from persondet.demo import run_demo, summary

@@ -10,13 +10,13 @@ import cli
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Draw what is to be shown, write both reports, print their paths; return the exit code."""
+    """Draw the plots, write both reports, print their paths, and return the exit code."""
     parser = cli.build_parser(
-        "Write the account of a training run, finished or not: what was asked, dataset, transfer "
-        "learning, augmentation, training, evaluation, video, limits, how to make it again. One "
-        "HTML file that needs no network, and the same as PDF (A4). The plots and stills are "
-        "drawn first. Reports of an earlier call are replaced; those of somebody else in --output "
-        "are not, without --overwrite.",
+        "Write the report of a run, finished or not: config, dataset, transfer, "
+        "augmentation, training, evaluation, video, limits, how to repeat it. It is "
+        "one HTML file that needs no network, and the same as PDF (A4). The plots and"
+        " stills are drawn first. Reports inside the run folder are regenerated; "
+        "elsewhere existing files need --overwrite.",
         example="python tools/make_report.py output/demo",
     )
     parser.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="OUTPUT_DIR of a training")
@@ -27,7 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="folder for report.html and report.pdf (default: RUN_DIR)",
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace reports of somebody else in --output"
+        "--overwrite",
+        action="store_true",
+        help="replace reports in a folder outside the run folder",
     )
     args = cli.parse(parser, argv)
     cli.show_log()

@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--workers",
         type=int,
         default=os.cpu_count() or 1,
-        help="processes; no influence on the result",
+        help="processes; number of processes; does not change the result",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the folder when it exists"

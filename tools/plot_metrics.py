@@ -11,11 +11,11 @@ import cli
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the PNG files and results.csv, print their paths, and return the exit code."""
     parser = cli.build_parser(
-        "Draw what training runs have come to so far: loss and its components, accuracy, average "
-        "precision, learning rate, speed; and where they are there, the curves and mistakes of the "
-        "evaluation and the people over time of an annotated clip. Several runs are laid over each "
-        "other. results.csv gets a row of numbers per run. The files of an earlier call are "
-        "replaced; those of somebody else are not, without --overwrite.",
+        "Plot training runs, finished or not: loss and its components, accuracy, "
+        "average precision, learning rate, speed; if present, evaluation curves, "
+        "mistakes, and people over time in an annotated clip. Several runs share each"
+        " plot. results.csv gets a row of numbers per run. In the folder of a single run, earlier "
+        "files are replaced; a file in another folder is kept unless you pass --overwrite.",
         example="python tools/plot_metrics.py output/demo output/other",
     )
     parser.add_argument(
@@ -29,21 +29,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         "comparison/ beside them)",
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace files of somebody else too"
+        "--overwrite", action="store_true", help="replace files outside the run folder too"
     )
     args = cli.parse(parser, argv)
 
     import logging
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    from persondet.report.own_files import refuse_foreign
     from persondet.report.plots import FOLDER, default_folder, plot_run, plot_runs
     from persondet.report.results_csv import FILE_NAME, write_results_csv
+    from persondet.report.run import refuse_elsewhere
     from persondet.results import RunError
 
     runs, overwrite = args.run_dirs, args.overwrite
     folder = args.output or (runs[0] / FOLDER if len(runs) == 1 else default_folder(runs))
-    refuse_foreign([folder / FILE_NAME], overwrite=overwrite)
+    refuse_elsewhere(runs, [folder / FILE_NAME], overwrite=overwrite)
     if len(runs) == 1:
         written = plot_run(runs[0], folder, overwrite=overwrite)
     else:

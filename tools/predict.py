@@ -37,7 +37,7 @@ def get_parser() -> argparse.ArgumentParser:
         help="folder for the results",
         default=argparse.SUPPRESS,
     )
-    group.add_argument("--overwrite", action="store_true", help="replace results in a used folder")
+    group.add_argument("--overwrite", action="store_true", help="replace existing results")
     group = parser.add_argument_group("drawing")
     group.add_argument("--no-masks", action="store_true", help="do not draw masks")
     group.add_argument("--no-labels", action="store_true", help="do not draw class and score")

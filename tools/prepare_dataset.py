@@ -19,8 +19,8 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser; `command` names the sub-command."""
     parser = cli.build_parser(
-        "Bring a Roboflow export (COCO format) to a dataset that trains: fetch it, see what is "
-        "wrong with it, mend it, divide it. Each command has its own --help.",
+        "Turn a Roboflow export (COCO format) into a dataset that trains: fetch, "
+        "check, clean and split it. Each command has its own --help.",
         example=f"{PROGRAM} import export.zip --output datasets/person\n"
         f"  {PROGRAM} check datasets/person\n"
         f"  {PROGRAM} clean datasets/person --output datasets/person_clean",
@@ -140,9 +140,9 @@ def _add_download(commands: Commands) -> None:
     parser = cli.add_command(
         commands,
         "download",
-        "Fetch a version of a project from Roboflow. The key is read from the environment variable "
-        "ROBOFLOW_API_KEY and from nowhere else. What was fetched of an interrupted download is "
-        "continued by the same command.",
+        "Fetch a version of a project from Roboflow. The key comes from the "
+        "environment variable ROBOFLOW_API_KEY only. Run the same command again to "
+        "continue an interrupted download.",
         example=f"ROBOFLOW_API_KEY=… {PROGRAM} download --workspace acme --project crosswalk "
         "--version 3 --output datasets/crosswalk",
     )
@@ -192,8 +192,8 @@ def _add_check(commands: Commands) -> None:
     parser = cli.add_command(
         commands,
         "check",
-        "Read everything, change nothing, and say what is there and what is wrong. Exits with 1 "
-        "when there are errors. What each code means stands in docs/dataset_codes.md.",
+        "Read everything, change nothing, and report statistics and faults. Exits "
+        "with 1 on errors. docs/dataset.md explains every code.",
         example=f"{PROGRAM} check datasets/person --plot person.png",
     )
     _add_folder(parser)
@@ -205,7 +205,7 @@ def _add_check(commands: Commands) -> None:
         "--config-file",
         metavar="FILE",
         default="",
-        help="whose anchors and image size the plot compares the boxes with (default: R_50_FPN's)",
+        help="config with the anchors and image size to compare boxes with (default: R_50_FPN's)",
     )
     group.add_argument("--overwrite", action="store_true", help="replace existing files")
 
@@ -214,8 +214,8 @@ def _add_clean(commands: Commands) -> None:
     parser = cli.add_command(
         commands,
         "clean",
-        "Write a mended copy of a dataset. Images are hard links where possible, the source is "
-        "not touched, and cleaning.json counts every change.",
+        "Write a repaired copy of a dataset. Images become hard links where possible,"
+        " the source stays unchanged, and cleaning.json counts every change.",
         example=f"{PROGRAM} clean datasets/person --output datasets/person_clean --classes person",
     )
     _add_folder(parser)
@@ -237,7 +237,7 @@ def _add_clean(commands: Commands) -> None:
     group.add_argument(
         "--drop-leaks",
         action="store_true",
-        help="drop from train (and valid) what a later split has a version of",
+        help="drop images from train and valid when a later split has a version of them",
     )
     _add_output(parser)
 
@@ -246,8 +246,8 @@ def _add_split(commands: Commands) -> None:
     parser = cli.add_command(
         commands,
         "split",
-        "Divide a dataset into train, valid and test. Versions of one image stay together; "
-        "people are spread evenly; the same seed gives the same splits.",
+        "Split a dataset into train, valid and test. Versions of one image stay "
+        "together; objects are spread evenly; the same seed gives the same splits.",
         example=f"{PROGRAM} split datasets/flat --output datasets/divided "
         "--fractions 0.7 0.2 0.1 --seed 0",
     )
@@ -261,9 +261,7 @@ def _add_split(commands: Commands) -> None:
         default=[0.7, 0.2, 0.1],
         help="shares of the images; 0 makes no such split",
     )
-    group.add_argument(
-        "--seed", metavar="N", type=int, default=0, help="another seed, other splits"
-    )
+    group.add_argument("--seed", metavar="N", type=int, default=0, help="seed of the split")
     group.add_argument(
         "--group-clips", action="store_true", help="keep the frames of one clip together as well"
     )

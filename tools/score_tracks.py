@@ -14,8 +14,9 @@ import cli
 def main(argv: Sequence[str] | None = None) -> int:
     """Print how well people keep their numbers; return the exit code."""
     parser = cli.build_parser(
-        "Say how well people keep their numbers in an annotated clip: MOTA, IDF1, HOTA, identity "
-        "switches and fragments. Frames that were left out (--stride, --start, --end) do not count.",
+        "Score how well people keep their numbers in an annotated clip: MOTA, IDF1, "
+        "HOTA, identity switches and fragments. Skipped frames (--stride, --start, "
+        "--end) do not count.",
         example="python tools/score_tracks.py output/demo/city_walk_annotated.jsonl "
         "datasets/sample/city_walk_groundtruth.json",
     )
@@ -31,10 +32,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="SHARE",
         type=cli.share,
         default=0.2,
-        help="who shows less is left out",
+        help="leave out people who show less than this share",
     )
     parser.add_argument(
-        "--min-height", metavar="PIXELS", type=_length, default=24.0, help="who is less tall, too"
+        "--min-height",
+        metavar="PIXELS",
+        type=_length,
+        default=24.0,
+        help="leave out people who are smaller than this",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = cli.parse(parser, argv)

@@ -17,18 +17,16 @@ def get_parser() -> argparse.ArgumentParser:
         "DATASETS.ROBOFLOW.ROOT datasets/person OUTPUT_DIR output/person",
     )
     run = parser.add_argument_group("run")
-    run.add_argument("--resume", action="store_true", help="go on with the run in OUTPUT_DIR")
+    run.add_argument("--resume", action="store_true", help="continue the run in OUTPUT_DIR")
     run.add_argument(
         "--eval-only",
         action="store_true",
         help="score MODEL.WEIGHTS (with --resume: the best model in OUTPUT_DIR) on DATASETS.TEST",
     )
-    run.add_argument(
-        "--overwrite", action="store_true", help="replace the run that OUTPUT_DIR holds"
-    )
+    run.add_argument("--overwrite", action="store_true", help="replace the run in OUTPUT_DIR")
     told = run.add_mutually_exclusive_group()
     told.add_argument(
-        "--quiet", action="store_true", help="show warnings, errors and the final scores alone"
+        "--quiet", action="store_true", help="show only warnings, errors and the final scores"
     )
     told.add_argument(
         "--verbose", action="store_true", help="show every loss, and Detectron2's own log"
@@ -39,8 +37,8 @@ def get_parser() -> argparse.ArgumentParser:
         type=int,
         default=1,
         metavar="N",
-        help="processes per machine, each with a GPU; without GPUs they share the cores. Under "
-        "torchrun, which starts the processes itself, leave these flags out",
+        help="processes per machine, each with a GPU; without GPUs they share the cores. "
+        "Omit these flags under torchrun, because it starts the processes",
     )
     ranks.add_argument("--num-machines", type=int, default=1, metavar="N", help="machines")
     ranks.add_argument("--machine-rank", type=int, default=0, metavar="N", help="this machine")

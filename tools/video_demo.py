@@ -54,7 +54,7 @@ def _add_clip_arguments(parser: argparse.ArgumentParser) -> None:
     add("--overwrite", action="store_true", help="replace existing outputs")
     add = parser.add_argument_group("part of the clip").add_argument
     add("--start", **moment, help="first moment: 90, 1:30 or 0:01:30.5 (default: the beginning)")
-    add("--end", **moment, help="first moment that is left out (default: the end of the clip)")
+    add("--end", **moment, help="end of the part, exclusive (default: the end of the clip)")
     add("--stride", **count, help="annotate every n-th frame (default: VIDEO.STRIDE)")
     add("--max-frames", **count, help="stop after this many frames (default: all)")
     add = parser.add_argument_group("output").add_argument

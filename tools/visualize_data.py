@@ -16,8 +16,8 @@ SPLITS = {"train": "TRAIN", "valid": "VAL", "test": "TEST"}
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the sheet and print its path; return the exit code."""
     parser = cli.build_parser(
-        "Draw images of a dataset as annotated (left) and as the training sees them (right of it), "
-        "each row one image. No model is built.",
+        "Draw images of a dataset: each row shows the annotated image on the left and"
+        " augmented training samples beside it. Needs no model.",
         example="python tools/visualize_data.py --dataset datasets/people --output sheet.png\n  "
         "python tools/visualize_data.py --config-file configs/person_mask_rcnn_R_50_FPN.yaml "
         "--output sheet.png DATASETS.ROBOFLOW.ROOT datasets/people",
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     group.add_argument(
         "--cleaning",
         action="store_true",
-        help="instead, what `prepare_dataset.py clean` changes: before beside after",
+        help="draw what `prepare_dataset.py clean` changes instead, before beside after",
     )
     group = parser.add_argument_group("output")
     group.add_argument("--output", metavar="FILE", type=Path, required=True, help="PNG or JPEG")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,12 @@ class SafeDetectionCheckpointer(DetectionCheckpointer):
     Args:
         carried: what every saved file carries beside the weights (config, class names).
         others: as `DetectionCheckpointer`: objects with `state_dict()` and `load_state_dict()`.
+
+    Example:
+        >>> checkpointer = SafeDetectionCheckpointer(model, "output/checkpoints")
+        >>> checkpointer.save("model_0000009", iteration=9)
+        >>> checkpointer.load("output/checkpoints/model_0000009.pth")["iteration"]
+        9
     """
 
     def __init__(
@@ -409,44 +416,71 @@ class KeyReport:
 
     def text(self, path: str) -> str:
         """Return the report as a table for the log: a row per part of the model."""
+        known = self.record(path)
+        loaded, left = known["loaded"], known["not_loaded"]
+        lines = [
+            f"{path}: {loaded} tensors loaded, {left} of the model left at their start values."
+        ]
+        if left or self.unused:
+            table = [
+                (
+                    row["part"],
+                    "-" if row["loaded"] is None else row["loaded"],
+                    row["not_loaded"],
+                    "\n".join(row["why"]),
+                )
+                for row in known["parts"]
+            ]
+            headers = ("part", "loaded", "not loaded", "why")
+            lines.append(tabulate(table, headers=headers, colalign=("left", "right", "right")))
+        if known["classes"]:
+            lines.append(
+                f"The checkpoint tells {known['classes']['checkpoint']} classes apart and the dataset "
+                f"has {known['classes']['dataset']}: the layers of the classes start anew, as they "
+                "must, and all else is kept."
+            )
+        return "\n".join(lines)
+
+    def record(self, path: str) -> dict[str, Any]:
+        """Return the report for JSON.
+
+        `parts` has a row per part of the model; `loaded` is null for tensors that only the checkpoint
+        has. `classes` is null where the layers of the classes fit.
+        """
         rows: dict[str, tuple[list[str], list[str]]] = {}
         for name in self.fitting:
             _row(rows, name)[0].append(name)
-        for name, _, _ in self.not_fitting:
-            _row(rows, name)[1].append(name)
-        for name in self.missing:
+        for name in (*(name for name, _, _ in self.not_fitting), *self.missing):
             _row(rows, name)[1].append(name)
         shapes = {name: (theirs, ours) for name, theirs, ours in self.not_fitting}
-        table: list[tuple[str, int | str, int, str]] = [
-            (part, len(loaded), len(left), _why(left, shapes))
+        parts: list[dict[str, Any]] = [
+            {
+                "part": part,
+                "loaded": len(loaded),
+                "not_loaded": len(left),
+                "why": _why(left, shapes),
+            }
             for part, (loaded, left) in rows.items()
         ]
-        surplus: dict[str, int] = {}
-        for name in self.unused:
-            surplus[part_of(name)] = surplus.get(part_of(name), 0) + 1
-        table += [
-            (part, "-", count, "in the checkpoint, and the model has no such tensor")
+        surplus = Counter(part_of(name) for name in self.unused)
+        why = ["in the checkpoint, and the model has no such tensor"]
+        parts += [
+            {"part": part, "loaded": None, "not_loaded": count, "why": why}
             for part, count in surplus.items()
         ]
-        kept = len(self.not_loaded)
-        lines = [
-            f"{path}: {self.loaded} tensors loaded, {kept} of the model left at their start values."
-        ]
-        if kept or self.unused:
-            headers = ("part", "loaded", "not loaded", "why")
-            lines.append(tabulate(table, headers=headers, colalign=("left", "right", "right")))
-        lines += self._class_sentence()
-        return "\n".join(lines)
+        return {
+            "source": path,
+            "loaded": self.loaded,
+            "not_loaded": len(self.not_loaded),
+            "parts": parts,
+            "classes": self._classes(),
+        }
 
-    def _class_sentence(self) -> list[str]:
+    def _classes(self) -> dict[str, int] | None:
         for name, theirs, ours in self.not_fitting:
             if name.endswith(_CLASS_LAYER) and theirs[1:] == ours[1:]:
-                return [
-                    f"The checkpoint tells {theirs[0] - 1} classes apart and the dataset has "
-                    f"{ours[0] - 1}: the layers of the classes start anew, as they must, and all "
-                    "else is kept."
-                ]
-        return []
+                return {"checkpoint": theirs[0] - 1, "dataset": ours[0] - 1}
+        return None
 
 
 def offered_shapes(checkpoint: Mapping[str, Any]) -> dict[str, Shape]:
@@ -481,7 +515,7 @@ def _row(rows: dict[str, tuple[list[str], list[str]]], name: str) -> tuple[list[
     return rows.setdefault(part_of(name), ([], []))
 
 
-def _why(names: list[str], shapes: Mapping[str, tuple[Shape, Shape]]) -> str:
+def _why(names: list[str], shapes: Mapping[str, tuple[Shape, Shape]]) -> list[str]:
     wrong = [name for name in names if name in shapes]
     lines = [
         f"{name}: checkpoint {shapes[name][0]}, model {shapes[name][1]}" for name in wrong[:_SHOWN]
@@ -490,4 +524,4 @@ def _why(names: list[str], shapes: Mapping[str, tuple[Shape, Shape]]) -> str:
         lines.append(f"and {len(wrong) - _SHOWN} more of other shapes")
     if len(names) > len(wrong):
         lines.append("not in the checkpoint")
-    return "\n".join(lines)
+    return lines

@@ -17,7 +17,14 @@ def get_cfg() -> CfgNode:
 
 
 def add_persondet_config(cfg: CfgNode) -> None:
-    """Add persondet's keys to `cfg`, in place."""
+    """Add persondet's keys to `cfg`, in place.
+
+    Example:
+        >>> cfg = detectron2.config.get_cfg()
+        >>> add_persondet_config(cfg)
+        >>> cfg.INPUT.ALBUMENTATIONS.PIPELINE
+        'street'
+    """
     # "cuda" where a GPU can be used, else "cpu"; or any device that torch knows.
     cfg.MODEL.DEVICE = "auto"
 

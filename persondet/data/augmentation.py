@@ -75,6 +75,11 @@ def build_augmentation(
         ConfigError: when the file is missing or is no such list, a name or an argument is unknown
             (the closest one is suggested), a value is refused, or a transform cannot be used for
             detection (its name and the reason are given).
+
+    Example:
+        >>> augmentation = build_augmentation("light", min_visibility=0.2)
+        >>> [type(transform).__name__ for transform in augmentation.transforms]
+        ['HorizontalFlip', 'RandomBrightnessContrast', 'HueSaturationValue']
     """
     if pipeline in ("", "none"):
         return None

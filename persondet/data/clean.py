@@ -89,6 +89,12 @@ def clean_coco(
     Raises:
         DatasetError: when classes are unknown, one category id has two names, the masks asked for
             do not exist, or no annotation is left.
+
+    Example:
+        >>> export = read_export("datasets/person")
+        >>> clean = clean_coco(export.splits, classes=["person"])
+        >>> min(annotation["id"] for annotation in clean.splits["train"]["annotations"])
+        1
     """
     if masks not in MASK_MODES:
         raise DatasetError(f"masks is {masks!r}; use one of {', '.join(MASK_MODES)}.")

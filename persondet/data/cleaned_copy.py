@@ -73,7 +73,7 @@ def clean_dataset(
     facts = look_at_images(export, workers=workers, progress=progress)
     drop: dict[str, dict[str, str]] = {}
     if drop_leaks:
-        drop = _to_drop(leaks_of(facts, export.folders))
+        drop = _to_drop(leaks_of(facts))
     try:
         clean = clean_coco(export.splits, classes=classes, masks=masks, facts=facts, drop=drop)
     except DatasetError as error:

@@ -52,6 +52,12 @@ class AlbumentationsDatasetMapper:
     geometry: as polygons while every transform keeps straight lines straight, as rasters otherwise
     and for RLE. With augmentation, boxes are recomputed from what remains visible of the mask.
     Crowd annotations are left out, as Detectron2 does in training.
+
+    Example:
+        >>> mapper = AlbumentationsDatasetMapper(augmentation=build_augmentation("street"))
+        >>> sample = mapper(DatasetCatalog.get("person_train")[0])
+        >>> sample["image"].dtype, len(sample["instances"].gt_boxes) > 0
+        (torch.uint8, True)
     """
 
     @configurable

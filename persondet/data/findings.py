@@ -309,7 +309,7 @@ CODES: dict[str, Code] = {code.name: code for code in _TABLE}
 
 
 def codes_table() -> str:
-    """Return the table of codes in Markdown, as docs/dataset_codes.md shows it."""
+    """Return the table of codes in Markdown, as docs/dataset.md shows it."""
     rows = [
         "| code | severity | what is the case | `clean` | training on the folder as it is | implies |",
         "|---|---|---|---|---|---|",

@@ -15,9 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from persondet.data.inspect.images import ImageFacts
-from persondet.data.leaks.close_look import CloseLook
-from persondet.data.leaks.near_identical import near_identical_pairs
-from persondet.data.leaks.sources import clip_name, source_name
+from persondet.data.leaks.find import clip_name, source_name
+from persondet.data.leaks.same_image import near_identical_pairs
 
 
 @dataclass(frozen=True)
@@ -66,10 +65,9 @@ def group_items(items: Sequence[Item], *, clips: bool = False) -> list[list[int]
         if item.facts and item.facts.hashes is not None and item.facts.thumbnail is not None
     ]
     if known:
-        pairs = near_identical_pairs(
+        pairs, _ = near_identical_pairs(
             np.stack([hashes for _, hashes, _ in known]),
-            thumbnails=np.stack([thumbnail for _, _, thumbnail in known]),
-            look=CloseLook([items[index].path for index, _, _ in known]),
+            np.stack([thumbnail for _, _, thumbnail in known]),
         )
         for one, other in pairs.tolist():
             join(known[one][0], known[other][0])

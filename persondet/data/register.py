@@ -84,6 +84,11 @@ def register_roboflow_coco(
         DatasetError: when the export, a split's json or a class is missing or unusable, when an
             image cannot be used (missing, outside its folder, no image, of another size, its id
             used twice), or when the name belongs to another dataset.
+
+    Example:
+        >>> datasets = register_roboflow_coco("street", "datasets/person", output_dir="output/street")
+        >>> datasets.names["train"], len(DatasetCatalog.get("street_train"))
+        ('street_train', 6)
     """
     try:
         clean, folders = _cleaned(root, classes, masks)

@@ -73,6 +73,12 @@ def split_coco(
 
     Raises: DatasetError: when the fractions are none, an image id stands for two images, or a
         name leads out of the folder.
+
+    Example:
+        >>> coco = read_coco("datasets/person/train/_annotations.coco.json")
+        >>> division = split_coco(coco, fractions=(0.5, 0.3, 0.2), seed=0)
+        >>> sum(len(split["images"]) for split in division.splits.values())
+        6
     """
     shares = check_fractions(fractions)
     cocos = [coco] if isinstance(coco, Mapping) else list(coco)

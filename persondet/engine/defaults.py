@@ -63,6 +63,13 @@ def setup(args: argparse.Namespace) -> CfgNode:
     and `MODEL.DEVICE` are filled in. What was asked for is in `OUTPUT_DIR/config.yaml`.
 
     Raises: PersondetError: in one sentence, before anything is written.
+
+    Example:
+        >>> opts = ["DATASETS.ROBOFLOW.ROOT", "datasets/person", "OUTPUT_DIR", "output/setup"]
+        >>> config = "configs/sample_mask_rcnn_R_18_FPN.yaml"
+        >>> cfg = setup(Namespace(config_file=config, opts=opts, quiet=True))
+        >>> cfg.DATASETS.TRAIN, cfg.MODEL.ROI_HEADS.NUM_CLASSES
+        (('person_train',), 1)
     """
     cfg = load_cfg(args.config_file, args.opts)
     training = not getattr(args, "eval_only", False)

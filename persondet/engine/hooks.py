@@ -126,6 +126,11 @@ class BestCheckpointHook(ScoreHook):
     Args:
         checkpointer: saves the model.
         metric, others: see `ScoreHook`.
+
+    Example:
+        >>> checkpointer = SafeDetectionCheckpointer(model, "output/hooks")
+        >>> hook = BestCheckpointHook(checkpointer, metric="segm/AP", period=500)
+        >>> trainer.register_hooks([hook])
     """
 
     def __init__(
@@ -188,6 +193,12 @@ class EarlyStoppingHook(ScoreHook):
         metric, others: see `ScoreHook`.
         patience: evaluations; 0: never stops.
         min_delta: what counts as an improvement over the best score, in points of the metric.
+
+    Example:
+        >>> hook = EarlyStoppingHook("segm/AP", patience=5, min_delta=0.1, period=500)
+        >>> trainer.register_hooks([hook])
+        >>> hook.evaluations_without_improvement
+        0
     """
 
     def __init__(

@@ -28,6 +28,7 @@ _PRODUCTS = (
     "model_best.json",
     "provenance.json",
     "weights.txt",
+    "weights.json",
     "augmentation.yaml",
     "dataset.json",
     "examples/ground_truth.jpg",

@@ -83,6 +83,9 @@ def write_training_records(cfg: CfgNode, report: KeyReport | None, *, new: bool)
     }
     if new:
         writers["weights.txt"] = lambda path: write_text(path, weights_text(cfg, report) + "\n")
+        if report is not None:
+            weights = {"schema": SCHEMA, **report.record(cfg.MODEL.WEIGHTS)}
+            writers["weights.json"] = lambda path: write_json(path, weights)
     with random_states_kept():
         for name, write in writers.items():
             path = folder / name

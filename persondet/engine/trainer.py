@@ -47,7 +47,7 @@ from persondet.engine.train_step import AutocastTrainer, is_memory_shortage, mem
 from persondet.engine.validation import ValidationImagesHook, ValidationLossHook, undisturbed
 from persondet.errors import InterruptedRun, PersondetError, TrainingError
 from persondet.evaluation import build_evaluator, evaluate
-from persondet.files import write_text
+from persondet.files import write_json, write_text
 from persondet.modeling import freeze
 from persondet.modeling.cpu import accelerate
 from persondet.modeling.precision import autocast, resolve_dtype, set_memory_format
@@ -64,6 +64,11 @@ class Trainer(DefaultTrainer):
 
     Args:
         cfg: from `persondet.engine.setup`.
+
+    Example:
+        >>> trainer = Trainer(cfg)
+        >>> trainer.resume_or_load(resume=False)
+        >>> results = trainer.train()
     """
 
     def __init__(self, cfg: CfgNode) -> None:
@@ -96,6 +101,8 @@ class Trainer(DefaultTrainer):
         if comm.is_main_process():
             tables = f"{table}\n\n{freeze.tensor_table(model, optimizer)}\n"
             write_text(Path(cfg.OUTPUT_DIR) / "parameters.txt", tables)
+            parts = freeze.parameter_records(model, optimizer)
+            write_json(Path(cfg.OUTPUT_DIR) / "parameters.json", {"schema": 1, "parts": parts})
         logger.info("Computing in %s on %s", resolve_dtype(cfg), cfg.MODEL.DEVICE)
         self.register_hooks(self.build_hooks())
 

@@ -68,6 +68,11 @@ class ValidationLossHook(PeriodHook):
         autocast: returns the context of the forward pass.
 
     With one dataset the scalars are `val/x`; with several, `val/<dataset>/x`.
+
+    Example:
+        >>> mapper, records = AlbumentationsDatasetMapper(), DatasetCatalog.get("person_valid")
+        >>> loaders = {"person_valid": lambda: ([mapper(record)] for record in records)}
+        >>> trainer.register_hooks([ValidationLossHook(loaders, period=500)])
     """
 
     def __init__(

@@ -244,6 +244,12 @@ def build_evaluator(
     Args:
         output_dir: where the predictions go; default: `OUTPUT_DIR/inference/<dataset_name>`.
         intervals: let it add `intervals` and `notes` to its result.
+
+    Example:
+        >>> evaluator = build_evaluator(cfg, "person_valid")
+        >>> loader = Trainer.build_test_loader(cfg, "person_valid")
+        >>> sorted(inference_on_dataset(model, loader, evaluator))
+        ['bbox', 'segm']
     """
     output_dir = output_dir or str(Path(cfg.OUTPUT_DIR) / "inference" / dataset_name)
     return RoboflowCOCOEvaluator(

@@ -46,10 +46,13 @@ class Predictor:
         model: hands out `roi_masks` where Detectron2's own would paste `pred_masks`.
         workers: how many forward passes of a clip should run at once on this device.
 
-    Example:
-        people = Predictor.from_run("output/demo")(cv2.imread("street.jpg"))
-
     Raises: CheckpointError, ConfigError: when the model or a key cannot be used.
+
+    Example:
+        >>> predictor = Predictor.from_run("output/person", confidence_threshold=0.5)
+        >>> people = predictor(cv2.imread("street.jpg"))
+        >>> people.pred_boxes.tensor.shape[1], people.image_size
+        (4, (64, 96))
     """
 
     def __init__(self, cfg: CfgNode, *, confidence_threshold: float | None = None) -> None:

@@ -6,7 +6,8 @@ import difflib
 import fnmatch
 import logging
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -32,6 +33,12 @@ def freeze_modules(model: nn.Module, patterns: Sequence[str]) -> list[str]:
     Returns: the names that matched, in the model's order, without those inside another match.
 
     Raises: ConfigError: when a pattern matches nothing.
+
+    Example:
+        >>> freeze_modules(model, ["backbone.fpn_*", "proposal_generator"])[-1]
+        'proposal_generator'
+        >>> any(p.requires_grad for p in model.proposal_generator.parameters())
+        False
     """
     names = [name for name, _ in model.named_modules() if name]
     frozen: list[str] = []
@@ -101,15 +108,16 @@ def parameter_table(model: nn.Module, optimizer: torch.optim.Optimizer | None = 
 
     Args:
         optimizer: adds a column with the base rates of a module's parameters.
+
+    Example:
+        >>> table = parameter_table(model)
+        >>> table.split()[:3]
+        ['module', 'trainable', 'frozen']
     """
-    rates: dict[str, set[float]] = {}
-    for name, (rate, _) in _rates(model, optimizer).items():
-        for module in (part_of(name), "all"):
-            rates.setdefault(module, set()).add(rate)
     rows = [
-        (row.module, f"{row.trainable:,}", f"{row.frozen:,}", _state(row))
-        + ((_span(rates.get(row.module, set())),) if optimizer else ())
-        for row in parameter_rows(model)
+        (row["module"], f"{row['trainable']:,}", f"{row['frozen']:,}", row["state"])
+        + ((row["rate"],) if optimizer else ())
+        for row in parameter_records(model, optimizer)
     ]
     headers = ("module", "trainable", "frozen", "state", "rate")[: len(rows[0])]
     return tabulate(
@@ -118,6 +126,20 @@ def parameter_table(model: nn.Module, optimizer: torch.optim.Optimizer | None = 
         colalign=("left", "right", "right", "left", "left")[: len(rows[0])],
         disable_numparse=True,
     )
+
+
+def parameter_records(
+    model: nn.Module, optimizer: torch.optim.Optimizer | None = None
+) -> list[dict[str, Any]]:
+    """Return the rows of `parameter_table` for JSON: module, trainable, frozen, state and rate."""
+    rates: dict[str, set[float]] = {}
+    for name, (rate, _) in _rates(model, optimizer).items():
+        for module in (part_of(name), "all"):
+            rates.setdefault(module, set()).add(rate)
+    return [
+        asdict(row) | {"state": _state(row), "rate": _span(rates.get(row.module, set()))}
+        for row in parameter_rows(model)
+    ]
 
 
 def tensor_table(model: nn.Module, optimizer: torch.optim.Optimizer) -> str:

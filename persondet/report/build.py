@@ -12,17 +12,14 @@ from persondet.errors import OutputExistsError
 from persondet.files import make_folder, write_text
 from persondet.report.document import Document, as_plain_text
 from persondet.report.html import html_of
-from persondet.report.own_files import refuse_foreign
 from persondet.report.pdf import write_pdf
-from persondet.report.run_folder import RunFolder
-from persondet.report.run_state import RunState
+from persondet.report.run import Run, refuse_elsewhere
 from persondet.report.sections.asked import asked
-from persondet.report.sections.augmentation import augmentation
 from persondet.report.sections.dataset import dataset
 from persondet.report.sections.evaluation import evaluation
 from persondet.report.sections.limits import limits
 from persondet.report.sections.repetition import repetition
-from persondet.report.sections.training import training
+from persondet.report.sections.training import augmentation, training
 from persondet.report.sections.transfer import transfer
 from persondet.report.sections.video import video
 from persondet.report.wording import listed
@@ -32,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 HTML, PDF = "report.html", "report.pdf"
 # In the order of the work.
-SECTIONS = (
+CHAPTERS = (
     asked,
     dataset,
     transfer,
@@ -66,7 +63,7 @@ def check_run(run_dir: str | Path) -> Path:
 
 @contextmanager
 def plots_folder(run_dir: str | Path) -> Iterator[Path]:
-    """Yield the folder for the pictures of a report: `plots` of the run, as a rule.
+    """Yield the folder for the images of a report: `plots` of the run, as a rule.
 
     Where nothing can be written there, it is a temporary folder.
     """
@@ -76,7 +73,7 @@ def plots_folder(run_dir: str | Path) -> Iterator[Path]:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except (OutputExistsError, OSError) as error:
-        logger.info("%s; the pictures are drawn for the report only.", error)
+        logger.info("%s; the images are drawn for the report only.", error)
         with tempfile.TemporaryDirectory() as temporary:
             yield Path(temporary)
     else:
@@ -88,11 +85,11 @@ def check_output(
 ) -> Path:
     """Return the folder for the reports, as `build_report` takes it.
 
-    Raises: OutputExistsError: when `output` holds a report of somebody else.
+    Raises: OutputExistsError: when `output` is outside the run folder and holds a report already,
+        unless `overwrite`.
     """
     folder = Path(run_dir if output is None else output)
-    if folder.resolve() != Path(run_dir).resolve():
-        refuse_foreign((folder / name for name in (HTML, PDF)), overwrite=overwrite)
+    refuse_elsewhere([run_dir], (folder / name for name in (HTML, PDF)), overwrite=overwrite)
     return folder
 
 
@@ -108,19 +105,16 @@ def build_document(run_dir: str | Path, *, plots: str | Path | None = None) -> D
     Raises: RunError: when the folder is no run folder.
     """
     path = check_run(run_dir)
-    state = RunState(RunFolder(path, None if plots is None else Path(plots)))
-    name = path.resolve().name
-    classes = listed([f"“{name}”" for name in state.classes], most=4)
+    run = Run(path, None if plots is None else Path(plots))
+    classes = listed([f"“{name}”" for name in run.classes], most=4)
+    what = "How good it is, where it fails: the evaluation"
+    if not run.evaluation_only:
+        what = "How it was built, how good it is, where it fails: the run"
+    chapters = [c for c in CHAPTERS if not (run.evaluation_only and c in _OF_TRAINING)]
     document = Document(
         title=f"A detector for {classes}" if classes else "A detector",
-        subtitle=f"How it was built, how good it is, where it fails: the run {name}"
-        if not state.evaluation_only
-        else f"How good it is, where it fails: the evaluation {name}",
-        sections=tuple(
-            section(state)
-            for section in SECTIONS
-            if not (state.evaluation_only and section in _OF_TRAINING)
-        ),
+        subtitle=f"{what} {path.resolve().name}",
+        sections=tuple(chapter(run) for chapter in chapters),
     )
     return as_plain_text(document)
 
@@ -134,17 +128,22 @@ def build_report(
 ) -> tuple[Path, Path]:
     """Write `report.html` and `report.pdf` of a run, and return their paths.
 
-    Both are whole or not written; those of an earlier call are replaced. The same run folder gives
-    the same bytes.
+    Both are whole or not written; in the run folder they replace earlier ones. The same run folder
+    gives the same bytes.
 
     Args:
         run_dir: the OUTPUT_DIR of a training, finished or not.
         output: the folder for the reports; None: the run folder.
-        overwrite: replace reports of somebody else in `output` too.
+        overwrite: replace reports in a folder outside the run folder too.
         plots: where the run's figures lie; None: in its folder `plots`.
 
     Raises: RunError: when `run_dir` is no run folder. OutputExistsError: when the reports cannot be
-    written, or `output` holds those of somebody else.
+    written, or `output` is outside the run folder and holds reports already.
+
+    Example:
+        >>> html, pdf = build_report("output/person")
+        >>> html.name, pdf.name
+        ('report.html', 'report.pdf')
     """
     folder = check_output(run_dir, output, overwrite=overwrite)
     document = build_document(run_dir, plots=plots)

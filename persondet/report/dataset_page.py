@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -20,20 +21,26 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from persondet.errors import MediaError
 from persondet.files import atomic_path
-from persondet.report.anchor_reach import REACH, reach_in_words, training_scale
-from persondet.report.plots.style import BLACK, BLUE, GREEN, PURPLE, VERMILION, drawing
+from persondet.report.plots.style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    PURPLE,
+    VERMILION,
+    drawing,
+    hide,
+    label_axes,
+)
 from persondet.text import one_line
 
+FloatArray = npt.NDArray[np.float64]
+# A square anchor of side a meets square boxes of side a/√2 to a·√2 with an IoU of 0.5 or more.
+REACH = 2**0.5
 A4 = (11.69, 8.27)  # inches
 FORMATS = {".png": "png", ".pdf": "pdf"}
 _SPLITS = {"train": (BLUE, ""), "valid": (VERMILION, "////"), "test": (GREEN, "....")}
 _CLASSES, _NAME, _PEOPLE, _SIZES = 9, 22, 12, 7
-_MASKS = {
-    "polygon": "polygons",
-    "rle": "RLE",
-    "empty": "box only",
-    "other": "faulty",
-}
+_MASKS = {"polygon": "polygons", "rle": "RLE", "empty": "box only", "other": "faulty"}
 _STYLE = {
     "font.size": 8.5,
     "axes.titlesize": 10,
@@ -106,7 +113,7 @@ def _draw_classes(axes: Axes, statistics: Mapping[str, Any]) -> None:
         (split, [boxes.get(split, 0) for _, boxes in entries]) for split in statistics["splits"]
     ]
     _bars(axes, [name for name, _ in entries], bars)
-    _titled(axes, "Objects by class", "objects (number)")
+    label_axes(axes, "Objects by class", "objects (number)", "")
     most = max((value for _, values in bars for value in values), default=0)
     axes.set_xlim(0, max(1, most) * 1.18)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
@@ -132,7 +139,7 @@ def _draw_people(axes: Axes, statistics: Mapping[str, Any]) -> None:
         places = np.arange(last + 1) + (index - (len(pairs) - 1) / 2) * width
         axes.bar(places, share, width, label=split, **_look(split))
     axes.set_xticks(range(last + 1), names, rotation=90 if step > 1 else 0)
-    _titled(axes, "Objects per image", "objects in an image (number)", "images of the split (%)")
+    label_axes(axes, "Objects per image", "objects in an image (number)", "images of the split (%)")
     axes.set_ylim(0, max(1.0, axes.get_ylim()[1]))
     axes.grid(axis="x", visible=False)
 
@@ -143,7 +150,7 @@ def _draw_image_sizes(axes: Axes, statistics: Mapping[str, Any]) -> None:
     if statistics["image_sizes_total"] <= _SIZES:
         names = [f"{s['width']} × {s['height']}" for s in sizes]
         _bars(axes, names, [("", [s["images"] for s in sizes])])
-        _titled(axes, "Image sizes", "images (number)", "width × height (pixels)")
+        label_axes(axes, "Image sizes", "images (number)", "width × height (pixels)")
         axes.set_xlim(0, max([1, *(s["images"] for s in sizes)]) * 1.18)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
         return
@@ -156,7 +163,7 @@ def _draw_image_sizes(axes: Axes, statistics: Mapping[str, Any]) -> None:
     total = statistics["image_sizes_total"]
     title = f"Image sizes (the {len(sizes)} most frequent)"
     title = title if len(sizes) < total else f"Image sizes ({total})"
-    _titled(axes, title, "width (pixels)", "height (pixels); area of a dot: images")
+    label_axes(axes, title, "width (pixels)", "height (pixels); area of a dot: images")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
 
 
@@ -175,9 +182,8 @@ def _draw_box_sizes(
         title, scale = "Box sizes against the anchors", "after the resizing of training"
     label = f"√area of the box {scale} (pixels, logarithmic scale)"
     if not len(sides):
-        axes.set_axis_off()
         axes.set_title(title)
-        axes.text(0.5, 0.5, "no valid box", ha="center", transform=axes.transAxes)
+        hide(axes, "no valid box")
         return
     shown = np.concatenate([sides, np.array(sizes) * REACH, np.array(sizes) / REACH])
     low, high = np.floor(np.log2(max(1.0, shown.min()))), np.ceil(np.log2(max(2.0, shown.max())))
@@ -201,7 +207,7 @@ def _draw_box_sizes(
         axes.axvspan(
             sizes[0] / REACH, sizes[-1] * REACH, color=VERMILION, alpha=0.08, linewidth=0, zorder=0
         )
-    _titled(axes, title, label, "boxes (%)")
+    label_axes(axes, title, label, "boxes (%)")
 
 
 def _draw_masks(axes: Axes, masks: Mapping[str, int]) -> None:
@@ -215,7 +221,7 @@ def _draw_masks(axes: Axes, masks: Mapping[str, int]) -> None:
     _ranked(axes, len(kinds), 2)
     axes.set_xlim(0, 118)
     axes.set_xticks(range(0, 101, 25))
-    _titled(axes, "Masks", "objects (%)")
+    label_axes(axes, "Masks", "objects (%)", "")
 
 
 def _draw_leaks(axes: Axes, leaks: Mapping[str, Mapping[str, Any]]) -> None:
@@ -223,10 +229,8 @@ def _draw_leaks(axes: Axes, leaks: Mapping[str, Mapping[str, Any]]) -> None:
     entries = [(split, leaks[split]) for split in ("test", "valid") if split in leaks]
     title = "Leaks between splits"
     if not entries:
-        axes.set_axis_off()
         axes.set_title(title)
-        text = "no two splits to compare"
-        axes.text(0.5, 0.5, text, ha="center", transform=axes.transAxes)
+        hide(axes, "no two splits to compare")
         return
     shares = [100 * leak["leaked"] / max(1, leak["images"]) for _, leak in entries]
     axes.barh([split for split, _ in entries], shares, 0.6, color=VERMILION)
@@ -235,14 +239,12 @@ def _draw_leaks(axes: Axes, leaks: Mapping[str, Mapping[str, Any]]) -> None:
         text = f" {leak['leaked']} of {leak['images']}"
         text += f"; {clips} share a clip" if clips else ""
         inside = share > 55
-        axes.text(
-            share, place, text + " " * inside, va="center", ha="right" if inside else "left",
-            color="white" if inside else BLACK, fontsize=8,
-        )  # fmt: skip
+        look: Any = {"ha": "right", "color": "white"} if inside else {"ha": "left", "color": BLACK}
+        axes.text(share, place, text + " " * inside, va="center", fontsize=8, **look)
     _ranked(axes, len(entries), 2)
     axes.set_xlim(0, 118)
     axes.set_xticks(range(0, 101, 25))
-    _titled(axes, title, "images known from a split that learns (%)")
+    label_axes(axes, title, "images known from a split that learns (%)", "")
 
 
 def _bars(axes: Axes, names: Sequence[str], bars: Sequence[tuple[str, Sequence[int]]]) -> None:
@@ -265,12 +267,47 @@ def _ranked(axes: Axes, count: int, least: int) -> None:
     axes.grid(axis="y", visible=False)
 
 
-def _titled(axes: Axes, title: str, x_label: str, y_label: str = "") -> None:
-    axes.set_title(title)
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
-
-
 def _look(split: str) -> dict[str, Any]:
     color, hatch = _SPLITS.get(split, (BLUE, ""))
     return {"facecolor": color, "hatch": hatch, "edgecolor": "white", "linewidth": 0.4}
+
+
+def training_scale(
+    width: FloatArray,
+    height: FloatArray,
+    shortest_edge: float,
+    longest_edge: float,
+) -> FloatArray:
+    """Return by how much training enlarges images, as Detectron2's `ResizeShortestEdge`.
+
+    Args:
+        width, height: of the images, pixels, (N,), above 0.
+        shortest_edge: what the shorter edge becomes, pixels; 0: images are not resized.
+        longest_edge: what the longer edge is at most, pixels; 0: there is no limit.
+
+    Returns: float64, (N,).
+    """
+    if not shortest_edge:
+        return np.ones(len(width))
+    scale = shortest_edge / np.minimum(width, height)
+    return np.minimum(scale, longest_edge / np.maximum(width, height)) if longest_edge else scale
+
+
+def reach_in_words(sides: FloatArray, sizes: Sequence[float]) -> str:
+    """Say which share of boxes is too small or too large for the anchors.
+
+    Args:
+        sides: √area of the boxes, pixels, (N,), N > 0.
+        sizes: sides of the anchors, pixels, at least one.
+    """
+    low, high = min(sizes) / REACH, max(sizes) * REACH
+    under, over = float((sides < low).mean()), float((sides > high).mean())
+    if not under and not over:
+        return "every box is within their reach"
+    parts = [f"{_percent(under)} too small, under {low:.0f} px"] if under else []
+    parts += [f"{_percent(over)} too large, over {high:.0f} px"] if over else []
+    return "; ".join(parts)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %" if share < 0.1 else f"{100 * share:.0f} %"

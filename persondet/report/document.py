@@ -6,23 +6,55 @@ the two reports cannot say different things. All text is plain text: a writer es
 
 from __future__ import annotations
 
+import io
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Literal, TypeVar
+
+import PIL.Image
 
 from persondet.text import LONGEST, plain_text
 
+WIDEST = 1600  # pixels; a page shows no more
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Picture:
-    """An encoded picture: `data` is a PNG or JPEG file of `width` × `height` pixels."""
+class EncodedImage:
+    """An encoded image: `data` is a PNG or JPEG file of `width` × `height` pixels."""
 
     data: bytes
     media_type: Literal["image/png", "image/jpeg"]
     width: int
     height: int
+
+    @classmethod
+    def of(cls, path: Path) -> EncodedImage | None:
+        """Return a PNG or JPEG file, scaled down when it is wider than `WIDEST` pixels.
+
+        Returns: None when the file is missing, damaged, or of another kind.
+        """
+        try:
+            data = path.read_bytes()
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
+                image: PIL.Image.Image = PIL.Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
+                image.load()
+        except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError, Warning):
+            return None  # Pillow raises SyntaxError for a broken PNG
+        kind = image.format or ""
+        if image.width > WIDEST:
+            height = max(1, round(image.height * WIDEST / image.width))
+            image = image.convert("RGB").resize((WIDEST, height), PIL.Image.Resampling.LANCZOS)
+            target = io.BytesIO()
+            image.save(target, kind, **({"quality": 88} if kind == "JPEG" else {}))
+            data = target.getvalue()
+        media_type: Literal["image/png", "image/jpeg"] = (
+            "image/jpeg" if kind == "JPEG" else "image/png"
+        )
+        return cls(data, media_type, image.width, image.height)
 
 
 @dataclass(frozen=True)
@@ -63,9 +95,9 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture with its caption, and how to read it (may be empty)."""
+    """An image with its caption, and how to read it (may be empty)."""
 
-    picture: Picture
+    image: EncodedImage
     caption: str
     reading: str = ""
 
@@ -125,7 +157,7 @@ def as_plain_text(value: T, most: int = LONGEST) -> T:
     """Return a document, or a part of one, with every string in it made fit to be shown.
 
     Secrets are hidden, control characters removed and endless names shortened, by
-    `persondet.report.plain_text`; nothing else changes.
+    `persondet.text.plain_text`; nothing else changes.
 
     Args:
         value: a dataclass of this module, a tuple, a string; anything else is returned as it is.

@@ -1,4 +1,4 @@
-"""`metrics.json` of a run → one series of numbers per scalar.
+"""`metrics.json`, the event log of a run: one series per scalar, and which scalars belong together.
 
 Detectron2 appends a JSON object per line. After a resume the iterations go backwards, rows lack
 keys, `NaN` appears where the loss diverged, and a killed run leaves half a line.
@@ -16,10 +16,19 @@ from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
-from persondet.results import RunError
+from persondet.report.wording import one_line
+from persondet.results import TASKS, RunError
 
 FILE_NAME = "metrics.json"
 _OF_TRAINING = ("total_loss", "lr", "time")  # written after a step, never by an evaluation
+COMPONENT_TITLES = {
+    "loss_rpn_cls": "proposals: object or not",
+    "loss_rpn_loc": "proposals: place",
+    "loss_cls": "class",
+    "loss_box_reg": "box",
+    "loss_mask": "mask",
+}
+_DRAWN = ("AP", "AP50")  # what the figure of average precision shows
 logger = logging.getLogger(__name__)
 
 
@@ -110,6 +119,11 @@ def load_events(run_dir: str | Path) -> Events:
     rows of one iteration are joined, the last value of a key wins. NaN stays NaN.
 
     Raises: RunError: when the file is missing, cannot be read, or holds no row.
+
+    Example:
+        >>> events = load_events("output/person")
+        >>> events["total_loss"].values[-1]
+        np.float64(0.5)
     """
     path = Path(run_dir) / FILE_NAME
     rows: dict[int, dict[str, float]] = {}
@@ -187,3 +201,100 @@ def _series_of_rows(rows: dict[int, dict[str, float]]) -> dict[str, Series]:
         key: Series(np.array(iterations, dtype=np.int64), np.array(values, dtype=np.float64))
         for key, (iterations, values) in sorted(columns.items())
     }
+
+
+class BestModel(NamedTuple):
+    """The model that the validation split chose.
+
+    step: steps done; text: its score in words; value: the score; drawn: whether that is an AP or
+    AP50, which the figure of average precision shows.
+    """
+
+    step: int
+    text: str
+    value: float
+    drawn: bool
+
+
+def loss_components(events: Events) -> list[str]:
+    """Return the names of the losses with a finite value, in the order of the model's stages."""
+    found = {
+        last
+        for name in events.names()
+        if (last := name.rpartition("/")[2]).startswith("loss_") and events.finite(name)
+    }
+    order = list(COMPONENT_TITLES)
+    return sorted(found, key=lambda n: (order.index(n) if n in order else len(order), n))
+
+
+def validation_twins(events: Events, name: str) -> list[tuple[str, Series]]:
+    """Return (dataset, finite series) of scalar `name` on each validation set.
+
+    With one set the twin of `x` is `val/x`, and `dataset` is empty; with several `val/<set>/x`.
+    """
+    return [
+        (twin.removeprefix("val/").removesuffix(name).rstrip("/"), series)
+        for twin in events.names("val/")
+        if twin.endswith(f"/{name}") and (series := events.finite(twin)) is not None
+    ]
+
+
+def average_precisions(events: Events, task: str, metric: str) -> list[tuple[str, str, Series]]:
+    """Return (scalar, dataset, finite series) of an AP on each validation set.
+
+    With one set the scalar is `segm/AP`, and `dataset` is empty; with several `<set>/segm/AP`.
+    """
+    end = f"{task}/{metric}"
+    return [
+        (name, name.removesuffix(end).rstrip("/"), series)
+        for name in events.names()
+        if name == end or name.endswith(f"/{end}")
+        if (series := events.finite(name)) is not None
+    ]
+
+
+def best_model(events: Events, metric: str, iteration: int | None) -> BestModel | None:
+    """Return the best model by the validation split; None when nothing was scored there.
+
+    Args:
+        events: the scalars of the run.
+        metric: the scalar that chose the model; empty: mask AP, else box AP.
+        iteration: the iteration of the model, for a scalar that is no AP; None: unknown.
+    """
+    series = events.finite(metric) if metric else None
+    if series is None:
+        scored = (average_precisions(events, task, "AP") for task in reversed(TASKS))
+        metric, _, series = next((found[0] for found in scored if found), ("", "", None))
+    if series is None:
+        return None
+    steps = events.steps(series)
+    *_, task, name = ["", *metric.split("/")]
+    if task in TASKS and name.startswith("AP"):
+        best = series.best()
+        index = int(np.flatnonzero(series.iterations == best[0])[0]) if best else -1
+        text = f"{TASKS[task]} {name} {series.values[index]:.1f}"
+    elif iteration is None:
+        return None
+    else:
+        index = int(np.argmin(np.abs(steps - (iteration + 1))))
+        name, text = "", f"{one_line(metric)} {series.values[index]:.4g}"
+    return BestModel(int(steps[index]), text, float(series.values[index]), name in _DRAWN)
+
+
+def smooth(values: np.ndarray, window: int) -> np.ndarray:
+    """Return the centred moving average of `values`: float64, (N,), NaN where nothing is known.
+
+    Args:
+        values: float64, (N,), N of at least `window`; NaN does not count in a mean.
+        window: number of values, odd; at both ends only the half that exists counts.
+    """
+    known = np.isfinite(values)
+    kernel = np.ones(window)
+    total = np.convolve(np.where(known, values, 0.0), kernel, "same")
+    count = np.convolve(known, kernel, "same")
+    return np.where(known, total / np.maximum(count, 1), np.nan)
+
+
+def smoothing_window(count: int) -> int:
+    """Return the odd window that suits `count` values: 1 (nothing) below 40, else about 1/20."""
+    return 1 if count < 40 else 2 * (count // 40) + 1

@@ -1,16 +1,13 @@
-"""The report as one HTML file: pictures embedded, no script, nothing loaded from anywhere."""
+"""The report as one HTML file: images embedded, no script, nothing loaded from anywhere."""
 
 from __future__ import annotations
 
 import base64
-from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from persondet.report.document import Block, Document, Picture
-from persondet.report.own_files import GENERATOR
-
-TEMPLATES = Path(__file__).parent / "templates"
+from persondet.report.document import Block, Document, EncodedImage
+from persondet.report.wording import TEMPLATES
 
 
 def html_of(document: Document) -> str:
@@ -26,13 +23,11 @@ def html_of(document: Document) -> str:
     environment.filters["kind"] = _kind
     labels = document.labels()
     template = environment.get_template("report.html.j2")
-    return template.render(
-        document=document, generator=GENERATOR, label=lambda block: labels[id(block)]
-    )
+    return template.render(document=document, label=lambda block: labels[id(block)])
 
 
-def _data_uri(picture: Picture) -> str:
-    return f"data:{picture.media_type};base64,{base64.b64encode(picture.data).decode('ascii')}"
+def _data_uri(image: EncodedImage) -> str:
+    return f"data:{image.media_type};base64,{base64.b64encode(image.data).decode('ascii')}"
 
 
 def _kind(block: Block) -> str:

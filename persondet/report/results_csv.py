@@ -9,17 +9,16 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from persondet.files import write_text
-from persondet.report.names import one_line
-from persondet.report.own_files import refuse_foreign
-from persondet.report.run_data import RunData, read_run
-from persondet.report.scalars import best_model
+from persondet.report.facts import Facts
+from persondet.report.run import Run, refuse_elsewhere
+from persondet.report.wording import one_line
 from persondet.results import METRICS, TASKS
 
 FILE_NAME = "results.csv"
@@ -36,12 +35,11 @@ def write_results_csv(
     smallest losses; then for each split and task AP and its parts, with the 95 % interval where the
     run has one, the same for further test sets, and the operating point.
 
-    Raises: OutputExistsError: when a file is there that this function did not write, unless
-        `overwrite`.
+    Raises: OutputExistsError: when a file is there outside these run folders, unless `overwrite`.
     """
     path = Path(path)
-    refuse_foreign([path], overwrite=overwrite)
-    rows = [_row(str(run_dir), read_run(run_dir)) for run_dir in run_dirs]
+    refuse_elsewhere(run_dirs, [path], overwrite=overwrite)
+    rows = [_row(str(run_dir), Run(Path(run_dir))) for run_dir in run_dirs]
     columns = list(dict.fromkeys([*FIRST, *(name for row in rows for name in row)]))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
@@ -51,15 +49,14 @@ def write_results_csv(
     return path
 
 
-def _row(name: str, run: RunData) -> dict[str, Any]:
-    best, seconds = best_model(run), run.events.finite("time")
-    results = run.results
+def _row(name: str, run: Run) -> dict[str, Any]:
+    best, seconds, results = run.best, run.events.finite("time"), run.results
     row: dict[str, Any] = {
         "run": name,
-        "steps": run.events.last_step or results.get("steps"),
+        "steps": run.events.last_step or results["steps"].value,
         "best_step": best.step if best else None,
         "best_score": best.text if best else None,
-        "model": results.get("model"),
+        "model": results["model"].value,
         "batch_size": run.batch_size or None,
         "seconds_per_step": float(np.median(seconds.values)) if seconds else None,
     }
@@ -69,35 +66,33 @@ def _row(name: str, run: RunData) -> dict[str, Any]:
             row[f"last {scalar}"] = float(series.values[-1])
             row[f"smallest {scalar}"] = float(series.values.min())
     for split in ("valid", "test"):
-        row |= _scores(split, _mapping(results.get(split)))
-    for dataset, scores in _mapping(results.get("tests")).items():
-        row |= _scores(f"test set {one_line(dataset)}", _mapping(scores))
-    point = _mapping(results.get("operating_point"))
-    row |= {f"operating_point {key}": point[key] for key in ("task", "threshold") if key in point}
+        row |= _scores(split, results[split])
+    for dataset, scores in results["tests"].items():
+        row |= _scores(f"test set {one_line(dataset)}", scores)
+    point = results["operating_point"]
+    known = dict(point.items())
+    row |= {f"operating_point {k}": known[k].value for k in ("task", "threshold") if k in known}
     for split in ("valid", "test"):
-        for key, value in _mapping(point.get(split)).items():
-            row[f"operating_point {split} {key}"] = value
+        row |= {f"operating_point {split} {k}": v.value for k, v in point[split].items()}
     for task in TASKS:
-        scores = _mapping(_mapping(results.get("constant_box")).get(task))
-        if "AP" in scores:
-            row[f"constant_box {task} AP"] = scores["AP"]
+        constant = dict(results["constant_box"][task].items())
+        row |= {f"constant_box {task} AP": constant["AP"].value} if "AP" in constant else {}
     return row
 
 
-def _scores(split: str, scores: Mapping[str, Any]) -> dict[str, Any]:
+def _scores(split: str, scores: Facts) -> dict[str, Any]:
     """Return the cells of one split; of a table's metrics the known ones come first."""
-    if not scores:
+    if not scores.items():
         return {}
-    row: dict[str, Any] = {f"{split} {key}": scores.get(key) for key in ("dataset", "images")}
-    intervals = _mapping(scores.get("intervals"))
+    row: dict[str, Any] = {f"{split} {key}": scores[key].value for key in ("dataset", "images")}
     for task in TASKS:
-        values, bounds = _mapping(scores.get(task)), _mapping(intervals.get(task))
+        values = dict(scores[task].items())
         for metric in [*(m for m in METRICS if m in values), *sorted(values.keys() - METRICS)]:
-            row[f"{split} {task} {metric}"] = values[metric]
-            pair = bounds.get(metric)
-            if isinstance(pair, list) and len(pair) == 2:
-                row[f"{split} {task} {metric} low"] = pair[0]
-                row[f"{split} {task} {metric} high"] = pair[1]
+            row[f"{split} {task} {metric}"] = values[metric].value
+            bounds = scores["intervals"][task][metric].entries()
+            if len(bounds) == 2:
+                row[f"{split} {task} {metric} low"] = bounds[0].value
+                row[f"{split} {task} {metric} high"] = bounds[1].value
     return row
 
 
@@ -112,7 +107,3 @@ def _cell(value: Any) -> str:
     if not isinstance(value, str):
         return ""
     return f"'{value}" if value.startswith(FORMULA) else value
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}

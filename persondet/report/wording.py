@@ -1,10 +1,15 @@
-"""Numbers as a reader wants them: rounded, with their unit; a dash where there is none."""
+"""The words of the report: numbers and names as a reader wants them, and its standing text."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+
+from persondet import text
 
 DASH = "–"
+LONGEST_NAME = 40
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 def points(value: float | None) -> str:
@@ -30,14 +35,14 @@ def plain(value: float | None, digits: int = 4) -> str:
     """Return a number with `digits` figures that count, without an exponent where it can be."""
     if value is None:
         return DASH
-    text = f"{value:.{digits}g}"
-    if "e" not in text or not 1e-8 < abs(value) < 1e15:
-        return text
+    shown = f"{value:.{digits}g}"
+    if "e" not in shown or not 1e-8 < abs(value) < 1e15:
+        return shown
     return f"{value:,.0f}" if abs(value) >= 1 else f"{value:.10f}".rstrip("0")
 
 
 def several(count: float, noun: str, plural: str = "") -> str:
-    """Return a count with its noun: "1 picture", "60 pictures"."""
+    """Return a count with its noun: "1 image", "60 images"."""
     return f"{whole(count)} {noun if count == 1 else plural or noun + 's'}"
 
 
@@ -59,3 +64,22 @@ def listed(words: Sequence[str], *, last: str = "and", most: int = 12) -> str:
     if len(words) > most:
         words = [*words[: most - 1], f"{len(words) - most + 1} more"]
     return f" {last} ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
+
+
+def one_line(name: object, limit: int = LONGEST_NAME) -> str:
+    """Return a name as `persondet.text.one_line` does; "(no name)" for one without letters."""
+    return text.one_line(name, limit) or "(no name)"
+
+
+def distinct(names: Sequence[str], limit: int = LONGEST_NAME) -> list[str]:
+    """Return `names`, each as `one_line`, with a number behind those that look alike then."""
+    short = [one_line(name, limit) for name in names]
+    return [
+        f"{name} ({short[:i].count(name) + 1})" if short.count(name) > 1 else name
+        for i, name in enumerate(short)
+    ]
+
+
+def read_template(name: str) -> str:
+    """Return a file of `templates/`."""
+    return (TEMPLATES / name).read_text(encoding="utf-8")

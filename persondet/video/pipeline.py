@@ -125,6 +125,12 @@ def annotate_video(
     Raises: MediaError: when the source cannot be read, has no frame between start and end, or the
         output cannot be written; PartialMediaError when what was written so far is kept.
         OutputExistsError: when the output is there already.
+
+    Example:
+        >>> predictor = Predictor.from_run("output/person")
+        >>> summary = annotate_video("clip.mp4", "clip_annotated.mp4", predictor)
+        >>> summary.frames, summary.records.name
+        (5, 'clip_annotated.jsonl')
     """
     if stride < 1 or (max_frames is not None and max_frames < 1) or (batch_size or 1) < 1:
         raise MediaError("stride, max_frames and batch_size must be 1 or more.")

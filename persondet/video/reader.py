@@ -72,6 +72,12 @@ class VideoReader:
         title: the clip's title, or "".
         left_out: what else the clip has, such as subtitles, in words, or "".
         frames_read: frames yielded so far.
+
+    Example:
+        >>> with VideoReader("clip.mp4") as reader:
+        ...     shapes = [frame.image.shape for frame in reader]
+        >>> reader.frames_read, shapes[0]
+        (5, (64, 96, 3))
     """
 
     def __init__(

@@ -153,6 +153,12 @@ class VideoWriter:
         frames_written: frames handed to the encoder so far.
         sound_from: the clip whose sound is copied at the end of the block, or None.
         notes: sentences for the user, complete after the block: padding, sound that is left out.
+
+    Example:
+        >>> with VideoWriter("black.mp4", width=96, height=64, fps=Fraction(25)) as writer:
+        ...     writer.write(np.zeros((64, 96, 3), np.uint8))
+        >>> writer.frames_written
+        1
     """
 
     def __init__(

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from persondet.checkpoint.checkpointer import KeyReport
 from persondet.checkpoint.model_file import load_checkpoint
 from persondet.config import get_cfg, merge_yaml
 from persondet.data.augmentation import pipeline_file
@@ -174,6 +175,14 @@ def test_the_records_tell_of_the_data_and_of_the_weights(tiny_export, tmp_path):
     assert dataset["statistics"]["splits"]["train"]["images"] == 6
     assert dataset["leaks"]["test"]["leaked"] == 0
     assert "random values" in (tmp_path / "run/weights.txt").read_text()
+    assert not (tmp_path / "run/weights.json").exists()
+    report = KeyReport(("a.b",), (("c.cls_score.weight", (6, 8), (2, 8)),), ("d",), ("e.f",))
+    write_training_records(cfg, report, new=True)
+    told = json.loads((tmp_path / "run/weights.json").read_text())
+    assert (told["loaded"], told["not_loaded"]) == (1, 2)
+    assert told["classes"] == {"checkpoint": 5, "dataset": 1}
+    loaded = {part["part"]: (part["loaded"], part["not_loaded"]) for part in told["parts"]}
+    assert loaded == {"a": (1, 0), "c": (0, 1), "d": (0, 1), "e": (None, 1)}
     assert (tmp_path / "run/augmentation.yaml").read_text() == pipeline_file(
         cfg.INPUT.ALBUMENTATIONS.PIPELINE
     ).read_text()

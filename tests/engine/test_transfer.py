@@ -1,5 +1,6 @@
 """A run that starts from weights and freezes a part: what it keeps, and what it says of it."""
 
+import json
 import logging
 
 import pytest
@@ -90,6 +91,17 @@ def test_what_is_frozen_ends_as_it_was_loaded_and_the_tables_tell(
     table = [line.split() for line in (tmp_path / "run/parameters.txt").read_text().splitlines()]
     assert ["backbone.1", "0", "8", "frozen"] in table
     assert ["backbone.1.running_mean", "4", "frozen"] in table
+    parts = json.loads((tmp_path / "run/parameters.json").read_text())["parts"]
+    assert {
+        "module": "backbone.1",
+        "trainable": 0,
+        "frozen": 8,
+        "state": "frozen",
+        "rate": "",
+    } in parts
+    assert [part["module"] for part in parts].index("all") == len(
+        parts
+    ) - 1  # as the report expects
 
 
 def test_weights_of_other_conventions_are_refused_before_anything_is_written(tiny_export, tmp_path):

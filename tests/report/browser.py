@@ -89,8 +89,8 @@ class Browser:
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
-    def picture(self, path: Path) -> None:
-        """Write a picture of the whole page."""
+    def image(self, path: Path) -> None:
+        """Write an image of the whole page."""
         answer = self.ask("Page.captureScreenshot", format="png", captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(answer["data"]))
 

@@ -1,9 +1,9 @@
-"""A run folder as a finished training leaves it, small, without a training: for tests of reports."""
+"""Run folders as a training leaves them, small and without a training: for tests of the report."""
 
 from __future__ import annotations
 
 import json
-import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,25 +39,31 @@ CONFIG = {
         "WEIGHT_DECAY": 0.01,
     },
 }
-PARAMETERS = """module                     trainable    frozen           rate
------------------------  -----------  --------  -------  ------
-backbone.fpn                 425,472         0  trained  0.001
-backbone.bottom_up.stem            0     9,536  frozen
-roi_heads.mask_head          203,329         0  trained  0.001
-all                          628,801     9,536  in part  0.001
-
-tensor                                                       shape
------------------------------------------------------------  -----------------
-backbone.fpn_lateral2.weight                                 96 x 64 x 1 x 1
-"""
-WEIGHTS = """output/demo/pretrain/model_final.pth: 170 tensors loaded, 2 of the model left at their start values.
-part                       loaded    not loaded  why
------------------------  --------  ------------  ------------------------------------------------
-backbone.bottom_up.stem         5             0
-roi_heads.box_predictor         2             2  roi_heads.box_predictor.cls_score.weight: checkpoint (6, 256), model (2, 256)
-                                                 not in the checkpoint
-The checkpoint tells 5 classes apart and the dataset has 1: the layers of the classes start anew.
-"""
+PARAMETERS = [
+    ("backbone.fpn", 425472, 0, "trained"),
+    ("backbone.bottom_up.stem", 0, 9536, "frozen"),
+    ("roi_heads.mask_head", 203329, 0, "trained"),
+    ("all", 628801, 9536, "in part"),
+]
+WEIGHTS = {
+    "schema": 1,
+    "source": "output/demo/pretrain/model_final.pth",
+    "loaded": 170,
+    "not_loaded": 2,
+    "parts": [
+        {"part": "backbone.bottom_up.stem", "loaded": 5, "not_loaded": 0, "why": []},
+        {
+            "part": "roi_heads.box_predictor",
+            "loaded": 2,
+            "not_loaded": 2,
+            "why": [
+                "cls_score.weight: checkpoint (6, 256), model (2, 256)",
+                "not in the checkpoint",
+            ],
+        },
+    ],
+    "classes": {"checkpoint": 5, "dataset": 1},
+}
 COUNTS = {
     "precision": 0.91,
     "recall": 0.78,
@@ -66,14 +72,15 @@ COUNTS = {
     "misses": 54,
     "false_alarms": 19,
 }
+EDGES = [round(0.05 * i, 2) for i in range(21)]
 PLOTS = (
     "training_curves loss loss_components accuracy average_precision learning_rate speed pr_curve "
     "f1_curve score_histogram size_histogram errors recall_by people_over_time"
 ).split()
 
 
-def write_picture(path: Path, size: tuple[int, int] = (400, 240)) -> None:
-    """Write a picture of a gradient with a frame, so that a cut edge is seen."""
+def write_image(path: Path, size: tuple[int, int] = (400, 240)) -> None:
+    """Write an image of a gradient with a frame, so that a cut edge is seen."""
     width, height = size
     pixels = np.zeros((height, width, 3), np.uint8)
     pixels[..., 0] = np.linspace(90, 250, width)[None]
@@ -84,9 +91,18 @@ def write_picture(path: Path, size: tuple[int, int] = (400, 240)) -> None:
     Image.fromarray(pixels).save(path)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> Path:
+    """Write JSON and the folders above it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
+    return path
+
+
+def edit(path: Path, change: Callable[[Any], object]) -> None:
+    """Change what a JSON file holds."""
+    value = json.loads(path.read_text(encoding="utf-8"))
+    change(value)
+    write_json(path, value)
 
 
 def write_finished_run(
@@ -98,55 +114,186 @@ def write_finished_run(
 ) -> Path:
     """Write every file that a report reads; nothing in it is missing.
 
-    `large`: the pictures are as large as those of a real run, and take as long.
+    `large`: the images are as large as those of a real run, and take as long.
     """
     factor = 10 if large else 1
-    folder.mkdir(parents=True)
+    write_metrics(folder, *training_rows(900, evaluation=300))
     config = CONFIG | {"DATASETS": {**CONFIG["DATASETS"], "TEST": [dataset]}}
     (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    (folder / "parameters.txt").write_text(PARAMETERS)
-    (folder / "weights.txt").write_text(WEIGHTS)
+    names = ("module", "trainable", "frozen", "state")
+    parts = [dict(zip(names, row, strict=True)) | {"rate": "0.001"} for row in PARAMETERS]
+    write_json(folder / "parameters.json", {"schema": 1, "parts": parts})
+    write_json(folder / "weights.json", WEIGHTS)
     write_json(folder / "model_best.json", {"metric": "segm/AP", "score": 41.2, "iteration": 899})
     (folder / "model_best.pth").write_bytes(b"weights")
-    (folder / "metrics.json").write_text("".join(json.dumps(row) + "\n" for row in metrics()))
-    write_json(folder / "results.json", results(classes, dataset))
+    write_json(folder / "results.json", results(dataset, classes))
     write_json(folder / "provenance.json", provenance())
     write_json(folder / "dataset.json", dataset_report(classes))
     for name in PLOTS:
-        write_picture(folder / "plots" / f"{name}.png", (105 * factor, 63 * factor))
+        write_image(folder / "plots" / f"{name}.png", (105 * factor, 63 * factor))
     for name in ("ground_truth", "augmentation"):
-        write_picture(folder / "examples" / f"{name}.jpg", (120 * factor, 80 * factor))
+        write_image(folder / "examples" / f"{name}.jpg", (120 * factor, 80 * factor))
     inference = folder / "inference" / dataset
     write_json(inference / "errors.json", errors(dataset))
     gallery: dict[str, list[dict[str, str]]] = {}
     for kind in ("misses", "false_alarms", "poor_masks"):
-        names = [f"{kind}_{number}.jpg" for number in (1, 2)]
+        files = [f"{kind}_{number}.jpg" for number in (1, 2)]
         gallery[kind] = [
             {"file": name, "image": "street_1.jpg", "caption": "3 of 5 people are missed."}
-            for name in names
+            for name in files
         ]
-        for name in names:
-            write_picture(inference / "gallery" / name, (128 * factor, 36 * factor))
-    write_json(inference / "gallery" / "gallery.json", {"schema": 1, **gallery})
-    write_clip_records(folder / "walk_annotated.jsonl")
-    write_picture(folder / "plots" / "video_still_1.jpg", (128 * factor, 72 * factor))
+        for name in files:
+            write_image(inference / "gallery" / name, (128 * factor, 36 * factor))
+    write_json(inference / "gallery/gallery.json", {"schema": 1, **gallery})
+    counts = [3 + n % 2 for n in range(100)]
+    write_records(folder / "walk_annotated.jsonl", counts, unique=7)
+    write_image(folder / "plots/video_still_1.jpg", (128 * factor, 72 * factor))
     still = {"file": "video_still_1.jpg", "clip": "walk_annotated.mp4", "time": 2.5, "people": 4}
-    write_json(folder / "plots" / "video_stills.json", {"schema": 1, "stills": [still]})
+    write_json(folder / "plots/video_stills.json", {"schema": 1, "stills": [still]})
     return folder
 
 
-def metrics() -> list[dict[str, float]]:
-    """Return the rows of a training of 900 steps."""
-    rows: list[dict[str, float]] = []
-    for step in range(9, 900, 10):
-        loss = 0.8 + math.exp(-step / 200)
-        row = {"iteration": step, "total_loss": loss, "loss_cls": loss / 2, "loss_mask": loss / 2}
-        rows.append(row | {"lr": 0.001, "time": 0.7, "fast_rcnn/cls_accuracy": 0.92})
-    rows += [{"iteration": 900, "bbox/AP": 47.6, "segm/AP": 41.2, "val/total_loss": 1.0}]
+def write_run(folder: Path) -> Path:
+    """Write what the plots show: training, evaluation of both splits, results, one clip."""
+    write_metrics(folder, *training_rows())
+    for name in ("person_valid", "person_test"):
+        write_json(folder / "inference" / name / "curves.json", curves(name))
+        write_json(folder / "inference" / name / "errors.json", errors(name))
+    write_json(folder / "results.json", results())
+    write_json(folder / "model_best.json", {"metric": "segm/AP", "score": 38.0, "iteration": 199})
+    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+    write_records(folder / "walk.jsonl", [1 + i // 40 % 5 for i in range(300)], unique=4)
+    return folder
+
+
+def write_metrics(folder: Path, *rows: dict[str, Any] | str) -> Path:
+    """Write `metrics.json` of dicts, or of raw text for a damaged line; return the run folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [row if isinstance(row, str) else json.dumps(row) + "\n" for row in rows]
+    (folder / "metrics.json").write_text("".join(lines))
+    return folder
+
+
+def training_rows(steps: int = 200, period: int = 10, evaluation: int = 50) -> list[dict[str, Any]]:
+    """Return the rows of a whole training, with the last evaluation in a row behind it."""
+    rows = []
+    for iteration in range(period - 1, steps, period):
+        share = (iteration + 1) / steps
+        row: dict[str, Any] = {"iteration": iteration, "lr": 0.01 * (1 - share)}
+        row |= {"time": 0.5 + 0.1 * share, "data_time": 0.02}
+        row |= _losses("", 2.0 - share)
+        if (iteration + 1) % evaluation == 0 and iteration + 1 != steps:
+            row |= _losses("val/", 2.1 - share) | _scores(40 * share)
+        rows.append(row)
+    rows.append({"iteration": steps, **_losses("val/", 1.1), **_scores(38.0)})
     return rows
 
 
-def results(classes: tuple[str, ...], dataset: str) -> dict[str, Any]:
+def _losses(prefix: str, total: float) -> dict[str, float]:
+    names = ("loss_rpn_cls", "loss_rpn_loc", "loss_cls", "loss_box_reg", "loss_mask")
+    row = {f"{prefix}{name}": total / 5 for name in names} | {f"{prefix}total_loss": total}
+    return row | {
+        f"{prefix}fast_rcnn/cls_accuracy": 0.95 - total / 20,
+        f"{prefix}mask_rcnn/accuracy": 0.9 - total / 10,
+    }
+
+
+def _scores(ap: float) -> dict[str, float]:
+    return {"bbox/AP": ap + 5, "bbox/AP50": ap + 40, "segm/AP": ap, "segm/AP50": ap + 35}
+
+
+def curves(dataset: str = "person_test", *, best: float = 0.6) -> dict[str, Any]:
+    """Return a `curves.json`."""
+    thresholds = np.linspace(0.05, 0.99, 95)
+    tasks = {}
+    for task, factor in (("bbox", 1.0), ("segm", 0.95)):
+        recall = factor * np.clip(1.02 - thresholds**4, 0, 1)
+        precision = factor * (1 - 0.7 * (1 - thresholds) ** 2)
+        f1 = 2 * precision * recall / (precision + recall)
+        at = int(np.argmin(np.abs(thresholds - best)))
+        grid = np.linspace(0, 1, 101)
+        tasks[task] = {
+            "iou": 0.5,
+            "thresholds": thresholds.round(6).tolist(),
+            "precision": precision.round(6).tolist(),
+            "recall": recall.round(6).tolist(),
+            "f1": f1.round(6).tolist(),
+            "hits": (300 * recall).astype(int).tolist(),
+            "misses": (300 * (1 - recall)).astype(int).tolist(),
+            "false_alarms": (60 * (1 - precision)).astype(int).tolist(),
+            "best": {
+                "threshold": float(thresholds[at]),
+                "precision": float(precision[at]),
+                "recall": float(recall[at]),
+                "f1": float(f1[at]),
+                "hits": 250,
+                "misses": 50,
+                "false_alarms": 30,
+            },
+            "pr": {
+                "recall": grid.round(2).tolist(),
+                "precision@50": np.where(grid < 0.9 * factor, 1 - 0.3 * grid**6, 0).tolist(),
+                "precision@75": np.where(grid < 0.6 * factor, 1 - 0.6 * grid**3, 0).tolist(),
+            },
+            "score_histogram": {
+                "edges": EDGES,
+                "true": [2 + i * i // 6 for i in range(20)],
+                "false": [max(0, 400 // (i + 1) - 15) for i in range(20)],
+            },
+        }
+    return {
+        "schema": 1,
+        "dataset": dataset,
+        "images": 60,
+        "tasks": tasks,
+        "sizes": {
+            "edges": [0, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256],
+            "ground_truth": [2, 15, 40, 52, 60, 48, 30, 18, 9, 2],
+            "found": [0, 3, 20, 38, 55, 46, 30, 17, 9, 1],
+        },
+    }
+
+
+def errors(dataset: str = "person_test") -> dict[str, Any]:
+    """Return an `errors.json`."""
+    kinds = ("classification", "localisation", "both", "duplicate", "background", "missed")
+    tasks = {
+        task: {
+            "AP50": 81.0,
+            "cost": {
+                kind: round(value * factor, 3)
+                for kind, value in zip(kinds, (0.0, 4.2, 0.0, 0.6, 3.1, 9.7), strict=True)
+            },
+            "cost_false_positives": 6.0,
+            "cost_false_negatives": 11.0,
+            "counts": dict(zip(kinds, (0, 22, 0, 4, 1312, 41), strict=True)),
+        }
+        for task, factor in (("bbox", 1.0), ("segm", 1.2))
+    }
+    groups = {
+        "size": [("small (< 32 px)", 120, 54), ("medium (32 to 96 px)", 150, 141)],
+        "crowding": [("alone", 100, 96), ("near", 110, 95), ("overlapped (IoU > 0.3)", 60, 30)],
+        "border": [("inside", 240, 205), ("touches the border", 30, 16)],
+    }
+    recall = {
+        name: [
+            {"label": label, "people": people, "found": found, "recall": found / people}
+            for label, people, found in rows
+        ]
+        for name, rows in groups.items()
+    }
+    recall["size"].append({"label": "large (> 96 px)", "people": 0, "found": 0, "recall": None})
+    return {
+        "schema": 1,
+        "dataset": dataset,
+        "task": "segm",
+        "threshold": 0.62,
+        "tasks": tasks,
+        "recall": recall,
+    }
+
+
+def results(dataset: str = "person_test", classes: tuple[str, ...] = ("person",)) -> dict[str, Any]:
     """Return what results.json holds."""
     measures = {"AP50": 87.8, "AP75": 58.6, "APs": 35.8, "APm": 59.1, "APl": None, "AR": 60.2}
     per_class = {f"AP-{name}": 52.1 for name in classes}
@@ -257,38 +404,20 @@ def dataset_report(classes: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def errors(dataset: str) -> dict[str, Any]:
-    """Return what errors.json holds."""
-    cost = {"classification": 0.0, "localisation": 3.1, "both": 0.0, "duplicate": 0.4}
-    task = {
-        "AP50": 87.8,
-        "cost": cost | {"background": 1.2, "missed": 6.5},
-        **{"cost_false_positives": 4.0, "cost_false_negatives": 7.7, "counts": {}},
+def write_records(
+    path: Path, counts: list[int], *, source: str = "walk.mp4", unique: int | None = None
+) -> Path:
+    """Write the records of a clip whose frames show `counts` people."""
+    header = {
+        **{"schema": "persondet-video-records", "version": 2, "source": source, "start": 0.0},
+        **{"tracker": "Norfair", "model": "model_best.pth", "classes": ["person"]},
+        **{"confidence_threshold": 0.62, "width": 640, "height": 360, "fps": 25.0},
     }
-    rows = [
-        {"label": "small (< 32 px)", "people": 40, "found": 18, "recall": 0.45},
-        {"label": "large", "people": 100, "found": 96, "recall": 0.96},
-    ]
-    return {
-        **{"schema": 1, "dataset": dataset, "task": "segm", "threshold": 0.62},
-        "tasks": {"bbox": task, "segm": task},
-        "recall": {"size": rows, "crowding": rows, "border": rows},
-    }
-
-
-def write_clip_records(path: Path) -> None:
-    """Write the records of a clip of 100 frames with 3 or 4 people each."""
     person = {"box": [1, 2, 30, 40], "score": 0.9, "class": "person", "mask": None, "track_id": 1}
-    rows: list[dict[str, Any]] = [
-        {
-            **{"schema": "persondet-video-records", "version": 2, "source": "walk.mp4"},
-            **{"start": 0.0, "tracker": "Norfair"},
-            **{"model": "model_best.pth", "classes": ["person"], "confidence_threshold": 0.62},
-            **{"width": 640, "height": 360, "fps": 25.0, "frame_rate": "25"},
-        }
+    rows = [
+        {"index": n, "time": n / 25, "people": [person] * count, "unique": unique}
+        for n, count in enumerate(counts)
     ]
-    rows += [
-        {"index": n, "time": n / 25, "people": [person] * (3 + n % 2), "unique": 4 + n // 33}
-        for n in range(100)
-    ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in [header, *rows]))
+    return path

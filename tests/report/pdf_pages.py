@@ -19,13 +19,11 @@ _CODE = re.compile(rb"<([0-9A-F]{2})> <([0-9A-F]{4,})>")
 def pages_of(path: Path) -> list[str]:
     """Return the text of each page, its lines divided by spaces."""
     objects = {int(n): body for n, body in _OBJECT.findall(path.read_bytes())}
-    (tree,) = (body for body in objects.values() if re.search(rb"/Type /Pages\b", body))
-    numbers = [int(n) for n in re.findall(rb"(\d+) 0 R", re.search(rb"\[(.*?)\]", tree, re.S)[1])]
     tables: dict[bytes, dict[int, str]] = {}
     for body in objects.values():
         for name, number in re.findall(rb"/(F\d+\+\d+) (\d+) 0 R", body):
             tables[name] = _characters(objects, objects[int(number)])
-    return [_text(objects, objects[number], tables) for number in numbers]
+    return [_text(objects, page, tables) for page in _pages(objects)]
 
 
 def _stream(body: bytes) -> bytes:
@@ -65,17 +63,21 @@ def _byte(match: re.Match[bytes]) -> bytes:
     return bytes([int(word, 8)]) if word.isdigit() else named.get(word, word)
 
 
-def extents_of(path: Path) -> list[tuple[float, float, float, float]]:
-    """Return what each page's words and pictures reach: left, bottom, right, top, in points."""
-    objects = {int(n): body for n, body in _OBJECT.findall(path.read_bytes())}
+def _pages(objects: dict[int, bytes]) -> list[bytes]:
     (tree,) = (body for body in objects.values() if re.search(rb"/Type /Pages\b", body))
-    numbers = [int(n) for n in re.findall(rb"(\d+) 0 R", re.search(rb"\[(.*?)\]", tree, re.S)[1])]
+    kids = re.search(rb"\[(.*?)\]", tree, re.S)[1]
+    return [objects[int(n)] for n in re.findall(rb"(\d+) 0 R", kids)]
+
+
+def extents_of(path: Path) -> list[tuple[float, float, float, float]]:
+    """Return what each page's words and images reach: left, bottom, right, top, in points."""
+    objects = {int(n): body for n, body in _OBJECT.findall(path.read_bytes())}
     widths: dict[bytes, list[float]] = {}
     for body in objects.values():
         for name, number in re.findall(rb"/(F\d+\+\d+) (\d+) 0 R", body):
             row = re.search(rb"/Widths \[(.*?)\]", objects[int(number)], re.S)[1]
             widths[name] = [float(width) for width in row.split()]
-    return [_extent(objects, objects[number], widths) for number in numbers]
+    return [_extent(objects, page, widths) for page in _pages(objects)]
 
 
 def _width(codes: bytes, size: float, widths: list[float] | None) -> float:

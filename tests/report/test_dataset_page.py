@@ -13,8 +13,7 @@ from matplotlib.text import Text
 from persondet.data.check.statistics import dataset_statistics
 from persondet.errors import MediaError
 from persondet.report import dataset_page
-from persondet.report.anchor_reach import reach_in_words, training_scale
-from persondet.report.dataset_page import write_dataset_page
+from persondet.report.dataset_page import reach_in_words, training_scale, write_dataset_page
 
 ANCHORS = {"sizes": [32, 64, 128, 256, 512], "shortest_edge": 736, "longest_edge": 1333}
 NASTY = ("$x$", "$\\frac{a}{b", "<script>alert(1)</script>", "=cmd()", "日本語", "a\nb", "p" * 300)

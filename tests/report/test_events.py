@@ -12,13 +12,7 @@ from hypothesis import strategies as st
 
 from persondet.report.events import Series, load_events
 from persondet.results import RunError
-
-
-def write_rows(folder, *rows):
-    """Write rows (dicts, or raw text for a damaged line) as a metrics.json."""
-    lines = [row if isinstance(row, str) else json.dumps(row) + "\n" for row in rows]
-    (folder / "metrics.json").write_text("".join(lines))
-    return folder
+from tests.report.finished_run import write_metrics as write_rows
 
 
 def values(events, name):
@@ -26,61 +20,47 @@ def values(events, name):
     return dict(zip(*(column.tolist() for column in events[name]), strict=True))
 
 
+def losses(value, *iterations, **more):
+    return [{"iteration": i, "total_loss": value, **more} for i in iterations]
+
+
 def test_columns_are_arrays_and_rows_may_lack_keys(tmp_path):
-    events = load_events(
-        write_rows(
-            tmp_path,
-            {"iteration": 19, "total_loss": 2.0, "lr": 0.1},
-            {"iteration": 39, "bbox/AP": 12.5},
-            {"iteration": 59, "total_loss": 1, "lr": 0.2},
-        )
-    )
+    rows = [*losses(2.0, 19, lr=0.1), {"iteration": 39, "bbox/AP": 12.5}, *losses(1, 59, lr=0.2)]
+    events = load_events(write_rows(tmp_path, *rows))
     loss = events["total_loss"]
-    assert loss.iterations.dtype == np.int64
-    assert loss.values.dtype == np.float64
+    assert (loss.iterations.dtype, loss.values.dtype) == (np.int64, np.float64)
     assert values(events, "total_loss") == {19: 2.0, 59: 1.0}
     assert values(events, "bbox/AP") == {39: 12.5}
     assert events.names() == ["bbox/AP", "lr", "total_loss"]
     assert events.names("l") == ["lr"]
-    assert "lr" in events
     assert "iteration" not in events
-    assert events.last_iteration == 59
-    assert events.restarts == ()
+    assert (events.last_iteration, events.restarts) == (59, ())
 
 
-def test_trap_4_after_a_resume_the_last_row_of_an_iteration_wins(tmp_path):
-    old = [{"iteration": i, "total_loss": 9.0} for i in (20, 40, 60, 80)]
-    new = [{"iteration": i, "total_loss": 1.0} for i in (60, 80, 100)]
-    events = load_events(write_rows(tmp_path, *old, *new))
-    assert values(events, "total_loss") == {20: 9.0, 40: 9.0, 60: 1.0, 80: 1.0, 100: 1.0}
-    assert events.restarts == (60,)
+@pytest.mark.parametrize(
+    ("old", "new", "kept", "restarts"),
+    [
+        # trap 4: after a resume the last row of an iteration wins
+        ((20, 40, 60, 80), (60, 80, 100), {20: 9, 40: 9, 60: 1, 80: 1, 100: 1}, (60,)),
+        # the resumed run stopped earlier than the first: what that had logged is gone
+        ((20, 40, 60, 80), (40,), {20: 9, 40: 1}, (40,)),
+        # an old run in front, also one that was killed at its first row
+        (range(19, 500, 20), (19, 39, 59), {19: 1, 39: 1, 59: 1}, (19,)),
+        ((19,), (19, 39), {19: 1, 39: 1}, (19,)),
+    ],
+)
+def test_trap_4_a_later_start_supersedes_what_it_does_again(tmp_path, old, new, kept, restarts):
+    rows = [*losses(9.0, *old, **{"bbox/AP": 77.0}), *losses(1.0, *new)]
+    events = load_events(write_rows(tmp_path, *rows))
+    assert values(events, "total_loss") == kept
+    assert events.restarts == restarts
+    left = {i: 77.0 for i, loss in kept.items() if loss == 9}
+    assert (values(events, "bbox/AP") if "bbox/AP" in events else {}) == left
 
 
-def test_rows_that_a_resume_threw_away_do_not_come_back(tmp_path):
-    """The resumed run was stopped earlier than the first: its iterations 60 and 80 are gone."""
-    old = [{"iteration": i, "total_loss": 9.0, "bbox/AP": float(i)} for i in (20, 40, 60, 80)]
-    events = load_events(write_rows(tmp_path, *old, {"iteration": 40, "total_loss": 1.0}))
-    assert values(events, "total_loss") == {20: 9.0, 40: 1.0}
-    assert events["bbox/AP"].best() == (20, 20.0)
-
-
-def test_an_old_run_in_front_is_superseded(tmp_path):
-    old = [{"iteration": i, "total_loss": 9.0} for i in range(19, 500, 20)]
-    new = [{"iteration": i, "total_loss": 1.0} for i in range(19, 60, 20)]
-    events = load_events(write_rows(tmp_path, *old, *new))
-    assert values(events, "total_loss") == {19: 1.0, 39: 1.0, 59: 1.0}
-
-
-def test_an_old_run_killed_at_its_first_row_is_superseded(tmp_path):
-    """The new one's first row has the same iteration; what only the old one had is gone."""
-    old = {"iteration": 19, "total_loss": 9.0, "lr": 0.5, "bbox/AP": 77.0}
-    new = [{"iteration": i, "total_loss": 1.0} for i in (19, 39)]
-    events = load_events(write_rows(tmp_path, old, *new))
-    assert values(events, "total_loss") == {19: 1.0, 39: 1.0}
-    assert "bbox/AP" not in events
-    assert events.restarts == (19,)
-    score = {"iteration": 39, "bbox/AP": 5.0}  # the score of a step is no second start
-    assert load_events(write_rows(tmp_path, *new, score)).restarts == ()
+def test_the_score_of_a_step_is_no_second_start(tmp_path):
+    score = {"iteration": 39, "bbox/AP": 5.0}
+    assert load_events(write_rows(tmp_path, *losses(1.0, 19, 39), score)).restarts == ()
 
 
 def test_rows_of_one_iteration_are_joined_and_the_last_value_wins(tmp_path):

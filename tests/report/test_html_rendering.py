@@ -48,7 +48,7 @@ def test_the_page_fits_a_phone_and_a_desk(tmp_path: Path) -> None:
             ]
             assert {url.partition(":")[0] for url in requests} <= {"file", "data"}
             assert not [e for e in browser.events if e.get("method") == "Log.entryAdded"]
-            browser.picture(tmp_path / f"{width}.png")
+            browser.image(tmp_path / f"{width}.png")
             assert (tmp_path / f"{width}.png").stat().st_size > 20_000
 
 

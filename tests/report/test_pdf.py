@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reportlab.lib.pagesizes import A4
 
-from persondet.report import pdf_text
+from persondet.report import pdf
 from persondet.report.build import build_document
 from persondet.report.document import (
     Block,
@@ -25,10 +25,7 @@ from persondet.report.document import (
     Section,
     Table,
 )
-from persondet.report.pdf import write_pdf
-from persondet.report.pdf_style import MARGIN, WIDTH
-from persondet.report.pdf_table import column_widths
-from persondet.report.pdf_text import markup
+from persondet.report.pdf import MARGIN, WIDTH, column_widths, markup, write_pdf
 from tests.report.finished_run import write_finished_run
 from tests.report.pdf_pages import extents_of, pages_of
 
@@ -109,10 +106,10 @@ def test_names_in_other_scripts_are_shown(tmp_path: Path, name: str, shown: str)
 @pytest.fixture
 def fonts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty folder as the only one in which this machine has fonts."""
-    monkeypatch.setattr(pdf_text, "FONT_FOLDERS", (str(tmp_path / "fonts"),))
-    pdf_text._more_fonts.cache_clear()
+    monkeypatch.setattr(pdf, "FONT_FOLDERS", (str(tmp_path / "fonts"),))
+    pdf._more_fonts.cache_clear()
     yield tmp_path / "fonts"
-    pdf_text._more_fonts.cache_clear()
+    pdf._more_fonts.cache_clear()
 
 
 def test_what_no_font_has_is_shown_as_its_numbers(fonts: Path, tmp_path: Path) -> None:
@@ -174,7 +171,7 @@ def test_endless_names_fit(tmp_path: Path) -> None:
 
 
 def test_nothing_lies_outside_the_margins(finished: tuple[Document, Path], tmp_path: Path) -> None:
-    """Words and pictures; in the usual report, and with names that are far too long."""
+    """Words and images; in the usual report, and with names that are far too long."""
     name = "W" * 400
     rows = ((name, "日本語" * 40, name, "1"),) * 3
     table = Table(name, ("a", name[:60], "c", name[:60]), rows, (3,))

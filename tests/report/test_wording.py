@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from persondet.report.facts import Facts
 from persondet.report.wording import duration, listed, plain, points, several, share
 
 
@@ -25,20 +24,10 @@ def test_nothing_is_less_than_zero_after_rounding() -> None:
 
 
 def test_counts_durations_and_lists() -> None:
-    assert [several(1, "picture"), several(2000, "picture")] == ["1 picture", "2,000 pictures"]
+    assert [several(1, "image"), several(2000, "image")] == ["1 image", "2,000 images"]
     assert [duration(s) for s in (4, 41, 692, 9000)] == [
         *("4.0 seconds", "41 seconds", "12 minutes", "2 h 30 min"),
     ]
     assert listed(["a", "b", "c"]) == "a, b and c"
     assert listed(list("abcde"), most=3) == "a, b and 3 more"
     assert [plain(0.00005), plain(0.001), plain(12345.6)] == ["0.00005", "0.001", "12,346"]
-
-
-def test_facts_answer_every_question() -> None:
-    facts = Facts({"a": [1, {"b": "x"}], "n": float("nan"), "t": True})
-    assert facts["a"][1]["b"].text() == "x"
-    assert not facts["a"][7]["b"]["c"][-3]
-    assert facts["n"].number() is None
-    assert facts["t"].number() is None
-    assert facts["a"].text() == ""
-    assert facts["a"][0].items() == []

@@ -1,8 +1,7 @@
-"""tools/plot_metrics.py: files, messages and exit codes."""
+"""tools/plot_metrics.py: files, refusals and exit codes."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import plot_metrics
@@ -10,69 +9,54 @@ import pytest
 
 from persondet.errors import OutputExistsError
 from persondet.results import RunError
+from tests.report.finished_run import write_metrics
+
+ROWS = [{"iteration": i, "lr": 0.1} for i in range(3)]
+FILES = {"training_curves.png", "learning_rate.png", "results.csv"}
 
 
-def write_run(folder, *rows):
-    folder.mkdir()
-    (folder / "metrics.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder
+def printed(capsys) -> list[Path]:
+    return [Path(line) for line in capsys.readouterr().out.splitlines()]
 
 
-def test_it_prints_the_files_that_it_wrote(tmp_path, capsys):
-    run = write_run(tmp_path / "run", {"iteration": 0, "lr": 0.1}, {"iteration": 9, "lr": 0.2})
-    assert plot_metrics.main([str(run), "--output", str(tmp_path / "out")]) == 0
-    printed = [Path(line) for line in capsys.readouterr().out.splitlines()]
-    assert sorted(printed) == sorted((tmp_path / "out").iterdir())
-    assert {path.name for path in printed} == {
-        *("training_curves.png", "learning_rate.png", "results.csv")
-    }
-    assert [path.name for path in run.iterdir()] == ["metrics.json"]
+def test_the_plots_of_a_run_are_made_again_and_printed(tmp_path, capsys):
+    run = write_metrics(tmp_path / "run", *ROWS)
+    for _ in range(2):
+        assert plot_metrics.main([str(run)]) == 0
+        files = printed(capsys)
+        assert sorted(files) == sorted((run / "plots").iterdir())
+        assert {path.name for path in files} == FILES
 
 
 def test_several_runs_are_laid_over_each_other_beside_them(tmp_path, capsys):
-    rows = [{"iteration": i, "lr": 0.1} for i in range(3)]
-    runs = [str(write_run(tmp_path / name, *rows)) for name in "ab"]
+    runs = [str(write_metrics(tmp_path / name, *ROWS)) for name in "ab"]
     assert plot_metrics.main(runs) == 0
-    printed = [Path(line) for line in capsys.readouterr().out.splitlines()]
-    assert {path.name for path in printed} == {
-        *("training_curves.png", "learning_rate.png", "results.csv")
-    }
-    assert {path.parent for path in printed} == {tmp_path / "comparison"}
+    files = printed(capsys)
+    assert {path.name for path in files} == FILES
+    assert {path.parent for path in files} == {tmp_path / "comparison"}
     assert (tmp_path / "comparison" / "results.csv").read_text().count("\n") == 3
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["metrics.json"]
 
 
-def test_a_foreign_table_is_refused_before_anything_is_drawn(tmp_path):
-    run = write_run(tmp_path / "run", {"iteration": 0, "lr": 0.1})
-    (tmp_path / "results.csv").write_text("mine\n")
-    with pytest.raises(OutputExistsError, match=r"results\.csv"):
-        plot_metrics.main([str(run), "--output", str(tmp_path)])
-    assert not list(tmp_path.glob("*.png"))
-
-
+@pytest.mark.parametrize("name", ["results.csv", "learning_rate.png"])
 @pytest.mark.parametrize("runs", [1, 2])
-def test_a_foreign_picture_is_refused_and_replaced_when_asked(tmp_path, runs):
-    rows = [{"iteration": i, "lr": 0.1} for i in range(3)]
-    folders = [str(write_run(tmp_path / str(number), *rows)) for number in range(runs)]
-    picture = tmp_path / "out" / "learning_rate.png"
-    picture.parent.mkdir()
-    picture.write_bytes(b"mine")
-    command = [*folders, "--output", str(picture.parent)]
-    with pytest.raises(OutputExistsError, match=r"learning_rate\.png"):
+def test_a_file_elsewhere_is_kept_unless_asked(tmp_path, runs, name):
+    folders = [str(write_metrics(tmp_path / str(number), *ROWS)) for number in range(runs)]
+    path = tmp_path / "out" / name
+    path.parent.mkdir()
+    path.write_bytes(b"mine")
+    command = [*folders, "--output", str(path.parent)]
+    with pytest.raises(OutputExistsError, match="is there already"):
         plot_metrics.main(command)
-    assert [path.name for path in picture.parent.iterdir()] == ["learning_rate.png"]
+    assert list(path.parent.iterdir()) == [path]
     assert plot_metrics.main([*command, "--overwrite"]) == 0
-    assert picture.read_bytes() != b"mine"
-    assert plot_metrics.main(command) == 0  # ours by now
+    assert path.read_bytes() != b"mine"
 
 
 def test_a_run_without_a_scalar_to_plot_is_refused(tmp_path):
-    run = write_run(tmp_path / "run", {"iteration": 0, "eta_seconds": 0.1})
     with pytest.raises(RunError, match="no loss, accuracy, AP or learning rate"):
-        plot_metrics.main([str(run)])
-
-
-def test_a_folder_without_metrics_is_refused_and_left_alone(tmp_path):
+        plot_metrics.main([str(write_metrics(tmp_path / "run", {"iteration": 0, "eta": 0.1}))])
+    (tmp_path / "empty").mkdir()
     with pytest.raises(RunError, match=r"metrics\.json"):
-        plot_metrics.main([str(tmp_path)])
-    assert list(tmp_path.iterdir()) == []
+        plot_metrics.main([str(tmp_path / "empty")])
+    assert list((tmp_path / "empty").iterdir()) == []

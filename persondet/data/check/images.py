@@ -25,7 +25,7 @@ from PIL import Image, UnidentifiedImageError
 
 from persondet.data.check.worker_processes import PATIENCE, results_of_processes
 from persondet.data.inspect.images import ImageFacts
-from persondet.data.leaks.perceptual_hash import picture_signature
+from persondet.data.leaks.hashing import picture_signature
 from persondet.environment import Progress
 from persondet.errors import DatasetError
 from persondet.files import leads_out, path_inside

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from persondet.data.leaks.sources import source_name
+from persondet.data.leaks.find import source_name
 
 FloatArray = npt.NDArray[np.float64]
 

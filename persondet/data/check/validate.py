@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ def check_export(
     for split, folder in export.folders.items():
         for name in sorted(_unlisted(folder, facts[split])):
             findings.add("file-not-listed", split, name)
-    leaks = leaks_of(facts, export.folders)
+    leaks = leaks_of(facts)
     leaks.add_to(findings)
     return {
         "version": 1,
@@ -76,16 +76,15 @@ def look_at_images(
     return {split: read_headers(folder, names[split]) for split, folder in export.folders.items()}
 
 
-def leaks_of(facts: Facts, folders: Mapping[str, Path]) -> Leaks:
+def leaks_of(facts: Facts) -> Leaks:
     """Return which images the splits share, as far as the facts tell; see `find_leaks`.
 
     Args:
         facts: of each split, by file name.
-        folders: of each split, where images that look alike are read again.
     """
     return find_leaks(
         [
-            Picture(split, name, fact.digest, fact.hashes, fact.thumbnail, folders[split] / name)
+            Picture(split, name, fact.digest, fact.hashes, fact.thumbnail)
             for split, found in facts.items()
             for name, fact in found.items()
             if not fact.problem

@@ -112,6 +112,11 @@ def validate_coco(splits: Mapping[str, CocoDict], *, facts: Facts | None = None)
         facts: what the image files are; None: the jsons are believed.
 
     Raises: DatasetError: when no split names an image.
+
+    Example:
+        >>> findings = validate_coco(read_export("datasets/person").splits)
+        >>> findings.counts()["annotation-id-zero"]
+        3
     """
     return inspect_coco(splits, facts=facts).findings
 

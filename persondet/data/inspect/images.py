@@ -29,8 +29,8 @@ class ImageFacts:
         orientation: EXIF's, 1 (upright) to 8.
         digest: SHA-256 of the file's bytes, 32 bytes; b"" when only the header was read.
         hashes: perceptual hashes of the image turned and mirrored in 8 ways, uint64, (8,), see
-            `persondet.data.leaks.perceptual_hash`; None when only the header was read.
-        thumbnail: the grey image in small, uint8, (32, 32); None when only the header was read.
+            `persondet.data.leaks.hashing`; None when only the header was read.
+        thumbnail: the grey image in small, uint8, (64, 64); None when only the header was read.
     """
 
     problem: str = ""

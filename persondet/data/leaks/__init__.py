@@ -1,1 +1,1 @@
-"""Leaks between splits: the same picture, or nearly the same, where it must not be."""
+"""Leaks between splits: the same image, or nearly the same, where it must not be."""

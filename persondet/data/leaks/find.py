@@ -1,26 +1,42 @@
-"""Which pictures of an export lie in two splits: as a file, a version, a copy, a frame of one clip."""
+"""Which images of an export lie in two splits: as a file, a version, a copy, a frame of one clip.
+
+Names tell a part of it. Roboflow names what it exports `<source>_<suffix>.rf.<digest>.jpg`: the
+versions that augmentation makes of one image share what stands before `.rf.`. Frames that it cuts
+from a clip are called `<clip>_<suffix of the clip>-<number>_<suffix>`.
+"""
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from persondet.data.findings import Findings
-from persondet.data.leaks.close_look import CloseLook
-from persondet.data.leaks.near_identical import near_identical_pairs
-from persondet.data.leaks.sources import clip_name, source_name
+from persondet.data.leaks.same_image import near_identical_pairs
 
 SAME_FILE, SAME_SOURCE = "leak-same-file", "leak-same-source"
 NEAR_IDENTICAL, SAME_CLIP = "leak-near-identical", "leak-same-clip"
 VERSIONS = (SAME_FILE, SAME_SOURCE, NEAR_IDENTICAL)
 """The kinds that make a picture a version of another, the strongest first."""
 _ORDER = {"train": 0, "valid": 1, "test": 2}
+_VIDEO = "mp4|mov|avi|mkv|webm|m4v|mpe?g|wmv|flv|mts|m2ts|3gp|ogv"
+_PICTURE = re.compile(r"[_.](?:jpe?g|png|bmp|webp|tiff?|gif|avif|heic)$", re.IGNORECASE)
+_OF_CLIP = (
+    # walk_mp4-0012, walk.mp4_frame_12
+    re.compile(rf"(.+[_.](?:{_VIDEO}))[-_ .](?:frame[-_ ]?)?\d+", re.IGNORECASE),
+    # walk_frame_000123, 1_1_2_frame85
+    re.compile(r"(.*[^-_ .])[-_ .]+frame[-_ .]?\d+", re.IGNORECASE),
+    # video3-0012, clip_00017: a counter of frames has more digits than a count of clips
+    re.compile(r"((?:.*[-_ .])?(?:clip|video)[-_ ]?\d{0,3})[-_ .]\d{4,7}", re.IGNORECASE),
+)
+_LONGEST = 255  # no file system has longer names, and a stranger's json may
+# A frame that hangs on a wall, or holds a pane.
+_NO_CLIP = re.compile(r"(?:picture|photo|window|door|bike|bicycle|bed)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -32,8 +48,7 @@ class Picture:
         file_name: as the json has it.
         digest: SHA-256 of the file, b"": not known.
         hashes: uint64, (8,), see `picture_signature`; None: not known.
-        thumbnail: uint8, (32, 32); None: not known.
-        path: the file, to look at again; None: hashes and thumbnails decide, less sharply.
+        thumbnail: uint8, (64, 64); None: not known.
     """
 
     split: str
@@ -41,7 +56,6 @@ class Picture:
     digest: bytes = b""
     hashes: npt.NDArray[np.uint64] | None = None
     thumbnail: npt.NDArray[np.uint8] | None = None
-    path: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -81,12 +95,14 @@ class Leaks:
     Attributes:
         kinds: code to leaks. A picture stands under its strongest kind only, and once.
         shares: `valid` and `test`, those that there are, to their shares.
-        to_drop: split to the sorted names of pictures that have a version in a later split.
+        to_drop: split to the sorted names of images that have a version in a later split.
+        not_compared: how many images the budget of the search left without a full comparison.
     """
 
     kinds: dict[str, list[Leak]] = field(default_factory=dict)
     shares: dict[str, Share] = field(default_factory=dict)
     to_drop: dict[str, list[str]] = field(default_factory=dict)
+    not_compared: int = 0
 
     def add_to(self, findings: Findings) -> None:
         """Count each leak under its code, in the split that is scored."""
@@ -123,26 +139,31 @@ def find_leaks(pictures: Sequence[Picture]) -> Leaks:
 
     A picture that is known in several ways counts once, by the strongest: the same file (digest),
     the same source (name before `.rf.`), nearly the same picture (turned or mirrored, too), a frame
-    of the same clip (by name). The order of `pictures` does not matter. Files of pictures that may
-    be nearly the same are read again: of a picture at most those of `MAX_LOOKS` others that are not
-    (see `near_identical_pairs`).
+    of the same clip (by name). The order of `pictures` does not matter.
 
     Args:
         pictures: all pictures of all splits.
 
     Raises: ValueError: when a split is none of `train`, `valid`, `test`.
+
+    Example:
+        >>> train = Picture("train", "street_jpg.rf.0a1b.jpg")
+        >>> test = Picture("test", "street_jpg.rf.9f8e.jpg")
+        >>> find_leaks([train, test]).shares["test"].leaked
+        1
     """
     unknown = {picture.split for picture in pictures} - _ORDER.keys()
     if unknown:
         raise ValueError(f"a split is one of {', '.join(_ORDER)}, not {', '.join(sorted(unknown))}")
     pictures = sorted(pictures, key=lambda p: (_ORDER[p.split], p.file_name, p.digest))
+    near, not_compared = _by_likeness(pictures)
     partners = {
         SAME_FILE: _by_key(pictures, lambda p: p.digest),
         SAME_SOURCE: _by_key(pictures, lambda p: source_name(p.file_name)),
-        NEAR_IDENTICAL: _by_likeness(pictures),
+        NEAR_IDENTICAL: near,
         SAME_CLIP: _by_key(pictures, lambda p: clip_name(p.file_name)),
     }
-    leaks = Leaks(kinds={kind: [] for kind in partners})
+    leaks = Leaks(kinds={kind: [] for kind in partners}, not_compared=not_compared)
     leaked: dict[str, dict[str, int]] = {kind: defaultdict(int) for kind in partners}
     # Test first: it is the number that counts.
     for index in reversed(range(len(pictures))):
@@ -196,23 +217,65 @@ def _by_key(
     }
 
 
-def _by_likeness(pictures: Sequence[Picture]) -> Mapping[int, list[int]]:
-    """Picture to at least one partner in each other split that has a nearly identical picture."""
+def _by_likeness(pictures: Sequence[Picture]) -> tuple[Mapping[int, list[int]], int]:
+    """Image to a partner in each other split that nearly repeats it; and how many were skipped."""
     known = [
         (index, picture.hashes, picture.thumbnail)
         for index, picture in enumerate(pictures)
         if picture.hashes is not None and picture.thumbnail is not None
     ]
     partners: dict[int, list[int]] = defaultdict(list)
-    if known:
-        places = [index for index, _, _ in known]
-        pairs = near_identical_pairs(
-            np.stack([hashes for _, hashes, _ in known]),
-            thumbnails=np.stack([thumbnail for _, _, thumbnail in known]),
-            groups=np.array([_ORDER[pictures[index].split] for index in places]),
-            look=CloseLook([pictures[index].path for index in places]),
-        )
-        for one, other in pairs.tolist():
-            partners[places[one]].append(places[other])
-            partners[places[other]].append(places[one])
-    return partners
+    if not known:
+        return partners, 0
+    places, hashes, thumbnails = zip(*known, strict=True)
+    pairs, skipped = near_identical_pairs(
+        np.stack(hashes),
+        np.stack(thumbnails),
+        groups=np.array([_ORDER[pictures[index].split] for index in places]),
+    )
+    for one, other in pairs.tolist():
+        partners[places[one]].append(places[other])
+        partners[places[other]].append(places[one])
+    return partners, skipped
+
+
+def source_name(file_name: str) -> str:
+    """Return the name of the picture that an exported file is a version of.
+
+    `street_0001_jpg.rf.0f3a.jpg` is a version of `street_0001_jpg`. A file that was exported,
+    uploaded and exported again goes back to its first name.
+
+    Args:
+        file_name: as the json has it, a folder in front stays.
+
+    Returns:
+        what stands before `.rf.`, or "" when the name does not tell.
+    """
+    source, mark, _ = file_name.partition(".rf.")
+    return source if mark and source and not source.endswith("/") else ""
+
+
+def clip_name(file_name: str) -> str:
+    """Return the name of the clip that a picture was cut from, as far as its name tells.
+
+    A number alone says nothing: `IMG_0001.jpg` and `IMG_0002.jpg` are two pictures. Asked for is
+    the suffix of a video before the number, or the word `frame`, or `clip` or `video` before a
+    number of four digits or more; and a frame must name its clip: of `frame_0001.jpg` any clip may
+    be the origin.
+
+    Args:
+        file_name: as the json has it, a folder in front stays.
+
+    Returns:
+        the part that all frames of the clip share, or "" when it does not look like a frame.
+    """
+    stem = source_name(file_name) or file_name
+    stem = _PICTURE.sub("", stem)
+    folder, _, name = stem.rpartition("/")
+    if len(name) > _LONGEST:
+        return ""
+    for pattern in _OF_CLIP:
+        match = pattern.fullmatch(name)
+        if match and not _NO_CLIP.search(match[1]):
+            return f"{folder}/{match[1]}" if folder else match[1]
+    return ""

@@ -16,28 +16,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from persondet.report.events import Series
-from persondet.report.names import distinct, one_line
-from persondet.report.own_files import is_ours, refuse_foreign
+from persondet.report import events as log
+from persondet.report.facts import TaskCurves
+from persondet.report.plots import style
 from persondet.report.plots.detection import SCORE_LABEL, SPLITS
-from persondet.report.plots.style import (
-    BLACK,
-    LOOKS,
-    drawing,
-    label_axes,
-    new_figure,
-    save,
-    whole_numbers,
-)
 from persondet.report.plots.training import ACCURACIES, MARKERS_PER_LINE, X_LABEL, limit_spikes
-from persondet.report.run_data import RunData, read_run
-from persondet.report.scalars import (
-    COMPONENT_TITLES,
-    average_precisions,
-    loss_components,
-    validation_twins,
-)
-from persondet.report.smoothing import smooth, smoothing_window
+from persondet.report.run import Run, refuse_elsewhere
+from persondet.report.wording import distinct, one_line
 from persondet.results import TASKS
 
 logger = logging.getLogger(__name__)
@@ -57,7 +42,7 @@ class Panel(NamedTuple):
     title: str
     x_label: str
     y_label: str
-    curves: Callable[[RunData], list[Curve]]
+    curves: Callable[[Run], list[Curve]]
     top: float = 0.0
 
 
@@ -66,7 +51,7 @@ class Overlay(NamedTuple):
 
     file_name: str
     needs: str
-    panels: Callable[[Sequence[RunData]], list[Panel]]
+    panels: Callable[[Sequence[Run]], list[Panel]]
 
 
 def plot_runs(
@@ -74,15 +59,15 @@ def plot_runs(
 ) -> list[Path]:
     """Lay the curves of several runs over each other and return the PNG files, in reading order.
 
-    They go to the folder `output`, and replace the files of an earlier call; with `overwrite` also
-    those of somebody else. A run takes part with what it has come to; a figure that would show no
-    run is left out, and the log says so.
+    They go to the folder `output`; with `overwrite` they replace files there. A run takes part with
+    what it has come to; a figure that would show no run is left out, and the log says so.
 
     Raises: RunError: when a run has nothing at all to draw. OutputExistsError: when `output` holds a
-        file of somebody else with the name of a figure.
+        file with the name of a figure, unless `overwrite`.
     """
-    refuse_foreign((Path(output) / o.file_name for o in OVERLAYS), overwrite=overwrite)
-    runs = [read_run(run_dir) for run_dir in run_dirs]
+    paths = (Path(output) / overlay.file_name for overlay in OVERLAYS)
+    refuse_elsewhere(run_dirs, paths, overwrite=overwrite)
+    runs = [Run(Path(run_dir)) for run_dir in run_dirs]
     for run in runs:
         if run.problem is not None and not run.evaluations:
             raise run.problem
@@ -90,14 +75,12 @@ def plot_runs(
     written = []
     for overlay in OVERLAYS:
         path = Path(output) / overlay.file_name
-        with drawing():
+        with style.drawing():
             figure = _draw(overlay.panels(runs), runs, names)
             if figure is not None:
-                written.append(save(figure, path))
+                written.append(style.save(figure, path))
                 continue
         logger.info("%s is left out: no run has %s", path.name, overlay.needs)
-        if is_ours(path):
-            path.unlink()
     return written
 
 
@@ -124,7 +107,7 @@ def default_folder(run_dirs: Sequence[str | Path]) -> Path:
     return (Path.cwd() if shared == Path(shared.anchor) else shared) / "comparison"
 
 
-def _draw(panels: Sequence[Panel], runs: Sequence[RunData], names: Sequence[str]) -> Figure | None:
+def _draw(panels: Sequence[Panel], runs: Sequence[Run], names: Sequence[str]) -> Figure | None:
     """Draw the panels that show a run; None when there is none."""
     drawn = [(panel, [panel.curves(run) for run in runs]) for panel in panels]
     drawn = [(panel, curves) for panel, curves in drawn if any(curves)]
@@ -134,7 +117,7 @@ def _draw(panels: Sequence[Panel], runs: Sequence[RunData], names: Sequence[str]
     rows = math.ceil(len(drawn) / columns)
     legend_rows = math.ceil(len(names) / columns)
     height = (4.0 if rows == 1 else 3.4) * rows + 0.4 + 0.25 * legend_rows
-    figure = new_figure(
+    figure = style.new_figure(
         rows, columns, (2.6 + 4.4 * columns if columns == 1 else 4.8 * columns, height)
     )
     for axes, (panel, curves) in zip(figure.axes, drawn, strict=False):
@@ -145,7 +128,7 @@ def _draw(panels: Sequence[Panel], runs: Sequence[RunData], names: Sequence[str]
     labels = list(names)
     every = [curve for _, curves in drawn for run in curves for curve in run]
     if any(curve.dashed for curve in every) and not all(curve.dashed for curve in every):
-        handles += [Line2D([], [], color=BLACK, linestyle=line) for line in ("-", "--")]
+        handles += [Line2D([], [], color=style.BLACK, linestyle=line) for line in ("-", "--")]
         labels += ["training", "validation"]
     longest = max(map(len, labels))
     most = max(1, int(figure.get_figwidth() * 10 / (longest + 7)))
@@ -160,131 +143,113 @@ def _draw_panel(axes: Axes, panel: Panel, curves: Sequence[Sequence[Curve]]) -> 
             every = max(1, len(line.x) // MARKERS_PER_LINE)
             # Runs that are the same, or nearly so, get their markers at other places.
             first = (index * every // max(1, len(curves))) if len(line.x) > MARKERS_PER_LINE else 0
-            style = "--" if line.dashed else "-"
-            axes.plot(line.x, line.y, style, color=color, marker=marker, markevery=(first, every))
-    label_axes(axes, panel.title, panel.x_label, panel.y_label)
+            dashes = "--" if line.dashed else "-"
+            axes.plot(line.x, line.y, dashes, color=color, marker=marker, markevery=(first, every))
+    style.label_axes(axes, panel.title, panel.x_label, panel.y_label)
     if panel.top:
         axes.set_ylim(0, panel.top)
     else:
         limit_spikes(axes)
     if panel.x_label == X_LABEL:
         axes.set_xlim(left=0)
-        whole_numbers(axes, 6)
+        style.whole_numbers(axes, 6)
 
 
 def _look(index: int) -> tuple[str, str]:
     """Return the colour and the marker of a run; no pair comes twice in the first 49."""
-    count = len(LOOKS)
-    return LOOKS[index % count][0], LOOKS[(index + index // count) % count][1]
+    count = len(style.LOOKS)
+    return style.LOOKS[index % count][0], style.LOOKS[(index + index // count) % count][1]
 
 
-def _scalar(name: str, *, scale: float = 1.0) -> Callable[[RunData], list[Curve]]:
+def _scalar(name: str, *, scale: float = 1.0) -> Callable[[Run], list[Curve]]:
     """Return what draws a training scalar, smoothed, and its first validation twin."""
 
-    def curves(run: RunData) -> list[Curve]:
+    def curves(run: Run) -> list[Curve]:
         found = []
         series = run.events.finite(name)
         if series is not None:
-            values = smooth(series.values, smoothing_window(len(series.values)))
+            values = log.smooth(series.values, log.smoothing_window(len(series.values)))
             found.append(Curve(run.events.steps(series), scale * values))
-        for _, twin in validation_twins(run.events, name)[:1]:
+        for _, twin in log.validation_twins(run.events, name)[:1]:
             found.append(Curve(run.events.steps(twin), scale * twin.values, dashed=True))
         return found
 
     return curves
 
 
-def _ap(task: str, metric: str) -> Callable[[RunData], list[Curve]]:
-    def curves(run: RunData) -> list[Curve]:
-        found: list[tuple[str, str, Series]] = average_precisions(run.events, task, metric)[:1]
-        return [Curve(run.events.steps(series), series.values, dashed=True) for *_, series in found]
-
-    return curves
-
-
 def _loss(name: str = "total_loss") -> Panel:
-    known, shown = COMPONENT_TITLES.get(name), one_line(name, 30)
+    known, shown = log.COMPONENT_TITLES.get(name), one_line(name, 30)
     title = "Loss" if name == "total_loss" else f"{known}\n{shown}" if known else shown
     return Panel(title, X_LABEL, "loss (no unit)", _scalar(name))
 
 
-def _components(runs: Sequence[RunData]) -> list[Panel]:
-    names = [name for run in runs for name in loss_components(run.events)]
-    order = [*COMPONENT_TITLES, *sorted(set(names) - COMPONENT_TITLES.keys())]
+def _components(runs: Sequence[Run]) -> list[Panel]:
+    names = [name for run in runs for name in log.loss_components(run.events)]
+    order = [*log.COMPONENT_TITLES, *sorted(set(names) - log.COMPONENT_TITLES.keys())]
     return [_loss(name) for name in order if name in names]
 
 
-def _accuracies(runs: Sequence[RunData]) -> list[Panel]:
+def _accuracies(runs: Sequence[Run]) -> list[Panel]:
     return [
         Panel(f"Accuracy: {what}", X_LABEL, "correct (%)", _scalar(name, scale=100), 101)
         for name, (what, *_) in ACCURACIES.items()
     ]
 
 
-def _average_precisions(runs: Sequence[RunData]) -> list[Panel]:
-    return [
-        Panel(
-            f"Validation split: {TASKS[task]} {metric}",
-            X_LABEL,
-            f"{metric} (points, 0 to 100)",
-            _ap(task, metric),
-            102,
-        )
-        for metric in ("AP", "AP50")
-        for task in TASKS
-    ]
+def _average_precisions(runs: Sequence[Run]) -> list[Panel]:
+    def panel(task: str, metric: str) -> Panel:
+        def curves(run: Run) -> list[Curve]:
+            found = log.average_precisions(run.events, task, metric)[:1]
+            return [Curve(run.events.steps(line), line.values, True) for *_, line in found]
+
+        title = f"Validation split: {TASKS[task]} {metric}"
+        return Panel(title, X_LABEL, f"{metric} (points, 0 to 100)", curves, 102)
+
+    return [panel(task, metric) for metric in ("AP", "AP50") for task in TASKS]
 
 
-def _learning_rate(runs: Sequence[RunData]) -> list[Panel]:
+def _learning_rate(runs: Sequence[Run]) -> list[Panel]:
     return [Panel("Learning rate", X_LABEL, "learning rate (per step)", _scalar("lr"))]
 
 
-def _speed(runs: Sequence[RunData]) -> list[Panel]:
+def _speed(runs: Sequence[Run]) -> list[Panel]:
     return [Panel("Speed of the training", X_LABEL, "time of a step (seconds)", _scalar("time"))]
 
 
-def _overview(runs: Sequence[RunData]) -> list[Panel]:
+def _overview(runs: Sequence[Run]) -> list[Panel]:
     box, mask = _average_precisions(runs)[:2]
     scores = mask if any(map(mask.curves, runs)) else box
     return [_loss(), scores, *_learning_rate(runs), *_speed(runs)]
 
 
-def _of_curves(draw: Callable[[str, str], Panel]) -> Callable[[Sequence[RunData]], list[Panel]]:
+def _of_curves(
+    x_label: str, y_label: str, line: Callable[[TaskCurves], Curve]
+) -> Callable[[Sequence[Run]], list[Panel]]:
     """Return the panels of curves.json: a column for each task, on the test split where all runs
     have it, else on the validation split."""
 
-    def panels(runs: Sequence[RunData]) -> list[Panel]:
+    def panel(role: str, task: str) -> Panel:
+        def curves(run: Run) -> list[Curve]:
+            evaluation = run.evaluation(role)
+            found = evaluation.curves.get(task) if evaluation else None
+            return [drawn] if found and len((drawn := line(found)).x) else []
+
+        return Panel(f"{SPLITS[role]}: {TASKS[task]}, IoU 0.5", x_label, y_label, curves, 102)
+
+    def panels(runs: Sequence[Run]) -> list[Panel]:
         scored = [run for run in runs if run.evaluations]
         role = "test" if all(run.evaluation("test") for run in scored) else "valid"
-        return [draw(role, task) for task in TASKS]
+        return [panel(role, task) for task in TASKS]
 
     return panels
 
 
-def _precision_recall(role: str, task: str) -> Panel:
-    def curves(run: RunData) -> list[Curve]:
-        evaluation = run.evaluation(role)
-        found = evaluation.curves.get(task) if evaluation else None
-        precision = found.pr_precision.get("50") if found else None
-        if found is None or precision is None:
-            return []
-        return [Curve(100 * found.pr_recall, 100 * precision)]
-
-    x_label, y_label = "recall (found, % of all)", "precision (right, % of detections)"
-    return Panel(f"{SPLITS[role]}: {TASKS[task]}, IoU 0.5", x_label, y_label, curves, 102)
+def _precision_recall(found: TaskCurves) -> Curve:
+    precision = found.pr_precision.get("50", np.zeros(0))
+    return Curve(100 * found.pr_recall[: len(precision)], 100 * precision)
 
 
-def _f1(role: str, task: str) -> Panel:
-    def curves(run: RunData) -> list[Curve]:
-        evaluation = run.evaluation(role)
-        found = evaluation.curves.get(task) if evaluation else None
-        if found is None or not len(found.thresholds):
-            return []
-        return [Curve(found.thresholds, 100 * found.f1)]
-
-    return Panel(f"{SPLITS[role]}: {TASKS[task]}, IoU 0.5", SCORE_LABEL, "F1 (%)", curves, 102)
-
-
+_RECALL, _PRECISION = "recall (found, % of all)", "precision (right, % of detections)"
 OVERLAYS = (
     Overlay("training_curves.png", "scalar to plot", _overview),
     Overlay("loss.png", "total_loss", lambda runs: [_loss()]),
@@ -293,6 +258,14 @@ OVERLAYS = (
     Overlay("average_precision.png", "bbox/AP or segm/AP", _average_precisions),
     Overlay("learning_rate.png", "lr", _learning_rate),
     Overlay("speed.png", "time of a step", _speed),
-    Overlay("pr_curve.png", "inference/*/curves.json", _of_curves(_precision_recall)),
-    Overlay("f1_curve.png", "inference/*/curves.json", _of_curves(_f1)),
+    Overlay(
+        "pr_curve.png",
+        "inference/*/curves.json",
+        _of_curves(_RECALL, _PRECISION, _precision_recall),
+    ),
+    Overlay(
+        "f1_curve.png",
+        "inference/*/curves.json",
+        _of_curves(SCORE_LABEL, "F1 (%)", lambda found: Curve(found.thresholds, 100 * found.f1)),
+    ),
 )

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from persondet.report.names import one_line
-from persondet.report.people_counts import PeopleCounts
+from persondet.report.facts import Clip
 from persondet.report.plots.style import BLUE, VERMILION, add_legend, label_axes, new_figure
-from persondet.report.run_data import RunData
+from persondet.report.run import Run
+from persondet.report.wording import one_line
 
 MOST_CLIPS = 6
 MINUTES_FROM, HOURS_FROM = 300.0, 10800.0  # seconds
 
 
-def draw_people(run: RunData) -> Figure | None:
+def draw_people(run: Run) -> Figure | None:
     """Draw how many people each frame shows, a panel for each clip, up to six of them."""
-    clips = run.people[:MOST_CLIPS]
+    clips = run.clips[:MOST_CLIPS]
     if not clips:
         return None
     figure = new_figure(len(clips), 1, (8.2, 0.6 + 3.2 * len(clips)))
@@ -37,33 +37,26 @@ def moving_mean(times: np.ndarray, counts: np.ndarray, seconds: float) -> np.nda
     return (total[last] - total[first]) / (last - first)
 
 
-def _draw_clip(axes: Axes, clip: PeopleCounts) -> None:
+def _draw_clip(axes: Axes, clip: Clip) -> None:
     length = float(clip.times[-1])
     unit, divisor = "seconds", 1.0
     if length >= MINUTES_FROM:
         unit, divisor = ("hours", 3600.0) if length >= HOURS_FROM else ("minutes", 60.0)
     times = clip.times / divisor
-    one = "o" if len(times) == 1 else None
     window = max(1.0, length / 60)
     several = len(times) > 2 and length > 2 * window
-    alpha = 0.45 if several else 1.0
-    axes.plot(
-        *(times, clip.counts),
-        label="each frame",
-        color=BLUE,
-        alpha=alpha,
-        linewidth=1.0,
-        drawstyle="steps-post",
-        marker=one,
-    )
+    look: dict[str, Any] = {"alpha": 0.45 if several else 1.0, "drawstyle": "steps-post"}
+    look |= {"label": "each frame", "marker": "o" if len(times) == 1 else None}
+    axes.plot(times, clip.counts, color=BLUE, linewidth=1.0, **look)
     if several:
         smooth = moving_mean(clip.times, clip.counts, window)
         label = f"mean over {window:.3g} s"
         axes.plot(times, smooth, color=VERMILION, label=label, linestyle="--")
     most, mean = int(clip.counts.max()), float(clip.counts.mean())
+    threshold = clip.header["confidence_threshold"].number()
     facts = f"on average {mean:.1f}, at most {most}"
-    facts += f", {clip.tracks} different people" if clip.tracks else ""
-    facts += f"; score {clip.threshold:.2f} or more" if math.isfinite(clip.threshold) else ""
+    facts += f", {clip.people} different people" if clip.people else ""
+    facts += "" if threshold is None else f"; score {threshold:.2f} or more"
     title = f"People in {one_line(clip.source)}\n{facts}"
     label_axes(axes, title, f"time in the clip ({unit})", "people in view (number)")
     axes.set_xlim(min(0.0, float(times[0])), max(float(times[-1]), 1e-3))

@@ -8,6 +8,7 @@ needed. Names come from strangers: inside `drawing()` a `$` is a `$`.
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,33 +23,10 @@ from matplotlib.font_manager import fontManager
 from matplotlib.ticker import MaxNLocator
 
 from persondet.files import atomic_path
-from persondet.report.own_files import MARK
+from persondet.report.wording import TEMPLATES
 
 BLUE, VERMILION, GREEN, PURPLE, BLACK = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#333333"
 ORANGE, SKY, GREY = "#E69F00", "#56B4E9", "#999999"
-STYLE: dict[Any, Any] = {
-    "figure.dpi": 150,
-    "figure.facecolor": "white",
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture everywhere
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.formatter.limits": (-4, 5),
-    "grid.color": "#DDDDDD",
-    "grid.linewidth": 0.6,
-    "hatch.linewidth": 0.7,
-    "lines.linewidth": 1.8,
-    "lines.markersize": 4.5,
-    "legend.fontsize": 9,
-    "legend.framealpha": 0.85,
-    "legend.edgecolor": "none",
-    "text.parse_math": False,
-}
 # For scripts that DejaVu lacks; whichever is installed.
 FALLBACK_FONTS = (
     "Noto Sans CJK JP",
@@ -84,14 +62,20 @@ def drawing(changes: Mapping[Any, Any] | None = None) -> Iterator[None]:
     """Give the figures that are made and saved inside the block their look.
 
     Args:
-        changes: settings of matplotlib that differ from `STYLE`.
+        changes: settings of matplotlib that differ from `templates/figures.mplstyle`.
     """
     installed = set(fontManager.get_font_names())
     families = ["DejaVu Sans", *(name for name in FALLBACK_FONTS if name in installed)]
-    look = {**STYLE, "font.family": families, **(changes or {})}
+    look = {**_style(), "font.family": families, **(changes or {})}
     with matplotlib.rc_context(look), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a box is drawn in its place
         yield
+
+
+@functools.cache
+def _style() -> Mapping[Any, Any]:
+    path = TEMPLATES / "figures.mplstyle"
+    return matplotlib.rc_params_from_file(path, use_default_template=False)
 
 
 def new_figure(
@@ -99,24 +83,23 @@ def new_figure(
     columns: int = 1,
     size: tuple[float, float] = (7.0, 4.2),
     heights: Sequence[float] | None = None,
+    widths: Sequence[float] | None = None,
 ) -> Figure:
     """Return a figure of `size` inches with `rows` × `columns` axes, read row by row.
 
-    `heights` are those of the rows, in relation to each other; default: all the same.
+    `heights` are those of the rows, `widths` those of the columns, in relation to each other;
+    default: all the same.
     """
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
-    figure.subplots(rows, columns, squeeze=False, height_ratios=heights)
+    figure.subplots(rows, columns, squeeze=False, height_ratios=heights, width_ratios=widths)
     return figure
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG, whole or not at all; the same figure gives the same bytes.
-
-    The file carries a mark by which `persondet.report.own_files` knows it.
-    """
+    """Write a figure as PNG, whole or not at all; the same figure gives the same bytes."""
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", metadata={"Software": MARK})
+        figure.savefig(temporary, format="png", metadata={"Software": "persondet"})
     return path
 
 

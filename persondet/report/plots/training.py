@@ -13,57 +13,36 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from persondet.report.events import Events, Series
-from persondet.report.names import one_line
-from persondet.report.plots.style import (
-    BLACK,
-    BLUE,
-    GREEN,
-    PURPLE,
-    STAR,
-    TASK_LOOKS,
-    VERMILION,
-    add_legend,
-    hide,
-    label_axes,
-    new_figure,
-    whole_numbers,
-)
-from persondet.report.run_data import RunData
-from persondet.report.scalars import (
-    COMPONENT_TITLES,
-    average_precisions,
-    best_model,
-    loss_components,
-    validation_twins,
-)
-from persondet.report.smoothing import smooth, smoothing_window
+from persondet.report import events as log
+from persondet.report.plots import style
+from persondet.report.run import Run
+from persondet.report.wording import one_line
 from persondet.results import TASKS
 
 X_LABEL = "training (steps)"
 ACCURACIES = {
-    "fast_rcnn/cls_accuracy": ("proposal classes", GREEN, "o"),
-    "mask_rcnn/accuracy": ("mask pixels", PURPLE, "s"),
+    "fast_rcnn/cls_accuracy": ("proposal classes", style.GREEN, "o"),
+    "mask_rcnn/accuracy": ("mask pixels", style.PURPLE, "s"),
 }
 METRIC_LINES = {"AP": "-", "AP50": ":"}
 SET_FILLS = ("full", "none", "left", "top")  # of the markers, one per validation set
 SPIKE = 4.0  # what exceeds so many times the value that 9 of 10 stay below is no part of the curve
 MARKERS_PER_LINE = 8
 
-_NOTE: dict[str, Any] = {"fontsize": 8, "color": VERMILION}
-Panel = Callable[[Axes, RunData], bool]
+_NOTE: dict[str, Any] = {"fontsize": 8, "color": style.VERMILION}
+Panel = Callable[[Axes, Run], bool]
 
 
-def panel_loss(axes: Axes, run: RunData, name: str = "total_loss", title: str = "Loss") -> bool:
+def panel_loss(axes: Axes, run: Run, name: str = "total_loss", title: str = "Loss") -> bool:
     """Draw a loss in training and validation; return whether there was any."""
-    if not _draw_pair(axes, run.events, name, (BLUE, VERMILION), ""):
+    if not _draw_pair(axes, run.events, name, (style.BLUE, style.VERMILION), ""):
         return False
     limit_spikes(axes)
     _finish(axes, run.events, title, "loss (no unit)")
     return True
 
 
-def panel_accuracy(axes: Axes, run: RunData) -> bool:
+def panel_accuracy(axes: Axes, run: Run) -> bool:
     """Draw the accuracies of the two heads; return whether there was any."""
     drawn = [
         _draw_pair(axes, run.events, name, (color, color), f"{what}, ", 100, marker)
@@ -75,12 +54,12 @@ def panel_accuracy(axes: Axes, run: RunData) -> bool:
     return any(drawn)
 
 
-def panel_average_precision(axes: Axes, run: RunData) -> bool:
+def panel_average_precision(axes: Axes, run: Run) -> bool:
     """Draw validation AP and AP50 with the best model marked; return whether there was any."""
     datasets: list[str] = []
-    for task, (color, marker, _) in TASK_LOOKS.items():
+    for task, (color, marker, _) in style.TASK_LOOKS.items():
         for metric, line in METRIC_LINES.items():
-            for _, dataset, series in average_precisions(run.events, task, metric):
+            for _, dataset, series in log.average_precisions(run.events, task, metric):
                 datasets += [dataset] if dataset not in datasets else []
                 fill = SET_FILLS[datasets.index(dataset) % len(SET_FILLS)]
                 label = f"{TASKS[task]} {metric}" + (f", {one_line(dataset)}" if dataset else "")
@@ -89,33 +68,33 @@ def panel_average_precision(axes: Axes, run: RunData) -> bool:
                 axes.plot(steps, series.values, marker + line, **look)
     if not datasets:
         return False
-    best = best_model(run)
+    best = run.best
     if best is not None:
         label = f"best model: {best.text} after {best.step} steps"
-        axes.axvline(best.step, color=BLACK, linewidth=0.9, linestyle=(0, (1, 2)))
+        axes.axvline(best.step, color=style.BLACK, linewidth=0.9, linestyle=(0, (1, 2)))
         if best.drawn:
-            axes.plot(best.step, best.value, label=label, **STAR)
+            axes.plot(best.step, best.value, label=label, **style.STAR)
         else:
-            axes.plot([], [], color=BLACK, linewidth=0.9, linestyle=(0, (1, 2)), label=label)
+            axes.plot([], [], color=style.BLACK, linewidth=0.9, linestyle=(0, (1, 2)), label=label)
     axes.set_ylim(0, 102)
     title = "Average precision on the validation split"
     _finish(axes, run.events, title, "AP (points, 0 to 100)", legend=2)
     return True
 
 
-def panel_learning_rate(axes: Axes, run: RunData) -> bool:
+def panel_learning_rate(axes: Axes, run: Run) -> bool:
     """Draw the learning rate; return whether there was any."""
     series = run.events.finite("lr")
     if series is None:
         return False
     dot = "o" if len(series.values) == 1 else None
-    axes.plot(run.events.steps(series), series.values, marker=dot, color=BLACK)
+    axes.plot(run.events.steps(series), series.values, marker=dot, color=style.BLACK)
     axes.set_ylim(bottom=0)
     _finish(axes, run.events, "Learning rate", "learning rate (per step)", legend=0)
     return True
 
 
-def panel_speed(axes: Axes, run: RunData) -> bool:
+def panel_speed(axes: Axes, run: Run) -> bool:
     """Draw the time of a step and what of it is waiting for data; return whether there was any."""
     series = run.events.finite("time")
     if series is None:
@@ -123,7 +102,10 @@ def panel_speed(axes: Axes, run: RunData) -> bool:
     median = float(np.median(series.values))
     rate = f" = {run.batch_size / median:.3g} images per second" if run.batch_size * median else ""
     whole = f"a whole step (median {median:.3g} s{rate})"
-    lines = [("time", whole, BLUE, "-"), ("data_time", "of it, waiting for data", VERMILION, "--")]
+    lines = [
+        ("time", whole, style.BLUE, "-"),
+        ("data_time", "of it, waiting for data", style.VERMILION, "--"),
+    ]
     for name, label, color, line in lines:
         found = run.events.finite(name)
         if found is not None:
@@ -135,41 +117,41 @@ def panel_speed(axes: Axes, run: RunData) -> bool:
     return True
 
 
-def single(panel: Panel) -> Callable[[RunData], Figure | None]:
+def single(panel: Panel) -> Callable[[Run], Figure | None]:
     """Return the function that draws a figure of one panel, None when it has nothing to show."""
 
-    def draw(run: RunData) -> Figure | None:
-        figure = new_figure()
+    def draw(run: Run) -> Figure | None:
+        figure = style.new_figure()
         return figure if panel(figure.axes[0], run) else None
 
     return draw
 
 
-def draw_components(run: RunData) -> Figure | None:
+def draw_components(run: Run) -> Figure | None:
     """Draw each part of the loss in a panel of its own, in the order of the model's stages."""
-    names = loss_components(run.events)
+    names = log.loss_components(run.events)
     if not names:
         return None
     columns = min(3, len(names))
     rows = math.ceil(len(names) / columns)
-    figure = new_figure(rows, columns, (1 + 3.6 * columns, 0.4 + 2.9 * rows))
+    figure = style.new_figure(rows, columns, (1 + 3.6 * columns, 0.4 + 2.9 * rows))
     for axes, name in zip(figure.axes, names, strict=False):
-        known, shown = COMPONENT_TITLES.get(name), one_line(name, 30)
+        known, shown = log.COMPONENT_TITLES.get(name), one_line(name, 30)
         panel_loss(axes, run, name, f"{known}\n{shown}" if known else shown)
-        whole_numbers(axes, 5)
+        style.whole_numbers(axes, 5)
     for axes in figure.axes[len(names) :]:
         axes.set_axis_off()
     return figure
 
 
-def draw_overview(run: RunData) -> Figure | None:
+def draw_overview(run: Run) -> Figure | None:
     """Draw loss, accuracy, average precision and learning rate on one page."""
-    figure = new_figure(2, 2, (11.0, 7.6))
+    figure = style.new_figure(2, 2, (11.0, 7.6))
     drawn = []
     for axes, (panel, missing) in zip(figure.axes, OVERVIEW.items(), strict=True):
         drawn.append(panel(axes, run))
         if not drawn[-1]:
-            hide(axes, f"no {missing} in this run")
+            style.hide(axes, f"no {missing} in this run")
     return figure if any(drawn) else None
 
 
@@ -199,14 +181,14 @@ def limit_spikes(axes: Axes) -> None:
 
 
 def draw_training(
-    axes: Axes, events: Events, series: Series, color: str, what: str, marker: str = ""
+    axes: Axes, events: log.Events, series: log.Series, color: str, what: str, marker: str = ""
 ) -> None:
     """Draw a noisy training series: the raw values faint, their moving average on top.
 
     Where several stand in one panel, `marker` tells them apart in grey.
     """
     values = np.where(np.isfinite(series.values), series.values, np.nan)
-    steps, window = events.steps(series), smoothing_window(len(values))
+    steps, window = events.steps(series), log.smoothing_window(len(values))
     label = f"{what}training"
     if window > 1:
         axes.plot(steps, values, color=color, alpha=0.25, linewidth=0.8)
@@ -214,7 +196,7 @@ def draw_training(
     dot = "o" if np.isfinite(values).sum() == 1 else None  # a line needs two points to be seen
     every = None if dot else max(1, len(values) // MARKERS_PER_LINE)
     look: dict[str, Any] = {"marker": dot or marker, "markevery": every, "markersize": 4}
-    axes.plot(steps, smooth(values, window), color=color, label=label, **look)
+    axes.plot(steps, log.smooth(values, window), color=color, label=label, **look)
     lost = int(np.isnan(values).sum())
     if lost:
         note = f"{lost} of {len(values)} training values are not finite"
@@ -223,7 +205,7 @@ def draw_training(
 
 def _draw_pair(
     axes: Axes,
-    events: Events,
+    events: log.Events,
     name: str,
     colors: tuple[str, str],
     what: str,
@@ -231,10 +213,10 @@ def _draw_pair(
     marker: str = "",
 ) -> bool:
     """Draw scalar `name` and its validation twins, times `scale`; return whether there was any."""
-    training, twins = events.finite(name), validation_twins(events, name)
+    training, twins = events.finite(name), log.validation_twins(events, name)
     if training is not None:
         iterations, values = events[name]  # with its NaN: a gap in the line
-        draw_training(axes, events, Series(iterations, values * scale), colors[0], what, marker)
+        draw_training(axes, events, log.Series(iterations, values * scale), colors[0], what, marker)
     for index, (dataset, series) in enumerate(twins):
         label = f"{what}validation" + (f", {one_line(dataset)}" if dataset else "")
         fill = SET_FILLS[index % len(SET_FILLS)]
@@ -243,10 +225,10 @@ def _draw_pair(
     return training is not None or bool(twins)
 
 
-def _finish(axes: Axes, events: Events, title: str, y_label: str, *, legend: int = 1) -> None:
+def _finish(axes: Axes, events: log.Events, title: str, y_label: str, *, legend: int = 1) -> None:
     """Give `axes` title, labels, the range of the training, and a legend of `legend` columns."""
-    label_axes(axes, title, X_LABEL, y_label)
+    style.label_axes(axes, title, X_LABEL, y_label)
     axes.set_xlim(0, max(1, events.last_step) * 1.02)
-    whole_numbers(axes)
+    style.whole_numbers(axes)
     if legend:
-        add_legend(axes, legend)
+        style.add_legend(axes, legend)

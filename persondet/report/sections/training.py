@@ -1,240 +1,193 @@
-"""Section 5: training: the settings, the curves, the best step, time and hardware."""
+"""Chapters "Augmentation" and "Training": the pipeline, the settings, the curves, the best step."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
-from persondet.report.document import (
-    Block,
-    Bullets,
-    Heading,
-    Note,
-    Paragraph,
-    Section,
-    Table,
-)
+from persondet.report import sections as say
+from persondet.report.document import Block, Bullets, Heading, Listing, Note, Section
 from persondet.report.facts import Facts
-from persondet.report.run_state import RunState
-from persondet.report.wording import DASH, duration, listed, plain, points, several, whole
+from persondet.report.run import Run
+from persondet.report.wording import DASH, duration, listed, plain, points, several, share, whole
 
-_LOSSES = {
-    "loss_rpn_cls": "proposals: does the network tell places with an object from empty ones?",
-    "loss_rpn_loc": "proposals: do they lie where the objects are?",
-    "loss_cls": "class: does each proposal get the right class, or “nothing”?",
-    "loss_box_reg": "box: how far are the box's edges from the true ones?",
-    "loss_mask": "mask: which share of pixels is wrongly in or out?",
-}
-_NO_CURVE = "The training has not logged it, or the plots are not drawn yet:"
+PIPELINES = Path(__file__).resolve().parents[3] / "configs" / "augmentations"
+_MOST_LINES = 80
+_CURVES = ("loss", "loss_components", "accuracy", "average_precision", "learning_rate")
 
 
-def training(state: RunState) -> Section:
+def augmentation(run: Run) -> Section:
+    """Explain how training images are varied, and show the result."""
+    seen = say.figure(run, "examples/augmentation.jpg", say.TRAINS)
+    if run.config["INPUT"]["ALBUMENTATIONS"]["PIPELINE"].text() == "none":
+        blocks: list[Block] = [say.prose("augmentation.none"), *_sizes(run)]
+    else:
+        pipeline = [Heading("The pipeline"), *_pipeline(run)]
+        blocks = [say.prose("augmentation.intro"), *_sizes(run), *pipeline]
+    blocks += [Heading("What training sees"), seen]
+    return Section("augmentation", "Augmentation", tuple(blocks))
+
+
+def _sizes(run: Run) -> list[Block]:
+    given, items = run.config["INPUT"], []
+    edges = [text for edge in given["MIN_SIZE_TRAIN"].entries() if (text := edge.shown())]
+    if edges:
+        most = given["MAX_SIZE_TRAIN"].shown()
+        text = f"the shorter edge becomes {listed(edges, last='or')} pixels"
+        items.append(("Size:", text + (f", the longer one at most {most}." if most else ".")))
+    # Detectron2's own RANDOM_FLIP and CROP do nothing here: they are lines of the pipeline.
+    visible = given["ALBUMENTATIONS"]["MIN_VISIBILITY"].number()
+    small = given["ALBUMENTATIONS"]["MIN_BOX_SIZE"].number()
+    if visible is not None and small is not None:
+        text = (
+            f"objects of which less than {share(visible)} remains in the image, and objects with a"
+        )
+        items.append(("Left out:", f"{text} box narrower than {plain(small)} pixels."))
+    return [Bullets(tuple(items))] if items else []
+
+
+def _pipeline(run: Run) -> list[Block]:
+    name = run.config["INPUT"]["ALBUMENTATIONS"]["PIPELINE"].text()
+    if not name:
+        return [say.missing(run, "config.yaml", "The pipeline's name is not known.", say.TRAINS)]
+    text, where = run.text("augmentation.yaml"), "this run used these steps (augmentation.yaml)"
+    file = PIPELINES / f"{name}.yaml"
+    if not text.strip() and name.isidentifier() and file.is_file():
+        text = file.read_text(encoding="utf-8")
+        where = f"these are its steps as configs/augmentations/{name}.yaml has them now"
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        return [Note("missing", say.said("augmentation.missing", name=name, trains=say.TRAINS))]
+    shown = (*lines[:_MOST_LINES], *(["…"] if len(lines) > _MOST_LINES else []))
+    return [say.prose("augmentation.steps", name=name, where=where), Listing(shown)]
+
+
+def training(run: Run) -> Section:
     """Explain what training is, and show how this one went."""
-    return Section(
-        "training",
-        "Training",
-        (
-            Paragraph(
-                "Training is a loop. In each step the model gets a batch, a few training pictures, "
-                "and makes its guesses. The loss is a number that says how wrong they are: 0 would "
-                "be perfect. For every weight it is then calculated in which direction the loss "
-                "falls, and the weight is moved a little that way; how far, the learning rate "
-                "says. After many steps the guesses are good.",
-            ),
-            Note("answer" if state.complete else "warning", state.how_it_ended()),
-            *_settings(state),
-            *_curves(state),
-            *_best(state),
-            *_effort(state),
-        ),
-    )
+    blocks = (*_settings(run), *_curves(run), *_best(run), *_effort(run))
+    return Section("training", "Training", (say.prose("training.intro"), say.ending(run), *blocks))
 
 
-def _settings(state: RunState) -> list[Block]:
-    solver = state.config["SOLVER"]
+def _settings(run: Run) -> list[Block]:
+    solver = run.config["SOLVER"]
     if not solver:
-        how = "A training writes it at its start."
-        return [state.run.missing("config.yaml", "The settings are not known.", how)]
-    batch, planned = solver["IMS_PER_BATCH"].count(), state.planned_steps
+        return [say.missing(run, "config.yaml", "The settings are not known.", say.TRAINS)]
+    batch, planned, images = run.batch_size, run.planned_steps, _training_images(run)
     rows = [
         ("Steps", whole(planned), "SOLVER.MAX_ITER"),
-        ("Pictures per step (batch)", whole(batch), "SOLVER.IMS_PER_BATCH"),
+        ("Images per step (batch)", whole(batch or None), "SOLVER.IMS_PER_BATCH"),
     ]
-    pictures = _training_pictures(state)
-    if pictures and batch and planned:
-        rows.append(("Passes over the pictures (epochs)", plain(planned * batch / pictures, 3), ""))
-    low_precision = solver["AMP"]["ENABLED"].value is True
-    precision = solver["AMP"]["DTYPE"].text() or "float16" if low_precision else "float32"
+    if images and batch and planned:
+        rows.append(("Passes over the images (epochs)", plain(planned * batch / images, 3), ""))
+    low = solver["AMP"]["ENABLED"].value is True
+    precision = solver["AMP"]["DTYPE"].text() or "float16" if low else "float32"
     precision = "the device's best (auto)" if precision == "auto" else precision
     rows += [
-        ("Rule for moving the weights", solver["OPTIMIZER"].text() or "SGD", "SOLVER.OPTIMIZER"),
+        ("Optimizer", solver["OPTIMIZER"].text() or "SGD", "SOLVER.OPTIMIZER"),
         ("Learning rate", plain(solver["BASE_LR"].number()), "SOLVER.BASE_LR"),
-        ("Its course", solver["LR_SCHEDULER_NAME"].text() or DASH, "SOLVER.LR_SCHEDULER_NAME"),
-        ("Steps of warming up", whole(solver["WARMUP_ITERS"].number()), "SOLVER.WARMUP_ITERS"),
+        ("Its schedule", solver["LR_SCHEDULER_NAME"].text() or DASH, "SOLVER.LR_SCHEDULER_NAME"),
+        ("Steps of warm-up", whole(solver["WARMUP_ITERS"].number()), "SOLVER.WARMUP_ITERS"),
         ("Weight decay", plain(solver["WEIGHT_DECAY"].number()), "SOLVER.WEIGHT_DECAY"),
         ("Number format", precision, "SOLVER.AMP"),
-        ("Random seed", state.config["SEED"].shown() or DASH, "SEED"),
+        ("Random seed", run.config["SEED"].shown() or DASH, "SEED"),
     ]
-    return [
-        Heading("Settings"),
-        Table("The settings of this training", ("setting", "value", "key"), tuple(rows), (1,)),
-        Paragraph(
-            "Warming up means that the first steps use a smaller rate, since the new layers still "
-            "guess at random. Later the rate falls, so that the weights come to rest. Weight decay "
-            "keeps them small. The seed fixes the order of all random choices.",
-        ),
-    ]
+    settings = say.table("The settings of this training", ("setting", "value", "key"), rows, (1,))
+    return [Heading("Settings"), settings, say.prose("training.settings")]
 
 
-def _training_pictures(state: RunState) -> float:
-    names = state.config["DATASETS"]["TRAIN"].texts()
-    told = [state.last_start["datasets"][name]["images"].number() for name in names]
+def _training_images(run: Run) -> float:
+    names = run.config["DATASETS"]["TRAIN"].texts()
+    told = [run.last_start["datasets"][name]["images"].number() for name in names]
     if told and None not in told:
         return sum(number or 0 for number in told)
-    statistics = state.run.facts("dataset.json")["statistics"]
-    return statistics["splits"]["train"]["images"].number() or 0
+    return run.facts("dataset.json")["statistics"]["splits"]["train"]["images"].number() or 0
 
 
-def _curves(state: RunState) -> list[Block]:
-    how = f"{_NO_CURVE} python tools/plot_metrics.py {state.run.word}"
-    events = state.run.events()
-    if events is None:
-        text = "metrics.json, the log of the training, is missing or holds no row yet. "
-        how = "A training (tools/train_net.py) writes it while it runs."
-        return [Heading("Curves"), Note("missing", text + how)]
-    blocks: list[Block] = [
-        Heading("Curves"),
-        Paragraph(
-            "The curves show whether the training went well. Solid lines are of the training "
-            "split, dashed ones with dots of the validation split.",
-        ),
-        state.run.figure(
-            "plots/loss.png",
-            "The loss over the steps.",
-            "Both lines should fall and then level out. When the dashed line turns upward while "
-            "the solid one goes on falling, the model has begun to learn its pictures by heart "
-            "(overfitting), and further training harms it.",
-            how=how,
-        ),
-        state.run.figure(
-            "plots/loss_components.png",
-            "The parts of which the loss is the sum.",
-            "A part that does not fall points to what the model cannot learn from these pictures.",
-            how=how,
-        ),
-        Bullets(tuple((f"{name}:", text) for name, text in _LOSSES.items() if name in events)),
-        state.run.figure(
-            "plots/accuracy.png",
-            "How many of its choices are right during the training.",
-            "Most proposals show nothing, so that a model which always says “nothing” already has "
-            "a high share of right classes. Look at the rise, more than at the height.",
-            how=how,
-        ),
-        state.run.figure(
-            "plots/average_precision.png",
-            "Average precision on the validation split; a star marks the best step.",
-            "This is the measure by which the model is chosen. A curve that still rises at the end "
-            "says that more steps would help; a flat one, that they would not.",
-            how=how,
-        ),
-        state.run.figure(
-            "plots/learning_rate.png",
-            "The learning rate over the steps.",
-            "It is planned before the training and does not depend on the pictures.",
-            how=how,
-        ),
-    ]
-    notes = []
+def _curves(run: Run) -> list[Block]:
+    if run.problem is not None:
+        return [Heading("Curves"), Note("missing", say.said("training.no_log"))]
+    how = "The training has not logged it, or nobody has drawn the plots yet: "
+    how += f"python tools/plot_metrics.py {say.folder_word(run)}"
+    blocks: list[Block] = [Heading("Curves"), say.prose("training.curves")]
+    for name in _CURVES:
+        blocks.append(say.figure(run, f"plots/{name}.png", how))
+        if name == "loss_components":
+            losses = say.points_of("training.losses").items
+            known = tuple((f"{name}:", text) for name, text in losses if name in run.events)
+            blocks += [Bullets(known)] if known else []
+    return [*blocks, *_irregularities(run)]
+
+
+def _irregularities(run: Run) -> list[Note]:
+    """Return warnings on what is wrong with the log."""
+    events, notes = run.events, []
     loss = events["total_loss"].values if "total_loss" in events else np.zeros(0)
     lost = int((~np.isfinite(loss)).sum())
     if lost:
-        notes.append(
-            f"{whole(lost)} of the {several(len(loss), 'logged loss', 'logged losses')} are no "
-            "finite numbers: the training diverged there, and what it learned after that is worth "
-            "nothing unless it was set back to an earlier step. A lower SOLVER.BASE_LR helps."
-        )
+        losses = several(len(loss), "logged loss", "logged losses")
+        notes.append(say.warning("training.diverged", lost=whole(lost), losses=losses))
     if events.restarts:
         steps = listed([whole(step) for step in events.restarts])
-        notes.append(
-            f"The training was resumed; the log went back to step {steps}, and what had been "
-            "logged after that is superseded."
-        )
+        notes.append(say.warning("training.resumed", steps=steps))
     if events.unreadable_lines:
         lines = several(events.unreadable_lines, "line")
-        notes.append(f"{lines} of metrics.json could not be read and left out.")
-    return [block for block in blocks if block != Bullets(())] + [
-        Note("warning", note) for note in notes
-    ]
+        notes.append(Note("warning", f"{lines} of metrics.json could not be read."))
+    return notes
 
 
-def _best(state: RunState) -> list[Block]:
-    best = state.run.facts("model_best.json")
+def _best(run: Run) -> list[Block]:
+    heading, best = Heading("The best step"), run.facts("model_best.json")
     if not best:
         how = "A training writes it at each evaluation on the validation split."
-        return [
-            Heading("The best step"),
-            state.run.missing("model_best.json", "No best step is chosen yet.", how),
-        ]
-    metric, score, step = best["metric"].text(), best["score"].number(), best["iteration"].number()
+        return [heading, say.missing(run, "model_best.json", "No best step is chosen yet.", how)]
+    metric, step = best["metric"].text(), best["iteration"].number()
     after = "" if step is None else f" after {whole(step + 1)} steps"
     if not metric:
-        text = (
-            "There was no score on a validation split to choose by, so the best model is the last"
-            f" one{after and ','}{after}."
-        )
-    else:
-        task = {"segm": "mask", "bbox": "box"}.get(metric.partition("/")[0], "")
-        text = (
-            f"The model kept as the best (model_best.pth) is the one{after}: it has the highest "
-            f"{task} {metric.rpartition('/')[2]} on the validation split, {points(score)} "
-            f"({metric}). All that follows is about this model."
-        )
-    return [Heading("The best step"), Paragraph(text)]
+        return [heading, say.prose("training.last", after=after and f",{after}")]
+    task = {"segm": "mask", "bbox": "box"}.get(metric.partition("/")[0], "")
+    score, value = f"{task} {metric.rpartition('/')[2]}".strip(), points(best["score"].number())
+    known = {"after": after, "score": score, "value": value, "metric": metric}
+    return [heading, say.prose("training.best", **known)]
 
 
-def _effort(state: RunState) -> list[Block]:
-    rows: list[tuple[str, str]] = []
-    seconds = state.results["seconds"]["train"].number()
-    if seconds is not None:
-        rows.append(("Time for the training", duration(seconds)))
-    events = state.run.events()
-    step = events.finite("time") if events else None
-    if step is not None:
-        middle = float(sorted(step.values)[len(step.values) // 2])
-        rows.append(("Time per step (the middle one)", f"{plain(middle, 3)} seconds"))
-        batch = state.config["SOLVER"]["IMS_PER_BATCH"].number()
-        if batch and middle > 0:
-            rows.append(("Pictures per second", plain(batch / middle, 3)))
-    hardware = state.last_start["hardware"]
-    if hardware:
-        memory = hardware["memory_bytes"].number()
-        gpus = [_gpu(gpu) for gpu in hardware["gpus"].entries()]
-        rows += [
-            ("Processor", hardware["cpu"].text() or DASH),
-            ("Processor cores", whole(hardware["cores"].number())),
-            ("Memory", DASH if memory is None else f"{memory / 2**30:.0f} GiB"),
-            ("Graphics processors", listed(gpus) or "none"),
-        ]
+def _effort(run: Run) -> list[Block]:
+    step, hardware = run.events.finite("time"), run.last_start["hardware"]
+    rows = _times(run) + (_hardware(hardware) if hardware else [])
     blocks: list[Block] = [Heading("Time and hardware")]
     if rows:
-        caption = "How long the training took, and on what"
-        blocks.append(Table(caption, ("what", "value"), tuple(rows)))
+        blocks.append(say.table("How long the training took, and on what", ("what", "value"), rows))
     if not hardware:
-        how = "A training (tools/train_net.py) writes it at its start."
-        blocks.append(state.run.missing("provenance.json", "The hardware is not known.", how))
-    if events and (events.finite("time") is not None):
-        how = f"It is drawn by: python tools/plot_metrics.py {state.run.word}"
-        blocks.append(
-            state.run.figure(
-                "plots/speed.png",
-                "The speed of the training over its steps.",
-                "An even line is a healthy one. Dips are evaluations, or another program that "
-                "used the machine.",
-                how=how,
-            )
-        )
+        blocks.append(say.missing(run, "provenance.json", "The hardware is not known.", say.TRAINS))
+    if step is not None:
+        how = f"To draw it: python tools/plot_metrics.py {say.folder_word(run)}"
+        blocks.append(say.figure(run, "plots/speed.png", how))
     return blocks
 
 
-def _gpu(gpu: Facts) -> str:
-    memory = gpu["memory_bytes"].number()
-    return (gpu["name"].text() or "unknown") + (f", {memory / 2**30:.0f} GiB" if memory else "")
+def _times(run: Run) -> list[tuple[str, str]]:
+    seconds, step = run.results["seconds"]["train"].number(), run.events.finite("time")
+    rows = [] if seconds is None else [("Time for the training", duration(seconds))]
+    if step is not None:
+        middle = float(np.median(step.values))
+        rows.append(("Time per step (median)", f"{plain(middle, 3)} seconds"))
+        if run.batch_size and middle > 0:
+            rows.append(("Images per second", plain(run.batch_size / middle, 3)))
+    return rows
+
+
+def _hardware(hardware: Facts) -> list[tuple[str, str]]:
+    gpus = [
+        f"{gpu['name'].text() or 'unknown'}, {_memory(gpu)}" for gpu in hardware["gpus"].entries()
+    ]
+    return [
+        ("Processor", hardware["cpu"].text() or DASH),
+        ("Processor cores", whole(hardware["cores"].number())),
+        ("Memory", _memory(hardware)),
+        ("Graphics processors", listed(gpus) or "none"),
+    ]
+
+
+def _memory(machine: Facts) -> str:
+    memory = machine["memory_bytes"].number()
+    return DASH if memory is None else f"{memory / 2**30:.0f} GiB"

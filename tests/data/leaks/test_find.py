@@ -1,10 +1,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
-from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
@@ -16,10 +13,12 @@ from persondet.data.leaks.find import (
     SAME_SOURCE,
     Picture,
     Share,
+    clip_name,
     find_leaks,
+    source_name,
 )
-from persondet.data.leaks.perceptual_hash import picture_signature
-from tests.data.leaks.scenes import COPIES, grey, octagons, scene
+from persondet.data.leaks.hashing import picture_signature
+from tests.data.leaks.scenes import COPIES, grey, scene
 
 CODES = (SAME_FILE, SAME_SOURCE, NEAR_IDENTICAL, SAME_CLIP)
 
@@ -139,30 +138,60 @@ def test_another_split_is_a_mistake_of_the_caller():
         find_leaks([Picture("val", "a.jpg")])
 
 
-def test_files_are_looked_at_where_thumbnails_cannot_tell(tmp_path: Path):
-    """Octagons on noise: too few shapes for a thumbnail, enough for the files."""
-    rng = np.random.default_rng(5)
-    pictures = []
-    for number in range(12):
-        picture = octagons(rng, (640, 480))
-        copy = list(COPIES.values())[number % len(COPIES)](picture)
-        for split, pixels in (("train", picture), ("test", copy)):
-            path = tmp_path / f"{split}{number}.jpg"
-            cv2.imwrite(str(path), pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])
-            seen_as = seen(split, path.name, pixels)
-            pictures.append(replace(seen_as, path=path))
-    leaks = named(find_leaks(pictures), NEAR_IDENTICAL)
-    assert {(name, other) for _, name, _, other in leaks} == {
-        (f"test{k}.jpg", f"train{k}.jpg") for k in range(12)
-    }
-    blind = find_leaks([replace(picture, path=None) for picture in pictures])
-    assert len(blind.kinds[NEAR_IDENTICAL]) < 12
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("street_0001_jpg.rf.0f3a9c.jpg", "street_0001_jpg"),
+        ("1_png.rf.7f8786dc_rotated_90_fliped_h.jpg", "1_png"),
+        ("a_jpg.rf.11_jpg.rf.22.jpg", "a_jpg"),  # exported, uploaded, exported again
+        ("day 1/ä b_jpg.rf.11.jpg", "day 1/ä b_jpg"),
+        ("a.jpg", ""),
+        ("a.rfx.jpg", ""),
+        (".rf.0f3a.jpg", ""),
+        ("day/.rf.0f3a.jpg", ""),
+        ("", ""),
+    ],
+)
+def test_source_name(name: str, source: str):
+    assert source_name(name) == source
 
 
-def test_a_file_that_is_gone_leaves_the_thumbnails(tmp_path: Path):
-    picture = scene(np.random.default_rng(6), (320, 240))
-    there = replace(seen("train", "a.jpg", picture), path=tmp_path / "a.jpg")
-    other = replace(seen("test", "b.jpg", COPIES["half the size"](picture)), path=tmp_path / "b")
-    assert named(find_leaks([there, other]), NEAR_IDENTICAL) == [
-        ("test", "b.jpg", "train", "a.jpg")
-    ]
+@pytest.mark.parametrize(
+    ("name", "clip"),
+    [
+        ("DJI_0839_5meter_305_MP4-0002_jpg.rf.60cf0d.jpg", "DJI_0839_5meter_305_MP4"),
+        ("out_mp4-3_jpg.rf.2ffaf2.jpg", "out_mp4"),
+        ("IMG_8496_MOV-4_jpg.rf.0f25b6.jpg", "IMG_8496_MOV"),
+        ("walk.mp4_12.png", "walk.mp4"),
+        ("walk.avi-frame-00012.png", "walk.avi"),
+        ("clip_frame_000123.jpg", "clip"),
+        ("1_1_2_15_frame383_png.rf.7f47c1.jpg", "1_1_2_15"),
+        ("walk (2)_frame7.jpg", "walk (2)"),
+        ("clip-0001_png.rf.11.jpg", "clip"),
+        ("video3-0012.png", "video3"),
+        ("street_video_2_00017.jpg", "street_video_2"),
+        ("cam1/walk_mp4-5.jpg", "cam1/walk_mp4"),
+        # No frames of a clip that could be named:
+        ("IMG_0001.jpg", ""),
+        ("DSC_1234.JPG", ""),
+        ("image12.jpg", ""),
+        ("00001.jpg", ""),
+        ("photo (3).jpg", ""),
+        ("photo-0001.jpg", ""),
+        ("frame_0001.jpg", ""),
+        ("_frame_0001.jpg", ""),
+        ("timeframe_12.jpg", ""),
+        ("window_frame_12.jpg", ""),
+        ("video_12.jpg", ""),
+        ("video_20240131.jpg", ""),
+        ("street_0001_jpg.rf.0f3a.jpg", ""),
+        ("thermalImage12_jpg.rf.0f3a.jpg", ""),
+        ("Screenshot-from-2025-05-25-10-17-50_png.rf.54.jpg", ""),
+        ("WhatsApp-Image-2025-05-25-at-1_06_34-PM-2-_jpeg.rf.83.jpg", ""),
+        ("walk_mp4_jpg.rf.1.jpg", ""),  # a clip's one picture, without a number
+        ("_mp4-12.jpg", ""),
+        ("", ""),
+    ],
+)
+def test_clip_name(name: str, clip: str):
+    assert clip_name(name) == clip

@@ -10,7 +10,7 @@ import pytest
 from persondet.data.clean import CHANGES
 from persondet.data.findings import CODES, Findings, codes_table
 
-DOCUMENT = Path(__file__).parents[3] / "docs" / "dataset_codes.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "dataset.md"
 
 
 def test_the_document_is_the_table() -> None:

@@ -16,7 +16,7 @@ from detectron2.data.detection_utils import _apply_exif_orientation, convert_PIL
 from PIL import Image
 
 from persondet.data.check.images import decode_images, read_headers
-from persondet.data.leaks.perceptual_hash import picture_signature
+from persondet.data.leaks.hashing import picture_signature
 
 
 def picture(size=(96, 64), mode="RGB", seed=0):

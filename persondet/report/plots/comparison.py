@@ -8,12 +8,17 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from persondet.report.events import Series, load_events
-from persondet.report.plots.style import LOOKS, drawing, save
+from persondet.report.plots.style import (
+    LOOKS,
+    add_legend,
+    drawing,
+    label_axes,
+    new_figure,
+    save,
+    whole_numbers,
+)
 from persondet.report.plots.training import X_LABEL
 from persondet.results import TASKS, RunError
 
@@ -30,27 +35,22 @@ def plot_comparison(
     """
     task = "segm" if all("segm" in row for row in result["variants"]) else "bbox"
     with drawing():
-        figure = Figure(figsize=(9.6, 4.2), layout="constrained")
-        FigureCanvasAgg(figure)
-        curves, scores = figure.subplots(1, 2, width_ratios=(3, 2))
+        figure = new_figure(1, 2, (9.6, 4.2), widths=(3, 2))
+        curves, scores = figure.axes
         for index, row in enumerate(result["variants"]):
             color, marker = LOOKS[index % len(LOOKS)]
             _draw_curves(curves, row["name"], runs[row["name"]], task, color, marker)
             _draw_scores(scores, index, row, task, color, marker)
-        what = TASKS[task]
-        curves.set_title(f"{what.capitalize()} AP on the validation split")
-        curves.set_xlabel(X_LABEL)
-        curves.set_ylabel("AP (points, 0 to 100)")
+        what, y_label = TASKS[task].capitalize(), "AP (points, 0 to 100)"
+        label_axes(curves, f"{what} AP on the validation split", X_LABEL, y_label)
         curves.set_ylim(bottom=0)
         curves.set_xlim(left=0)
-        curves.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-        if curves.get_legend_handles_labels()[0]:
-            curves.legend(loc="best")
-        scores.set_title(f"{what.capitalize()} AP on the test split")
+        whole_numbers(curves, 6)
+        add_legend(curves)
+        label_axes(scores, f"{what} AP on the test split", "", y_label)
         names = [row["name"] for row in result["variants"]]
         scores.set_xticks(range(len(names)), names, rotation=20 if len(names) > 3 else 0)
         scores.set_xlim(-0.6, len(names) - 0.4)
-        scores.set_ylabel("AP (points, 0 to 100)")
         scores.set_ylim(bottom=0)
         save(figure, Path(path))
 

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from persondet.data.leaks.hashing import picture_signature, turned
+from persondet.data.leaks.same_image import near_identical_pairs, same_image
+from tests.data.leaks.scenes import COPIES, grey, jpeg, octagons, plain_shapes, scene
+
+
+def signatures(images: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    hashes, thumbnails = zip(*(picture_signature(grey(image)) for image in images), strict=True)
+    return np.stack(hashes), np.stack(thumbnails)
+
+
+def same(one: np.ndarray, other: np.ndarray) -> bool:
+    first, second = signatures([one, other])[1]
+    assert same_image(first, second) == same_image(second, first)
+    return same_image(first, second)
+
+
+def swimmers(rng: np.random.Generator) -> np.ndarray:
+    """A scene (224, 400, 3) of little structure: shades, noise and a few small boxes."""
+    shades = cv2.resize(rng.normal(0, 8, (6, 8, 3)), (400, 224), interpolation=cv2.INTER_CUBIC)
+    pixels = shades + rng.normal(0, 6, (224, 400, 1)) + rng.uniform(60, 140, 3)
+    for x, y in rng.integers((10, 10), (380, 200), (4, 2)).tolist():
+        cv2.rectangle(pixels, (x, y), (x + 8, y + 10), rng.uniform(0, 255, 3).tolist(), -1)
+    return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("copy", COPIES)
+def test_planted_copies_are_found(copy: str):
+    rng = np.random.default_rng(7)
+    originals = [scene(rng) for _ in range(20)]
+    images = originals + [COPIES[copy](image) for image in originals]
+    pairs, skipped = near_identical_pairs(*signatures(images), groups=np.repeat([0, 1], 20))
+    assert all(other == one + 20 for one, other in pairs.tolist())
+    assert len(pairs) >= 19 and skipped == 0
+
+
+@pytest.mark.parametrize("bar", [None, 0, 255])
+@pytest.mark.parametrize("make", [scene, octagons, plain_shapes, swimmers])
+def test_independent_images_raise_no_alarm_with_bars_or_without(make, bar: int | None):
+    rng = np.random.default_rng(11)
+    images = [make(rng) for _ in range(100)]
+    if bar is not None:
+        edge = cv2.BORDER_CONSTANT
+        images = [cv2.copyMakeBorder(i, 60, 60, 0, 0, edge, value=(bar,) * 3) for i in images]
+    pairs, _ = near_identical_pairs(*signatures([jpeg(image, 90) for image in images]))
+    assert len(pairs) == 0
+
+
+def test_a_letterboxed_copy_is_found():
+    images = [swimmers(np.random.default_rng(seed)) for seed in range(20)]
+    edge = cv2.BORDER_CONSTANT
+    boxed = [jpeg(cv2.copyMakeBorder(i, 88, 88, 0, 0, edge), 90) for i in images]
+    pairs, _ = near_identical_pairs(*signatures(images + boxed))
+    assert pairs.tolist() == [[k, k + 20] for k in range(20)]
+
+
+@pytest.mark.parametrize("way", range(8))
+def test_images_turned_in_any_way_are_found(way: int):
+    image = scene(np.random.default_rng(14))
+    copy = np.ascontiguousarray(np.moveaxis(turned(np.moveaxis(image, 2, 0), way), 0, 2))
+    assert near_identical_pairs(*signatures([image, copy]))[0].tolist() == [[0, 1]]
+    assert near_identical_pairs(*signatures([copy, image]))[0].tolist() == [[0, 1]]
+
+
+def test_the_same_street_with_another_person_is_another_image():
+    street = scene(np.random.default_rng(2), (320, 240))
+    here, there = street.copy(), street.copy()
+    cv2.ellipse(here, (80, 120), (7, 14), 0, 0, 360, (250, 250, 250), -1)
+    cv2.ellipse(there, (230, 120), (7, 14), 0, 0, 360, (250, 250, 250), -1)
+    assert same(here, jpeg(here, 40))
+    assert not same(here, there)
+
+
+def test_the_same_people_on_other_noise_are_another_image():
+    rng = np.random.default_rng(3)
+    people = octagons(rng)
+    here, there = (
+        np.where(people > 120, people, rng.integers(60, 90, people.shape, dtype=np.uint8))
+        for _ in range(2)
+    )
+    assert same(here, jpeg(here, 40))
+    assert not same(here, there)
+
+
+def test_plain_images_gradients_and_horizons_are_the_same_as_nothing():
+    down, right = np.mgrid[:120, :160]
+    for pixels in (down * 0 + 90, right + down / 2, np.where(down < 50, 200, 60)):
+        image = np.repeat(pixels.astype(np.uint8)[..., None], 3, axis=2)
+        assert not same(image, image)
+        assert len(near_identical_pairs(*signatures([image] * 3))[0]) == 0
+
+
+@pytest.mark.parametrize("groups", [None, 3])
+def test_many_copies_do_not_make_many_pairs(groups: int | None):
+    count = 300
+    hashes, thumbnails = signatures([scene(np.random.default_rng(8))])
+    labels = None if groups is None else np.arange(count) % groups
+    pairs, _ = near_identical_pairs(
+        np.repeat(hashes, count, 0), np.repeat(thumbnails, count, 0), groups=labels
+    )
+    assert count - 1 <= len(pairs) <= count * (1 if groups is None else groups - 1)
+    assert len(np.unique(pairs)) == count
+
+
+def test_each_member_has_a_partner_in_each_other_group():
+    rng = np.random.default_rng(9)
+    images = [image for _ in range(4) for image in [scene(rng)] * 3]
+    groups = np.array([0, 0, 1, 2, 1, 0, 1, 1, 1, 0, 2, 2])
+    pairs, _ = near_identical_pairs(*signatures(images), groups=groups)
+    found = {(a, groups[b]) for p in pairs.tolist() for a, b in (p, p[::-1])}
+    expected = {
+        (a, groups[b])
+        for a in range(12)
+        for b in range(12)
+        if a // 3 == b // 3 and groups[a] != groups[b]
+    }
+    assert found == expected
+
+
+def test_a_budget_is_kept_and_said(caplog: pytest.LogCaptureFixture):
+    hashes = np.random.default_rng(0).integers(0, 2**64, (1000, 8), dtype=np.uint64)
+    thumbnails = np.broadcast_to(signatures([scene(np.random.default_rng(1))])[1], (1000, 64, 64))
+    assert near_identical_pairs(hashes, thumbnails, budget=1000)[1] > 0
+    assert "may not have been found" in caplog.text
+
+
+@pytest.mark.parametrize("count", [0, 1])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_few_images(count: int, grouped: bool):
+    hashes, thumbnails = np.zeros((count, 8), np.uint64), np.zeros((count, 64, 64), np.uint8)
+    groups = np.zeros(count, int) if grouped else None
+    assert near_identical_pairs(hashes, thumbnails, groups=groups)[0].shape == (0, 2)
+
+
+def test_shapes_that_do_not_fit():
+    with pytest.raises(ValueError, match="8"):
+        near_identical_pairs(np.zeros((3, 7), np.uint64), np.zeros((3, 64, 64), np.uint8))

@@ -1,0 +1,40 @@
+"""What a document shows: its notes, tables and words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from persondet.report.document import Document, Note, Table
+
+
+def notes(document: Document, kind: str) -> list[str]:
+    return [b.text for b in document.blocks() if isinstance(b, Note) and b.kind == kind]
+
+
+def tables(document: Document) -> dict[str, Table]:
+    return {b.caption: b for b in document.blocks() if isinstance(b, Table)}
+
+
+def rows(document: Document, caption: str) -> dict[str, tuple[str, ...]]:
+    """Return the first cell → the other cells of the table whose caption begins so."""
+    table = next(t for c, t in tables(document).items() if c.startswith(caption))
+    return {row[0]: row[1:] for row in table.rows}
+
+
+def words(value: Any, key: str = "") -> str:
+    """Return every string of a document, or of its section `key`."""
+    if key:
+        value = next(section for section in value.sections if section.key == key)
+    return "\n".join(_texts(value))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _texts(item)
+    elif hasattr(value, "__dataclass_fields__"):
+        for name in value.__dataclass_fields__:
+            yield from _texts(getattr(value, name))

@@ -1,0 +1,298 @@
+"""What counts as the score of a run: results.json, later evaluations, and which model they are of."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from persondet.report.build import build_document
+from persondet.report.document import Heading, Listing
+from persondet.report.facts import Facts, Model
+from persondet.report.plots import plot_run
+from persondet.report.results_csv import write_results_csv
+from persondet.report.run import Run
+from tests.report.finished_run import COUNTS, curves, edit, errors, results, write_json
+from tests.report.shown import notes, rows, tables, words
+
+DIGEST = hashlib.sha256(b"weights").hexdigest()  # of the checkpoint that write_finished_run writes
+MODEL = {"file": "model_best.pth", "iteration": 899, "sha256": DIGEST}
+OTHER = {"file": "model_0000299.pth", "iteration": 299, "sha256": "a" * 64}
+OWN, EVALUATED = "52.1 (47.9 to 56.0)", "33.3 (31.3 to 35.3)"
+
+
+def evaluate(folder: Path, dataset: str, model: Any = MODEL, ap: float = 33.3) -> Path:
+    """Write what --eval-only writes; return the folder of the dataset's files."""
+    scores = results(dataset)["test"]
+    scores["bbox"] |= {"AP": ap}
+    scores["intervals"]["bbox"]["AP"] = [ap - 2, ap + 2]
+    point = {"task": "segm", "iou": 0.5, "threshold": 0.62, "tuned": True}
+    record = {
+        **{"schema": 1, "model": model, "iteration": 899, "classes": ["person"], "test": scores},
+        "operating_point": point | {"valid": None, "test": COUNTS},
+    }
+    there = folder / "inference" / dataset
+    write_json(there / "results.json", record)
+    write_json(there / "errors.json", errors(dataset) | {"model": model})
+    write_json(there / "curves.json", curves(dataset) | {"model": model})
+    return there
+
+
+def set_datasets(run: Path, **names: list[str]) -> None:
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["DATASETS"] |= names
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+def roles(run: Path) -> dict[str, str]:
+    return {evaluation.dataset: evaluation.role for evaluation in Run(run).evaluations}
+
+
+def csv_row(run: Path, path: Path) -> dict[str, str]:
+    (row,) = csv.DictReader(write_results_csv([run], path).open())
+    return row
+
+
+def test_a_killed_training_that_was_evaluated_later_has_its_score(run: Path) -> None:
+    (run / "results.json").unlink()
+    evaluate(run, "person_test")
+    document = build_document(run)
+    assert EVALUATED in words(document, "asked")
+    assert EVALUATED in words(document, "evaluation")
+    assert "At the threshold 0.62" in words(document, "evaluation")
+    assert not [text for text in notes(document, "missing") if "score" in text]
+
+
+def test_what_the_results_of_version_0_1_0_lack_is_taken_from_the_evaluation(run: Path) -> None:
+    def old(value: dict[str, Any]) -> None:
+        del value["test"]["intervals"], value["operating_point"]
+
+    edit(run / "results.json", old)
+    before = "\n".join(notes(build_document(run), "missing"))
+    assert "no intervals" in before
+    assert "No threshold is recorded" in before
+    evaluate(run, "person_test")
+    document = build_document(run)
+    assert notes(document, "missing") == []
+    assert EVALUATED in words(document, "evaluation")
+
+
+def test_a_folder_with_an_evaluation_only_says_so_and_names_the_split(tmp_path: Path) -> None:
+    folder = tmp_path / "scored"
+    evaluate(folder, "person_valid")
+    names = {"TRAIN": ["person_train"], "VAL": ["person_valid"], "TEST": ["person_valid"]}
+    config = {"DATASETS": names, "MODEL": {"WEIGHTS": "there/model_best.pth"}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    document = build_document(folder)
+    (answer,) = notes(document, "answer")
+    assert "model_best.pth, after 900 steps, on the validation split person_valid." in answer
+    keys = ["asked", "dataset", "evaluation", "video", "limits", "repetition"]
+    assert [s.key for s in document.sections] == keys
+    shown = words(document)
+    assert EVALUATED in shown
+    assert "test images" not in words(document, "evaluation")
+    assert "--resume" not in shown
+    assert any("had a part in choosing the model" in text for text in notes(document, "warning"))
+    row = csv_row(folder, tmp_path / "x.csv")
+    assert (row["valid bbox AP"], row["valid bbox AP low"]) == ("33.3", "31.3")
+    assert "test bbox AP" not in row
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_two_models_are_never_mixed(run: Path, recorded: bool) -> None:
+    """The digest stands in results.json, or is that of the checkpoint in the folder."""
+    if recorded:
+        edit(run / "results.json", lambda value: value.update(model_sha256=DIGEST))
+        (run / "model_best.pth").unlink()
+    folder = evaluate(run, "person_test", OTHER, ap=11.1)
+    edit(folder / "gallery/gallery.json", lambda value: value.update(model=OTHER))
+    document = build_document(run)
+    (warning,) = (text for text in notes(document, "warning") if "another model" in text)
+    assert "(model_0000299.pth, after 300 steps)" in warning
+    assert f"--eval-only MODEL.WEIGHTS {run}/model_best.pth OUTPUT_DIR {run}" in warning
+    shown = words(document, "evaluation")
+    assert OWN in shown
+    assert "11.1" not in shown
+    assert not [c for c in tables(document) if c.startswith(("What each kind", "Recall"))]
+    assert "3 of 5 people are missed" not in shown
+    assert sum("is of another model" in text for text in notes(document, "missing")) == 3
+    assert roles(run) == {}
+    evaluate(run, "person_test", MODEL)
+    edit(folder / "gallery/gallery.json", lambda value: value.update(model=MODEL))
+    document = build_document(run)
+    assert notes(document, "warning") == []
+    assert [c for c in tables(document) if c.startswith("Recall")]
+    assert roles(run) == {"person_test": "test"}
+
+
+def test_a_file_without_a_model_is_as_old_as_its_neighbour(run: Path) -> None:
+    folder = evaluate(run, "person_test", "output/x/model_0000299.pth")  # as 0.1.0 wrote it
+    for name in ("errors.json", "curves.json"):
+        edit(folder / name, lambda value: value.pop("model"))
+    assert roles(run) == {}
+    edit(folder / "results.json", lambda value: value.update(model="old/place/model_best.pth"))
+    assert roles(run) == {"person_test": "test"}
+    (folder / "results.json").unlink()
+    assert roles(run) == {"person_test": "test"}
+
+
+@pytest.mark.parametrize(
+    ("record", "iteration", "own"),
+    [
+        (MODEL, None, True),
+        (MODEL | {"file": "copy.pth", "iteration": None}, None, True),  # the bytes count
+        (OTHER, None, False),
+        (MODEL | {"sha256": "b" * 64}, None, False),
+        ({"file": "model_best.pth", "iteration": 299, "sha256": None}, None, False),
+        ("a/b/model_best.pth", 899, True),
+        ("a/b/model_best.pth", 299, False),
+        (None, None, True),
+        ([1], None, True),
+    ],
+)
+def test_which_record_is_of_the_model(run: Path, record: Any, iteration: Any, own: bool) -> None:
+    folder = evaluate(run, "person_test", record)
+    edit(folder / "results.json", lambda value: value.update(iteration=iteration))
+    assert (Run(run).foreign == {}) is own
+
+
+def test_a_model_in_words() -> None:
+    assert Model.of(Facts(OTHER)).words() == "model_0000299.pth, after 300 steps"
+    assert Model.of(Facts(7)).words() == "a model without a name"
+
+
+def test_a_run_without_a_test_split_reports_its_validation_split(run: Path) -> None:
+    def untested(value: dict[str, Any]) -> None:
+        value["valid"] = value["test"] | {"dataset": "person_valid", "images": 40}
+        value["test"] = value["operating_point"]["test"] = None
+
+    edit(run / "results.json", untested)
+    set_datasets(run, TEST=[])
+    (run / "inference/person_test").rename(run / "inference/person_valid")
+    document = build_document(run)
+    assert notes(document, "missing") == []
+    assert document.sections[5].title == "Evaluation on the validation split"
+    for key in ("asked", "evaluation"):
+        assert OWN in words(document, key)
+    assert sum("had a part in choosing" in text for text in notes(document, "warning")) == 2
+    assert "Recall: by size" in tables(document)
+    lines = [b.lines for b in document.blocks() if isinstance(b, Listing)][-1]
+    assert f"OUTPUT_DIR {run} DATASETS.TEST \"('person_valid',)\"" in lines[2]
+
+
+def test_the_validation_score_stands_beside_the_test_score(run: Path) -> None:
+    def both(value: dict[str, Any]) -> None:
+        value["valid"] = json.loads(json.dumps(value["test"])) | {"dataset": "person_valid"}
+        value["valid"]["bbox"]["AP"] = 61.7
+
+    edit(run / "results.json", both)
+    document = build_document(run)
+    short = rows(document, "The answer in short")
+    assert short["AP of the boxes on the validation split"] == ("61.7 (47.9 to 56.0)",)
+    assert rows(document, "The same measures on the test and")["AP"][:2] == ("52.1", "61.7")
+
+
+def test_every_set_that_was_scored_has_its_table_and_none_takes_the_place_of_the_test(
+    run: Path,
+) -> None:
+    """Those of results.json, and one that --eval-only scored later."""
+    second = json.loads((run / "results.json").read_text())["test"] | {"dataset": "night_test"}
+    second["bbox"] = second["bbox"] | {"AP": 21.0, "AP@300": 53.4}
+    sets = {"person_test": {"dataset": "person_test"}, "night_test": second}
+    edit(run / "results.json", lambda value: value.update(tests=sets))
+    set_datasets(run, TEST=["person_test", "night_test"])
+    evaluate(run, "rain_test", ap=8.8)
+    document = build_document(run)
+    found = [caption.split(",")[0] for caption in tables(document) if "Scores on" in caption]
+    assert found == ["Scores on person_test", "Scores on night_test", "Scores on rain_test"]
+    assert rows(document, "Scores on night_test")["AP"][1] == "21.0 (47.9 to 56.0)"
+    assert rows(document, "Scores on night_test")["AP@300"][1:] == ("53.4", "–")
+    assert rows(document, "Scores on rain_test")["AP"][1] == "8.8 (6.8 to 10.8)"
+    assert OWN in words(document, "asked")
+    row = csv_row(run, run / "x.csv")
+    assert (row["test set night_test bbox AP"], row["test bbox AP"]) == ("21", "52.1")
+    assert roles(run) == {"person_test": "test", "rain_test": ""}
+    (run / "config.yaml").unlink()  # results.json names them too
+    assert roles(run)["rain_test"] == ""
+
+
+@pytest.mark.parametrize("decoded", [False, None])
+def test_nobody_is_said_to_have_no_copy_where_nobody_has_looked(
+    run: Path, decoded: bool | None
+) -> None:
+    edit(run / "results.json", lambda value: value["test"].update(leaks=None))
+    assert "No test image has a copy" in words(build_document(run), "evaluation")  # dataset.json
+    edit(run / "dataset.json", lambda value: value.update(decoded=decoded))
+    document = build_document(run)
+    assert "No test image has a copy" not in words(document)
+    assert sum("compared" in text for text in notes(document, "missing")) == 2
+    assert [cells[1:3] for cells in rows(document, "Leaks").values()] == [("–", "–")] * 2
+    assert "Nobody has compared the test images" in words(document, "limits")
+    assert "images known from" not in words(document, "asked")
+
+
+def test_the_look_at_the_export_beside_an_evaluation_is_read(run: Path) -> None:
+    edit(run / "results.json", lambda value: value["test"].update(leaks=None))
+    (run / "dataset.json").rename(run / "inference/person_test/dataset.json")
+    document = build_document(run)
+    assert "No test image has a copy" in words(document, "evaluation")
+    assert "Leaks between the splits" in tables(document)
+
+
+@pytest.mark.parametrize("images", [1, 60])
+def test_a_split_without_objects_or_with_one_image_sends_nobody_to_evaluate_again(
+    run: Path, images: int
+) -> None:
+    def change(value: dict[str, Any]) -> None:
+        del value["test"]["intervals"]
+        value["test"]["images"] = images
+        for task in ("bbox", "segm") if images == 60 else ():
+            value["test"][task] = dict.fromkeys(value["test"][task])
+
+    edit(run / "results.json", change)
+    document = build_document(run)
+    sentence = "One image gives no interval" if images == 1 else "no object is annotated"
+    assert any(sentence in text for text in notes(document, "warning"))
+    assert notes(document, "missing") == []
+
+
+def test_the_steps_are_those_of_the_log_also_where_the_loss_is_no_number(run: Path) -> None:
+    rows = [json.loads(line) for line in (run / "metrics.json").read_text().splitlines()]
+    rows = [row | ({"total_loss": float("nan")} if row["iteration"] > 100 else {}) for row in rows]
+    rows = [row for row in rows if row["iteration"] < 600]
+    (run / "metrics.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    edit(run / "provenance.json", lambda r: r["starts"][0].update(exit=None, steps_done=None))
+    (run / "results.json").unlink()
+    document = build_document(run)
+    assert "The training has taken 600 of 900 steps" in words(document, "training")
+    assert any(text.startswith("50 of the 60 logged") for text in notes(document, "warning"))
+
+
+@pytest.mark.slow
+def test_figures_and_table_after_an_evaluation_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "scored"
+    evaluate(folder, "person_test")
+    (folder / "config.yaml").write_text("DATASETS: {TEST: [person_test], VAL: [person_valid]}\n")
+    assert {path.stem for path in plot_run(folder)} == {
+        *("pr_curve", "f1_curve", "score_histogram", "size_histogram", "errors", "recall_by")
+    }
+    assert Run(folder).operating_point == 0.62
+    assert Run(folder).results["model"].text() == "model_best.pth"
+    headings = [b.text for b in build_document(folder).blocks() if isinstance(b, Heading)]
+    assert "The operating point" in headings
+
+
+def test_facts_answer_every_question() -> None:
+    facts = Facts({"a": [1, {"b": "x"}], "n": float("nan"), "t": True, "v": [1, None, 2]})
+    assert facts["a"][1]["b"].text() == "x"
+    assert not facts["a"][7]["b"]["c"][-3]
+    assert facts["n"].number() is None
+    assert facts["t"].number() is None
+    assert facts["a"][0].items() == []
+    assert facts["v"].array()[[0, 2]].tolist() == [1, 2]
+    assert len(facts["v"].array(2)) == len(facts["a"].array()) == 0
