@@ -56,7 +56,7 @@ def test_epochs_of_50_images_make_sense():
     )
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(
     epochs=st.integers(1, 300),
     images=st.integers(1, 200_000),
