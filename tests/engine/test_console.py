@@ -53,8 +53,15 @@ def speak():
     ours.info("AP 50.0", extra={"result": True})
 
 
-PLAIN = ["12 images", "step 1/3", "WARNING: a key makes no sense", "step 2/3",
-         "WARNING: something is odd", "step 3/3", "AP 50.0"]  # fmt: skip
+PLAIN = [
+    "12 images",
+    "step 1/3",
+    "WARNING: a key makes no sense",
+    "step 2/3",
+    "WARNING: something is odd",
+    "step 3/3",
+    "AP 50.0",
+]
 FEW = ["WARNING: a key makes no sense", "WARNING: something is odd", "AP 50.0"]
 
 

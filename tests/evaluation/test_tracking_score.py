@@ -118,10 +118,12 @@ def test_the_two_kinds_of_ground_truth_say_the_same(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    ["1,1,1,1,40,80,1,1,1\n1,1,200,1,40,80,1,1,1\n",
-     '{"frames": [{"index": 0, "people": [{"box": [0, 0, 9, 9], "track_id": 1}, '
-     '{"box": [5, 0, 9, 9], "track_id": 1}]}]}'],
-)  # fmt: skip
+    [
+        "1,1,1,1,40,80,1,1,1\n1,1,200,1,40,80,1,1,1\n",
+        '{"frames": [{"index": 0, "people": [{"box": [0, 0, 9, 9], "track_id": 1}, '
+        '{"box": [5, 0, 9, 9], "track_id": 1}]}]}',
+    ],
+)
 def test_a_number_twice_in_a_frame_is_refused(content, tmp_path):
     path = tmp_path / "gt.txt"
     path.write_text(content)
@@ -131,13 +133,23 @@ def test_a_number_twice_in_a_frame_is_refused(content, tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    ["0,1,1,1,40,80,1,1,1\n", "1,1,1,1,-40,80,1,1,1\n", "inf,1,1,1,40,80,1,1,1\n",
-     '{"frames": [{"index": 0, "people": []}, {"index": 0, "people": []}]}',
-     "", "{}", "[]", '{"frames": 3}', '{"frames": [{"index": 0}]}', "1,2,3\n", "a,b,c,d,e,f\n",
-     '{"frames": [{"index": 0, "people": [{"box": [0, 0, 1], "track_id": 1}]}]}',
-     '{"frames": [{"index": 0, "people": [{"box": [0, 0, 1, NaN], "track_id": 1}]}]}',
-     '{"frames": [{"index": 0, "people": [7]}]}'],
-)  # fmt: skip
+    [
+        "0,1,1,1,40,80,1,1,1\n",
+        "1,1,1,1,-40,80,1,1,1\n",
+        "inf,1,1,1,40,80,1,1,1\n",
+        '{"frames": [{"index": 0, "people": []}, {"index": 0, "people": []}]}',
+        "",
+        "{}",
+        "[]",
+        '{"frames": 3}',
+        '{"frames": [{"index": 0}]}',
+        "1,2,3\n",
+        "a,b,c,d,e,f\n",
+        '{"frames": [{"index": 0, "people": [{"box": [0, 0, 1], "track_id": 1}]}]}',
+        '{"frames": [{"index": 0, "people": [{"box": [0, 0, 1, NaN], "track_id": 1}]}]}',
+        '{"frames": [{"index": 0, "people": [7]}]}',
+    ],
+)
 def test_what_is_no_ground_truth_is_refused_in_one_sentence(content, tmp_path):
     path = tmp_path / "truth.json"
     path.write_text(content)
