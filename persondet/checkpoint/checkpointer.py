@@ -435,8 +435,8 @@ class KeyReport:
             lines.append(tabulate(table, headers=headers, colalign=("left", "right", "right")))
         if known["classes"]:
             lines.append(
-                f"The checkpoint tells {known['classes']['checkpoint']} classes apart and the dataset "
-                f"has {known['classes']['dataset']}: the layers of the classes start anew, as they "
+                f"The checkpoint tells {known['classes']['checkpoint']} classes apart and the "
+                f"dataset has {known['classes']['dataset']}: the layers of the classes start anew, as they "
                 "must, and all else is kept."
             )
         return "\n".join(lines)
