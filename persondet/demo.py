@@ -6,19 +6,16 @@ gives its memory back. Everything is made where it stays; a demo that was cut of
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from persondet.environment import quiet_upstream
-from persondet.errors import OutputExistsError, PersondetError
+from persondet.environment import process_pool
+from persondet.errors import OutputExistsError
 from persondet.results import FILE_NAME, RunError, read_results, write_results
 
 CONFIG = (
@@ -132,15 +129,12 @@ def _transfer(output: Path, sample: Path, *, resume: bool) -> SimpleNamespace:
 
 
 def _in_own_process(function: Callable[..., Any], *args: Any) -> Any:
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, context, initializer=quiet_upstream) as pool:
-        try:
-            return pool.submit(function, *args).result()
-        except BrokenProcessPool as error:
-            raise PersondetError(
-                "a step of the demo was killed, most likely because memory ran out; close other "
-                "programs (the demo needs some 4 GB) and start again."
-            ) from error
+    killed = (
+        "a step of the demo was killed, most likely because memory ran out; close other programs "
+        "(the demo needs some 4 GB) and start again."
+    )
+    with process_pool(1, killed) as pool:
+        return pool.submit(function, *args).result()
 
 
 def _remove(output: Path) -> None:

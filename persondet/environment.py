@@ -1,16 +1,20 @@
-"""What this process runs on: what is installed, versions, processors; and how it reports progress."""
+"""What this process runs on: what is installed, versions, processors, processes beside it."""
 
 from __future__ import annotations
 
 import importlib
 import logging
+import multiprocessing
 import os
 import platform
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from importlib import metadata
 
-from persondet.errors import InstallationError
+from persondet.errors import InstallationError, PersondetError
 
 Progress = Callable[[int, int | None], None]
 """`progress(done, total)` in the unit of the work; `total` is None while nobody knows it."""
@@ -92,6 +96,28 @@ def cpu_count() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+@contextmanager
+def process_pool(jobs: int, killed: str) -> Iterator[ProcessPoolExecutor]:
+    """Yield a pool with a new process per task, which starts as its command would.
+
+    Each process gives its memory back when its task ends.
+
+    Args:
+        jobs: tasks at a time.
+        killed: what to say when the system kills a process, most likely for want of memory.
+
+    Raises: PersondetError: with `killed`, when the block meets a process that was killed.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(
+            jobs, spawn, initializer=quiet_upstream, max_tasks_per_child=1
+        ) as pool:
+            yield pool
+    except BrokenProcessPool as error:
+        raise PersondetError(killed) from error
 
 
 def quiet_upstream() -> None:

@@ -16,18 +16,15 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from types import TracebackType
+from typing import IO, Any
 
-from persondet.errors import DatasetError, OutputExistsError
+from persondet.errors import DatasetError, MediaError, OutputExistsError, PartialMediaError
 
 try:
     import fcntl
 except ModuleNotFoundError:  # Windows: what a killed process leaves is not removed there
     fcntl = None  # type: ignore[assignment]
-from types import TracebackType
-from typing import IO
-
-from persondet.errors import MediaError, PartialMediaError
 
 
 @contextmanager
@@ -50,9 +47,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         # mkstemp makes private files; the result gets the mode that a plain open() would give.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
+        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except OSError as error:
         if error.errno in _FULL:
@@ -83,9 +78,7 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
     lock = _locked(draft)
     try:
         yield draft
-        mask = os.umask(0)
-        os.umask(mask)
-        draft.chmod(0o777 & ~mask)
+        draft.chmod(0o777 & ~_umask())
         _replace_folder(draft, path, overwrite)
     except OSError as error:
         if error.errno in _FULL:
@@ -99,6 +92,12 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 _DRAFT, _OLD = ".unfinished", ".replaced"
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def _locked(folder: Path) -> int | None:
@@ -256,9 +255,6 @@ def refuse_existing(path: str | Path, *, overwrite: bool = False) -> None:
         )
 
 
-_FULL_OF_PARTIAL_TEXT = {errno.ENOSPC, errno.EDQUOT}
-
-
 def partial_path(path: str | Path) -> Path:
     """Return where a file lies while it is written: `walk.partial.jsonl` for `walk.jsonl`."""
     path = Path(path)
@@ -318,7 +314,7 @@ class PartialText:
 
     def _refused(self, error: OSError) -> MediaError:
         """Return the error that says why, what is kept, and the mend."""
-        full = error.errno in _FULL_OF_PARTIAL_TEXT
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         kept = "what was written before stays there; " if self.lines else ""
         mend = "free some space or choose another --output" if full else "choose another --output"
         kind = PartialMediaError if self.lines else MediaError

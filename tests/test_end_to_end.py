@@ -1,7 +1,6 @@
 """The main job through the tools, as a person runs it: train, resume, score, predict, annotate."""
 
-from __future__ import annotations
-
+import importlib
 import json
 import math
 import os
@@ -14,6 +13,7 @@ import torch
 
 from persondet.checkpoint.model_file import CarriedFacts, load_checkpoint
 from persondet.engine.events import last_row
+from persondet.errors import PersondetError
 from persondet.inference.records import read_records
 from persondet.report.events import load_events
 from persondet.sample.clip import write_clip
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs/quick_schedules/person_mask_rcnn_R_18_FPN_instant_test.yaml"
 
 
-def tool(name: str, *arguments: object, expect: int = 0, limit: float = 400) -> str:
+def tool(name, *arguments, expect=0, limit=400):
     """Run a tool as a person does, from another folder than the repository; return its output."""
     result = subprocess.run(
         [sys.executable, str(ROOT / "tools" / f"{name}.py"), *map(str, arguments)],
@@ -41,30 +41,28 @@ def tool(name: str, *arguments: object, expect: int = 0, limit: float = 400) -> 
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     """A folder with a space in its name, an export of each kind, and a clip."""
-    root: Path = tmp_path_factory.mktemp("end to end")
+    root = tmp_path_factory.mktemp("end to end")
     write_export(root / "people", {"train": 12, "valid": 4, "test": 4}, size=(320, 180))
-    write_export(
-        root / "objects", "street_objects", {"train": 8, "valid": 2, "test": 2}, size=(320, 180)
-    )
+    write_export(root / "others", {"train": 8, "valid": 2, "test": 2}, size=(320, 180), seed=1)
     write_clip(root / "clip.mp4", root / "clip.json", 3, frames=9, size=(320, 180))
     return root
 
 
 @pytest.fixture(scope="module")
-def pretrained(folder: Path) -> Path:
+def pretrained(folder):
     tool(
         "train_net",
         *("--config-file", CONFIG),
-        *("DATASETS.ROBOFLOW.ROOT", folder / "objects", "OUTPUT_DIR", folder / "pretrained"),
+        *("DATASETS.ROBOFLOW.ROOT", folder / "others", "OUTPUT_DIR", folder / "pretrained"),
         *("MODEL.BACKBONE.FREEZE_AT", 0, "SOLVER.MAX_ITER", 4),
     )
     return folder / "pretrained"
 
 
 @pytest.fixture(scope="module")
-def run(folder: Path, pretrained: Path) -> Path:
+def run(folder, pretrained):
     """A transfer of 20 steps, stopped after 10 and resumed."""
     common = (
         *("DATASETS.ROBOFLOW.ROOT", folder / "people", "OUTPUT_DIR", folder / "run"),
@@ -79,7 +77,7 @@ def run(folder: Path, pretrained: Path) -> Path:
     return folder / "run"
 
 
-def test_the_run_folder_holds_scores_curves_and_models(run: Path) -> None:
+def test_the_run_folder_holds_scores_curves_and_models(run):
     results = json.loads((run / "results.json").read_text())
     assert results["test"]["images"] == 4
     for task in ("bbox", "segm"):
@@ -92,7 +90,7 @@ def test_the_run_folder_holds_scores_curves_and_models(run: Path) -> None:
     assert "ROBOFLOW" in facts.config
 
 
-def test_training_and_validation_stand_side_by_side(run: Path) -> None:
+def test_training_and_validation_stand_side_by_side(run):
     events = load_events(run)
     for name in ("total_loss", "loss_mask", "fast_rcnn/cls_accuracy", "mask_rcnn/accuracy"):
         for twin in (name, f"val/{name}"):
@@ -103,7 +101,7 @@ def test_training_and_validation_stand_side_by_side(run: Path) -> None:
     assert events["segm/AP"].iterations[0] == 9
 
 
-def test_frozen_tensors_equal_the_pretrained_ones_to_the_bit(run: Path, pretrained: Path) -> None:
+def test_frozen_tensors_equal_the_pretrained_ones_to_the_bit(run, pretrained):
     before = load_checkpoint(pretrained / "model_final.pth")["model"]
     after = load_checkpoint(run / "model_final.pth")["model"]
     frozen = [
@@ -119,7 +117,7 @@ def test_frozen_tensors_equal_the_pretrained_ones_to_the_bit(run: Path, pretrain
     )
 
 
-def test_scoring_alone_gives_the_runs_own_numbers(run: Path, folder: Path) -> None:
+def test_scoring_alone_gives_the_runs_own_numbers(run, folder):
     before = (run / "results.json").read_bytes()
     out = tool(
         "train_net",
@@ -133,19 +131,7 @@ def test_scoring_alone_gives_the_runs_own_numbers(run: Path, folder: Path) -> No
     assert (run / "results.json").read_bytes() == before
 
 
-def test_pictures_are_annotated_and_listed(run: Path, folder: Path) -> None:
-    out = folder / "predicted"
-    tool(
-        "predict",
-        *("--run", run, "--input", folder / "people/test", "--output", out),
-        *("--confidence-threshold", 0.05),
-    )
-    assert len(list(out.glob("*.jpg"))) == 4
-    listed = {image["id"] for image in json.loads((out / "images.json").read_text())["images"]}
-    assert {row["image_id"] for row in json.loads((out / "predictions.json").read_text())} <= listed
-
-
-def test_a_clip_comes_back_whole_with_its_records(run: Path, folder: Path) -> None:
+def test_a_clip_comes_back_whole_with_its_records(run, folder):
     out = folder / "annotated" / "clip.mp4"
     tool(
         "video_demo",
@@ -159,28 +145,20 @@ def test_a_clip_comes_back_whole_with_its_records(run: Path, folder: Path) -> No
     assert [record.index for record in records] == list(range(9))
 
 
-def test_the_event_log_becomes_plots(run: Path) -> None:
+def test_the_event_log_becomes_plots(run):
     tool("plot_metrics", run)
     assert {"loss.png", "accuracy.png", "average_precision.png", "learning_rate.png"} <= {
         path.name for path in (run / "plots").iterdir()
     }
 
 
-def test_the_ground_truth_becomes_a_contact_sheet(run: Path, folder: Path) -> None:
-    sheet = folder / "sheet.png"
-    tool("visualize_data", "--config-file", run / "config.yaml", "--output", sheet)
-    assert sheet.stat().st_size > 10_000
-
-
-def _models_and_numbers(run: Path) -> dict[Path, int]:
+def _models_and_numbers(run):
     """What a run must not lose, with the times of the last change."""
     names = ("*.pth", "*.json", "last_checkpoint", "config.yaml", "inference/**/*.json")
     return {path: path.stat().st_mtime_ns for name in names for path in run.glob(name)}
 
 
-def test_bad_input_is_one_sentence_and_exit_2_with_nothing_overwritten(
-    run: Path, folder: Path, tmp_path: Path
-) -> None:
+def test_bad_input_is_one_sentence_and_exit_2_with_nothing_overwritten(run, folder, tmp_path):
     before = _models_and_numbers(run)
     config = ("--config-file", CONFIG)
     people = ("DATASETS.ROBOFLOW.ROOT", folder / "people")
@@ -197,7 +175,7 @@ def test_bad_input_is_one_sentence_and_exit_2_with_nothing_overwritten(
     video = ("video_demo", "--run", run)
     replaced, best = ("OUTPUT_DIR", run), run / "model_best.pth"
     sample = ("--config-file", ROOT / "configs/sample_mask_rcnn_R_18_FPN.yaml")
-    cases: list[tuple[object, ...]] = [
+    cases = [
         ("train_net", *config, "DATASETS.ROBOFLOW.ROOT", tmp_path / "nowhere", *out),
         ("train_net", *config, "DATASETS.ROBOFLOW.ROOT", no_json, *out),
         ("train_net", *config, "DATASETS.ROBOFLOW.ROOT", not_coco, *out),
@@ -214,9 +192,14 @@ def test_bad_input_is_one_sentence_and_exit_2_with_nothing_overwritten(
         ("plot_metrics", tmp_path / "nowhere"),
     ]
     for name, *arguments in cases:
-        output = tool(str(name), *arguments, expect=2)
-        assert "Traceback" not in output, output
-        errors = [line for line in output.splitlines() if line.startswith("error: ")]
-        assert len(errors) == 1, output
+        try:
+            code = importlib.import_module(str(name)).main([str(word) for word in arguments])
+        except PersondetError as error:
+            code = error.exit_code if "\n" not in str(error) else "more than a sentence"
+        assert code == 2, arguments
+    name, *arguments = cases[0]  # what a person sees
+    output = tool(str(name), *arguments, expect=2)
+    assert "Traceback" not in output
+    assert len([line for line in output.splitlines() if line.startswith("error: ")]) == 1
     assert _models_and_numbers(run) == before
     assert not (tmp_path / "out.mp4").exists()

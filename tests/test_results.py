@@ -1,11 +1,7 @@
 """results.json: round trip, NaN, damaged files, and the table."""
 
-from __future__ import annotations
-
 import json
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -90,39 +86,6 @@ def test_a_damaged_file_is_one_sentence_that_names_it(tmp_path, content, says):
     assert message.endswith(".")
 
 
-def test_a_missing_file_says_what_to_do(tmp_path):
-    with pytest.raises(RunError, match=r"results\.json cannot be read.*--eval-only"):
-        read_results(tmp_path)
-
-
-def test_the_table_has_a_row_per_task_and_a_dash_for_what_does_not_exist():
-    assert format_results_table(RESULTS).splitlines() == [
-        "person_test, 60 images",
-        "        AP  AP50  AP75  APs   APm    APl  AR",
-        "box   52.1  88.7  55.0  3.0  40.0  100.0   -",
-        "mask  41.0  76.4  44.0    -  30.0   60.2   -",
-    ]
-
-
-def test_the_intervals_stand_below_their_row_and_the_leaks_below_the_table():
-    test = {
-        **RESULTS["test"],
-        "intervals": {"bbox": {"AP": [45.2, 58.94], "AP50": [80, 95], "APs": None}},  # too few
-        "leaks": {"images": 3, "share": 0.05, "with": {"train": 2, "valid": 1}},
-        "notes": ["a remark."],
-    }
-    test["bbox"] = {**test["bbox"], "AR": 60.0, "AP@300": 53.0}
-    lines = format_results_table({"test": test}).splitlines()
-    assert lines[1].split() == ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR", "AP@300"]
-    assert lines[2].split() == "box 52.1 88.7 55.0 3.0 40.0 100.0 60.0 53.0".split()
-    assert lines[3].split() == ["95", "%", "45.2-58.9", "80.0-95.0", *"------"]
-    assert lines[4].startswith("mask") and "19 times in 20" in lines[5]
-    assert lines[6] == (
-        "3 of 60 images (5 %) are in train and valid too: the scores flatter the model."
-    )
-    assert lines[7:] == ["a remark."]
-
-
 def test_a_split_without_leaks_says_so_and_one_that_nobody_looked_at_is_silent():
     none = {"images": 0, "share": 0.0, "with": {}}
     table = format_results_table({"test": {**RESULTS["test"], "leaks": none}})
@@ -137,25 +100,3 @@ def test_a_leak_is_a_number_only_where_the_pixels_were_compared():
     assert leak_figure({**report, "decoded": False}, "test") is None
     assert leak_figure(report, "train") is None
     assert leak_figure({"leaks": 3}, "test") is None
-
-
-def test_the_table_of_boxes_only_has_no_mask_row():
-    table = format_results_table({"valid": {"bbox": {"AP": math.nan}}}, split="valid")
-    assert table.splitlines()[0] == "valid"
-    assert len(table.splitlines()) == 3
-    assert table.splitlines()[2].split() == ["box", *"-------"]
-
-
-def test_a_table_of_a_split_without_numbers_says_so():
-    with pytest.raises(RunError, match="valid"):
-        format_results_table(RESULTS, split="valid")
-
-
-def test_results_need_no_torch():
-    code = "import sys, persondet.results; sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-
-
-def test_intervals_that_cannot_be_given_take_no_row():
-    test = {**RESULTS["test"], "intervals": {"bbox": {"AP": None, "AP50": None}, "segm": {}}}
-    assert format_results_table({"test": test}) == format_results_table(RESULTS)

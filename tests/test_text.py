@@ -1,12 +1,10 @@
 """Text fit to show: no secrets, no control characters, nothing endless."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from persondet.text import (
@@ -34,23 +32,10 @@ from persondet.text import (
         "x http://a.b/http://c.d#s3cr3tvalue",
     ],
 )
-def test_secrets_are_hidden(text: str) -> None:
+def test_secrets_are_hidden(text):
     assert "s3cr3tvalue" not in plain_text(text)
     assert "***" in plain_text(text)
     assert plain_text(text).endswith(text.rpartition("s3cr3tvalue")[2].partition("&")[0])
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "tools/train_net.py --config-file configs/a.yaml MODEL.WEIGHTS a/b.pth SEED 42",
-        "MODEL.KEYPOINT_ON False, monkey: 3, keyboard: 5",
-        "https://host.example/model.pth",
-        "Scores on <b>person</b> & “people”, 0 to 100\u00a0%",
-    ],
-)
-def test_plain_words_stay_as_they_are(text: str) -> None:
-    assert plain_text(text) == text
 
 
 @pytest.mark.parametrize(
@@ -64,19 +49,17 @@ def test_plain_words_stay_as_they_are(text: str) -> None:
         ("MODEL.KEYPOINT_ON True --config-file a.yaml",) * 2,
     ],
 )
-def test_a_command_keeps_all_but_its_secrets(words: str, kept: str) -> None:
+def test_a_command_keeps_all_but_its_secrets(words, kept):
     assert " ".join(words_without_secrets(words.split())) == kept
 
 
-def test_the_value_of_a_secret_variable_is_hidden_wherever_it_stands(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_value_of_a_secret_variable_is_hidden_wherever_it_stands(monkeypatch):
     monkeypatch.setenv("ROBOFLOW_API_KEY", "AbCdEfGh1234")
     assert plain_text("folder/AbCdEfGh1234/x") == "folder/***/x"
     assert words_without_secrets(["--from=AbCdEfGh1234"]) == ["--from=***"]
 
 
-def test_an_endless_name_takes_no_endless_time() -> None:
+def test_an_endless_name_takes_no_endless_time():
     """In a process of its own, which can be stopped: quadratic work takes minutes."""
     code = (
         "from persondet.text import without_secrets, words_without_secrets\n"
@@ -87,8 +70,9 @@ def test_an_endless_name_takes_no_endless_time() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
+@settings(max_examples=50)
 @given(st.text(), st.integers(1, 30))
-def test_what_is_shown_fits_its_line_and_prints(text: str, most: int) -> None:
+def test_what_is_shown_fits_its_line_and_prints(text, most):
     for show in (printable, one_line):
         shown = show(text, most)
         assert columns(shown) <= most
@@ -102,15 +86,6 @@ def test_what_is_shown_fits_its_line_and_prints(text: str, most: int) -> None:
     assert "\n" not in shown
 
 
-def test_what_does_not_print_cannot_turn_the_words_around() -> None:
+def test_what_does_not_print_cannot_turn_the_words_around():
     assert plain_text("a\u202eb\u2066c") == one_line("a\u202eb \u2066 c\n", 9) == "a b c"
     assert printable("\x1b[2J\n\u202e\ud800", 99) == r"\x1b[2J\n\u202e\ud800"
-
-
-def test_a_long_name_keeps_both_ends() -> None:
-    assert printable("abcdefghij", 5) == one_line("abcdefghij", 5) == "ab…ij"
-    assert columns("日本") == 4
-    assert columns("e\u0301") == 1
-    shown = plain_text("a" * 100_000 + " the end", 100)
-    assert shown.startswith("aaa")
-    assert shown.endswith("a the end")

@@ -435,17 +435,17 @@ class KeyReport:
             lines.append(tabulate(table, headers=headers, colalign=("left", "right", "right")))
         if known["classes"]:
             lines.append(
-                f"The checkpoint tells {known['classes']['checkpoint']} classes apart and the dataset "
-                f"has {known['classes']['dataset']}: the layers of the classes start anew, as they "
-                "must, and all else is kept."
+                f"The checkpoint tells {known['classes']['checkpoint']} classes apart and the "
+                f"dataset has {known['classes']['dataset']}: the layers of the classes start "
+                "anew, as they must, and all else is kept."
             )
         return "\n".join(lines)
 
     def record(self, path: str) -> dict[str, Any]:
         """Return the report for JSON.
 
-        `parts` has a row per part of the model; `loaded` is null for tensors that only the checkpoint
-        has. `classes` is null where the layers of the classes fit.
+        `parts` has a row per part of the model; `loaded` is null for tensors that only the
+        checkpoint has. `classes` is null where the layers of the classes fit.
         """
         rows: dict[str, tuple[list[str], list[str]]] = {}
         for name in self.fitting:

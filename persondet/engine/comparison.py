@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import json
 import math
-import multiprocessing
 import os
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from persondet.environment import cpu_count, quiet_upstream
-from persondet.errors import ConfigError, InterruptedRun, OutputExistsError, PersondetError
+from persondet.environment import cpu_count, process_pool
+from persondet.errors import ConfigError, InterruptedRun, OutputExistsError
 from persondet.files import make_folder, write_json
 from persondet.results import METRICS, TASKS, read_results
 
 FILE_NAME = "comparison.json"
 SCHEMA = 1
+
+_KILLED = (
+    "a training was killed, most likely because memory ran out; use fewer --jobs and start again."
+)
 
 Announce = Callable[[str], None]
 
@@ -157,8 +159,6 @@ def _train_all(
     resume: bool,
     announce: Announce,
 ) -> None:
-    # A process of its own for each run: it starts as its command would, and gives its memory back.
-    context = multiprocessing.get_context("spawn")
     threads = max(1, cpu_count() // jobs)
     left = []
     for variant, seed in waiting:
@@ -177,9 +177,7 @@ def _train_all(
         left.append((f"{variant.name}, seed {seed}", arguments, folder))
     running: dict[Future[float], str] = {}
     try:
-        with ProcessPoolExecutor(
-            jobs, context, initializer=quiet_upstream, max_tasks_per_child=1
-        ) as pool:
+        with process_pool(jobs, _KILLED) as pool:
             while left or running:
                 # No more than can run: leaving the pool waits for all that it was given.
                 while left and len(running) < jobs:
@@ -188,19 +186,9 @@ def _train_all(
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
                     name = running.pop(future)
-                    announce(f"{name}: {_seconds(name, future):.0f} s")
+                    announce(f"{name}: {future.result():.0f} s")
     except KeyboardInterrupt:
         raise InterruptedRun("interrupted; the same command goes on with what is left") from None
-
-
-def _seconds(name: str, future: Future[float]) -> float:
-    try:
-        return future.result()
-    except BrokenProcessPool as error:
-        raise PersondetError(
-            f"{name}: the training was killed, most likely because memory ran out; use fewer "
-            "--jobs and start again."
-        ) from error
 
 
 def _train(arguments: Any, threads: int, folder: Path) -> float:

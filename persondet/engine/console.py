@@ -14,12 +14,13 @@ import shutil
 import sys
 from collections import deque
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
+
+from tqdm import tqdm
 
 from persondet.files import write_text
 
 LOGGERS = ("persondet", "detectron2", "fvcore", "py.warnings")
-_CLEAR = "\r\x1b[K"
 _FILE_FORMAT = "[%(asctime)s] %(name)s %(levelname)s: %(message)s"
 _TIME_FORMAT = "%m/%d %H:%M:%S"
 # What Detectron2 says every few seconds of a long evaluation.
@@ -42,7 +43,7 @@ class ConsoleHandler(logging.Handler):
         self.verbosity = verbosity
         self.on_terminal = stream.isatty() and os.environ.get("TERM") != "dumb"
         self._prefix = prefix
-        self._live = ""
+        self._bar: tqdm[Any] | None = None
         self._before_inference: str | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -56,19 +57,22 @@ class ConsoleHandler(logging.Handler):
         """Replace the live line; nothing happens without a terminal, or with `--quiet`."""
         if not self.on_terminal or self.verbosity < 0:
             return
-        self.acquire()
-        try:
-            self._live = text
-            self._write(_CLEAR + self._fitted())
-        finally:
-            self.release()
+        if self._bar is None:
+            self._bar = tqdm(file=self.stream, bar_format="{desc}", position=0)
+        # tqdm shortens no line without a bar, and a line that wraps could not be taken away.
+        self._bar.set_description_str(text[: shutil.get_terminal_size().columns - 1])
 
     def finish(self) -> None:
         """Leave the live line where it is and go on below it."""
         self._before_inference = None
-        if self._live:
-            self._live = ""
-            self._write("\n")
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def close(self) -> None:
+        """Leave the live line where it is; nothing is written any more."""
+        self.finish()
+        super().close()
 
     def _emit(self, record: logging.LogRecord) -> None:
         if self.on_terminal and self.verbosity == 0 and self._tells_of_inference(record):
@@ -78,15 +82,16 @@ class ConsoleHandler(logging.Handler):
         if getattr(record, "live", False) and self.on_terminal and self.verbosity < 1:
             self.show(record.getMessage())
             return
-        lines = _CLEAR if self._live else ""
-        self._write(f"{lines}{self._prefix}{self.format(record)}\n{self._fitted()}")
+        with tqdm.external_write_mode(self.stream):
+            self.stream.write(f"{self._prefix}{self.format(record)}\n")
+            self.stream.flush()
 
     def _tells_of_inference(self, record: logging.LogRecord) -> bool:
         """Show how far an evaluation is; when it ends, what was shown before it."""
         text = record.getMessage()
         if done := _INFERENCE.match(text):
             if self._before_inference is None:
-                self._before_inference = self._live
+                self._before_inference = self._bar.desc if self._bar else ""
             self.show(f"evaluating: image {done[1]}, {done[2]} left")
         elif text.startswith(_INFERENCE_ENDED) and self._before_inference is not None:
             self.show(self._before_inference)
@@ -100,14 +105,6 @@ class ConsoleHandler(logging.Handler):
             return True
         ours = record.name.partition(".")[0] == "persondet" and record.levelno >= logging.INFO
         return self.verbosity > 0 or (self.verbosity == 0 and ours)
-
-    def _fitted(self) -> str:
-        # A line that wraps cannot be cleared.
-        return self._live[: shutil.get_terminal_size().columns - 1]
-
-    def _write(self, text: str) -> None:
-        self.stream.write(text)
-        self.stream.flush()
 
 
 class _PlainFormatter(logging.Formatter):

@@ -12,7 +12,6 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +125,7 @@ class BestCheckpointHook(ScoreHook):
 
     Args:
         checkpointer: saves the model.
-        metric, mode, period, datasets: see `ScoreHook`.
+        metric, others: see `ScoreHook`.
 
     Example:
         >>> checkpointer = SafeDetectionCheckpointer(model, "output/hooks")
@@ -135,15 +134,9 @@ class BestCheckpointHook(ScoreHook):
     """
 
     def __init__(
-        self,
-        checkpointer: SafeDetectionCheckpointer,
-        *,
-        metric: str,
-        mode: str = "max",
-        period: int,
-        datasets: tuple[str, ...] = (),
+        self, checkpointer: SafeDetectionCheckpointer, *, metric: str, **others: Any
     ) -> None:
-        super().__init__(metric, mode=mode, period=period, datasets=datasets)
+        super().__init__(metric, **others)
         self._checkpointer = checkpointer
 
     def before_train(self) -> None:
@@ -197,7 +190,7 @@ class EarlyStoppingHook(ScoreHook):
     step, so that all other hooks finish theirs.
 
     Args:
-        metric, mode, period, datasets: see `ScoreHook`.
+        metric, others: see `ScoreHook`.
         patience: evaluations; 0: never stops.
         min_delta: what counts as an improvement over the best score, in points of the metric.
 
@@ -209,16 +202,9 @@ class EarlyStoppingHook(ScoreHook):
     """
 
     def __init__(
-        self,
-        metric: str,
-        *,
-        mode: str = "max",
-        patience: int,
-        min_delta: float = 0.0,
-        period: int,
-        datasets: tuple[str, ...] = (),
+        self, metric: str, *, patience: int, min_delta: float = 0.0, **others: Any
     ) -> None:
-        super().__init__(metric, mode=mode, period=period, datasets=datasets)
+        super().__init__(metric, **others)
         self._patience = patience
         self._min_delta = min_delta
         self.evaluations_without_improvement = 0
@@ -426,15 +412,14 @@ class ProgressHook(HookBase):
             self._evaluation_seconds.append(max(now - self._last_call - seconds, 0.0))
         self._last_call = now
         if period_ends(self._period, step) or step == self.trainer.max_iter:
-            progress = self._progress()
-            if progress.eta_seconds is not None:
+            if _mean(self.trainer.storage, "time", WINDOW) is not None:
                 self.trainer.storage.put_scalar(
-                    "eta_seconds", progress.eta_seconds, smoothing_hint=False
+                    "eta_seconds", self._seconds_left(step), smoothing_hint=False
                 )
-            logger.info(progress.text(verbose=self._verbose), extra={"live": True})
+            logger.info(self._line(verbose=self._verbose), extra={"live": True})
             self._last_shown = now
         elif self._console and now - self._last_shown >= SECONDS_BETWEEN_UPDATES:
-            self._console.show(self._progress().text())
+            self._console.show(self._line())
             self._last_shown = now
 
     def after_train(self) -> None:
@@ -442,21 +427,35 @@ class ProgressHook(HookBase):
         if self._console:
             self._console.finish()
 
-    def _progress(self) -> ProgressLine:
-        storage, step = self.trainer.storage, self.trainer.iter + 1
-        seconds = _mean(storage, "time", WINDOW)
-        waited = _mean(storage, "data_time", WINDOW)
-        return ProgressLine(
-            step=step,
-            steps=self.trainer.max_iter,
-            steps_per_epoch=self._epoch_size / self._batch_size,
-            eta_seconds=None if seconds is None else self._seconds_left(step),
-            losses=_losses(storage),
-            rate=storage.latest()["lr"][0] if "lr" in storage.latest() else None,
-            images_per_second=self._batch_size / seconds if seconds else None,
-            waiting=min(waited / seconds, 1.0) if seconds and waited is not None else None,
-            memory=_memory(),
-        )
+    def _line(self, *, verbose: bool = False) -> str:
+        """Return how far and how fast, the most important first.
+
+        Memory is on CUDA the most that was allocated, else what the process holds.
+        """
+        storage, step, steps = self.trainer.storage, self.trainer.iter + 1, self.trainer.max_iter
+        per_epoch = self._epoch_size / self._batch_size
+        digits = 1 if per_epoch < 200 else 2
+        fields = [
+            f"step {step:>{len(str(steps))}}/{steps}",
+            f"epoch {step / per_epoch:.{digits}f}/{steps / per_epoch:.{digits}f}",
+        ]
+        seconds, waited = (_mean(storage, name, WINDOW) for name in ("time", "data_time"))
+        if seconds is not None:
+            fields.append(f"ETA {datetime.timedelta(seconds=round(self._seconds_left(step)))}")
+        losses = _losses(storage)
+        if "total_loss" in losses:
+            fields.append(f"loss {losses.pop('total_loss'):.3f}")
+        if verbose:
+            fields += [f"{name} {loss:.4f}" for name, loss in losses.items()]
+        if "lr" in storage.latest():
+            fields.append(f"rate {storage.latest()['lr'][0]:.2g}")
+        if seconds:
+            fields.append(f"{self._batch_size / seconds:.1f} images/s")
+            if waited is not None:
+                fields.append(f"data wait {min(waited / seconds, 1.0):.0%}")
+        if memory := _memory():
+            fields.append(f"{memory / 2**30:.1f} GB")
+        return "  ".join(fields)
 
     def _seconds_left(self, step: int) -> float:
         """Return the time of the steps that are left, and of the evaluations, once one is known."""
@@ -468,57 +467,6 @@ class ProgressHook(HookBase):
             evaluations = between + 1 if step < last else 0
             left += evaluations * sum(self._evaluation_seconds) / len(self._evaluation_seconds)
         return left
-
-
-@dataclass(frozen=True)
-class ProgressLine:
-    """How far and how fast: what the line says, most important first.
-
-    Attributes:
-        step: steps done.
-        steps: steps of the whole run.
-        steps_per_epoch: so many steps see as many images as there are.
-        eta_seconds: time left; None: not known yet.
-        losses: smoothed losses by name, `total_loss` among them.
-        rate: learning rate.
-        images_per_second: of all ranks together.
-        waiting: share of the time spent waiting for data, 0 to 1.
-        memory: bytes; on CUDA the most that was allocated, else what the process holds; 0: unknown.
-    """
-
-    step: int
-    steps: int
-    steps_per_epoch: float
-    eta_seconds: float | None
-    losses: dict[str, float]
-    rate: float | None
-    images_per_second: float | None
-    waiting: float | None
-    memory: int
-
-    def text(self, *, verbose: bool = False) -> str:
-        """Return the line; `verbose` adds a column per loss."""
-        digits = 1 if self.steps_per_epoch < 200 else 2
-        epochs = self.steps / self.steps_per_epoch
-        fields = [
-            f"step {self.step:>{len(str(self.steps))}}/{self.steps}",
-            f"epoch {self.step / self.steps_per_epoch:.{digits}f}/{epochs:.{digits}f}",
-        ]
-        if self.eta_seconds is not None:
-            fields.append(f"ETA {datetime.timedelta(seconds=round(self.eta_seconds))}")
-        if "total_loss" in self.losses:
-            fields.append(f"loss {self.losses['total_loss']:.3f}")
-        if verbose:
-            fields += [f"{k} {v:.4f}" for k, v in self.losses.items() if k != "total_loss"]
-        if self.rate is not None:
-            fields.append(f"rate {self.rate:.2g}")
-        if self.images_per_second is not None:
-            fields.append(f"{self.images_per_second:.1f} images/s")
-        if self.waiting is not None:
-            fields.append(f"data wait {self.waiting:.0%}")
-        if self.memory:
-            fields.append(f"{self.memory / 2**30:.1f} GB")
-        return "  ".join(fields)
 
 
 def _losses(storage: EventStorage) -> dict[str, float]:

@@ -49,7 +49,7 @@ from persondet.data.check.validate import check_export
 from persondet.data.dataset_mapper import AlbumentationsDatasetMapper
 from persondet.data.register import class_names, dataset_fingerprint, image_count
 from persondet.engine.defaults import config_text, export_root, uses_export
-from persondet.engine.resumption import random_state, restore_random_state
+from persondet.engine.resumption import random_states_kept
 from persondet.environment import cpu_count, environment_report
 from persondet.errors import InterruptedRun, PersondetError
 from persondet.files import make_folder, write_json, write_text
@@ -89,7 +89,7 @@ def write_training_records(cfg: CfgNode, report: KeyReport | None, *, new: bool)
         if report is not None:
             weights = {"schema": SCHEMA, **report.record(cfg.MODEL.WEIGHTS)}
             writers["weights.json"] = lambda path: write_json(path, weights)
-    with _random_states_kept():
+    with random_states_kept():
         for name, write in writers.items():
             path = folder / name
             if path.exists() and not new:
@@ -109,15 +109,6 @@ def weights_text(cfg: CfgNode, report: KeyReport | None) -> str:
     if report is None:
         return "MODEL.WEIGHTS is empty: every tensor starts from random values."
     return report.text(cfg.MODEL.WEIGHTS)
-
-
-@contextmanager
-def _random_states_kept() -> Iterator[None]:
-    state = random_state()
-    try:
-        yield
-    finally:
-        restore_random_state(state)
 
 
 def _write_pipeline(cfg: CfgNode, path: Path) -> None:

@@ -6,6 +6,7 @@ stops with the keys to lower and their values. Each is one sentence.
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -61,20 +62,41 @@ class AutocastTrainer(SimpleTrainer):
         # Before the forward pass: the gradients of the last step need not lie beside this one's.
         self.optimizer.zero_grad(set_to_none=True)
         enabled = self.dtype != torch.float32
-        diverged = divergence_in_forward(
-            batch, self.optimizer, model=self.model, iteration=self.iter
-        )
-        with diverged, torch.autocast(self.device.type, dtype=self.dtype, enabled=enabled):
-            losses = self.model(batch)
+        try:
+            with torch.autocast(self.device.type, dtype=self.dtype, enabled=enabled):
+                losses = self.model(batch)
+        except FloatingPointError as error:
+            # Detectron2's region proposal network looks at the boxes that it predicts before any
+            # loss is returned; the frame that raised knows its losses.
+            raise self._divergence(_losses_of_frames(error), batch) from error
         self.scaler.scale(sum(losses.values())).backward()
         self.after_backward()
         # Before the step: a loss that is not finite raises here, with the weights intact.
-        refuse_divergence(losses, batch, self.optimizer, model=self.model, iteration=self.iter)
+        # One copy from the device for all losses together; each rank names its own images.
+        values = torch.stack([loss.detach().float() for loss in losses.values()]).cpu()
+        if not bool(torch.isfinite(values).all()):
+            raise self._divergence(dict(zip(losses, values.tolist(), strict=True)), batch)
         self._write_metrics(losses, data_time)
         # Clipping, which acts inside the optimizer's step, has to see the true gradients.
         self.scaler.unscale_(self.optimizer)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+
+    def _divergence(
+        self, losses: Mapping[str, float], batch: list[dict[str, Any]]
+    ) -> TrainingError:
+        """Return the error that names each loss that is not finite, the images, and the rate."""
+        wrong = {name: value for name, value in losses.items() if not math.isfinite(value)}
+        what = ", ".join(f"{name} is {value}" for name, value in wrong.items())
+        rate = max(group["lr"] for group in self.optimizer.param_groups)
+        weight = (first_non_finite_weight(self.model) or "").removeprefix("module.")
+        # Weights that the step before spoilt need a smaller step; else these images matter.
+        since = f"; {weight} was not finite before this step" if weight else ""
+        return TrainingError(
+            f"training diverged at iteration {self.iter}: "
+            f"{what or 'the predicted boxes are NaN'}, at a learning rate of {rate:.3g}, on "
+            f"{_images(batch)}{since}; {_MEND}."
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the optimizer and, for float16, of the loss scale."""
@@ -116,80 +138,10 @@ _MEND = (
 )
 
 
-def refuse_divergence(
-    losses: Mapping[str, torch.Tensor],
-    batch: Any,
-    optimizer: torch.optim.Optimizer,
-    *,
-    model: nn.Module,
-    iteration: int,
-) -> None:
-    """Stop when a loss is NaN or infinite; to be called before the optimizer's step.
-
-    Every rank looks at its own losses and names its own images. One copy from the device for all
-    losses together.
-
-    Args:
-        losses: scalars by name.
-        batch: list of mapped dataset dicts; their `file_name` is what the error names.
-        optimizer: its highest learning rate is named.
-
-    Raises: TrainingError: naming each loss that is not finite, the images, and the rate.
-    """
-    values = torch.stack([loss.detach().float() for loss in losses.values()]).cpu()
-    if not bool(torch.isfinite(values).all()):
-        named = dict(zip(losses, values.tolist(), strict=True))
-        raise TrainingError(_sentence(named, batch, optimizer, model, iteration))
-
-
-@contextmanager
-def divergence_in_forward(
-    batch: Any, optimizer: torch.optim.Optimizer, *, model: nn.Module, iteration: int
-) -> Iterator[None]:
-    """Around the forward pass: Detectron2 raises there when the predicted boxes are not finite.
-
-    The proposals of the region proposal network are looked at before any loss is returned; its
-    losses are then known to the frame that raised, and are named where they are not finite.
-
-    Raises: TrainingError: in place of Detectron2's FloatingPointError; as `refuse_divergence`.
-    """
-    try:
-        yield
-    except FloatingPointError as error:
-        named = _losses_of_frames(error)
-        raise TrainingError(_sentence(named, batch, optimizer, model, iteration)) from error
-
-
-def _sentence(
-    losses: Mapping[str, float],
-    batch: Any,
-    optimizer: torch.optim.Optimizer,
-    model: nn.Module,
-    iteration: int,
-) -> str:
-    wrong = {n: v for n, v in losses.items() if not torch.isfinite(torch.tensor(v))}
-    what = ", ".join(f"{name} is {value}" for name, value in wrong.items())
-    rate = max(group["lr"] for group in optimizer.param_groups)
-    weight = (first_non_finite_weight(model) or "").removeprefix("module.")
-    # Weights that were spoilt by the step before need a smaller step; else these images matter.
-    since = f"; {weight} was not finite before this step" if weight else ""
-    return (
-        f"training diverged at iteration {iteration}: {what or 'the predicted boxes are NaN'}, at "
-        f"a learning rate of {rate:.3g}, on {_images(batch)}{since}; {_MEND}."
-    )
-
-
-def _images(batch: Any) -> str:
-    known = [item for item in batch if isinstance(item, Mapping)] if _is_list(batch) else []
-    names = [str(item["file_name"]) for item in known if "file_name" in item]
-    if not names:
-        return "images without a file name"
+def _images(batch: Sequence[Mapping[str, Any]]) -> str:
+    names = [str(item["file_name"]) for item in batch if "file_name" in item]
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
-
-
-def _is_list(batch: Any) -> bool:
-    return isinstance(batch, Sequence) and not isinstance(batch, str)
+    return ", ".join(names[:_SHOWN]) + more if names else "images without a file name"
 
 
 def _losses_of_frames(error: BaseException) -> dict[str, float]:
@@ -222,27 +174,6 @@ def is_memory_shortage(error: BaseException | None) -> bool:
     return _kind(error) is not None
 
 
-def memory_shortage(error: BaseException, cfg: CfgNode, *, training: bool) -> TrainingError | None:
-    """Return what to say when `error` means that memory ran out; None when it means else.
-
-    Args:
-        training: the keys that a training step depends on, and not those of inference.
-    """
-    workers = f"DATALOADER.NUM_WORKERS ({cfg.DATALOADER.NUM_WORKERS} now)"
-    sizes = _sizes(cfg, training)
-    sentences = {
-        "shared": "the loader's workers ran out of shared memory (/dev/shm); lower "
-        f"{workers}, to 0 if need be, or enlarge /dev/shm (Docker: --shm-size 2g)",
-        "killed": "a worker of the loader was killed, most likely because the machine's memory "
-        f"ran out; lower {workers}, {sizes}",
-        "device": f"{cfg.MODEL.DEVICE}: out of memory; lower {sizes}{_precision(cfg, training)}",
-        "process": f"the machine's memory ran out; lower {sizes}, or {workers}"
-        f"{_precision(cfg, training)}",
-    }
-    kind = _kind(error)
-    return None if kind is None else TrainingError(f"{sentences[kind]}.")
-
-
 def _kind(error: BaseException | None) -> str | None:
     if isinstance(error, torch.OutOfMemoryError):
         return "device"
@@ -263,10 +194,24 @@ def memory_in_one_sentence(cfg: CfgNode, *, training: bool) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        shortage = memory_shortage(error, cfg, training=training)
-        if shortage is None:
+        kind = _kind(error)
+        if kind is None:
             raise
-        raise shortage from error
+        raise TrainingError(f"{_shortages(cfg, training)[kind]}.") from error
+
+
+def _shortages(cfg: CfgNode, training: bool) -> dict[str, str]:
+    """Return what to say of each kind of shortage."""
+    workers = f"DATALOADER.NUM_WORKERS ({cfg.DATALOADER.NUM_WORKERS} now)"
+    sizes, precision = _sizes(cfg, training), _precision(cfg, training)
+    return {
+        "shared": "the loader's workers ran out of shared memory (/dev/shm); lower "
+        f"{workers}, to 0 if need be, or enlarge /dev/shm (Docker: --shm-size 2g)",
+        "killed": "a worker of the loader was killed, most likely because the machine's memory "
+        f"ran out; lower {workers}, {sizes}",
+        "device": f"{cfg.MODEL.DEVICE}: out of memory; lower {sizes}{precision}",
+        "process": f"the machine's memory ran out; lower {sizes}, or {workers}{precision}",
+    }
 
 
 def _sizes(cfg: CfgNode, training: bool) -> str:

@@ -129,19 +129,20 @@ class Trainer(DefaultTrainer):
             interruption=self.interruption,
         )
         last: list[HookBase] = []
+        score = {
+            "metric": best_metric(cfg),
+            "mode": cfg.SOLVER.BEST_CHECKPOINT.MODE,
+            "period": period,
+            "datasets": tuple(cfg.DATASETS.VAL),
+        }
         if comm.is_main_process() and cfg.DATASETS.VAL:
             last.append(ValidationImagesHook.from_config(cfg))
+            last.append(BestCheckpointHook(self.checkpointer, **score))
+        stopping = cfg.SOLVER.EARLY_STOPPING
+        if cfg.DATASETS.VAL and stopping.PATIENCE:
             last.append(
-                BestCheckpointHook(
-                    self.checkpointer,
-                    metric=best_metric(cfg),
-                    mode=cfg.SOLVER.BEST_CHECKPOINT.MODE,
-                    period=period,
-                    datasets=tuple(cfg.DATASETS.VAL),
-                )
+                EarlyStoppingHook(patience=stopping.PATIENCE, min_delta=stopping.MIN_DELTA, **score)
             )
-        if cfg.DATASETS.VAL and cfg.SOLVER.EARLY_STOPPING.PATIENCE:
-            last.append(self._early_stopping_hook())
         if comm.is_main_process():
             last.append(self._progress_hook())
             last.append(EventWriterHook(self.build_writers, cfg.LOG_PERIOD, period))
@@ -236,17 +237,6 @@ class Trainer(DefaultTrainer):
     def build_writers(self) -> list[EventWriter]:
         """Return the writers of files; the printed line is `ProgressHook`'s."""
         return event_writers(self.cfg.OUTPUT_DIR, start=self.start_iter - self.run_state.redo)
-
-    def _early_stopping_hook(self) -> EarlyStoppingHook:
-        cfg = self.cfg
-        return EarlyStoppingHook(
-            best_metric(cfg),
-            mode=cfg.SOLVER.BEST_CHECKPOINT.MODE,
-            patience=cfg.SOLVER.EARLY_STOPPING.PATIENCE,
-            min_delta=cfg.SOLVER.EARLY_STOPPING.MIN_DELTA,
-            period=cfg.TEST.EVAL_PERIOD,
-            datasets=tuple(cfg.DATASETS.VAL),
-        )
 
     def _evaluate_validation(self) -> dict[str, Any]:
         with undisturbed(self.model) as model:

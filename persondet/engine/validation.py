@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-import random
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -32,6 +31,7 @@ from torch.nn.parallel import DistributedDataParallel
 from persondet.data.image_file import read_image_file
 from persondet.data.register import class_names, ground_truth
 from persondet.engine.hooks import PeriodHook
+from persondet.engine.resumption import random_states_kept
 from persondet.errors import PersondetError
 from persondet.evaluation.predictions import FILE_NAME, Detection, PredictionReader
 from persondet.results import DEFAULT_THRESHOLD
@@ -323,17 +323,14 @@ def undisturbed(model: nn.Module) -> Iterator[nn.Module]:
     """
     modes = {module: module.training for module in model.modules()}
     devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
     inner = model.module if isinstance(model, DistributedDataParallel) else model
     own_statistics = _take_statistics_of_rank_0(inner) if inner is not model else {}
     try:
-        with torch.random.fork_rng(devices=devices):
+        with random_states_kept(), torch.random.fork_rng(devices=devices):
             yield inner
     finally:
         for buffer, own in own_statistics.items():
             buffer.copy_(own)
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)  # noqa: NPY002
         for module, mode in modes.items():
             module.training = mode
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from itertools import count
 
 import numpy as np
+import torch
+from torchvision.ops import box_iou
 
 from persondet.visualization.drawing import PALETTE
 
@@ -66,7 +68,8 @@ class ColorAssigner:
         keys: list[int | None] = [None] * len(boxes)
         free = set(range(len(old)))
         if len(old) and len(boxes):
-            iou = box_iou(np.stack([person.box for person in old]), boxes)
+            before = torch.from_numpy(np.stack([person.box for person in old]))
+            iou = box_iou(before, torch.from_numpy(boxes.astype(np.float64))).nan_to_num().numpy()
             iou[np.array([person.label for person in old])[:, None] != labels[None, :]] = 0
             for flat in np.argsort(-iou, axis=None, kind="stable"):
                 i, j = divmod(int(flat), len(boxes))
@@ -135,17 +138,3 @@ def _fill(
         if number is None:
             filled[i] = min(preference(color, i) for color in range(len(PALETTE)))[2]
     return [number for number in filled if number is not None]
-
-
-def box_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return the intersection over union of every pair: float64, (N, M), 0..1.
-
-    Args:
-        first, second: (N, 4) and (M, 4), XYXY_ABS, pixels.
-    """
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    shared = np.prod(np.clip(high - low, 0, None), axis=2, dtype=np.float64)
-    areas = [np.prod(np.clip(b[:, 2:] - b[:, :2], 0, None), axis=1) for b in (first, second)]
-    union = areas[0][:, None] + areas[1][None, :] - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)

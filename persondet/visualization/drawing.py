@@ -157,40 +157,6 @@ def _covered(low: float, high: float, pixels: np.ndarray) -> np.ndarray:
     return np.maximum(share, _NONE, out=share)
 
 
-def label_size(text: str, *, scale: float = 0.45) -> tuple[int, int]:
-    """Return the (width, height) in pixels of the plate that `draw_label` draws for `text`."""
-    width = cv2.getTextSize(text, FONT, scale, 1)[0][0]
-    ascent, descent = _line_extent(scale)
-    return width + 6, ascent + descent + 4
-
-
-def draw_label(
-    image: np.ndarray,
-    text: str,
-    position: tuple[float, float],
-    color: Color,
-    *,
-    scale: float = 0.45,
-) -> None:
-    """Write `text` on a plate of `color` whose lower left corner is at `position` (x, y), pixels.
-
-    The plate is moved so that it stays inside the image where it fits, and the letters are black
-    or white, whichever can be read on `color`. `scale` is OpenCV's font scale.
-    """
-    width, height = label_size(text, scale=scale)
-    x = int(min(max(0.0, position[0]), max(0, image.shape[1] - width)))
-    y = int(min(max(0.0, position[1] - height), max(0, image.shape[0] - height)))
-    cv2.rectangle(image, (x, y), (x + width - 1, y + height - 1), color, cv2.FILLED)
-    baseline = (x + 3, y + 2 + _line_extent(scale)[0])
-    cv2.putText(image, text, baseline, FONT, scale, contrasting(color), 1, cv2.LINE_AA)
-
-
-def _line_extent(scale: float) -> tuple[int, int]:
-    """Return the pixels above and below the baseline, the same for every text."""
-    (_, above), below = cv2.getTextSize("Ag", FONT, scale, 1)
-    return above, below
-
-
 def contrasting(color: Color) -> Color:
     """Return black or white (BGR), whichever can be read better on the BGR `color`.
 

@@ -87,6 +87,27 @@ def draw_plate(
         image[y0:y1, x0:x1] = plate[seen]
 
 
+def draw_label(
+    image: np.ndarray,
+    text: str,
+    position: Sequence[float] | np.ndarray,
+    color: Color,
+    *,
+    size: int = 13,
+) -> None:
+    """Write `text` on a plate above `position` (x, y), pixels, moved to stay inside the image.
+
+    Args:
+        image: uint8, (H, W, 3), BGR; drawn on in place.
+        text, size, color: as of `draw_plate`.
+        position: where the plate's lower left corner goes if there is room.
+    """
+    width, height = plate_size(text, size)
+    x = min(max(0.0, position[0]), max(0, image.shape[1] - width))
+    y = min(max(0.0, position[1] - height), max(0, image.shape[0] - height))
+    draw_plate(image, text, (int(x), int(y)), size, color)
+
+
 @lru_cache(maxsize=256)
 def _plate(text: str, size: int, color: Color) -> tuple[np.ndarray, np.ndarray]:
     """Return an opaque plate, uint8 (H, W, 3), and how much of it letters are, float32 (H, W)."""

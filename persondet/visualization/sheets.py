@@ -25,11 +25,11 @@ from persondet.visualization.drawing import (
     Color,
     contrasting,
     draw_box,
-    draw_label,
     draw_mask,
     line_width,
     palette_color,
 )
+from persondet.visualization.labels import draw_label
 
 BACKGROUND = (245, 245, 245)
 MARGIN = 8
@@ -209,13 +209,12 @@ def ground_truth_sheet(
     tiles, captions = [], []
     for row, dataset_dict in enumerate(dataset_dicts):
         samples = [mapper(dict(dataset_dict), (seed, row, version)) for version in range(versions)]
-        image = _read_bgr(dataset_dict["file_name"])
-        tiles.append(draw_dataset_dict(image, dataset_dict, class_names))
-        count = len(dataset_dict.get("annotations", ()))
-        captions.append(f"{_count(count)}: {Path(dataset_dict['file_name']).name}")
+        tile, caption = _annotated(dataset_dict, class_names)
+        tiles.append(tile)
+        captions.append(caption)
         for version, sample in enumerate(samples, start=1):
             if sample is None:
-                tiles.append(np.zeros_like(image))
+                tiles.append(np.zeros_like(tile))
                 captions.append(f"augmented {version}: left out by the mapper")
                 continue
             tiles.append(draw_training_sample(sample, class_names, image_format=image_format))
@@ -236,26 +235,27 @@ def annotation_sheet(
 
     Raises: DatasetError: when an image is missing or cannot be read.
     """
-    tiles, captions = [], []
-    for record in dataset_dicts:
-        tiles.append(draw_dataset_dict(_read_bgr(record["file_name"]), record, class_names))
-        count = _count(len(record.get("annotations", ())))
-        captions.append(f"{count}: {Path(record['file_name']).name}")
+    tiles, captions = zip(*(_annotated(one, class_names) for one in dataset_dicts), strict=True)
     return contact_sheet(tiles, captions, columns=columns, tile_size=tile_size)
+
+
+def _annotated(
+    dataset_dict: Mapping[str, Any], class_names: Sequence[str]
+) -> tuple[np.ndarray, str]:
+    """Return an image with its annotations, and its caption."""
+    try:
+        image = read_image_file(dataset_dict["file_name"])
+    except MediaError as error:
+        raise DatasetError(str(error)) from error
+    count = _count(len(dataset_dict.get("annotations", ())))
+    tile = draw_dataset_dict(image, dataset_dict, class_names)
+    return tile, f"{count}: {Path(dataset_dict['file_name']).name}"
 
 
 def evenly_spaced(items: Sequence[Any], count: int) -> list[Any]:
     """Return at most `count` of `items`, spread over all of them, the first one included."""
     count = min(count, len(items))
     return [items[index * len(items) // count] for index in range(count)]
-
-
-def _read_bgr(path: str) -> np.ndarray:
-    """Return an image as uint8, (H, W, 3), BGR, turned as its EXIF tag says."""
-    try:
-        return read_image_file(path)
-    except MediaError as error:
-        raise DatasetError(str(error)) from error
 
 
 def _count(objects: int) -> str:
@@ -265,18 +265,24 @@ def _count(objects: int) -> str:
 def _draw_objects(
     image: np.ndarray,
     objects: Sequence[tuple[Any, int, np.ndarray | None]],
-    class_names: Sequence[str],
+    class_names: Sequence[str] = (),
+    colors: Sequence[int] | None = None,
 ) -> np.ndarray:
-    """Return a copy of `image` with (box XYXY_ABS, class, mask or None) per object."""
-    image = np.ascontiguousarray(image).copy()
+    """Return a copy of `image` with (box XYXY_ABS or None, class, mask or None) per object.
+
+    The number of an object's colour is its index, or stands in `colors`.
+    """
+    image = np.array(image, order="C")
     width = max(2, line_width(image))  # the sheet makes images smaller
-    for index, (_, _, mask) in enumerate(objects):
+    palette = [palette_color(number) for number in colors or range(len(objects))]
+    for color, (_, _, mask) in zip(palette, objects, strict=False):
         if mask is not None:
-            draw_mask(image, mask, palette_color(index), outline=width)
-    for index, (box, category, _) in enumerate(objects):
-        draw_box(image, box, palette_color(index), width=width)
+            draw_mask(image, mask, color, outline=width)
+    for color, (box, category, _) in zip(palette, objects, strict=False):
+        if box is not None:
+            draw_box(image, box, color, width=width)
         if len(class_names) > 1:
-            draw_label(image, class_names[category], (box[0], box[1]), palette_color(index))
+            draw_label(image, class_names[category], box, color)
     return image
 
 
@@ -371,7 +377,7 @@ def _panel(
         draw_box(panel, box, _color(shown), width=2 if shown.wrong else 1)
     for box, shown in scaled:
         if shown.label:
-            draw_label(panel, shown.label, (box[0], box[1]), _color(shown))
+            draw_label(panel, shown.label, box, _color(shown))
     return panel
 
 
@@ -450,20 +456,17 @@ def draw_annotations(
     canvas = cv2.copyMakeBorder(
         image, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=_GREY
     )
-    thick = max(2, line_width(image))
-    numbered = list(
-        zip(range(len(annotations)) if colors is None else colors, annotations, strict=False)
-    )
-    for index, annotation in numbered:
+    objects = []
+    for annotation in annotations:
         mask = _mask(annotation.get("segmentation"), canvas.shape[:2], (height, width), margin)
-        if mask is not None:
-            draw_mask(canvas, mask, palette_color(index), outline=thick)
-    for index, annotation in numbered:
         box = _numbers(annotation.get("bbox"))
         if box is not None and len(box) == 4:
             x, y, w, h = np.clip(box + [margin, margin, 0, 0], -32768, 32767)
-            draw_box(canvas, (x, y, x + w, y + h), palette_color(index), width=thick)
-    return canvas
+            box = np.array([x, y, x + w, y + h])
+        else:
+            box = None
+        objects.append((box, 0, mask))
+    return _draw_objects(canvas, objects, colors=colors)
 
 
 def _mask(

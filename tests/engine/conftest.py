@@ -1,9 +1,6 @@
 """A log for each test: what one starts, the next does not hear."""
 
-from __future__ import annotations
-
 import logging
-from collections.abc import Iterator
 
 import pytest
 
@@ -11,7 +8,7 @@ from persondet.engine.console import stop_logging
 
 
 @pytest.fixture(autouse=True)
-def log_of_its_own(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+def log_of_its_own(caplog):
     """Let `caplog` hear the package, also after a run, which ends propagation."""
     log = logging.getLogger("persondet")
     log.propagate = False

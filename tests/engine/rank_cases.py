@@ -1,8 +1,5 @@
 """What the tests of several processes run in each rank; a new process imports it by name."""
 
-from __future__ import annotations
-
-import argparse
 import os
 import signal
 import time
@@ -25,11 +22,11 @@ from persondet.results import RunError
 class SeedByRank(HookBase):
     """Seeds the samplers of a step by its number and the rank."""
 
-    def before_step(self) -> None:
+    def before_step(self):
         torch.manual_seed(1000 * self.trainer.iter + comm.get_rank())
 
 
-def train(args: argparse.Namespace) -> None:
+def train(args):
     """Train under Detectron2's own launch; rank 0 saves the weights before and after the run."""
     torch.set_num_threads(1)
     cfg = setup(args)
@@ -47,7 +44,7 @@ def train(args: argparse.Namespace) -> None:
     dist.destroy_process_group()
 
 
-def end_badly(how: str, folder: str) -> None:
+def end_badly(how, folder):
     """Let rank 1 die in one of several ways, while rank 0 waits for it."""
     Path(folder, f"pid_{comm.get_rank()}").write_text(str(os.getpid()))
     comm.synchronize()
@@ -68,15 +65,15 @@ def end_badly(how: str, folder: str) -> None:
 class OneLoss(nn.Module):
     """Its loss is a weight times what the image is."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(1))
 
-    def forward(self, batch: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    def forward(self, batch):
         return {"loss_cls": (self.weight * batch[0]["image"]).mean()}
 
 
-def diverge(folder: str) -> None:
+def diverge(folder):
     """Train on a rank's own images, of which the third is NaN on rank 1; save after each step."""
     rank = comm.get_rank()
     model = OneLoss()

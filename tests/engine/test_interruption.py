@@ -1,11 +1,8 @@
 """Signals: remembered, then obeyed; and the command that goes on."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import signal
-from collections.abc import Iterator
 
 import pytest
 
@@ -14,14 +11,14 @@ from persondet.errors import ConfigError, InterruptedRun
 
 
 @pytest.fixture(autouse=True)
-def ctrl_c_is_heard() -> Iterator[None]:
+def ctrl_c_is_heard():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_is_remembered_and_the_second_stops_at_once(number: int) -> None:
+def test_the_first_signal_is_remembered_and_the_second_stops_at_once(number):
     before = signal.getsignal(number)
     interruption = Interruption()
     with interruption:
@@ -33,14 +30,14 @@ def test_the_first_signal_is_remembered_and_the_second_stops_at_once(number: int
     assert signal.getsignal(number) is before
 
 
-def test_a_process_that_ignores_ctrl_c_goes_on_to_do_so() -> None:
+def test_a_process_that_ignores_ctrl_c_goes_on_to_do_so():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with Interruption() as interruption:
         os.kill(os.getpid(), signal.SIGINT)
         assert not interruption.requested
 
 
-def test_the_command_is_quoted_and_resumes() -> None:
+def test_the_command_is_quoted_and_resumes():
     words = ["python", "-u", "tools/train_net.py", "--overwrite", "--config-file", "a b.yaml"]
     words += ["OUTPUT_DIR", "it's here", "--opts", "SOLVER.STEPS", "(1, 2)"]
     command = resume_command(words)
@@ -50,7 +47,7 @@ def test_the_command_is_quoted_and_resumes() -> None:
     assert resume_command(again) == command
 
 
-def test_an_interruption_says_how_to_go_on() -> None:
+def test_an_interruption_says_how_to_go_on():
     words = ["python", "tools/train_net.py"]
     sentence = "^saved; go on with: python tools/train_net.py --resume$"
     with pytest.raises(InterruptedRun, match=sentence), saying_how_to_resume(words):

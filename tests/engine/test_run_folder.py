@@ -1,13 +1,9 @@
 """When a run folder may be used, which model is its model, and how it moves."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal
 import time
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,7 +17,7 @@ from persondet.errors import CheckpointError, OutputExistsError
 
 
 @pytest.mark.parametrize("mark", ["metrics.json", "model_0000099.pth", "results.json"])
-def test_a_used_folder_is_refused_unless_asked(tmp_path: Path, mark: str) -> None:
+def test_a_used_folder_is_refused_unless_asked(tmp_path, mark):
     refuse_used_folder(tmp_path / "new", resume=False, overwrite=False)
     refuse_used_folder(tmp_path, resume=False, overwrite=False)
     (tmp_path / "metrics.json").touch()  # what a start that failed leaves
@@ -33,7 +29,7 @@ def test_a_used_folder_is_refused_unless_asked(tmp_path: Path, mark: str) -> Non
     refuse_used_folder(tmp_path, resume=False, overwrite=True)
 
 
-def test_overwriting_removes_the_run_and_nothing_else(tmp_path: Path) -> None:
+def test_overwriting_removes_the_run_and_nothing_else(tmp_path):
     for name in ("metrics.json", "model_final.pth", "my_notes.txt", "log.txt", "log.txt.rank1"):
         (tmp_path / name).touch()
     (tmp_path / "inference").mkdir()
@@ -41,7 +37,7 @@ def test_overwriting_removes_the_run_and_nothing_else(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log.txt", "my_notes.txt"]
 
 
-def train_for_long(folder: Path, told: Any) -> None:
+def train_for_long(folder, told):
     with reserved(folder):
         worker = os.fork()  # a loader's worker, which outlives a training that is killed
         if worker:
@@ -49,7 +45,7 @@ def train_for_long(folder: Path, told: Any) -> None:
         time.sleep(60)
 
 
-def test_two_trainings_in_one_folder_are_refused_until_the_first_has_ended(tmp_path: Path) -> None:
+def test_two_trainings_in_one_folder_are_refused_until_the_first_has_ended(tmp_path):
     (tmp_path / ".model_0000009.x1y2z3.pth").touch()  # half of a checkpoint, from a kill
     (tmp_path / "model_0000004.pth").touch()
     fork = multiprocessing.get_context("fork")
@@ -72,7 +68,7 @@ def test_two_trainings_in_one_folder_are_refused_until_the_first_has_ended(tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["model_0000004.pth"]
 
 
-def test_the_best_model_goes_before_the_final_and_the_newest(tmp_path: Path) -> None:
+def test_the_best_model_goes_before_the_final_and_the_newest(tmp_path):
     with pytest.raises(CheckpointError, match="holds no model_best.pth"):
         find_model(tmp_path)
     for name in ("model_0000009.pth", "model_0000019.pth", "model_final.pth", "model_best.pth"):

@@ -1,29 +1,23 @@
 """The operating point: where it comes from, where it is kept, and who uses it."""
 
-from __future__ import annotations
-
 import json
 from argparse import Namespace
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from pycocotools.coco import COCO
 
-from persondet.checkpoint.model_file import CarriedFacts, load_checkpoint, store_score_threshold
+from persondet.checkpoint.model_file import CarriedFacts, load_checkpoint
 from persondet.config import get_cfg
 from persondet.data.register import ground_truth, register_roboflow_coco
-from persondet.engine.run import _earlier_results, run
+from persondet.engine.run import run
 from persondet.engine.scoring import (
     explain,
     headlines,
     operating_point,
     tuned_threshold,
-    write_dataset_results,
 )
 from persondet.evaluation.analysis import Analysis
 from persondet.evaluation.ground_truth import GroundTruth
@@ -38,7 +32,7 @@ WEIGHTS = torch.arange(6.0)
 
 
 @pytest.fixture
-def cfg(tiny_export: Path, tmp_path: Path) -> CfgNode:
+def cfg(tiny_export, tmp_path):
     """A run folder whose model finds everybody at 0.8 and adds a false alarm at 0.3."""
     register_roboflow_coco("scoring", tiny_export, output_dir=tmp_path)
     cfg = get_cfg()
@@ -64,24 +58,24 @@ def cfg(tiny_export: Path, tmp_path: Path) -> CfgNode:
     return cfg
 
 
-def analysis(cfg: CfgNode, name: str = "scoring_valid") -> Analysis:
+def analysis(cfg, name="scoring_valid"):
     truth = GroundTruth(COCO(str(ground_truth(name)[0])))
     folder = Path(cfg.OUTPUT_DIR) / "inference" / name
     read = PredictionReader(folder / "coco_instances_results.json").read
     return Analysis({task: match(truth, read, task, 100) for task in ("bbox", "segm")}, read)
 
 
-def analyses(cfg: CfgNode, *names: str) -> dict[str, Analysis]:
+def analyses(cfg, *names):
     return {name: analysis(cfg, name) for name in names}
 
 
-def facts(folder: Path, name: str) -> CarriedFacts:
+def facts(folder, name):
     return CarriedFacts.from_checkpoint(load_checkpoint(folder / f"{name}.pth"))
 
 
 def test_the_best_model_carries_the_threshold_of_the_validation_split_and_no_other_does(
-    cfg: CfgNode, tmp_path: Path
-) -> None:
+    cfg, tmp_path
+):
     assert tuned_threshold(analysis(cfg), "scoring_valid", tmp_path / "model_best.pth") == 0.55
     best = facts(tmp_path, "model_best")
     assert best.score_threshold == 0.55
@@ -90,18 +84,7 @@ def test_the_best_model_carries_the_threshold_of_the_validation_split_and_no_oth
     assert facts(tmp_path, "model_final").score_threshold is None
 
 
-def test_a_model_that_finds_nobody_carries_no_threshold_not_even_an_older_one(
-    cfg: CfgNode, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    store_score_threshold(tmp_path / "model_best.pth", 0.7)
-    assert facts(tmp_path, "model_best").score_threshold == 0.7
-    (tmp_path / "inference/scoring_valid/coco_instances_results.json").write_text("[]")
-    assert tuned_threshold(analysis(cfg), "scoring_valid", tmp_path / "model_best.pth") is None
-    assert facts(tmp_path, "model_best").score_threshold is None
-    assert "nobody is found at any score threshold" in caplog.text
-
-
-def test_both_splits_are_looked_at_with_the_one_threshold(cfg: CfgNode, tmp_path: Path) -> None:
+def test_both_splits_are_looked_at_with_the_one_threshold(cfg, tmp_path):
     points = explain(cfg, analyses(cfg, "scoring_valid", "scoring_test"), 0.55)
     point = operating_point(points, 0.55, valid="scoring_valid", test="scoring_test")
     assert point is not None
@@ -119,17 +102,7 @@ def test_both_splits_are_looked_at_with_the_one_threshold(cfg: CfgNode, tmp_path
         }
 
 
-def test_without_a_validation_split_a_half_stands_in_and_is_not_called_tuned(cfg: CfgNode) -> None:
-    points = explain(cfg, analyses(cfg, "scoring_test"), None)
-    point = operating_point(points, None, valid=None, test="scoring_test")
-    assert point is not None
-    assert (point["threshold"], point["tuned"], point["valid"]) == (0.5, False, None)
-    assert operating_point({}, None, valid=None, test=None) is None
-
-
-def test_leaks_are_those_of_the_export_that_is_scored(
-    export_writer: Callable[..., None], tmp_path: Path
-) -> None:
+def test_leaks_are_those_of_the_export_that_is_scored(export_writer, tmp_path):
     """Also in the folder of a run that was trained on another export."""
     root, folder = tmp_path / "export", tmp_path / "run"
     export_writer(root)
@@ -143,7 +116,7 @@ def test_leaks_are_those_of_the_export_that_is_scored(
     folder.mkdir()
     asked = {"images": 1, "share": pytest.approx(1 / 3), "with": {"train": 1}}
 
-    def leaks(dataset: str = "leaking_test") -> Any:
+    def leaks(dataset="leaking_test"):
         return headlines(cfg, {dataset: {}})[dataset]["leaks"]
 
     assert leaks() == asked
@@ -169,49 +142,6 @@ def test_leaks_are_those_of_the_export_that_is_scored(
     assert not (folder / "inference/test").exists()
 
 
-def test_every_file_names_the_model_that_made_the_predictions(cfg: CfgNode, tmp_path: Path) -> None:
-    model = {"file": "model_best.pth", "iteration": 3, "sha256": "ab" * 32}
-    names = ["scoring_valid", "scoring_test"]
-    points = explain(cfg, analyses(cfg, *names), 0.55, model=model)
-    entries = headlines(cfg, {name: {"bbox": {"AP": 50.0}} for name in names})
-    shared = {"model": model, "iteration": 3, "classes": ["person"]}
-    write_dataset_results(cfg, entries, shared, points, 0.55)
-    for name in names:
-        folder = tmp_path / "inference" / name
-        for file in ("curves.json", "errors.json", "gallery/gallery.json", "results.json"):
-            assert json.loads((folder / file).read_text())["model"] == model
-        results = read_results(folder)
-        assert results["test"]["dataset"] == name
-        point = results["operating_point"]
-        assert (point["valid"], point["test"]["misses"], point["threshold"]) == (None, 0, 0.55)
-
-
-@pytest.mark.parametrize("content", ["", "[1]", "{", '{"schema": 1}', '{"schema": 1, "test": 3}'])
-def test_a_damaged_results_json_is_made_anew_and_no_reason_to_stop(
-    cfg: CfgNode, tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str
-) -> None:
-    cfg.DATASETS.VAL, cfg.DATASETS.TEST = ("scoring_valid",), ("scoring_test",)
-    trainer: Any = Namespace(max_iter=4)
-    assert _earlier_results(cfg, trainer) is None
-    assert not caplog.records
-    (tmp_path / "results.json").write_text(content)
-    assert _earlier_results(cfg, trainer) is None
-    assert "results.json" in caplog.text and "scored again" in caplog.text
-
-
-def test_results_of_other_test_sets_are_not_those_that_are_asked_for(
-    cfg: CfgNode, tmp_path: Path
-) -> None:
-    trainer: Any = Namespace(max_iter=4)
-    cfg.DATASETS.TEST = ("a", "b")
-    one: dict[str, Any] = {"schema": 1, "steps": 4, "test": {"dataset": "a"}}
-    (tmp_path / "results.json").write_text(json.dumps(one))
-    assert _earlier_results(cfg, trainer) is None
-    one["tests"] = {"a": {"dataset": "a"}, "b": {"dataset": "b"}}
-    (tmp_path / "results.json").write_text(json.dumps(one))
-    assert _earlier_results(cfg, trainer) == one
-
-
 @pytest.mark.parametrize(
     ("flag", "key", "stored", "used"),
     [
@@ -222,15 +152,13 @@ def test_results_of_other_test_sets_are_not_those_that_are_asked_for(
         (None, 0.0, None, 0.5),
     ],
 )
-def test_flag_before_key_before_stored_threshold_before_a_half(
-    flag: float | None, key: float, stored: float | None, used: float
-) -> None:
+def test_flag_before_key_before_stored_threshold_before_a_half(flag, key, stored, used):
     cfg = get_cfg()
     cfg.VISUALIZATION.SCORE_THRESH = key
     assert _threshold(flag, cfg, CarriedFacts(score_threshold=stored)) == used
 
 
-def _run(export: Path, output: Path, *opts: Any, **flags: bool) -> dict[str, Any]:
+def _run(export, output, *opts, **flags):
     words = ("DATASETS.ROBOFLOW.ROOT", export, "OUTPUT_DIR", output, "MODEL.DEVICE", "cpu", *opts)
     known = {"resume": False, "eval_only": False, "overwrite": False} | flags
     return run(Namespace(config_file=str(CONFIG), opts=[str(word) for word in words], **known))
@@ -238,12 +166,12 @@ def _run(export: Path, output: Path, *opts: Any, **flags: bool) -> dict[str, Any
 
 @pytest.mark.slow
 def test_a_run_ends_with_its_operating_point_and_what_explains_its_scores(
-    tiny_export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tiny_export, tmp_path, monkeypatch
+):
     output = tmp_path / "run"
-    matched: list[tuple[int, str]] = []
+    matched = []
 
-    def counted(truth: GroundTruth, read: Any, task: str, limit: int) -> Any:
+    def counted(truth, read, task, limit):
         matched.append((len(truth.images), task))
         return match(truth, read, task, limit)
 
@@ -295,9 +223,7 @@ def test_a_run_ends_with_its_operating_point_and_what_explains_its_scores(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("splits", [("train", "test"), ("train", "valid"), ("train",)])
-def test_a_run_without_a_split_reports_what_it_has(
-    export_writer: Any, tmp_path: Path, splits: tuple[str, ...]
-) -> None:
+def test_a_run_without_a_split_reports_what_it_has(export_writer, tmp_path, splits):
     export_writer(tmp_path / "export", dict.fromkeys(splits, 2))
     results = _run(tmp_path / "export", tmp_path / "run", "SOLVER.MAX_ITER", 2)
     assert {split for split in ("valid", "test") if split in results} == set(splits[1:])
@@ -308,26 +234,3 @@ def test_a_run_without_a_split_reports_what_it_has(
     if "valid" not in splits:
         assert results["operating_point"]["tuned"] is False
         assert facts(tmp_path / "run", "model_best").score_threshold is None
-
-
-@pytest.mark.slow
-def test_each_of_several_test_sets_has_its_numbers_on_disk(
-    tiny_export: Path, tmp_path: Path
-) -> None:
-    output, names = tmp_path / "run", ["person_test", "person_train"]
-    results = _run(
-        tiny_export, output, "SOLVER.MAX_ITER", 2, "DATASETS.TEST", repr((*names, names[0]))
-    )
-    written = read_results(output)
-    assert list(written["tests"]) == names
-    assert written["test"] == written["tests"]["person_test"]
-    assert list(results["tests"]) == names
-    for name in (*names, "person_valid"):
-        assert read_results(output / "inference" / name)["test"]["dataset"] == name
-    log = (output / "log.txt").read_text()
-    assert log.count("person_test, 3 images") == log.count("person_train, 6 images") == 1
-    again = _run(
-        *(tiny_export, output, "SOLVER.MAX_ITER", 2, "DATASETS.TEST", repr(tuple(names))),
-        resume=True,
-    )
-    assert again == written

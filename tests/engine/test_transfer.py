@@ -1,17 +1,11 @@
 """A run that starts from weights and freezes a part: what it keeps, and what it says of it."""
 
-from __future__ import annotations
-
 import json
 import logging
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import torchvision
-from detectron2.config import CfgNode
 from torch import nn
 
 from persondet.checkpoint.model_file import load_checkpoint
@@ -24,13 +18,13 @@ from tests.engine.toy_training import ToyTrainer, toy_cfg
 class Detector(nn.Module):
     """A backbone with batch norm, and a head."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         torch.manual_seed(0)
         self.backbone = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
         self.linear = nn.Linear(4, 2)
 
-    def forward(self, batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    def forward(self, batch):
         pixels = torch.stack([item["image"][:, :16, :16].float() / 255 for item in batch])
         return {"loss": self.linear(self.backbone(pixels).mean((2, 3))).square().sum()}
 
@@ -38,12 +32,12 @@ class Detector(nn.Module):
 class Wrapped(nn.Module):
     """As `DistributedDataParallel` wraps a model."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module):
         super().__init__()
         self.module = module
 
-    def forward(self, batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        losses: dict[str, torch.Tensor] = self.module(batch)
+    def forward(self, batch):
+        losses = self.module(batch)
         return losses
 
 
@@ -51,21 +45,17 @@ class Transfer(ToyTrainer):
     """With the true `build_model`."""
 
     @classmethod
-    def build_model(cls, cfg: CfgNode) -> nn.Module:
+    def build_model(cls, cfg):
         return Trainer.build_model(cfg)
 
-    def _evaluate_validation(self) -> Mapping[str, Any]:
+    def _evaluate_validation(self):
         return {"segm": {"AP": 1.0}, "bbox": {"AP": 1.0}}
 
 
 @pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
 def test_what_is_frozen_ends_as_it_was_loaded_and_the_tables_tell(
-    tiny_export: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    optimizer: str,
-) -> None:
+    tiny_export, tmp_path, monkeypatch, caplog, optimizer
+):
     monkeypatch.setattr(trainer_file, "build_model", lambda cfg: Detector())
     monkeypatch.setattr(trainer_file, "data_parallel", Wrapped)  # as one of several ranks
     trained = {
@@ -114,21 +104,7 @@ def test_what_is_frozen_ends_as_it_was_loaded_and_the_tables_tell(
     ) - 1  # as the report expects
 
 
-def test_a_part_that_is_frozen_without_weights_is_warned_of(
-    tiny_export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
-) -> None:
-    monkeypatch.setattr(trainer_file, "build_model", lambda cfg: Detector())
-    monkeypatch.setattr(trainer_file, "data_parallel", Wrapped)
-    cfg = toy_cfg(tiny_export, tmp_path / "run", "MODEL.FREEZE.MODULES", "('backbone',)")
-    logging.getLogger("persondet").addHandler(caplog.handler)
-    Transfer(cfg).resume_or_load(resume=False)
-    logging.getLogger("persondet").removeHandler(caplog.handler)
-    assert "Frozen and never trained: backbone.0 have random weights" in caplog.text
-
-
-def test_weights_of_other_conventions_are_refused_before_anything_is_written(
-    tiny_export: Path, tmp_path: Path
-) -> None:
+def test_weights_of_other_conventions_are_refused_before_anything_is_written(tiny_export, tmp_path):
     with torch.device("meta"):
         state = torchvision.models.resnet18(weights=None).state_dict()
     empty = {name: torch.zeros(()).expand(tensor.shape) for name, tensor in state.items()}

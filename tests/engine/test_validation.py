@@ -1,50 +1,59 @@
-"""Loss, accuracy and AP on the validation split: the right numbers, and training never notices."""
-
-from __future__ import annotations
+"""The validation split during training: loss, AP, images, and training never notices."""
 
 import argparse
+import io
 import json
 import logging
 import random
-import shutil
 import zlib
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
-from detectron2.engine import HookBase, SimpleTrainer
+from detectron2.engine import SimpleTrainer
 from detectron2.evaluation import inference_context
 from detectron2.modeling import build_model
+from detectron2.structures import BoxMode
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, get_event_storage
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 from torch.utils.data import DataLoader
 
 from persondet.data.loaders import build_test_loader, build_validation_loss_loader
 from persondet.engine import Trainer, setup
 from persondet.engine import trainer as trainer_file
-from persondet.engine.validation import ValidationLossHook, undisturbed, validation_scalars
-from persondet.errors import DatasetError
-from tests.engine.toy_training import ToyTrainer, toy_cfg
+from persondet.engine.events import TensorBoardWriter
+from persondet.engine.validation import (
+    ImageSource,
+    ValidationImagesHook,
+    ValidationLossHook,
+    undisturbed,
+    validation_scalars,
+)
+from persondet.visualization.sheets import RIGHT
+from tests.engine.toy_training import ToyTrainer, rows, same, toy_cfg, toy_run
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
 CONFIG = ROOT / "configs/quick_schedules/person_mask_rcnn_R_18_FPN_instant_test.yaml"
-Image = dict[str, Any]
 
 
 class Toy(nn.Module):
     """A loss that depends on the image, its batch, a random draw and dropout."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.norm = nn.BatchNorm1d(2)
         self.drop = nn.Dropout()
         self.linear = nn.Linear(2, 1)
 
-    def forward(self, batch: list[Image]) -> dict[str, torch.Tensor]:
+    def forward(self, batch):
         if not self.training:
             return {}
         x = torch.stack([image["x"] for image in batch])
@@ -53,18 +62,18 @@ class Toy(nn.Module):
         return {"loss": (self.linear(self.drop(self.norm(x))) - torch.rand(())).pow(2).max()}
 
 
-def images(count: int = 6, seed: int = 0) -> list[Image]:
+def images(count=6, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return [
         {"image_id": number, "x": torch.randn(2, generator=generator)} for number in range(count)
     ]
 
 
-def in_batches(items: list[Image], size: int) -> list[list[Image]]:
+def in_batches(items, size):
     return [items[i : i + size] for i in range(0, len(items), size)]
 
 
-def test_the_number_depends_on_the_images_and_not_on_how_they_are_grouped_or_ordered() -> None:
+def test_the_number_depends_on_the_images_and_not_on_how_they_are_grouped_or_ordered():
     model = Toy()
     expected = validation_scalars(model, in_batches(images(), 1))
     assert validation_scalars(model, in_batches(images(), 4)) == expected
@@ -74,12 +83,10 @@ def test_the_number_depends_on_the_images_and_not_on_how_they_are_grouped_or_ord
 
 
 @pytest.mark.parametrize("shares", [(3, 3), (5, 1), (6, 0), (2, 2, 2)])
-def test_ranks_with_uneven_shares_get_the_number_of_one_rank(
-    monkeypatch: pytest.MonkeyPatch, shares: tuple[int, ...]
-) -> None:
+def test_ranks_with_uneven_shares_get_the_number_of_one_rank(monkeypatch, shares):
     model, waiting = Toy(), images()
     expected = validation_scalars(model, in_batches(images(), 2))
-    told: list[Any] = []
+    told = []
     monkeypatch.setattr(comm, "all_gather", lambda data: told.append(data) or [data])
     for share in shares:
         validation_scalars(model, in_batches(waiting[:share], 2))
@@ -88,21 +95,21 @@ def test_ranks_with_uneven_shares_get_the_number_of_one_rank(
     assert validation_scalars(model, []) == expected
 
 
-def test_trap_2_validation_asks_for_no_gradient() -> None:
-    asked: list[bool] = []
+def test_trap_2_validation_asks_for_no_gradient():
+    asked = []
     model = Toy()
     model.linear.register_forward_hook(lambda *_: asked.append(torch.is_grad_enabled()))
     validation_scalars(model, in_batches(images(3), 2))
     assert asked == [False] * 3
 
 
-def test_an_accuracy_is_the_mean_over_the_images_that_have_one() -> None:
+def test_an_accuracy_is_the_mean_over_the_images_that_have_one():
     some = images(3)
     some[0]["accuracy"], some[2]["accuracy"] = 0.5, 1.0
     assert validation_scalars(Toy(), in_batches(some, 2))["mask_rcnn/accuracy"] == 0.75
 
 
-def train(hooks: list[HookBase], steps: int = 4) -> Toy:
+def train(hooks, steps=4):
     torch.manual_seed(0)
     model = Toy()
     loader = DataLoader(images(2 * steps, seed=1), 2, shuffle=True, collate_fn=list)
@@ -113,9 +120,7 @@ def train(hooks: list[HookBase], steps: int = 4) -> Toy:
     return model
 
 
-def test_trap_4_a_loss_that_is_not_finite_is_named_and_is_no_point_of_the_curve(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_trap_4_a_loss_that_is_not_finite_is_named_and_is_no_point_of_the_curve(caplog):
     bad = images()
     bad[1] |= {"x": torch.full((2,), torch.nan), "file_name": "b.jpg"}
     logging.getLogger("persondet").propagate = True
@@ -124,17 +129,11 @@ def test_trap_4_a_loss_that_is_not_finite_is_named_and_is_no_point_of_the_curve(
     assert "b.jpg" in caplog.text
 
 
-def test_a_set_without_images_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    logging.getLogger("persondet").propagate = True
-    train([ValidationLossHook({"nobody": lambda: []}, period=0)], steps=1)
-    assert "nobody has no image" in caplog.text
-
-
-def states() -> tuple[Any, ...]:
+def states():
     return (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
 
 
-def test_trap_2_no_random_state_and_no_module_notices_that_somebody_looked() -> None:
+def test_trap_2_no_random_state_and_no_module_notices_that_somebody_looked():
     model = Toy().train()
     model.norm.eval()
     before = states()
@@ -151,8 +150,8 @@ def test_trap_2_no_random_state_and_no_module_notices_that_somebody_looked() -> 
     assert not model.norm.training
 
 
-def test_trap_2_training_is_bit_identical_whatever_the_loader_draws() -> None:
-    def shuffled() -> Iterator[list[Image]]:
+def test_trap_2_training_is_bit_identical_whatever_the_loader_draws():
+    def shuffled():
         random.seed(1)
         np.random.seed(1)
         return iter(DataLoader(images(), 2, shuffle=True, collate_fn=list))
@@ -163,14 +162,12 @@ def test_trap_2_training_is_bit_identical_whatever_the_loader_draws() -> None:
         assert torch.equal(tensor, plain.state_dict()[name]), name
 
 
-def arguments(root: Path, output: Path, *opts: str) -> argparse.Namespace:
+def arguments(root, output, *opts):
     keys = ["DATASETS.ROBOFLOW.ROOT", str(root), "OUTPUT_DIR", str(output), "MODEL.DEVICE", "cpu"]
     return argparse.Namespace(config_file=str(CONFIG), opts=[*keys, *opts])
 
 
-def test_validation_on_a_real_model_equals_a_plain_loop_over_all_images(
-    tmp_path: Path, tiny_export: Path
-) -> None:
+def test_validation_on_a_real_model_equals_a_plain_loop_over_all_images(tmp_path, tiny_export):
     args = arguments(tiny_export, tmp_path / "run", "SOLVER.AMP.ENABLED", "False")
     args.opts += ["DATASETS.VAL", "('person_train',)"]  # its last image shows nobody
     cfg = setup(args)
@@ -184,7 +181,7 @@ def test_validation_on_a_real_model_equals_a_plain_loop_over_all_images(
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):  # this backbone learns its statistics
             module.eval()
-    sums: dict[str, float] = {}
+    sums = {}
     count = 0
     for batch in build_validation_loss_loader(cfg, "person_train"):
         for image in batch:
@@ -212,19 +209,17 @@ def test_validation_on_a_real_model_equals_a_plain_loop_over_all_images(
         assert len({name for share in tested for name in share}) == 6
 
 
-def names(cfg: Any, rank: int, ranks: int, build: Callable[..., Any]) -> list[str]:
+def names(cfg, rank, ranks, build):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(comm, "get_rank", lambda: rank)
         patch.setattr(comm, "get_world_size", lambda: ranks)
         return [image["file_name"] for batch in build(cfg, "person_train") for image in batch]
 
 
-def test_trap_6_a_training_asks_for_validation_images_alone(
-    tmp_path: Path, tiny_export: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[str] = []
+def test_trap_6_a_training_asks_for_validation_images_alone(tmp_path, tiny_export, monkeypatch):
+    asked = []
 
-    def evaluate(cfg: Any, model: nn.Module, names: Any, build: Any, **_: Any) -> dict[str, Any]:
+    def evaluate(cfg, model, names, build, **_):
         asked.extend(names)
         return {"segm": {"AP": 1.0}, "bbox": {"AP": 1.0}}
 
@@ -242,57 +237,128 @@ def test_trap_6_a_training_asks_for_validation_images_alone(
     assert asked == ["person_valid"] * 4  # loss and AP, twice
 
 
-@pytest.mark.slow
-def test_trap_6_the_test_split_is_not_read_and_training_is_the_same_without_validation(
-    tmp_path: Path, tiny_export: Path
-) -> None:
-    """Also trap 1, a row for each evaluation, and trap 5, several sets and the best by the first.
-
-    The test split is taken away once it is registered: training ends all the same.
-    """
-    steps = ("SOLVER.MAX_ITER", "5", "SOLVER.WARMUP_ITERS", "1", "LOG_PERIOD", "1")
-    weights, curves = [], []
-    for with_validation in (True, False):
-        export, output = tmp_path / f"export_{with_validation}", tmp_path / f"{with_validation}"
-        shutil.copytree(tiny_export, export)
-        opts = ["TEST.EVAL_PERIOD", "2", "DATASETS.VAL", "('person_valid','person_train')"]
-        cfg = setup(arguments(export, output, *steps, *opts))
-        if not with_validation:
-            cfg = cfg.clone()
-            cfg.defrost()
-            cfg.DATASETS.VAL = ()
-        shutil.rmtree(export / "test")
-        for cleaned in output.rglob("*test*"):
-            cleaned.unlink()
-        trainer = Trainer(cfg)
-        trainer.resume_or_load(resume=False)
-        trainer.train()
-        weights.append(trainer.model.state_dict())
-        rows = [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
-        training = ("loss", "total_loss", "fast_rcnn/", "roi_head/", "rpn/", "mask_rcnn/", "lr")
-        curves.append(
-            [{k: v for k, v in row.items() if k.startswith(training)} for row in rows if row]
-        )
-        if with_validation:
-            with pytest.raises((DatasetError, FileNotFoundError)):
-                Trainer.test(cfg, trainer.model)
-            check_rows(rows, json.loads((output / "model_best.json").read_text()))
-    assert weights[0].keys() == weights[1].keys()
-    for name, tensor in weights[0].items():
-        assert torch.equal(tensor, weights[1][name]), name
-    assert len(curves[1]) >= 5
-    assert [row for row in curves[0] if "total_loss" in row] == curves[1]
+def prediction(image_id, score=0.9, box=(10, 8, 20, 30)):
+    return {"image_id": image_id, "category_id": 1, "bbox": list(box), "score": score}
 
 
-def check_rows(rows: list[dict[str, Any]], best: dict[str, Any]) -> None:
-    evaluated = {}
-    for row in rows:
-        for name in ("person_valid", "person_train"):
-            if f"val/{name}/total_loss" in row:
-                assert f"{name}/segm/AP" in row
-                assert f"{name}/bbox/AP" in row
-                evaluated.setdefault(row["iteration"], []).append(name)
-    assert all(len(set(found)) == 2 for found in evaluated.values())
-    assert {1, 3} <= set(evaluated)
-    assert len(evaluated) == 3
-    assert best["metric"] == "person_valid/segm/AP"
+def record(folder, image_id, people=1):
+    path = folder / f"{image_id}.png"
+    cv2.imwrite(str(path), np.full((48, 64, 3), 90, np.uint8))
+    box = {"bbox": [10, 8, 20, 30], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
+    return {"file_name": str(path), "image_id": image_id, "annotations": [box] * people}
+
+
+def hook_on(folder, records, **choices):
+    source = ImageSource(lambda: records, folder / "predictions.json", ("person",), (1,))
+    hook = ValidationImagesHook(source, **{"period": 5, "threshold": 0.5, **choices})
+    hook.trainer = SimpleNamespace(iter=4, max_iter=20, storage=None)
+    return hook
+
+
+def pictures(hook, storage):
+    """Return tag → image (H, W, 3), RGB, that one evaluation puts into the storage."""
+    hook.trainer.storage = storage
+    hook.after_step()
+    found = {name: image.transpose(1, 2, 0) for name, image, _ in storage._vis_data}
+    storage.clear_images()
+    return found
+
+
+def coloured(picture, left):
+    """Return how many pixels of one panel have the colour of what is annotated or found."""
+    half = picture[:, : picture.shape[1] // 2] if left else picture[:, picture.shape[1] // 2 :]
+    return int((np.abs(half.astype(int) - RIGHT[::-1]).max(axis=2) < 40).sum())
+
+
+def test_a_image_shows_what_is_annotated_and_what_was_found(tmp_path):
+    records = [record(tmp_path, i) for i in range(2)]
+    found = [prediction(0), prediction(1, score=0.4)]
+    (tmp_path / "predictions.json").write_text(json.dumps(found))
+    with EventStorage() as storage:
+        first, second = pictures(hook_on(tmp_path, records), storage).values()
+    assert min(coloured(p, left=True) for p in (first, second)) > 100
+    assert coloured(first, left=False) > 100
+    assert coloured(second, left=False) == 0  # below the threshold
+
+
+@pytest.mark.parametrize("damage", ["[{", '[{"image_id": 0}]', "no json", ""])
+def test_what_is_damaged_or_missing_stops_no_training(tmp_path, caplog, damage):
+    records = [record(tmp_path, 0)]
+    hook = hook_on(tmp_path, records)
+    with EventStorage() as storage:
+        assert pictures(hook, storage) == {}  # there is no file of predictions
+        (tmp_path / "predictions.json").write_text(damage)
+        shown = pictures(hook, storage)
+    assert shown == {} or damage == ""
+    (tmp_path / "predictions.json").write_text("[]")
+    Path(records[0]["file_name"]).unlink()
+    with EventStorage() as storage:
+        assert pictures(hook, storage) == {}
+    assert "no validation images" in caplog.text
+
+
+def test_images_are_in_the_event_file_as_jpeg_at_their_step(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (3, 60, 80), dtype=np.uint8)
+    smooth = cv2.GaussianBlur(noise.transpose(1, 2, 0), (0, 0), 6)
+    with EventStorage(7) as storage:
+        storage.put_image("val/pictures/1", smooth.transpose(2, 0, 1))
+        storage.put_image("theirs", np.zeros((3, 4, 5), np.float32))
+        storage.put_scalar("lr", 0.5)
+        writer = TensorBoardWriter(str(tmp_path))
+        writer.write()
+        assert storage._vis_data == []
+        # Nothing was closed: a killed run keeps it.
+        events = EventAccumulator(str(tmp_path), {"images": 0}).Reload()
+    (event,) = events.Images("val/pictures/1")
+    assert (event.step, event.width, event.height) == (7, 80, 60)
+    read = Image.open(io.BytesIO(event.encoded_image_string))
+    assert read.format == "JPEG"
+    assert np.abs(np.asarray(read).astype(int) - smooth).mean() < 6  # RGB, and upright
+    assert len(events.Images("theirs")) == 1
+    assert [scalar.value for scalar in events.Scalars("lr")] == [0.5]
+
+
+class PredictingTrainer(ToyTrainer):
+    """Writes predictions as the evaluator does, from its weights."""
+
+    def _evaluate_validation(self):
+        name = self.cfg.DATASETS.VAL[0]
+        folder = Path(self.cfg.OUTPUT_DIR) / "inference" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        found = [prediction(i, score=0.8) for i in range(3)]
+        (folder / "coco_instances_results.json").write_text(json.dumps(found))
+        return super()._evaluate_validation()
+
+
+@pytest.fixture(scope="module")
+def shown_run(tiny_export, tmp_path_factory):
+    """A toy training with images: its folder."""
+    folder = tmp_path_factory.mktemp("shown") / "run"
+    trainer = PredictingTrainer(toy_cfg(tiny_export, folder))
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    return folder
+
+
+def test_tensorboard_has_every_scalar_and_the_images_of_each_evaluation(shown_run):
+    events = EventAccumulator(str(shown_run), {"scalars": 0, "images": 0}).Reload()
+    tags = events.Tags()
+    known = [json.loads(line) for line in (shown_run / "metrics.json").read_text().splitlines()]
+    names = {name for row in known for name in row} - {"iteration"}
+    assert names == set(tags["scalars"])
+    for name in names:
+        written = [(row["iteration"], row[name]) for row in known if name in row]
+        read = [(event.step, event.value) for event in events.Scalars(name)]
+        assert [step for step, _ in read] == [step for step, _ in written], name
+        assert np.allclose([v for _, v in read], [v for _, v in written], rtol=1e-6), name
+    assert tags["images"] == [f"val/pictures/{i}" for i in (1, 2, 3)]
+    for tag in tags["images"]:
+        assert [event.step for event in events.Images(tag)] == [5, 11, 17, 24]
+
+
+def test_a_training_with_images_is_the_same_to_the_bit(shown_run, tiny_export, tmp_path):
+    trainer = toy_run(tiny_export, tmp_path / "plain")
+    trainer._hooks = [h for h in trainer._hooks if not isinstance(h, ValidationImagesHook)]
+    trainer.train()
+    assert all(map(same, rows(shown_run), rows(tmp_path / "plain")))
+    assert len(rows(shown_run)) == len(rows(tmp_path / "plain"))

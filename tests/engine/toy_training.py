@@ -1,17 +1,12 @@
 """The real trainer, loader, hooks and files around a model of a few numbers."""
 
-from __future__ import annotations
-
 import json
 import random
 from argparse import Namespace
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from detectron2.config import CfgNode
 from detectron2.utils.events import get_event_storage
 from torch import nn
 
@@ -29,11 +24,11 @@ TIMES = {"time", "data_time", "rank_data_time", "eta_seconds"}
 class ToyModel(nn.Module):
     """Its loss depends on the images, and on a draw of every random state that there is."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.linear = nn.Linear(3, 2)
 
-    def forward(self, batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    def forward(self, batch):
         means = torch.stack([image["image"].float().mean(dim=(1, 2)) / 255 for image in batch])
         noise = torch.rand(2) + random.random() + np.random.rand()
         get_event_storage().put_scalar("toy/mean", float(means.mean()))
@@ -47,19 +42,19 @@ class ToyTrainer(Trainer):
     """Trains a `ToyModel`; its score on the validation split follows from the weights."""
 
     @classmethod
-    def build_model(cls, cfg: CfgNode) -> nn.Module:
+    def build_model(cls, cfg):
         return ToyModel()
 
-    def _validation_loss_hook(self) -> Any:
+    def _validation_loss_hook(self):
         return None
 
-    def _evaluate_validation(self) -> Mapping[str, Any]:
+    def _evaluate_validation(self):
         return {"segm": {"AP": 50 + float(self.model.linear.weight.sum())}, "bbox": {"AP": 1.0}}
 
 
-def toy_cfg(export: Path, output: Path, *overrides: Any, resume: bool = False) -> CfgNode:
+def toy_cfg(export, output, *overrides, resume=False):
     """Return the config of a toy run: 24 steps, a checkpoint every 4th, an evaluation every 6th."""
-    keys: dict[str, Any] = {
+    keys = {
         "DATASETS.ROBOFLOW.ROOT": export,
         "OUTPUT_DIR": output,
         "MODEL.DEVICE": "cpu",
@@ -79,20 +74,20 @@ def toy_cfg(export: Path, output: Path, *overrides: Any, resume: bool = False) -
     return setup(Namespace(config_file=str(CONFIG), opts=opts, resume=resume, overwrite=False))
 
 
-def toy_run(export: Path, output: Path, *overrides: Any, resume: bool = False) -> ToyTrainer:
+def toy_run(export, output, *overrides, resume=False):
     """Return a trainer that is ready to train."""
     trainer = ToyTrainer(toy_cfg(export, output, *overrides, resume=resume))
     trainer.resume_or_load(resume=resume)
     return trainer
 
 
-def rows(folder: Path) -> list[dict[str, Any]]:
+def rows(folder):
     """Return the rows of `metrics.json`, without times."""
     lines = (folder / "metrics.json").read_text().splitlines()
     return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
 
 
-def same(first: Any, second: Any) -> bool:
+def same(first, second):
     """Return whether nested containers of tensors and numbers are equal to the bit, times aside."""
     if torch.is_tensor(first):
         return torch.equal(first, second)

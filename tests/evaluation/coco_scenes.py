@@ -1,7 +1,5 @@
 """Random annotations and predictions in COCO's format, and what plain pycocotools makes of them."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import io
@@ -14,7 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from persondet.evaluation.ground_truth import GroundTruth
-from persondet.evaluation.matching import Matches, match
+from persondet.evaluation.matching import match
 from persondet.evaluation.metrics import coco_metrics
 from persondet.evaluation.predictions import PredictionFile
 
@@ -23,9 +21,7 @@ Coco = dict[str, Any]
 Records = list[dict[str, Any]]
 
 
-def random_scene(
-    rng: np.random.Generator, *, images: int, classes: int, most: int
-) -> tuple[Coco, Records]:
+def random_scene(rng, *, images, classes, most):
     """Return ground truth with crowds and empty images, and predictions with ties and many of a
     kind.
 
@@ -33,7 +29,7 @@ def random_scene(
         most: predictions on an image.
     """
     ids = [2 * number + 1 for number in range(classes)]
-    coco: Coco = {
+    coco = {
         "info": {},
         "images": [
             {"id": 7 * (images - n), "file_name": "", "height": HEIGHT, "width": WIDTH}
@@ -42,7 +38,7 @@ def random_scene(
         "categories": [{"id": number, "name": f"class {number}"} for number in ids],
         "annotations": [],
     }
-    found: Records = []
+    found = []
     for image in coco["images"]:
         own = [_annotation(rng, image["id"], int(rng.choice(ids))) for _ in range(rng.integers(6))]
         for annotation in own:
@@ -66,7 +62,7 @@ def random_scene(
     return coco, found
 
 
-def perfect(coco: Coco) -> Records:
+def perfect(coco):
     """Return a prediction for each annotation that is no crowd: the annotation itself."""
     return [
         {
@@ -81,7 +77,7 @@ def perfect(coco: Coco) -> Records:
     ]
 
 
-def indexed(coco: Coco) -> COCO:
+def indexed(coco):
     with contextlib.redirect_stdout(io.StringIO()):
         api = COCO()
         api.dataset = copy.deepcopy(coco)
@@ -89,7 +85,7 @@ def indexed(coco: Coco) -> COCO:
     return api
 
 
-def matches_of(coco: Coco, found: Records, task: str, limit: int = 100) -> Matches:
+def matches_of(coco, found, task, limit=100):
     """Return our matches, by way of the file of predictions."""
     truth = GroundTruth(indexed(coco))
     with PredictionFile() as file:
@@ -98,12 +94,12 @@ def matches_of(coco: Coco, found: Records, task: str, limit: int = 100) -> Match
         return match(truth, file.read, task, limit)
 
 
-def our_metrics(coco: Coco, found: Records, task: str, limit: int = 100) -> dict[str, float]:
+def our_metrics(coco, found, task, limit=100):
     names = [category["name"] for category in coco["categories"]]
     return coco_metrics(matches_of(coco, found, task, limit), names, limit=limit)
 
 
-def plain_evaluation(coco: Coco, found: Records, task: str, limit: int = 100) -> dict[str, Any]:
+def plain_evaluation(coco, found, task, limit=100):
     """Return what `COCOeval` accumulates: `precision`, `recall`; `found` is not empty."""
     records = copy.deepcopy(found)
     if task == "segm":
@@ -122,12 +118,12 @@ def plain_evaluation(coco: Coco, found: Records, task: str, limit: int = 100) ->
     return dict(plain.eval)
 
 
-def plain_precision(coco: Coco, found: Records, task: str) -> np.ndarray:
+def plain_precision(coco, found, task):
     """Return pycocotools' precision (IoUs, recalls, classes), -1 without ground truth."""
     return np.asarray(plain_evaluation(coco, found, task)["precision"][..., 0, 2])
 
 
-def plain_metrics(coco: Coco, found: Records, task: str, limit: int = 100) -> dict[str, float]:
+def plain_metrics(coco, found, task, limit=100):
     """Return our metrics by `pycocotools.cocoeval.COCOeval`; `found` is not empty."""
     evaluation = plain_evaluation(coco, found, task, limit)
     precision, recall = evaluation["precision"], evaluation["recall"]
@@ -147,18 +143,18 @@ def plain_metrics(coco: Coco, found: Records, task: str, limit: int = 100) -> di
     return metrics
 
 
-def _mean(values: np.ndarray) -> float:
+def _mean(values):
     known = values[values > -1]
     return float(known.mean()) * 100 if known.size else math.nan
 
 
-def _box(rng: np.random.Generator) -> np.ndarray:
+def _box(rng):
     size = rng.integers(1, 30, 2)
     corner = rng.integers(0, np.array([WIDTH, HEIGHT]) - size + 1)
     return np.concatenate((corner, size)).astype(float)
 
 
-def _annotation(rng: np.random.Generator, image_id: int, category_id: int) -> dict[str, Any]:
+def _annotation(rng, image_id, category_id):
     box = _box(rng)
     crowd = rng.random() < 0.2
     x, y, w, h = box.tolist()
@@ -174,7 +170,7 @@ def _annotation(rng: np.random.Generator, image_id: int, category_id: int) -> di
     }
 
 
-def _runs(box: np.ndarray) -> dict[str, Any]:
+def _runs(box):
     x, y, w, h = box.tolist()
     outline = [[x, y, x + w, y, x + w, y + h, x, y + h]]
     runs = coco_mask.merge(coco_mask.frPyObjects(outline, HEIGHT, WIDTH))

@@ -1,14 +1,9 @@
 """Ground truth and predictions made of rectangles: their boxes, and masks that fill them."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Any
-
 Rectangle = tuple[int, int, int, int]  # x, y, width, height
 
 
-def person(box: Rectangle, category: int = 1, *, crowd: int = 0) -> dict[str, Any]:
+def person(box, category=1, *, crowd=0):
     """An annotated rectangle."""
     return {
         "category_id": category,
@@ -19,9 +14,7 @@ def person(box: Rectangle, category: int = 1, *, crowd: int = 0) -> dict[str, An
     }
 
 
-def found(
-    box: Rectangle, score: float, category: int = 1, *, mask: Rectangle | None = None
-) -> dict[str, Any]:
+def found(box, score, category=1, *, mask=None):
     """A predicted rectangle; `mask`: another one is its mask."""
     return {
         "category_id": category,
@@ -31,15 +24,9 @@ def found(
     }
 
 
-def scene(
-    truth: Sequence[Sequence[dict[str, Any]]],
-    predictions: Sequence[Sequence[dict[str, Any]]],
-    *,
-    classes: Sequence[str] = ("person",),
-    size: tuple[int, int] = (200, 100),
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def scene(truth, predictions, *, classes=("person",), size=(200, 100)):
     """A COCO dict and COCO results, one image of `size` (width, height) per list of `truth`."""
-    coco: dict[str, Any] = {
+    coco = {
         "info": {},
         "images": [
             {"id": 10 + n, "file_name": f"{n}.jpg", "width": size[0], "height": size[1]}
@@ -58,6 +45,6 @@ def scene(
     return coco, results
 
 
-def _outline(box: Rectangle) -> list[list[float]]:
+def _outline(box):
     x, y, w, h = box
     return [[x, y, x + w, y, x + w, y + h, x, y + h]]

@@ -1,26 +1,20 @@
 """Predictions on disk: what is written is read back image by image, and the file is COCO's."""
 
-from __future__ import annotations
-
-import errno
 import json
 import multiprocessing
 import os
 import time
 from collections import defaultdict
-from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
 from persondet.errors import PersondetError
-from persondet.evaluation import predictions
 from persondet.evaluation.predictions import PredictionFile, PredictionReader, remove_abandoned
 
 
-def record(image_id: int, score: float) -> dict[str, Any]:
+def record(image_id, score):
     return {
         "image_id": image_id,
         "category_id": 3,
@@ -30,7 +24,7 @@ def record(image_id: int, score: float) -> dict[str, Any]:
     }
 
 
-def test_what_is_added_is_read_back_in_any_order_and_published_as_json(tmp_path: Path) -> None:
+def test_what_is_added_is_read_back_in_any_order_and_published_as_json(tmp_path):
     path = tmp_path / "new" / "results.json"
     with PredictionFile(path.parent) as file:
         file.add(7, [record(7, 0.25), record(7, 1 / 3)])
@@ -53,63 +47,19 @@ def test_what_is_added_is_read_back_in_any_order_and_published_as_json(tmp_path:
     assert path.stat().st_mode & 0o777 == 0o666 & ~_umask()
 
 
-def test_nothing_found_is_an_empty_list_and_an_unpublished_file_leaves_nothing(
-    tmp_path: Path,
-) -> None:
-    with PredictionFile(tmp_path) as file:
-        file.add(1, [])
-        assert file.is_empty
-        file.publish(tmp_path / "results.json")
-    assert json.loads((tmp_path / "results.json").read_text()) == []
-    with PredictionFile(tmp_path) as file:
-        file.add(1, [record(1, 0.5)])
-    assert [entry.name for entry in tmp_path.iterdir()] == ["results.json"]
-
-
-def test_another_files_content_is_taken_over_in_small_parts(tmp_path: Path) -> None:
-    with PredictionFile(tmp_path) as first, PredictionFile(tmp_path) as second:
-        first.add(1, [record(1, 0.1)])
-        for number in range(2, 30):
-            second.add(number, [record(number, number / 100)] * (number % 3))
-        parts = list(second.blocks(500))
-        assert len(parts) > 5
-        for part in parts:
-            first.extend(part)
-        first.publish(tmp_path / "all.json")
-        assert [found.score for found in first.read(5)] == [0.05, 0.05]
-    scores = [found["score"] for found in json.loads((tmp_path / "all.json").read_text())]
-    assert scores == [0.1] + [number / 100 for number in range(2, 30) for _ in range(number % 3)]
-
-
-def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
-    with PredictionFile(tmp_path) as file:
-        original = file._file
-
-        class Full:
-            def seek(self, *_: int) -> None: ...
-
-            def write(self, _: bytes) -> int:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-        file._file = Full()  # type: ignore[assignment]
-        with pytest.raises(PersondetError, match=r"No space left.*; make room"):
-            file.add(1, [record(1, 0.5)])
-        file._file = original
-
-
-def _umask() -> int:
+def _umask():
     mask = os.umask(0)
     os.umask(mask)
     return mask
 
 
-def predict_for_long(folder: Path, told: Any) -> None:
+def predict_for_long(folder, told):
     with PredictionFile(folder):
         told.send("open")
         time.sleep(60)
 
 
-def test_what_a_killed_evaluation_left_goes_and_what_is_in_use_stays(tmp_path: Path) -> None:
+def test_what_a_killed_evaluation_left_goes_and_what_is_in_use_stays(tmp_path):
     fork = multiprocessing.get_context("fork")
     here, there = fork.Pipe()
     other = fork.Process(target=predict_for_long, args=(tmp_path, there))
@@ -132,7 +82,7 @@ LINE = len(msgspec.json.encode(record(0, 0.5))) + 3  # of one prediction, and th
 
 
 @pytest.mark.parametrize("lines", ["ours", "one line", "indented", "spread"])
-def test_each_image_gets_what_the_whole_file_says_of_it(tmp_path: Path, lines: str) -> None:
+def test_each_image_gets_what_the_whole_file_says_of_it(tmp_path, lines):
     rng = np.random.default_rng(1)
     path = tmp_path / "results.json"
     parts = {
@@ -161,29 +111,9 @@ def test_each_image_gets_what_the_whole_file_says_of_it(tmp_path: Path, lines: s
         assert read == expected[number]
 
 
-def test_our_files_are_never_decoded_as_a_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with PredictionFile(tmp_path) as file:
-        for number in range(300):
-            file.add(number, [record(number, 0.5)] * 4)
-        file.publish(tmp_path / "results.json")
-    monkeypatch.setattr(predictions, "_whole_file", lambda path: pytest.fail("the whole file"))
-    reader = PredictionReader(tmp_path / "results.json")
-    assert [len(reader.read(number)) for number in range(300)] == [4] * 300
-
-
-def test_no_detection_and_no_file(tmp_path: Path) -> None:
-    with PredictionFile(tmp_path) as file:
-        file.add(1, [])
-        file.publish(tmp_path / "results.json")
-    for name in ("results.json", "missing.json"):
-        assert PredictionReader(tmp_path / name).read(1) == []
-
-
 # Within a record, at the end of a line, before the closing bracket.
 @pytest.mark.parametrize("cut", [1, 2, 3, 40, LINE, 2 * LINE - 1, -2, -3])
-def test_a_damaged_file_is_one_sentence(tmp_path: Path, cut: int) -> None:
+def test_a_damaged_file_is_one_sentence(tmp_path, cut):
     path = tmp_path / "results.json"
     with PredictionFile(tmp_path) as file:
         for number in range(3):

@@ -1,7 +1,5 @@
 """In which type and layout the model computes."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import nn
@@ -11,7 +9,7 @@ from persondet.modeling.precision import autocast, resolve_dtype, set_memory_for
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_a_type_named_is_the_type_computed_in_on_the_cpu(dtype: torch.dtype) -> None:
+def test_a_type_named_is_the_type_computed_in_on_the_cpu(dtype):
     cfg = get_cfg()
     cfg.MODEL.DEVICE = "cpu"
     cfg.SOLVER.AMP.DTYPE = str(dtype).removeprefix("torch.")
@@ -20,9 +18,7 @@ def test_a_type_named_is_the_type_computed_in_on_the_cpu(dtype: torch.dtype) -> 
         assert nn.Linear(2, 2)(torch.ones(1, 2)).dtype == dtype
 
 
-def test_auto_takes_bfloat16_where_the_processor_multiplies_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_auto_takes_bfloat16_where_the_processor_multiplies_it(monkeypatch):
     cfg = get_cfg()
     cfg.MODEL.DEVICE = "cpu"
     assert cfg.SOLVER.AMP.DTYPE == "auto"
@@ -35,15 +31,8 @@ def test_auto_takes_bfloat16_where_the_processor_multiplies_it(
         assert resolve_dtype(cfg) == dtype
 
 
-def test_mixed_precision_off_is_float32_whatever_the_type() -> None:
-    cfg = get_cfg()
-    cfg.SOLVER.AMP.DTYPE = "float16"
-    cfg.SOLVER.AMP.ENABLED = False
-    assert resolve_dtype(cfg) == torch.float32
-
-
 @pytest.mark.parametrize("asked", [True, False])
-def test_convolutions_are_channels_last_when_the_config_says_so(asked: bool) -> None:
+def test_convolutions_are_channels_last_when_the_config_says_so(asked):
     cfg = get_cfg()
     cfg.MODEL.CHANNELS_LAST = asked
     conv = set_memory_format(cfg, nn.Conv2d(3, 4, 3))

@@ -1,7 +1,5 @@
 """R-CNNs hand out small masks when asked to, and are as before afterwards."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from detectron2.modeling import GeneralizedRCNN, build_model
@@ -45,12 +43,6 @@ def test_the_masks_are_small_inside_the_block_only(model, picture):
     assert torch.equal(small.scores, whole.scores)
     assert encoded_masks(small) == encoded_masks(whole)
     assert find(model, picture).has("pred_masks")
-
-
-def test_the_model_is_as_before_after_an_error(model):
-    with pytest.raises(RuntimeError, match="broken"), roi_masks_kept(model):
-        raise RuntimeError("broken")
-    assert "inference" not in vars(model)
 
 
 def test_a_wrapped_model_is_found_and_another_is_left_alone(model, picture):

@@ -1,13 +1,9 @@
 """From epochs and batch size to steps and rate, and what makes no sense."""
 
-from __future__ import annotations
-
 import functools
 from pathlib import Path
-from typing import Any
 
 import pytest
-from detectron2.config import CfgNode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,20 +14,20 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 @functools.cache
-def merged(file: str) -> CfgNode:
+def merged(file):
     cfg = get_cfg()
     merge_yaml(cfg, CONFIGS / file)
     cfg.DATASETS.VAL = ("person_valid",)
     return cfg
 
 
-def config(*opts: Any, file: str = "Base-PersonMaskRCNN.yaml") -> CfgNode:
+def config(*opts, file="Base-PersonMaskRCNN.yaml"):
     cfg = merged(file).clone()
     merge_opts(cfg, [str(word) for word in opts])
     return cfg
 
 
-def keys(cfg: CfgNode) -> dict[str, Any]:
+def keys(cfg):
     return {
         "MAX_ITER": cfg.SOLVER.MAX_ITER,
         "STEPS": cfg.SOLVER.STEPS,
@@ -42,7 +38,7 @@ def keys(cfg: CfgNode) -> dict[str, Any]:
     }
 
 
-def test_epochs_of_50_images_make_sense() -> None:
+def test_epochs_of_50_images_make_sense():
     cfg = config("SOLVER.EPOCHS", 20)
     said = resolve_schedule(cfg, 50)
     assert keys(cfg) == {
@@ -60,50 +56,7 @@ def test_epochs_of_50_images_make_sense() -> None:
     )
 
 
-def test_epochs_of_50_000_images_make_sense() -> None:
-    cfg = config("SOLVER.EPOCHS", 12)
-    resolve_schedule(cfg, 50_000)
-    assert keys(cfg) == {
-        "MAX_ITER": 300_000,
-        "STEPS": (200_000, 270_000),
-        "WARMUP_ITERS": 1_000,
-        "EVAL_PERIOD": 8_334,  # three an epoch of 25,000
-        "CHECKPOINT_PERIOD": 926,
-        "LOG_PERIOD": 20,
-    }
-
-
-def test_an_epoch_between_gets_one_evaluation_and_its_checkpoint() -> None:
-    cfg = config("SOLVER.EPOCHS", 10)
-    resolve_schedule(cfg, 1001)  # 500.5 steps an epoch
-    assert (cfg.SOLVER.MAX_ITER, cfg.TEST.EVAL_PERIOD) == (5005, 501)
-    assert cfg.SOLVER.CHECKPOINT_PERIOD == 501
-    # One evaluation an epoch, the last of them at the end and none just before it.
-    assert len(range(501, 5005, 501)) + 1 == 10
-
-
-def test_the_share_of_the_drops_is_the_configs_own_or_two_thirds_and_nine_tenths() -> None:
-    own = config("SOLVER.EPOCHS", 10, "SOLVER.MAX_ITER", 400, "SOLVER.STEPS", "(100,)")
-    resolve_schedule(own, 200)
-    assert own.SOLVER.STEPS == (250,)
-    none = config("SOLVER.EPOCHS", 10, "SOLVER.STEPS", "()")
-    beyond = config("SOLVER.EPOCHS", 10, "SOLVER.MAX_ITER", 1000)
-    for cfg in (none, beyond):
-        assert not resolve_schedule(cfg, 200).warnings
-        assert cfg.SOLVER.STEPS == (667, 900)
-
-
-def test_a_cosine_needs_no_drops_and_what_is_off_stays_off() -> None:
-    cfg = config("SOLVER.EPOCHS", 8, "SOLVER.WARMUP_ITERS", 0, "TEST.EVAL_PERIOD", 0,
-                 file="sample_mask_rcnn_R_18_FPN.yaml")  # fmt: skip
-    said = resolve_schedule(cfg, 300)
-    assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS) == (1200, ())
-    assert (cfg.SOLVER.WARMUP_ITERS, cfg.TEST.EVAL_PERIOD) == (0, 0)
-    assert "evaluation at the end" in said.facts[0]
-    assert "no warm-up, then a cosine down to 0" in said.facts[1]
-
-
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(
     epochs=st.integers(1, 300),
     images=st.integers(1, 200_000),
@@ -112,8 +65,8 @@ def test_a_cosine_needs_no_drops_and_what_is_off_stays_off() -> None:
     evaluation=st.sampled_from([0, 500]),
 )
 def test_every_schedule_of_epochs_is_sensible_and_comes_out_of_itself_unchanged(
-    epochs: int, images: int, batch: int, scheduler: str, evaluation: int
-) -> None:
+    epochs, images, batch, scheduler, evaluation
+):
     cfg = config(
         *("SOLVER.EPOCHS", epochs, "SOLVER.IMS_PER_BATCH", batch, "TEST.EVAL_PERIOD", evaluation),
         *("SOLVER.LR_SCHEDULER_NAME", scheduler),
@@ -138,16 +91,7 @@ def test_every_schedule_of_epochs_is_sensible_and_comes_out_of_itself_unchanged(
     assert cfg.dump() == before
 
 
-def test_without_epochs_the_keys_stay_as_they_are() -> None:
-    cfg = config()
-    before = keys(cfg)
-    said = resolve_schedule(cfg, 50)
-    assert keys(cfg) == before
-    assert not said.warnings
-    assert "3,000 steps of 2 = 120 epochs of 50 images" in said.facts[0]
-
-
-def test_a_warm_up_that_never_ends_and_drops_beyond_the_run_are_mended_with_a_warning() -> None:
+def test_a_warm_up_that_never_ends_and_drops_beyond_the_run_are_mended_with_a_warning():
     cfg = config("SOLVER.MAX_ITER", 100)
     said = resolve_schedule(cfg, 50)
     assert cfg.SOLVER.STEPS == (67, 90)
@@ -164,22 +108,13 @@ def test_a_warm_up_that_never_ends_and_drops_beyond_the_run_are_mended_with_a_wa
 @pytest.mark.parametrize(
     ("given", "kept"), [("(700, 500)", (500, 700)), ("(0, 500)", (500,)), ("(500, 1000)", (500,))]
 )
-def test_drops_out_of_order_or_at_the_very_end_which_detectron2_dies_of_are_mended(
-    given: str, kept: tuple[int, ...]
-) -> None:
+def test_drops_out_of_order_or_at_the_very_end_which_detectron2_dies_of_are_mended(given, kept):
     cfg = config("SOLVER.MAX_ITER", 1000, "SOLVER.STEPS", given)
     assert len(resolve_schedule(cfg, 50).warnings) == 1
     assert kept == cfg.SOLVER.STEPS
 
 
-def test_a_warm_up_over_the_first_drop_is_mended() -> None:
-    cfg = config("SOLVER.WARMUP_ITERS", 2500)
-    said = resolve_schedule(cfg, 50)
-    assert cfg.SOLVER.WARMUP_ITERS == 300
-    assert "SOLVER.WARMUP_ITERS is 2500" in said.warnings[0]
-
-
-def test_batch_and_rate_are_scaled_together_once_and_it_is_said() -> None:
+def test_batch_and_rate_are_scaled_together_once_and_it_is_said():
     cfg = config("SOLVER.IMS_PER_BATCH", 16, "SOLVER.BASE_LR_END", 0.001)
     said = resolve_schedule(cfg, 50)
     assert pytest.approx(0.02) == cfg.SOLVER.BASE_LR  # Detectron2's own for 16 images
@@ -191,39 +126,9 @@ def test_batch_and_rate_are_scaled_together_once_and_it_is_said() -> None:
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_the_rates_of_the_configs_stay_as_they_are_written(path: Path) -> None:
+def test_the_rates_of_the_configs_stay_as_they_are_written(path):
     cfg = config(file=path.name)
     rate = cfg.SOLVER.BASE_LR
     resolve_schedule(cfg, 300)
     assert rate == cfg.SOLVER.BASE_LR
     assert cfg.SOLVER.REFERENCE_IMS_PER_BATCH == cfg.SOLVER.IMS_PER_BATCH
-
-
-@pytest.mark.parametrize(
-    ("opts", "words"),
-    [
-        (("DATASETS.VAL", "()"), "there is no validation split"),
-        (("TEST.EVAL_PERIOD", 0), "TEST.EVAL_PERIOD is 0"),
-    ],
-)
-def test_patience_without_evaluations_is_told(opts: tuple[str, Any], words: str) -> None:
-    cfg = config("SOLVER.EARLY_STOPPING.PATIENCE", 3, *opts)
-    assert words in resolve_schedule(cfg, 50).warnings[0]
-
-
-def test_patience_that_the_run_cannot_use_up_is_told() -> None:
-    keys = ("SOLVER.MAX_ITER", 3000, "TEST.EVAL_PERIOD", 1000, "SOLVER.EARLY_STOPPING.PATIENCE")
-    assert not resolve_schedule(config(*keys, 1), 50).warnings  # after 1,000 and 2,000 steps
-    assert (
-        "there are 2 evaluations before the end"
-        in resolve_schedule(config(*keys, 2), 50).warnings[0]
-    )
-
-
-@pytest.mark.parametrize(
-    ("period", "said"),
-    [(0, "at the end."), (100, "at the end."), (99, "every 99."), (105, "at the end.")],
-)
-def test_a_checkpoint_that_comes_at_the_end_alone_is_told_as_such(period: int, said: str) -> None:
-    cfg = config("SOLVER.MAX_ITER", 100, "SOLVER.CHECKPOINT_PERIOD", period)
-    assert resolve_schedule(cfg, 50).facts[0].endswith(f"checkpoint {said}")

@@ -1,7 +1,5 @@
 """Every tool explains itself at once: `--help` imports nothing heavy."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,11 +1,7 @@
 """The dataset commands as they are typed: output, exit codes, files."""
 
-from __future__ import annotations
-
 import json
-import shutil
 import zipfile
-from pathlib import Path
 
 import prepare_dataset
 import pytest
@@ -13,13 +9,11 @@ import pytest
 from persondet.errors import DatasetError, OutputExistsError, PersondetError
 
 
-def prepare(*words: object) -> int:
+def prepare(*words):
     return prepare_dataset.main([str(word) for word in words])
 
 
-def test_from_zip_to_clean_and_divided(
-    tiny_export: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_from_zip_to_clean_and_divided(tiny_export, tmp_path, capsys):
     archive = tmp_path / "my export.zip"
     with zipfile.ZipFile(archive, "w") as file:
         for path in sorted(tiny_export.rglob("*.*")):
@@ -59,22 +53,9 @@ def test_from_zip_to_clean_and_divided(
         ),
     ],
 )
-def test_bad_input_is_refused_and_writes_nothing(
-    words: str,
-    error: type[BaseException],
-    says: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_bad_input_is_refused_and_writes_nothing(words, error, says, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ROBOFLOW_API_KEY", raising=False)
     with pytest.raises(error, match=says):
         prepare(*words.split())
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.slow
-def test_the_page_is_drawn(tiny_export: Path, tmp_path: Path) -> None:
-    copy = shutil.copytree(tiny_export, tmp_path / "export")
-    assert prepare("check", copy, "--plot", tmp_path / "page.png") == 1
-    assert (tmp_path / "page.png").read_bytes().startswith(b"\x89PNG")

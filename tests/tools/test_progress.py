@@ -1,7 +1,5 @@
 """Progress in a pipe: plain lines, not too many."""
 
-from __future__ import annotations
-
 import progress
 import pytest
 

@@ -1,18 +1,13 @@
 """Several processes: the same training as one, one set of files, and they end together."""
 
-from __future__ import annotations
-
 import argparse
 import json
-import logging
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -22,7 +17,6 @@ from detectron2.utils.events import EventStorage
 from persondet.config import get_cfg
 from persondet.data.loaders import build_validation_loss_loader
 from persondet.engine import Trainer, setup
-from persondet.engine.console import RankLog
 from persondet.engine.launch import check_processes, launch, started_by_torchrun
 from persondet.engine.validation import validation_scalars
 from persondet.errors import ConfigError, PersondetError, RankLostError
@@ -44,13 +38,13 @@ OPTS = [
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
-def command_line(**changes: Any) -> argparse.Namespace:
+def command_line(**changes):
     values = {"num_gpus": 2, "num_machines": 1, "machine_rank": 0, "dist_url": "auto", "opts": []}
     flags = {"eval_only": False, "resume": False, "overwrite": False, "config_file": str(CONFIG)}
     return argparse.Namespace(**(values | flags | changes))
 
 
-def start(*launcher: str, root: Path, output: Path, keys: str) -> subprocess.Popen[str]:
+def start(*launcher, root, output, keys):
     """Start `train_net` with two ranks, by its own flag or by `launcher`."""
     tool = [str(ROOT / "tools/train_net.py"), "--config-file", str(CONFIG)]
     flags = [] if launcher else ["--num-gpus", "2"]
@@ -70,6 +64,8 @@ def start(*launcher: str, root: Path, output: Path, keys: str) -> subprocess.Pop
         ("cpu", {"num_gpus": 0}, "--num-gpus is 0"),
         ("cpu", {"num_gpus": 3}, "IMS_PER_BATCH is 4, which 3 processes"),
         ("cpu", {"num_machines": 2}, "--dist-url"),
+        # Four images are enough for the two of this machine, and not for all six.
+        ("cpu", {"num_machines": 3, "dist_url": "tcp://a:1"}, "4, which 6 processes"),
         ("cpu", {"num_machines": 2, "machine_rank": 2, "dist_url": "tcp://a:1"}, "--machine-rank"),
         ("cuda", {"num_gpus": 4}, "--num-gpus is 4, and torch finds 2"),
         ("cuda:1", {}, "MODEL.DEVICE is 'cuda:1'"),
@@ -77,9 +73,7 @@ def start(*launcher: str, root: Path, output: Path, keys: str) -> subprocess.Pop
         ("cuda", {}, ""),
     ],
 )
-def test_processes_that_cannot_work_together_are_refused(
-    device: str, flags: dict[str, Any], says: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_processes_that_cannot_work_together_are_refused(device, flags, says, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     cfg = get_cfg()
     cfg.MODEL.DEVICE, cfg.SOLVER.IMS_PER_BATCH = device, 4
@@ -90,7 +84,7 @@ def test_processes_that_cannot_work_together_are_refused(
         check_processes(cfg, command_line(**flags))
 
 
-def test_torchrun_starts_the_processes_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchrun_starts_the_processes_itself(monkeypatch):
     for name, value in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "2")):
         assert not started_by_torchrun()  # a cluster may set these alone
         monkeypatch.setenv(name, value)
@@ -99,21 +93,6 @@ def test_torchrun_starts_the_processes_itself(monkeypatch: pytest.MonkeyPatch) -
     assert started_by_torchrun()
     with pytest.raises(ConfigError, match="leave --num-gpus"):
         check_processes(get_cfg(), command_line(num_gpus=2))
-
-
-def test_one_process_is_this_one() -> None:
-    pids: list[int] = []
-    launch(lambda: pids.append(os.getpid()))
-    assert pids == [os.getpid()]
-
-
-def test_the_log_of_a_further_rank_is_written_only_when_it_fails(tmp_path: Path) -> None:
-    log = RankLog(tmp_path / "log.txt.rank1", lines=2)
-    for number in range(3):
-        log.handle(logging.makeLogRecord({"msg": f"line {number}", "levelname": "INFO"}))
-    assert not log.path.exists()
-    log.write("the traceback")
-    assert log.path.read_text() == "line 1\nline 2\nthe traceback\n"
 
 
 @pytest.mark.slow
@@ -125,9 +104,7 @@ def test_the_log_of_a_further_rank_is_written_only_when_it_fails(tmp_path: Path)
         ("killed", RankLostError, "rank 1 was ended by SIGKILL"),
     ],
 )
-def test_a_rank_that_dies_ends_the_others_with_its_error(
-    tmp_path: Path, how: str, error: type[Exception], says: str
-) -> None:
+def test_a_rank_that_dies_ends_the_others_with_its_error(tmp_path, how, error, says):
     begin, before = time.monotonic(), signal.getsignal(signal.SIGINT)
     with pytest.raises(error, match=says) as raised:
         launch(rank_cases.end_badly, (how, str(tmp_path)), processes=2, device="cpu")
@@ -141,8 +118,8 @@ def test_a_rank_that_dies_ends_the_others_with_its_error(
 
 @pytest.mark.slow
 def test_two_ranks_end_as_one_process_that_averages_the_gradients_of_the_halves(
-    tmp_path: Path, export_writer: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, export_writer, monkeypatch
+):
     """Also: validation loss and AP of two ranks are those of one, and Detectron2's launch will do.
 
     The second validation set has one image: rank 1 has none of it.
@@ -183,7 +160,7 @@ def test_two_ranks_end_as_one_process_that_averages_the_gradients_of_the_halves(
     torch.set_num_threads(threads)
 
 
-def train_on_halves(trainer: Trainer, steps: int) -> float:
+def train_on_halves(trainer, steps):
     """Do by hand what two ranks do: each half of a batch alone; return the first step's loss."""
     trainer.model.train()
     batches = iter(trainer.data_loader)
@@ -205,9 +182,7 @@ def train_on_halves(trainer: Trainer, steps: int) -> float:
 
 
 @pytest.mark.slow
-def test_torchrun_gives_the_same_run_and_both_leave_one_set_of_files(
-    tmp_path: Path, tiny_export: Path
-) -> None:
+def test_torchrun_gives_the_same_run_and_both_leave_one_set_of_files(tmp_path, tiny_export):
     weights, files = [], []
     for name, launcher in (("ours", ()), ("torchrun", TORCHRUN)):
         output = tmp_path / name
@@ -226,19 +201,7 @@ def test_torchrun_gives_the_same_run_and_both_leave_one_set_of_files(
 
 
 @pytest.mark.slow
-def test_bad_input_to_torchrun_is_one_sentence(tmp_path: Path, tiny_export: Path) -> None:
-    output, keys = tmp_path / "run", "SOLVER.IMS_PER_BATCH 3"
-    process = start(*TORCHRUN, root=tiny_export, output=output, keys=keys)
-    _, wrong = process.communicate()
-    assert process.returncode != 0
-    assert wrong.count("error: config: SOLVER.IMS_PER_BATCH is 3") == 1
-    assert not output.exists()
-
-
-@pytest.mark.slow
-def test_an_interruption_of_several_ranks_saves_once_and_ends_with_130(
-    tmp_path: Path, tiny_export: Path
-) -> None:
+def test_an_interruption_of_several_ranks_saves_once_and_ends_with_130(tmp_path, tiny_export):
     output = tmp_path / "run"
     keys = "SOLVER.MAX_ITER 90000 SOLVER.CHECKPOINT_PERIOD 90000 TEST.EVAL_PERIOD 0"
     process = start(root=tiny_export, output=output, keys=keys)

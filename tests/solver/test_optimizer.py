@@ -1,7 +1,5 @@
 """Parameter groups and the optimizer."""
 
-from __future__ import annotations
-
 import copy
 import math
 
@@ -15,7 +13,7 @@ from persondet.solver.optimizer import build_optimizer
 from persondet.solver.schedule import resolve_schedule
 
 
-def model() -> nn.Module:
+def model():
     module = nn.Module()
     module.backbone = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
     module.head = nn.Linear(4, 2)
@@ -24,9 +22,7 @@ def model() -> nn.Module:
 
 
 @pytest.mark.parametrize(("name", "kind"), [("SGD", torch.optim.SGD), ("AdamW", torch.optim.AdamW)])
-def test_the_backbone_learns_at_its_own_rate_and_frozen_tensors_not_at_all(
-    name: str, kind: type[torch.optim.Optimizer]
-) -> None:
+def test_the_backbone_learns_at_its_own_rate_and_frozen_tensors_not_at_all(name, kind):
     cfg = get_cfg()
     cfg.SOLVER.OPTIMIZER = name
     cfg.SOLVER.BASE_LR = 0.01
@@ -42,23 +38,7 @@ def test_the_backbone_learns_at_its_own_rate_and_frozen_tensors_not_at_all(
     assert rates == {id(p): group["lr"] for group in wrapped.param_groups for p in group["params"]}
 
 
-def test_clipping_holds_the_step_of_a_huge_gradient() -> None:
-    cfg = get_cfg()
-    cfg.SOLVER.BASE_LR = 1.0
-    cfg.SOLVER.MOMENTUM = 0.0
-    cfg.SOLVER.WEIGHT_DECAY = 0.0
-    cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
-    cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "norm"
-    cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 0.5
-    net = model()
-    optimizer = build_optimizer(cfg, net)
-    before = net.head.weight.detach().clone()
-    net.head.weight.grad = torch.full_like(net.head.weight, 1e6)
-    optimizer.step()
-    assert float((net.head.weight.detach() - before).norm()) == pytest.approx(0.5, rel=1e-4)
-
-
-def groups_of(net: nn.Module, *opts: object) -> tuple[torch.optim.Optimizer, dict[str, dict]]:
+def groups_of(net, *opts):
     """Return the optimizer and, by parameter name, the group that the parameter is in."""
     cfg = get_cfg()
     merge_opts(cfg, [str(word) for word in ("SOLVER.BASE_LR", 0.01, *opts)])
@@ -67,7 +47,7 @@ def groups_of(net: nn.Module, *opts: object) -> tuple[torch.optim.Optimizer, dic
     return optimizer, {name: owners[id(p)] for name, p in net.named_parameters() if id(p) in owners}
 
 
-def test_norms_and_biases_decay_and_learn_as_their_keys_say() -> None:
+def test_norms_and_biases_decay_and_learn_as_their_keys_say():
     net = model()
     _, group = groups_of(
         net,
@@ -96,7 +76,7 @@ def test_norms_and_biases_decay_and_learn_as_their_keys_say() -> None:
 
 
 @pytest.mark.parametrize("name", ["SGD", "AdamW"])
-def test_the_optimizer_steps_as_pytorchs_plain_one(name: str) -> None:
+def test_the_optimizer_steps_as_pytorchs_plain_one(name):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(6, 8, 3), nn.Conv2d(8, 4, 3)).to(
         memory_format=torch.channels_last
@@ -127,7 +107,7 @@ def test_the_optimizer_steps_as_pytorchs_plain_one(name: str) -> None:
 
 @pytest.mark.parametrize("kind", ["norm", "value"])
 @pytest.mark.parametrize("name", ["SGD", "AdamW"])
-def test_clipping_is_that_of_each_parameter_before_the_step(name: str, kind: str) -> None:
+def test_clipping_is_that_of_each_parameter_before_the_step(name, kind):
     net = model()
     optimizer, _ = groups_of(
         net,
@@ -142,7 +122,7 @@ def test_clipping_is_that_of_each_parameter_before_the_step(name: str, kind: str
     assert net.head.bias.grad.tolist() == pytest.approx([0.1, -0.2])
 
 
-def rates(steps: int, *opts: object) -> list[float]:
+def rates(steps, *opts):
     """Return the rate of each step, as `hooks.LRScheduler` sets it."""
     cfg = get_cfg()
     common = ("SOLVER.MAX_ITER", steps, "SOLVER.BASE_LR", 1.0, "SOLVER.WARMUP_FACTOR", 0.1)
@@ -158,15 +138,7 @@ def rates(steps: int, *opts: object) -> list[float]:
     return found
 
 
-def test_the_rate_climbs_and_drops_at_its_steps() -> None:
-    found = rates(100, "SOLVER.STEPS", "(60, 90)", "SOLVER.WARMUP_ITERS", 10)
-    assert found[:11] == pytest.approx([0.1 + 0.09 * step for step in range(11)])
-    assert found[10:60] == pytest.approx([1.0] * 50)
-    assert found[60:90] == pytest.approx([0.1] * 30)
-    assert found[90:] == pytest.approx([0.01] * 10)
-
-
-def test_the_rate_follows_a_cosine_to_its_end() -> None:
+def test_the_rate_follows_a_cosine_to_its_end():
     found = rates(
         100,
         *("SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR", "SOLVER.WARMUP_ITERS", 10),
@@ -175,10 +147,3 @@ def test_the_rate_follows_a_cosine_to_its_end() -> None:
     cosine = [0.2 + 0.8 * 0.5 * (1 + math.cos(math.pi * step / 100)) for step in range(100)]
     assert found[10:] == pytest.approx(cosine[10:])
     assert found[:11] == pytest.approx([0.1 + (cosine[10] - 0.1) * step / 10 for step in range(11)])
-
-
-def test_a_short_run_of_a_config_for_a_long_one_reaches_its_rate() -> None:
-    # Detectron2 warms up for ever: the rate ends at a tenth of a tenth.
-    found = rates(20, "SOLVER.STEPS", "(2000, 2700)", "SOLVER.WARMUP_ITERS", 200)
-    assert max(found) == pytest.approx(1.0)
-    assert found[-1] == pytest.approx(0.01)

@@ -1,7 +1,5 @@
 """COCO's numbers equal plain pycocotools' on whatever a detector may say."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -10,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.evaluation.coco_scenes import (
-    matches_of,
     our_metrics,
     perfect,
     plain_metrics,
@@ -81,14 +78,3 @@ def test_no_prediction_is_0_and_no_annotation_is_nan():
     assert metrics["AP"] == metrics["AR"] == metrics["AP50"] == 0
     coco["annotations"] = []
     assert all(math.isnan(value) for value in our_metrics(coco, [], "bbox").values())
-
-
-def test_what_is_kept_of_a_prediction_is_a_few_bytes():
-    coco, found = random_scene(np.random.default_rng(2), images=5, classes=2, most=60)
-    matches = matches_of(coco, found, "segm")
-    kept = sum(
-        array.nbytes
-        for array in (matches.image, matches.category, matches.rank, matches.scores)
-        + (matches.matched, matches.ignored)
-    )
-    assert kept <= 40 * len(found)

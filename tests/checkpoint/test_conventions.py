@@ -1,0 +1,116 @@
+"""torchvision's ResNets in Detectron2's clothes, and what weights expect of the config."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from detectron2.modeling import build_backbone
+from torch import nn
+
+from persondet.checkpoint import SafeDetectionCheckpointer
+from persondet.checkpoint.conventions import expected_keys
+from persondet.checkpoint.model_file import check_weights, load_checkpoint
+from persondet.config import get_cfg, merge_yaml
+from persondet.errors import CheckpointError
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+TORCHVISION = CONFIGS / "person_mask_rcnn_R_50_FPN_torchvision.yaml"
+
+
+def cfg_of(name="person_mask_rcnn_R_50_FPN.yaml", **keys):
+    cfg = get_cfg()
+    merge_yaml(cfg, CONFIGS / name)
+    cfg.MODEL.DEVICE = "cpu"
+    for key, value in keys.items():
+        cfg.MODEL.RESNETS[key] = value
+    return cfg
+
+
+def resnet(depth):
+    """A ResNet whose batch norm is not the identity."""
+    torch.manual_seed(depth)
+    model = getattr(torchvision.models, f"resnet{depth}")(weights=None)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2.0)
+            nn.init.normal_(module.weight, 1.0, 0.2)
+            nn.init.normal_(module.bias)
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    ("depth", "norm"),
+    [
+        (18, "FrozenBN"),
+        pytest.param(34, "BN", marks=pytest.mark.slow),
+        (50, "BN"),
+        pytest.param(101, "FrozenBN", marks=pytest.mark.slow),
+    ],
+)
+def test_converted_weights_give_torchvisions_own_features(tmp_path, depth, norm):
+    theirs = resnet(depth)
+    torch.save(theirs.state_dict(), tmp_path / "resnet.pth")
+    cfg = cfg_of(TORCHVISION, DEPTH=depth, NORM=norm, RES2_OUT_CHANNELS=256 if depth > 34 else 64)
+    check_weights(str(tmp_path / "resnet.pth"), cfg)
+    ours = nn.ModuleDict({"backbone": build_backbone(cfg)}).eval()
+    SafeDetectionCheckpointer(ours).load(str(tmp_path / "resnet.pth"))
+    image = torch.randint(0, 256, (1, 3, 64, 96)).float()  # RGB, 0..255
+    mean, std = (
+        torch.tensor(v)[:, None, None] for v in (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD)
+    )
+    normalize = torchvision.transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    with torch.no_grad():
+        features = ours["backbone"].bottom_up((image - mean) / std)
+        x = normalize(image / 255)
+        x = theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(x))))
+        for stage in (1, 2, 3, 4):
+            x = theirs.get_submodule(f"layer{stage}")(x)
+            difference = (features[f"res{stage + 1}"] - x).abs().max() / x.abs().max()
+            assert difference < 1e-4, stage
+
+
+@pytest.fixture(scope="module")
+def resnet50(tmp_path_factory):
+    """torchvision's names and shapes, without the numbers."""
+    path = tmp_path_factory.mktemp("weights") / "resnet50-0676ba61.pth"
+    with torch.device("meta"):
+        state = torchvision.models.resnet50(weights=None).state_dict()
+    torch.save({name: torch.zeros(()).expand(value.shape) for name, value in state.items()}, path)
+    return path
+
+
+def test_torchvisions_conventions_are_demanded_in_one_sentence(resnet50):
+    with pytest.raises(CheckpointError, match="torchvision's ResNet") as caught:
+        check_weights(str(resnet50), cfg_of())
+    sentence = str(caught.value)
+    assert "\n" not in sentence and "INPUT.FORMAT is BGR" in sentence
+    for words in (
+        'INPUT.FORMAT "RGB"',
+        'MODEL.PIXEL_MEAN "[123.675, 116.28, 103.53]"',
+        'MODEL.PIXEL_STD "[58.395, 57.12, 57.375]"',
+        'MODEL.RESNETS.STRIDE_IN_1X1 "False"',
+    ):
+        assert words in sentence
+    check_weights(str(resnet50), cfg_of(TORCHVISION))
+
+
+def test_a_zoo_model_is_known_by_its_file_name():
+    zoo = {"model": {"backbone.x": torch.zeros(1)}, "__author__": "Detectron2 Model Zoo"}
+    for name, std in (
+        ("COCO-InstanceSegmentation/x/137849600/model_final_f10217.pkl", [1.0, 1.0, 1.0]),
+        ("/cache/model_final_2d9806.pkl", [57.375, 57.12, 58.395]),  # X-101
+    ):
+        _, keys = expected_keys(zoo, name)
+        assert keys["MODEL.PIXEL_STD"] == std
+    assert expected_keys(zoo, "mine.pkl")[1] == {}
+
+
+def test_names_become_detectron2s_and_the_classifier_stays_behind(resnet50):
+    checkpoint = load_checkpoint(resnet50)
+    names = set(checkpoint["model"])
+    assert {"stem.conv1.weight", "stem.conv1.norm.bias", "res2.0.shortcut.norm.weight"} <= names
+    assert {"res5.2.conv3.norm.running_var", "fc.weight"} <= names
+    assert not any("num_batches_tracked" in name or "layer" in name for name in names)
+    assert checkpoint["matching_heuristics"]
