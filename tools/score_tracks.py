@@ -39,10 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = cli.parse(parser, argv)
     cli.show_log()
-    from persondet.inference.records import read_records
-    from persondet.inference.tracking_score import read_truth, score_tracks, tracked_frames
+    from persondet.records import read_records
+    from persondet.inference.tracking_score import read_ground_truth, score_tracks, tracked_frames
 
-    truth = read_truth(args.truth)
+    truth = read_ground_truth(args.truth)
     _, frames = read_records(args.records)
     tracks, people = tracked_frames(frames, truth, args.records)
     score = score_tracks(tracks, people, min_visible=args.min_visible, min_height=args.min_height)

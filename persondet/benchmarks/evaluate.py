@@ -30,7 +30,7 @@ from persondet.benchmarks.stock_evaluate import (
 )
 from persondet.errors import PersondetError
 from persondet.evaluation.evaluator import RoboflowCOCOEvaluator
-from persondet.inference.region_masks import encoded_masks
+from persondet.inference.masks import encoded_masks
 from persondet.modeling.roi_masks import roi_postprocess
 
 _DATASET = "persondet_benchmark"

@@ -23,7 +23,7 @@ from persondet.benchmarks.video_scene import (
     write_street,
 )
 from persondet.errors import PersondetError
-from persondet.inference.region_masks import paste_regions
+from persondet.inference.masks import paste_regions
 from persondet.video.pipeline import annotate_video
 from persondet.visualization.visualizer import PersonVideoVisualizer
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from detectron2.structures import Boxes, Instances, ROIMasks
 
-from persondet.inference.region_masks import ROI_FIELD
+from persondet.inference.masks import ROI_FIELD
 from persondet.video.writer import VideoWriter
 
 PEOPLE = 10  # on each frame

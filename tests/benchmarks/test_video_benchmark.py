@@ -20,8 +20,8 @@ from persondet.benchmarks.video_scene import (
     street,
     write_street,
 )
-from persondet.inference.records import read_records
-from persondet.inference.region_masks import paste_regions
+from persondet.inference.masks import paste_regions
+from persondet.records import read_records
 from persondet.video.pipeline import annotate_video
 from persondet.video.reader import VideoReader
 

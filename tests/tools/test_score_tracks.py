@@ -9,7 +9,7 @@ import pytest
 import score_tracks
 
 from persondet.errors import MediaError
-from persondet.inference.records import FrameRecord, PersonRecord, RecordsHeader, RecordsWriter
+from persondet.records import FrameRecord, PersonRecord, RecordsHeader, RecordsWriter
 
 
 @pytest.fixture

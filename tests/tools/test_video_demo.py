@@ -19,7 +19,7 @@ from persondet.errors import (
     PartialMediaError,
     PartialResultError,
 )
-from persondet.inference.records import read_records
+from persondet.records import read_records
 from persondet.video.pipeline import VideoSummary
 from persondet.video.reader import VideoReader
 from persondet.video.writer import VideoWriter

@@ -11,7 +11,7 @@ from detectron2.structures import Boxes, Instances, ROIMasks
 from detectron2.utils.video_visualizer import VideoVisualizer
 from detectron2.utils.visualizer import ColorMode, VisImage
 
-from persondet.inference.region_masks import paste_regions
+from persondet.inference.masks import paste_regions
 from persondet.visualization import drawing
 from persondet.visualization.labels import plate_size
 from persondet.visualization.visualizer import (

@@ -1,4 +1,4 @@
-"""Scores of tracks: known answers, every assignment tried, and who does not count."""
+"""Scores of tracks: known answers, every assignment tried, and people who do not count."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from persondet.errors import MediaError
-from persondet.inference.tracking_score import MotTruth, read_truth, score_tracks, tracked_frames
+from persondet.inference.tracking_score import (
+    MotGroundTruth,
+    read_ground_truth,
+    score_tracks,
+    tracked_frames,
+)
 
 PLACES = {"a": (0, 0, 40, 80), "b": (100, 0, 140, 80), "c": (200, 0, 240, 80)}
 
@@ -79,11 +84,6 @@ def test_a_box_is_right_from_an_overlap_of_one_half_on():
         assert score.false_alarms == 1 - hits
 
 
-def test_frames_must_belong_together():
-    with pytest.raises(ValueError, match="zip"):
-        score_tracks([[]], [])
-
-
 choices = st.lists(
     st.dictionaries(st.sampled_from("abc"), st.integers(1, 3), max_size=3).filter(
         lambda people: len(set(people.values())) == len(people)
@@ -124,82 +124,75 @@ def test_the_two_kinds_of_ground_truth_say_the_same(tmp_path):
     ours.write_text(json.dumps({"version": 1, "frames": [*frames, {"index": 2, "people": people}]}))
     lines = [f"{n},4,11,21,40,70,1,1,0.5\n{n},5,1,1,5,9\n" for n in (1, 3)]
     mot.write_text("".join(lines))
-    assert read_truth(ours) == read_truth(mot) | {1: []}
-    assert read_truth(ours)[2][0] == {
+    assert read_ground_truth(ours) == read_ground_truth(mot) | {1: []}
+    assert read_ground_truth(ours)[2][0] == {
         **{"track_id": 4, "box": (10.0, 20.0, 50.0, 90.0), "visible_share": 0.5}
     }
 
 
-def test_who_is_not_to_be_counted_in_a_mot_challenge_is_not(tmp_path):
-    path = tmp_path / "gt.txt"
-    path.write_text("1,1,1,1,40,80,0,1,1\n1,2,1,1,40,80,1,7,1\n1,3,101,1,40,80,1,1,1\n")
-    truth = read_truth(path)
-    assert [person["visible_share"] for person in truth[0]] == [-1, -1, 1]
+@pytest.mark.parametrize(
+    ("content", "shares"),
+    [
+        # Not to count, another class than pedestrian, counts.
+        (
+            "1,1,1,1,40,80,0,1,1\n1,2,1,1,40,80,1,7,1\n1,3,101,1,40,80,1,1,1\n",
+            [-1, -1, 1],
+        ),
+        ("1,1,1,1,40,80,1,1,-1\n", [1]),  # visibility unknown
+        ("\ufeff1,1,1,1,40,80,1,1,1\n", [1]),  # a byte order mark
+        ("1,1,1,1,40,80,1,1,1\n1,1,200,1,40,80,0,8,1\n", [1, -1]),  # the same number
+    ],
+)
+def test_rows_of_mot_challenge_ground_truth(content, shares, tmp_path):
+    (tmp_path / "gt.txt").write_text(content, encoding="utf-8")
+    truth = read_ground_truth(tmp_path / "gt.txt")
+    assert [person["visible_share"] for person in truth[0]] == shares
     for least in (0.0, 0.2):
-        score = score_tracks([frame(a=1, b=2)], [truth[0]], min_visible=least)
-        assert (score.people, score.misses) == (1, 0)
-
-
-def test_somebody_whose_visibility_is_not_known_counts(tmp_path):
-    path = tmp_path / "gt.txt"
-    path.write_text("1,1,1,1,40,80,1,1,-1\n")
-    assert [person["visible_share"] for person in read_truth(path)[0]] == [1]
-
-
-def test_a_mark_of_the_byte_order_is_passed_over(tmp_path):
-    path = tmp_path / "gt.txt"
-    path.write_bytes(b"\xef\xbb\xbf1,1,1,1,40,80,1,1,1\n")
-    assert len(read_truth(path)[0]) == 1
-
-
-def test_the_result_of_a_tracker_is_no_truth(tmp_path):
-    path = tmp_path / "walk.txt"
-    path.write_text("1,1,1,1,40,80,0.9,-1,-1,-1\n2,1,1,1,40,80,0.9,-1,-1,-1\n")
-    with pytest.raises(MediaError, match=r"walk\.txt: nobody in it is to be counted .*gt\.txt"):
-        read_truth(path)
+        assert score_tracks([[]], [truth[0]], min_visible=least).misses == shares.count(1)
 
 
 @pytest.mark.parametrize(
-    "content",
-    ["1,1,1,1,40,80,1,1,1\n1,1,200,1,40,80,1,1,1\n",
-     '{"frames": [{"index": 0, "people": [{"box": [0, 0, 9, 9], "track_id": 1}, '
-     '{"box": [5, 0, 9, 9], "track_id": 1}]}]}'],
-)  # fmt: skip
-def test_a_number_twice_in_a_frame_is_refused(content, tmp_path):
-    path = tmp_path / "gt.txt"
-    path.write_text(content)
-    with pytest.raises(MediaError, match=r"the number 1 is there twice in frame 0 \(from 0\)"):
-        read_truth(path)
-
-
-def test_who_does_not_count_may_share_a_number(tmp_path):
-    path = tmp_path / "gt.txt"
-    path.write_text("1,1,1,1,40,80,1,1,1\n1,1,200,1,40,80,0,8,1\n")
-    assert len(read_truth(path)[0]) == 2
-
-
-@pytest.mark.parametrize(
-    "content",
-    ["0,1,1,1,40,80,1,1,1\n", "1,1,1,1,-40,80,1,1,1\n", "inf,1,1,1,40,80,1,1,1\n",
-     '{"frames": [{"index": 0, "people": []}, {"index": 0, "people": []}]}',
-     "", "{}", "[]", '{"frames": 3}', '{"frames": [{"index": 0}]}', "1,2,3\n", "a,b,c,d,e,f\n",
-     '{"frames": [{"index": 0, "people": [{"box": [0, 0, 1], "track_id": 1}]}]}',
-     '{"frames": [{"index": 0, "people": [{"box": [0, 0, 1, NaN], "track_id": 1}]}]}',
-     '{"frames": [{"index": 0, "people": [7]}]}'],
-)  # fmt: skip
-def test_what_is_no_ground_truth_is_refused_in_one_sentence(content, tmp_path):
+    ("content", "says"),
+    [
+        ("1,1,1,1,40,80,0.9,-1,-1,-1\n", "nobody in it is to be counted"),  # a tracker's result
+        (
+            "1,1,1,1,40,80,1,1,1\n1,1,200,1,40,80,1,1,1\n",
+            r"the number 1 is there twice in frame 0 \(from 0\)",
+        ),
+        (
+            '{"frames": [{"index": 0, "people": [{"box": [0, 0, 9, 9], "track_id": 1}, '
+            '{"box": [5, 0, 9, 9], "track_id": 1}]}]}',
+            "the number 1 is there twice",
+        ),
+        *(
+            (content, "no ground truth of a clip; give the json")
+            for content in (
+                "0,1,1,1,40,80,1,1,1\n",
+                "1,1,1,1,-40,80,1,1,1\n",
+                "inf,1,1,1,40,80,1,1,1\n",
+                '{"frames": [{"index": 0, "people": []}, {"index": 0, "people": []}]}',
+                "",
+                "{}",
+                '{"frames": 3}',
+                '{"frames": [{"index": 0}]}',
+                "1,2,3\n",
+                "a,b,c,d,e,f\n",
+                '{"frames": [{"index": 0, "people": [{"box": [0, 0, 1], "track_id": 1}]}]}',
+                '{"frames": [{"index": 0, "people": [{"box": [0, 0, 1, NaN], "track_id": 1}]}]}',
+                '{"frames": [{"index": 0, "people": [7]}]}',
+            )
+        ),
+        ("\udc89PNG", "it is no text"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_file_that_is_no_ground_truth_is_refused_in_one_sentence(content, says, tmp_path):
     path = tmp_path / "truth.json"
-    path.write_text(content)
-    with pytest.raises(MediaError, match="no ground truth of a clip; give the json"):
-        read_truth(path)
-
-
-def test_ground_truth_that_cannot_be_read_is_refused(tmp_path):
-    with pytest.raises(MediaError, match="cannot be read"):
-        read_truth(tmp_path / "none.json")
-    (tmp_path / "image.json").write_bytes(b"\x89PNG\xff\xfe")
-    with pytest.raises(MediaError, match="it is no text"):
-        read_truth(tmp_path / "image.json")
+    if content is not None:
+        path.write_text(content, errors="surrogateescape")
+    with pytest.raises(MediaError, match=says) as caught:
+        read_ground_truth(path)
+    assert "\n" not in str(caught.value)
 
 
 def record(index, *ids):
@@ -208,7 +201,7 @@ def record(index, *ids):
 
 
 def test_a_mot_truth_does_not_say_where_its_clip_ends(caplog):
-    truth = MotTruth({3: frame(a=1)})
+    truth = MotGroundTruth({3: frame(a=1)})
     _, people = tracked_frames([record(3, 1), record(4, 1), record(5)], truth, "walk.jsonl")
     assert people == [frame(a=1), (), ()]
     assert "ends with frame 3, so frames 4 to 5 count as empty" in caplog.text
