@@ -175,8 +175,8 @@ def _train(args: Any) -> None:
 
 def _annotate(output: Path, sample: Path) -> dict[str, float | int | None]:
     from persondet.inference.predictor import Predictor
-    from persondet.records import read_records
     from persondet.inference.tracking_score import read_ground_truth, score_tracks, tracked_frames
+    from persondet.records import read_records
     from persondet.video.pipeline import annotate_video
 
     clip = output / "city_walk_annotated.mp4"

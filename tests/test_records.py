@@ -1,4 +1,4 @@
-"""Records: a round trip, other decoders, what a killed run leaves, version 1, MOT-challenge text."""
+"""Records: round trip, other decoders, the rest of a killed run, version 1, MOT-challenge text."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def test_a_full_disk_is_said_in_one_sentence_and_written_lines_are_a_partial_res
     with pytest.raises(MediaError, match=r"cannot be written \(No space left.*free some") as caught:
         RecordsWriter(path, HEADER, overwrite=True).__enter__()
     assert (caught.value.exit_code, "stays" in str(caught.value)) == (2, False)
-    partial_path(path).unlink()
+    partial_path(path).unlink(missing_ok=True)
     writer = RecordsWriter(path, HEADER).__enter__()
     writer.write(frames_of(1)[0])
     os.dup2(os.open("/dev/full", os.O_WRONLY), writer._text._file.fileno())

@@ -12,39 +12,30 @@ import cli
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print how well people keep their numbers; return the exit code."""
+    """Print the scores of the tracks; return the exit code."""
     parser = cli.build_parser(
-        "Say how well people keep their numbers in an annotated clip: MOTA, IDF1, HOTA, identity "
-        "switches and fragments. Frames that were left out (--stride, --start, --end) do not count.",
+        "Measure how well the tracks of an annotated clip follow its people: MOTA, IDF1, HOTA, "
+        "identity switches, fragments. Only the annotated frames count (--stride, --start, --end).",
         example="python tools/score_tracks.py output/demo/city_walk_annotated.jsonl "
         "datasets/sample/city_walk_groundtruth.json",
     )
-    parser.add_argument("records", metavar="RECORDS", type=Path, help="the .jsonl beside the clip")
-    parser.add_argument(
-        "truth",
-        metavar="TRUTH",
-        type=Path,
-        help="ground truth: the json beside the sample's clip, or a MOT-challenge gt.txt",
-    )
-    parser.add_argument(
-        "--min-visible",
-        metavar="SHARE",
-        type=cli.share,
-        default=0.2,
-        help="who shows less is left out",
-    )
-    parser.add_argument(
-        "--min-height", metavar="PIXELS", type=_length, default=24.0, help="who is less tall, too"
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    add = parser.add_argument
+    add("records", metavar="RECORDS", type=Path, help="the .jsonl beside the clip")
+    truth_help = "the json beside the sample's clip, or a MOT-challenge gt.txt"
+    add("truth", metavar="TRUTH", type=Path, help=f"ground truth: {truth_help}")
+    visible_help = "leave out people of whom a smaller share is visible"
+    add("--min-visible", metavar="SHARE", type=cli.share, default=0.2, help=visible_help)
+    height_help = "leave out people whose box is less tall"
+    add("--min-height", metavar="PIXELS", type=_length, default=24.0, help=height_help)
+    add("--json", action="store_true", help="print JSON instead of a table")
     args = cli.parse(parser, argv)
     cli.show_log()
-    from persondet.records import read_records
     from persondet.inference.tracking_score import read_ground_truth, score_tracks, tracked_frames
+    from persondet.records import read_records
 
-    truth = read_ground_truth(args.truth)
+    ground_truth = read_ground_truth(args.truth)
     _, frames = read_records(args.records)
-    tracks, people = tracked_frames(frames, truth, args.records)
+    tracks, people = tracked_frames(frames, ground_truth, args.records)
     score = score_tracks(tracks, people, min_visible=args.min_visible, min_height=args.min_height)
     print(json.dumps(asdict(score), indent=2) if args.json else table(asdict(score)))
     return 0

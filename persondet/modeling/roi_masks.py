@@ -1,7 +1,7 @@
 """R-CNNs that hand out their masks small, as the mask head left them.
 
 Detectron2 resamples the 28 x 28 probabilities of each box into a mask of the whole image before
-anybody asks for one; `persondet.inference.masks` makes of them what is needed, where it is needed.
+anybody asks for one; `persondet.inference.masks` pastes only what is needed.
 """
 
 from __future__ import annotations

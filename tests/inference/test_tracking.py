@@ -141,15 +141,6 @@ def test_the_boxes_of_a_model_stay_as_they_are():
     assert found[1].ID == [2] or found[torch.tensor([False, True])].ID == [2]
 
 
-def test_those_who_are_gone_are_forgotten():
-    tracker = PersonTracker(FPS)
-    for k in range(800):
-        # A new person in every frame, far from all before.
-        x = 97.0 * (k % 13)
-        tracker.update(detections(np.array([[x, 50.0 * (k % 7), x + 9, 50.0 * (k % 7) + 20]])))
-    assert len(tracker._tracks) < 200
-
-
 @pytest.mark.parametrize("rate", [0, -1, math.nan, math.inf])
 def test_a_frame_rate_that_is_none_is_refused(rate):
     with pytest.raises(ValueError, match="positive frame rate"):

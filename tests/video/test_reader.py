@@ -1,4 +1,4 @@
-"""Reading clips: frames come out upright, timed and complete, or the reader says what is missing."""
+"""Reading clips: frames come out upright, timed and complete, or damage is reported."""
 
 from __future__ import annotations
 

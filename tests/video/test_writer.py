@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from persondet.errors import MediaError, OutputExistsError, PartialMediaError
+from persondet.errors import MediaError, PartialMediaError
 from persondet.video import writer as writer_module
 from persondet.video.reader import VideoReader
 from persondet.video.writer import (
@@ -241,29 +241,6 @@ def test_a_failure_keeps_every_frame_and_what_was_there(tmp_path, caplog):
     assert [frame.time for frame in reader] == [Fraction(n, 25) for n in range(40)]
     assert reader.damage == ""
     assert str(partial) in caplog.text
-
-
-def test_an_unfinished_or_finished_clip_is_not_replaced_unasked(tmp_path):
-    target = tmp_path / "clip.mkv"
-    failing(target, 5)
-    before = partial_path(target).read_bytes()
-    with (
-        pytest.raises(OutputExistsError, match=r"clip\.partial\.mp4 is there already"),
-        VideoWriter(target, **SIZE, fps=Fraction(25)),
-    ):
-        pass
-    assert partial_path(target).read_bytes() == before
-    with VideoWriter(target, **SIZE, fps=Fraction(25), overwrite=True) as writer:
-        writer.write(square_frame(0))
-    assert [path.name for path in tmp_path.iterdir()] == ["clip.mkv"]
-    finished = target.read_bytes()
-    with (
-        pytest.raises(OutputExistsError, match=r"clip\.mkv is there already"),
-        VideoWriter(target, **SIZE, fps=Fraction(25)),
-    ):
-        pass
-    assert target.read_bytes() == finished
-    assert not partial_path(target).exists()
 
 
 def test_what_appears_meanwhile_is_not_replaced(tmp_path):
