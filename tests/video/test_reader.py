@@ -274,6 +274,7 @@ def test_one_wrong_stamp_moves_no_other_frame():
     assert times.restarts == 0
     assert shown([5160, 0, 40, 80]) == [5160, 5200, 5240, 5280]
     assert times.restarts == 1
+    assert shown([80, 80]) == [5281, 5282]  # times always rise
 
 
 def test_real_bad_files_are_refused_and_the_old_avi_is_read(real_data, tmp_path):
