@@ -160,14 +160,14 @@ def _train(args: Any) -> None:
 
 def _annotate(output: Path, sample: Path) -> dict[str, float | int | None]:
     from persondet.inference.predictor import Predictor
-    from persondet.inference.records import read_records
-    from persondet.inference.tracking_score import read_truth, score_tracks, tracked_frames
+    from persondet.inference.tracking_score import read_ground_truth, score_tracks, tracked_frames
+    from persondet.records import read_records
     from persondet.video.pipeline import annotate_video
 
     clip = output / "city_walk_annotated.mp4"
     predictor = Predictor.from_run(output)
     summary = annotate_video(sample / "city_walk.mp4", clip, predictor, overwrite=True)
-    ground_truth = read_truth(sample / "city_walk_groundtruth.json")
+    ground_truth = read_ground_truth(sample / "city_walk_groundtruth.json")
     frames = list(read_records(summary.records)[1])
     score = score_tracks(*tracked_frames(frames, ground_truth, summary.records))
     names = ("recall", "precision", "mota", "idf1", "hota", "switches", "fragments", "frames")

@@ -28,7 +28,7 @@ EMPTY_NAMES = {"util", "utils", "helper", "helpers", "misc", "common", "manager"
 
 # Files that import nothing of ours but what FOR_ALL names: each counts as a room of its own, so that
 # rooms below theirs may use them. A mask and the reading of an image file are needed everywhere.
-LEAVES = {"data.image_file", "inference.masks", "inference.region_masks"}
+LEAVES = {"data.image_file", "inference.masks"}
 # Room → the rooms it may import. Everyone may import these:
 FOR_ALL = {"errors", "files", "environment", "text"}
 ROOMS: dict[str, set[str]] = {
@@ -37,17 +37,17 @@ ROOMS: dict[str, set[str]] = {
     "files": set(),
     "environment": set(),
     "results": set(),
+    "records": set(),
     "data.image_file": set(),
     "inference.masks": set(),
-    "inference.region_masks": {"inference.masks"},
     "config": set(),
     "data": {"data.image_file"},
-    "modeling": {"inference.region_masks"},  # which field carries the small masks
+    "modeling": {"inference.masks"},  # which field carries the small masks
     "solver": set(),
     "checkpoint": {"modeling"},  # names of a model's parts
-    "visualization": {"data.image_file", "inference.masks", "inference.region_masks"},
+    "visualization": {"data.image_file", "inference.masks"},
     "evaluation": {
-        *("data.image_file", "inference.masks", "inference.region_masks"),
+        *("data.image_file", "inference.masks"),
         *("modeling", "results", "visualization"),
     },
     "engine": {
@@ -55,16 +55,16 @@ ROOMS: dict[str, set[str]] = {
         *("solver", "visualization"),
     },
     "inference": {
-        *("data.image_file", "inference.masks", "inference.region_masks"),
+        *("data.image_file", "inference.masks"),
         # The predictor rebuilds a run's model and names its classes.
-        *("checkpoint", "config", "data", "engine", "modeling", "results"),
+        *("checkpoint", "config", "data", "engine", "modeling", "records", "results"),
     },
-    "video": {"inference", "inference.masks", "inference.region_masks", "visualization"},
+    "video": {"inference", "records", "inference.masks", "visualization"},
     "sample": {"inference.masks", "video"},
-    "report": {"results"},
+    "report": {"records", "results"},
     "demo": {
-        *("config", "data", "engine", "evaluation", "inference", "report", "results", "sample"),
-        *("video", "visualization"),
+        *("config", "data", "engine", "evaluation", "inference", "records", "report", "results"),
+        *("sample", "video", "visualization"),
     },
 }
 
@@ -304,7 +304,7 @@ def test_the_light_modules_reach_no_torch():
     heavy = {"torch", "torchvision", "detectron2", "fvcore", "av", "albumentations", "cv2"}
     found = []
     for start in PERSONDET:
-        if start.room not in {"report", "results", "files", "errors", "environment"}:
+        if start.room not in {"report", "results", "records", "files", "errors", "environment"}:
             continue
         waiting, seen = [start.module], set()
         while waiting:

@@ -14,7 +14,6 @@ import pytest
 from persondet.engine import comparison
 from persondet.engine.comparison import Variant, compare, comparison_table, run_folder
 from persondet.errors import ConfigError, InterruptedRun, OutputExistsError
-from persondet.report.plots.overlay import plot_comparison
 from persondet.results import METRICS, write_results
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -9,7 +9,7 @@ import torch
 from persondet.checkpoint.model_file import load_checkpoint
 from persondet.demo import is_finished, refuse_foreign_folder
 from persondet.errors import OutputExistsError
-from persondet.inference.records import read_records
+from persondet.records import read_records
 from persondet.report.build import build_document
 from persondet.report.document import Note
 from persondet.results import write_results

@@ -14,7 +14,7 @@ import torch
 from persondet.checkpoint.model_file import CarriedFacts, load_checkpoint
 from persondet.engine.events import last_row
 from persondet.errors import PersondetError
-from persondet.inference.records import read_records
+from persondet.records import read_records
 from persondet.report.events import load_events
 from persondet.sample.clip import write_clip
 from persondet.sample.export import write_export

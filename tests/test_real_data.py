@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from persondet.inference.records import read_records
+from persondet.records import read_records
 from persondet.report.events import load_events
 from persondet.video.reader import VideoReader
 from tests.test_end_to_end import CONFIG, tool

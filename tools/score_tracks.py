@@ -12,7 +12,7 @@ import cli
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print how well people keep their numbers; return the exit code."""
+    """Print the scores of the tracks; return the exit code."""
     parser = cli.build_parser(
         "Score how well people keep their numbers in an annotated clip: MOTA, IDF1, "
         "HOTA, identity switches and fragments. Skipped frames (--stride, --start, "
@@ -44,12 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = cli.parse(parser, argv)
     cli.show_log()
-    from persondet.inference.records import read_records
-    from persondet.inference.tracking_score import read_truth, score_tracks, tracked_frames
+    from persondet.inference.tracking_score import read_ground_truth, score_tracks, tracked_frames
+    from persondet.records import read_records
 
-    truth = read_truth(args.truth)
+    ground_truth = read_ground_truth(args.truth)
     _, frames = read_records(args.records)
-    tracks, people = tracked_frames(frames, truth, args.records)
+    tracks, people = tracked_frames(frames, ground_truth, args.records)
     score = score_tracks(tracks, people, min_visible=args.min_visible, min_height=args.min_height)
     print(json.dumps(asdict(score), indent=2) if args.json else table(asdict(score)))
     return 0

@@ -1,4 +1,4 @@
-"""Annotate clips with the people that a model detects in them."""
+"""Annotate clips with the objects that a model detects in them."""
 
 from __future__ import annotations
 
@@ -62,7 +62,8 @@ def _add_clip_arguments(parser: argparse.ArgumentParser) -> None:
         "--crf",
         metavar="N",
         type=_crf,
-        help="quality of the H.264: 0 lossless, which many players and browsers do not play, 51 worst (default: 20)",
+        help="quality of the H.264: 0 lossless, which many players and browsers do not play, 51 "
+        "worst (default: 20)",
     )
     add("--save-mot", action="store_true", help="write MOT-challenge text, too, named .txt")
     add = parser.add_argument_group("people").add_argument
@@ -183,12 +184,12 @@ def annotate(
 
 
 def _say(line: str) -> None:
-    """Print a line to standard error, with the names of strangers' files as terminals may show."""
+    """Print a line to standard error; escape control characters in the names of files."""
     print(cli.printable(line), file=sys.stderr)
 
 
 def _show_summary(name: str, summary: VideoSummary) -> None:
-    """Print what was done with the clip `name`, and to standard error what the user should know."""
+    """Print what was done with the clip `name`; notes and damage go to standard error."""
     print(cli.printable(f"{name}: {_describe(summary)}"), flush=True)
     for note in summary.notes:
         _say(f"note: {name}: {note}")
@@ -209,8 +210,8 @@ def _describe(summary: VideoSummary) -> str:
 def _stage_table(summaries: Sequence[VideoSummary]) -> list[str]:
     """Return the lines of a table: for each stage its work and its waiting, all clips together.
 
-    The stages run side by side, so their seconds do not add up to the time of the run; the one
-    that hardly waits is the one that all others wait for.
+    The stages run at the same time, so their seconds do not add up to the time of the run. The
+    slowest stage hardly waits; all others wait for it.
     """
     frames = sum(summary.frames for summary in summaries)
     busy: dict[str, float] = {}

@@ -28,7 +28,7 @@ from persondet.evaluation.predictions import (
     PredictionReader,
     remove_abandoned,
 )
-from persondet.inference.region_masks import encoded_masks
+from persondet.inference.masks import encoded_masks
 from persondet.modeling.precision import autocast
 from persondet.modeling.roi_masks import roi_masks_kept
 from persondet.results import TASKS
@@ -107,7 +107,7 @@ class RoboflowCOCOEvaluator(COCOEvaluator):
 
         Args:
             inputs: with `image_id`.
-            outputs: with `instances`, see `persondet.inference.region_masks.region_masks_of`.
+            outputs: with `instances`, see `persondet.inference.masks.region_masks_of`.
         """
         if self._predictions is None:
             self.reset()

@@ -1,1 +1,1 @@
-"""From a trained model to people: predictor, tracks, records, images."""
+"""From a trained model to detections: predictor, masks, tracks, single images, stages of work."""

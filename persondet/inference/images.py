@@ -1,29 +1,25 @@
-"""Single images: which ones are meant, reading them strictly, annotating them.
+"""Single images: find the files, read them strictly, annotate them, write the results.
 
-What is written about annotated images: COCO results, and records as those of clips.
-
-`records.jsonl` has a header, and then a line for each image that could be read, in order:
+`predict_images` writes into one folder the annotated images; `predictions.json` (COCO results:
+`image_id category_id bbox score [segmentation]`, boxes XYWH in pixels); `images.json` (COCO images
+and categories, so that `COCO("images.json").loadRes("predictions.json")` works); and
+`records.jsonl` with a header and then a line for each readable image, in order:
 
     {"schema": "persondet-picture-records", "version": 1, "model": …, "classes": ["person"],
      "confidence_threshold": 0.5}
     {"index": 0, "file_name": "park/a.jpg", "width": 640, "height": 480, "people": […]}
 
-`index` counts the images that were asked for, so one that could not be read leaves a gap; the
-people are those of `persondet.video.records`.
+`index` counts the images that were asked for, so an unreadable one leaves a gap; `people` has the
+objects of `persondet.records`.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol
 
 import cv2
@@ -31,6 +27,7 @@ import numpy as np
 from detectron2.structures import Instances
 
 from persondet.data.image_file import read_image_file
+from persondet.environment import Progress
 from persondet.errors import MediaError, OutputExistsError, PartialMediaError
 from persondet.files import (
     PartialText,
@@ -39,19 +36,27 @@ from persondet.files import (
     refuse_existing,
     write_json,
 )
-from persondet.inference.records import people_of, person_rows
-from persondet.inference.region_masks import encoded_masks, paste_regions
+from persondet.inference.masks import encoded_masks, paste_regions
+from persondet.inference.stages import Stage, StageLine
+from persondet.records import json_line, people_of, person_rows
+
+logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = frozenset(".bmp .jpeg .jpg .png .tif .tiff .webp".split())
 JPEG_QUALITY = 92
-_READ_AHEAD = 2  # images
+PREDICTIONS, IMAGES, RECORDS = "predictions.json", "images.json", "records.jsonl"
+SCHEMA, VERSION = "persondet-picture-records", 1
 # How long images wait for others of their size, in batches, and how many bytes may wait.
 _MOST_WAITING = 4
 _MOST_BYTES = 256 * 2**20
 
 
-class ImagePredictor(Protocol):
-    """What a predictor must offer; `persondet.inference.predictor.Predictor` does, and `predict_frames`."""
+class BatchPredictor(Protocol):
+    """What a predictor must offer; `persondet.inference.predictor.Predictor` does.
+
+    If it has `predict_frames`, which leaves the masks small, that is called instead of
+    `predict_batch`.
+    """
 
     metadata: Any
     confidence_threshold: float
@@ -59,12 +64,12 @@ class ImagePredictor(Protocol):
     batch_size: int
 
     def predict_batch(self, images: Sequence[np.ndarray]) -> list[Instances]:
-        """Return the people in each image: uint8, (H, W, 3), BGR."""
+        """Return the detections in each image: uint8, (H, W, 3), BGR."""
 
 
 @dataclass(frozen=True)
 class ImageSummary:
-    """What was done: images annotated, people found, and (path, reason) of those skipped."""
+    """Number of images annotated and of detections, and (path, reason) of each image skipped."""
 
     images: int
     people: int
@@ -76,17 +81,17 @@ def find_images(
 ) -> list[tuple[Path, str]]:
     """Return (path, name of the result) of the images in files, folders and glob patterns.
 
-    A file keeps its name, a file in a folder its path relative to that folder (searched in depth).
+    A file keeps its name; a file in a folder gets its path relative to that folder, whose
+    sub-folders are searched too.
 
     Args:
-        inputs: of a pattern, what exists literally is taken literally, such as a folder `[x]`.
-        output: a folder whose images are results of an earlier run: passed over where an input
-            holds that folder.
+        inputs: a pattern that exists literally, such as a folder `[x]`, is taken literally.
+        output: a folder of earlier results; skipped where an input contains that folder.
 
     Raises: MediaError: when an input matches nothing or is no pattern, or two results would get
         the same name.
     """
-    found: dict[str, Path] = {}
+    sources: dict[str, Path] = {}
     for entry in inputs:
         if not str(entry):
             raise MediaError("an --input is empty; give files, folders or globs.")
@@ -95,17 +100,17 @@ def find_images(
             known = " ".join(sorted(IMAGE_SUFFIXES))
             raise MediaError(f"{entry}: there is no image; give files, folders or globs ({known}).")
         for path, name in matches:
-            other = found.setdefault(name, path)
+            other = sources.setdefault(name, path)
             if other != path and not other.samefile(path):
                 raise MediaError(
                     f"{other} and {path} would both be written as {name}; "
                     "give their common folder as --input."
                 )
-    return [(path, name) for name, path in found.items()]
+    return [(path, name) for name, path in sources.items()]
 
 
 def _sources(entry: Path, output: Path | None) -> list[tuple[Path, str]]:
-    """Return (path, name of the result) of one input, without what `output` has in it."""
+    """Return (path, name of the result) of one input, without the images inside `output`."""
     try:
         matches = list(_matches(entry))
         if output is None or entry.resolve().is_relative_to(output.resolve()):
@@ -141,8 +146,8 @@ def _matches(entry: Path) -> Iterator[tuple[Path, str]]:
 def load_image(path: str | Path) -> np.ndarray:
     """Read a whole image, upright as its EXIF says: uint8, (H, W, 3), BGR.
 
-    Raises: MediaError: when the file is missing, truncated, or no image; it says what else the
-        file is, where that can be seen.
+    Raises: MediaError: when the file is missing, truncated, or no image; the message says what
+        else the file seems to be.
     """
     path = Path(path)
     try:
@@ -157,7 +162,7 @@ def load_image(path: str | Path) -> np.ndarray:
 def check_image_output(
     images: Sequence[tuple[Path, str]], output: str | Path, *, overwrite: bool = False
 ) -> None:
-    """Refuse an output folder that must not be written; call it before a model is loaded.
+    """Refuse an output folder that must not be written; call it before loading a model.
 
     Raises: OutputExistsError: when the folder is used and `overwrite` is False.
         MediaError: when it is a file, or a result would replace its own source.
@@ -175,115 +180,100 @@ def check_image_output(
 def predict_images(
     images: Sequence[tuple[Path, str]],
     output: str | Path,
-    predictor: ImagePredictor,
+    predictor: BatchPredictor,
     draw: Callable[[np.ndarray, Instances], np.ndarray],
     *,
     overwrite: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> ImageSummary:
-    """Annotate images and write what was found; a broken image is reported and skipped.
+    """Annotate images and write the detections; skip and report unreadable images.
 
-    Images of one size share a forward pass. Writes into `output` the annotated images under
-    their names, and the files of `ImageResults`.
+    Images of one size share a forward pass. `output` gets the annotated images under their names
+    and the files that the top of this module names.
 
     Args:
         images: (path, name of the result), as `find_images` returns them.
         predictor: as `persondet.inference.predictor.Predictor`.
         draw: returns an annotated copy of a BGR image.
-        progress: called after each image with the number done and of all.
+        progress: called after each image with the number done and the total.
 
-    Raises: MediaError, OutputExistsError: as `check_image_output`; MediaError when no image
-        can be read. PartialMediaError: when the disk refuses and some images are annotated.
+    Raises: MediaError, OutputExistsError: as `check_image_output`; MediaError when no image is
+        readable. PartialMediaError: when the disk refuses and some images are annotated.
     """
     output = Path(output)
     check_image_output(images, output, overwrite=overwrite)
     predict = getattr(predictor, "predict_frames", predictor.predict_batch)
     skipped: list[tuple[Path, str]] = []
-    done = written = 0
-    with (
-        _kept(lambda: written),
-        ImageResults(output, predictor, overwrite=overwrite) as results,
-    ):
+    with ExitStack() as stack:
+        results = _ImageResults(output, predictor, overwrite=overwrite)
+        stack.enter_context(_partial_after(results))
+        stack.enter_context(results)
+        # A thread reads the next two images meanwhile.
+        reader = Stage("images", lambda _: _read(images), ahead=2)
 
-        def count() -> None:
-            nonlocal done
-            done += 1
+        def tell() -> None:
             if progress is not None:
-                progress(done, len(images))
+                progress(results.written + len(skipped), len(images))
 
         def readable() -> Iterator[_Image]:
-            for index, image in enumerate(_read_ahead([path for path, _ in images])):
-                if isinstance(image, MediaError):
-                    skipped.append((images[index][0], str(image)))
-                    results.skip(index)
-                    count()
+            for one in stack.enter_context(StageLine([reader])):
+                if isinstance(one.image, MediaError):
+                    skipped.append((images[one.index][0], str(one.image)))
+                    results.skip(one.index)
+                    tell()
                 else:
-                    yield _Image(index, images[index][1], image)
+                    yield one
 
         for batch in _batches(readable(), predictor.batch_size):
             found = predict([one.image for one in batch])
             for one, instances in zip(batch, found, strict=True):
                 instances = paste_regions(instances)
                 _write_image(output / one.name, draw(one.image, instances))
-                written += 1
                 results.add(one.index, one.name, instances)
-                count()
-        if not results.images:
+                tell()
+        if not results.written:
             raise MediaError(f"none of the {len(images)} images can be read; {skipped[0][1]}")
-    return ImageSummary(results.images, results.people, tuple(skipped))
+    return ImageSummary(results.written, results.people, tuple(skipped))
 
 
 @contextmanager
-def _kept(written: Callable[[], int]) -> Iterator[None]:
-    """Say of an error what it leaves, when images were annotated before it."""
+def _partial_after(results: _ImageResults) -> Iterator[None]:
+    """Turn an error into a partial result when images were annotated before it."""
     try:
         yield
     except PartialMediaError:
         raise
     except (MediaError, OutputExistsError) as error:
-        if not written():
+        if not results.written:
             raise
         raise PartialMediaError(
-            f"{str(error).rstrip('.')}; the images annotated before stay ({written()})."
+            f"{str(error).rstrip('.')}; the images annotated before stay ({results.written})."
         ) from error
 
 
 @dataclass(frozen=True)
 class _Image:
-    """An image to annotate: its place in the input, its name, uint8 (H, W, 3) BGR."""
+    """An image to annotate: its index among the inputs, its name, uint8 (H, W, 3) BGR."""
 
     index: int
     name: str
-    image: np.ndarray
+    image: Any  # or the MediaError that says why it is unreadable
 
 
-def _read_ahead(paths: Sequence[Path]) -> Iterator[np.ndarray | MediaError]:
-    """Yield each image, or why it cannot be read, while a thread reads the next ones."""
-
-    def read(path: Path) -> np.ndarray | MediaError:
+def _read(images: Sequence[tuple[Path, str]]) -> Iterator[_Image]:
+    """Yield each image, or why it is unreadable."""
+    for index, (path, name) in enumerate(images):
         try:
-            return load_image(path)
+            yield _Image(index, name, load_image(path))
         except MediaError as error:
-            return error
-
-    waiting: deque[Future[np.ndarray | MediaError]] = deque()
-    left = iter(paths)
-    with ThreadPoolExecutor(1, "persondet-images") as reader:
-        try:
-            waiting.extend(reader.submit(read, path) for path in islice(left, _READ_AHEAD))
-            while waiting:
-                one = waiting.popleft().result()
-                waiting.extend(reader.submit(read, path) for path in islice(left, 1))
-                yield one
-        finally:
-            reader.shutdown(cancel_futures=True)
+            yield _Image(index, name, error)
 
 
 def _batches(images: Iterable[_Image], size: int) -> Iterator[list[_Image]]:
     """Yield images of one shape in lists of at most `size`.
 
-    Each list is full as long as the others of its shape come soon: those that have waited for
-    their like for some batches go, and the oldest when too many bytes wait.
+    A list goes out before it is full when its first image has waited for several batches, or,
+    oldest first, when too many bytes wait.
     """
     waiting: dict[tuple[int, ...], list[_Image]] = {}  # in the order of their first images
     for one in images:
@@ -314,66 +304,68 @@ def _write_image(path: Path, image: np.ndarray) -> None:
         temporary.write_bytes(data.tobytes())
 
 
-logger = logging.getLogger(__name__)
+class _ImageResults:
+    """Collects the detections of images in any order and writes them in the order of the inputs.
 
-PREDICTIONS = "predictions.json"
-IMAGES = "images.json"
-RECORDS = "records.jsonl"
-SCHEMA, VERSION = "persondet-picture-records", 1
-
-
-@dataclass(frozen=True)
-class _Known:
-    """An image that is finished, or None in the places of one that cannot be read."""
-
-    image: dict[str, Any] | None
-    results: list[dict[str, Any]]
-    record: dict[str, Any] | None
-
-
-class ImageResults:
-    """Collects what is found in images, which may be told in any order; writes it in theirs.
-
-    The records grow while the images are told, as `records.partial.jsonl`; a killed run leaves
-    it. All three files have their names when the `with` block ends well.
+    The records grow meanwhile as `records.partial.jsonl`, which a killed run leaves. All three
+    files get their names when the `with` block ends well.
 
     Args:
-        folder: where `predictions.json` (COCO results: `image_id category_id bbox score
-            [segmentation]`, boxes XYWH in pixels), `images.json` (COCO images and categories, so
-            that `COCO(images.json).loadRes(…)` works) and `records.jsonl` go.
+        folder: gets the files.
         predictor: with `metadata`, `model_file` and `confidence_threshold`.
-        overwrite: replace those of an earlier run.
+        overwrite: replace the files of an earlier run.
 
     Attributes:
-        images, people: numbers of those written.
+        written, people: number of annotated images and of detections so far.
     """
 
-    def __init__(self, folder: str | Path, predictor: Any, *, overwrite: bool = False) -> None:
-        self.folder, self.predictor = Path(folder), predictor
+    def __init__(self, folder: Path, predictor: BatchPredictor, *, overwrite: bool) -> None:
+        self.folder, self.predictor = folder, predictor
+        self.written = self.people = 0
         self._classes = list(predictor.metadata.thing_classes)
         self._category_ids = category_ids(predictor.metadata)
-        self._text = PartialText(self.folder / RECORDS, "records", overwrite=overwrite)
-        self._waiting: dict[int, _Known] = {}
+        self._text = PartialText(folder / RECORDS, "records", overwrite=overwrite)
+        # By index; None in the place of an unreadable image.
+        self._waiting: dict[int, tuple[dict[str, Any], list[dict[str, Any]]] | None] = {}
         self._next = 0
         self._images: list[dict[str, Any]] = []
         self._results: list[dict[str, Any]] = []
         self._stack = ExitStack()
 
-    @property
-    def images(self) -> int:
-        """Number of images."""
-        return len(self._images)
-
-    @property
-    def people(self) -> int:
-        """Number of people."""
-        return len(self._results)
-
-    def __enter__(self) -> ImageResults:
+    def __enter__(self) -> _ImageResults:
         return self
 
+    def add(self, index: int, name: str, instances: Instances) -> None:
+        """Add the detections of image `index` (from 0) with the result `name`."""
+        self.written += 1
+        height, width = instances.image_size
+        masks = encoded_masks(instances)
+        people = person_rows(people_of(instances, self._classes, masks))
+        results = coco_results(instances, index + 1, self._category_ids, masks)
+        self.people += len(results)
+        image = {"index": index, "file_name": name, "width": width, "height": height}
+        self._tell(index, (image | {"people": people}, results))
+
+    def skip(self, index: int) -> None:
+        """Leave out the unreadable image `index`."""
+        self._tell(index, None)
+
+    def _tell(self, index: int, known: tuple[dict[str, Any], list[dict[str, Any]]] | None) -> None:
+        self._waiting[index] = known
+        while self._next in self._waiting:
+            known = self._waiting.pop(self._next)
+            self._next += 1
+            if known is not None:
+                record, results = known
+                if not self._images:
+                    self._start()
+                image = {name: record[name] for name in ("file_name", "width", "height")}
+                self._images.append({"id": record["index"] + 1, **image})
+                self._results += results
+                self._text.write(json_line(record))
+
     def _start(self) -> None:
-        """Write the header; not before there is an image, so that nothing is left of none."""
+        """Write the header; not before the first image, so that no image leaves no file."""
         self._stack.enter_context(self._text)
         header = {
             "schema": SCHEMA,
@@ -382,49 +374,9 @@ class ImageResults:
             "classes": self._classes,
             "confidence_threshold": self.predictor.confidence_threshold,
         }
-        self._text.write(_line(header), header=True)
+        self._text.write(json_line(header), header=True)
 
-    def add(self, index: int, name: str, instances: Instances) -> None:
-        """Tell what was found in image `index`, 0 the first, whose result is called `name`."""
-        height, width = instances.image_size
-        image = {"id": index + 1, "file_name": name, "width": width, "height": height}
-        self._tell(
-            index,
-            _Known(
-                image,
-                coco_results(instances, index + 1, self._category_ids),
-                {
-                    "index": index,
-                    "file_name": name,
-                    "width": width,
-                    "height": height,
-                    "people": person_rows(people_of(instances, self._classes)),
-                },
-            ),
-        )
-
-    def skip(self, index: int) -> None:
-        """Tell that image `index` cannot be read."""
-        self._tell(index, _Known(None, [], None))
-
-    def _tell(self, index: int, known: _Known) -> None:
-        self._waiting[index] = known
-        while self._next in self._waiting:
-            known = self._waiting.pop(self._next)
-            self._next += 1
-            if known.image is not None and known.record is not None:
-                if not self._images:
-                    self._start()
-                self._images.append(known.image)
-                self._results += known.results
-                self._text.write(_line(known.record))
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if error is not None or not self._images:
             self._stack.__exit__(kind, error, trace)
             return
@@ -439,16 +391,18 @@ class ImageResults:
             write_json(self.folder / IMAGES, listing | {"annotations": []})
 
 
-def _line(row: dict[str, Any]) -> str:
-    return json.dumps(row, allow_nan=False, ensure_ascii=False, separators=(",", ":")) + "\n"
-
-
 def coco_results(
-    instances: Instances, image_id: int, category_ids: Sequence[int]
+    instances: Instances,
+    image_id: int,
+    category_ids: Sequence[int],
+    masks: Sequence[dict[str, Any]] | None,
 ) -> list[dict[str, Any]]:
-    """Return an image's people in COCO's results format; boxes XYWH, pixels."""
+    """Return an image's detections in COCO's results format; boxes XYWH, pixels.
+
+    Args:
+        masks: of each detection, as `encoded_masks` returns them.
+    """
     boxes = instances.pred_boxes.tensor.numpy().astype(np.float64)
-    masks = encoded_masks(instances)
     results: list[dict[str, Any]] = []
     for i, box in enumerate(boxes):
         if not np.isfinite(box).all():
@@ -468,7 +422,7 @@ def coco_results(
 
 
 def category_ids(metadata: Any) -> list[int]:
-    """Return the dataset's category id of each class; 1, 2, … where the model knows none."""
+    """Return the dataset's category id of each class; 1, 2, … if the model does not know them."""
     classes = metadata.thing_classes
     mapping = metadata.get("thing_dataset_id_to_contiguous_id", None)
     if not mapping:

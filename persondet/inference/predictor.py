@@ -1,4 +1,4 @@
-"""The Python door: a trained run, an image in, `Instances` out."""
+"""The predictor of a trained run: an image in, `Instances` out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from persondet.engine.inference_model import InferenceModel, build_inference_mod
 from persondet.engine.run_folder import find_model
 from persondet.environment import cpu_count
 from persondet.errors import CheckpointError, ConfigError
-from persondet.inference.region_masks import REGION_FIELD, ROI_FIELD, paste_regions
+from persondet.inference.masks import ROI_FIELD, paste_whole
 from persondet.modeling.precision import autocast, resolve_device
 from persondet.modeling.roi_masks import keep_roi_masks
 from persondet.results import DEFAULT_THRESHOLD
@@ -33,18 +33,18 @@ logger = logging.getLogger(__name__)
 
 
 class Predictor:
-    """Find people in images with a trained model.
+    """Detect objects in images with a trained model.
 
     Args:
         cfg: with `MODEL.WEIGHTS`; not changed.
-        confidence_threshold: detections below it are dropped. Default: `VISUALIZATION.SCORE_THRESH`,
-            else the threshold that the checkpoint carries, else 0.5.
+        confidence_threshold: the predictor drops detections below it. Default:
+            `VISUALIZATION.SCORE_THRESH`, else the threshold in the checkpoint, else 0.5.
 
     Attributes:
         metadata: Detectron2 metadata with `thing_classes` and `thing_colors`.
-        batch_size: how many frames one forward pass should get on this device.
-        model: hands out `roi_masks` where Detectron2's own would paste `pred_masks`.
-        workers: how many forward passes of a clip should run at once on this device.
+        batch_size: frames per forward pass that suit this device.
+        model: returns `roi_masks` where Detectron2's own would paste `pred_masks`.
+        workers: number of forward passes of a clip to run at once on this device.
 
     Raises: CheckpointError, ConfigError: when the model or a key cannot be used.
 
@@ -98,7 +98,7 @@ class Predictor:
         """Return a predictor of a run's best model; `run_dir` may also be a checkpoint file.
 
         Args:
-            device: e.g. `cpu`; default: a GPU where there is one, wherever the run was trained.
+            device: e.g. `cpu`; default: a GPU if there is one, wherever the run was trained.
 
         Raises: CheckpointError: when there is no checkpoint, or it does not carry its config.
         """
@@ -107,11 +107,11 @@ class Predictor:
         return cls(cfg, confidence_threshold=confidence_threshold)
 
     def __call__(self, image: np.ndarray) -> Instances:
-        """Find people in one image: uint8, (H, W, 3), BGR, 0..255; see `predict_batch`."""
+        """Detect objects in one image: uint8, (H, W, 3), BGR, 0..255; see `predict_batch`."""
         return self.predict_batch([image])[0]
 
     def predict_batch(self, images: Sequence[np.ndarray]) -> list[Instances]:
-        """Find people in several images with one forward pass.
+        """Detect objects in several images with one forward pass.
 
         Args:
             images: each uint8, (H, W, 3), BGR, 0..255; sizes may differ.
@@ -121,29 +121,29 @@ class Predictor:
             (N,)), `pred_classes` (int64, (N,), into `metadata.thing_classes`) and, where the
             model has masks, `pred_masks` (bool, (N, H, W)).
         """
-        return [_with_whole_masks(people) for people in self.predict_frames(images)]
+        return [paste_whole(instances) for instances in self.predict_frames(images)]
 
     def predict_frames(self, images: Sequence[np.ndarray]) -> list[Instances]:
-        """As `predict_batch`, with the masks as small as the model makes them, for many frames.
+        """Detect as `predict_batch` does, but leave the masks as small as the model makes them.
 
         Returns: as `predict_batch`, with `roi_masks` (`ROIMasks`, float32, (N, M, M), 0..1) instead
-            of `pred_masks`; `persondet.inference.region_masks` makes masks of them. Models other than
-            R-CNNs keep their `pred_masks`.
+            of `pred_masks`; `persondet.inference.masks` pastes them. Models other than R-CNNs keep
+            their `pred_masks`.
         """
         inputs = [self._model_input(image) for image in images]
         with torch.inference_mode(), autocast(self.cfg):
             outputs = self.model(inputs)
-        people = []
+        results = []
         for output in outputs:
             instances = output["instances"]
             instances = instances[instances.scores >= self.confidence_threshold].to("cpu")
             instances.pred_boxes.tensor = instances.pred_boxes.tensor.float()
             instances.scores = instances.scores.float()
             if instances.has(ROI_FIELD):
-                # Resampled in float32, whatever the model runs in: bfloat16 would fray the edges.
+                # Resampling needs float32 whatever the model runs in: bfloat16 frays the edges.
                 instances.set(ROI_FIELD, ROIMasks(instances.get(ROI_FIELD).tensor.float()))
-            people.append(instances)
-        return people
+            results.append(instances)
+        return results
 
     def _model_input(self, image: np.ndarray) -> dict[str, object]:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
@@ -154,19 +154,6 @@ class Predictor:
         resized = self._resize.get_transform(image).apply_image(image)
         tensor = torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1)))
         return {"image": tensor, "height": height, "width": width}
-
-
-def _with_whole_masks(people: Instances) -> Instances:
-    """Return the people with `pred_masks` (bool, (N, H, W)) instead of `roi_masks`."""
-    people = paste_regions(people)
-    if people.has(REGION_FIELD):
-        masks = people.get(REGION_FIELD)
-        whole = torch.zeros((len(masks), *people.image_size), dtype=torch.bool)
-        for i in range(len(masks)):
-            whole[i] = torch.from_numpy(masks.whole(i))
-        people.remove(REGION_FIELD)
-        people.pred_masks = whole
-    return people
 
 
 def load_predictor(
@@ -187,7 +174,7 @@ def load_predictor(
 
 
 def run_cfg(run_dir: str | Path) -> CfgNode:
-    """Return the config that a run's best model carries, with `MODEL.WEIGHTS` set to that model.
+    """Return the config in a run's best checkpoint, with `MODEL.WEIGHTS` set to that checkpoint.
 
     Raises: CheckpointError: when there is no checkpoint, or it does not carry its config.
     """
@@ -207,7 +194,7 @@ def run_cfg(run_dir: str | Path) -> CfgNode:
     except (AssertionError, AttributeError, KeyError, TypeError, ValueError, YAMLError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(
-            f"{weights}: the config that it carries is not one of this version ({reason}); use "
+            f"{weights}: the config inside is not one of this version ({reason}); use "
             "--config-file with MODEL.WEIGHTS instead."
         ) from error
     cfg.MODEL.WEIGHTS = str(weights)
@@ -215,20 +202,20 @@ def run_cfg(run_dir: str | Path) -> CfgNode:
 
 
 def _drop_early(model: nn.Module, threshold: float, *, asked: bool) -> None:
-    """Let the model drop what is below `threshold` before it makes masks of it.
+    """Let the model drop detections below `threshold` before it computes their masks.
 
-    The config's own threshold stays where it is higher, unless the caller `asked` for less. A box
-    suppresses only those that score lower, so what is kept stays what it was.
+    The config's own threshold stays if it is higher, unless the caller `asked` for a lower one. A
+    box suppresses only boxes with lower scores, so the remaining detections do not change.
     """
     for module in model.modules():
         if isinstance(module, FastRCNNOutputLayers):
-            # The model keeps what is above its threshold, we keep what reaches it.
+            # The model keeps scores above its threshold, the predictor also those equal to it.
             low = max(threshold - 1e-6, 0.0)
             module.test_score_thresh = low if asked else max(low, module.test_score_thresh)
 
 
 def _model_name(weights: str) -> str:
-    """Return what records say of the model: its file and the run's folder, no place on a disk."""
+    """Return the name of the model for records: run folder and file, without the path to them."""
     return weights if "://" in weights else "/".join(Path(weights).resolve().parts[-2:])
 
 

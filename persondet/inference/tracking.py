@@ -1,8 +1,8 @@
-"""Who is who from frame to frame: Norfair, with numbers that a person can read.
+"""Tracking people from frame to frame with Norfair: the same person keeps the same number.
 
 Source: Bewley et al., "Simple Online and Realtime Tracking", ICIP 2016, in the implementation of
-norfair-enough, the maintained fork of Norfair: a Kalman filter per person, and an assignment by the
-overlap of boxes in which those who are known choose first.
+norfair-enough, the maintained fork of Norfair: one Kalman filter per person, and an assignment by
+box overlap that serves established tracks first.
 """
 
 from __future__ import annotations
@@ -17,36 +17,36 @@ if TYPE_CHECKING:
     from detectron2.structures import Instances
     from norfair import TrackedObject
 
-# Chosen on three clips like the sample's, every frame, every second and every third; with the
-# ground truth degraded, and with the boxes of a model.
-# Overlap of a box with where its person is expected: who walks fast in few frames overlaps little.
+# Tuned on three clips like the sample's at strides of 1, 2 and 3, with a degraded ground truth and
+# with the boxes of a model.
+# Least IoU of a box with the predicted one: at low frame rates, fast people overlap little.
 _MIN_IOU = 0.07
-# How long people may be out of sight and keep their number. Those who have been seen for less time
-# than makes them known keep it for as long as they have been seen.
+# How long a person may be out of sight and keep the number. A track younger than _SECONDS_KNOWN
+# survives out of sight only as long as it was seen.
 _SECONDS_HIDDEN, _SECONDS_KNOWN = 2.0, 0.4
-# What a person's filter takes for granted, as shares of the noise of a box, so that near and far
-# people are alike: a speed per second at first, and its change within a second. People walk more
-# steadily than a model draws boxes; a filter that believes each box overshoots and loses them.
+# The filter's prior, in units of the box noise, so that near and far people are alike: speed per
+# second at first, and change of speed within a second. People walk more steadily than a model
+# places boxes; a filter that trusts each box overshoots and loses them.
 _FIRST_SPEED, _SPEED_CHANGE = 6.0, 1.5
-# A false alarm flashes up; who has been seen for so long in all is counted as a person.
+# A false alarm is short; a track counts as a person after this much time in sight.
 _SECONDS_SEEN = 0.5
 
 
 class PersonTracker:
-    """Gives the people of a clip's frames numbers that they keep, also when others hide them.
+    """Numbers the people in a clip's frames; a person keeps the number through short occlusions.
 
-    The numbers are 1, 2, 3 … in the order in which people appear. They depend on the boxes of this
-    and earlier frames and on nothing else: the same frames get the same numbers. What is remembered
-    of people who are gone is forgotten, so the memory stays flat.
+    The numbers are 1, 2, 3 … in the order of appearance. They depend only on the boxes of this and
+    earlier frames: the same frames give the same numbers. The tracker forgets people who are gone,
+    so memory stays flat.
 
     Args:
-        frame_rate: frames per second that are handed in; with a stride, so many fewer.
+        frame_rate: frames per second that `update` gets; a stride divides the clip's rate.
 
     Attributes:
         name: of the method, for the records.
-        unique: how many people were seen so far: those who were in sight for half a second in all,
-            but at least as many as in the fullest frame. Smaller than the highest number, as that
-            counts each false alarm that flashes up.
+        unique: number of people so far: tracks that were in sight for half a second in total, and
+            at least as many as in the fullest frame. It may be lower than the highest number,
+            because each short false alarm takes a number too.
 
     Raises: ValueError: when `frame_rate` is not a positive number.
     """
@@ -61,9 +61,9 @@ class PersonTracker:
             raise ValueError(f"a tracker needs a positive frame rate, not {frame_rate}")
         hidden = max(2, round(_SECONDS_HIDDEN * frame_rate))
         known = min(max(1, round(_SECONDS_KNOWN * frame_rate)), hidden - 1)
-        # It warns of each hidden person whose expected box has shrunk to nothing. No box fits that.
+        # Norfair warns of each hidden person whose predicted box shrank to nothing; harmless.
         logging.getLogger("norfair.distances").setLevel(logging.ERROR)
-        # The filter counts in frames, and only the ratios to R, the noise of a box, matter to it.
+        # The filter's unit of time is the frame; only ratios to R, the box noise, matter.
         filters = OptimizedKalmanFilterFactory(
             R=1.0,
             Q=_SPEED_CHANGE**2 / frame_rate**3,
@@ -80,11 +80,8 @@ class PersonTracker:
         )
         self.unique = 0
         self._believed_after = max(1, round(_SECONDS_SEEN * frame_rate))
-        self._frames = 0
-        self._numbers_given = 0
-        self._believed = 0
-        self._fullest = 0
-        # Of each track: its number, and in how many frames it was seen.
+        self._frames = self._numbers_given = self._believed = self._fullest = 0
+        # Of each track: its number and the number of frames with it.
         self._tracks: dict[TrackedObject, tuple[int, int]] = {}
 
     def update(self, instances: Instances) -> None:
@@ -98,7 +95,7 @@ class PersonTracker:
 
         boxes = instances.pred_boxes.tensor.detach().cpu().numpy().astype(np.float64)
         scores = instances.scores.detach().cpu().numpy()
-        # A box that is no place would match everything. It gets a number of its own, once.
+        # A box with NaN would match everything; it gets a new number and no track.
         usable = np.isfinite(boxes).all(axis=1) & np.isfinite(scores)
         boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1.0)  # a line overlaps nothing
         self._tracker.update(
@@ -107,13 +104,13 @@ class PersonTracker:
                 for k in np.flatnonzero(usable)
             ]
         )
-        found: dict[int, TrackedObject] = {}
+        matched: dict[int, TrackedObject] = {}
         for track in self._tracker.tracked_objects:
             frame, k = track.last_detection.data
             if frame == self._frames:
-                found[k] = track
+                matched[k] = track
         instances.ID = [
-            self._number(found[k]) if k in found else self._new() for k in range(len(boxes))
+            self._number(matched[k]) if k in matched else self._new() for k in range(len(boxes))
         ]
         self._fullest = max(self._fullest, int(usable.sum()))
         self.unique = max(self._believed, self._fullest)

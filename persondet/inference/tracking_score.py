@@ -1,4 +1,4 @@
-"""How well people keep their numbers in a clip: MOTA, IDF1, HOTA, by motrics.
+"""How well tracks follow the people of a clip: MOTA, IDF1, HOTA, computed by motrics.
 
 Sources: Bernardin and Stiefelhagen, "Evaluating Multiple Object Tracking Performance: The CLEAR
 MOT Metrics", EURASIP JIVP 2008 (MOTA, switches, fragments); Ristani et al., "Performance Measures
@@ -20,18 +20,19 @@ from typing import Any
 import numpy as np
 
 from persondet.errors import MediaError
+from persondet.records import FrameRecord
 
 logger = logging.getLogger(__name__)
 
 People = Sequence[Mapping[str, Any]]
 
-_NEVER = -1.0  # the visible share of somebody who counts for no threshold
+_NEVER = -1.0  # the visible share of a person who never counts, whatever the threshold
 
 
-class MotTruth(dict[int, list[dict[str, Any]]]):
-    """MOT-challenge ground truth: it names only frames with somebody, so it may end before its clip.
+class MotGroundTruth(dict[int, list[dict[str, Any]]]):
+    """MOT-challenge ground truth: it lists only frames with people, so it may end before its clip.
 
-    Keys and values are those of `read_truth`.
+    Keys and values are those of `read_ground_truth`.
     """
 
 
@@ -40,17 +41,16 @@ class TrackScore:
     """How well the tracks of a clip follow its people.
 
     Attributes:
-        mota: 1 minus misses, false alarms and switches per person to be found; below 0 when there
-            are more of them than people.
-        idf1: share of the sightings that carry the right number throughout, 0 to 1.
-        hota: the geometric mean of finding and of keeping apart, 0 to 1.
-        deta, assa: HOTA's two parts, finding and keeping apart.
+        mota: 1 - (misses + false alarms + switches) / ground-truth boxes; may be below 0.
+        idf1: F1 of boxes with the right identity over the whole clip, 0 to 1.
+        hota: geometric mean of `deta` and `assa`, 0 to 1.
+        deta, assa: HOTA's accuracy of detection and of association.
         switches: how often a person's number changes.
-        fragments: how often a person is lost and found again (as motrics counts: not while
-            nobody at all is found).
+        fragments: how often a person is lost and tracked again (motrics does not count it while
+            there is no detection at all).
         hits, misses, false_alarms: over all frames.
-        frames: of the clip that were scored.
-        people: how many the truth has; tracks: how many numbers were given.
+        frames: number of frames that were scored.
+        people: people in the ground truth; tracks: different numbers in the tracks.
     """
 
     mota: float
@@ -69,57 +69,57 @@ class TrackScore:
 
     @property
     def recall(self) -> float:
-        """Share of the sightings of people that a box hits, 0 to 1."""
+        """Share of the ground-truth boxes that a detection hits, 0 to 1."""
         return self.hits / max(self.hits + self.misses, 1)
 
     @property
     def precision(self) -> float:
-        """Share of the boxes that hit somebody, 0 to 1."""
+        """Share of the detections that hit a person, 0 to 1."""
         return self.hits / max(self.hits + self.false_alarms, 1)
 
 
 def score_tracks(
     tracks: Iterable[People],
-    truth: Iterable[People],
+    ground_truth: Iterable[People],
     *,
     iou: float = 0.5,
     min_visible: float = 0.2,
     min_height: float = 24.0,
 ) -> TrackScore:
-    """Compare tracks with the truth, frame by frame.
+    """Compare tracks with the ground truth, frame by frame.
 
-    A person counts when at least `min_visible` of them shows and the box is at least `min_height`
-    pixels tall. A detection on somebody who does not count is left out, as the MOT challenge
-    leaves out those on its distractors.
+    A person counts if at least the share `min_visible` is visible and the box is at least
+    `min_height` pixels tall. Detections on other people are neither hits nor false alarms, as the
+    MOT challenge does with its distractors.
 
     Args:
         tracks: per frame, dicts with `box` (XYXY, pixels) and `track_id`.
-        truth: per frame, dicts with `box`, `track_id` and, where known, `visible_share` (0 to 1).
-        iou: from which overlap a box is right; HOTA goes through 0.05 to 0.95 by itself.
+        ground_truth: per frame, dicts with `box`, `track_id` and perhaps `visible_share` (0 to 1).
+        iou: least IoU of a hit; HOTA always uses 0.05 to 0.95.
 
     Raises: ValueError: when the numbers of frames differ.
     """
     import motrics
 
-    found_ids, found_boxes, true_ids, true_boxes = [], [], [], []
-    for found, people in zip(tracks, truth, strict=True):
-        boxes, places = _boxes(found), _boxes(people)
+    track_ids, track_boxes, true_ids, true_boxes = [], [], [], []
+    for detections, people in zip(tracks, ground_truth, strict=True):
+        boxes, places = _boxes(detections), _boxes(people)
         counts = [
             person.get("visible_share", 1.0) >= min_visible and height >= min_height
             for person, height in zip(people, places[:, 3] - places[:, 1], strict=True)
         ]
-        keep = list(range(len(found)))
+        keep = list(range(len(detections)))
         if not all(counts) and len(boxes):
             matches = motrics.match_boxes(places, boxes, iou).matches
             ignored = {i for person, i in matches if not counts[person]}
             keep = [i for i in keep if i not in ignored]
-        found_ids.append([int(found[i]["track_id"]) for i in keep])
-        found_boxes.append(np.ascontiguousarray(boxes[keep]))
+        track_ids.append([int(detections[i]["track_id"]) for i in keep])
+        track_boxes.append(np.ascontiguousarray(boxes[keep]))
         true_ids.append([int(p["track_id"]) for p, ok in zip(people, counts, strict=True) if ok])
         true_boxes.append(np.ascontiguousarray(places[np.array(counts, bool)]))
     result = motrics.evaluate(
         motrics.Frames(ids=true_ids, boxes=true_boxes),
-        motrics.Frames(ids=found_ids, boxes=found_boxes),
+        motrics.Frames(ids=track_ids, boxes=track_boxes),
         iou_threshold=iou,
     )
     clear = result.clear
@@ -136,40 +136,41 @@ def score_tracks(
         false_alarms=clear.num_false_positives,
         frames=len(true_ids),
         people=len({number for numbers in true_ids for number in numbers}),
-        tracks=len({number for numbers in found_ids for number in numbers}),
+        tracks=len({number for numbers in track_ids for number in numbers}),
     )
 
 
 def tracked_frames(
-    frames: Iterable[Any], truth: Mapping[int, People], records: str | Path
+    frames: Iterable[FrameRecord], ground_truth: Mapping[int, People], records: str | Path
 ) -> tuple[list[People], list[People]]:
-    """Put the frames of an annotated clip beside what is true in them.
+    """Pair the frames of an annotated clip with their ground truth.
 
     Args:
-        frames: `FrameRecord`s: the tracks, each with its index in the source.
-        truth: by that index, see `read_truth`; a frame that it passes over has nobody, and so
-            have those after the last of a `MotTruth`, which is logged.
-        records: where the frames come from, for errors.
+        frames: the tracks, each frame with its index in the source.
+        ground_truth: by that index, see `read_ground_truth`. A frame that it skips has no people;
+            nor have frames after the last one of a `MotGroundTruth` (a warning says so).
+        records: the file with the frames, for errors.
 
-    Returns: the tracks and the truth of each frame, for `score_tracks`.
+    Returns: the tracks and the ground truth of each frame, for `score_tracks`.
 
     Raises: MediaError: when there are no frames or no tracks, a frame comes twice or has a number
-        twice, or the clip begins, or (but for a `MotTruth`) goes on, after the truth.
+        twice, or the clip begins after the ground truth, or goes on after one that is no
+        `MotGroundTruth`.
     """
     tracks: list[People] = []
     people: list[People] = []
-    last, before = max(truth, default=-1), -1
+    last, before = max(ground_truth, default=-1), -1
     for frame in frames:
         if frame.index <= before:
             raise MediaError(
-                f"{records}: frame {frame.index} comes after frame {before}, so these are no records "
-                "of one clip; annotate it again."
+                f"{records}: frame {frame.index} comes after frame {before}, so these are no "
+                "records of one clip; annotate it again."
             )
         before = frame.index
-        if frame.index > last and not (tracks and isinstance(truth, MotTruth)):
+        if frame.index > last and not (tracks and isinstance(ground_truth, MotGroundTruth)):
             raise MediaError(
                 f"{records}: frame {frame.index} is not in the ground truth, which ends with "
-                f"{last}; give the records and the truth of the same clip."
+                f"{last}; give the records and the ground truth of the same clip."
             )
         rows = [{"box": p.box, "track_id": p.track_id} for p in frame.people]
         if any(row["track_id"] is None for row in rows):
@@ -178,11 +179,11 @@ def tracked_frames(
             )
         if twice := _twice(row["track_id"] for row in rows):
             raise MediaError(
-                f"{records}: frame {frame.index} has the track {twice[0]} twice, so nobody can be "
-                "followed; annotate the clip again."
+                f"{records}: frame {frame.index} has the track {twice[0]} twice, so its tracks "
+                "cannot be scored; annotate the clip again."
             )
         tracks.append(rows)
-        people.append(truth.get(frame.index, ()))
+        people.append(ground_truth.get(frame.index, ()))
     if not tracks:
         raise MediaError(f"{records}: there is no frame to score; annotate the clip again.")
     if before > last:
@@ -193,7 +194,7 @@ def tracked_frames(
     return tracks, people
 
 
-def _twice(numbers: Iterable[int]) -> list[int]:
+def _twice(numbers: Iterable[Any]) -> list[Any]:
     """Return the numbers that come more than once, in order."""
     return sorted(number for number, times in Counter(numbers).items() if times > 1)
 
@@ -203,19 +204,19 @@ def _boxes(people: People) -> np.ndarray:
     return np.array([person["box"] for person in people], np.float64).reshape(-1, 4)
 
 
-def read_truth(path: str | Path) -> dict[int, list[dict[str, Any]]]:
-    """Read who is where in a clip.
+def read_ground_truth(path: str | Path) -> dict[int, list[dict[str, Any]]]:
+    """Read the people of a clip from its ground truth.
 
     Args:
         path: the ground truth of the sample's clip (`….json`, see `persondet.sample.clip`), or
-            MOT-challenge ground truth (`gt.txt`; rows that are not to be counted, or of another
-            class than pedestrian, become people who do not count: their `visible_share` is -1).
+            MOT-challenge ground truth (`gt.txt`). Rows marked as not counting, and other classes
+            than pedestrian, get a `visible_share` of -1 and never count.
 
-    Returns: by the frame's index in the clip, from 0, dicts with `box` (XYXY, pixels), `track_id`
-        and `visible_share`.
+    Returns: by frame index from 0, dicts with `box` (XYXY, pixels), `track_id` and
+        `visible_share`.
 
-    Raises: MediaError: when the file cannot be read, is neither, has a number twice in a frame, or
-        nobody whom it says to count.
+    Raises: MediaError: when the file is unreadable or neither format, has a number twice in a
+        frame, or nobody in it counts.
     """
     path = Path(path)
     try:
@@ -225,39 +226,40 @@ def read_truth(path: str | Path) -> dict[int, list[dict[str, Any]]]:
         raise MediaError(f"{path}: the ground truth cannot be read ({reason}).") from error
     try:
         if text.lstrip().startswith("{"):
-            truth = _sample_truth(json.loads(text))
+            ground_truth = _from_sample(json.loads(text))
         else:
-            truth = _mot_truth(text)
+            ground_truth = _from_mot(text)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
         raise MediaError(
             f"{path}: this is no ground truth of a clip; give the json beside the sample's clip, "
             "or a MOT-challenge gt.txt."
         ) from error
-    counting = {
-        index: [row["track_id"] for row in people if row["visible_share"] >= 0]
-        for index, people in truth.items()
-    }
-    for index, numbers in counting.items():
-        if twice := _twice(numbers):
-            raise MediaError(
-                f"{path}: the number {twice[0]} is there twice in frame {index} (from 0); give each "
-                "person of a frame a number of their own."
-            )
-    if isinstance(truth, MotTruth) and not any(counting.values()):
+    counting = [
+        (index, row["track_id"])
+        for index, people in ground_truth.items()
+        for row in people
+        if row["visible_share"] >= 0
+    ]
+    for index, number in _twice(counting):
+        raise MediaError(
+            f"{path}: the number {number} is there twice in frame {index} (from 0); give each "
+            "person of a frame a number of their own."
+        )
+    if isinstance(ground_truth, MotGroundTruth) and not counting:
         raise MediaError(
             f"{path}: nobody in it is to be counted (1 in column 7, and class 1, pedestrian, in "
             "column 8); give the ground truth (gt.txt), no result of a tracker."
         )
-    return truth
+    return ground_truth
 
 
-def _sample_truth(document: Mapping[str, Any]) -> dict[int, list[dict[str, Any]]]:
+def _from_sample(document: Mapping[str, Any]) -> dict[int, list[dict[str, Any]]]:
     """Return the people of the sample's ground truth; ValueError when a frame is there twice."""
     frames = document["frames"]
-    truth = {int(frame["index"]): [_person(p) for p in frame["people"]] for frame in frames}
-    if len(truth) < len(frames):
+    people = {int(frame["index"]): [_person(p) for p in frame["people"]] for frame in frames}
+    if len(people) < len(frames):
         raise ValueError("a frame twice")
-    return truth
+    return people
 
 
 def _person(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -271,10 +273,13 @@ def _person(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"box": (x0, y0, x1, y1), "track_id": int(row["track_id"]), "visible_share": share}
 
 
-def _mot_truth(text: str) -> MotTruth:
-    """Return the people of MOT-challenge ground truth: frame, id, left, top, width, height, and
-    where given whether it counts, the class (1: pedestrian) and the visible share."""
-    frames = MotTruth()
+def _from_mot(text: str) -> MotGroundTruth:
+    """Return the people of MOT-challenge ground truth.
+
+    A line has frame, id, left, top, width, height and perhaps three more: whether it counts, class
+    (1: pedestrian), visible share.
+    """
+    frames = MotGroundTruth()
     for line in text.splitlines():
         if not line.strip():
             continue
@@ -282,7 +287,7 @@ def _mot_truth(text: str) -> MotTruth:
         frame, number, left, top, width, height = values[:6]
         counts, kind, share = [*values[6:9], *(1.0, 1.0, 1.0)[len(values[6:9]) :]]
         box = (left - 1, top - 1, left - 1 + width, top - 1 + height)
-        known = share if share >= 0 else 1.0  # some write -1 for what they do not know
+        known = share if share >= 0 else 1.0  # some files have -1 for an unknown share
         visible = known if counts > 0 and kind == 1 else _NEVER
         row = {"box": box, "track_id": number, "visible_share": visible}
         if frame < 1:

@@ -1,8 +1,7 @@
 """R-CNNs that hand out their masks small, as the mask head left them.
 
 Detectron2 resamples the 28 x 28 probabilities of each box into a mask of the whole image before
-anybody asks for one; `persondet.inference.region_masks` makes of them what is needed, where it is
-needed.
+anybody asks for one; `persondet.inference.masks` pastes only what is needed.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Instances, ROIMasks
 from torch import nn
 
-from persondet.inference.region_masks import ROI_FIELD
+from persondet.inference.masks import ROI_FIELD
 
 
 def keep_roi_masks(model: nn.Module) -> list[GeneralizedRCNN]:

@@ -1,6 +1,6 @@
-"""Clips: reading and writing (`io`), records (`records`), annotating (`pipeline`).
+"""Clips: reading, writing, annotating. The names are imported at their first use (PEP 562).
 
-The names are imported at their first use (PEP 562): only annotating needs PyTorch and Detectron2.
+Only annotating needs PyTorch and Detectron2.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ _MODULE_OF = {
     "VideoSummary": "persondet.video.pipeline",
     "VideoWriter": "persondet.video.writer",
     "annotate_video": "persondet.video.pipeline",
-    "read_records": "persondet.inference.records",
+    "read_records": "persondet.records",
 }
 
 __all__ = sorted(_MODULE_OF)
 
 if TYPE_CHECKING:  # for editors and type checkers, which do not run __getattr__
-    from persondet.inference.records import read_records as read_records
+    from persondet.records import read_records as read_records
     from persondet.video.pipeline import VideoSummary as VideoSummary
     from persondet.video.pipeline import annotate_video as annotate_video
     from persondet.video.reader import VideoFrame as VideoFrame

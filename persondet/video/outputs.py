@@ -1,7 +1,4 @@
-"""The files that an annotated clip consists of, and which of them must not be written.
-
-Which clips are meant, and where their annotated twins go.
-"""
+"""Input clips and output files: which clips are meant, and which files must not be written."""
 
 from __future__ import annotations
 
@@ -12,25 +9,27 @@ from fractions import Fraction
 from pathlib import Path
 
 from persondet.errors import MediaError
-from persondet.files import partial_path as unfinished_path
+from persondet.files import partial_path as partial_records_path
 from persondet.files import refuse_existing
-from persondet.inference.records import mot_path
+from persondet.records import mot_path, records_path
 from persondet.video.reader import VideoReader
 from persondet.video.source import is_address, local_path, shown
-from persondet.video.writer import CONTAINERS, draft_path, partial_path
+from persondet.video.writer import check_container, draft_path, partial_path
 
+Source = str | Path  # a str if it is an address
+
+CLIP_SUFFIXES = frozenset(
+    ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ts .webm .wmv".split()
+)
+_ANNOTATED = "_annotated"
+_UNFINISHED = (".partial", ".finishing")
 _MOT_LINE = re.compile(r"\d+,-?\d+(,-?\d+\.\d+){5}(,-1){3}\n")
 
 
-def records_path(output: str | Path) -> Path:
-    """Return where the records of an annotated clip lie: beside it, named .jsonl."""
-    return Path(output).with_suffix(".jsonl")
-
-
 def earlier_mot(output: str | Path) -> Path | None:
-    """Return the MOT-challenge text that an earlier run wrote beside its records, None without.
+    """Return the MOT-challenge text that an earlier run wrote beside its records, or None.
 
-    A text of the user's own is told by its first line: the last three fields are -1 in ours.
+    The first line distinguishes it from the user's own text: it ends in three fields of -1.
     """
     path = mot_path(output)
     if not path.is_file() or not records_path(output).is_file():
@@ -40,10 +39,10 @@ def earlier_mot(output: str | Path) -> Path | None:
     return path if _MOT_LINE.fullmatch(first) else None
 
 
-def _is_there(path: Path) -> bool:
-    """Say whether something is there, as far as it may be looked up."""
+def _is(path: Path, *, folder: bool) -> bool:
+    """Return whether a path exists, or is a folder; False if nobody may look it up."""
     try:
-        return path.exists()
+        return path.is_dir() if folder else path.exists()
     except OSError:
         return False
 
@@ -51,10 +50,10 @@ def _is_there(path: Path) -> bool:
 def _refuse_unwritable(folder: Path) -> None:
     """Refuse a folder in which nothing can be written, or that cannot be made.
 
-    Raises: MediaError: when it is so.
+    Raises: MediaError: in either case.
     """
     parents = (folder, *folder.absolute().parents)
-    there = next(parent for parent in parents if _is_there(parent))
+    there = next(parent for parent in parents if _is(parent, folder=False))
     if not there.is_dir():
         raise MediaError(f"{folder} cannot be made, as {there} is a file; choose another --output.")
     if not os.access(there, os.W_OK | os.X_OK):
@@ -64,25 +63,23 @@ def _refuse_unwritable(folder: Path) -> None:
 def check_output(
     source: str | Path, output: str | Path, *, save_mot: bool = False, overwrite: bool = False
 ) -> None:
-    """Refuse targets that cannot or must not be written; call it before a model is loaded.
+    """Refuse targets that cannot or must not be written; call it before loading a model.
 
     Args:
         source: a file, or an address.
-        output: the annotated clip; looked at are its records, too, and what a killed run left.
-        save_mot: whether MOT-challenge text is written.
+        output: the annotated clip; its records and the files of a killed run are checked too.
+        save_mot: MOT-challenge text will also be written.
         overwrite: allow files that exist; never the source itself.
 
-    Raises: MediaError: when `output` is `source`, its name promises no known container, or its
+    Raises: MediaError: when `output` is `source`, its suffix is of no known container, or its
         folder cannot be written.
-        OutputExistsError: when one of the files is there already.
+        OutputExistsError: when one of the files exists.
     """
     output = Path(output)
-    if output.suffix.lower() not in CONTAINERS:
-        known = ", ".join(CONTAINERS)
-        raise MediaError(f"{output}: cannot write this format; use a name in {known}.")
-    _refuse_unwritable(output.parent)  # first: in a closed folder not even names can be looked up
+    check_container(output)
+    _refuse_unwritable(output.parent)  # first: a closed folder does not even let us look up names
     records = records_path(output)
-    unfinished = [partial_path(output), unfinished_path(records)]
+    unfinished = [partial_path(output), partial_records_path(records)]
     targets = [output, records, *([mot_path(output)] if save_mot else []), *unfinished]
     clip = None if is_address(source) else local_path(source)
     for target in (*targets, draft_path(output)):
@@ -93,29 +90,20 @@ def check_output(
         refuse_existing(target, overwrite=overwrite)
 
 
-Source = str | Path  # a str where it is an address
-
-CLIP_SUFFIXES = frozenset(
-    ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ts .webm .wmv".split()
-)
-ANNOTATED = "_annotated"
-UNFINISHED = (".partial", ".finishing")
-
-
 def plan_clips(video_input: Source, output: str | Path) -> list[tuple[Source, Path]]:
     """Return (clip, target) pairs for a file, a folder of clips, or an address.
 
-    A file's target is `output` when that has a suffix and is no folder, else
-    `output/<stem>_annotated.mp4`; a folder's clips, sorted by name, always go into the folder
-    `output`. An address needs the name of a file as `output`. Clips named `…_annotated` are
-    results of earlier calls, `….partial` ones that were not finished; both are left alone.
+    The target of a file is `output` if that has a suffix and is no folder, else
+    `output/<stem>_annotated.mp4`; the clips of a folder, sorted by name, always go into the folder
+    `output`. An address needs a file name as `output`. Results of earlier calls (`…_annotated`) and
+    unfinished ones (`….partial`) are no input.
 
     Raises: MediaError: when the input is missing, a folder has no clip, the output of a folder is
         a file, that of an address is none, or two clips would get the same target.
     """
     target = Path(output)
     if is_address(video_input):
-        if _is_folder(target) or not target.suffix:
+        if _is(target, folder=True) or not target.suffix:
             raise MediaError(
                 f"{target} names no file, and {shown(video_input)} has no name to take; "
                 "give --output a name that ends in .mp4, .mov or .mkv."
@@ -125,7 +113,7 @@ def plan_clips(video_input: Source, output: str | Path) -> list[tuple[Source, Pa
     if not source.exists():
         raise MediaError(f"{source} does not exist; give a video file or a folder of clips.")
     if not source.is_dir():
-        if target.suffix and not _is_folder(target):
+        if target.suffix and not _is(target, folder=True):
             return [(source, target)]
         return [(source, _inside(target, source))]
     if target.is_file():
@@ -137,7 +125,7 @@ def plan_clips(video_input: Source, output: str | Path) -> list[tuple[Source, Pa
         for path in source.iterdir()
         if path.suffix.lower() in CLIP_SUFFIXES
         and path.is_file()
-        and not path.stem.endswith((ANNOTATED, *UNFINISHED))
+        and not path.stem.endswith((_ANNOTATED, *_UNFINISHED))
         and not path.name.startswith(".")
     )
     if not clips:
@@ -163,18 +151,18 @@ def check_clips(
     start: Fraction | None = None,
     end: Fraction | None = None,
 ) -> tuple[list[tuple[Source, Path]], list[str]]:
-    """Look at all clips and targets before a model is loaded.
+    """Check all clips and targets before loading a model.
 
     Args:
         plan: (clip, target) pairs.
-        save_mot: whether MOT-challenge text will be written, too.
+        save_mot: MOT-challenge text will also be written.
         overwrite: allow targets that exist.
-        start, end: seconds; a clip without a frame between them cannot be read.
+        start, end: seconds; a clip without a frame between them is unreadable.
 
-    Returns: the pairs whose clip can be read, and a sentence for each of the others.
+    Returns: the pairs with a readable clip, and a sentence for each of the others.
 
-    Raises: MediaError: when no clip can be read, or a target cannot be written.
-        OutputExistsError: when a target is there already.
+    Raises: MediaError: when no clip is readable, or a target cannot be written.
+        OutputExistsError: when a target exists.
     """
     readable, unreadable = [], []
     for clip, target in plan:
@@ -192,12 +180,4 @@ def check_clips(
 
 def _inside(folder: Path, clip: Path) -> Path:
     """Return the target of a clip in a folder."""
-    return folder / f"{clip.stem}{ANNOTATED}.mp4"
-
-
-def _is_folder(path: Path) -> bool:
-    """Say whether a path is a folder, as far as it may be looked up."""
-    try:
-        return path.is_dir()
-    except OSError:
-        return False
+    return folder / f"{clip.stem}{_ANNOTATED}.mp4"

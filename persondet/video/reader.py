@@ -1,19 +1,18 @@
 """Reading clips: every container and codec that FFmpeg knows, as upright BGR frames.
 
-When each picture of a clip is shown: from the stamps of its source to exact, rising times.
-
-Starting in the middle of a clip: what comes before is counted, not decoded.
-
-Decoded pictures as upright BGR arrays: colour conversion and rotation metadata.
+`VideoReader` opens a clip and yields its frames. `FrameTimes` turns time stamps into exact, rising
+times. A start in the middle counts the packets before it instead of decoding them (`skip_to`). The
+functions at the end convert colours and apply rotation metadata.
 """
 
 from __future__ import annotations
 
 import logging
 import struct
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from math import floor
 from pathlib import Path
 
@@ -28,11 +27,11 @@ from persondet.video.source import (
     frame_rate,
     left_out,
     open_source,
-    pictures_of,
     shown,
     shown_name,
     silent_damage,
     title,
+    video_stream,
 )
 
 logger = logging.getLogger(__name__)
@@ -42,7 +41,7 @@ _PROGRESSIVE = (0, 1)  # AVFieldOrder: unknown, progressive
 
 @dataclass(frozen=True, slots=True)
 class VideoFrame:
-    """One picture of a clip.
+    """One frame of a clip.
 
     index: position in the clip, from 0.
     time: seconds from the start of the clip, exact.
@@ -58,19 +57,18 @@ class VideoReader:
     """The frames of a clip, in order, once; memory does not grow with its length.
 
     Attributes:
-        label: the file or address as it may be shown: no user, password or query.
-        name: the last part of that.
+        label: the file or address for logs: no user, password or query.
+        name: the last part of `label`.
         width, height: pixels of the upright frames.
         pixel_aspect: width of a pixel over its height, upright; 1 for nearly every clip.
-        frame_rate: frames per second; the average where the rate is variable.
+        frame_rate: frames per second; the average if the rate is variable.
         time_base: seconds per tick of the source's clock.
         duration: seconds according to the header, or None.
-        announced_frames: what the header says of the whole clip, or None; headers lie, so use it
-            for progress only.
+        announced_frames: number in the header, or None; headers lie, so use it for progress only.
         expected_frames: the share of `announced_frames` between start and end, or None.
-        sound: whether the clip has sound.
+        sound: the clip has sound.
         title: the clip's title, or "".
-        left_out: what else the clip has, such as subtitles, in words, or "".
+        left_out: other tracks, such as subtitles, in words, or "".
         frames_read: frames yielded so far.
 
     Example:
@@ -91,8 +89,8 @@ class VideoReader:
 
         Args:
             source: a file, or an address that FFmpeg opens (`https://…`, `rtsp://…`).
-            start, end: seconds from the start of the clip; frames with start <= time < end are
-                read, and they keep the index and the time that they have in the whole clip.
+            start, end: seconds from the start of the clip; the reader yields frames with
+                start <= time < end, with their index and time in the whole clip.
 
         Raises: MediaError: when the source is missing, is not a clip, or has no such frame.
         """
@@ -115,12 +113,12 @@ class VideoReader:
             self._begin(skip=False)
 
     def _begin(self, *, skip: bool) -> None:
-        """Open the source and decode up to the first frame that is wanted."""
+        """Open the source and decode up to the first wanted frame."""
         self._container = open_source(self._source)
         self._lost = self._lost_images = 0
         self._damage, self._at_end = "", False
         try:
-            self._stream = pictures_of(self._container, self._source)
+            self._stream = video_stream(self._container, self._source)
             self._stream.thread_type = "AUTO"
             self.frame_rate = frame_rate(self._stream)
             self.time_base = Fraction(self._stream.time_base or 1 / self.frame_rate)
@@ -140,7 +138,7 @@ class VideoReader:
             self._container.close()
             raise
         self._first_index, _, frame = self._first
-        self._matrix = display_matrix(frame)
+        self._matrix = _display_matrix(frame)
         self._coded_size = (frame.width, frame.height)
         turned = self._matrix[0] == 0
         self.width, self.height = self._coded_size[::-1] if turned else self._coded_size
@@ -155,14 +153,14 @@ class VideoReader:
 
     @property
     def damage(self) -> str:
-        """One sentence when the clip turned out to be broken, as far as it was read, else ""."""
+        """One sentence if the clip turned out to be broken, as far as it was read, else ""."""
         if self._lost and not self._damage:
             return f"the clip is damaged and {self._lost} of its packets could not be decoded"
         return self._damage
 
     @property
     def complete(self) -> bool:
-        """Whether the clip was read from its first frame to its end, and nothing was cut out."""
+        """Whether the clip was read from its first frame to its end."""
         return self._at_end and self._first_index == 0
 
     @property
@@ -176,7 +174,7 @@ class VideoReader:
         self._container.close()
 
     def __iter__(self) -> Iterator[VideoFrame]:
-        """Yield every frame that can be decoded; `damage` says afterwards whether some could not.
+        """Yield every frame that decodes; `damage` says afterwards if some did not.
 
         Raises: RuntimeError: when the reader was iterated before.
         """
@@ -196,12 +194,12 @@ class VideoReader:
         """Read from the header how long the clip is, and whether it has sound."""
         duration = self._container.duration
         self.duration = Fraction(duration, av.time_base) if duration else None
-        # AVI tells when a picture is decoded and not when it is shown; the decoder's order tells that.
+        # AVI stores when a frame is decoded, not when it is shown; the decoder's order tells that.
         self._in_coding_order = self._container.format.name == "avi"
         self._clip_start = clip_start(self._container, self._stream)
         self.sound = bool(self._container.streams.audio)
         self.title = title(self._container)
-        self.left_out = left_out(self._container, self._stream)
+        self.left_out = left_out(self._container)
         self.announced_frames: int | None = int(self._stream.frames) or None
         if self.announced_frames is None and self.duration is not None:
             self.announced_frames = max(1, round(self.duration * self.frame_rate))
@@ -210,7 +208,7 @@ class VideoReader:
         )
 
     def _no_frame(self) -> str:
-        """Say in one sentence why there is nothing to read."""
+        """Return a sentence on why there is nothing to read."""
         if self._first_time is None or self._decoded_until is None:
             detail = f" ({self.damage})" if self.damage else ""
             return f"{self.label}: the clip has no frame that can be decoded{detail}."
@@ -223,10 +221,10 @@ class VideoReader:
     def _skip(self) -> Skipped:
         """Find the key frame from which decoding must begin.
 
-        Raises: UncountableError: when what comes before cannot be counted without decoding it.
+        Raises: UncountableError: when the frames before it cannot be counted without decoding.
         """
         context = self._stream.codec_context
-        countable = context.name in COUNTABLE and context.field_order in _PROGRESSIVE
+        countable = context.name in _COUNTABLE and context.field_order in _PROGRESSIVE
         if not countable or self._in_coding_order:
             raise UncountableError
         assert self._first_time is not None
@@ -240,13 +238,13 @@ class VideoReader:
     def _wanted(
         self, skipped: Skipped | None
     ) -> Generator[tuple[int, Fraction, av.VideoFrame], None, None]:
-        """Yield (index, time, picture) of the frames between start and end."""
+        """Yield (index, time, decoded frame) between start and end."""
         index = skipped.index if skipped else 0
         self._decoded_until: Fraction | None = None
         for frame in self._decode(skipped.packets if skipped else ()):
             if skipped and self._decoded_until is None and frame.pts != skipped.pts:
                 if frame.pts is not None and frame.pts < skipped.pts:
-                    continue  # a picture that belongs before the key frame
+                    continue  # a frame that belongs before the key frame
                 raise UncountableError
             time = self._decoded_until = self._times.next(frame)
             if self._last_time is not None and time >= self._last_time:
@@ -261,18 +259,18 @@ class VideoReader:
                 self._container,
                 self._stream,
                 announced=self.announced_frames,
-                found=index,
                 until=(self._decoded_until or Fraction(0)) + 1 / self.frame_rate,
             )
 
-    def _decode(self, held: Iterable[av.Packet]) -> Generator[av.VideoFrame, None, None]:
-        """Yield decoded frames; a broken packet is skipped, a broken container ends the clip.
+    def _decode(self, held: Sequence[av.Packet]) -> Generator[av.VideoFrame, None, None]:
+        """Yield decoded frames; skip broken packets; end at a broken container.
 
         Args:
-            held: packets that were read already.
+            held: packets that were read already; an empty one is the end of the clip.
         """
+        at_end = len(held) > 0 and held[-1].size == 0
         try:
-            for packet in _chain(held, self._container.demux(self._stream)):
+            for packet in chain(held, () if at_end else self._container.demux(self._stream)):
                 self._lost += packet.is_corrupt
                 try:
                     for frame in packet.decode():
@@ -280,7 +278,7 @@ class VideoReader:
                         yield frame
                 except av.error.FFmpegError:
                     self._lost += 1
-                    self._lost_images += 1  # what follows keeps its place in the clip
+                    self._lost_images += 1  # later frames keep their index
         except av.error.FFmpegError as error:
             reason = "no answer" if isinstance(error, av.error.ExitError) else error.strerror
             self._damage = f"the clip is broken and ends early ({reason})"
@@ -290,31 +288,20 @@ class VideoReader:
                 self._lost += 1
 
     def _upright_bgr(self, frame: av.VideoFrame) -> np.ndarray:
-        """Convert to BGR and turn upright; a change of size within the clip is scaled back."""
-        if (frame.width, frame.height) != self._coded_size:
-            logger.debug("%s: frame %d changes size", self.label, self.frames_read)
-        image = bgr_array(frame, *self._coded_size)
-        return image if self._matrix == UPRIGHT else apply_display_matrix(image, self._matrix)
+        """Convert to BGR and turn upright; scale a frame of another size back."""
+        image = _bgr_array(frame, *self._coded_size)
+        return image if self._matrix == _UPRIGHT else _apply_display_matrix(image, self._matrix)
 
 
-def _chain(held: Iterable[av.Packet], further: Iterator[av.Packet]) -> Iterator[av.Packet]:
-    """Yield packets; the empty one, at the end of the clip, is the last."""
-    for packet in held:
-        yield packet
-        if packet.size == 0:
-            return
-    yield from further
-
-
-# Stamps may be a little out of order; one that lies further back is another clock's.
-RESTART_SECONDS = 1
+# Time stamps may be a little out of order; one further back (seconds) comes from another clock.
+_RESTART = 1
 
 
 class FrameTimes:
-    """Turns the stamps of decoded pictures into seconds from the start of the clip.
+    """Turns the time stamps of decoded frames into seconds from the start of the clip.
 
-    Recordings that were joined end to end, and recorders that restart, begin their clock again:
-    what follows is then moved behind the picture before it.
+    Joined recordings, and recorders that restart, begin their clock again: later frames then follow
+    the frame before the restart.
 
     Attributes:
         restarts: how often the clock began again so far.
@@ -331,10 +318,10 @@ class FrameTimes:
         """Describe the source.
 
         Args:
-            time_base: seconds per tick, for pictures that do not tell their own.
-            frame_rate: pictures per second, for pictures without a stamp.
-            clip_start: the stamp, in seconds, that counts as zero.
-            in_coding_order: the stamps tell when a picture is decoded, and the first one is zero.
+            time_base: seconds per tick, for frames without their own.
+            frame_rate: frames per second, for frames without a time stamp.
+            clip_start: the time stamp, in seconds, that counts as zero.
+            in_coding_order: the stamps are decoding times, and the first one is zero.
         """
         self._time_base, self._frame_rate = time_base, frame_rate
         self._clip_start, self._in_coding_order = clip_start, in_coding_order
@@ -344,12 +331,12 @@ class FrameTimes:
         self.restarts = 0
 
     def next(self, frame: av.VideoFrame) -> Fraction:
-        """Return the time of the next picture in the order of showing, later than the one before."""
+        """Return the time of the next frame in display order, later than the one before."""
         self._previous = self._following(self._stamped(frame))
         return self._previous
 
     def _stamped(self, frame: av.VideoFrame) -> Fraction | None:
-        """Return the time that the picture's own stamp tells, or None."""
+        """Return the time of the frame's own stamp, or None."""
         stamp = frame.dts if self._in_coding_order else frame.pts
         if stamp is None:
             return None
@@ -362,7 +349,7 @@ class FrameTimes:
         return max(Fraction(0), (stamp - round(self._clip_start / tick)) * tick)
 
     def _following(self, told: Fraction | None) -> Fraction:
-        """Return the time of a picture whose stamp tells `told`."""
+        """Return the time of a frame after the previous one; its own stamp says `told`."""
         previous = self._previous
         if previous is None:
             return told if told is not None else Fraction(0)
@@ -370,10 +357,10 @@ class FrameTimes:
             return previous + 1 / self._frame_rate
         as_before = told + self._moved_before
         moved = self._moved != self._moved_before
-        if moved and previous < as_before <= previous + RESTART_SECONDS:
+        if moved and previous < as_before <= previous + _RESTART:
             self._moved = self._moved_before  # it was a single wrong stamp
             self.restarts -= 1
-        if told + self._moved < previous - RESTART_SECONDS:
+        if told + self._moved < previous - _RESTART:
             self._moved_before = self._moved
             self._moved = previous + 1 / self._frame_rate - told
             self.restarts += 1
@@ -381,26 +368,24 @@ class FrameTimes:
         return time if time > previous else previous + self._time_base
 
 
-# Codecs of which every packet is one picture, so that packets can be counted instead of pictures.
-COUNTABLE = frozenset(
+# Codecs with one frame in each packet, so that counting packets counts frames.
+_COUNTABLE = frozenset(
     "av1 dnxhd ffv1 h263 h264 hevc libdav1d mjpeg mpeg2video mpeg4 prores rawvideo vp9".split()
 )
-# With few key frames it is decoded from further ahead, rather than kept in memory.
-MOST_BYTES_HELD = 64 * 2**20
-# A decoding time this far (seconds) before the last one is another clock's.
-_RESTART = 1
+# Packets to keep in memory; with fewer key frames, decoding begins earlier.
+_MOST_BYTES_HELD = 64 * 2**20
 
 
 class UncountableError(Exception):
-    """The packets do not tell the number of pictures: the clip must be decoded from its start."""
+    """The packets do not tell the number of frames: decode the clip from its start."""
 
 
 @dataclass(frozen=True)
 class Skipped:
     """Where decoding begins.
 
-    index: position of the first picture in the clip; pts: its time stamp in ticks of the stream;
-    packets: what was read from its key frame on, to be decoded first.
+    index: position of the first frame in the clip; pts: its time stamp in ticks of the stream;
+    packets: already read, from its key frame on; decode them first.
     """
 
     index: int
@@ -409,10 +394,10 @@ class Skipped:
 
 
 def skip_to(packets: Iterator[av.Packet], pts: int) -> Skipped:
-    """Read packets up to the last key frame that is shown at `pts` or before.
+    """Read packets up to the last key frame shown at `pts` or before.
 
     Raises: UncountableError: when a packet lacks a time stamp or is damaged, the clock begins
-        again, or the clip begins with pictures that need earlier ones.
+        again, or the clip begins with frames that need earlier ones.
     """
     held: list[av.Packet] = []
     last: int | None = None
@@ -439,9 +424,9 @@ def skip_to(packets: Iterator[av.Packet], pts: int) -> Skipped:
             raise UncountableError
         held.append(packet)
         size += packet.size
-        # What is decoded later is shown later than this packet's decoding time.
+        # Later packets are shown after this packet's decoding time.
         enough = packet.dts is not None and packet.dts > pts
-        if enough or size > MOST_BYTES_HELD:
+        if enough or size > _MOST_BYTES_HELD:
             break
     if not held or held[0].pts is None or held[0].pts > pts:
         raise UncountableError  # an empty clip, or one that begins later: nothing to skip
@@ -451,28 +436,28 @@ def skip_to(packets: Iterator[av.Packet], pts: int) -> Skipped:
 
 
 def _leading(held: list[av.Packet]) -> list[av.Packet]:
-    """Return what follows the key frame in the file and precedes it on the screen."""
+    """Return the packets that follow the key frame in the file and precede it on the screen."""
     first = held[0].pts or 0
     return [p for p in held[1:] if p.pts is not None and p.pts < first and not p.is_discard]
 
 
 def _check_beginning(held: list[av.Packet]) -> None:
-    """Refuse a clip that begins with pictures which a decoder may show or leave out."""
+    """Refuse a clip that begins with frames that only some decoders show."""
     if _leading(held) or held[0].is_discard:
         raise UncountableError
 
 
 Matrix = tuple[int, int, int, int]
 # Rows (x', y') of a display matrix that changes nothing; QuickTime File Format, "Matrices".
-UPRIGHT: Matrix = (1, 0, 0, 1)
+_UPRIGHT: Matrix = (1, 0, 0, 1)
 _UNSPECIFIED_COLORSPACE = 2
 
 
-def bgr_array(frame: av.VideoFrame, width: int, height: int) -> np.ndarray:
-    """Return a picture, uint8 (height, width, 3) BGR, as coded: not turned yet.
+def _bgr_array(frame: av.VideoFrame, width: int, height: int) -> np.ndarray:
+    """Return a frame as coded (not turned yet), scaled to uint8 (height, width, 3) BGR.
 
-    A picture of another size is scaled. Where the clip does not say which colours it means, they
-    are those of players: BT.709 from 720 lines on, else BT.601.
+    If the clip does not name its colour space, the choice is that of players: BT.709 from 720 lines
+    on, else BT.601.
     """
     colorspace = None
     if frame.colorspace == _UNSPECIFIED_COLORSPACE:
@@ -480,22 +465,22 @@ def bgr_array(frame: av.VideoFrame, width: int, height: int) -> np.ndarray:
     return frame.to_ndarray(width=width, height=height, format="bgr24", src_colorspace=colorspace)
 
 
-def display_matrix(frame: av.VideoFrame) -> Matrix:
+def _display_matrix(frame: av.VideoFrame) -> Matrix:
     """Return (a, b, c, d), each -1, 0 or 1, of x' = a·x + c·y, y' = b·x + d·y.
 
-    Angles between the quarter turns, which no camera writes, are rounded to them.
+    Rounds other angles, which no camera writes, to quarter turns.
     """
     data = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
-        return UPRIGHT
+        return _UPRIGHT
     a, b, _, c, d = struct.unpack("=5i", bytes(data)[:20])  # type: ignore[call-overload]
     if abs(a) + abs(d) >= abs(b) + abs(c):
         return (-1 if a < 0 else 1, 0, 0, -1 if d < 0 else 1)
     return (0, -1 if b < 0 else 1, -1 if c < 0 else 1, 0)
 
 
-def apply_display_matrix(image: np.ndarray, matrix: Matrix) -> np.ndarray:
-    """Turn and mirror (H, W, 3) as `display_matrix` says; the result is contiguous."""
+def _apply_display_matrix(image: np.ndarray, matrix: Matrix) -> np.ndarray:
+    """Turn and mirror (H, W, 3) as the matrix says; the result is contiguous."""
     a, b, c, d = matrix
     if a == 0:
         image = image.transpose(1, 0, 2)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 
 from persondet.errors import MediaError
 from persondet.files import atomic_path, write_json
-from persondet.inference.records import FrameRecord, read_records
+from persondet.records import FrameRecord, read_records
 from persondet.video.reader import VideoReader
 
 logger = logging.getLogger(__name__)
@@ -28,33 +29,31 @@ SCHEMA = 1
 WIDEST = 1280  # pixels
 _QUALITY = 90
 _CLIPS = 2  # the first by name; a report is no cinema
-_MOST_FRAMES = 3000  # of a clip that are decoded: two minutes of film, and some ten seconds of work
+_MOST_FRAMES = 3000  # to decode of a clip: two minutes of video, about ten seconds of work
 
 
 def write_stills(
     run_dir: str | Path, count: int = 3, *, output: str | Path | None = None
 ) -> list[Path]:
-    """Take `count` pictures, evenly spaced, from each annotated clip of a run.
+    """Take `count` frames, evenly spaced, from each annotated clip of a run.
 
-    A clip is a video beside its records, in the run folder or below its folder `video`. Of a long clip
-    only the beginning is looked at. Pictures of an earlier call are replaced. A clip that cannot be
-    read is left out, and the log says so.
+    A clip is a video beside its records, in the run folder or below its folder `video`. A long clip
+    counts only up to its 3,000th frame. The stills of an earlier call go. A warning names a clip
+    that cannot be read.
 
     Args:
         run_dir: the OUTPUT_DIR of a training.
-        count: pictures per clip.
-        output: the folder for the pictures; None: `run_dir/plots`.
+        count: stills per clip.
+        output: the folder for the stills; None: `run_dir/plots`.
 
-    Returns: the pictures; nothing when the run has no annotated clip.
+    Returns: the stills; none if the run has no annotated clip.
 
-    Raises: OutputExistsError: when there are pictures, and the folder cannot be written.
+    Raises: OutputExistsError: when there are stills to write, and the folder cannot be written.
     """
     run_dir = Path(run_dir)
     folder = run_dir / FOLDER if output is None else Path(output)
     entries: list[dict[str, Any]] = []
     for records in sorted([*run_dir.glob("*.jsonl"), *run_dir.glob("video/**/*.jsonl")]):
-        if records.stem.endswith(".partial"):  # of a run that was killed
-            continue
         clip = _clip_of(records)
         if clip is None or len({entry["clip"] for entry in entries}) >= _CLIPS:
             continue
@@ -62,16 +61,9 @@ def write_stills(
             for record, image in _frames(clip, records, count):
                 name = f"video_still_{len(entries) + 1}.jpg"
                 _write(folder / name, image)
-                entries.append(
-                    {
-                        "file": name,
-                        "clip": clip.name,
-                        "time": round(record.time, 3),
-                        "index": record.index,
-                        "people": len(record.people),
-                    }
-                )
-        except (MediaError, OverflowError) as error:  # a number in the records may be endless
+                still = {"file": name, "clip": clip.name, "time": round(record.time, 3)}
+                entries.append(still | {"index": record.index, "people": len(record.people)})
+        except (MediaError, OverflowError) as error:  # a number in the records may be infinite
             logger.warning("%s: %s", clip, error)
     if entries:
         write_json(folder / INDEX, {"schema": SCHEMA, "stills": entries})
@@ -85,10 +77,11 @@ def write_stills(
 
 
 def _clip_of(records: Path) -> Path | None:
-    """Return the video beside a file of records."""
-    suffixes = (".mp4", ".mkv", ".mov", ".avi", ".webm")
-    found = (records.with_suffix(suffix) for suffix in suffixes)
-    return next((path for path in found if path.is_file()), None)
+    """Return the video beside a file of records; None also for those of a killed run."""
+    if records.stem.endswith(".partial"):
+        return None
+    clips = map(records.with_suffix, (".mp4", ".mkv", ".mov", ".avi", ".webm"))
+    return next((path for path in clips if path.is_file()), None)
 
 
 def _frames(
@@ -96,23 +89,16 @@ def _frames(
 ) -> Iterator[tuple[FrameRecord, np.ndarray[Any, Any]]]:
     """Yield (record, image (H, W, 3) uint8 BGR) at `count` places, the middles of equal parts.
 
-    The n-th frame of the annotated clip is that of the n-th record, also where frames of the source
-    were left out.
+    The n-th frame of the annotated clip belongs to the n-th record, whatever the stride.
     """
-    frames = []
-    for record in read_records(records)[1]:
-        frames.append(record)
-        if len(frames) == _MOST_FRAMES:
-            break
-    places = sorted({int((part + 0.5) * len(frames) / count) for part in range(count)})
+    frames = list(islice(read_records(records)[1], _MOST_FRAMES))
+    places = {int((part + 0.5) * len(frames) / count) for part in range(count)}
     if not frames:
         return
     with VideoReader(clip) as reader:
-        for number, frame in enumerate(reader):
+        for number, frame in enumerate(islice(reader, max(places) + 1)):
             if number in places:
                 yield frames[number], frame.image
-            if number >= places[-1]:
-                return
 
 
 def _write(path: Path, image: np.ndarray[Any, Any]) -> None:

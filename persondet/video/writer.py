@@ -1,21 +1,16 @@
-"""Writing clips: H.264 that browsers play, and nothing lost when the run is killed.
+"""Writing clips: H.264 that browsers play, and a file that survives when the run is killed.
 
-From BGR arrays to H.264 that every browser plays: the encoder and its settings.
-
-From the crash-safe partial file to the clip that is handed over: remuxed and counted.
+Time stamps are exact fractions (`OutputClock`), the encoder's settings are fixed, and the frames go
+into a partial file that plays at any moment, until `VideoWriter` hands over the finished clip.
 """
 
 from __future__ import annotations
 
-import errno
-import heapq
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack
 from fractions import Fraction
+from math import gcd
 from pathlib import Path
-from types import TracebackType
 
 import av
 import av.error
@@ -23,30 +18,97 @@ import numpy as np
 
 from persondet.errors import MediaError, PartialMediaError, PersondetError
 from persondet.files import make_folder, refuse_existing
-from persondet.video.clock import OutputClock
-from persondet.video.sound import SoundSource
-from persondet.video.source import open_source
+from persondet.video.sound import CONTAINERS, FULL, check_count, movie_clock, remux
 
-# Fixed, as the bytes that x264 makes depend on it.
+logger = logging.getLogger(__name__)
+
+DEFAULT_CRF = 20
+# The finest clock that fits the 32-bit time scale of an mp4 track.
+MAX_TICKS_PER_SECOND = 2**31 - 1
+# Fixed, because x264's bytes depend on it.
 ENCODER_THREADS = 4
 _BT709 = 1
 _LIMITED_RANGE = 1
-# Video time that may be inside the encoder, and in a fragment that is not on the disk yet: together
-# less than the second that a killed run may lose.
+# Seconds of video inside the encoder, and in a fragment before it reaches the disk: together less
+# than the second that a killed run may lose.
 _ENCODER_SECONDS = Fraction(62, 100)
-FRAGMENT_SECONDS = Fraction(1, 4)
+_FRAGMENT_SECONDS = Fraction(1, 4)
 # Frames that x264 looks ahead at the presets up to `superfast`.
 _LOOKAHEAD, _B_FRAMES = 10, 3
 
 
-def x264_options(fps: Fraction, crf: int, preset: str, threads: int) -> dict[str, str]:
+def common_tick(fps: Fraction, time_base: Fraction | None) -> Fraction:
+    """Return the longest tick (seconds) that divides both 1/fps and `time_base`.
+
+    If no 32-bit clock is that fine, the frame rate stays exact and a tick is a few microseconds.
+    """
+    frame = 1 / Fraction(fps)
+    if time_base is None:
+        return frame
+    numerator = gcd(
+        frame.numerator * time_base.denominator, time_base.numerator * frame.denominator
+    )
+    tick = Fraction(numerator, frame.denominator * time_base.denominator)
+    if tick.denominator <= MAX_TICKS_PER_SECOND:
+        return tick
+    return Fraction(1, fps.numerator * max(1, 200_000 // fps.numerator))
+
+
+class OutputClock:
+    """Turns times in seconds into the increasing tick numbers of a container.
+
+    Attributes:
+        tick: seconds per tick.
+        frame_ticks: ticks from one frame to the next at the nominal rate.
+    """
+
+    def __init__(self, fps: Fraction, source_tick: Fraction | None = None) -> None:
+        """Choose the tick.
+
+        Args:
+            fps: nominal frames per second.
+            source_tick: seconds per tick of the clock behind the times, or None.
+        """
+        self.fps = Fraction(fps)
+        self.tick = common_tick(self.fps, source_tick)
+        self.frame_ticks = round(1 / self.fps / self.tick)
+        self._source_tick = source_tick
+        self._start: Fraction | None = None
+        self._last: int | None = None
+
+    def ticks(self, time: Fraction | float | None) -> int:
+        """Return the tick number of the next frame, always later than the one before.
+
+        Args:
+            time: seconds from the start of the clip; None: one frame after the last.
+        """
+        if time is None:
+            number = 0 if self._last is None else self._last + self.frame_ticks
+        else:
+            number = round(self._exact(Fraction(time)) / self.tick)
+        if self._last is not None:
+            number = max(number, self._last + 1)
+        self._last = number
+        return number
+
+    def _exact(self, time: Fraction) -> Fraction:
+        """Undo the rounding of a coarse source clock: frame k starts at k / fps."""
+        if self._start is None:
+            self._start = time
+        if self._source_tick is None:
+            return time
+        regular = self._start + round((time - self._start) * self.fps) / self.fps
+        return regular if abs(time - regular) <= self._source_tick / 2 else time
+
+
+def _x264_options(fps: Fraction, crf: int, preset: str, threads: int) -> dict[str, str]:
     """Return the encoder's options; at low frame rates it looks less far ahead.
 
-    x264 keeps back the frames that it looks ahead and one per further thread. That is 0.5 s at 25
-    frames per second, but would be 7 s at two.
+    x264 holds back the frames of its lookahead and one per further thread: 0.5 s at 25 frames per
+    second, but 7 s at two.
     """
-    # x264 is the same from run to run only without its own lookahead thread.
-    # `superfast` with its macroblock tree takes two thirds of `veryfast`'s time for a tenth more bytes.
+    # Only without its lookahead thread does x264 give the same bytes from run to run.
+    # `superfast` plus macroblock tree: two thirds of the time of `veryfast`, a tenth more bytes.
     options = ["sync-lookahead=0", "mbtree=1"]
     ahead = int(fps * _ENCODER_SECONDS) - threads
     if ahead < 1:
@@ -61,98 +123,59 @@ def x264_options(fps: Fraction, crf: int, preset: str, threads: int) -> dict[str
     }
 
 
-def add_h264_stream(
-    container: av.container.OutputContainer,
-    *,
-    size: tuple[int, int],
-    fps: Fraction,
-    tick: Fraction,
-    pixel_aspect: Fraction,
-    options: dict[str, str],
-) -> av.VideoStream:
-    """Add an H.264 stream, yuv420p, BT.709, of (width, height) pixels; both must be even."""
-    stream = container.add_stream("libx264", rate=fps, options=options)
-    stream.width, stream.height = size
-    stream.pix_fmt = "yuv420p"
-    context = stream.codec_context
-    context.time_base = tick
-    if pixel_aspect != 1:
-        context.sample_aspect_ratio = pixel_aspect
-    # Say which colours are meant; a player that has to guess picks by the size.
-    context.colorspace = context.color_primaries = context.color_trc = _BT709
-    context.color_range = _LIMITED_RANGE
-    return stream
+def _encodable(image: np.ndarray) -> av.VideoFrame:
+    """Convert uint8 (H, W, 3) BGR to yuv420p; repeat the last line of an odd side.
 
-
-def even(length: int) -> int:
-    """Return the next even number of pixels: 4:2:0 has one colour for two."""
-    return length + length % 2
-
-
-def encodable(image: np.ndarray) -> av.VideoFrame:
-    """Convert uint8 (H, W, 3) BGR to yuv420p; an odd side is padded by repeating its last line."""
+    Zeros the bytes beyond the right edge of each plane. x264's lookahead reads them if the width is
+    no multiple of 32; random memory there would give other bytes from run to run.
+    """
     height, width = image.shape[:2]
     if height % 2 or width % 2:
         image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="bgr24")
     frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
-    _clear_padding(frame)
-    return frame
-
-
-def _clear_padding(frame: av.VideoFrame) -> None:
-    """Zero the bytes beyond the right edge of each plane.
-
-    x264's lookahead reads them where the width is no multiple of 32; left as they are in memory,
-    the same frames give other bytes from run to run.
-    """
     for plane in frame.planes:
         if plane.width < plane.line_size:
             rows = np.asarray(memoryview(plane)).view(np.uint8).reshape(-1, plane.line_size)
             rows[:, plane.width :] = 0
-
-
-logger = logging.getLogger(__name__)
-
-DEFAULT_CRF = 20
-_PARTIAL, _DRAFT = ".partial.mp4", ".finishing"
+    return frame
 
 
 def partial_path(output: str | Path) -> Path:
-    """Return where the pictures lie while a clip is being written: `<stem>.partial.mp4`."""
-    output = Path(output)
-    return output.with_name(output.stem + _PARTIAL)
+    """Return the path of the frames while a clip is being written: `<stem>.partial.mp4`."""
+    return Path(output).with_suffix(".partial.mp4")
 
 
 def draft_path(output: str | Path) -> Path:
-    """Return where the finished clip lies for a moment, before it gets its name."""
+    """Return the path of the finished clip just before it gets its name: `<stem>.finishing.*`."""
     output = Path(output)
-    return output.with_name(output.stem + _DRAFT + output.suffix)
+    return output.with_name(f"{output.stem}.finishing{output.suffix}")
 
 
-def refuse_existing_output(output: str | Path, *, overwrite: bool = False) -> None:
-    """Refuse a clip that is there already, whole or left unfinished by an earlier run.
+def check_container(path: Path) -> None:
+    """Refuse a name with another suffix than .mp4, .mov or .mkv.
 
-    Raises: OutputExistsError: when it is, and `overwrite` is False.
+    Raises: MediaError: when it has one.
     """
-    for path in (Path(output), partial_path(output)):
-        refuse_existing(path, overwrite=overwrite)
+    if path.suffix.lower() not in CONTAINERS:
+        known = ", ".join(CONTAINERS)
+        raise MediaError(f"{path}: cannot write this format; use a name in {known}.")
 
 
 class VideoWriter:
-    """An H.264 clip (yuv420p, BT.709, fast start) that appears under its name when it is whole.
+    """An H.264 clip (yuv420p, BT.709, fast start) that gets its name only when it is whole.
 
-    Use it as a context manager. The pictures go to `<stem>.partial.mp4` beside the target, a
-    fragmented mp4 that plays whenever the program stops: all but the last second is on the disk.
-    On success they are remuxed with the sound, counted, and renamed to the target; on failure the
-    partial file stays, unless it is empty. The same frames give the same bytes where the width
-    is a multiple of 256; elsewhere x264's macroblock tree reads a little beyond its own rows, and
-    decides otherwise now and then.
+    Use it as a context manager. The frames go to `<stem>.partial.mp4` beside the target, a
+    fragmented mp4 that plays whenever the program stops: all but the last second is on the disk. On
+    success the writer remuxes it with the sound, counts the frames and renames it to the target; on
+    failure the partial file stays unless it is empty. The same frames give the same bytes if the
+    width is a multiple of 256; otherwise x264's macroblock tree reads slightly beyond its rows and
+    sometimes decides differently.
 
     Attributes:
         frames_written: frames handed to the encoder so far.
-        sound_from: the clip whose sound is copied at the end of the block, or None.
-        notes: sentences for the user, complete after the block: padding, sound that is left out.
+        sound_from: the clip with the sound to copy at the end of the block, or None.
+        notes: sentences for the user, complete after the block: padding, sound left out.
 
     Example:
         >>> with VideoWriter("black.mp4", width=96, height=64, fps=Fraction(25)) as writer:
@@ -177,18 +200,18 @@ class VideoWriter:
         preset: str = "superfast",
         threads: int = ENCODER_THREADS,
     ) -> None:
-        """Describe the clip; the file is made when the `with` block is entered.
+        """Describe the clip; the `with` block opens the file.
 
         Args:
             path: the target, named .mp4, .mov or .mkv.
-            width, height: pixels of the frames that will be written; an odd size is padded.
+            width, height: pixels of the frames to come; an odd size is padded.
             fps: frames per second, exact; time stamps follow from it when none are given.
             crf: x264's constant quality, 0 (lossless) to 51 (worst); None: 20.
-            time_base: seconds per tick of the clock that the given time stamps come from.
+            time_base: seconds per tick of the clock behind the given time stamps.
             pixel_aspect: width of a pixel over its height; None: 1.
-            sound_from: the clip whose sound is copied; its packets stay as they are.
-            title: what players show as the clip's title.
-            overwrite: replace what stands at `path`, or was left unfinished beside it.
+            sound_from: the clip with the sound to copy, bit for bit.
+            title: the clip's title in players.
+            overwrite: replace an existing file at `path`, and an unfinished one beside it.
             preset: x264's speed, `ultrafast` to `placebo`.
             threads: encoder threads; another number may give other bytes.
 
@@ -196,9 +219,7 @@ class VideoWriter:
         """
         self.path = Path(path)
         crf = DEFAULT_CRF if crf is None else crf
-        if self.path.suffix.lower() not in CONTAINERS:
-            known = ", ".join(CONTAINERS)
-            raise MediaError(f"{self.path}: cannot write this format; use a name in {known}.")
+        check_container(self.path)
         if width < 1 or height < 1 or fps <= 0 or not 0 <= crf <= 51:
             raise MediaError(
                 f"{self.path}: cannot write {width} x {height} pixels at {fps} frames per second "
@@ -211,23 +232,25 @@ class VideoWriter:
         self._draft = draft_path(self.path)
         self.sound_from, self._title, self._overwrite = sound_from, title, overwrite
         self._pixel_aspect = Fraction(pixel_aspect or 1)
-        self._options = x264_options(self.fps, crf, preset, threads)
+        self._options = _x264_options(self.fps, crf, preset, threads)
         self._clock = OutputClock(self.fps, time_base)
         self._broken = False
 
     def __enter__(self) -> VideoWriter:
         make_folder(self.path.parent)
-        refuse_existing_output(self.path, overwrite=self._overwrite)
-        size = even(self.width), even(self.height)
+        for path in (self.path, self._partial):
+            refuse_existing(path, overwrite=self._overwrite)
+        # 4:2:0 has one colour for two pixels.
+        size = self.width + self.width % 2, self.height + self.height % 2
         try:
-            self._partial.touch()  # FFmpeg opens the file with the first packet only
+            self._partial.touch()  # FFmpeg itself opens the file at the first packet
             self._container = av.open(
                 f"file:{self._partial.resolve()}",
                 "w",
                 format="mp4",
                 options={
                     "movflags": "+delay_moov+default_base_moof",
-                    "frag_duration": str(int(FRAGMENT_SECONDS * 1_000_000)),
+                    "frag_duration": str(int(_FRAGMENT_SECONDS * 1_000_000)),
                     "flush_packets": "1",
                     **movie_clock(self._clock.tick),
                 },
@@ -235,14 +258,7 @@ class VideoWriter:
         except OSError as error:
             raise MediaError(f"{self.path}: cannot be written ({error.strerror}).") from error
         try:
-            self._stream = add_h264_stream(
-                self._container,
-                size=size,
-                fps=self.fps,
-                tick=self._clock.tick,
-                pixel_aspect=self._pixel_aspect,
-                options=self._options,
-            )
+            self._stream = self._add_stream(size)
         except BaseException:
             self._partial.unlink(missing_ok=True)
             raise
@@ -252,6 +268,20 @@ class VideoWriter:
                 "as H.264 needs it"
             )
         return self
+
+    def _add_stream(self, size: tuple[int, int]) -> av.VideoStream:
+        """Add an H.264 stream, yuv420p, BT.709, of (width, height) pixels; both must be even."""
+        stream = self._container.add_stream("libx264", rate=self.fps, options=self._options)
+        stream.width, stream.height = size
+        stream.pix_fmt = "yuv420p"
+        context = stream.codec_context
+        context.time_base = self._clock.tick
+        if self._pixel_aspect != 1:
+            context.sample_aspect_ratio = self._pixel_aspect
+        # Name the colour space; a player that has to guess goes by the size.
+        context.colorspace = context.color_primaries = context.color_trc = _BT709
+        context.color_range = _LIMITED_RANGE
+        return stream
 
     def _note(self, sentence: str) -> None:
         self.notes.append(sentence)
@@ -271,7 +301,7 @@ class VideoWriter:
                 f"{self.path}: frame {self.frames_written} is {image.dtype} {image.shape}; "
                 f"expected uint8 ({self.height}, {self.width}, 3)."
             )
-        frame = encodable(image)
+        frame = _encodable(image)
         frame.pts = self._clock.ticks(time_stamp)
         frame.duration = self._clock.frame_ticks
         frame.time_base = self._clock.tick
@@ -282,7 +312,7 @@ class VideoWriter:
         """Encode a frame (None: flush) and write the packets."""
         try:
             for packet in self._stream.encode(frame):
-                # Of the last packet, whose length no later one tells, the container asks it.
+                # The container needs the duration of the last packet, which no later one tells.
                 packet.duration = packet.duration or self._clock.frame_ticks
                 self._container.mux_one(packet)
         except av.error.FFmpegError as error:
@@ -290,7 +320,7 @@ class VideoWriter:
             raise self._failure(error) from error
 
     def _failure(self, error: Exception) -> MediaError:
-        """Return the error that says why the clip cannot be written, and what is kept."""
+        """Return an error that says why the clip cannot be written, and what is kept."""
         reason = getattr(error, "strerror", None) or str(error)
         mend = ""
         if getattr(error, "errno", None) in FULL:
@@ -300,12 +330,7 @@ class VideoWriter:
         kept = f"what was written so far is kept in {self._partial}"
         return PartialMediaError(f"{self.path}: cannot be written, {reason}; {kept}{mend}.")
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         try:
             if kind is None:
                 self._finish()
@@ -339,7 +364,7 @@ class VideoWriter:
         self._partial.unlink()
 
     def _keep(self) -> None:
-        """After a failure: put what the encoder still holds into the partial file."""
+        """After a failure, flush the encoder into the partial file."""
         if self.frames_written and not self._broken:
             try:
                 self._mux(None)
@@ -352,191 +377,8 @@ class VideoWriter:
             )
 
     def _close_quietly(self) -> None:
-        """Close the container; after a failure its own complaint would hide the first one."""
+        """Close the container after a failure; its own error would hide the first one."""
         try:
             self._container.close()
         except av.error.FFmpegError:
             logger.debug("%s: the container did not close cleanly", self.path)
-
-
-FULL = {errno.ENOSPC, errno.EDQUOT}
-CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
-# Which speaker gets which channel where the source does not tell: mp4 must know it. As FFmpeg's
-# av_channel_layout_default.
-_LAYOUTS = dict(enumerate(["mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1"], start=1))
-# Sound may begin a moment before the pictures, to warm its decoder up: left alone, the Matroska
-# writer would move everything later, so that the first picture is at zero no more.
-_TIMES_AS_THEY_ARE = {"avoid_negative_ts": "disabled"}
-
-
-def remux(
-    partial: Path, draft: Path, target: Path, sound_from: str | Path | None, title: str = ""
-) -> list[str]:
-    """Copy the pictures of `partial`, and sound, into `draft`, the container of `target`'s name.
-
-    Packets are copied bit for bit; mp4 and mov get their index in front (fast start). A track of
-    sound that cannot be copied is left out; the others are kept.
-
-    Args:
-        partial: the pictures; draft: the file to write; target: the name that it will get.
-        sound_from: the clip whose sound is copied, or None.
-        title: what a player shows as the clip's title.
-
-    Returns: sentences on sound that was left out.
-
-    Raises: av.error.FFmpegError: when a file cannot be written.
-    """
-    try:
-        return _remux(partial, draft, target, sound_from, title, set())
-    except (av.error.FFmpegError, MediaError) as error:
-        if sound_from is None or getattr(error, "errno", None) in FULL:
-            raise
-        reason = getattr(error, "strerror", None) or str(error).rstrip(".")
-    try:
-        return _remux(
-            partial, draft, target, sound_from, title, _refused(draft, target, sound_from)
-        )
-    except (av.error.FFmpegError, MediaError) as error:
-        if getattr(error, "errno", None) in FULL:
-            raise
-    notes = _remux(partial, draft, target, None, title, set())
-    note = f"the sound is left out, as it could not be copied ({reason})"
-    if target.suffix.lower() != ".mkv":
-        note += f"; name the output {target.stem}.mkv to keep it"
-    return [*notes, note]
-
-
-def _refused(draft: Path, target: Path, sound_from: str | Path) -> set[int]:
-    """Return the indices of the sound tracks that cannot be copied, each tried alone."""
-    suffix = target.suffix.lower()
-    with open_source(sound_from) as source:
-        tracks = {track.index for track in source.streams.audio}
-    refused = set()
-    for index in tracks:
-        try:
-            with (
-                av.open(f"file:{draft.resolve()}", "w", format=CONTAINERS[suffix]) as output,
-                SoundSource(sound_from, output, target, refused=tracks - {index}) as sound,
-            ):
-                copies = {track.index: _copy_of(output, track) for track in sound.tracks}
-                _mux(output, _retargeted(sound.packets(), copies))
-        except av.error.FFmpegError as error:
-            if error.errno in FULL:
-                raise
-            refused.add(index)
-    return refused
-
-
-def _remux(
-    partial: Path,
-    draft: Path,
-    target: Path,
-    sound_from: str | Path | None,
-    title: str,
-    refused: set[int],
-) -> list[str]:
-    """Do what `remux` says, without the sound tracks with the indices `refused`."""
-    suffix = target.suffix.lower()
-    with ExitStack() as stack:
-        pictures = stack.enter_context(av.open(f"file:{partial.resolve()}"))
-        original = pictures.streams.video[0]
-        options = _TIMES_AS_THEY_ARE
-        if suffix != ".mkv":
-            options = {"movflags": "+faststart", **movie_clock(Fraction(original.time_base or 1))}
-        output = stack.enter_context(
-            av.open(f"file:{draft.resolve()}", "w", format=CONTAINERS[suffix], options=options)
-        )
-        if title:
-            output.metadata["title"] = title
-        stream = _copy_of(output, original)
-        if sound_from is None:
-            _mux(output, _retargeted(_packets(pictures), {0: stream}))
-            return []
-        with SoundSource(sound_from, output, target, refused=refused) as sound:
-            tracks = {track.index: _copy_of(output, track) for track in sound.tracks}
-            _mux(
-                output,
-                heapq.merge(
-                    _retargeted(_packets(pictures), {0: stream}),
-                    _retargeted(sound.packets(), tracks),
-                    key=_seconds,
-                ),
-            )
-            return sound.notes
-
-
-def movie_clock(tick: Fraction) -> dict[str, str]:
-    """Return the option of an mp4 by which its tracks can begin at any tick (in seconds).
-
-    The moment is told on the clock of the whole file, which has milliseconds when left alone.
-    """
-    return {"movie_timescale": str(tick.denominator * -(-1000 // tick.denominator))}
-
-
-def count_pictures(path: Path) -> int:
-    """Return the number of pictures in a finished clip, whose first one must decode.
-
-    Raises: av.error.FFmpegError: when the file cannot be read.
-    """
-    with av.open(f"file:{path.resolve()}") as container:
-        stream = container.streams.video[0]
-        count = sum(packet.size > 0 for packet in container.demux(stream))
-        container.seek(0)
-        next(container.decode(stream))
-    return count
-
-
-def check_count(draft: Path, target: Path, expected: int) -> None:
-    """Refuse a clip, to become `target`, that does not have all its pictures.
-
-    Raises: MediaError: when it has another number of them, or cannot be read.
-    """
-    try:
-        count = count_pictures(draft)
-    except (av.error.FFmpegError, StopIteration, IndexError) as error:
-        reason = getattr(error, "strerror", None) or "it holds no picture"
-        raise MediaError(f"{target}: the finished clip cannot be read again ({reason}).") from error
-    if count != expected:
-        raise MediaError(f"{target}: the finished clip has {count} of {expected} frames.")
-
-
-def _copy_of(output: av.container.OutputContainer, stream: av.stream.Stream) -> av.stream.Stream:
-    """Add a stream with the parameters, the clock and, of sound, the language of another one."""
-    copy = output.add_stream_from_template(stream)
-    copy.time_base = stream.time_base
-    if isinstance(stream, av.AudioStream) and isinstance(copy, av.AudioStream):
-        layout = stream.codec_context.layout
-        if layout.name == f"{layout.nb_channels} channels" and layout.nb_channels in _LAYOUTS:
-            copy.codec_context.layout = av.AudioLayout(_LAYOUTS[layout.nb_channels])
-        for key in ("language", "title"):
-            if key in stream.metadata:
-                copy.metadata[key] = stream.metadata[key]
-        copy.disposition = stream.disposition
-    return copy
-
-
-def _packets(container: av.container.InputContainer) -> Iterator[av.Packet]:
-    """Yield the packets of the first picture stream, without the empty one at the end."""
-    for packet in container.demux(container.streams.video[0]):
-        if packet.size > 0:
-            yield packet
-
-
-def _retargeted(
-    packets: Iterator[av.Packet], streams: dict[int, av.stream.Stream]
-) -> Iterator[av.Packet]:
-    """Hand packets over from their stream to the one with the same key in `streams`."""
-    for packet in packets:
-        packet.stream = streams[packet.stream_index]
-        yield packet
-
-
-def _seconds(packet: av.Packet) -> float:
-    """Return when a packet is decoded, to keep sound and pictures side by side in the file."""
-    ticks = packet.dts if packet.dts is not None else packet.pts
-    return 0.0 if ticks is None else float(ticks * packet.time_base)
-
-
-def _mux(output: av.container.OutputContainer, packets: Iterator[av.Packet]) -> None:
-    for packet in packets:
-        output.mux_one(packet)

@@ -13,7 +13,7 @@ from detectron2.structures import Instances
 from detectron2.utils.video_visualizer import VideoVisualizer
 from detectron2.utils.visualizer import ColorMode, VisImage
 
-from persondet.inference.region_masks import RegionMasks, region_masks_of
+from persondet.inference.masks import RegionMasks, region_masks_of
 from persondet.visualization import drawing
 from persondet.visualization.colors import ColorAssigner
 from persondet.visualization.labels import (

@@ -23,7 +23,7 @@ from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Instances
 
 from persondet.evaluation.evaluator import RoboflowCOCOEvaluator
-from persondet.inference.region_masks import encoded_masks
+from persondet.inference.masks import encoded_masks
 from persondet.modeling.roi_masks import roi_postprocess
 
 _DATASET = "persondet_benchmark"

@@ -14,7 +14,7 @@ import torch
 from detectron2.structures import Boxes, Instances, ROIMasks, pairwise_iou
 
 from persondet.data.coco_json import write_coco
-from persondet.inference.region_masks import ROI_FIELD
+from persondet.inference.masks import ROI_FIELD
 from persondet.video.writer import VideoWriter
 
 PEOPLE = 10  # in each image

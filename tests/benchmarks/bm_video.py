@@ -27,8 +27,8 @@ from detectron2.data.catalog import Metadata
 from detectron2.structures import Instances
 from detectron2.utils.video_visualizer import VideoVisualizer
 
+from persondet.inference.masks import paste_regions
 from persondet.inference.predictor import Predictor, run_cfg
-from persondet.inference.region_masks import paste_regions
 from persondet.modeling.precision import resolve_dtype
 from persondet.video.pipeline import annotate_video
 from persondet.video.reader import VideoReader

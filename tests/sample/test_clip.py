@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from persondet.inference.masks import decode_mask
+from persondet.records import decode_mask
 from persondet.sample.clip import write_clip
 from persondet.video.reader import VideoReader
 

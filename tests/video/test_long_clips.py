@@ -1,4 +1,4 @@
-"""What only shows in the long run: flat memory, every frame in its place, a kill at any moment."""
+"""What only long runs show: flat memory, every frame in its place, a kill at any moment."""
 
 from __future__ import annotations
 
@@ -12,49 +12,20 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-import torch
 from bm_scenes import write_street
-from detectron2.data.catalog import Metadata
-from detectron2.structures import Boxes, Instances
 
-from persondet.inference.records import read_records
+from persondet.records import read_records
 from persondet.video.pipeline import annotate_video
 from persondet.video.reader import VideoReader
 from persondet.visualization.visualizer import PersonVideoVisualizer
+from tests.video.clips import BrightSquares
 
 FPS = 25
-BITS, CELL = 10, 16  # of the number that is painted into each frame of the looped clip
+BITS, CELL = 10, 16  # of the number painted into each frame of the looped clip
 LOOP = 625
 HOUR = 90_000
 MOST_GROWTH_MB = 20.0
 KILLS = 20
-
-
-class Walkers:
-    """Stands in for a model: two people who walk, nobody from time to time."""
-
-    def __init__(self, size):
-        self.metadata = Metadata(name="walkers", thing_classes=["person"])
-        self.confidence_threshold, self.model_file, self.batch_size = 0.5, "stub.pth", 8
-        self.size, self.frames = size, 0
-
-    def predict_batch(self, images):
-        return [self._next() for _ in images]
-
-    def _next(self):
-        (width, height), number = self.size, self.frames
-        self.frames += 1
-        people = [] if number % 500 > 480 else [number % (width - 20), (number * 2) % (width - 20)]
-        found = Instances((height, width))
-        boxes = [[x, height / 2, x + 20, height - 2] for x in people]
-        found.pred_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
-        found.scores = torch.full((len(people),), 0.9)
-        found.pred_classes = torch.zeros(len(people), dtype=torch.int64)
-        masks = np.zeros((len(people), height, width), bool)
-        for mask, x in zip(masks, people, strict=True):
-            mask[height // 2 + 3 : height - 4, x + 3 : x + 17] = True
-        found.pred_masks = torch.from_numpy(masks)
-        return found
 
 
 def resident_mb():
@@ -69,7 +40,7 @@ def test_memory_is_flat(tmp_path):
     annotate_video(
         source,
         tmp_path / "out.mp4",
-        Walkers((320, 192)),
+        BrightSquares(),
         progress=lambda done, _: resident.setdefault(done, resident_mb()),
     )
     assert max(resident[n] for n in range(300, 1501)) - resident[299] <= MOST_GROWTH_MB
@@ -121,7 +92,7 @@ def write_looped_clip(path, frames):
 @pytest.mark.timeout(3600)
 def test_an_hour_has_every_frame_once_in_order_in_flat_memory(tmp_path):
     source = write_looped_clip(tmp_path / "hour.mp4", HOUR)
-    predictor = Walkers((160, 90))
+    predictor = BrightSquares()
     resident = {}
 
     def look(done, total):
@@ -161,8 +132,6 @@ import os, pathlib, signal, sys, time
 from bm_scenes import SimulatedPredictor
 from detectron2.data.catalog import Metadata
 from persondet.video.pipeline import annotate_video
-from persondet.video.tracking import PersonTracker
-from persondet.visualization.visualizer import PersonVideoVisualizer
 
 source, folder = sys.argv[1], pathlib.Path(sys.argv[2])
 for number, seconds in enumerate(map(float, sys.argv[3:])):

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import base64
-import contextlib
-import http.server
 import json
-import os
 import queue
 import shutil
 import subprocess
-import threading
 from fractions import Fraction
-from pathlib import Path
 
 import av
 import cv2
@@ -22,9 +17,14 @@ import pytest
 from persondet.video.pipeline import annotate_video
 from persondet.video.reader import VideoReader
 from persondet.video.writer import VideoWriter, partial_path
+from tests.video.clips import served, write_clip
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+
+
 BROWSER = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+
+
 # The page plays each clip to its end and posts what happened to the server it came from, with the
 # picture that it shows then.
 PAGE = """<!doctype html><body style="margin:0"><script>
@@ -38,7 +38,7 @@ const play = name => new Promise(done => {
     c.width = v.videoWidth; c.height = v.videoHeight;
     if (c.width) {
       c.getContext('2d').drawImage(v, 0, 0);
-      report.picture = c.toDataURL('image/png').split(',')[1];
+      report.image = c.toDataURL('image/png').split(',')[1];
     }
     Object.assign(report, {width: v.videoWidth, height: v.videoHeight, duration: v.duration,
                            ended: v.ended, heard: v.webkitAudioDecodedByteCount,
@@ -60,54 +60,24 @@ const play = name => new Promise(done => {
 </script>"""
 
 
-@contextlib.contextmanager
-def served(folder, names):
+def verdicts_on(folder, names, profile):
     verdicts = queue.Queue()
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            name = self.path[1:].replace("%20", " ")
-            if name in names:
-                kind, body = "video/mp4", (folder / name).read_bytes()
-            elif not name:
-                kind, body = "text/html", PAGE.replace("CLIPS", json.dumps(names)).encode()
-            else:
-                return self.send_error(404)
-            self.send_response(200)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            with contextlib.suppress(ConnectionError):
-                self.wfile.write(body)
+    def get(handler):
+        name = handler.path[1:].replace("%20", " ")
+        if name in names:
+            return 200, {"Content-Type": "video/mp4"}, (folder / name).read_bytes()
+        page = PAGE.replace("CLIPS", json.dumps(names)).encode()
+        return (404, {}, b"") if name else (200, {"Content-Type": "text/html"}, page)
 
-        def do_POST(self):
-            verdicts.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *args):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/", verdicts
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-def verdicts_on(folder, names, profile):
-    with served(folder, names) as (address, verdicts):
+    with served(get, lambda body: verdicts.put(json.loads(body))) as port:
         browser = subprocess.Popen(
             [
                 *(BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run"),
                 *("--disable-background-networking", "--disable-component-update"),
                 *("--disable-sync", "--disable-dev-shm-usage"),
                 *("--autoplay-policy=no-user-gesture-required", f"--user-data-dir={profile}"),
-                *("--remote-debugging-port=0", address),
+                *("--remote-debugging-port=0", f"http://127.0.0.1:{port}/"),
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -133,23 +103,22 @@ def scene(number, width=320, height=180):
     return image
 
 
-def sources(folder, clip_writer):
-    """One clip per trait: name to path."""
+def sources(folder):
+    """Yield one clip per trait."""
     quarter = (0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
     times = [n * 40 + n % 3 * 7 for n in range(50)]
-    variable = {"times": times, "time_base": Fraction(1, 1000), "rate": Fraction(25)}
     traits = {
         "plain.mp4": {},
         "odd size.mkv": {"size": (321, 181), "codec": "ffv1", "pix_fmt": "bgr0"},
         "portrait.mp4": {"size": (180, 320)},
         "rotated.mp4": {"matrix": quarter},
         "ten bits.mp4": {"pix_fmt": "yuv420p10le"},
-        "variable rate.mp4": variable,
+        "variable rate.mp4": {"times": times, "time_base": Fraction(1, 1000), "rate": Fraction(25)},
         "sound.mp4": {"sound": True},
     }
     for name, choices in traits.items():
         size = choices.pop("size", (320, 180))
-        yield clip_writer(folder / name, [scene(n, *size) for n in range(50)], **choices)
+        yield write_clip(folder / name, [scene(n, *size) for n in range(50)], **choices)
 
 
 def unfinished(folder):
@@ -171,12 +140,9 @@ def sound_is_there(path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on PATH: playing is not tried")
-def test_chromium_plays_the_annotated_clips_and_a_killed_runs_rest(
-    tmp_path, clip_writer, predictor
-):
-    (tmp_path / "in").mkdir()
+def test_chromium_plays_the_annotated_clips_and_a_killed_runs_rest(tmp_path, predictor):
     clips = {}
-    for source in sources(tmp_path / "in", clip_writer):
+    for source in sources(tmp_path / "in"):
         target = tmp_path / f"{source.stem}.mp4"
         annotate_video(source, target, predictor)
         clips[target.name] = source
@@ -193,9 +159,8 @@ def test_chromium_plays_the_annotated_clips_and_a_killed_runs_rest(
             float(frames[-1].time + 1 / reader.frame_rate), abs=0.05
         ), name
         assert (report["heard"] > 0) == sound_is_there(path), name
-        seen = cv2.imdecode(np.frombuffer(base64.b64decode(report["picture"]), np.uint8), 1)
-        keep(name, seen)
-        # The browser's picture is the last one of the clip, as this project reads it: turned,
+        seen = cv2.imdecode(np.frombuffer(base64.b64decode(report["image"]), np.uint8), 1)
+        # The browser's image is the last one of the clip, as this project reads it: turned,
         # with its colours, up to the rounding of the conversion.
         assert np.abs(seen.astype(int) - frames[-1].image).mean() < 3, name
     odd, turned = reports["odd size.mp4"], reports["rotated.mp4"]
@@ -203,10 +168,3 @@ def test_chromium_plays_the_annotated_clips_and_a_killed_runs_rest(
     assert (turned["width"], turned["height"]) == (180, 320)
     assert reports["sound.mp4"]["heard"] > 0
     assert reports[left.name]["duration"] >= 1
-
-
-def keep(name, picture):
-    """Keep what the browser showed, for a person to look at, where PERSONDET_SCREENSHOTS says."""
-    folder = os.environ.get("PERSONDET_SCREENSHOTS")
-    if folder:
-        cv2.imwrite(str(Path(folder) / f"{Path(name).stem}.png"), picture)

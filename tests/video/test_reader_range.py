@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-import av
 import numpy as np
 import pytest
 
 from persondet.errors import MediaError
 from persondet.video import reader as reader_module
-from persondet.video import reader as skip
-from persondet.video.reader import UncountableError, VideoReader
+from persondet.video.reader import UncountableError, VideoReader, skip_to
+from tests.video.clips import noise, write_clip
 
 OPEN_GOP = {"x264-params": "open-gop=1:bframes=3:b-adapt=0"}
 UNEVEN = [n * 40 + n % 3 * 7 + (500 if n > 30 else 0) for n in range(60)]
@@ -25,27 +24,11 @@ CLIPS = {
     "program stream": ("a.mpg", "mpeg2video", {"bf": "2"}, None, True),
     "HEVC": ("a.mp4", "libx265", {"x265-params": "log-level=none:pools=none"}, None, True),
     "VP9": ("a.webm", "libvpx-vp9", {"cpu-used": "8", "deadline": "realtime"}, None, True),
-    "hidden pictures": ("a.webm", "libvpx", {"cpu-used": "8", "auto-alt-ref": "1"}, None, False),
+    "hidden frames": ("a.webm", "libvpx", {"cpu-used": "8", "auto-alt-ref": "1"}, None, False),
     "AVI": ("a.avi", "libx264", {"bf": "3"}, None, False),
     "no container": ("a.h264", "libx264", {}, None, False),
 }
 QUICK = {"variable rate", "matroska", "AVI"}
-
-
-def write(path, codec, options, times):
-    noise = np.random.default_rng(1).integers(0, 255, (64, 96, 3), dtype=np.uint8)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=Fraction(25), options=options)
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
-        stream.codec_context.gop_size = 12
-        tick = Fraction(1, 25) if times is None else Fraction(1, 1000)
-        stream.codec_context.time_base = tick
-        for number in range(60):
-            frame = av.VideoFrame.from_ndarray(np.roll(noise, number, 1), format="bgr24")
-            frame.pts, frame.time_base = number if times is None else times[number], tick
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
 
 
 def same(first, second):
@@ -54,9 +37,33 @@ def same(first, second):
     )
 
 
-def is_part_of_whole(path, starts):
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in CLIPS]
+)
+def test_a_part_is_that_part_of_the_whole_and_what_can_be_counted_is_not_decoded(
+    name, tmp_path, monkeypatch
+):
+    file, codec, options, times, countable = CLIPS[name]
+    frames = [np.roll(noise(1, seed=1)[0], number, 1) for number in range(60)]
+    path = write_clip(
+        tmp_path / file,
+        frames,
+        rate=Fraction(25),
+        codec=codec,
+        options=options,
+        gop=12,
+        times=times or range(60),
+        time_base=Fraction(1, 1000 if times else 25),
+    )
+    begins = []
+
+    def noted(packets, pts):
+        begins.append(skip_to(packets, pts))
+        return begins[-1]
+
+    monkeypatch.setattr(reader_module, "skip_to", noted)
     whole = list(VideoReader(path))
-    for number in starts:
+    for number in (0, 13, 36, 54):
         start = whole[number].time
         end = start + Fraction(1, 2)
         assert same(list(VideoReader(path, start=start)), whole[number:])
@@ -65,60 +72,26 @@ def is_part_of_whole(path, starts):
         between = start + Fraction(1, 500)
         later = [frame for frame in whole if frame.time >= between]
         assert same(list(VideoReader(path, start=between)), later)
-
-
-@pytest.mark.parametrize("name", sorted(QUICK))
-def test_a_part_is_that_part_of_the_whole(name, tmp_path):
-    file, codec, options, times, _ = CLIPS[name]
-    is_part_of_whole(write(tmp_path / file, codec, options, times), [13, 35])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(CLIPS))
-def test_a_part_is_that_part_of_the_whole_for_every_container(name, tmp_path):
-    file, codec, options, times, _ = CLIPS[name]
-    path = write(tmp_path / file, codec, options, times)
-    is_part_of_whole(path, range(0, 55, 9))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(CLIPS))
-def test_what_can_be_counted_is_not_decoded(name, tmp_path, monkeypatch):
-    file, codec, options, times, countable = CLIPS[name]
-    path = write(tmp_path / file, codec, options, times)
-    begins = []
-
-    def skip_to(packets, pts):
-        skipped = skip.skip_to(packets, pts)
-        begins.append(skipped.index)
-        return skipped
-
-    monkeypatch.setattr(reader_module, "skip_to", skip_to)
-    whole = list(VideoReader(path))
+    assert bool(begins) == countable
+    begins.clear()
     assert next(iter(VideoReader(path, start=whole[50].time))).index == 50
     assert len(begins) == countable
-    assert all(36 <= index <= 50 for index in begins)
+    assert all(36 <= skipped.index <= 50 for skipped in begins)
 
 
-def test_a_start_before_a_damaged_packet_is_decoded_from_the_beginning():
+def test_a_clip_without_packets_cannot_be_counted():
     with pytest.raises(UncountableError):
-        skip.skip_to(iter([]), 10)
+        skip_to(iter([]), 10)
 
 
-def test_a_clip_is_read_up_to_but_without_its_end(clip):
-    frames = list(VideoReader(clip, end=Fraction(3 * 1001, 30000)))
-    assert [frame.index for frame in frames] == [0, 1, 2]
-    reader = VideoReader(clip, end=100)
-    assert len(list(reader)) == 10
-    assert reader.damage == ""
-
-
-def test_progress_is_told_of_the_part_only(clip):
-    assert VideoReader(clip).expected_frames == 10
-    assert VideoReader(clip, start=Fraction(5 * 1001, 30000)).expected_frames == 5
-    assert VideoReader(clip, end=Fraction(2 * 1001, 30000)).expected_frames == 2
+def test_progress_counts_the_part_only(clip):
+    three = Fraction(3 * 1001, 30000)
+    assert [frame.index for frame in VideoReader(clip, end=three)] == [0, 1, 2]
+    assert VideoReader(clip, end=three).expected_frames == 3
+    assert VideoReader(clip, start=three).expected_frames == 7
     assert VideoReader(clip, start=0.1, end=0.2).expected_frames == 3
-    assert VideoReader(clip, start=0.1).announced_frames == 10
+    reader = VideoReader(clip, end=100)
+    assert (reader.expected_frames, len(list(reader)), reader.damage) == (10, 10, "")
 
 
 @pytest.mark.parametrize(
@@ -131,7 +104,7 @@ def test_progress_is_told_of_the_part_only(clip):
         (0.001, 0.002, "no frame between"),
     ],
 )
-def test_a_part_that_is_none_is_refused_in_one_sentence(start, end, says, clip):
+def test_an_impossible_part_is_refused_in_one_sentence(start, end, says, clip):
     with pytest.raises(MediaError, match=says) as caught:
         VideoReader(clip, start=start, end=end)
     assert "\n" not in str(caught.value)

@@ -1,16 +1,36 @@
-"""Writing clips: as many frames as were given, at their times, in a file that browsers play."""
+"""Writing clips: every frame at its time, in a file that browsers play and that survives a kill."""
 
 from __future__ import annotations
 
+import collections
+import itertools
+import signal
+import subprocess
+import sys
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from persondet.errors import MediaError
+from persondet.errors import MediaError, PartialMediaError
+from persondet.video import writer as writer_module
 from persondet.video.reader import VideoReader
-from persondet.video.writer import VideoWriter
+from persondet.video.writer import (
+    MAX_TICKS_PER_SECOND,
+    OutputClock,
+    VideoWriter,
+    common_tick,
+    draft_path,
+    partial_path,
+)
+from tests.video.clips import frames_on_disk, noise, square_frame
+
+SIZE = {"width": 96, "height": 64}
+SQUARES = [square_frame(n) for n in range(60)]
 
 
 def write(path, frames, fps=Fraction(25), times=None, **choices):
@@ -22,32 +42,30 @@ def write(path, frames, fps=Fraction(25), times=None, **choices):
 
 
 @pytest.mark.parametrize("rate", [Fraction(25), Fraction(30000, 1001), Fraction(24000, 1001)])
-def test_codec_pixels_rate_and_fast_start(rate, tmp_path, squares, atoms):
-    path = write(tmp_path / "clip.mp4", [squares(n) for n in range(12)], rate)
+def test_codec_pixels_rate_and_fast_start(rate, tmp_path):
+    path = write(tmp_path / "clip.mp4", SQUARES[:12], rate)
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
-        assert stream.codec_context.codec_tag == "avc1"
-        assert stream.codec_context.name == "h264"
-        assert stream.codec_context.pix_fmt == "yuv420p"
+        context = stream.codec_context
+        assert (context.name, context.codec_tag, context.pix_fmt) == ("h264", "avc1", "yuv420p")
         assert stream.average_rate == rate
-        times = [frame.pts * frame.time_base for frame in container.decode(stream)]
-    assert times == [n / rate for n in range(12)]
-    order = atoms(path)
-    assert order.index("moov") < order.index("mdat")
+    assert frames_on_disk(path) == [n / rate for n in range(12)]
+    data = path.read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat")
 
 
 def test_colours_survive(tmp_path):
     colors = [(0, 0, 255), (0, 255, 0), (255, 0, 0), (128, 128, 128), (0, 159, 230)]
     frames = [np.full((64, 96, 3), color, dtype=np.uint8) for color in colors for _ in range(2)]
     path = write(tmp_path / "colours.mp4", frames, crf=10)
-    for read, given in zip(VideoReader(path), frames, strict=True):
-        assert np.abs(read.image.astype(int) - given).max() <= 8
+    for read, frame in zip(VideoReader(path), frames, strict=True):
+        assert np.abs(read.image.astype(int) - frame).max() <= 8
 
 
 @pytest.mark.parametrize("size", [(95, 63), (96, 63), (95, 64)])
-def test_odd_sizes_are_padded_by_a_pixel_and_said(size, tmp_path, squares):
+def test_odd_sizes_are_padded_by_a_pixel_and_said(size, tmp_path):
     width, height = size
-    frames = [squares(n, width, height) for n in range(4)]
+    frames = [square_frame(n, width, height) for n in range(4)]
     path = tmp_path / "odd.mp4"
     writer = VideoWriter(path, width=width, height=height, fps=Fraction(25), crf=5)
     with writer:
@@ -67,74 +85,54 @@ def test_odd_sizes_are_padded_by_a_pixel_and_said(size, tmp_path, squares):
 
 
 def test_the_same_frames_give_the_same_bytes(tmp_path):
-    noise = np.random.default_rng(0).integers(0, 255, (12, 64, 256, 3), dtype=np.uint8)
-    first, second = (write(tmp_path / f"{name}.mp4", noise).read_bytes() for name in "ab")
+    wide = np.concatenate([noise(12)] * 3, axis=2)[:, :, :256]
+    first, second = (write(tmp_path / f"{name}.mp4", wide).read_bytes() for name in "ab")
     assert first == second
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
-def test_times_are_kept_within_half_a_tick_of_the_coarser_clock(suffix, tmp_path, squares):
-    source_tick = Fraction(1, 90_000)
-    times = [t * source_tick for t in (4_000, 7_003, 9_777, 30_000, 30_900, 90_001)]
-    path = write(
-        tmp_path / f"variable{suffix}",
-        [squares(n) for n in range(6)],
-        Fraction(12),
-        times,
-        time_base=source_tick,
-    )
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        read = [frame.pts * frame.time_base for frame in container.decode(stream)]
-        coarser = max(source_tick, stream.time_base)
+def test_times_are_kept_within_half_a_tick_of_the_coarser_clock(suffix, tmp_path):
+    tick = Fraction(1, 90_000)
+    times = [t * tick for t in (4_000, 7_003, 9_777, 30_000, 30_900, 90_001)]
+    path = tmp_path / f"variable{suffix}"
+    write(path, SQUARES[:6], Fraction(12), times, time_base=tick)
+    coarser = Fraction(1, 1000) if suffix == ".mkv" else tick
+    read = frames_on_disk(path)
     assert all(abs(a - b) <= coarser / 2 for a, b in zip(read, times, strict=True))
-    assert coarser == (Fraction(1, 1000) if suffix == ".mkv" else source_tick)
-
-
-def test_the_rate_is_exact_in_matroska_too(tmp_path, squares):
     rate = Fraction(30000, 1001)
-    path = write(tmp_path / "clip.mkv", [squares(n) for n in range(40)], rate)
-    times = [frame.time for frame in VideoReader(path)]
-    assert all(abs(time - n / rate) <= Fraction(1, 2000) for n, time in enumerate(times))
-    assert len(times) == 40
+    path = write(tmp_path / f"regular{suffix}", SQUARES[:40], rate)
+    read = [frame.time for frame in VideoReader(path)]
+    assert all(abs(a - n / rate) <= coarser / 2 for n, a in enumerate(read))
+    assert len(read) == 40
 
 
-def test_a_pixel_that_is_no_square_stays_one(tmp_path, squares):
-    path = write(tmp_path / "tv.mp4", [squares(0)] * 3, pixel_aspect=Fraction(64, 45))
-    assert VideoReader(path).pixel_aspect == Fraction(64, 45)
-    assert VideoReader(write(tmp_path / "pc.mp4", [squares(0)] * 3)).pixel_aspect == 1
-
-
-def test_crf_trades_size_for_quality(tmp_path):
-    noise = np.random.default_rng(0).integers(0, 255, (6, 64, 96, 3), dtype=np.uint8)
+def test_quality_and_pixel_aspect_reach_the_file(tmp_path):
     sizes = [
-        write(tmp_path / f"{crf}.mp4", noise, crf=crf).stat().st_size for crf in (0, None, 20, 40)
+        write(tmp_path / f"{crf}.mp4", noise(6), crf=crf).stat().st_size
+        for crf in (0, None, 20, 40)
     ]
     assert sizes[0] > sizes[1] == sizes[2] > sizes[3]
-
-
-def test_a_clip_without_frames_is_refused(tmp_path):
-    with (
-        pytest.raises(MediaError, match="no frame was written"),
-        VideoWriter(tmp_path / "none.mp4", width=96, height=64, fps=Fraction(25)),
-    ):
-        pass
-    assert list(tmp_path.iterdir()) == []
+    path = write(tmp_path / "tv.mp4", SQUARES[:3], pixel_aspect=Fraction(64, 45))
+    assert VideoReader(path).pixel_aspect == Fraction(64, 45)
+    assert VideoReader(tmp_path / "20.mp4").pixel_aspect == 1
 
 
 @pytest.mark.parametrize(
-    ("image", "says"),
+    ("images", "says"),
     [
-        (np.zeros((64, 95, 3), np.uint8), r"expected uint8 \(64, 96, 3\)"),
-        (np.zeros((64, 96, 3), np.float32), "float32"),
+        ([], "no frame was written"),
+        ([np.zeros((64, 95, 3), np.uint8)], r"expected uint8 \(64, 96, 3\)"),
+        ([np.zeros((64, 96, 3), np.float32)], "float32"),
     ],
 )
-def test_frames_of_another_size_or_type_are_refused(image, says, tmp_path):
+def test_no_frame_or_one_of_another_size_or_type_is_refused_and_leaves_nothing(
+    images, says, tmp_path
+):
     with (
         pytest.raises(MediaError, match=says),
-        VideoWriter(tmp_path / "clip.mp4", width=96, height=64, fps=Fraction(25)) as writer,
+        VideoWriter(tmp_path / "clip.mp4", **SIZE, fps=Fraction(25)) as writer,
     ):
-        writer.write(image)
+        collections.deque(map(writer.write, images))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -153,7 +151,170 @@ def test_what_cannot_be_written_is_refused_at_once(name, choices, says, tmp_path
         VideoWriter(tmp_path / name, **choices)
 
 
-@pytest.mark.parametrize("suffix", [".mov", ".mkv"])
-def test_other_containers_by_name(suffix, tmp_path, squares):
-    path = write(tmp_path / f"clip{suffix}", [squares(n) for n in range(5)])
-    assert len(list(VideoReader(path))) == 5
+RATES = st.sampled_from([Fraction(n) for n in (1, 12, 24, 25, 30, 50, 60, 120)]) | st.sampled_from(
+    [Fraction(24000, 1001), Fraction(30000, 1001), Fraction(60000, 1001), Fraction(25, 3)]
+)
+
+
+CLOCKS = st.sampled_from([1000, 12800, 15360, 30000, 90000, 600, 1_000_000]).map(
+    lambda ticks: Fraction(1, ticks)
+)
+
+
+@given(RATES, CLOCKS)
+def test_the_common_tick_divides_both(rate, clock):
+    tick = common_tick(rate, clock)
+    assert (1 / rate / tick).denominator == 1
+    assert (clock / tick).denominator == 1
+    assert tick.denominator <= MAX_TICKS_PER_SECOND
+
+
+def test_a_clock_beyond_32_bits_keeps_the_rate_exact():
+    rate, clock = Fraction(30000, 1001), Fraction(1, 1_999_999_973)
+    tick = common_tick(rate, clock)
+    assert tick.denominator <= MAX_TICKS_PER_SECOND
+    assert (Fraction(1001, 30000) / tick).denominator == 1
+
+
+@given(RATES, CLOCKS, st.integers(0, 10_000))
+def test_the_rounding_of_a_coarse_clock_is_undone(rate, clock, start):
+    output = OutputClock(rate, clock)
+    begin = start * clock
+    rounded = [round((begin + n / rate) / clock) * clock for n in range(20)]
+    times = [output.ticks(time) * output.tick for time in rounded]
+    if 1 / rate > 2 * clock:
+        assert times == [begin + n / rate for n in range(20)]
+
+
+@given(RATES, CLOCKS, st.lists(st.integers(0, 10**7), min_size=1, max_size=20))
+def test_ticks_always_increase_and_stay_close(rate, clock, numbers):
+    output = OutputClock(rate, clock)
+    ordered = sorted(set(numbers))
+    ticks = [output.ticks(n * clock) for n in ordered]
+    assert all(a < b for a, b in itertools.pairwise(ticks))
+    assert all(
+        abs(t * output.tick - n * clock) <= clock / 2 for t, n in zip(ticks, ordered, strict=True)
+    )
+    backwards = output.ticks(Fraction(0))
+    assert backwards == ticks[-1] + 1
+
+
+@pytest.mark.parametrize("fps", [1, 5, 25, 60])
+def test_all_but_the_last_second_is_on_the_disk_at_any_time(fps, tmp_path):
+    target = tmp_path / "clip.mp4"
+    longest = 0.0
+    with VideoWriter(target, **SIZE, fps=Fraction(fps)) as writer:
+        for number in range(3 * fps + 2):
+            writer.write(square_frame(number))
+            if number % max(1, fps // 5) == 0:
+                times = frames_on_disk(partial_path(target))
+                # Of pictures that are coded out of order, the last ones may be there first.
+                assert set(times) >= {Fraction(n, fps) for n in range(number + 1 - fps)}
+                assert times == sorted(times)
+                assert all((time * fps).denominator == 1 for time in times)
+                longest = max(longest, (number + 1 - len(times)) / fps)
+        assert not target.exists()
+    assert 0 < longest <= 1
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def failing(target, count, **choices):
+    """Write `count` frames, then fail."""
+
+    def frames():
+        yield from SQUARES[:count]
+        raise KeyError("in the middle")
+
+    writer = VideoWriter(target, **SIZE, fps=Fraction(25), **choices)
+    with pytest.raises(KeyError), writer:
+        collections.deque(map(writer.write, frames()))
+
+
+def test_a_failure_keeps_every_frame_and_what_was_there(tmp_path, caplog):
+    target = tmp_path / "clip.mp4"
+    target.write_bytes(b"what was there")
+    failing(target, 40, overwrite=True)
+    partial = tmp_path / "clip.partial.mp4"
+    assert target.read_bytes() == b"what was there"
+    assert {path.name for path in tmp_path.iterdir()} == {"clip.mp4", "clip.partial.mp4"}
+    reader = VideoReader(partial)
+    assert [frame.time for frame in reader] == [Fraction(n, 25) for n in range(40)]
+    assert reader.damage == ""
+    assert str(partial) in caplog.text
+
+
+def test_what_appears_meanwhile_is_not_replaced(tmp_path):
+    target = tmp_path / "clip.mp4"
+    writer = VideoWriter(target, **SIZE, fps=Fraction(25))
+    writer.__enter__()
+    writer.write(square_frame(0))
+    target.write_bytes(b"somebody else's")
+    says = r"there already.*kept in .*clip\.partial\.mp4"
+    with pytest.raises(PartialMediaError, match=says):
+        writer.__exit__(None, None, None)
+    assert target.read_bytes() == b"somebody else's"
+    assert len(frames_on_disk(partial_path(target))) == 1
+    assert not draft_path(target).exists()
+
+
+FULL_DISK = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+
+
+@FULL_DISK
+@pytest.mark.parametrize("file", [partial_path, draft_path])
+def test_a_full_disk_says_so_and_names_what_is_kept(file, tmp_path):
+    target = tmp_path / "clip.mp4"
+    file(target).symlink_to("/dev/full")
+    writer = VideoWriter(target, **SIZE, fps=Fraction(25), overwrite=True)
+    with pytest.raises(MediaError, match="the disk is full.*--overwrite") as caught, writer:
+        collections.deque(map(writer.write, noise(60)))
+    assert str(partial_path(target)) in str(caught.value)
+    assert not target.exists()
+    if file is draft_path:  # at the very end: nothing is lost
+        assert len(frames_on_disk(partial_path(target))) == 60
+        assert [path.name for path in tmp_path.iterdir()] == ["clip.partial.mp4"]
+
+
+def test_trap_a_clip_that_lost_frames_on_the_way_is_not_handed_over(tmp_path, monkeypatch):
+    target, other = tmp_path / "clip.mp4", write(tmp_path / "other.mp4", SQUARES[:7])
+    remux = writer_module.remux
+    monkeypatch.setattr(writer_module, "remux", lambda _, *rest: remux(other, *rest))
+    writer = VideoWriter(target, **SIZE, fps=Fraction(25))
+    with pytest.raises(MediaError, match="has 7 of 9 frames") as caught, writer:
+        collections.deque(map(writer.write, SQUARES[:9]))
+    assert str(partial_path(target)) in str(caught.value)
+    assert not target.exists()
+    assert not draft_path(target).exists()
+    assert len(frames_on_disk(partial_path(target))) == 9
+
+
+KILLED = """
+import sys, time
+from fractions import Fraction
+import numpy as np
+from persondet.video.writer import VideoWriter
+with VideoWriter(sys.argv[1], width=96, height=64, fps=Fraction(25)) as writer:
+    number = 0
+    while True:
+        writer.write(np.full((64, 96, 3), number % 200, np.uint8))
+        number += 1
+        print(number, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_run_leaves_all_but_the_last_second(tmp_path):
+    target = tmp_path / "clip.mp4"
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(target)], stdout=subprocess.PIPE, text=True
+    )
+    written = 0
+    while written < 137:
+        written = int(process.stdout.readline())
+    process.send_signal(signal.SIGKILL)
+    written = int(([written] + process.stdout.read().split())[-1])
+    process.wait()
+    times = frames_on_disk(partial_path(target))
+    assert set(times) >= {Fraction(n, 25) for n in range(written - 25)}
+    assert times == sorted(times)
+    assert not target.exists()

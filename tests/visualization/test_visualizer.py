@@ -8,7 +8,7 @@ from detectron2.layers import paste_masks_in_image
 from detectron2.structures import Boxes, Instances, ROIMasks
 from detectron2.utils.visualizer import ColorMode
 
-from persondet.inference.region_masks import paste_regions
+from persondet.inference.masks import paste_regions
 from persondet.visualization import drawing
 from persondet.visualization.labels import plate_size
 from persondet.visualization.visualizer import (

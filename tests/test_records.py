@@ -1,4 +1,4 @@
-"""Records: a round trip, by another decoder too, what a killed run leaves, and version 1."""
+"""Records: round trip, other decoders, the rest of a killed run, version 1, MOT-challenge text."""
 
 from __future__ import annotations
 
@@ -10,23 +10,26 @@ import subprocess
 import sys
 from fractions import Fraction
 
+import motrics
 import numpy as np
 import pytest
 import torch
-from detectron2.structures import Boxes, Instances, ROIMasks
+from detectron2.structures import Boxes, Instances
 from pycocotools import mask as coco_mask
 
-from persondet.errors import MediaError, OutputExistsError
-from persondet.inference.records import (
+from persondet.errors import MediaError, OutputExistsError, PartialMediaError
+from persondet.files import partial_path
+from persondet.inference.masks import encoded_masks
+from persondet.records import (
     FrameRecord,
     PersonRecord,
     RecordsHeader,
     RecordsWriter,
-    partial_records_path,
+    mot_path,
     people_of,
     read_records,
+    write_mot,
 )
-from persondet.inference.region_masks import ROI_FIELD, RegionMasks, paste_regions
 
 HEADER = RecordsHeader(
     *("walk é.mp4", "best.pth", ("person",), 0.5, 96, 64, Fraction(30000, 1001)),
@@ -87,13 +90,15 @@ def test_instances_become_records_with_the_very_mask():
     mask = np.zeros((64, 96), dtype=bool)
     mask[10:40, 20:50] = np.random.default_rng(0).random((30, 30)) < 0.7
     instances = Instances((64, 96))
-    instances.pred_boxes = Boxes(torch.tensor([[20.123456, 10, 50, 40], [0, 0, math.nan, 1]]))
-    instances.scores = torch.tensor([0.87654321, 0.9])
+    instances.pred_boxes = Boxes(torch.tensor([[0, 0, math.nan, 1], [20.123456, 10, 50, 40]]))
+    instances.scores = torch.tensor([0.9, 0.87654321])
     instances.pred_classes = torch.tensor([0, 0])
-    instances.pred_masks = torch.from_numpy(np.stack([mask, mask]))
-    (person,) = people_of(instances, ("person",))  # the box that is no number is left out
+    assert people_of(instances, ("person",), None)[0].mask is None
+    instances.pred_masks = torch.from_numpy(np.stack([~mask, mask]))
+    instances.ID = [7, 3]
+    (person,) = people_of(instances, ("person",), encoded_masks(instances))  # without the NaN
     assert person.box == (20.12, 10, 50, 40)
-    assert (person.score, person.class_name, person.track_id) == (0.8765, "person", None)
+    assert (person.score, person.class_name, person.track_id) == (0.8765, "person", 3)
     decoded = coco_mask.decode({"size": [64, 96], "counts": person.mask.encode()})
     assert np.array_equal(decoded.astype(bool), mask)
     assert np.array_equal(person.decode_mask(HEADER), mask)
@@ -107,26 +112,27 @@ def test_a_cut_last_line_is_passed_over_with_a_warning(tmp_path, caplog):
     assert "cut off" in caplog.text
 
 
-def test_a_damaged_line_in_the_middle_is_an_error(tmp_path):
-    path = write(tmp_path / "walk.jsonl", frames_of(4))
-    lines = path.read_text().splitlines()
-    lines[2] = lines[2][:10]
-    path.write_text("\n".join(lines) + "\n")
-    with pytest.raises(MediaError, match="line 3"):
-        list(read_records(path)[1])
-
-
 @pytest.mark.parametrize(
     ("old", "new"),
-    [('"track_id":0', '"track_id":"abc"'), ('"track_id":0', '"track_id":1e999'),
-     ('"index":1', '"index":1e999'), ('"unique":1', '"unique":"all"'),
-     ('"score":0.9', '"score":1' + "0" * 400)],
-)  # fmt: skip
-def test_a_number_that_is_none_is_a_damaged_line(old, new, tmp_path):
+    [
+        ('"people":[{', '"people":{'),
+        ('"track_id":0', '"track_id":"abc"'),
+        ('"track_id":0', '"track_id":1.5'),
+        ('"track_id":0', '"track_id":1e999'),
+        ('"track_id":0', '"track_id":99999999999999999999'),
+        ('"index":1', '"index":1e999'),
+        ('"unique":1', '"unique":"all"'),
+        ('"score":0.9', '"score":1' + "0" * 400),
+    ],
+)
+def test_a_damaged_line_is_an_error(old, new, tmp_path):
     path = write(tmp_path / "walk.jsonl", frames_of(2))
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(MediaError, match="line 3 is no frame record"):
         list(read_records(path)[1])
+    with pytest.raises(MediaError, match="line 3"):
+        write_mot(path, tmp_path / "walk.txt")
+    assert [*tmp_path.iterdir()] == [path]
 
 
 @pytest.mark.parametrize(
@@ -162,49 +168,6 @@ def test_version_1_has_no_tracks_and_begins_at_the_beginning(tmp_path):
     assert [frame.unique for frame in frames] == [None, None]
 
 
-def test_masks_are_recorded_whichever_field_carries_them():
-    rng = np.random.default_rng(3)
-    boxes = Boxes(torch.tensor([[10.0, 5, 40, 60], [60.5, 20, 95, 64]]))
-    plain = Instances((64, 96), pred_boxes=boxes, scores=torch.tensor([0.9, 0.8]))
-    plain.pred_classes = torch.zeros(2, dtype=torch.int64)
-    region = [rng.random((50, 30)) < 0.5, rng.random((40, 30)) < 0.5]
-    masks = RegionMasks(region, [(10, 6), (62, 22)], (64, 96))
-    whole = Instances((64, 96), **plain.get_fields())
-    whole.pred_masks = torch.from_numpy(np.stack([masks.whole(0), masks.whole(1)]))
-    regions = Instances((64, 96), **plain.get_fields(), region_masks=masks)
-    expected = [
-        coco_mask.encode(np.asfortranarray(masks.whole(k), dtype=np.uint8))["counts"].decode()
-        for k in range(2)
-    ]
-    for instances in (whole, regions):
-        assert [person.mask for person in people_of(instances, ("person",))] == expected
-    roi = Instances((64, 96), **plain.get_fields())
-    roi.set(ROI_FIELD, ROIMasks(torch.from_numpy(rng.random((2, 28, 28), np.float32))))
-    pasted = people_of(paste_regions(roi), ("person",))
-    assert people_of(roi, ("person",)) == pasted
-    assert [person.mask for person in people_of(plain, ("person",))] == [None, None]
-
-
-def test_tracks_are_recorded():
-    instances = Instances((64, 96), pred_boxes=Boxes(torch.tensor([[1.0, 1, 9, 9]] * 2)))
-    instances.scores = torch.tensor([0.9, 0.8])
-    instances.pred_classes = torch.zeros(2, dtype=torch.int64)
-    instances.ID = [7, 3]
-    assert [person.track_id for person in people_of(instances, ("person",))] == [7, 3]
-
-
-def test_a_frame_is_on_its_way_to_the_disk_when_write_returns(tmp_path):
-    path = tmp_path / "walk.jsonl"
-    partial = partial_records_path(path)
-    assert partial == tmp_path / "walk.partial.jsonl"
-    with RecordsWriter(path, HEADER) as writer:
-        for number, frame in enumerate(frames_of(3), start=1):
-            writer.write(frame)
-            assert len(list(read_records(partial)[1])) == number
-            assert not path.exists()
-    assert [*tmp_path.iterdir()] == [path]
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_killed_run_leaves_every_frame_that_was_written(tmp_path):
     path = tmp_path / "walk.jsonl"
@@ -216,7 +179,7 @@ def test_a_killed_run_leaves_every_frame_that_was_written(tmp_path):
             os.kill(os.getpid(), signal.SIGKILL)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     assert not path.exists()
-    _, frames = read_records(partial_records_path(path))
+    _, frames = read_records(partial_path(path))
     assert [frame.index for frame in frames] == [0, 1, 2, 3, 4]
 
 
@@ -224,7 +187,7 @@ def test_a_failure_keeps_what_there_is_under_a_name_that_says_so(tmp_path):
     path = tmp_path / "walk.jsonl"
     with pytest.raises(ValueError, match="JSON"):
         write(path, [*frames_of(1), FrameRecord(1, math.inf, ())])
-    assert [*tmp_path.iterdir()] == [partial_records_path(path)]
+    assert [*tmp_path.iterdir()] == [partial_path(path)]
     # A second run does not throw away what the first has kept, unless it is told to.
     with pytest.raises(OutputExistsError, match=r"walk\.partial\.jsonl is there already"):
         write(path, [])
@@ -235,25 +198,26 @@ def test_a_failure_keeps_what_there_is_under_a_name_that_says_so(tmp_path):
         write(path, [])
 
 
-def test_a_failure_before_the_first_frame_leaves_nothing(tmp_path):
-    with pytest.raises(KeyboardInterrupt), RecordsWriter(tmp_path / "walk.jsonl", HEADER):
-        raise KeyboardInterrupt
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_numbers_that_are_no_json_are_a_bug_and_leave_no_file(tmp_path):
-    bad = FrameRecord(0, 0.0, (PersonRecord((0, 0, 1, 1), math.inf, "person"),))
+@pytest.mark.parametrize("frames", [[], [FrameRecord(0, math.inf, ())]])
+def test_a_failure_before_the_first_frame_leaves_nothing(frames, tmp_path):
     with pytest.raises(ValueError, match="JSON"):
-        write(tmp_path / "walk.jsonl", [bad])
+        write(tmp_path / "a.jsonl", [*frames, FrameRecord(0, math.nan, ())])
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
-def test_a_full_disk_is_said_in_one_sentence(tmp_path):
+def test_a_full_disk_is_said_in_one_sentence_and_written_lines_are_a_partial_result(tmp_path):
     path = tmp_path / "walk.jsonl"
-    partial_records_path(path).symlink_to("/dev/full")
-    with pytest.raises(MediaError, match=r"the records cannot be written \(No space left"):
+    partial_path(path).symlink_to("/dev/full")
+    with pytest.raises(MediaError, match=r"cannot be written \(No space left.*free some") as caught:
         RecordsWriter(path, HEADER, overwrite=True).__enter__()
+    assert (caught.value.exit_code, "stays" in str(caught.value)) == (2, False)
+    partial_path(path).unlink(missing_ok=True)
+    writer = RecordsWriter(path, HEADER).__enter__()
+    writer.write(frames_of(1)[0])
+    os.dup2(os.open("/dev/full", os.O_WRONLY), writer._text._file.fileno())
+    with pytest.raises(PartialMediaError, match="what was written before stays there; free"):
+        writer.write(frames_of(2)[1])
 
 
 def test_a_file_name_that_is_no_utf_8_survives(tmp_path):
@@ -267,6 +231,41 @@ def test_a_file_name_that_is_no_utf_8_survives(tmp_path):
 def test_clips_and_their_records_are_read_without_pytorch():
     code = (
         "import sys; from persondet.video import read_records, VideoReader, VideoWriter; "
+        "from persondet.inference.masks import encode_mask; "
         "sys.exit('torch' in sys.modules or 'detectron2' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+MOT_FRAMES = [
+    # Every fifth frame was annotated, from the tenth on.
+    FrameRecord(10, 0.4, (PersonRecord((0.0, 1.5, 30.25, 61.5), 0.9, "person", None, 1),)),
+    FrameRecord(15, 0.6, ()),
+    FrameRecord(
+        20,
+        0.8,
+        (
+            PersonRecord((5.0, 2.0, 35.0, 62.0), 0.8, "person", None, 1),
+            PersonRecord((50.0, 2.0, 60.0, 22.0), 0.7, "person", None, 12),
+        ),
+    ),
+]
+
+
+def test_mot_text_has_a_line_per_person_and_another_program_reads_it(tmp_path):
+    records = write(tmp_path / "walk.jsonl", MOT_FRAMES)
+    target = mot_path(tmp_path / "walk.mp4")
+    assert target == tmp_path / "walk.txt"
+    assert write_mot(records, target) == 3
+    # Frames and pixels count from one.
+    assert target.read_text().splitlines() == [
+        "1,1,1.00,2.50,30.25,60.00,0.9000,-1,-1,-1",
+        "3,1,6.00,3.00,30.00,60.00,0.8000,-1,-1,-1",
+        "3,12,51.00,3.00,10.00,20.00,0.7000,-1,-1,-1",
+    ]
+    read = motrics.load_motchallenge(str(target))
+    assert {frame: list(ids) for frame, (ids, _) in read.items()} == {1: [1], 3: [1, 12]}
+    assert [tuple(box) for box in read[3][1]] == [(6.0, 3.0, 36.0, 63.0), (51.0, 3.0, 61.0, 23.0)]
+    untracked = FrameRecord(0, 0.0, (PersonRecord((1.0, 1.0, 2.0, 3.0), 0.5, "person"),))
+    write_mot(write(tmp_path / "b.jsonl", [untracked]), target)
+    assert target.read_text() == "1,-1,2.00,2.00,1.00,2.00,0.5000,-1,-1,-1\n"

@@ -1,4 +1,4 @@
-"""Masks of regions are Detectron2's, bit for bit: pasted, chosen, encoded."""
+"""Masks in their rectangle are those of the whole image: pasted, chosen, encoded, bit for bit."""
 
 from __future__ import annotations
 
@@ -13,18 +13,51 @@ from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 from pycocotools import mask as coco_mask
 
-from persondet.inference.masks import encode_region
-from persondet.inference.region_masks import (
+from persondet.inference.masks import (
     ROI_FIELD,
     RegionMasks,
+    encode_mask,
+    encode_region,
     encoded_masks,
+    mask_extent,
     paste_masks,
     paste_regions,
+    paste_whole,
     region_masks_of,
 )
 from persondet.modeling.roi_masks import roi_postprocess
+from persondet.records import decode_mask
+
+MASKS = arrays.arrays(
+    bool, st.tuples(st.integers(1, 24), st.integers(1, 24)), elements=st.booleans()
+)
+
+
+BOXES = st.none() | arrays.arrays(
+    np.float64, 4, elements=st.floats(-30, 60) | st.just(float("nan"))
+)
+
+
+@given(MASKS, BOXES)
+def test_the_encoding_is_that_of_pycocotools_wherever_the_box_is(mask, box):
+    expected = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    encoded = encode_mask(mask, box)
+    assert encoded == {"size": list(mask.shape), "counts": expected["counts"].decode()}
+    assert np.array_equal(decode_mask(encoded["counts"], *mask.shape), mask)
+
+
+@given(MASKS, BOXES)
+def test_the_extent_holds_the_mask(mask, box):
+    x0, y0, x1, y1 = mask_extent(mask, box)
+    assert 0 <= x0 <= x1 <= mask.shape[1]
+    assert 0 <= y0 <= y1 <= mask.shape[0]
+    assert mask[y0:y1, x0:x1].sum() == mask.sum()
+    if box is None and mask.any():
+        part = mask[y0:y1, x0:x1]
+        assert part[0].any() and part[-1].any() and part[:, 0].any() and part[:, -1].any()
 
 
 def raw_result(seed: int, *, people: int, kind: torch.dtype = torch.float32) -> Instances:
@@ -67,12 +100,6 @@ def test_from_probabilities_to_code_as_detectron2_pastes_and_encodes(seed, peopl
     assert not small.has("pred_masks") and len(small.get(ROI_FIELD)) == len(pasted)
     # Masks that are pasted already are encoded as well.
     assert encoded_masks(pasted) == [record["segmentation"] for record in expected]
-
-
-def test_without_masks_there_is_nothing_to_encode():
-    result = raw_result(0, people=2)
-    result.remove("pred_masks")
-    assert encoded_masks(roi_postprocess(result)) is None
 
 
 @given(
@@ -167,65 +194,52 @@ def test_a_region_is_no_larger_than_its_box_and_a_margin():
         assert region.dtype == bool
 
 
-def test_regions_are_a_field_of_instances():
+@pytest.mark.parametrize(
+    ("key", "wanted"),
+    [
+        (slice(1, None), [1, 2, 3]),
+        (torch.tensor([True, False, True, False]), [0, 2]),
+        (np.array([False, False, True, True]), [2, 3]),
+        (torch.tensor([2, 0]), [2, 0]),
+        (np.array([2, 0]), [2, 0]),
+        (torch.zeros(0, dtype=torch.int64), []),
+        (3, [3]),
+    ],
+)
+def test_regions_are_a_field_of_instances(key, wanted):
     small = paste_regions(some_masks()[0])
     masks = small.region_masks
-    count = len(masks)
-    assert count >= 3
-    for key in (
-        slice(1, None),
-        torch.tensor([True, False] * 8)[:count],
-        np.array([True, False] * 8)[:count],
-        torch.tensor([2, 0]),
-        np.array([2, 0]),
-        -1,
-    ):
-        chosen = small[key] if not isinstance(key, int) else small[count - 1]
-        wanted = np.atleast_1d(
-            np.arange(count)[np.asarray(key) if not isinstance(key, slice) else key]
-        )
-        assert len(chosen.region_masks) == len(wanted)
-        for region, i in zip(chosen.region_masks, wanted, strict=True):
-            assert region[0] is masks.regions[i]
-            assert region[1] == masks.corners[i]
+    assert len(masks) == 4
+    chosen = small[key].region_masks
+    assert [id(region) for region, _ in chosen] == [id(masks.regions[i]) for i in wanted]
+    assert [corner for _, corner in chosen] == [masks.corners[i] for i in wanted]
     assert small.to("cpu").region_masks is masks
-    assert len(masks[torch.zeros(0, dtype=torch.int64)]) == 0
     both = Instances.cat([small[:1], small[1:]])
-    assert [c for _, c in both.region_masks] == masks.corners
+    assert [corner for _, corner in both.region_masks] == masks.corners
     with pytest.raises(IndexError):
-        masks[count]
+        masks[4]
 
 
 def test_every_way_to_carry_masks_gives_the_same_ones():
     small, masks = some_masks()
-    pasted = paste_regions(small)
-    assert small.has("roi_masks")
-    assert not pasted.has("roi_masks")
-    assert pasted.region_masks.image_size == (60, 80)
-    whole = Instances(small.image_size, pred_boxes=small.pred_boxes)
-    whole.pred_masks = torch.from_numpy(np.stack([masks.whole(i) for i in range(len(masks))]))
-    for carrier in (small, pasted, whole):
+    pasted, whole = paste_regions(small), paste_whole(small)
+    assert not pasted.has(ROI_FIELD)
+    assert [whole.has(name) for name in ("roi_masks", "region_masks")] == [False, False]
+    assert (whole.pred_masks.dtype, whole.pred_masks.shape) == (torch.bool, (4, 60, 80))
+    for carrier in (small, pasted, whole, paste_whole(pasted)):
         again = region_masks_of(carrier)
         assert all(np.array_equal(again.whole(i), masks.whole(i)) for i in range(len(masks)))
         assert encoded_masks(carrier) == encoded_masks(small)
-    assert paste_regions(whole) is whole
-    assert paste_regions(pasted) is pasted
+    assert paste_regions(whole) is paste_whole(whole) is whole
     whole.remove("pred_masks")
-    assert region_masks_of(whole) is None
-
-
-def test_a_code_is_that_of_the_whole_mask():
-    _, masks = some_masks(people=6)
-    for i in range(len(masks)):
-        whole = np.asfortranarray(masks.whole(i).astype(np.uint8))
-        assert masks.encode(i)["counts"].encode() == coco_mask.encode(whole)["counts"]
+    assert region_masks_of(whole) is encoded_masks(whole) is None
 
 
 def test_threads_may_paste_at_once():
-    pictures = [some_masks(seed, people=5)[0] for seed in range(20)]
-    expected = [encoded_masks(paste_regions(one)) for one in pictures]
+    images = [some_masks(seed, people=5)[0] for seed in range(20)]
+    expected = [encoded_masks(paste_regions(one)) for one in images]
     with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(lambda one: encoded_masks(paste_regions(one)), pictures)) == expected
+        assert list(pool.map(lambda one: encoded_masks(paste_regions(one)), images)) == expected
 
 
 @pytest.mark.parametrize("corner", [(-1, 0), (0, -1), (36, 0), (0, 27)])

@@ -1,4 +1,4 @@
-"""Who is where in the sample's clip, and what a detector on a bad day would see of it.
+"""The people in the sample's clip, and what a bad detector would see of them.
 
 `city_walk_gt.txt` holds the boxes of `city_walk_groundtruth.json` of the sample with the demo's
 seed, as a MOT-challenge gt.txt: frame, id, left, top, width, height, 1, 1, visible share.
@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from detectron2.structures import Boxes, Instances
 
-from persondet.inference.tracking_score import read_truth
+from persondet.inference.tracking_score import read_ground_truth
+from persondet.visualization.colors import box_iou
 
-TRUTH = Path(__file__).with_name("city_walk_gt.txt")
+GROUND_TRUTH = Path(__file__).with_name("city_walk_gt.txt")
 FRAMES, FPS = 260, 25.0
 Frame = list[dict[str, Any]]
 
@@ -29,7 +30,7 @@ def degraded(
     each side of a box, pixels; stride: every n-th frame.
     """
     rng = np.random.default_rng(seed)
-    truth = read_truth(TRUTH)
+    truth = read_ground_truth(GROUND_TRUTH)
     kept, seen = [], []
     for index in range(0, FRAMES, stride):
         people = [person for person in truth[index] if rng.random() >= drop]
@@ -60,7 +61,7 @@ def tracked(tracker: Any, frames: list[np.ndarray]) -> list[Frame]:
 
 
 class GreedyTracker:
-    """The simplest thing that could work: whoever overlaps most with the frame before, best first."""
+    """The simplest tracker: largest overlap with the frame before, best pair first."""
 
     def __init__(self, min_iou: float = 0.5) -> None:
         self.min_iou, self.given = min_iou, 0
@@ -68,7 +69,7 @@ class GreedyTracker:
 
     def update(self, instances: Instances) -> None:
         boxes = instances.pred_boxes.tensor.numpy().astype(np.float64)
-        overlap = _iou(boxes, self.boxes)
+        overlap = box_iou(boxes, self.boxes)
         ids = [0] * len(boxes)
         while overlap.size and overlap.max() >= self.min_iou:
             new, old = np.unravel_index(overlap.argmax(), overlap.shape)
@@ -79,11 +80,3 @@ class GreedyTracker:
                 self.given += 1
                 ids[k] = self.given
         self.boxes, self.ids, instances.ID = boxes, ids, ids
-
-
-def _iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    both = np.prod(np.clip(high - low, 0.0, None), axis=2)
-    areas = [np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (first, second)]
-    return both / (areas[0][:, None] + areas[1][None] - both)

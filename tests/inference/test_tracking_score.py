@@ -1,4 +1,6 @@
-"""Scores of tracks: known answers, every assignment tried, and who does not count."""
+"""Scores of tracks: known answers, every assignment tried, and people who do not count."""
+
+from __future__ import annotations
 
 import json
 import math
@@ -10,7 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from persondet.errors import MediaError
-from persondet.inference.tracking_score import read_truth, score_tracks, tracked_frames
+from persondet.inference.tracking_score import (
+    MotGroundTruth,
+    read_ground_truth,
+    score_tracks,
+    tracked_frames,
+)
 
 PLACES = {"a": (0, 0, 40, 80), "b": (100, 0, 140, 80), "c": (200, 0, 240, 80)}
 
@@ -47,6 +54,13 @@ def test_somebody_who_is_lost_and_found_and_a_false_alarm():
     assert score.mota == pytest.approx(1 - 3 / 20)
     assert score.idf1 == pytest.approx(2 * 18 / (20 + 19))
     assert (score.people, score.tracks) == (2, 3)
+
+
+def test_nothing_found_and_nobody_there():
+    missed = score_tracks([[]] * 3, [frame(a=1)] * 3)
+    assert (missed.mota, missed.idf1, missed.hota, missed.misses) == (0, 0, 0, 3)
+    invented = score_tracks([frame(a=1)] * 3, [[]] * 3)
+    assert (invented.idf1, invented.false_alarms, invented.people) == (0, 3, 0)
 
 
 def test_who_hardly_shows_is_neither_missed_nor_a_false_alarm():
@@ -110,56 +124,98 @@ def test_the_two_kinds_of_ground_truth_say_the_same(tmp_path):
     ours.write_text(json.dumps({"version": 1, "frames": [*frames, {"index": 2, "people": people}]}))
     lines = [f"{n},4,11,21,40,70,1,1,0.5\n{n},5,1,1,5,9\n" for n in (1, 3)]
     mot.write_text("".join(lines))
-    assert read_truth(ours) == read_truth(mot) | {1: []}
-    assert read_truth(ours)[2][0] == {
+    assert read_ground_truth(ours) == read_ground_truth(mot) | {1: []}
+    assert read_ground_truth(ours)[2][0] == {
         **{"track_id": 4, "box": (10.0, 20.0, 50.0, 90.0), "visible_share": 0.5}
     }
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "shares"),
     [
-        "1,1,1,1,40,80,1,1,1\n1,1,200,1,40,80,1,1,1\n",
-        '{"frames": [{"index": 0, "people": [{"box": [0, 0, 9, 9], "track_id": 1}, '
-        '{"box": [5, 0, 9, 9], "track_id": 1}]}]}',
+        # Not to count, another class than pedestrian, counts.
+        (
+            "1,1,1,1,40,80,0,1,1\n1,2,1,1,40,80,1,7,1\n1,3,101,1,40,80,1,1,1\n",
+            [-1, -1, 1],
+        ),
+        ("1,1,1,1,40,80,1,1,-1\n", [1]),  # visibility unknown
+        ("\ufeff1,1,1,1,40,80,1,1,1\n", [1]),  # a byte order mark
+        ("1,1,1,1,40,80,1,1,1\n1,1,200,1,40,80,0,8,1\n", [1, -1]),  # the same number
     ],
 )
-def test_a_number_twice_in_a_frame_is_refused(content, tmp_path):
-    path = tmp_path / "gt.txt"
-    path.write_text(content)
-    with pytest.raises(MediaError, match=r"the number 1 is there twice in frame 0 \(from 0\)"):
-        read_truth(path)
+def test_rows_of_mot_challenge_ground_truth(content, shares, tmp_path):
+    (tmp_path / "gt.txt").write_text(content, encoding="utf-8")
+    truth = read_ground_truth(tmp_path / "gt.txt")
+    assert [person["visible_share"] for person in truth[0]] == shares
+    for least in (0.0, 0.2):
+        assert score_tracks([[]], [truth[0]], min_visible=least).misses == shares.count(1)
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "says"),
     [
-        "0,1,1,1,40,80,1,1,1\n",
-        "1,1,1,1,-40,80,1,1,1\n",
-        "inf,1,1,1,40,80,1,1,1\n",
-        '{"frames": [{"index": 0, "people": []}, {"index": 0, "people": []}]}',
-        "",
-        "{}",
-        "[]",
-        '{"frames": 3}',
-        '{"frames": [{"index": 0}]}',
-        "1,2,3\n",
-        "a,b,c,d,e,f\n",
-        '{"frames": [{"index": 0, "people": [{"box": [0, 0, 1], "track_id": 1}]}]}',
-        '{"frames": [{"index": 0, "people": [{"box": [0, 0, 1, NaN], "track_id": 1}]}]}',
-        '{"frames": [{"index": 0, "people": [7]}]}',
+        ("1,1,1,1,40,80,0.9,-1,-1,-1\n", "nobody in it is to be counted"),  # a tracker's result
+        (
+            "1,1,1,1,40,80,1,1,1\n1,1,200,1,40,80,1,1,1\n",
+            r"the number 1 is there twice in frame 0 \(from 0\)",
+        ),
+        (
+            '{"frames": [{"index": 0, "people": [{"box": [0, 0, 9, 9], "track_id": 1}, '
+            '{"box": [5, 0, 9, 9], "track_id": 1}]}]}',
+            "the number 1 is there twice",
+        ),
+        *(
+            (content, "no ground truth of a clip; give the json")
+            for content in (
+                "0,1,1,1,40,80,1,1,1\n",
+                "1,1,1,1,-40,80,1,1,1\n",
+                "inf,1,1,1,40,80,1,1,1\n",
+                '{"frames": [{"index": 0, "people": []}, {"index": 0, "people": []}]}',
+                "",
+                "{}",
+                '{"frames": 3}',
+                '{"frames": [{"index": 0}]}',
+                "1,2,3\n",
+                "a,b,c,d,e,f\n",
+                '{"frames": [{"index": 0, "people": [{"box": [0, 0, 1], "track_id": 1}]}]}',
+                '{"frames": [{"index": 0, "people": [{"box": [0, 0, 1, NaN], "track_id": 1}]}]}',
+                '{"frames": [{"index": 0, "people": [7]}]}',
+            )
+        ),
+        ("\udc89PNG", "it is no text"),
+        (None, "cannot be read"),
     ],
 )
-def test_what_is_no_ground_truth_is_refused_in_one_sentence(content, tmp_path):
+def test_a_file_that_is_no_ground_truth_is_refused_in_one_sentence(content, says, tmp_path):
     path = tmp_path / "truth.json"
-    path.write_text(content)
-    with pytest.raises(MediaError, match="no ground truth of a clip; give the json"):
-        read_truth(path)
+    if content is not None:
+        path.write_text(content, errors="surrogateescape")
+    with pytest.raises(MediaError, match=says) as caught:
+        read_ground_truth(path)
+    assert "\n" not in str(caught.value)
 
 
 def record(index, *ids):
     people = tuple(SimpleNamespace(box=(0.0, 0, 1, 1), track_id=number) for number in ids)
     return SimpleNamespace(index=index, people=people)
+
+
+def test_a_mot_truth_does_not_say_where_its_clip_ends(caplog):
+    truth = MotGroundTruth({3: frame(a=1)})
+    _, people = tracked_frames([record(3, 1), record(4, 1), record(5)], truth, "walk.jsonl")
+    assert people == [frame(a=1), (), ()]
+    assert "ends with frame 3, so frames 4 to 5 count as empty" in caplog.text
+    with pytest.raises(MediaError, match="frame 4 is not in the ground truth"):
+        tracked_frames([record(4, 1)], truth, "walk.jsonl")  # not one frame in common
+    with pytest.raises(MediaError, match="frame 4 is not in the ground truth"):
+        tracked_frames([record(3, 1), record(4, 1)], dict(truth), "walk.jsonl")
+
+
+def test_frames_that_were_left_out_do_not_count():
+    truth = {0: frame(a=1), 2: frame(b=1), 3: frame(c=1)}
+    tracks, people = tracked_frames([record(1, 5), record(2, 5, 6)], truth, "walk.jsonl")
+    assert [[row["track_id"] for row in rows] for rows in tracks] == [[5], [5, 6]]
+    assert people == [(), frame(b=1)]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The Python door, on a tiny model with random weights."""
+"""The predictor, on a tiny model with random weights."""
 
 from __future__ import annotations
 
@@ -10,40 +10,22 @@ import numpy as np
 import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.config import CfgNode
 from detectron2.layers import paste_masks_in_image
 from detectron2.modeling import build_model
-from detectron2.structures import Instances
 
-from persondet.checkpoint import SafeDetectionCheckpointer
 from persondet.checkpoint.model_file import store_score_threshold
-from persondet.engine import load_cfg
 from persondet.errors import CheckpointError, ConfigError
-from persondet.inference.predictor import Predictor, _model_name, load_predictor, run_cfg
-from persondet.inference.region_masks import paste_regions
+from persondet.inference.masks import paste_regions
+from persondet.inference.predictor import Predictor, load_predictor, run_cfg
 from persondet.modeling.precision import autocast
-
-CONFIG = (
-    Path(__file__).resolve().parents[1]
-    / "configs/quick_schedules/person_mask_rcnn_R_18_FPN_instant_test.yaml"
-)
-
-
-def tiny_cfg(classes: int = 1) -> CfgNode:
-    cfg = load_cfg(CONFIG, ["MODEL.DEVICE", "cpu", "SOLVER.AMP.ENABLED", "False"])
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES = classes
-    return cfg
+from tests.inference.tiny_model import save_run, tiny_cfg
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder: Path = tmp_path_factory.mktemp("run")
-    cfg = tiny_cfg()
     torch.manual_seed(0)
-    carried = {"config": cfg.dump(), "class_names": ["worker"]}
-    checkpointer = SafeDetectionCheckpointer(build_model(cfg), str(folder), carried=carried)
-    checkpointer.save_model("model_best", iteration=1)
-    return folder
+    cfg = tiny_cfg()
+    return save_run(tmp_path_factory.mktemp("run"), build_model(cfg), cfg, "worker")
 
 
 @pytest.fixture(scope="module")
@@ -56,15 +38,22 @@ def test_a_run_becomes_instances_in_the_pixels_of_the_image(run: Path, image: np
     people = predictor(image)
     assert len(people) > 0
     assert people.image_size == (96, 128)
-    assert people.pred_masks.shape == (len(people), 96, 128)
-    assert people.pred_masks.dtype == torch.bool
+    assert (people.pred_masks.shape, people.pred_masks.dtype) == (
+        (len(people), 96, 128),
+        torch.bool,
+    )
     boxes = people.pred_boxes.tensor
     assert boxes.dtype == people.scores.dtype == torch.float32
-    assert float(boxes.min()) >= 0
-    assert float(boxes[:, 2].max()) <= 128
+    assert 0 <= float(boxes.min()) < float(boxes[:, 2].max()) <= 128
     assert float(boxes[:, 3].max()) <= 96
     assert people.scores.tolist() == sorted(people.scores.tolist(), reverse=True)
     assert predictor.metadata.thing_classes == ["worker"]
+    # Records name the run folder and the file, not the place on the disk.
+    assert predictor.model_file == f"{run.name}/model_best.pth"
+    for tensor in (people.scores, boxes, people.pred_masks):
+        assert not tensor.requires_grad
+    with pytest.raises(ValueError, match="uint8"):
+        predictor(np.zeros((4, 4, 3), np.float32))
 
 
 def test_a_threshold_keeps_what_is_above_it_and_changes_nothing_else(
@@ -96,47 +85,25 @@ def test_no_mask_is_made_of_what_the_threshold_of_the_checkpoint_drops(
     assert masked == [len(kept)] != [len(everything)]
 
 
-def test_a_batch_gives_each_image_its_own_answer(run: Path, image: np.ndarray) -> None:
+def test_a_batch_gives_each_image_its_own_answer_and_frames_small_masks(
+    run: Path, image: np.ndarray
+) -> None:
     predictor = Predictor.from_run(run, confidence_threshold=0.01)
-    other = np.ascontiguousarray(image[:, ::-1])
-    together = predictor.predict_batch([image, other])
-    for alone, batched in zip((predictor(image), predictor(other)), together, strict=True):
+    images = [image, np.ascontiguousarray(image[:, ::-1])]
+    for alone, batched in zip(map(predictor, images), predictor.predict_batch(images), strict=True):
         assert len(alone) == len(batched)
         assert torch.allclose(alone.pred_boxes.tensor, batched.pred_boxes.tensor, atol=1e-2)
-
-
-def test_frames_are_the_same_people_with_small_masks(run: Path, image: np.ndarray) -> None:
-    predictor = Predictor.from_run(run, confidence_threshold=0.01)
-    images = [image, np.ascontiguousarray(image[:60, ::-1])]
-    for small, whole in zip(
-        predictor.predict_frames(images), predictor.predict_batch(images), strict=True
-    ):
+    images[1] = images[1][:60]
+    whole, frames = predictor.predict_batch(images), predictor.predict_frames(images)
+    for batched, small in zip(whole, frames, strict=True):
         assert len(small) > 0
         assert not small.has("pred_masks")
-        assert not whole.has("roi_masks")
+        assert not batched.has("roi_masks")
         assert small.roi_masks.tensor.dtype == torch.float32
-        assert torch.equal(small.pred_boxes.tensor, whole.pred_boxes.tensor)
-        assert torch.equal(small.scores, whole.scores)
-        assert torch.equal(small.pred_classes, whole.pred_classes)
-        assert small.scores.tolist() == sorted(small.scores.tolist(), reverse=True)
+        assert torch.equal(small.pred_boxes.tensor, batched.pred_boxes.tensor)
+        assert torch.equal(small.scores, batched.scores)
         masks = paste_regions(small).region_masks
-        assert all(np.array_equal(masks.whole(i), whole.pred_masks[i]) for i in range(len(masks)))
-
-
-def test_no_gradients_are_kept(run: Path, image: np.ndarray) -> None:
-    predictor = Predictor.from_run(run, confidence_threshold=0.01)
-    modes: list[bool] = []
-
-    def look(_: object, given: object, outputs: list[dict[str, Instances]]) -> None:
-        instances = outputs[0]["instances"]
-        modes.append(instances.scores.is_inference() and instances.roi_masks.tensor.is_inference())
-
-    predictor.model.register_forward_hook(look)
-    (small,) = predictor.predict_frames([image])
-    whole = predictor(image)
-    assert modes == [True, True]
-    for tensor in (small.scores, small.pred_boxes.tensor, small.roi_masks.tensor, whole.pred_masks):
-        assert not tensor.requires_grad
+        assert all(np.array_equal(masks.whole(i), batched.pred_masks[i]) for i in range(len(masks)))
 
 
 def test_masks_are_those_that_detectron2_pastes(run: Path, image: np.ndarray) -> None:
@@ -171,9 +138,7 @@ def test_without_masks_there_are_none(tmp_path: Path, image: np.ndarray) -> None
     cfg = tiny_cfg()
     cfg.MODEL.MASK_ON = False
     torch.manual_seed(0)
-    SafeDetectionCheckpointer(
-        build_model(cfg), str(tmp_path), carried={"config": cfg.dump(), "class_names": ["worker"]}
-    ).save_model("model_best", iteration=1)
+    save_run(tmp_path, build_model(cfg), cfg)
     predictor = Predictor.from_run(tmp_path, confidence_threshold=0.01)
     (found,) = predictor.predict_frames([image])
     assert len(found) > 0
@@ -181,27 +146,20 @@ def test_without_masks_there_are_none(tmp_path: Path, image: np.ndarray) -> None
     assert not predictor(image).has("pred_masks")
 
 
-def test_the_order_of_thresholds_is_flag_key_checkpoint_half(run: Path) -> None:
+def test_the_order_of_thresholds_is_flag_key_checkpoint_half(run: Path, tmp_path: Path) -> None:
     cfg = tiny_cfg()
-    cfg.MODEL.WEIGHTS = str(run / "model_best.pth")
+    shutil.copy(run / "model_best.pth", tmp_path)
+    cfg.MODEL.WEIGHTS = str(tmp_path / "model_best.pth")
     assert Predictor(cfg).confidence_threshold == 0.5
+    store_score_threshold(tmp_path / "model_best.pth", 0.37)
+    assert Predictor(cfg).confidence_threshold == 0.37
+    assert load_predictor(tmp_path).confidence_threshold == 0.37
+    assert load_predictor(tmp_path, confidence_threshold=0.6).confidence_threshold == 0.6
     cfg.VISUALIZATION.SCORE_THRESH = 0.3
     assert Predictor(cfg).confidence_threshold == 0.3
     assert Predictor(cfg, confidence_threshold=0.0).confidence_threshold == 0.0
     with pytest.raises(ConfigError, match="from 0 to 1"):
         Predictor(cfg, confidence_threshold=1.5)
-
-
-def test_the_threshold_that_a_training_stored_is_used_unless_another_is_asked_for(
-    run: Path, tmp_path: Path
-) -> None:
-    """As predict and video_demo do with --run, with and without --confidence-threshold."""
-    shutil.copy(run / "model_best.pth", tmp_path)
-    store_score_threshold(tmp_path / "model_best.pth", 0.37)
-    assert Predictor.from_run(tmp_path).confidence_threshold == 0.37
-    for asked, expected in ((None, 0.37), (0.6, 0.6)):
-        predictor = load_predictor(tmp_path, confidence_threshold=asked)
-        assert predictor.confidence_threshold == expected
 
 
 def test_a_model_zoo_file_of_80_classes_finds_people_before_any_training(
@@ -241,11 +199,6 @@ def test_what_is_no_run_is_one_sentence(tmp_path: Path) -> None:
         Predictor(tiny_cfg())
 
 
-def test_an_image_of_another_kind_is_a_bug_of_the_caller(run: Path) -> None:
-    with pytest.raises(ValueError, match="uint8"):
-        Predictor.from_run(run)(np.zeros((4, 4, 3), np.float32))
-
-
 def test_trap_15_the_config_that_a_checkpoint_carries_runs_nothing(tmp_path: Path) -> None:
     config = f"OUTPUT_DIR: !!python/object/apply:os.mkdir ['{tmp_path / 'ran'}']\n"
     torch.save({"model": {"w": torch.ones(1)}, "persondet": {"config": config}}, tmp_path / "m.pth")
@@ -253,15 +206,3 @@ def test_trap_15_the_config_that_a_checkpoint_carries_runs_nothing(tmp_path: Pat
         run_cfg(tmp_path / "m.pth")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "ran").exists()
-
-
-@pytest.mark.parametrize(
-    ("weights", "name"),
-    [
-        ("/data/runs/demo/model_best.pth", "demo/model_best.pth"),
-        ("output/demo/model_best.pth", "demo/model_best.pth"),
-        ("detectron2://a/b/model_final.pkl", "detectron2://a/b/model_final.pkl"),
-    ],
-)
-def test_records_name_the_model_and_not_where_it_lies(weights: str, name: str) -> None:
-    assert _model_name(weights) == name

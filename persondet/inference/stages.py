@@ -1,7 +1,7 @@
-"""Work in stages, side by side: each stage a thread, with a bounded queue before it.
+"""Stages of work that run at the same time: each stage a thread with a bounded queue before it.
 
-A stage is a function from an iterator to an iterator, usually a generator. The order is kept, and
-a queue that is full holds up the stages before it, so that memory does not grow with the work.
+A stage is a function from an iterator to an iterator, usually a generator. The order of the items
+stays. A full queue blocks the stages before it, so memory does not grow with the work.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 THREAD_PREFIX = "persondet-"
@@ -21,8 +20,8 @@ THREAD_PREFIX = "persondet-"
 class Stage:
     """One step of the work.
 
-    name: for the thread and the table; work: gets the results of the stage before (the first stage
-    gets nothing) and yields its own; ahead: how many of its results may wait for the next stage.
+    name: of the thread and in the table; work: takes the results of the stage before (the first
+    stage gets none) and yields its own; ahead: how many results may wait for the next stage.
     """
 
     name: str
@@ -34,7 +33,7 @@ class Stage:
 class StageTime:
     """Where a stage's time went: name, seconds of work, seconds of waiting for its neighbours.
 
-    Work includes waiting for a processor, or for the interpreter's lock, that others hold.
+    Work includes waiting for a CPU core or the interpreter lock.
     """
 
     name: str
@@ -47,7 +46,7 @@ class _Stopped(BaseException):
 
 
 class _Queue:
-    """A bounded queue between two threads that either side can close."""
+    """A bounded queue between two threads; either side can close it."""
 
     def __init__(self, size: int) -> None:
         self._items: deque[Any] = deque()
@@ -56,7 +55,7 @@ class _Queue:
         self._ended = self._stopped = False
 
     def put(self, item: Any) -> None:
-        """Append an item, waiting for a place; raises _Stopped when nobody takes it any more."""
+        """Append an item, waiting for a free place; raises _Stopped after `stop`."""
         with self._changed:
             while len(self._items) >= self._size and not self._stopped:
                 self._changed.wait()
@@ -85,7 +84,7 @@ class _Queue:
             self._changed.notify_all()
 
     def stop(self) -> None:
-        """Say that nothing more will be taken, and let go of what waits."""
+        """Say that nothing more will be taken, and drop the waiting items."""
         with self._changed:
             self._stopped = True
             self._items.clear()
@@ -103,7 +102,7 @@ class _Worker(threading.Thread):
         self._waited = 0.0
         self._started_at: float | None = None
         self._ended_at: float | None = None
-        # Not left to `join`: an interrupted one takes the thread for ended while it still runs.
+        # Not left to `join`: an interrupted `join` believes that a running thread has ended.
         self.ended = threading.Event()
 
     def run(self) -> None:
@@ -114,7 +113,7 @@ class _Worker(threading.Thread):
             try:
                 for result in results:
                     self._timed(self._after.put, result)
-                    del result  # a frame is let go of before the next one is made
+                    del result  # release the frame before the next one is made
             finally:
                 close = getattr(results, "close", None)
                 if close is not None:
@@ -124,7 +123,7 @@ class _Worker(threading.Thread):
         except BaseException as error:
             self._report(error)
         finally:
-            # What lies behind finishes what it has got; what lies before has nobody to work for.
+            # Later stages finish what they have; earlier ones have nobody left to work for.
             self._after.end()
             self._before.stop()
             self._ended_at = time.monotonic()
@@ -156,20 +155,20 @@ class _Worker(threading.Thread):
 
 
 class StageLine:
-    """Runs stages side by side and yields the results of the last one, in order.
+    """Runs stages at the same time and yields the results of the last one, in order.
 
     Use it as a context manager, and iterate over it inside: leaving the block stops all threads
-    and waits for them, each ending after the item that it works on. A further Ctrl-C does not cut
-    that short, as a thread that outlives the interpreter would abort it.
+    and waits until each has finished its current item. A second Ctrl-C does not cut that short,
+    because a thread that outlives the interpreter would abort it.
 
-    When a stage fails, those before it stop at once, those behind it finish what it had handed on,
-    and then the error is raised here; of several, the first.
+    When a stage fails, the stages before it stop at once, the stages behind it finish the items
+    they received, and then the line raises the error; if several stages fail, the first error.
     """
 
     def __init__(self, stages: Sequence[Stage]) -> None:
-        """Line up the stages; they start when the `with` block is entered.
+        """Line up the stages; the `with` block starts them.
 
-        Raises: ValueError: when there is no stage, or one may be less than one result ahead.
+        Raises: ValueError: when there is no stage, or `ahead` of one is less than 1.
         """
         if not stages or min(stage.ahead for stage in stages) < 1:
             raise ValueError("stages are needed, and each must be at least one result ahead")
@@ -190,7 +189,7 @@ class StageLine:
     def __iter__(self) -> Iterator[Any]:
         """Yield the results of the last stage.
 
-        Raises: what the first stage that failed raised.
+        Raises: the error of the first stage that failed.
         """
         while True:
             try:
@@ -203,12 +202,7 @@ class StageLine:
         if self._errors:
             raise self._errors[0]
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         for queue in self._queues:
             queue.stop()
         interruption: KeyboardInterrupt | None = None

@@ -1,10 +1,9 @@
-"""Numbers stay with people: on the sample's clip, through occlusion, with frames left out."""
+"""People keep their numbers: on the sample's clip, through occlusion, with missing frames."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from threading import Thread
 
 import numpy as np
 import pytest
@@ -13,8 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from persondet.inference.tracking import PersonTracker
-from persondet.inference.tracking_score import read_truth, score_tracks
-from tests.video.city_walk import FPS, TRUTH, GreedyTracker, degraded, detections, tracked
+from persondet.inference.tracking_score import read_ground_truth, score_tracks
+from tests.inference.city_walk import (
+    FPS,
+    GROUND_TRUTH,
+    GreedyTracker,
+    degraded,
+    detections,
+    tracked,
+)
 
 
 def everybody(tracks, truth):
@@ -22,40 +28,22 @@ def everybody(tracks, truth):
     return score_tracks(tracks, truth, min_visible=0.0, min_height=0.0)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_people_of_the_sample_keep_their_numbers_though_boxes_are_missing(seed):
-    truth, boxes = degraded(seed)
-    score = everybody(tracked(PersonTracker(FPS), boxes), truth)
+@pytest.mark.parametrize(("seed", "stride"), [(0, 1), (1, 1), (2, 1), (5, 2), (5, 3)])
+def test_people_of_the_sample_keep_their_numbers_although_boxes_are_missing(seed, stride):
+    truth, boxes = degraded(seed, stride=stride)
+    tracker = PersonTracker(FPS / stride)
+    score = everybody(tracked(tracker, boxes), truth)
     greedy = everybody(tracked(GreedyTracker(), boxes), truth)
-    assert (score.people, score.frames) == (11, 260)
-    assert score.idf1 >= 0.85
-    assert score.hota >= 0.85
+    assert (score.people, score.frames) == (11, -(-260 // stride))
+    assert score.idf1 >= (0.85 if stride == 1 else 0.8)
     assert score.switches < greedy.switches / 5
-    assert score.fragments <= greedy.fragments
-
-
-@pytest.mark.parametrize("stride", [2, 3])
-def test_fewer_frames_a_second_are_nearly_as_good(stride):
-    truth, boxes = degraded(5, stride=stride)
-    score = everybody(tracked(PersonTracker(FPS / stride), boxes), truth)
-    greedy = everybody(tracked(GreedyTracker(), boxes), truth)
-    assert score.idf1 >= 0.8
-    assert score.switches < greedy.switches / 5
-
-
-def test_it_matters_that_the_tracker_knows_the_frame_rate():
-    truth, boxes = degraded(5, stride=3)
-    told = everybody(tracked(PersonTracker(FPS / 3), boxes), truth)
-    not_told = everybody(tracked(PersonTracker(FPS), boxes), truth)
-    assert told.idf1 > not_told.idf1 + 0.1
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_the_people_of_the_sample_are_counted(seed):
-    _, boxes = degraded(seed)
-    tracker = PersonTracker(FPS)
-    tracked(tracker, boxes)
-    assert abs(tracker.unique - 11) <= 1
+    if stride == 1:
+        assert score.hota >= 0.85
+        assert score.fragments <= greedy.fragments
+        assert abs(tracker.unique - 11) <= 1
+    if stride == 3:  # the tracker needs the true frame rate
+        wrong = everybody(tracked(PersonTracker(FPS), boxes), truth)
+        assert score.idf1 > wrong.idf1 + 0.1
 
 
 def walk(position, frames, *, speed, hidden=range(0)):
@@ -107,12 +95,6 @@ def test_a_false_alarm_that_flashes_up_is_not_counted_as_a_person():
     assert max(found.ID) <= 2
 
 
-def test_there_are_as_many_people_as_in_the_fullest_frame_at_once():
-    tracker = PersonTracker(FPS)
-    tracker.update(detections(np.array([[0, 0, 9, 9], [50, 0, 59, 9], [90, 0, 99, 9]])))
-    assert tracker.unique == 3
-
-
 boxes_of_a_frame = st.lists(
     st.tuples(*[st.floats(-50, 1300, width=32)] * 2, *[st.floats(0, 300, width=32)] * 2), max_size=8
 ).map(lambda rows: np.array([[x, y, x + w, y + h] for x, y, w, h in rows]).reshape(-1, 4))
@@ -159,24 +141,6 @@ def test_the_boxes_of_a_model_stay_as_they_are():
     assert found[1].ID == [2] or found[torch.tensor([False, True])].ID == [2]
 
 
-def test_it_may_be_made_in_one_thread_and_used_in_another():
-    tracker = PersonTracker(FPS)
-    found = detections(np.array([[10.0, 10, 50, 90]]))
-    thread = Thread(target=tracker.update, args=(found,))
-    thread.start()
-    thread.join()
-    assert found.ID == [1]
-
-
-def test_those_who_are_gone_are_forgotten():
-    tracker = PersonTracker(FPS)
-    for k in range(800):
-        # A new person in every frame, far from all before.
-        x = 97.0 * (k % 13)
-        tracker.update(detections(np.array([[x, 50.0 * (k % 7), x + 9, 50.0 * (k % 7) + 20]])))
-    assert len(tracker._tracks) < 200
-
-
 @pytest.mark.parametrize("rate", [0, -1, math.nan, math.inf])
 def test_a_frame_rate_that_is_none_is_refused(rate):
     with pytest.raises(ValueError, match="positive frame rate"):
@@ -189,4 +153,4 @@ def test_the_boxes_above_are_those_of_the_sample(tmp_path: Path):
     from persondet.sample.clip import write_clip
 
     write_clip(tmp_path / "walk.mp4", tmp_path / "walk.json", SEED)
-    assert read_truth(tmp_path / "walk.json") == read_truth(TRUTH)
+    assert read_ground_truth(tmp_path / "walk.json") == read_ground_truth(GROUND_TRUTH)

@@ -9,17 +9,18 @@ The first line is the header, each further line a frame:
      "class": "person", "mask": "<COCO counts>" or null, "track_id": 1 or null}],
      "unique": 1 or null}
 
-Boxes are XYXY_ABS in pixels, times seconds from the start of the source, masks COCO's compressed
-run-length counts for (height, width). `index` counts the source's frames: a stride leaves gaps,
-and a later start begins with a later one. `track_id` counts from 1 in the order in which people
-appear; `unique` is how many of them have been believed so far. Version 1 had neither `start`,
+Boxes are XYXY_ABS in pixels, times are seconds from the start of the source, masks are COCO's
+compressed run-length counts for (height, width). `index` counts the frames of the source: a stride
+leaves gaps, a later start begins with a higher number. `track_id` counts from 1 in the order of
+appearance; `unique` is the number of different people so far. Version 1 had neither `start`,
 `tracker` nor `unique`.
 
-Tracks as MOT-challenge text, which other programs for tracking read and score.
-
-One line per person and frame: `frame,id,left,top,width,height,score,-1,-1,-1`. Frames count from 1
-over the frames of the annotated clip, pixels from 1 too: the corner of an image is (1, 1).
+`write_mot` turns records into MOT-challenge text, which other tracking tools read: one line per
+detection, `frame,id,left,top,width,height,score,-1,-1,-1`. Frames count from 1 over the annotated
+clip, pixels also from 1: the corner of an image is (1, 1).
 Source: Leal-Taixé et al., "MOTChallenge 2015", arXiv:1504.01942, table of the file format.
+
+This module needs neither PyTorch nor Detectron2.
 """
 
 from __future__ import annotations
@@ -27,18 +28,16 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from persondet.errors import MediaError
-from persondet.files import PartialText, atomic_path, partial_path
-from persondet.inference.masks import decode_mask
+from persondet.files import PartialText, atomic_path
 
 if TYPE_CHECKING:
     from detectron2.structures import Instances
@@ -54,10 +53,10 @@ _READABLE = (1, VERSION)
 class RecordsHeader:
     """What holds for all frames of a clip.
 
-    source: file name of the clip; model: the model's file in its run's folder; classes: class names;
-    confidence_threshold: lowest score that is kept; width, height: pixels of the source's upright
-    frames; frame_rate: frames per second of the annotated clip; start: seconds of the source that
-    were left out before the first frame; tracker: its name, None without.
+    source: file name of the clip; model: the model's file in its run folder; classes: class names;
+    confidence_threshold: lowest score that is kept; width, height: pixels of the upright frames;
+    frame_rate: frames per second of the annotated clip; start: seconds of the source before the
+    first frame; tracker: its name, None without tracking.
     """
 
     source: str
@@ -82,7 +81,7 @@ class PersonRecord:
     track_id: int | None = None
 
     def decode_mask(self, header: RecordsHeader) -> np.ndarray | None:
-        """Return the mask, bool (H, W), or None when the model makes none."""
+        """Return the mask, bool (H, W), or None when the model has no masks."""
         return None if self.mask is None else decode_mask(self.mask, header.height, header.width)
 
 
@@ -90,7 +89,7 @@ class PersonRecord:
 class FrameRecord:
     """The detections of one frame; index in the source, time in seconds from its start.
 
-    unique: how many different people were seen so far, None without tracking.
+    unique: number of different people so far, None without tracking.
     """
 
     index: int
@@ -99,26 +98,28 @@ class FrameRecord:
     unique: int | None = None
 
 
-def people_of(instances: Instances, classes: Sequence[str]) -> tuple[PersonRecord, ...]:
-    """Turn a model's output into records, rounded to what is worth keeping.
+def decode_mask(counts: str, height: int, width: int) -> np.ndarray:
+    """Return the mask, bool (height, width), of COCO's compressed run-length `counts`."""
+    from pycocotools import mask
+
+    return mask.decode({"size": [height, width], "counts": counts.encode("ascii")}).astype(bool)
+
+
+def people_of(
+    instances: Instances, classes: Sequence[str], masks: Sequence[Mapping[str, Any]] | None
+) -> tuple[PersonRecord, ...]:
+    """Turn a model's output into records, rounded to the precision worth keeping.
 
     Args:
-        instances: `pred_boxes scores pred_classes [ID]`, on any device, with masks in any of the
-            fields that `persondet.inference.region_masks` knows, or without.
+        instances: `pred_boxes scores pred_classes [ID]`, on any device.
         classes: the class names by number.
+        masks: of each detection, as `persondet.inference.masks.encoded_masks` returns them.
 
-    Returns: one record per detection with finite numbers; others are left out, and logged.
+    Returns: one record per detection. A warning lists detections with a number that is not finite;
+        they are left out.
     """
-    from persondet.inference.region_masks import (
-        region_masks_of,  # brings PyTorch; reading needs none
-    )
-
-    instances = instances.to("cpu")
-    boxes = instances.pred_boxes.tensor.numpy().astype(np.float64)
-    scores = instances.scores.numpy().astype(np.float64)
-    numbers = instances.pred_classes.numpy()
-    masks = region_masks_of(instances)
-    tracks = [int(track) for track in instances.ID] if instances.has("ID") else None
+    boxes = instances.pred_boxes.tensor.cpu().numpy().astype(np.float64)
+    scores = instances.scores.cpu().numpy().astype(np.float64)
     people = []
     for i, (box, score) in enumerate(zip(boxes, scores, strict=True)):
         if not (np.isfinite(box).all() and math.isfinite(score)):
@@ -129,16 +130,16 @@ def people_of(instances: Instances, classes: Sequence[str]) -> tuple[PersonRecor
             PersonRecord(
                 box=(x0, y0, x1, y1),
                 score=round(float(score), 4),
-                class_name=classes[int(numbers[i])],
-                mask=None if masks is None else masks.encode(i)["counts"],
-                track_id=None if tracks is None else tracks[i],
+                class_name=classes[int(instances.pred_classes[i])],
+                mask=None if masks is None else masks[i]["counts"],
+                track_id=int(instances.ID[i]) if instances.has("ID") else None,
             )
         )
     return tuple(people)
 
 
 def person_rows(people: Sequence[PersonRecord]) -> list[dict[str, Any]]:
-    """Return people as the schema's JSON objects."""
+    """Return detections as the schema's JSON objects."""
     return [
         {
             "box": list(person.box),
@@ -151,16 +152,24 @@ def person_rows(people: Sequence[PersonRecord]) -> list[dict[str, Any]]:
     ]
 
 
-def partial_records_path(path: str | Path) -> Path:
-    """Return where records lie while they are written: `walk.partial.jsonl` for `walk.jsonl`."""
-    return partial_path(path)
+def json_line(row: Mapping[str, Any]) -> str:
+    """Return an object as one line of JSON.
+
+    Raises: ValueError: when a number is not finite.
+    """
+    return json.dumps(row, allow_nan=False, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def records_path(output: str | Path) -> Path:
+    """Return where the records of an annotated clip lie: beside it, named .jsonl."""
+    return Path(output).with_suffix(".jsonl")
 
 
 class RecordsWriter:
     """Writes records line by line, and each line at once: see `PartialText`.
 
     Args:
-        path: the file to be.
+        path: the file to be; it is named `….partial.jsonl` until the `with` block ends well.
         header: its first line.
         overwrite: replace what an earlier run left at `path`, or as its partial file.
 
@@ -178,7 +187,7 @@ class RecordsWriter:
         rates = {"fps": round(float(rate), 6), "frame_rate": str(rate)}
         row = {"schema": SCHEMA, "version": VERSION, **header, **rates}
         try:
-            self._text.write(_line(row), header=True)
+            self._text.write(json_line(row), header=True)
         except BaseException as error:
             self._text.__exit__(type(error), error, error.__traceback__)
             raise
@@ -191,33 +200,19 @@ class RecordsWriter:
         """
         people = person_rows(frame.people)
         row = {"index": frame.index, "time": round(frame.time, 6), "people": people}
-        self._text.write(_line(row | {"unique": frame.unique}))
+        self._text.write(json_line(row | {"unique": frame.unique}))
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._text.__exit__(kind, error, trace)
-
-
-def _line(row: dict[str, Any]) -> str:
-    """Return a line of JSON.
-
-    Raises: ValueError: when a number is not finite.
-    """
-    text = json.dumps(row, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-    return text + "\n"
+    def __exit__(self, *exception: Any) -> None:
+        self._text.__exit__(*exception)
 
 
 def read_records(path: str | Path) -> tuple[RecordsHeader, Iterator[FrameRecord]]:
-    """Read records: the header at once, the frames one by one as they are asked for.
+    """Read records: the header at once, the frames one by one as the caller asks for them.
 
     A last line that was cut off (a killed run, a copy in progress) ends the frames with a warning.
 
-    Raises: MediaError: when the file is missing or is not of this schema and version; and from
-        the frames, when a line in the middle is damaged.
+    Raises: MediaError: when the file is missing or has another schema or version; and from the
+        frames, when a line in the middle is damaged.
     """
     path = Path(path)
     try:
@@ -225,36 +220,31 @@ def read_records(path: str | Path) -> tuple[RecordsHeader, Iterator[FrameRecord]
             row = json.loads(file.readline())
     except OSError as error:
         raise MediaError(f"{path}: the records cannot be read ({error.strerror}).") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MediaError(f"{path}: line 1 is no JSON; give the .jsonl beside a video.") from error
-    if (
-        not isinstance(row, dict)
-        or row.get("schema") != SCHEMA
-        or row.get("version") not in _READABLE
-    ):
+    known = isinstance(row, dict) and row.get("schema") == SCHEMA
+    if not known or row.get("version") not in _READABLE:
         raise MediaError(
             f"{path}: line 1 is not the header of {SCHEMA} version 1 or {VERSION}; "
             "give the .jsonl beside an annotated video, or annotate the video again."
         )
     try:
-        fields = RecordsHeader.__dataclass_fields__
         since_2: dict[str, Any] = {"start": 0.0, "tracker": None} if row["version"] == 1 else {}
-        values = {name: (since_2 | row)[name] for name in fields}
+        values = {name: (since_2 | row)[name] for name in RecordsHeader.__dataclass_fields__}
         values |= {"classes": tuple(row["classes"]), "frame_rate": Fraction(row["frame_rate"])}
-        header = RecordsHeader(**values)
+        return RecordsHeader(**values), _read_frames(path)
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise MediaError(f"{path}: the header lacks or spoils the field {error}.") from error
-    return header, _read_frames(path)
 
 
 def _read_frames(path: Path) -> Iterator[FrameRecord]:
-    """Yield the frames of a records file whose header was read."""
+    """Yield the frames of a records file, without its header."""
     with open(path, encoding="utf-8", errors="replace") as file:
         next(file)
         for number, line in enumerate(file, start=2):
             try:
                 yield _frame_of(json.loads(line))
-            except (KeyError, TypeError, ValueError, OverflowError) as error:
+            except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
                 if not line.endswith("\n"):
                     logger.warning("%s: the last line (%d) is cut off", path, number)
                     return
@@ -300,7 +290,7 @@ def write_mot(records: str | Path, target: str | Path) -> int:
 
     Args:
         records: the .jsonl of an annotated clip; the .partial.jsonl of a killed run will do.
-        target: the text file; replaced when it is there.
+        target: the text file; an existing one is replaced.
 
     Returns: the number of lines; without tracking every id is -1.
 
@@ -317,7 +307,7 @@ def write_mot(records: str | Path, target: str | Path) -> int:
 
 
 def _line_of_mot(number: int, person: PersonRecord) -> str:
-    """Return one person's line."""
+    """Return the line of one detection."""
     x0, y0, x1, y1 = person.box
     place = f"{x0 + 1:.2f},{y0 + 1:.2f},{x1 - x0:.2f},{y1 - y0:.2f}"
     track = -1 if person.track_id is None else person.track_id

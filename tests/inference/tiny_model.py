@@ -1,0 +1,31 @@
+"""A tiny Mask R-CNN with random weights, saved as a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+
+from persondet.checkpoint import SafeDetectionCheckpointer
+from persondet.engine import load_cfg
+
+CONFIG = (
+    Path(__file__).resolve().parents[2]
+    / "configs/quick_schedules/person_mask_rcnn_R_18_FPN_instant_test.yaml"
+)
+
+
+def tiny_cfg(classes: int = 1) -> CfgNode:
+    """Return the config of the tiny model on the CPU, in float32."""
+    cfg = load_cfg(CONFIG, ["MODEL.DEVICE", "cpu", "SOLVER.AMP.ENABLED", "False"])
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = classes
+    return cfg
+
+
+def save_run(folder: Path, model: torch.nn.Module, cfg: CfgNode, name: str = "person") -> Path:
+    """Save a model with its config and one class name as the best of a run."""
+    carried = {"config": cfg.dump(), "class_names": [name]}
+    checkpointer = SafeDetectionCheckpointer(model, str(folder), carried=carried)
+    checkpointer.save_model("model_best", iteration=1)
+    return folder
