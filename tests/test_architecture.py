@@ -299,6 +299,74 @@ def _cycles(graph: dict[str, set[str]]) -> list[str]:
     return found
 
 
+# A file that only its sibling imports is part of that sibling, unless it is a concept that a reader
+# looks for by its name.
+WHOLE_CONCEPTS = {
+    "checkpoint/restricted_pickle.py": "the only place that may unpickle",
+    "data/fetch/roboflow_link.py": "runs as a process of its own",
+    "data/geometry.py": "boxes and masks of one sample under a transform",
+    "data/grouping.py": "which images belong together, and their even division",
+    "engine/run_records.py": "what a run folder says about how the run was made",
+    "engine/validation.py": "everything that looks at the validation split during training",
+    "evaluation/curves.py": "curves.json",
+    "evaluation/galleries.py": "gallery.json and its images",
+    "evaluation/intervals.py": "the bootstrap",
+    "report/html.py": "one of the document's two writers",
+    "report/pdf.py": "the other one",
+    "sample/clip.py": "the clip of the sample",
+    "sample/street.py": "where the sample's people walk",
+    "video/sound.py": "copying sound",
+    "visualization/colors.py": "colours of classes and tracks",
+}
+
+
+def test_a_piece_that_one_sibling_imports_is_part_of_it():
+    importers: dict[str, set[Source]] = {}
+    for source in PERSONDET + TOOL_FILES:
+        for module, _ in source.imports():
+            importers.setdefault(module, set()).add(source)
+    found = []
+    for source in PERSONDET:
+        users = importers.get(source.module, set())
+        siblings = {user.path.parent for user in users} == {source.path.parent}
+        alone = len(users) == 1 and siblings and next(iter(users)).path.stem != "__init__"
+        if alone and source.name.removeprefix("persondet/") not in WHOLE_CONCEPTS:
+            found.append(f"{source.name}:1 is imported by {next(iter(users)).name} alone")
+    refuse(found, "part of another file, or a concept that WHOLE_CONCEPTS names with its reason")
+    gone = WHOLE_CONCEPTS.keys() - {s.name.removeprefix("persondet/") for s in PERSONDET}
+    refuse(sorted(gone), "WHOLE_CONCEPTS names files that are not there")
+
+
+def test_no_public_class_shares_its_name_with_another():
+    homes: dict[str, list[str]] = {}
+    for source in PERSONDET:
+        for node in source.tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(f"{source.name}:{node.lineno}")
+    found = [f"{name}: {', '.join(places)}" for name, places in homes.items() if len(places) > 1]
+    refuse(found, "one name for two things")
+
+
+# Words of the field: what stands on the left is called what stands on the right.
+WORDS = {r"pictures?": "image, or frame of a clip", r"(?<!ground[ _-])truths?": "ground truth"}
+# Names in files, logs and commands, which stay as they were.
+KEPT = re.compile(
+    "val/pictures|persondet-picture-records|unique_truth|args\\.truth"
+    r'|"truth",|"TRUTH"|\(\?:picture\|'
+)
+
+
+def test_the_field_has_its_words():
+    found = []
+    for source in PERSONDET + TOOL_FILES:
+        for line, text in enumerate(source.text.splitlines(), start=1):
+            text = KEPT.sub("", text)
+            for word, better in WORDS.items():
+                if re.search(rf"(?i)(?<![a-z]){word}(?![a-z])", text):
+                    found.append(f"{source.name}:{line} {text.strip()[:60]} ({better})")
+    refuse(found, "another word than the field's")
+
+
 def test_the_light_modules_reach_no_torch():
     """Through their own imports and those of what they import (also of the packages around it)."""
     heavy = {"torch", "torchvision", "detectron2", "fvcore", "av", "albumentations", "cv2"}

@@ -102,7 +102,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, tiny_export: Path) -> di
     from detectron2.evaluation import inference_on_dataset
 
     from persondet.data.coco_json import read_coco
-    from persondet.data.leaks.find import Picture
+    from persondet.data.leaks.find import ExportImage
     from persondet.data.roboflow import read_export
 
     folder = tmp_path_factory.mktemp("examples")
@@ -125,7 +125,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, tiny_export: Path) -> di
         **{"cv2": cv2, "np": np, "torch": torch, "detectron2": detectron2},
         **{"Fraction": Fraction, "Namespace": Namespace, "TrainerBase": TrainerBase},
         **{"DatasetCatalog": DatasetCatalog, "inference_on_dataset": inference_on_dataset},
-        **{"Picture": Picture, "read_coco": read_coco, "read_export": read_export},
+        **{"Image": ExportImage, "read_coco": read_coco, "read_export": read_export},
     }
 
 

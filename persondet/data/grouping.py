@@ -16,7 +16,7 @@ from persondet.data.leaks.same_image import near_identical_pairs
 
 
 @dataclass(frozen=True)
-class Item:
+class GroupedImage:
     """An image: its json, its name and id there, and the facts about its file."""
 
     source: int
@@ -25,7 +25,7 @@ class Item:
     facts: ImageFacts | None = None
 
 
-def group_items(items: Sequence[Item], *, clips: bool = False) -> list[list[int]]:
+def group_items(items: Sequence[GroupedImage], *, clips: bool = False) -> list[list[int]]:
     """Group the images that share a file or a source, or are nearly identical.
 
     Args:
@@ -69,7 +69,7 @@ def group_items(items: Sequence[Item], *, clips: bool = False) -> list[list[int]
     return list(members.values())
 
 
-def _keys(item: Item, clips: bool) -> list[tuple[Hashable, ...]]:
+def _keys(item: GroupedImage, clips: bool) -> list[tuple[Hashable, ...]]:
     """Return the keys that an image shares with others of its group."""
     keys: list[tuple[Hashable, ...]] = [("file", item.source, posixpath.normpath(item.file_name))]
     if item.image_id is not None:

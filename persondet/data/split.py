@@ -14,7 +14,7 @@ from typing import Any
 from persondet.data.check.images import decode_splits
 from persondet.data.cleaned_copy import refuse_nesting, write_split
 from persondet.data.coco_json import CocoDict
-from persondet.data.grouping import Group, Item, deal_groups, group_items
+from persondet.data.grouping import Group, deal_groups, group_items
 from persondet.data.inspect.images import ImageFacts
 from persondet.data.roboflow import copy_readmes, file_names, read_export
 from persondet.environment import Progress
@@ -95,7 +95,10 @@ def split_coco(
     objects: Counter[Any] = Counter(_whole(a, "image_id") for a in merged.coco["annotations"])
     per_image = [objects[_whole(merged.coco["images"][index])] for index in order]
     members = group_items(
-        [Item(*merged.origins[i], _whole(merged.coco["images"][i]), known[i]) for i in order],
+        [
+            GroupedImage(*merged.origins[i], _whole(merged.coco["images"][i]), known[i])
+            for i in order
+        ],
         clips=group_clips,
     )
     groups = [

@@ -65,8 +65,8 @@ def constant_box_scores(
         category_ids: the json's category id of each contiguous class.
         masks: score the masks too.
 
-    Returns: `{"bbox": {"AP": …, "AP50": …, …}, "segm": {…}}`, 0 to 100; NaN where the ground
-    truth has no example of a size. Empty when the training split has no annotation.
+    Returns: `{"bbox": {"AP": …, "AP50": …, …}, "segm": {…}}`, 0 to 100; NaN where no
+    annotation has a size. Empty when the training split has no annotation.
     """
     boxes = median_boxes(training)
     if not boxes:

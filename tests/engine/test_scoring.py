@@ -12,13 +12,7 @@ from pycocotools.coco import COCO
 from persondet.checkpoint.model_file import CarriedFacts, load_checkpoint
 from persondet.config import get_cfg
 from persondet.data.register import ground_truth, register_roboflow_coco
-from persondet.engine.run import run
-from persondet.engine.scoring import (
-    explain,
-    headlines,
-    operating_point,
-    tuned_threshold,
-)
+from persondet.engine.run import explain, headlines, operating_point, run, tuned_threshold
 from persondet.evaluation.analysis import Analysis
 from persondet.evaluation.ground_truth import GroundTruth
 from persondet.evaluation.matching import match

@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from persondet.data.inspect.images import ImageFacts
-from persondet.data.leaks.hashing import picture_signature
+from persondet.data.leaks.hashing import image_signature
 from persondet.environment import Progress, cpu_count
 from persondet.errors import DatasetError
 from persondet.files import leads_out, path_inside
@@ -267,7 +267,7 @@ def _read(file: BinaryIO, digest: bytes, decode: bool) -> ImageFacts:
         raise
     except Exception as error:
         raise _Problem(*_diagnosis(file, error)) from error
-    hashes, thumbnail = picture_signature(grey)
+    hashes, thumbnail = image_signature(grey)
     return ImageFacts("", "", width, height, orientation, digest, hashes, thumbnail)
 
 

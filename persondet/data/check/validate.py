@@ -11,7 +11,7 @@ from persondet.data.check.images import decode_splits, read_headers
 from persondet.data.check.statistics import dataset_statistics
 from persondet.data.inspect import inspect_coco
 from persondet.data.inspect.images import ImageFacts
-from persondet.data.leaks.find import Leaks, Picture, find_leaks
+from persondet.data.leaks.find import ExportImage, Leaks, find_leaks
 from persondet.data.roboflow import SPLIT_FOLDERS, Export, file_names, read_export
 from persondet.environment import Progress
 
@@ -83,7 +83,7 @@ def leaks_of(facts: Facts) -> Leaks:
     """
     return find_leaks(
         [
-            Picture(split, name, fact.digest, fact.hashes, fact.thumbnail)
+            ExportImage(split, name, fact.digest, fact.hashes, fact.thumbnail)
             for split, found in facts.items()
             for name, fact in found.items()
             if not fact.problem

@@ -22,10 +22,10 @@ from persondet.data.leaks.same_image import near_identical_pairs
 SAME_FILE, SAME_SOURCE = "leak-same-file", "leak-same-source"
 NEAR_IDENTICAL, SAME_CLIP = "leak-near-identical", "leak-same-clip"
 VERSIONS = (SAME_FILE, SAME_SOURCE, NEAR_IDENTICAL)
-"""The kinds that make a picture a version of another, the strongest first."""
+"""The kinds that make an image a version of another, the strongest first."""
 _ORDER = {"train": 0, "valid": 1, "test": 2}
 _VIDEO = "mp4|mov|avi|mkv|webm|m4v|mpe?g|wmv|flv|mts|m2ts|3gp|ogv"
-_PICTURE = re.compile(r"[_.](?:jpe?g|png|bmp|webp|tiff?|gif|avif|heic)$", re.IGNORECASE)
+_ENDING = re.compile(r"[_.](?:jpe?g|png|bmp|webp|tiff?|gif|avif|heic)$", re.IGNORECASE)
 _OF_CLIP = (
     # walk_mp4-0012, walk.mp4_frame_12
     re.compile(rf"(.+[_.](?:{_VIDEO}))[-_ .](?:frame[-_ ]?)?\d+", re.IGNORECASE),
@@ -40,14 +40,14 @@ _NO_CLIP = re.compile(r"(?:picture|photo|window|door|bike|bicycle|bed)$", re.IGN
 
 
 @dataclass(frozen=True)
-class Picture:
-    """What is known of one picture; what is not known is not compared.
+class ExportImage:
+    """What is known of one image; what is not known is not compared.
 
     Attributes:
         split: `train`, `valid` or `test`.
         file_name: as the json has it.
         digest: SHA-256 of the file, b"": not known.
-        hashes: uint64, (8,), see `picture_signature`; None: not known.
+        hashes: uint64, (8,), see `image_signature`; None: not known.
         thumbnail: uint8, (64, 64); None: not known.
     """
 
@@ -60,10 +60,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Leak:
-    """A picture of a split that is scored, and its partner in a split that learns.
+    """An image of a split that is scored, and its partner in a split that learns.
 
     Attributes:
-        split, file_name: the picture, in `valid` or `test`.
+        split, file_name: the image, in `valid` or `test`.
         partner_split, partner: the other, in an earlier split.
     """
 
@@ -75,10 +75,10 @@ class Leak:
 
 @dataclass(frozen=True)
 class Share:
-    """How many pictures of a split leaked.
+    """How many images of a split leaked.
 
     Attributes:
-        images: the pictures of the split.
+        images: the images of the split.
         leaked: those with a version in an earlier split (of `test`: in `train` or `valid`).
         clip_mates: those without one, but with another frame of their clip in an earlier split.
     """
@@ -93,7 +93,7 @@ class Leaks:
     """What splits share.
 
     Attributes:
-        kinds: code to leaks. A picture stands under its strongest kind only, and once.
+        kinds: code to leaks. An image stands under its strongest kind only, and once.
         shares: `valid` and `test`, those that there are, to their shares.
         to_drop: split to the sorted names of images that have a version in a later split.
         not_compared: how many images the budget of the search left without a full comparison.
@@ -134,42 +134,42 @@ class Leaks:
                     yield leak.partner_split
 
 
-def find_leaks(pictures: Sequence[Picture]) -> Leaks:
-    """Return which pictures of `valid` and `test` are known from a split before them.
+def find_leaks(images: Sequence[ExportImage]) -> Leaks:
+    """Return which images of `valid` and `test` are known from a split before them.
 
-    A picture that is known in several ways counts once, by the strongest: the same file (digest),
-    the same source (name before `.rf.`), nearly the same picture (turned or mirrored, too), a frame
-    of the same clip (by name). The order of `pictures` does not matter.
+    An image that is known in several ways counts once, by the strongest: the same file (digest),
+    the same source (name before `.rf.`), nearly the same image (turned or mirrored, too), a frame
+    of the same clip (by name). The order of `images` does not matter.
 
     Args:
-        pictures: all pictures of all splits.
+        images: all images of all splits.
 
     Raises: ValueError: when a split is none of `train`, `valid`, `test`.
 
     Example:
-        >>> train = Picture("train", "street_jpg.rf.0a1b.jpg")
-        >>> test = Picture("test", "street_jpg.rf.9f8e.jpg")
+        >>> train = ExportImage("train", "street_jpg.rf.0a1b.jpg")
+        >>> test = ExportImage("test", "street_jpg.rf.9f8e.jpg")
         >>> find_leaks([train, test]).shares["test"].leaked
         1
     """
-    unknown = {picture.split for picture in pictures} - _ORDER.keys()
+    unknown = {image.split for image in images} - _ORDER.keys()
     if unknown:
         raise ValueError(f"a split is one of {', '.join(_ORDER)}, not {', '.join(sorted(unknown))}")
-    pictures = sorted(pictures, key=lambda p: (_ORDER[p.split], p.file_name, p.digest))
-    near, not_compared = _by_likeness(pictures)
+    images = sorted(images, key=lambda p: (_ORDER[p.split], p.file_name, p.digest))
+    near, not_compared = _by_likeness(images)
     partners = {
-        SAME_FILE: _by_key(pictures, lambda p: p.digest),
-        SAME_SOURCE: _by_key(pictures, lambda p: source_name(p.file_name)),
+        SAME_FILE: _by_key(images, lambda p: p.digest),
+        SAME_SOURCE: _by_key(images, lambda p: source_name(p.file_name)),
         NEAR_IDENTICAL: near,
-        SAME_CLIP: _by_key(pictures, lambda p: clip_name(p.file_name)),
+        SAME_CLIP: _by_key(images, lambda p: clip_name(p.file_name)),
     }
     leaks = Leaks(kinds={kind: [] for kind in partners}, not_compared=not_compared)
     leaked: dict[str, dict[str, int]] = {kind: defaultdict(int) for kind in partners}
     # Test first: it is the number that counts.
-    for index in reversed(range(len(pictures))):
-        one = pictures[index]
+    for index in reversed(range(len(images))):
+        one = images[index]
         for kind, partner in partners.items():
-            other = next(_before(pictures, index, partner.get(index, ())), None)
+            other = next(_before(images, index, partner.get(index, ())), None)
             if other is not None:
                 leaks.kinds[kind].append(
                     Leak(one.split, one.file_name, other.split, other.file_name)
@@ -179,15 +179,15 @@ def find_leaks(pictures: Sequence[Picture]) -> Leaks:
     for kind in leaks.kinds:
         leaks.kinds[kind].sort(key=lambda leak: (-_ORDER[leak.split], leak.file_name))
     for split in ("valid", "test"):
-        images = sum(picture.split == split for picture in pictures)
-        if images:
+        count = sum(image.split == split for image in images)
+        if count:
             versions = sum(leaked[kind][split] for kind in VERSIONS)
-            leaks.shares[split] = Share(images, versions, leaked[SAME_CLIP][split])
+            leaks.shares[split] = Share(count, versions, leaked[SAME_CLIP][split])
     drop = {
-        (pictures[index].split, pictures[index].file_name)
+        (images[index].split, images[index].file_name)
         for kind in VERSIONS
         for index, others in partners[kind].items()
-        if any(_ORDER[pictures[o].split] > _ORDER[pictures[index].split] for o in others)
+        if any(_ORDER[images[o].split] > _ORDER[images[index].split] for o in others)
     }
     for split in ("train", "valid"):
         names = sorted(name for where, name in drop if where == split)
@@ -196,33 +196,35 @@ def find_leaks(pictures: Sequence[Picture]) -> Leaks:
     return leaks
 
 
-def _before(pictures: Sequence[Picture], index: int, others: Iterable[int]) -> Iterator[Picture]:
-    """The partners in splits before the picture's own, those of train first."""
-    own = _ORDER[pictures[index].split]
-    return (pictures[o] for o in sorted(others) if _ORDER[pictures[o].split] < own)
+def _before(
+    images: Sequence[ExportImage], index: int, others: Iterable[int]
+) -> Iterator[ExportImage]:
+    """The partners in splits before the image's own, those of train first."""
+    own = _ORDER[images[index].split]
+    return (images[o] for o in sorted(others) if _ORDER[images[o].split] < own)
 
 
 def _by_key(
-    pictures: Sequence[Picture], key: Callable[[Picture], Hashable]
+    images: Sequence[ExportImage], key: Callable[[ExportImage], Hashable]
 ) -> Mapping[int, list[int]]:
-    """Picture to one partner in each other split that has the same key; an empty key is none."""
+    """ExportImage to one partner in each other split that has the same key; an empty key is none."""
     first: dict[Hashable, dict[str, int]] = defaultdict(dict)
-    for index, picture in enumerate(pictures):
-        if key(picture):
-            first[key(picture)].setdefault(picture.split, index)
+    for index, image in enumerate(images):
+        if key(image):
+            first[key(image)].setdefault(image.split, index)
     return {
-        index: [o for split, o in found.items() if split != picture.split]
-        for index, picture in enumerate(pictures)
-        if len(found := first.get(key(picture), {})) > 1
+        index: [o for split, o in found.items() if split != image.split]
+        for index, image in enumerate(images)
+        if len(found := first.get(key(image), {})) > 1
     }
 
 
-def _by_likeness(pictures: Sequence[Picture]) -> tuple[Mapping[int, list[int]], int]:
+def _by_likeness(images: Sequence[ExportImage]) -> tuple[Mapping[int, list[int]], int]:
     """Image to a partner in each other split that nearly repeats it; and how many were skipped."""
     known = [
-        (index, picture.hashes, picture.thumbnail)
-        for index, picture in enumerate(pictures)
-        if picture.hashes is not None and picture.thumbnail is not None
+        (index, image.hashes, image.thumbnail)
+        for index, image in enumerate(images)
+        if image.hashes is not None and image.thumbnail is not None
     ]
     partners: dict[int, list[int]] = defaultdict(list)
     if not known:
@@ -231,7 +233,7 @@ def _by_likeness(pictures: Sequence[Picture]) -> tuple[Mapping[int, list[int]], 
     pairs, skipped = near_identical_pairs(
         np.stack(hashes),
         np.stack(thumbnails),
-        groups=np.array([_ORDER[pictures[index].split] for index in places]),
+        groups=np.array([_ORDER[images[index].split] for index in places]),
     )
     for one, other in pairs.tolist():
         partners[places[one]].append(places[other])
@@ -240,7 +242,7 @@ def _by_likeness(pictures: Sequence[Picture]) -> tuple[Mapping[int, list[int]], 
 
 
 def source_name(file_name: str) -> str:
-    """Return the name of the picture that an exported file is a version of.
+    """Return the name of the image that an exported file is a version of.
 
     `street_0001_jpg.rf.0f3a.jpg` is a version of `street_0001_jpg`. A file that was exported,
     uploaded and exported again goes back to its first name.
@@ -256,9 +258,9 @@ def source_name(file_name: str) -> str:
 
 
 def clip_name(file_name: str) -> str:
-    """Return the name of the clip that a picture was cut from, as far as its name tells.
+    """Return the name of the clip that an image was cut from, as far as its name tells.
 
-    A number alone says nothing: `IMG_0001.jpg` and `IMG_0002.jpg` are two pictures. Asked for is
+    A number alone says nothing: `IMG_0001.jpg` and `IMG_0002.jpg` are two images. Asked for is
     the suffix of a video before the number, or the word `frame`, or `clip` or `video` before a
     number of four digits or more; and a frame must name its clip: of `frame_0001.jpg` any clip may
     be the origin.
@@ -270,7 +272,7 @@ def clip_name(file_name: str) -> str:
         the part that all frames of the clip share, or "" when it does not look like a frame.
     """
     stem = source_name(file_name) or file_name
-    stem = _PICTURE.sub("", stem)
+    stem = _ENDING.sub("", stem)
     folder, _, name = stem.rpartition("/")
     if len(name) > _LONGEST:
         return ""

@@ -21,12 +21,12 @@ _SHARE = 0.04
 _UNIFORM, _EDGE = 12, 16  # grey levels: what compression does to a bar, what ends it
 
 
-def picture_signature(grey: Bytes) -> tuple[npt.NDArray[np.uint64], Bytes]:
+def image_signature(grey: Bytes) -> tuple[npt.NDArray[np.uint64], Bytes]:
     """Return the perceptual hashes of an image turned and mirrored in 8 ways, and its thumbnail.
 
     A bit of the hash is the sign of one of the 8 x 8 lowest frequencies of the discrete cosine
     transform. Turning or mirroring only swaps and negates those, so that
-    `picture_signature(turned(grey, k))[0][0] == picture_signature(grey)[0][k]` up to rounding.
+    `image_signature(turned(grey, k))[0][0] == image_signature(grey)[0][k]` up to rounding.
 
     Args:
         grey: the image, uint8, (H, W), 0..255, at least one pixel.

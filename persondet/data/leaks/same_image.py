@@ -51,7 +51,7 @@ def near_identical_pairs(
       stands in at least one pair with that group.
 
     Args:
-        hashes: uint64, (N, 8), see `persondet.data.leaks.hashing.picture_signature`.
+        hashes: uint64, (N, 8), see `persondet.data.leaks.hashing.image_signature`.
         thumbnails: uint8, (N, 64, 64).
         groups: whole numbers from 0, (N,), or None.
         budget: how many comparisons of hashes to spend. Beyond it a warning is logged.
@@ -196,13 +196,13 @@ def same_image(first: Bytes, second: Bytes) -> bool:
 
 
 def _explains(source: Bytes, target: Bytes) -> bool:
-    guess, truth = _toned(source, target), target.astype(np.float32)
-    edges = np.minimum(_range(guess), _range(truth))
-    excess = np.maximum(np.abs(guess - truth) - edges / 2, 0)
+    guess, wanted = _toned(source, target), target.astype(np.float32)
+    edges = np.minimum(_range(guess), _range(wanted))
+    excess = np.maximum(np.abs(guess - wanted) - edges / 2, 0)
     spot = float(cv2.blur(excess, (3, 3)).max()) - 1.5  # which compression may change anywhere
-    if spot > MAX_SPOT * max(float(truth.std()), 1.0):
+    if spot > MAX_SPOT * max(float(wanted.std()), 1.0):
         return False
-    one, other = _detail(guess), _detail(truth)
+    one, other = _detail(guess), _detail(wanted)
     mine, yours = _tiles(one * one), _tiles(other * other)
     weight = np.clip(np.sqrt(np.maximum(mine, yours)) - _NOISE, 0, _STRONG)
     total = max(float(weight.sum()), 1e-6)

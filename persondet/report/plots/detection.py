@@ -133,18 +133,20 @@ def draw_size_histogram(run: Run) -> Figure | None:
     evaluation = preferred(run, lambda e: all(map(len, e.sizes)))
     if evaluation is None:
         return None
-    edges, truth, found = evaluation.sizes
+    edges, annotated, found = evaluation.sizes
     figure = style.new_figure(size=(7.4, 4.6))
     (axes,) = figure.axes
-    places = np.arange(len(truth)) + 0.5
-    axes.bar(places, truth, 0.9, color="white", edgecolor=style.BLACK, label=f"all {run.objects}")
+    places = np.arange(len(annotated)) + 0.5
+    axes.bar(
+        places, annotated, 0.9, color="white", edgecolor=style.BLACK, label=f"all {run.objects}"
+    )
     axes.bar(
         places, found, 0.9, color=style.SKY, edgecolor=style.BLACK, hatch="////", label="found"
     )
     every = max(1, -(-len(edges) // 13))
     axes.set_xticks(range(0, len(edges), every), [f"{edge:.0f}" for edge in edges[::every]])
-    axes.set_xlim(0, len(truth))
-    axes.set_ylim(0, max(1.0, float(np.nanmax(truth, initial=0))) * 1.15)
+    axes.set_xlim(0, len(annotated))
+    axes.set_ylim(0, max(1.0, float(np.nanmax(annotated, initial=0))) * 1.15)
     for bound in (SMALL, MEDIUM):
         if edges[0] < bound < edges[-1]:
             place = float(np.interp(bound, edges, np.arange(len(edges))))

@@ -22,7 +22,7 @@ from detectron2.data.detection_utils import _apply_exif_orientation, convert_PIL
 from PIL import Image
 
 from persondet.data.check.images import decode_splits, read_headers
-from persondet.data.leaks.hashing import picture_signature
+from persondet.data.leaks.hashing import image_signature
 
 
 def decode_images(folder, names, **options):
@@ -88,7 +88,7 @@ def test_the_facts_of_a_good_image(tmp_path):
     assert (plain.problem, plain.width, plain.height, plain.orientation) == ("", 400, 300, 1)
     assert (turned.width, turned.height, turned.orientation) == (40, 30, 6)
     assert turned.upright_size == (30, 40)
-    hashes, thumbnail = picture_signature(np.asarray(image))
+    hashes, thumbnail = image_signature(np.asarray(image))
     assert (plain.hashes == hashes).all() and (plain.thumbnail == thumbnail).all()
     assert (
         plain.digest.hex()

@@ -11,13 +11,13 @@ from persondet.data.leaks.find import (
     SAME_CLIP,
     SAME_FILE,
     SAME_SOURCE,
-    Picture,
+    ExportImage,
     Share,
     clip_name,
     find_leaks,
     source_name,
 )
-from persondet.data.leaks.hashing import picture_signature
+from persondet.data.leaks.hashing import image_signature
 from tests.data.leaks.scenes import COPIES, grey, scene
 
 CODES = (SAME_FILE, SAME_SOURCE, NEAR_IDENTICAL, SAME_CLIP)
@@ -27,25 +27,25 @@ def named(leaks, code: str) -> list[tuple[str, str, str, str]]:
     return [(k.split, k.file_name, k.partner_split, k.partner) for k in leaks.kinds[code]]
 
 
-def seen(split: str, name: str, pixels: np.ndarray, digest: bytes = b"") -> Picture:
-    return Picture(split, name, digest, *picture_signature(grey(pixels)))
+def seen(split: str, name: str, pixels: np.ndarray, digest: bytes = b"") -> ExportImage:
+    return ExportImage(split, name, digest, *image_signature(grey(pixels)))
 
 
 def test_each_kind_by_itself():
-    picture = scene(np.random.default_rng(0))
+    image = scene(np.random.default_rng(0))
     other = scene(np.random.default_rng(1))
     leaks = find_leaks(
         [
-            Picture("train", "a.jpg", b"1"),
-            Picture("test", "b.jpg", b"1"),
-            Picture("train", "s_jpg.rf.1.jpg"),
-            Picture("valid", "s_jpg.rf.2.jpg"),
-            seen("valid", "n.jpg", picture),
-            seen("test", "m.jpg", COPIES["mirrored"](picture)),
+            ExportImage("train", "a.jpg", b"1"),
+            ExportImage("test", "b.jpg", b"1"),
+            ExportImage("train", "s_jpg.rf.1.jpg"),
+            ExportImage("valid", "s_jpg.rf.2.jpg"),
+            seen("valid", "n.jpg", image),
+            seen("test", "m.jpg", COPIES["mirrored"](image)),
             seen("test", "o.jpg", other),
-            Picture("train", "w_mp4-1.jpg"),
-            Picture("test", "w_mp4-2.jpg"),
-            Picture("test", "w_mp4-3.jpg"),
+            ExportImage("train", "w_mp4-1.jpg"),
+            ExportImage("test", "w_mp4-2.jpg"),
+            ExportImage("test", "w_mp4-3.jpg"),
         ]
     )
     assert named(leaks, SAME_FILE) == [("test", "b.jpg", "train", "a.jpg")]
@@ -65,77 +65,79 @@ def test_each_kind_by_itself():
     assert (example.split, example.file, example.detail) == ("test", "b.jpg", "in train: a.jpg")
 
 
-def test_the_strongest_kind_wins_and_a_picture_counts_once():
-    picture = scene(np.random.default_rng(0))
+def test_the_strongest_kind_wins_and_a_image_counts_once():
+    image = scene(np.random.default_rng(0))
     name = "w_mp4-{}_jpg.rf.{}.jpg"
-    pictures = [
-        seen("train", name.format(1, "a"), picture, b"1"),
-        seen("train", name.format(1, "b"), picture, b"2"),
-        seen("test", name.format(1, "c"), picture, b"1"),
+    images = [
+        seen("train", name.format(1, "a"), image, b"1"),
+        seen("train", name.format(1, "b"), image, b"2"),
+        seen("test", name.format(1, "c"), image, b"1"),
     ]
     for strongest in (SAME_FILE, SAME_SOURCE, NEAR_IDENTICAL, SAME_CLIP):
-        leaks = find_leaks(pictures)
+        leaks = find_leaks(images)
         assert {code: len(leaks.kinds[code]) for code in CODES} == {
             code: int(code == strongest) for code in CODES
         }
         if strongest == SAME_FILE:
-            pictures = [Picture(p.split, p.file_name, b"", p.hashes, p.thumbnail) for p in pictures]
+            images = [ExportImage(p.split, p.file_name, b"", p.hashes, p.thumbnail) for p in images]
         elif strongest == SAME_SOURCE:
-            pictures = [
-                Picture(p.split, f"w_mp4-{i}.jpg", b"", p.hashes, p.thumbnail)
-                for i, p in enumerate(pictures)
+            images = [
+                ExportImage(p.split, f"w_mp4-{i}.jpg", b"", p.hashes, p.thumbnail)
+                for i, p in enumerate(images)
             ]
         else:
-            pictures = [Picture(p.split, p.file_name) for p in pictures]
+            images = [ExportImage(p.split, p.file_name) for p in images]
 
 
 def test_every_version_is_dropped_wherever_the_other_lies():
-    pictures = [Picture(s, f"{s}{i}.jpg", b"1") for s in ("train", "valid") for i in range(3)]
-    assert find_leaks(pictures).to_drop == {"train": ["train0.jpg", "train1.jpg", "train2.jpg"]}
-    leaks = find_leaks([*pictures, Picture("test", "t.jpg", b"1")])
+    images = [ExportImage(s, f"{s}{i}.jpg", b"1") for s in ("train", "valid") for i in range(3)]
+    assert find_leaks(images).to_drop == {"train": ["train0.jpg", "train1.jpg", "train2.jpg"]}
+    leaks = find_leaks([*images, ExportImage("test", "t.jpg", b"1")])
     assert leaks.to_drop["valid"] == ["valid0.jpg", "valid1.jpg", "valid2.jpg"]
     assert named(leaks, SAME_FILE)[0] == ("test", "t.jpg", "train", "train0.jpg")
 
 
 def test_copies_of_copies_are_dropped_too():
-    picture = scene(np.random.default_rng(3))
-    pictures = [seen("train", f"{i}.jpg", COPIES["recompressed"](picture)) for i in range(4)]
-    leaks = find_leaks([*pictures, seen("test", "t.jpg", picture)])
+    image = scene(np.random.default_rng(3))
+    images = [seen("train", f"{i}.jpg", COPIES["recompressed"](image)) for i in range(4)]
+    leaks = find_leaks([*images, seen("test", "t.jpg", image)])
     assert leaks.to_drop == {"train": ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]}
 
 
 def test_versions_within_one_split_are_no_leak():
     leaks = find_leaks(
-        [Picture("train", "a_jpg.rf.1.jpg", b"1"), Picture("train", "a_jpg.rf.2.jpg", b"1")]
+        [ExportImage("train", "a_jpg.rf.1.jpg", b"1"), ExportImage("train", "a_jpg.rf.2.jpg", b"1")]
     )
     assert not any(leaks.kinds.values()) and not leaks.shares and not leaks.to_drop
 
 
 def test_what_is_not_known_is_not_compared():
-    leaks = find_leaks([Picture("train", "a.jpg"), Picture("test", "a.jpg"), Picture("valid", "")])
+    leaks = find_leaks(
+        [ExportImage("train", "a.jpg"), ExportImage("test", "a.jpg"), ExportImage("valid", "")]
+    )
     assert not any(leaks.kinds.values())
     assert leaks.shares == {"valid": Share(1, 0, 0), "test": Share(1, 0, 0)}
     assert find_leaks([]).as_json() == {}
 
 
-def test_the_order_of_the_pictures_does_not_matter():
+def test_the_order_of_the_images_does_not_matter():
     rng = np.random.default_rng(4)
-    pictures = []
+    images = []
     for number in range(12):
-        picture = scene(rng)
+        image = scene(rng)
         for split in ("train", "valid", "test"):
             if rng.random() < 0.6:
-                pictures.append(seen(split, f"{split}{number}.jpg", picture, bytes([number % 5])))
-    expected = find_leaks(pictures)
+                images.append(seen(split, f"{split}{number}.jpg", image, bytes([number % 5])))
+    expected = find_leaks(images)
     assert any(expected.kinds.values())
     for seed in range(3):
-        random.Random(seed).shuffle(pictures)
-        assert find_leaks(pictures) == expected
+        random.Random(seed).shuffle(images)
+        assert find_leaks(images) == expected
 
 
 def test_another_split_is_a_mistake_of_the_caller():
     with pytest.raises(ValueError, match="train, valid, test"):
-        find_leaks([Picture("val", "a.jpg")])
+        find_leaks([ExportImage("val", "a.jpg")])
 
 
 @pytest.mark.parametrize(
@@ -188,7 +190,7 @@ def test_source_name(name: str, source: str):
         ("thermalImage12_jpg.rf.0f3a.jpg", ""),
         ("Screenshot-from-2025-05-25-10-17-50_png.rf.54.jpg", ""),
         ("WhatsApp-Image-2025-05-25-at-1_06_34-PM-2-_jpeg.rf.83.jpg", ""),
-        ("walk_mp4_jpg.rf.1.jpg", ""),  # a clip's one picture, without a number
+        ("walk_mp4_jpg.rf.1.jpg", ""),  # a clip's one image, without a number
         ("_mp4-12.jpg", ""),
         ("", ""),
     ],

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from persondet.data.leaks.hashing import picture_signature, turned, without_bars
+from persondet.data.leaks.hashing import image_signature, turned, without_bars
 
 
 def bits(one: np.uint64, other: np.uint64) -> int:
@@ -16,48 +16,48 @@ def smooth(seed: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("orientation", range(8))
-def test_turning_the_picture_turns_the_hashes(orientation: int):
-    picture = smooth(3)
-    hashes, thumbnail = picture_signature(picture)
-    again, turned_thumbnail = picture_signature(np.ascontiguousarray(turned(picture, orientation)))
+def test_turning_the_image_turns_the_hashes(orientation: int):
+    image = smooth(3)
+    hashes, thumbnail = image_signature(image)
+    again, turned_thumbnail = image_signature(np.ascontiguousarray(turned(image, orientation)))
     assert bits(again[0], hashes[orientation]) <= 1
     np.testing.assert_array_equal(turned_thumbnail, turned(thumbnail, orientation))
     assert sorted(map(int, again)) == sorted(map(int, hashes)) or bits(again[0], hashes[0]) > 0
 
 
 def test_the_eight_ways_of_turning_are_eight():
-    picture = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    ways = {(turned(picture, way).shape, turned(picture, way).tobytes()) for way in range(8)}
+    image = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    ways = {(turned(image, way).shape, turned(image, way).tobytes()) for way in range(8)}
     assert len(ways) == 8
-    assert turned(picture, 0) is picture
-    np.testing.assert_array_equal(turned(picture, 4), picture.T)
-    np.testing.assert_array_equal(turned(picture, 1), np.fliplr(picture))
-    np.testing.assert_array_equal(turned(picture, 2), np.flipud(picture))
+    assert turned(image, 0) is image
+    np.testing.assert_array_equal(turned(image, 4), image.T)
+    np.testing.assert_array_equal(turned(image, 1), np.fliplr(image))
+    np.testing.assert_array_equal(turned(image, 2), np.flipud(image))
 
 
-def test_a_plain_picture_has_no_bit_set():
-    hashes, thumbnail = picture_signature(np.full((50, 70), 200, np.uint8))
+def test_a_plain_image_has_no_bit_set():
+    hashes, thumbnail = image_signature(np.full((50, 70), 200, np.uint8))
     assert not hashes.any()
     assert (thumbnail == 200).all()
 
 
 def test_types_and_shapes():
     for shape in ((1, 1), (5, 400), (640, 640)):
-        hashes, thumbnail = picture_signature(np.zeros(shape, np.uint8))
+        hashes, thumbnail = image_signature(np.zeros(shape, np.uint8))
         assert hashes.dtype == np.uint64 and hashes.shape == (8,)
         assert thumbnail.dtype == np.uint8 and thumbnail.shape == (64, 64)
 
 
 @pytest.mark.parametrize("shape", [(0, 5), (4, 4, 3), (4,)])
-def test_what_is_no_grey_picture(shape: tuple[int, ...]):
+def test_what_is_no_grey_image(shape: tuple[int, ...]):
     with pytest.raises(ValueError, match="grey"):
-        picture_signature(np.zeros(shape, np.uint8))
+        image_signature(np.zeros(shape, np.uint8))
 
 
 def test_brightness_does_not_matter_to_the_hash():
     darker = smooth(4) // 2
     brighter = (darker + 100).astype(np.uint8)
-    np.testing.assert_array_equal(picture_signature(darker)[0], picture_signature(brighter)[0])
+    np.testing.assert_array_equal(image_signature(darker)[0], image_signature(brighter)[0])
 
 
 @pytest.mark.parametrize("level", [0, 114, 255])
@@ -69,9 +69,7 @@ def test_bars_are_cut_off(level: int, bars: tuple[int, int, int, int]):
     cut = without_bars(barred)
     # The row next to a bar may be a blend of both: it goes, too.
     assert all(0 <= full - part <= 2 for full, part in zip(image.shape, cut.shape, strict=True))
-    assert (
-        int(np.bitwise_count(picture_signature(barred)[0] ^ picture_signature(image)[0]).max()) < 8
-    )
+    assert int(np.bitwise_count(image_signature(barred)[0] ^ image_signature(image)[0]).max()) < 8
 
 
 def test_plain_sky_and_plain_images_are_no_bars():

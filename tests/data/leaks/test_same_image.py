@@ -4,13 +4,13 @@ import cv2
 import numpy as np
 import pytest
 
-from persondet.data.leaks.hashing import picture_signature, turned
+from persondet.data.leaks.hashing import image_signature, turned
 from persondet.data.leaks.same_image import near_identical_pairs, same_image
 from tests.data.leaks.scenes import COPIES, grey, jpeg, octagons, plain_shapes, scene
 
 
 def signatures(images: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    hashes, thumbnails = zip(*(picture_signature(grey(image)) for image in images), strict=True)
+    hashes, thumbnails = zip(*(image_signature(grey(image)) for image in images), strict=True)
     return np.stack(hashes), np.stack(thumbnails)
 
 
