@@ -26,8 +26,9 @@ INSTALLER = {
 }
 EMPTY_NAMES = {"util", "utils", "helper", "helpers", "misc", "common", "manager", "stuff", "tools"}
 
-# Files that import nothing of ours but what FOR_ALL names: each counts as a room of its own, so that
-# rooms below theirs may use them. A mask and the reading of an image file are needed everywhere.
+# Files that import nothing of ours but what FOR_ALL names: each counts as a room of its own, so
+# that rooms below theirs may use them. A mask and the reading of an image file are needed
+# everywhere.
 LEAVES = {"data.image_file", "inference.masks"}
 # Room → the rooms it may import. Everyone may import these:
 FOR_ALL = {"errors", "files", "environment", "text"}

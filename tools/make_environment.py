@@ -65,8 +65,8 @@ def check_disk(venv: Path, gigabytes: float | None) -> None:
         free = shutil.disk_usage(folder).free / 1e9
         if free < need:
             raise EnvironmentFailure(
-                f"{folder}: {free:.1f} GB are free, and PyTorch with what it needs takes {need:.1f}; "
-                "free some space, or set DISK_GB to what your own index's build takes."
+                f"{folder}: {free:.1f} GB are free, and PyTorch with what it needs takes "
+                f"{need:.1f}; free some space, or set DISK_GB to what your own index's build takes."
             )
 
 

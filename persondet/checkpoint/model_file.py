@@ -146,9 +146,9 @@ def check_weights(weights: str, cfg: CfgNode | None = None) -> None:
             backbone = bottom_up_from_cfg(cfg)
     elif cfg is not None and name_of(weights):
         raise CheckpointError(
-            f"{weights}: is for a timm model, and MODEL.BACKBONE.NAME is {cfg.MODEL.BACKBONE.NAME}; "
-            f"add to the command: MODEL.BACKBONE.NAME build_timm_fpn_backbone MODEL.TIMM.NAME "
-            f"{name_of(weights)}."
+            f"{weights}: is for a timm model, and MODEL.BACKBONE.NAME is "
+            f"{cfg.MODEL.BACKBONE.NAME}; add to the command: MODEL.BACKBONE.NAME "
+            f"build_timm_fpn_backbone MODEL.TIMM.NAME {name_of(weights)}."
         )
     checkpoint = load_checkpoint(path, backbone)
     if cfg is not None:

@@ -175,5 +175,7 @@ def _whole(name: str) -> nn.Module:
 
 
 def _timm_name(name: str) -> str:
-    """Return what timm's model of feature maps calls a tensor of ours: `res2.layer1.…` → `layer1.…`."""
+    """Return what timm's model of feature maps calls a tensor of ours: `res2.layer1.…` →
+    `layer1.…`.
+    """
     return name.partition(".")[2]

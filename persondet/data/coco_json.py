@@ -168,11 +168,13 @@ def _parse(label: str, content: bytes) -> Any:
         return json.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise DatasetError(
-            f"{label} is not a text file in UTF-8 (byte {error.start}); export it again as COCO json."
+            f"{label} is not a text file in UTF-8 (byte {error.start}); export it again as COCO "
+            "json."
         ) from None
     except json.JSONDecodeError as error:
         raise DatasetError(
-            f"{label} is not JSON: {error.msg} in line {error.lineno}, column {error.colno}; {_AGAIN}"
+            f"{label} is not JSON: {error.msg} in line {error.lineno}, column {error.colno}; "
+            f"{_AGAIN}"
         ) from None
     except RecursionError:
         raise DatasetError(f"{label} is nested too deeply to be COCO; {_AGAIN}") from None

@@ -14,7 +14,7 @@ from typing import Any
 from persondet.data.check.images import decode_splits
 from persondet.data.cleaned_copy import refuse_nesting, write_split
 from persondet.data.coco_json import CocoDict
-from persondet.data.grouping import Group, deal_groups, group_items
+from persondet.data.grouping import Group, GroupedImage, deal_groups, group_items
 from persondet.data.inspect.images import ImageFacts
 from persondet.data.roboflow import copy_readmes, file_names, read_export
 from persondet.environment import Progress

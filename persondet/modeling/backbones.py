@@ -55,9 +55,9 @@ class TimmBackbone(Backbone):
         if missing:
             strides = ", ".join(str(tap["reduction"]) for tap in info)
             raise ConfigError(
-                f"config: MODEL.TIMM.NAME is {name!r}, and its feature maps have strides {strides}: "
-                f"there is no {missing[0]}; choose a model with strides 4, 8, 16 and 32, or fewer "
-                "MODEL.FPN.IN_FEATURES."
+                f"config: MODEL.TIMM.NAME is {name!r}, and its feature maps have strides "
+                f"{strides}: there is no {missing[0]}; choose a model with strides 4, 8, 16 and "
+                "32, or fewer MODEL.FPN.IN_FEATURES."
             )
         for stage, layers in _divided(name, features, taps):
             self.add_module(stage, layers)

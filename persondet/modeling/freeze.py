@@ -234,8 +234,8 @@ def frozen_at_random(model: nn.Module, loaded: Collection[str]) -> str:
     if norms.keys() - weights.keys():
         sentences.append(
             f"Frozen batch norm in {', '.join(norms.keys() - weights.keys())} has no statistics "
-            "of a checkpoint and normalises nothing; set MODEL.RESNETS.NORM BN or GN (of a timm model: "
-            "MODEL.TIMM.NORM BN) to train from random weights."
+            "of a checkpoint and normalises nothing; set MODEL.RESNETS.NORM BN or GN (of a timm "
+            "model: MODEL.TIMM.NORM BN) to train from random weights."
         )
     return " ".join(sentences)
 

@@ -115,8 +115,9 @@ def load_events(run_dir: str | Path) -> Events:
     """Return the scalars of `run_dir/metrics.json`.
 
     When iterations go backwards (a resume, or an older run in the same file), or one comes again
-    with another loss of the training, the rows from that iteration on are superseded and dropped, also those that the later run did not reach. Several
-    rows of one iteration are joined, the last value of a key wins. NaN stays NaN.
+    with another loss of the training, the rows from that iteration on are superseded and dropped,
+    also those that the later run did not reach. Several rows of one iteration are joined, the last
+    value of a key wins. NaN stays NaN.
 
     Raises: RunError: when the file is missing, cannot be read, or holds no row.
 

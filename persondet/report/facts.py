@@ -1,4 +1,6 @@
-"""What the files of a run say, as values that can be of no wrong kind: `Facts`, and what is made of it."""
+"""What the files of a run say, as values that can be of no wrong kind: `Facts`, and what is made
+of it.
+"""
 
 from __future__ import annotations
 
@@ -100,7 +102,9 @@ class Model(NamedTuple):
 
     @classmethod
     def of(cls, record: Facts, iteration: Facts = Facts()) -> Model:
-        """Return the model of a field `model`; version 0.1.0 wrote a path, and a field `iteration`."""
+        """Return the model of a field `model`; version 0.1.0 wrote a path, and a field
+        `iteration`.
+        """
         if record.text():
             record = Facts({"file": record.value, "iteration": iteration.value})
         digest = record["sha256"].text()

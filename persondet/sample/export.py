@@ -184,9 +184,10 @@ def write_export(
 ) -> dict[str, dict[str, float]]:
     """Write an export with `counts` images per split into `folder`, and return its shares.
 
-    `size` is (width, height) in pixels. The result for a split has `images`, `objects`, `empty_images`, `occluded` (visible share 0.75 or less) and
-    `small` (visible box under 48 pixels in a frame 360 tall), the last two as shares of the
-    objects. The same seed gives the same bytes, whatever `workers` is.
+    `size` is (width, height) in pixels. The result for a split has `images`, `objects`,
+    `empty_images`, `occluded` (visible share 0.75 or less) and `small` (visible box under 48 pixels
+    in a frame 360 tall), the last two as shares of the objects. The same seed gives the same bytes,
+    whatever `workers` is.
     """
     folder = Path(folder)
     total, done, result = sum(counts.values()), 0, {}

@@ -23,7 +23,8 @@ from persondet.errors import PersondetError
 Progress = Callable[[int, int | None], None]
 """Called as `progress(done, total)`."""
 Row = tuple[str, dict[str, Any] | None, str]
-"""One line of the table: the work, its figures with `ratio` (None: no ratio), the numbers behind."""
+"""One line of the table: the work, its figures with `ratio` (None: no ratio), the numbers behind.
+"""
 
 
 class Seconds(float):

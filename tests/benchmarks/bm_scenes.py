@@ -116,7 +116,8 @@ def raw_result(boxes: np.ndarray, scores: np.ndarray, size: tuple[int, int]) -> 
         scores: (N,), from 0 to 1.
         size: width and height of the image, pixels.
 
-    Returns: `pred_boxes`, `scores`, `pred_classes` and `pred_masks` (float32, (N, 1, 28, 28), 0..1).
+    Returns: `pred_boxes`, `scores`, `pred_classes` and `pred_masks` (float32, (N, 1, 28, 28),
+        0..1).
     """
     result = Instances((size[1], size[0]))
     result.pred_boxes = Boxes(torch.as_tensor(boxes, dtype=torch.float32))

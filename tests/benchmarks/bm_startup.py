@@ -45,9 +45,9 @@ def main(*, pairs: int = 10, images: int = 24, progress: Progress | None = None)
         images: of the train split; a sixth of them more for validation.
         progress: called with the number of starts done and of all.
 
-    Returns: `small` (the `instant_test` schedule: a narrow ResNet-18 on images of 96 pixels, whose step
-    costs next to nothing) and `default` (the config that a user begins with, at its own size, from random
-    weights): the statistics of `PairedTimes`, ours the first side.
+    Returns: `small` (the `instant_test` schedule: a narrow ResNet-18 on images of 96 pixels, whose
+        step costs next to nothing) and `default` (the config that a user begins with, at its own
+        size, from random weights): the statistics of `PairedTimes`, ours the first side.
 
     Raises: PersondetError: when a side ends, or takes minutes, without a step.
     """

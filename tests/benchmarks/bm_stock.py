@@ -192,7 +192,8 @@ def stock_draw(visualizer: Any, image: np.ndarray, people: Instances) -> np.ndar
 def stock_annotate(
     source: str, target: str, predict: Predict, metadata: Any, max_frames: int
 ) -> list[Instances]:
-    """Annotate a clip frame by frame, as Detectron2's demo does, and return the people of each frame.
+    """Annotate a clip frame by frame, as Detectron2's demo does, and return the people of each
+    frame.
 
     Args:
         source: a clip that OpenCV reads.

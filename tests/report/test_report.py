@@ -50,7 +50,8 @@ def test_a_finished_run_has_every_section_in_the_order_of_the_work(finished: Pat
 
 def test_every_image_of_a_finished_run_is_shown_once_with_a_caption(finished: Path) -> None:
     figures = [b for b in build_document(finished).blocks() if isinstance(b, Figure)]
-    # The overview repeats what the single plots show; six gallery images and a still have no reading.
+    # The overview repeats what the single plots show; six gallery images and a still have no
+    # reading.
     assert len(figures) == len(PLOTS) - 1 + 2 + 6 + 1
     assert all(figure.caption.endswith(".") for figure in figures)
     assert {f.caption for f in figures if f.reading} == {

@@ -31,8 +31,8 @@ def images(folder: Path) -> list[np.ndarray]:
 
 def masks_of(truth: dict[str, Any]) -> list[dict[int, np.ndarray]]:
     return [
-        {person["track_id"]: decode_mask(person["mask"]["counts"], SIZE[1], SIZE[0]) for person in frame["people"]}
-        for frame in truth["frames"]
+        {person["track_id"]: decode_mask(person["mask"]["counts"], SIZE[1], SIZE[0]) for person in
+        frame["people"]} for frame in truth["frames"]
     ]  # fmt: skip
 
 

@@ -4,8 +4,8 @@ Two images are candidates when their hashes differ by at most `MAX_DISTANCE` of 
 turned or mirrored suitably. A hash alone cannot tell: two streets below the same sky share it. So
 `same_image` looks closer at the candidates of each image, the most alike first.
 
-What would make a crowd of look-alikes (a fixed camera) expensive is not asked: an image that has its
-partner looks no further, and one whose best `MAX_REFUSALS` candidates were others gives up.
+What would make a crowd of look-alikes (a fixed camera) expensive is not asked: an image that has
+its partner looks no further, and one whose best `MAX_REFUSALS` candidates were others gives up.
 """
 
 from __future__ import annotations

@@ -69,7 +69,8 @@ def plot_runs(
     They go to the folder `output`; with `overwrite` they replace files there. A run takes part with
     what it has come to; a figure that would show no run is left out, and the log says so.
 
-    Raises: RunError: when a run has nothing at all to draw. OutputExistsError: when `output` holds a
+    Raises: RunError: when a run has nothing at all to draw. OutputExistsError: when `output` holds
+        a
         file with the name of a figure, unless `overwrite`.
     """
     paths = (Path(output) / overlay.file_name for overlay in OVERLAYS)

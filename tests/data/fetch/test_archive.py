@@ -29,7 +29,9 @@ def make(path: Path, members: list[tuple[str | zipfile.ZipInfo, bytes]]) -> Path
 
 @pytest.fixture
 def refused(tmp_path):
-    """Unpack, expect a sentence, and that nothing lies outside of the folder; return what is in it."""
+    """Unpack, expect a sentence, and that nothing lies outside of the folder; return what is in
+    it.
+    """
 
     def go(archive: Path, match: str, kind: type = DatasetError, **named) -> list[Path]:
         folder = tmp_path / "deep/down/folder"
