@@ -48,7 +48,9 @@ def logs_as_before() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Roboflow COCO export, 6/3/3 images of 96 x 64 pixels; `export_writer` makes one to change."""
+    """A Roboflow COCO export, 6/3/3 images of 96 x 64 pixels; `export_writer` makes one to
+    change.
+    """
     root: Path = tmp_path_factory.mktemp("tiny") / "export"
     write_export(root)
     return root

@@ -76,7 +76,9 @@ class Run:
         return Facts() if self.why_not(name) else self._reading(name)[0]
 
     def why_not(self, name: str) -> str:
-        """Return why a file says nothing, as the end of a sentence; empty when it says something."""
+        """Return why a file says nothing, as the end of a sentence; empty when it says
+        something.
+        """
         facts, reason = self._reading(name)
         top, dataset, *rest = [*PurePosixPath(name).parts, "", ""]
         if reason or top != "inference" or "/".join(filter(None, rest)) not in _ANALYSIS:

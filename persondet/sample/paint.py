@@ -152,7 +152,9 @@ class Canvas:
             self.polygon(np.concatenate([head, tail]), shade(colour, factor))
 
     def column(self, centres: Points, halves: Points, colour: Colour, light: float) -> None:
-        """Paint an upright round shape from its level sections: middles (N, 2), half widths (N,)."""
+        """Paint an upright round shape from its level sections: middles (N, 2), half widths
+        (N,).
+        """
         for width, offset, factor in _ROUND_SHADING:
             left, right = (
                 centres + np.stack([halves * (side * width + offset * light), 0 * halves], axis=1)

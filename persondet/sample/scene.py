@@ -129,7 +129,9 @@ def paint_shadows(image: Image, scene: Scene, items: list[Item]) -> None:
 
 
 def light_map(scene: Scene) -> NDArray[np.float32]:
-    """Return the factor (h/4, w/4, 3) that lights the scene: ambient light, and lamps after dark."""
+    """Return the factor (h/4, w/4, 3) that lights the scene: ambient light, and lamps after
+    dark.
+    """
     camera, light = scene.camera, scene.light
     width, height = camera.width // 4, camera.height // 4
     factor = np.full((height, width, 3), light.ambient, np.float32)

@@ -445,7 +445,9 @@ def _paint_part(
     colour: Colour,
     place: tuple[Points, Points, float],
 ) -> None:
-    """Paint one line of the table; `place`: the foot, pixels per metre (x, y), side of the light."""
+    """Paint one line of the table; `place`: the foot, pixels per metre (x, y), side of the
+    light.
+    """
     base, flip, side = place
     scale = -float(flip[1])
     lead = shape in ("line", "hoop", "leaves")  # these begin with a width or a count

@@ -1,4 +1,6 @@
-"""Training samples per second on one core: our mapper, the straightforward one, and Detectron2's."""
+"""Training samples per second on one core: our mapper, the straightforward one, and
+Detectron2's.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Timing two sides in turns, and printing what came out: a machine's moods meet both sides alike."""
+"""Timing two sides in turns, and printing what came out: a machine's moods meet both sides
+alike.
+"""
 
 from __future__ import annotations
 

@@ -94,9 +94,9 @@ def rows(found: dict[str, Any]) -> list[Row]:
     what = {
         "draw": f"paste and draw, 1280 x 720, {found['people']} people, against VideoVisualizer",
         "simulated": "whole clip with a simulated model of 15 ms, H.264, against the serial way",
-        "exact": "whole clip with the trained model ({dtype}, {cores} cores), against the serial
-        way", "default": "the same in the model's own type ({dtype}, {cores} cores)", "gpu": "whole
-        clip over the model alone, on a GPU (model, whole clip)",
+        "exact": "whole clip, the trained model ({dtype}, {cores} cores), against the serial way",
+        "default": "the same in the model's own type ({dtype}, {cores} cores)",
+        "gpu": "whole clip over the model alone, on a GPU (model, whole clip)",
     }
     lines: list[Row] = []
     for name, text in what.items():

@@ -1,4 +1,6 @@
-"""The page as a browser shows it, on a phone and on a desk: nothing cut off, nothing overlapping."""
+"""The page as a browser shows it, on a phone and on a desk: nothing cut off, nothing
+overlapping.
+"""
 
 from __future__ import annotations
 

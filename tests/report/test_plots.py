@@ -1,4 +1,6 @@
-"""The figures of a run as PNG files: all of them, some of them, and none; and what stands in them."""
+"""The figures of a run as PNG files: all of them, some of them, and none; and what stands in
+them.
+"""
 
 from __future__ import annotations
 

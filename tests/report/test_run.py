@@ -1,4 +1,6 @@
-"""What counts as the score of a run: results.json, later evaluations, and which model they are of."""
+"""What counts as the score of a run: results.json, later evaluations, and which model they are
+of.
+"""
 
 from __future__ import annotations
 

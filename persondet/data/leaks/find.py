@@ -207,7 +207,9 @@ def _before(
 def _by_key(
     images: Sequence[ExportImage], key: Callable[[ExportImage], Hashable]
 ) -> Mapping[int, list[int]]:
-    """ExportImage to one partner in each other split that has the same key; an empty key is none."""
+    """ExportImage to one partner in each other split that has the same key; an empty key is
+    none.
+    """
     first: dict[Hashable, dict[str, int]] = defaultdict(dict)
     for index, image in enumerate(images):
         if key(image):

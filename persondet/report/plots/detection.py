@@ -119,10 +119,13 @@ def draw_score_histogram(run: Run) -> Figure | None:
         if run.operating_point is not None:
             label = f"threshold in use, {run.operating_point:.2f}"
             axes.axvline(run.operating_point, color=style.BLACK, linestyle="--", label=label)
-        title = f"{KINDS[task].capitalize()}, right from IoU
-        {curves.iou:g}\n{dataset_title(evaluation)}" style.label_axes(axes, title, "score (0 to 1)",
-        y_label) axes.set_xlim(float(edges[0]), float(edges[-1])) axes.set_ylim(bottom=0)
-        axes.grid(axis="x", visible=False) style.add_legend(axes, 3)
+        kind = f"{KINDS[task].capitalize()}, right from IoU {curves.iou:g}"
+        title = f"{kind}\n{dataset_title(evaluation)}"
+        style.label_axes(axes, title, "score (0 to 1)", y_label)
+        axes.set_xlim(float(edges[0]), float(edges[-1]))
+        axes.set_ylim(bottom=0)
+        axes.grid(axis="x", visible=False)
+        style.add_legend(axes, 3)
     return figure
 
 
@@ -192,8 +195,7 @@ def _draw_point(axes: Axes, run: Run, evaluation: Evaluation) -> None:
 
 
 def _draw_threshold(axes: Axes, run: Run, evaluation: Evaluation, curves: TaskCurves) -> None:
-    """Mark the threshold that is in use, and where F1 is best; the test split has no say in that.
-    """
+    """Mark the threshold in use, and where F1 is best; the test split has no say in that."""
     best, stored = curves.best, run.operating_point
     if stored is not None:
         at = curves.at(stored)

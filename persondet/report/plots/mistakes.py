@@ -140,7 +140,9 @@ def _costs(errors: Facts) -> dict[str, dict[str, float]]:
 
 
 def _groups(errors: Facts) -> dict[str, list[tuple[str, int, int]]]:
-    """Return what recall is divided by → (label, number found, number of all) where there are any."""
+    """Return what recall is divided by → (label, number found, number of all) where there are
+    any.
+    """
     groups: dict[str, list[tuple[str, int, int]]] = {}
     for name in GROUPS:
         for row in errors["recall"][name].entries():

@@ -115,8 +115,9 @@ def _parameters(run: Run) -> list[Block]:
     learning, frozen = (parts[-1][key].count() for key in ("trainable", "frozen"))  # of all
     if learning is not None and frozen is not None and learning + frozen:
         every, part = learning + frozen, share(frozen / (learning + frozen))
-        text = f"{whole(learning)} of {whole(every)} weights learn; {whole(frozen)} ({part}) are
-        frozen." blocks.append(Paragraph(text))
+        text = f"{whole(learning)} of {whole(every)} weights learn; "
+        text += f"{whole(frozen)} ({part}) are frozen."
+        blocks.append(Paragraph(text))
     rows = [
         (
             part["module"].text(),

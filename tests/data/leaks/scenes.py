@@ -1,4 +1,4 @@
-"""Images for the tests of leaks: invented scenes, and what copying does to an image."""
+"""Pictures for the tests of leaks: invented scenes, and what copying does to a picture."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-Image = np.ndarray[Any, Any]
+Picture = np.ndarray[Any, Any]
 
 
-def scene(rng: np.random.Generator, size: tuple[int, int] = (160, 120)) -> ExportImage:
-    """An image (H, W, 3), uint8, with light and shade, boxes and discs, and a little noise."""
+def scene(rng: np.random.Generator, size: tuple[int, int] = (160, 120)) -> Picture:
+    """A picture (H, W, 3), uint8, with light and shade, boxes and discs, and a little noise."""
     width, height = size
     coarse = rng.integers(40, 200, (7, 9, 3), dtype=np.uint8)
     pixels = cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC)
@@ -27,7 +27,7 @@ def scene(rng: np.random.Generator, size: tuple[int, int] = (160, 120)) -> Expor
     return np.clip(pixels + rng.normal(0, 4, pixels.shape), 0, 255).astype(np.uint8)
 
 
-def octagons(rng: np.random.Generator, size: tuple[int, int] = (320, 240)) -> ExportImage:
+def octagons(rng: np.random.Generator, size: tuple[int, int] = (320, 240)) -> Picture:
     """One to three bright octagons on dark noise: what few, plain shapes are."""
     pixels = rng.integers(60, 90, (size[1], size[0], 3), dtype=np.uint8)
     angles = np.linspace(0, 2 * np.pi, 8, endpoint=False)
@@ -39,7 +39,7 @@ def octagons(rng: np.random.Generator, size: tuple[int, int] = (320, 240)) -> Ex
     return pixels
 
 
-def plain_shapes(rng: np.random.Generator, size: tuple[int, int] = (320, 240)) -> ExportImage:
+def plain_shapes(rng: np.random.Generator, size: tuple[int, int] = (320, 240)) -> Picture:
     """Two to five discs and rectangles on plain ground."""
     pixels = np.full((size[1], size[0], 3), rng.integers(0, 256, 3), np.uint8)
     for number in range(int(rng.integers(2, 6))):
@@ -52,8 +52,8 @@ def plain_shapes(rng: np.random.Generator, size: tuple[int, int] = (320, 240)) -
     return pixels
 
 
-def jpeg(pixels: ExportImage, quality: int) -> ExportImage:
-    """What is left of an image after JPEG."""
+def jpeg(pixels: Picture, quality: int) -> Picture:
+    """What is left of a picture after JPEG."""
     ok, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
     assert ok
     decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
@@ -61,16 +61,16 @@ def jpeg(pixels: ExportImage, quality: int) -> ExportImage:
     return decoded
 
 
-def light(pixels: ExportImage, factor: float, offset: float) -> ExportImage:
+def light(pixels: Picture, factor: float, offset: float) -> Picture:
     """Brightness and contrast, clipped to 0..255."""
     return np.clip(pixels.astype(float) * factor + offset, 0, 255).astype(np.uint8)
 
 
-def resized(pixels: ExportImage, x: float, y: float) -> ExportImage:
+def resized(pixels: Picture, x: float, y: float) -> Picture:
     return cv2.resize(pixels, None, fx=x, fy=y, interpolation=cv2.INTER_AREA)
 
 
-COPIES: dict[str, Callable[[ExportImage], ExportImage]] = {
+COPIES: dict[str, Callable[[Picture], Picture]] = {
     "recompressed": lambda p: jpeg(p, 30),
     "half the size": lambda p: jpeg(resized(p, 0.5, 0.5), 90),
     "another aspect": lambda p: jpeg(resized(p, 0.8, 1.2), 90),
@@ -90,5 +90,5 @@ COPIES: dict[str, Callable[[ExportImage], ExportImage]] = {
 }
 
 
-def grey(pixels: ExportImage) -> ExportImage:
+def grey(pixels: Picture) -> Picture:
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
