@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.structures import Boxes, Instances
+from torchvision.ops import box_iou
 
 from persondet.inference.tracking_score import read_ground_truth
-from persondet.visualization.colors import box_iou
 
 GROUND_TRUTH = Path(__file__).with_name("city_walk_gt.txt")
 FRAMES, FPS = 260, 25.0
@@ -69,7 +69,7 @@ class GreedyTracker:
 
     def update(self, instances: Instances) -> None:
         boxes = instances.pred_boxes.tensor.numpy().astype(np.float64)
-        overlap = box_iou(boxes, self.boxes)
+        overlap = box_iou(torch.from_numpy(boxes), torch.from_numpy(self.boxes)).numpy()
         ids = [0] * len(boxes)
         while overlap.size and overlap.max() >= self.min_iou:
             new, old = np.unravel_index(overlap.argmax(), overlap.shape)
