@@ -10,7 +10,7 @@ import cli
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo's steps and print the table at the end."""
     parser = cli.build_parser(
-        "Make the sample, pre-train on street objects, transfer to people with frozen layers, "
+        "Make the sample, transfer a model from ImageNet to people with frozen layers, "
         "score on the test split, annotate the clip, draw the plots, write the report (HTML and "
         "PDF). About a quarter of an hour on two CPU cores.",
         example="python tools/demo.py --output output/demo",
