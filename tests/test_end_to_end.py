@@ -42,10 +42,20 @@ def tool(name, *arguments, expect=0, limit=400):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with a space in its name, an export of each kind, and a clip."""
+    """A folder with a space in its name: people, the same with five classes, and a clip."""
     root = tmp_path_factory.mktemp("end to end")
     write_export(root / "people", {"train": 12, "valid": 4, "test": 4}, size=(320, 180))
     write_export(root / "others", {"train": 8, "valid": 2, "test": 2}, size=(320, 180), seed=1)
+    for file in (root / "others").glob("*/_annotations.coco.json"):
+        coco = json.loads(file.read_text())
+        group = coco["categories"][0]["name"]
+        coco["categories"][1:] = [
+            {"id": number, "name": f"kind {number}", "supercategory": group}
+            for number in range(1, 6)
+        ]
+        for number, annotation in enumerate(coco["annotations"]):
+            annotation["category_id"] = 1 + number % 5
+        file.write_text(json.dumps(coco))
     write_clip(root / "clip.mp4", root / "clip.json", 3, frames=9, size=(320, 180))
     return root
 
