@@ -29,10 +29,10 @@ install: ## create .venv with the pinned packages, Detectron2 and persondet
 demo: install ## train on the sample, evaluate, annotate a clip, report: output/demo
 	@$(VENV_PYTHON) tools/demo.py --output output/demo
 
-test: install ## run the fast and the slow tests (about nine minutes on two cores)
+test: install ## run the fast and the slow tests (about twelve minutes on two older cores)
 	@$(PYTEST) -m "not soak and not gpu"
 
-test-fast: install ## run only the fast tests (about two minutes)
+test-fast: install ## run only the fast tests (about three and a half minutes)
 	@$(PYTEST) -m "not slow and not soak and not gpu"
 
 test-all: install ## run all tests, long ones too; GPU tests need a GPU

@@ -125,7 +125,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, tiny_export: Path) -> di
         **{"cv2": cv2, "np": np, "torch": torch, "detectron2": detectron2},
         **{"Fraction": Fraction, "Namespace": Namespace, "TrainerBase": TrainerBase},
         **{"DatasetCatalog": DatasetCatalog, "inference_on_dataset": inference_on_dataset},
-        **{"Image": ExportImage, "read_coco": read_coco, "read_export": read_export},
+        **{"ExportImage": ExportImage, "read_coco": read_coco, "read_export": read_export},
     }
 
 

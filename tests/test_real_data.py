@@ -44,7 +44,7 @@ def test_its_test_split_is_scored_alone(run: Path, tmp_path: Path) -> None:
     results = json.loads((tmp_path / "inference/person_test/results.json").read_text())
     assert results["test"]["images"] == 33
     trained = json.loads((run / "results.json").read_text())["test"]
-    assert trained["leaks"]["images"] == 14
+    assert trained["leaks"]["images"] == 18
     assert results["test"] == trained  # the leaks too, which are looked for again in a new folder
 
 
