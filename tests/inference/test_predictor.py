@@ -206,3 +206,15 @@ def test_trap_15_the_config_that_a_checkpoint_carries_runs_nothing(tmp_path: Pat
         run_cfg(tmp_path / "m.pth")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(("order", "seen"), [("BGR", [10, 20, 30]), ("RGB", [30, 20, 10])])
+def test_the_model_sees_the_channels_in_its_own_order(tmp_path, order, seen):
+    cfg = tiny_cfg()
+    cfg.INPUT.FORMAT = order
+    predictor = Predictor.from_run(save_run(tmp_path, build_model(cfg), cfg))
+    inputs = []
+    predictor.model.register_forward_pre_hook(lambda _, given: inputs.append(given[0][0]["image"]))
+    blue_green_red = np.array([10, 20, 30], np.uint8)
+    predictor(np.broadcast_to(blue_green_red, (96, 128, 3)).copy())
+    assert inputs[0].float().mean(dim=(1, 2)).tolist() == seen

@@ -74,10 +74,12 @@ def test_two_who_cross_keep_their_numbers_while_one_hides_the_other():
     assert {second for _, second in ids} == {2, None}
 
 
-def test_who_is_hidden_for_longer_than_a_second_is_somebody_new():
-    for gap, expected in ((20, {1}), (60, {1, 2})):
-        walks = [walk(100, 120, speed=1, hidden=range(30, 30 + gap))]
-        assert {i for (i,) in numbers(PersonTracker(FPS), walks) if i is not None} == expected
+@pytest.mark.parametrize(
+    ("rate", "gap", "expected"), [(FPS, 20, {1}), (FPS, 60, {1, 2}), (5, 6, {1}), (5, 20, {1, 2})]
+)
+def test_the_time_out_of_sight_counts_in_seconds(rate, gap, expected):
+    walks = [walk(100, 120, speed=1, hidden=range(30, 30 + gap))]
+    assert {i for (i,) in numbers(PersonTracker(rate), walks) if i is not None} == expected
 
 
 def test_a_false_alarm_that_flashes_up_is_not_counted_as_a_person():
