@@ -143,7 +143,9 @@ def test_a_hole_costs_its_frames_only_and_is_noticed(name, tmp_path):
     frames = list(reader)
     assert 15 < len(frames) < 40
     assert all(a.time < b.time for a, b in itertools.pairwise(frames))
-    assert reader.damage.startswith("the clip is ")
+    # Matroska's demuxer may pass over the hole; what is missing at the end then tells of it.
+    told = ("the clip is damaged", "the clip is cut") if name == "a.mkv" else "the clip is damaged"
+    assert reader.damage.startswith(told)
 
 
 def test_a_hole_before_the_chosen_end_is_noticed(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from persondet.data.leaks.hashing import image_signature, turned
 from persondet.data.leaks.same_image import near_identical_pairs, same_image
-from tests.data.leaks.scenes import COPIES, grey, jpeg, octagons, plain_shapes, scene
+from tests.data.leaks.scenes import COPIES, grey, jpeg, light, octagons, plain_shapes, scene
 
 
 def signatures(images: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -67,13 +67,15 @@ def test_images_turned_in_any_way_are_found(way: int):
     assert near_identical_pairs(*signatures([copy, image]))[0].tolist() == [[0, 1]]
 
 
-def test_the_same_street_with_another_person_is_another_image():
+@pytest.mark.parametrize("size", [(5, 11), (6, 9)])
+def test_the_same_street_with_another_person_is_another_image(size):
     street = scene(np.random.default_rng(2), (320, 240))
     here, there = street.copy(), street.copy()
-    cv2.ellipse(here, (80, 120), (7, 14), 0, 0, 360, (250, 250, 250), -1)
-    cv2.ellipse(there, (230, 120), (7, 14), 0, 0, 360, (250, 250, 250), -1)
+    cv2.ellipse(here, (80, 120), size, 0, 0, 360, (250, 250, 250), -1)
+    cv2.ellipse(there, (230, 120), size, 0, 0, 360, (250, 250, 250), -1)
     assert same(here, jpeg(here, 40))
     assert not same(here, there)
+    assert not same(light(here, 0.7, 10), there)
 
 
 def test_the_same_people_on_other_noise_are_another_image():
