@@ -72,10 +72,10 @@ OWNERS = {
     "import reportlab": ("report/pdf.py",),
     "import timm": (
         *("config/check.py", "modeling/backbones.py", "modeling/cpu.py"),
-        *("checkpoint/timm_weights.py", "checkpoint/conventions.py"),
+        "checkpoint/conventions.py",
     ),
-    "import huggingface_hub": ("checkpoint/timm_weights.py",),
-    "import safetensors": ("checkpoint/timm_weights.py",),
+    "import huggingface_hub": ("checkpoint/conventions.py",),
+    "import safetensors": ("checkpoint/model_file.py",),
     "import pickle": ("checkpoint/restricted_pickle.py",),
     "import torch": (
         *("checkpoint/", "data/", "engine/", "evaluation/", "inference/", "modeling/", "solver/"),

@@ -29,8 +29,8 @@ from persondet.evaluation.predictions import (
     remove_abandoned,
 )
 from persondet.inference.masks import encoded_masks
+from persondet.modeling.detections import roi_masks_kept
 from persondet.modeling.precision import autocast
-from persondet.modeling.roi_masks import roi_masks_kept
 from persondet.results import TASKS
 
 logger = logging.getLogger(__name__)

@@ -25,8 +25,8 @@ from persondet.engine.run_folder import find_model
 from persondet.environment import cpu_count
 from persondet.errors import CheckpointError, ConfigError
 from persondet.inference.masks import ROI_FIELD, paste_whole
+from persondet.modeling.detections import keep_roi_masks
 from persondet.modeling.precision import autocast, resolve_device
-from persondet.modeling.roi_masks import keep_roi_masks
 from persondet.results import DEFAULT_THRESHOLD
 
 logger = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ from detectron2.structures import Instances
 
 from persondet.evaluation.evaluator import RoboflowCOCOEvaluator
 from persondet.inference.masks import encoded_masks
-from persondet.modeling.roi_masks import roi_postprocess
+from persondet.modeling.detections import roi_postprocess
 
 _DATASET = "persondet_benchmark"
 _SIZE = (640, 480)  # COCO's usual image

@@ -11,9 +11,10 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from safetensors.torch import save_file
 
-from persondet.checkpoint import SafeDetectionCheckpointer, timm_weights
+from persondet.checkpoint import SafeDetectionCheckpointer
+from persondet.checkpoint import conventions as timm_weights
+from persondet.checkpoint.conventions import source_of, timm_file
 from persondet.checkpoint.model_file import check_weights
-from persondet.checkpoint.timm_weights import source_of, timm_file
 from persondet.engine import load_cfg
 from persondet.errors import CheckpointError
 from persondet.modeling.backbones import LEVELS

@@ -28,8 +28,8 @@ from persondet.engine.inference_model import build_inference_model
 from persondet.errors import CheckpointError
 from persondet.evaluation import evaluate
 from persondet.inference.predictor import Predictor
+from persondet.modeling.detections import roi_masks_kept
 from persondet.modeling.precision import autocast
-from persondet.modeling.roi_masks import roi_masks_kept
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import torch
 from detectron2.structures import Boxes, Instances
 from torch import nn
 
-from persondet.modeling.classes import map_classes, match_classes
+from persondet.modeling.detections import map_classes, match_classes
 
 
 class ThreeDetections(nn.Module):

@@ -7,7 +7,7 @@ from torch import nn
 
 from persondet.engine import load_cfg
 from persondet.inference.masks import encoded_masks
-from persondet.modeling.roi_masks import keep_roi_masks, roi_masks_kept
+from persondet.modeling.detections import keep_roi_masks, roi_masks_kept
 
 CONFIG = "configs/quick_schedules/person_mask_rcnn_R_18_FPN_instant_test.yaml"
 
