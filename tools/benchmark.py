@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         module = importlib.import_module(f"bm_{mode}")
         with Progress(mode, "turns") as progress:
             found[mode] = module.main(pairs=args.pairs, progress=progress, **_options(mode, args))
-        print(f"{table(module.rows(found[mode]))}\n", flush=True)
+        print(f"{table(found[mode])}\n", flush=True)
         if args.json:  # after each mode, so that an interruption costs one
             write_json(args.json, found)
     report = found["environment"].items()
