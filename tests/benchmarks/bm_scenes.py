@@ -151,8 +151,9 @@ def write_street(path: Path, frames: int, size: tuple[int, int]) -> Path:
     width, height = size
     wide = background(np.random.default_rng(0), (width + 64, height))
     steps = [*range(0, 64, 2), *range(64, 0, -2)]
-    options = {"width": width, "height": height, "fps": Fraction(FPS), "preset": "ultrafast"}
-    with VideoWriter(path, overwrite=True, **options) as writer:
+    with VideoWriter(
+        path, width=width, height=height, fps=Fraction(FPS), preset="ultrafast", overwrite=True
+    ) as writer:
         for index in range(frames):
             left = steps[index % len(steps)]
             writer.write(wide[:, left : left + width], Fraction(index, FPS))
