@@ -73,13 +73,10 @@ def bare_decode(files: list[str]) -> None:
 
     from persondet.environment import cpu_count
 
-    threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # one thread per image, as many images as cores
-    try:
-        with ThreadPoolExecutor(cpu_count()) as pool:
-            assert all(image is not None for image in pool.map(cv2.imread, files))
-    finally:
-        cv2.setNumThreads(threads)
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        assert all(image is not None for image in pool.map(cv2.imread, files))
+    cv2.setNumThreads(-1)
 
 
 def _clean(path: Path) -> dict[str, float]:

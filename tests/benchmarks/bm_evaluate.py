@@ -9,7 +9,6 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +52,20 @@ def main(
         both = turns.time(ours.turn, stock.turn)
         alone = statistics(ours.evaluated[-pairs:], stock.evaluated[-pairs:])
         several = min(images, _ENCODED_IMAGES)
-        encode = turns.time(partial(_encode_ours, several), partial(_encode_stock, several))
+        evaluator = build_stock_evaluator(_DATASET, "")
+        evaluator.reset()
+
+        def encoded_by_stock(asked: dict[str, Any], raw: Instances) -> None:
+            pasted = detector_postprocess(raw, asked["height"], asked["width"])
+            evaluator.process([asked], [{"instances": pasted}])
+
+        encode = turns.time(
+            lambda: _seconds(
+                _predictions(several, raw=True),
+                lambda asked, raw: encoded_masks(roi_postprocess(raw, *_SIZE[::-1])),
+            ),
+            lambda: _seconds(_predictions(several, raw=True), encoded_by_stock),
+        )
         grown = {
             name: in_own_process(_grow, build, folder / f"{name}.json", images, folder / name)
             for name, build in (("ours", _our_evaluator), ("stock", build_stock_evaluator))
@@ -78,16 +90,16 @@ def main(
     return {"both": both, "evaluate": alone, "encode": encode, "memory": memory}
 
 
+def _people() -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [outlines(rng, _SIZE) for _ in range(_KINDS)]
+
+
 def _register(json_file: Path, images: int) -> None:
     kinds = _people()
     crowd = [kinds[image_id % _KINDS] for image_id in range(1, images + 1)]
     json_file.write_text(json.dumps(coco_of(crowd, _SIZE)), encoding="utf-8")
     register(_DATASET, str(json_file))
-
-
-def _people() -> list[np.ndarray]:
-    rng = np.random.default_rng(0)
-    return [outlines(rng, _SIZE) for _ in range(_KINDS)]
 
 
 def _predictions(images: int, *, raw: bool = False) -> Iterator[_Result]:
@@ -152,24 +164,6 @@ def _our_evaluator(name: str, output_dir: str) -> COCOEvaluator:
     return RoboflowCOCOEvaluator(
         name, masks=True, output_dir=output_dir, distributed=False, intervals=True
     )
-
-
-def _encode_ours(images: int) -> Seconds:
-    def encode(asked: dict[str, Any], raw: Instances) -> None:
-        encoded_masks(roi_postprocess(raw, asked["height"], asked["width"]))
-
-    return _seconds(_predictions(images, raw=True), encode)
-
-
-def _encode_stock(images: int) -> Seconds:
-    evaluator = build_stock_evaluator(_DATASET, "")
-    evaluator.reset()
-
-    def encode(asked: dict[str, Any], raw: Instances) -> None:
-        pasted = detector_postprocess(raw, asked["height"], asked["width"])
-        evaluator.process([asked], [{"instances": pasted}])
-
-    return _seconds(_predictions(images, raw=True), encode)
 
 
 def _apart(ours: dict[str, Any], stock: dict[str, Any]) -> float:

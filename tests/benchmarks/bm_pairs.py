@@ -9,14 +9,11 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tabulate import tabulate
-
-from persondet.errors import PersondetError
 
 # Called as `progress(done, total)`.
 Progress = Callable[[int, int | None], None]
@@ -85,16 +82,9 @@ def _timed(work: Callable[[], Any]) -> float:
 
 
 def in_own_process(work: Callable[..., Any], *arguments: Any) -> Any:
-    """Return what `work` returns in a fresh process: its memory and its cores are its own.
-
-    Raises: PersondetError: when that process was killed.
-    """
+    """Return what `work` returns in a fresh process: its memory and its cores are its own."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            return pool.submit(work, *arguments).result()
-        except BrokenProcessPool:
-            name = work.__name__.strip("_")
-            raise PersondetError(f"the benchmark's process for {name} was killed.") from None
+        return pool.submit(work, *arguments).result()
 
 
 def memory_mb(*, peak: bool) -> float:

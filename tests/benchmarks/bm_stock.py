@@ -64,11 +64,7 @@ def resize_and_flip(size: int, max_size: int) -> DatasetMapper:
 class RasterisingMapper:
     """Rasterise every polygon, let Albumentations move all the masks, resize, hand out `BitMasks`.
 
-    Args:
-        entries: the pipeline as its YAML says it: a list of names or of `{name: arguments}`.
-        size: the shorter side of the result, pixels.
-        max_size: what its longer side never exceeds, pixels.
-        min_visibility: share of its area that a box must keep.
+    `entries` is the pipeline as its YAML says it: a list of names or of `{name: arguments}`.
     """
 
     def __init__(

@@ -43,11 +43,8 @@ def main(
 
     Both sides train the default model (Mask R-CNN, R50-FPN, stem and res2 frozen) from the same
     random weights on the same batch, from the same random state at every pair. On a GPU, a step
-    ends when the GPU has finished it.
-
-    Args:
-        size: shorter side of the images in pixels; the longer one is 4/3 of it.
-        dtype: of our side of the first row and of the bytes; `auto` as in `SOLVER.AMP.DTYPE`.
+    ends when the GPU has finished it. `size`: the shorter side of the images in pixels, of which
+    the longer one is 4/3; `dtype`: of our side of the first row and of the bytes.
     """
     exact = _config("float32")
     batch = _random_batch(size, batch_size)
@@ -82,8 +79,7 @@ def main(
 
 
 def _random_batch(size: int, batch_size: int) -> list[dict[str, Any]]:
-    rng = np.random.default_rng(0)
-    width, height = size * 4 // 3, size
+    rng, (width, height) = np.random.default_rng(0), (size * 4 // 3, size)
     batch = []
     for _ in range(batch_size):
         image = background(rng, (width, height)).transpose(2, 0, 1)
@@ -116,11 +112,7 @@ class _Side:
         self.trainer.iter += 1
 
     def mean_losses(self) -> dict[str, float]:
-        """Return the mean of each loss over the steps so far.
-
-        Both sides draw the same samples from their proposals; where rounding changes one proposal
-        of a thousand, the draw changes with it, and the mean of several steps tells more.
-        """
+        """Return the mean of each loss; rounding may change which proposals a step draws."""
         return {name: fmean(row[name] for row in self.losses) for name in self.losses[0]}
 
     def bytes_saved(self) -> int:

@@ -22,7 +22,6 @@ from bm_scenes import (
     write_street,
 )
 from bm_stock import build_stock_predictor, stock_annotate, stock_draw, stock_paste
-from detectron2.config import CfgNode
 from detectron2.data.catalog import Metadata
 from detectron2.structures import Instances
 from detectron2.utils.video_visualizer import VideoVisualizer
@@ -68,17 +67,12 @@ def main(
             rest = (str(run), str(clip), folder, pairs, images)
             for name, dtype in (("exact", "float32"), ("default", "auto")):
                 found[name] = in_own_process(_real_model, dtype, *rest)
-            if torch.cuda.is_available():
-                found["gpu"] = _gpu_overhead(*rest)
         for row in found.values():
-            each = partial(_milliseconds, row["frames"])
-            row["details"] = medians(row, "{:.1f} ms/frame", each) + row.get("details", "")
+            each = "{:.1f} ms/frame"
+            told = medians(row, each, lambda seconds: 1000 * seconds / row["frames"])  # noqa: B023
+            row["details"] = told + row.get("details", "")
         found["memory"] = in_own_process(_growth, folder)
     return found
-
-
-def _milliseconds(frames: int, seconds: float) -> float:
-    return 1000 * seconds / frames
 
 
 def _draw(turns: Turns) -> dict[str, Any]:
@@ -147,13 +141,17 @@ def _real_model(
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:_CORES])
     torch.set_num_threads(min(_CORES, torch.get_num_threads()))
-    predictor = Predictor(_config(run, "cpu", dtype))
-    stock = build_stock_predictor(_config(run, "cpu", "float32"), predictor.confidence_threshold)
+    cfg = run_cfg(run)
+    cfg.MODEL.DEVICE, cfg.SOLVER.AMP.DTYPE = "cpu", dtype
+    predictor = Predictor(cfg)
+    stock = build_stock_predictor(cfg, predictor.confidence_threshold)
+    mp4 = folder / "ours.mp4"
     times = Turns(pairs, rows=1).time(
-        partial(_annotate, clip, folder / "ours.mp4", predictor, frames),
-        partial(stock_annotate, clip, str(folder / "stock.mp4"), stock, predictor.metadata, frames),
+        partial(annotate_video, clip, mp4, predictor, overwrite=True, max_frames=frames),
+        partial(stock_annotate, clip, str(mp4), stock, predictor.metadata, frames),
     )
-    images = _frames(clip, frames)
+    with VideoReader(clip) as reader:
+        images = [frame.image for frame, _ in zip(reader, range(frames), strict=False)]
     mine = [predictor.predict_frames([image])[0] for image in images]
     apart = _people_apart(mine, [stock(image)["instances"] for image in images])
     own_type = str(resolve_dtype(predictor.cfg)).removeprefix("torch.")
@@ -179,35 +177,3 @@ def _people_apart(ours: list[Instances], stock: list[Instances]) -> dict[str, fl
     total = sum(map(len, [*ours, *stock]))
     matched = 2 * (len(boxes) - 1) / total if total else 1.0
     return {"box_apart": max(boxes), "score_apart": max(scores), "matched": matched}
-
-
-def _gpu_overhead(run: str, clip: str, folder: Path, pairs: int, frames: int) -> dict[str, Any]:
-    """Time the whole pipeline against the model alone, on decoded frames in the same batches."""
-    predictor = Predictor(_config(run, "cuda", "auto"))
-    images, size = _frames(clip, frames), predictor.batch_size
-
-    def alone() -> None:
-        for start in range(0, len(images), size):
-            predictor.predict_frames(images[start : start + size])
-        torch.cuda.synchronize()
-
-    whole = partial(_annotate, clip, folder / "gpu.mp4", predictor, frames)
-    what = "whole clip over the model alone, on a GPU (model, whole clip)"
-    times = Turns(pairs, rows=1).time(alone, whole)
-    return {"what": what, "frames": len(images), **times}
-
-
-def _frames(clip: str, frames: int) -> list[np.ndarray]:
-    with VideoReader(clip) as reader:
-        return [frame.image for frame, _ in zip(reader, range(frames), strict=False)]
-
-
-def _annotate(clip: str, target: Path, predictor: Predictor, frames: int) -> None:
-    annotate_video(clip, target, predictor, max_frames=frames, overwrite=True)
-
-
-def _config(run: str, device: str, dtype: str) -> CfgNode:
-    cfg = run_cfg(run)
-    cfg.MODEL.DEVICE = device
-    cfg.SOLVER.AMP.DTYPE = dtype
-    return cfg
