@@ -77,7 +77,7 @@ def coco_of(
 
 
 def background(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """Return smooth colours under fine noise, uint8 (H, W, 3), which cost what a photograph does."""
+    """Return smooth colours under fine noise, uint8 (H, W, 3): its JPEG is a photograph's size."""
     coarse = rng.integers(0, 256, (size[1] // 40 + 1, size[0] // 40 + 1, 3), dtype=np.uint8)
     smooth = cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC)
     return np.clip(smooth + rng.normal(0, 6, smooth.shape), 0, 255).astype(np.uint8)

@@ -71,16 +71,13 @@ def test_the_wheel_is_known_by_its_digest(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 # timm's names of a ResNet are torchvision's, which Detectron2's ResNet gets translated.
-@pytest.mark.parametrize(
-    ("name", "suffix"), [("test_resnet", ".pth"), ("test_convnext", ".safetensors")]
-)
-def test_trap_the_names_of_a_whole_model_fit_one_of_feature_maps(
-    name: str, suffix: str, tmp_path: Path
-) -> None:
-    torch.manual_seed(3)
-    state = timm.create_model(name).state_dict()
-    path = tmp_path / f"weights{suffix}"
-    save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
+@pytest.mark.parametrize("name", ["test_resnet", "test_convnext"])
+def test_trap_the_names_of_a_whole_model_fit_one_of_feature_maps(name: str, tmp_path: Path) -> None:
+    state, path = timm.create_model(name).state_dict(), tmp_path / "weights"
+    if name == "test_resnet":
+        torch.save(state, path := path.with_suffix(".pth"))
+    else:
+        save_file(state, path := path.with_suffix(".safetensors"))
     model = loaded(cfg_of(name), path).model
     for tensor, value in model.backbone.bottom_up.state_dict().items():
         own = tensor.partition(".")[2]
@@ -107,29 +104,23 @@ def test_trap_a_config_that_feeds_other_colours_than_timm_did_is_refused() -> No
             check_conventions(weights, load_cfg(LITE0, [key, value]), WHEEL)
 
 
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of the hub, and no network."""
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    return tmp_path
-
-
-def test_a_file_of_the_hub_is_told_with_its_revision_and_digest(hub: Path) -> None:
+def test_a_file_of_the_hub_is_told_with_its_revision_and_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a cache of the hub, and no network."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     revision = "0123456789abcdef0123456789abcdef01234567"
-    folder = hub / "models--timm--test_resnet.r160_in1k"
+    folder = tmp_path / "models--timm--test_resnet.r160_in1k"
     (folder / "snapshots" / revision).mkdir(parents=True)
     (folder / "refs").mkdir()
     (folder / "refs" / "main").write_text(revision)
     save_file({"w": torch.ones(1)}, folder / "snapshots" / revision / "model.safetensors")
     source = source_of("timm://test_resnet.r160_in1k")
     assert (source["hf_hub_id"], source["revision"]) == ("timm/test_resnet.r160_in1k", revision)
-
-
-def test_without_network_a_sentence_says_how_to_give_a_file(hub: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"model.safetensors of timm/resnet18.*\.pth\.$"):
-        timm_file("timm://resnet18.a1_in1k")
-    with pytest.raises(CheckpointError, match="it has resnet18.a1_in1k"):
-        timm_file("timm://resnet18.nope")
+    for name, said in (
+        ("resnet18.a1_in1k", r"model.safetensors of timm/resnet18.*\.pth\.$"),
+        ("resnet18.nope", "it has resnet18.a1_in1k"),
+    ):
+        with pytest.raises(CheckpointError, match=said):
+            timm_file(f"timm://{name}")
