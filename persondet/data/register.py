@@ -19,10 +19,10 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
-from persondet.data.check.images import read_headers
+from persondet.data.check import look_at_images
 from persondet.data.clean import CleanExport, clean_coco
 from persondet.data.coco_json import CocoDict, coco_digest, read_coco, write_coco
-from persondet.data.roboflow import file_names, read_export
+from persondet.data.roboflow import read_export
 from persondet.errors import DatasetError
 from persondet.files import sha256_of_file
 
@@ -226,10 +226,7 @@ def _cleaned(
 ) -> tuple[CleanExport, dict[str, Path]]:
     """Return the cleaned splits of an export and their folders; refuse what would fail later."""
     export = read_export(root)
-    facts = {
-        split: read_headers(export.folders[split], file_names(coco))
-        for split, coco in export.splits.items()
-    }
+    facts = look_at_images(export, decode=False)
     clean = clean_coco(export.splits, classes=classes, masks=masks, facts=facts, refuse=True)
     for split in sorted(export.splits.keys() - clean.splits.keys()):
         logger.warning("%s names no image; the split is left out.", export.folders[split])

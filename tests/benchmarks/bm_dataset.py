@@ -45,7 +45,7 @@ def main(
     """
     from bm_scenes import PEOPLE, SIZE, coco_of, outlines, write_export
 
-    from persondet.data.check.validate import check_export
+    from persondet.data.check import check_export
     from persondet.data.leaks.same_image import near_identical_pairs
 
     with tempfile.TemporaryDirectory() as scratch:

@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from persondet.data.check.statistics import LARGE, SMALL
+from persondet.data.check import LARGE, SMALL
 from persondet.data.findings import CHANGES, CODES
 from persondet.text import columns, padded, printable
 
@@ -36,7 +36,7 @@ def report_lines(report: Mapping[str, Any]) -> list[str]:
     written as escapes, and long names are cut in the middle.
 
     Args:
-        report: as `persondet.data.check.validate.check_export` returns it; with `folder`, the
+        report: as `persondet.data.check.check_export` returns it; with `folder`, the
             folder's name stands in the first line and in the command to run next.
     """
     statistics = report["statistics"]
@@ -303,7 +303,7 @@ def cleaning_lines(record: Mapping[str, Any]) -> list[str]:
     """Return the text that `clean` prints.
 
     Args:
-        record: what stands in `cleaning.json`, see `persondet.data.cleaned_copy.clean_dataset`.
+        record: what stands in `cleaning.json`, see `persondet.data.clean.clean_dataset`.
     """
     lines = []
     for split, counts in record["splits"].items():
