@@ -385,20 +385,8 @@ def _crossing(
     return crossing
 
 
-# EXIF orientation → (x', y') of a point (x, y) of a stored image of size (w, h), upright.
-_POINT = {
-    5: lambda x, y, w, h: (y, x),
-    6: lambda x, y, w, h: (h - y, x),
-    7: lambda x, y, w, h: (h - y, w - x),
-    8: lambda x, y, w, h: (y, w - x),
-}
-# The same for an array (h, w).
-_ARRAY = {
-    5: lambda array: array.T,
-    6: lambda array: np.rot90(array, -1),
-    7: lambda array: np.rot90(array, 2).T,
-    8: lambda array: np.rot90(array, 1),
-}
+# EXIF's orientations that exchange width and height: is the axis that becomes x mirrored, and y?
+_MIRRORED = {5: (False, False), 6: (True, False), 7: (True, True), 8: (False, True)}
 
 
 def turned(annotation: dict[str, Any], orientation: int, width: int, height: int) -> dict[str, Any]:
@@ -412,34 +400,32 @@ def turned(annotation: dict[str, Any], orientation: int, width: int, height: int
 
     Source: the eight orientations of the EXIF tag 0x0112 (CIPA DC-008).
     """
-    point = _POINT[orientation]
+    mirrored = _MIRRORED[orientation]
+
+    def upright(points: Any) -> npt.NDArray[np.float64]:
+        swapped = np.reshape(points, (-1, 2))[:, ::-1]
+        return np.where(mirrored, (height, width) - swapped, swapped)
+
     x, y, w, h = annotation["bbox"]
-    (x0, y0), (x1, y1) = point(x, y, width, height), point(x + w, y + h, width, height)
-    box = [min(x0, x1), min(y0, y1), abs(x1 - x0), abs(y1 - y0)]
-    result = {**annotation, "bbox": box}
+    corners = upright([x, y, x + w, y + h])
+    low = corners.min(axis=0)
+    result = {**annotation, "bbox": [*low.tolist(), *(corners.max(axis=0) - low).tolist()]}
     segmentation = annotation["segmentation"]
     if isinstance(segmentation, dict):
-        upright = _ARRAY[orientation](mask_util.decode(compressed_rle(segmentation)))
-        rle = mask_util.encode(np.asfortranarray(upright))
+        mask = mask_util.decode(compressed_rle(segmentation)).T
+        mask = mask[:: -1 if mirrored[1] else 1, :: -1 if mirrored[0] else 1]
+        rle = mask_util.encode(np.asfortranarray(mask))
         result["segmentation"] = {**rle, "counts": rle["counts"].decode("ascii")}
     else:
-        result["segmentation"] = [
-            [
-                value
-                for x, y in zip(part[::2], part[1::2], strict=True)
-                for value in point(x, y, width, height)
-            ]
-            for part in segmentation
-        ]
+        result["segmentation"] = [upright(part).reshape(-1).tolist() for part in segmentation]
     keypoints: Any = annotation.get("keypoints")
-    if _are_keypoints(keypoints):
-        flat: list[Any] = []
-        for x, y, seen in zip(keypoints[::3], keypoints[1::3], keypoints[2::3], strict=True):
-            flat += [*point(x, y, width, height), seen] if seen else [x, y, seen]
-        result["keypoints"] = flat
+    if (
+        type(keypoints) is list
+        and len(keypoints) % 3 == 0
+        and set(map(type, keypoints)) <= _NUMBERS
+    ):
+        points = np.reshape(np.array(keypoints, np.float64), (-1, 3))
+        seen = points[:, 2] != 0
+        points[seen, :2] = upright(points[seen, :2])
+        result["keypoints"] = points.reshape(-1).tolist()
     return result
-
-
-def _are_keypoints(value: Any) -> bool:
-    """Return whether a value is COCO's flat list of x, y and visibility."""
-    return type(value) is list and len(value) % 3 == 0 and set(map(type, value)) <= _NUMBERS
