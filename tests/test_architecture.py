@@ -225,7 +225,6 @@ WHOLE_CONCEPTS = {
     "checkpoint/restricted_pickle.py": "the only place that may unpickle",
     "data/fetch/roboflow_link.py": "runs as a process of its own",
     "data/geometry.py": "boxes and masks of one sample under a transform",
-    "data/grouping.py": "which images belong together, and their even division",
     "engine/run_records.py": "what a run folder says about how the run was made",
     "engine/validation.py": "everything that looks at the validation split during training",
     "evaluation/curves.py": "curves.json",
