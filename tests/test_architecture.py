@@ -304,7 +304,7 @@ def _cycles(graph: dict[str, set[str]]) -> list[str]:
 # looks for by its name.
 WHOLE_CONCEPTS = {
     "checkpoint/restricted_pickle.py": "the only place that may unpickle",
-    "data/fetch/roboflow_link.py": "runs as a process of its own",
+    "data/fetch/roboflow_link.py": "the questions to Roboflow's API",
     "data/geometry.py": "boxes and masks of one sample under a transform",
     "data/grouping.py": "which images belong together, and their even division",
     "engine/run_records.py": "what a run folder says about how the run was made",
