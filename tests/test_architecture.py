@@ -223,7 +223,7 @@ def test_no_two_files_import_each_other_even_over_others():
 # looks for by its name.
 WHOLE_CONCEPTS = {
     "checkpoint/restricted_pickle.py": "the only place that may unpickle",
-    "data/fetch/roboflow_link.py": "runs as a process of its own",
+    "data/fetch/roboflow_link.py": "the questions to Roboflow's API",
     "data/geometry.py": "boxes and masks of one sample under a transform",
     "engine/run_records.py": "what a run folder says about how the run was made",
     "engine/validation.py": "everything that looks at the validation split during training",
