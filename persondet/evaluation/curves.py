@@ -142,7 +142,7 @@ def pooled_curve(detections: Detections, threshold: float) -> dict[str, list[flo
         return None
     # A threshold takes all predictions of one score or none.
     scores = np.unique(detections.scores)[::-1]
-    own = scores[max(np.count_nonzero(scores >= threshold) - 1, 0)]
+    own = scores[max(int((scores >= threshold).sum()) - 1, 0)]
     chosen = np.linspace(0, len(scores) - 1, min(len(scores), len(RECALLS))).round().astype(int)
     taken = scores[chosen]
     taken[np.abs(taken - own).argmin()] = own

@@ -62,14 +62,14 @@ def find_mistakes(image: ImageMatches) -> Mistakes:
     same_class = image.class_of[:, None] == np.append(image.annotated_class, -1)
     own, other = np.where(same_class, iou, 0.0), np.where(same_class, 0.0, iou)
     nearest, foreign = own.max(axis=1), other.max(axis=1)
-    rules = [
-        (partner != UNMATCHED, _HIT),
-        ((nearest >= BACKGROUND) & (nearest < FOREGROUND), _LOCALISATION),
-        (foreign >= FOREGROUND, _CLASSIFICATION),
-        (nearest >= FOREGROUND, _DUPLICATE),
-        (np.maximum(nearest, foreign) < BACKGROUND, _BACKGROUND),
-    ]
-    kind = np.select(*zip(*rules, strict=True), _BOTH).astype(np.int64)
+    rules = {
+        _HIT: partner != UNMATCHED,
+        _LOCALISATION: (nearest >= BACKGROUND) & (nearest < FOREGROUND),
+        _CLASSIFICATION: foreign >= FOREGROUND,
+        _DUPLICATE: nearest >= FOREGROUND,
+        _BACKGROUND: np.maximum(nearest, foreign) < BACKGROUND,
+    }
+    kind = np.select(list(rules.values()), list(rules), _BOTH).astype(np.int64)
     meant, mended = np.full((2, len(partner)), -1)
     for number, overlap in ((_CLASSIFICATION, other), (_LOCALISATION, own)):
         rows = np.flatnonzero(kind == number)
