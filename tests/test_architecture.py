@@ -223,9 +223,8 @@ def test_no_two_files_import_each_other_even_over_others():
 # looks for by its name.
 WHOLE_CONCEPTS = {
     "checkpoint/restricted_pickle.py": "the only place that may unpickle",
-    "data/fetch/roboflow_link.py": "runs as a process of its own",
+    "data/fetch/roboflow_link.py": "the questions to Roboflow's API",
     "data/geometry.py": "boxes and masks of one sample under a transform",
-    "data/grouping.py": "which images belong together, and their even division",
     "engine/run_records.py": "what a run folder says about how the run was made",
     "engine/validation.py": "everything that looks at the validation split during training",
     "evaluation/curves.py": "curves.json",
@@ -235,7 +234,6 @@ WHOLE_CONCEPTS = {
     "report/pdf.py": "the other one",
     "sample/clip.py": "the clip of the sample",
     "sample/street.py": "where the sample's people walk",
-    "video/sound.py": "copying sound",
     "visualization/colors.py": "colours of classes and tracks",
 }
 

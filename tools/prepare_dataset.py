@@ -70,8 +70,8 @@ def import_(args: argparse.Namespace) -> int:
 
 def check(args: argparse.Namespace) -> int:
     """Print the report; 1 when it has errors."""
+    from persondet.data.check import check_export
     from persondet.data.check.text import report_lines
-    from persondet.data.check.validate import check_export
     from persondet.files import refuse_existing, write_json
 
     for path in filter(None, (args.json, args.plot)):
@@ -95,7 +95,7 @@ def check(args: argparse.Namespace) -> int:
 def clean(args: argparse.Namespace) -> int:
     """Write the mended copy, and say what was changed."""
     from persondet.data.check.text import cleaning_lines
-    from persondet.data.cleaned_copy import clean_dataset
+    from persondet.data.clean import clean_dataset
 
     with Progress(str(args.dataset), "images") as progress:
         record = clean_dataset(

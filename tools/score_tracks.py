@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--json", "print JSON instead of a table")
     args = cli.parse(parser, argv)
     cli.show_log()
-    from persondet.inference.tracking_score import read_ground_truth, score_tracks, tracked_frames
+    from persondet.inference.tracking import read_ground_truth, score_tracks, tracked_frames
     from persondet.records import read_records
 
     ground_truth = read_ground_truth(args.truth)

@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def draw_cleaning(args: argparse.Namespace, opts: Sequence[str]) -> Path | str:
     """Write the sheet of what cleaning changes; return its path, or that it changes nothing."""
-    from persondet.data.cleaned_copy import changed_images
+    from persondet.data.clean import changed_images
     from persondet.engine.defaults import export_root, load_cfg
     from persondet.visualization.sheets import (
         CleanedImage,

@@ -46,7 +46,7 @@ from detectron2.utils import comm
 from persondet.checkpoint.checkpointer import KeyReport
 from persondet.checkpoint.conventions import source_of
 from persondet.data.augmentation import pipeline_file
-from persondet.data.check.validate import check_export
+from persondet.data.check import check_export
 from persondet.data.dataset_mapper import AlbumentationsDatasetMapper
 from persondet.data.register import class_names, dataset_fingerprint, image_count
 from persondet.engine.defaults import config_text, export_root, uses_export

@@ -169,8 +169,9 @@ def load_predictor(
     """
     if run:
         return Predictor.from_run(run, confidence_threshold=confidence_threshold)
-    cfg = load_cfg(config_file, opts)
-    return Predictor.from_cfg(cfg, confidence_threshold=confidence_threshold)
+    return Predictor.from_cfg(
+        load_cfg(config_file, opts), confidence_threshold=confidence_threshold
+    )
 
 
 def run_cfg(run_dir: str | Path) -> CfgNode:
