@@ -1,7 +1,7 @@
-"""The people in the sample's clip, and what a bad detector would see of them.
+"""The people in a drawn clip, and what a bad detector would see of them.
 
-`city_walk_gt.txt` holds the boxes of `city_walk_groundtruth.json` of the sample with the demo's
-seed, as a MOT-challenge gt.txt: frame, id, left, top, width, height, 1, 1, visible share.
+`city_walk_gt.txt` holds their boxes as a MOT-challenge gt.txt: frame, id, left, top, width, height,
+1, 1, visible share.
 """
 
 from __future__ import annotations

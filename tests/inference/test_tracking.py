@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from persondet.inference.tracking import PersonTracker
-from persondet.inference.tracking_score import read_ground_truth, score_tracks
+from persondet.inference.tracking_score import score_tracks
 from tests.inference.city_walk import (
     FPS,
-    GROUND_TRUTH,
     GreedyTracker,
     degraded,
     detections,
@@ -147,12 +145,3 @@ def test_the_boxes_of_a_model_stay_as_they_are():
 def test_a_frame_rate_that_is_none_is_refused(rate):
     with pytest.raises(ValueError, match="positive frame rate"):
         PersonTracker(rate)
-
-
-@pytest.mark.soak
-def test_the_boxes_above_are_those_of_the_sample(tmp_path: Path):
-    from persondet.demo import SEED
-    from persondet.sample.clip import write_clip
-
-    write_clip(tmp_path / "walk.mp4", tmp_path / "walk.json", SEED)
-    assert read_ground_truth(tmp_path / "walk.json") == read_ground_truth(GROUND_TRUTH)
