@@ -234,7 +234,6 @@ WHOLE_CONCEPTS = {
     "report/pdf.py": "the other one",
     "sample/clip.py": "the clip of the sample",
     "sample/street.py": "where the sample's people walk",
-    "visualization/colors.py": "colours of classes and tracks",
 }
 
 
