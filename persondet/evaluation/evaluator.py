@@ -31,8 +31,8 @@ from persondet.evaluation.matching import GroundTruth, match
 from persondet.evaluation.metrics import STANDARD_LIMIT, coco_metrics
 from persondet.evaluation.predictions import FILE_NAME, Detection, PredictionFile
 from persondet.inference.masks import encoded_masks
+from persondet.modeling.detections import roi_masks_kept
 from persondet.modeling.precision import autocast
-from persondet.modeling.roi_masks import roi_masks_kept
 from persondet.results import TASKS
 
 logger = logging.getLogger(__name__)
