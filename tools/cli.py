@@ -101,6 +101,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     more = "VISUALIZATION.SCORE_THRESH, else the model's, else 0.5"
     more = f"drop detections below it (default: {more})"
     add("--confidence-threshold", more, "SCORE", type=share)
+    more = "look at overlapping tiles too, for small and far people (default: TEST.TILES)"
+    add("--tiles", more, ("COLUMNS", "ROWS"), nargs=2, type=int, choices=range(1, 17))
     add_config_arguments(parser)
 
 

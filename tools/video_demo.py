@@ -122,7 +122,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from persondet.inference.predictor import load_predictor
 
     predictor = load_predictor(
-        args.run, args.config_file, args.opts, confidence_threshold=args.confidence_threshold
+        args.run,
+        args.config_file,
+        args.opts,
+        confidence_threshold=args.confidence_threshold,
+        tiles=args.tiles,
     )
     done = []
     kept = False

@@ -19,7 +19,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
 
-from persondet.config.defaults import get_cfg
+from persondet.engine.defaults import load_cfg
 from persondet.engine.train_step import AutocastTrainer
 from persondet.engine.trainer import Trainer
 from persondet.modeling.precision import resolve_device, resolve_dtype
@@ -143,13 +143,9 @@ class _Side:
 
 
 def _config(dtype: str) -> CfgNode:
-    cfg = get_cfg()
-    cfg.merge_from_file(str(_CONFIG))
-    cfg.MODEL.DEVICE = resolve_device("auto")
-    cfg.MODEL.WEIGHTS = ""
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 1
-    cfg.SOLVER.AMP.DTYPE = dtype
-    cfg.SOLVER.BASE_LR = _RATE
+    opts = ["MODEL.WEIGHTS", "", "SOLVER.AMP.DTYPE", dtype, "SOLVER.BASE_LR", str(_RATE)]
+    cfg = load_cfg(_CONFIG, [*opts, "MODEL.ROI_HEADS.NUM_CLASSES", "1"])
+    cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
     return cfg
 
 

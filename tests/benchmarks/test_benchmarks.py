@@ -14,7 +14,6 @@ import bm_video
 import numpy as np
 import pytest
 import torch
-from detectron2.structures import Boxes, Instances
 
 from persondet.errors import PersondetError
 
@@ -47,10 +46,8 @@ def test_sides_take_turns_so_that_drift_cancels_and_no_garbage_is_collected_with
 
 def test_how_far_apart_objects_are():
     def people(*boxes):
-        found = Instances((100, 100))
-        found.pred_boxes = Boxes(torch.tensor(boxes).reshape(-1, 4))
-        found.scores = torch.linspace(0.9, 0.8, len(boxes))
-        return found
+        scores = torch.linspace(0.9, 0.8, len(boxes))
+        return bm_scenes.raw_result(np.reshape(boxes, (-1, 4)), scores, (100, 100))
 
     one = people([0.0, 0.0, 50.0, 50.0], [60.0, 60.0, 90.0, 90.0])
     other = people([60.0, 60.0, 90.0, 90.5], [0.25, 0.0, 50.0, 50.0])
