@@ -72,10 +72,10 @@ ROOMS: dict[str, set[str]] = {
 # What may be named in one place only → where: a folder or a file of the package.
 OWNERS_OF_MODULES = {
     "av": ("video/",),
-    "matplotlib": ("report/plots/", "report/dataset_page.py"),
+    "matplotlib": ("report/plots/", "report/dataset_page.py", "report/pdf.py"),
     "albumentations": ("data/",),
     "argparse": (),
-    "jinja2": ("report/html.py",),
+    "jinja2": ("report/build.py",),
     "reportlab": ("report/pdf.py",),
     "timm": (
         *("config/check.py", "modeling/backbones.py", "modeling/cpu.py"),
@@ -312,8 +312,7 @@ WHOLE_CONCEPTS = {
     "evaluation/curves.py": "curves.json",
     "evaluation/galleries.py": "gallery.json and its images",
     "evaluation/intervals.py": "the bootstrap",
-    "report/html.py": "one of the document's two writers",
-    "report/pdf.py": "the other one",
+    "report/pdf.py": "the writer of the PDF",
     "sample/clip.py": "the clip of the sample",
     "sample/street.py": "where the sample's people walk",
     "video/sound.py": "copying sound",
