@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import tempfile
 import zlib
@@ -16,7 +15,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pycocotools.coco import COCO
 
 from persondet.data.check import check_export
 from persondet.data.clean import clean_dataset
@@ -25,7 +23,6 @@ from tests.data.exports import (
     ANNOTATION_FILE,
     KINDS,
     Export,
-    complaints,
     random_export,
     tag,
 )
@@ -107,30 +104,9 @@ def names_of(coco: dict[str, Any]) -> dict[int, str]:
     return {category["id"]: category["name"] for category in coco["categories"]}
 
 
-# The generator, by another judge
-
-
-def test_the_random_exports_are_valid_by_plain_rules_and_load_in_pycocotools() -> None:
-    for seed in range(40):
-        export = random_export(seed)
-        assert complaints(export) == []
-        with written(export) as (root, _), contextlib.redirect_stdout(io.StringIO()):
-            for split, coco in export.splits.items():
-                loaded = COCO(str(root / export.folders[split] / ANNOTATION_FILE))
-                assert len(loaded.anns) == len(coco["annotations"])
-                for annotation in coco["annotations"]:
-                    if annotation["segmentation"]:
-                        assert loaded.annToMask(annotation).sum() == annotation["area"]
-
-
 def test_every_code_about_an_annotation_or_an_image_has_a_way_to_break_it() -> None:
-    of_splits_and_categories = {
-        name
-        for name in CODES
-        if name.startswith(
-            ("split-", "info-", "categor", "class", "grouping-", "masks-none", "no-")
-        )
-    }
+    whole = ("split-", "info-", "categor", "class", "grouping-", "masks-none", "no-")
+    of_splits_and_categories = {name for name in CODES if name.startswith(whole)}
     elsewhere = {"leak-near-identical", "leak-same-clip", "mask-formats-mixed"}
     assert {fault.code for fault in FAULTS} == set(CODES) - of_splits_and_categories - elsewhere
 
@@ -138,31 +114,23 @@ def test_every_code_about_an_annotation_or_an_image_has_a_way_to_break_it() -> N
 # Valid exports
 
 
-def valid_survives(seed: int, kind: str) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=2)
+@given(seed=SEEDS)
+def test_a_valid_export_has_no_error_and_cleaning_changes_nothing(kind: str, seed: int) -> None:
     export = random_export(seed, kind)
-    with written(export) as (root, folder):
+    with in_this_process(), written(export) as (root, folder):
         before = tree(root)
         report = check_export(root)
-        found = {finding["code"]: finding for finding in report["findings"]}
-        assert report["errors"] == 0, found
-        assert set(found) <= TRUE_OF_WHAT_IS_LEFT - {"box-beside-mask"} | {
-            "split-missing",
-            "masks-none",
-        }, found
+        assert report["errors"] == 0, report["findings"]
+        true_of_it = TRUE_OF_WHAT_IS_LEFT - {"box-beside-mask"} | {"split-missing", "masks-none"}
+        assert set(counts(report)) <= true_of_it
         summary = clean_dataset(root, folder / "clean")
         assert set(summary["changes"]) <= {"grouping-category", *NEW_NUMBERS}, summary["changes"]
         assert tree(root) == before
         compare(export, folder / "clean", Broken(export))
         for split, name in export.files:
             assert (folder / "clean" / split / name).read_bytes() == export.files[split, name]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=3)
-@given(seed=SEEDS)
-def test_a_valid_export_has_no_error_and_cleaning_changes_nothing(kind: str, seed: int) -> None:
-    with in_this_process():
-        valid_survives(seed, kind)
 
 
 # Broken exports
@@ -172,73 +140,53 @@ def compare(valid: Export, cleaned_root: Path, broken: Broken) -> None:
     """Assert that a cleaned folder holds what was not touched, unchanged, and what was, mended."""
     cleaned = {split: json.loads(text) for split, text in jsons(cleaned_root).items()}
     assert set(cleaned) == set(valid.splits)
-    valid_images = {(s, i["file_name"]): i for s, i in valid.images()}
     for split, coco in cleaned.items():
         source = valid.splits[split]
-        assert coco["info"] == source["info"]
-        assert coco["licenses"] == source["licenses"]
+        assert (coco["info"], coco["licenses"]) == (source["info"], source["licenses"])
         # Images
-        kept = [n for s, n in valid_images if s == split and (s, n) not in broken.dropped_images]
-        added = [n for s, n in broken.added if s == split]
+        originals = {i["file_name"]: i for i in source["images"]}
+        kept = [name for name in originals if (split, name) not in broken.dropped_images]
         listed = [image["file_name"] for image in coco["images"]]
         assert listed[: len(kept)] == kept
-        assert set(listed[len(kept) :]) <= set(added)
+        assert {(split, name) for name in listed[len(kept) :]} <= broken.added
         for image in coco["images"][: len(kept)]:
-            original = valid_images[split, image["file_name"]]
-            if (split, image["file_name"]) in broken.images:
-                continue
-            assert plain(image) == plain(original)
+            if (split, image["file_name"]) not in broken.images:
+                assert plain(image) == plain(originals[image["file_name"]])
         on_disk = {path.name for path in (cleaned_root / split).iterdir()}
         assert on_disk == {*listed, ANNOTATION_FILE}
         # Categories
-        had = [name for name in names_of(source).values() if name != "all-things"]
-        assert list(names_of(coco).values()) == had
-        renumbered = list(names_of(coco)) != [
-            n for n, name in names_of(source).items() if name in had
-        ]
+        names, given_names = names_of(coco), names_of(source)
+        had = {number: name for number, name in given_names.items() if name != "all-things"}
+        assert list(names.values()) == list(had.values())
         # Annotations
-        assert [a["id"] for a in coco["annotations"]] == list(
-            range(1, len(coco["annotations"]) + 1)
-        )
-        originals = {tag(a): a for a in source["annotations"]}
+        assert [a["id"] for a in coco["annotations"]] == [*range(1, len(coco["annotations"]) + 1)]
+        valid_ones = {tag(a): a for a in source["annotations"]}
         now = {tag(a): a for a in broken.export.splits[split]["annotations"] if _is_whole(a)}
-        tags = [tag(a) for a in coco["annotations"]]
-        expected = [n for n in originals if n in now and n not in broken.dropped]
-        assert tags == expected
+        expected = [n for n in valid_ones if n in now and n not in broken.dropped]
+        assert [tag(a) for a in coco["annotations"]] == expected
         images = {image["id"]: image for image in coco["images"]}
         for annotation in coco["annotations"]:
-            original = originals[tag(annotation)]
-            assert (
-                names_of(coco)[annotation["category_id"]]
-                == names_of(source)[original["category_id"]]
-            )
-            free = ("id", "area") + (("category_id",) if renumbered else ())
+            original = valid_ones[tag(annotation)]
+            assert names[annotation["category_id"]] == given_names[original["category_id"]]
             verdict = broken.verdicts.get(tag(annotation))
-            if verdict is None:
-                as_given = now.get(tag(annotation), original)
-                assert plain(annotation, *free) == plain(as_given, *free)
-                if as_given["segmentation"]:
-                    assert annotation["area"] == original_area(as_given, original)
-            else:
+            if verdict is not None:
                 verdict(original, annotation, images[annotation["image_id"]])
-
-
-def original_area(as_given: dict[str, Any], original: dict[str, Any]) -> float:
-    """The area under the mask: breakers that change the mask and keep it give its true area."""
-    area: float = (as_given if as_given["segmentation"] != original["segmentation"] else original)[
-        "area"
-    ]
-    return area
+                continue
+            as_given = now[tag(annotation)]
+            free = ("id", "area") + (() if names == had else ("category_id",))
+            assert plain(annotation, *free) == plain(as_given, *free)
+            if as_given["segmentation"]:
+                assert annotation["area"] == as_given["area"]
 
 
 def _is_whole(annotation: Any) -> bool:
     return isinstance(annotation, dict) and "attributes" in annotation
 
 
-def break_check_clean(fault: Fault, seed: int, k: int) -> None:
+def break_check_clean(fault: Fault, seed: int, k: int, *, again_and_again: bool) -> None:
     valid, broken = fault.random(seed, k)
     with written(valid) as (root, _):
-        usual = counts(check_export(root))
+        usual = counts(check_export(root, decode=False))
     with written(broken.export) as (root, folder):
         before = tree(root)
         report = check_export(root)
@@ -256,10 +204,11 @@ def break_check_clean(fault: Fault, seed: int, k: int) -> None:
         assert set(counts(again)) - KEPT_BY_CLEAN <= TRUE_OF_WHAT_IS_LEFT | {
             *("split-missing", "masks-none")
         }
-        clean_dataset(root, folder / "clean 2")
-        assert tree(folder / "clean") == tree(folder / "clean 2")
-        clean_dataset(folder / "clean", folder / "clean 3")
-        assert jsons(folder / "clean 3") == jsons(folder / "clean")
+        if again_and_again:
+            clean_dataset(root, folder / "clean 2")
+            assert tree(folder / "clean") == tree(folder / "clean 2")
+            clean_dataset(folder / "clean", folder / "clean 3")
+            assert jsons(folder / "clean 3") == jsons(folder / "clean")
 
 
 def judge_report(fault: Fault, broken: Broken, report: dict[str, Any], usual: Counter[str]) -> None:
@@ -289,13 +238,13 @@ def test_a_fault_is_named_as_often_as_it_is_there_and_nothing_else_is_touched(
 ) -> None:
     seed = zlib.crc32(fault.name.encode())
     with in_this_process():
-        break_check_clean(fault, seed, 1 + seed % 4)
+        break_check_clean(fault, seed, 1 + seed % 4, again_and_again=False)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-@settings(max_examples=5)
+@settings(max_examples=3)
 @given(seed=SEEDS, k=st.integers(1, 5))
 def test_some_random_exports_of_each_fault(fault: Fault, seed: int, k: int) -> None:
     with in_this_process():
-        break_check_clean(fault, seed, k)
+        break_check_clean(fault, seed, k, again_and_again=True)
