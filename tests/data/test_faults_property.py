@@ -243,7 +243,7 @@ def test_a_fault_is_named_as_often_as_it_is_there_and_nothing_else_is_touched(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-@settings(max_examples=3)
+@settings(max_examples=2)
 @given(seed=SEEDS, k=st.integers(1, 5))
 def test_some_random_exports_of_each_fault(fault: Fault, seed: int, k: int) -> None:
     with in_this_process():
