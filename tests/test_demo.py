@@ -6,8 +6,8 @@ import av
 import pytest
 import torch
 
+from persondet.checkpoint.conventions import timm_file
 from persondet.checkpoint.model_file import load_checkpoint
-from persondet.checkpoint.timm_weights import timm_file
 from persondet.demo import is_finished, refuse_foreign_folder
 from persondet.errors import OutputExistsError
 from persondet.records import read_records

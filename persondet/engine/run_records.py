@@ -44,7 +44,7 @@ from detectron2.data import get_detection_dataset_dicts
 from detectron2.utils import comm
 
 from persondet.checkpoint.checkpointer import KeyReport
-from persondet.checkpoint.timm_weights import source_of
+from persondet.checkpoint.conventions import source_of
 from persondet.data.augmentation import pipeline_file
 from persondet.data.check import check_export
 from persondet.data.dataset_mapper import AlbumentationsDatasetMapper

@@ -25,8 +25,8 @@ from persondet.engine.run_folder import find_model
 from persondet.environment import cpu_count
 from persondet.errors import CheckpointError, ConfigError
 from persondet.inference.masks import ROI_FIELD, paste_whole
+from persondet.modeling.detections import keep_roi_masks
 from persondet.modeling.precision import autocast, resolve_device
-from persondet.modeling.roi_masks import keep_roi_masks
 from persondet.results import DEFAULT_THRESHOLD
 
 logger = logging.getLogger(__name__)
@@ -169,8 +169,9 @@ def load_predictor(
     """
     if run:
         return Predictor.from_run(run, confidence_threshold=confidence_threshold)
-    cfg = load_cfg(config_file, opts)
-    return Predictor.from_cfg(cfg, confidence_threshold=confidence_threshold)
+    return Predictor.from_cfg(
+        load_cfg(config_file, opts), confidence_threshold=confidence_threshold
+    )
 
 
 def run_cfg(run_dir: str | Path) -> CfgNode:

@@ -30,13 +30,8 @@ def outlines(
 ) -> np.ndarray:
     """Return upright outlines with rough edges, a tenth to six tenths of the image's height tall.
 
-    Args:
-        rng: for their places and edges.
-        size: width and height of the image, pixels.
-        count: people.
-        corners: of each outline.
-
-    Returns: float64, (count, corners, 2), x and y, pixels, inside the image.
+    Returns: float64, (count, corners, 2), x and y, pixels, inside the image of `size` (width,
+    height).
     """
     turn = np.linspace(0, 2 * np.pi, corners, endpoint=False)
     circle = np.stack((np.cos(turn), np.sin(turn)), axis=1)
@@ -58,15 +53,13 @@ def coco_of(
     names = [f"{split}_{number:06d}_jpg.rf.{number:032x}.jpg" for number in range(len(images))]
     annotations: list[dict[str, Any]] = []
     for image_id, people in enumerate(images, start=1):
-        for outline, (left, top, right, bottom) in zip(
-            people, boxes_of(people).tolist(), strict=True
-        ):
+        for outline, (left, top, right, bottom) in zip(people, boxes_of(people), strict=True):
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": image_id,
                     "category_id": 1,
-                    "bbox": [left, top, right - left, bottom - top],
+                    "bbox": [float(v) for v in (left, top, right - left, bottom - top)],
                     "area": float(cv2.contourArea(outline.astype(np.float32))),
                     "segmentation": [outline.ravel().tolist()],
                     "iscrowd": 0,
@@ -84,20 +77,14 @@ def coco_of(
 
 
 def background(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """Return smooth colours under fine noise, whose JPEG costs what a photograph's costs.
-
-    Returns: uint8, (H, W, 3), BGR.
-    """
+    """Return smooth colours under fine noise, uint8 (H, W, 3): its JPEG is a photograph's size."""
     coarse = rng.integers(0, 256, (size[1] // 40 + 1, size[0] // 40 + 1, 3), dtype=np.uint8)
     smooth = cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC)
     return np.clip(smooth + rng.normal(0, 6, smooth.shape), 0, 255).astype(np.uint8)
 
 
 def write_export(root: Path, counts: Mapping[str, int]) -> None:
-    """Write an export in Roboflow's layout: split to its number of JPEGs (quality 85).
-
-    The same counts give the same bytes.
-    """
+    """Write an export in Roboflow's layout, the same for the same `counts`: split → JPEGs."""
     rng = np.random.default_rng(0)
     for split, count in counts.items():
         (root / split).mkdir(parents=True)
@@ -109,12 +96,7 @@ def write_export(root: Path, counts: Mapping[str, int]) -> None:
 
 
 def raw_result(boxes: np.ndarray, scores: np.ndarray, size: tuple[int, int]) -> Instances:
-    """Return what a mask head would say of people in boxes.
-
-    Args:
-        boxes: (N, 4), XYXY_ABS, pixels.
-        scores: (N,), from 0 to 1.
-        size: width and height of the image, pixels.
+    """Return what a mask head would say of people in boxes (N, 4), XYXY_ABS, pixels.
 
     Returns: `pred_boxes`, `scores`, `pred_classes` and `pred_masks` (float32, (N, 1, 28, 28),
         0..1).
@@ -147,10 +129,9 @@ def raw_people(index: int, size: tuple[int, int] = SIZE) -> Instances:
 
 def small_masks(result: Instances) -> Instances:
     """Return a raw result as `Predictor.predict_frames` gives it: with `roi_masks`."""
-    fields = result.get_fields()
-    fields = {name: field for name, field in fields.items() if name != "pred_masks"}
-    masks = ROIMasks(result.pred_masks[:, 0])
-    return Instances(result.image_size, **fields, **{ROI_FIELD: masks})
+    fields = result.get_fields() | {ROI_FIELD: ROIMasks(result.pred_masks[:, 0])}
+    del fields["pred_masks"]
+    return Instances(result.image_size, **fields)
 
 
 def same_objects(first: Boxes, second: Boxes, least: float) -> list[tuple[int, int]]:
