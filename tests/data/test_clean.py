@@ -17,15 +17,10 @@ import pytest
 from persondet.data.check import check_export
 from persondet.data.clean import CleanExport, changed_images, clean_coco, clean_dataset
 from persondet.errors import DatasetError, OutputExistsError
-from tests.data.exports import ANNOTATION_FILE, compressed_rle, raster, uncompressed_rle
+from tests.data.exports import ANNOTATION_FILE, categories, compressed_rle, raster, uncompressed_rle
 
 SQUARE = [10.0, 10.0, 30.0, 10.0, 30.0, 30.0, 10.0, 30.0]
 NO_MASK: dict[str, Any] = {"segmentation": []}
-
-
-def categories(*rows: tuple[int, str] | tuple[int, str, str]) -> list[dict[str, Any]]:
-    keys = ("id", "name", "supercategory")
-    return [dict(zip(keys, (*row, "none")[:3], strict=True)) for row in rows]
 
 
 GROUPED = categories((0, "people"), (1, "person", "people"))

@@ -2,93 +2,29 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import pytest
 
 from persondet.data.check import check_export
 from persondet.data.clean import clean_dataset
 from persondet.errors import DatasetError
-from tests.data.exports import ANNOTATION_FILE, compressed_rle, picture, raster
+from tests.data.exports import (
+    Objects,
+    categories,
+    counts,
+    in_this_process,
+    octagon,
+    people,
+    read_splits,
+    rle_string,
+    without_mask,
+    write_habit,
+)
 from tests.data.ground_truth_score import assert_ground_truth_scores_100
 
-Shape = Callable[[int, int, int], dict[str, Any]]
-Objects = list[tuple[Shape, int]]
-
-
-def octagon(cell: int, width: int, height: int) -> dict[str, Any]:
-    """Box, polygon and true area of an octagon in one quarter of the image."""
-    left, top = (cell % 2) * width / 2 + 1, (cell // 2) * height / 2 + 1
-    wide, high = width / 2 - 2, height / 2 - 2
-    unit = [(1, 0), (3, 0), (4, 1), (4, 3), (3, 4), (1, 4), (0, 3), (0, 1)]
-    polygon = [v for x, y in unit for v in (left + x / 4 * wide, top + y / 4 * high)]
-    area = float(raster([polygon], height, width).sum())
-    return {
-        "bbox": [left, top, wide, high],
-        "segmentation": [polygon],
-        "area": area,
-        "iscrowd": 0,
-    }
-
-
-def without_mask(cell: int, width: int, height: int) -> dict[str, Any]:
-    shape = octagon(cell, width, height)
-    return shape | {"segmentation": [], "area": shape["bbox"][2] * shape["bbox"][3]}
-
-
-def rle_string(cell: int, width: int, height: int) -> dict[str, Any]:
-    shape = octagon(cell, width, height)
-    mask = raster(shape["segmentation"], height, width)
-    return shape | {"segmentation": compressed_rle(mask), "bbox": list(cv2.boundingRect(mask))}
-
-
-def _categories(*rows: tuple[int, str, str]) -> list[dict[str, Any]]:
-    return [dict(zip(("id", "name", "supercategory"), row, strict=True)) for row in rows]
-
-
-PERSON = _categories((1, "person", "none"))
-MANY = _categories((0, "things", "none"), *((n, f"class {n}", "things") for n in range(1, 109)))
-
-
-def write_habit(
-    root: Path,
-    splits: dict[str, Sequence[Objects]],
-    *,
-    categories: list[dict[str, Any]] = PERSON,
-    name: Callable[[str, int], str] = lambda folder, index: f"{'abcdefghij'[index]}{folder}.jpg",
-) -> Path:
-    """Write an export without any other habit than what is asked for.
-
-    Args:
-        splits: folder name ("" for a flat export) to its images, each a list of its objects: the
-            shape and the category id.
-    """
-    number = 0
-    for folder, images in splits.items():
-        coco: dict[str, Any] = {"info": {}, "licenses": [], "categories": categories}
-        coco |= {"images": [], "annotations": []}
-        (root / folder).mkdir(parents=True, exist_ok=True)
-        for index, objects in enumerate(images):
-            pixels, jpeg, _, _ = picture(number)
-            number += 1
-            (root / folder / name(folder, index)).write_bytes(jpeg)
-            height, width = pixels.shape[:2]
-            image = {"id": index, "file_name": name(folder, index)}
-            coco["images"].append(image | {"height": height, "width": width})
-            for cell, (shape, category) in enumerate(objects):
-                annotation = {"id": len(coco["annotations"]) + 1, "image_id": index}
-                annotation |= {"category_id": category, **shape(cell, width, height)}
-                coco["annotations"].append(annotation)
-        (root / folder / ANNOTATION_FILE).write_text(json.dumps(coco), encoding="utf-8")
-    return root
-
-
-def people(count: int, shape: Shape = octagon, category: int = 1) -> Objects:
-    return [(shape, category)] * count
+MANY = categories((0, "things"), *((n, f"class {n}", "things") for n in range(1, 109)))
 
 
 def _three(objects: Objects, test: Any = None) -> dict[str, Any]:
@@ -119,13 +55,13 @@ HABITS: dict[str, tuple[dict[str, Any], dict[str, int | None], list[str], dict[s
         _three([(octagon, 0), (octagon, 1), (octagon, 0)]),
         {},
         ["person", "rider"],
-        {"categories": _categories((0, "person", "none"), (1, "rider", "person"))},
+        {"categories": categories((0, "person", "none"), (1, "rider", "person"))},
     ),
     "two categories of one name": (
         _three([(octagon, 0), (octagon, 1)]),
         {"category-name-twice": None},
         ["Person"],
-        {"categories": _categories((0, "Person", "none"), (1, "Person", "Person"))},
+        {"categories": categories((0, "Person", "none"), (1, "Person", "Person"))},
     ),
     "flat, an image is missing": (
         {"": [people(2)] * 5},
@@ -168,13 +104,8 @@ HABITS: dict[str, tuple[dict[str, Any], dict[str, int | None], list[str], dict[s
 }
 
 
-def counts(report: dict[str, Any]) -> dict[str, int]:
-    return {finding["code"]: finding["count"] for finding in report["findings"]}
-
-
 def masks(root: Path) -> list[Any]:
-    texts = [path.read_text(encoding="utf-8") for path in sorted(root.glob(f"*/{ANNOTATION_FILE}"))]
-    return [a["segmentation"] for text in texts for a in json.loads(text)["annotations"]]
+    return [a["segmentation"] for coco in read_splits(root).values() for a in coco["annotations"]]
 
 
 @pytest.mark.parametrize("name", HABITS)
@@ -184,7 +115,8 @@ def test_check_is_true_and_what_clean_writes_scores_100(name: str, tmp_path: Pat
     root = write_habit(tmp_path / "export", splits, **written)
     if "missing" in options:
         (root / options["missing"]).unlink()
-    report = check_export(root)
+    with in_this_process():
+        report = check_export(root)
     found = counts(report)
     assert found.keys() == findings.keys()
     assert all(count in (None, found[code]) for code, count in findings.items())
@@ -193,10 +125,11 @@ def test_check_is_true_and_what_clean_writes_scores_100(name: str, tmp_path: Pat
         assert (shares["test"]["leaked"], shares["test"]["clip_mates"]) == (0, 2)
         assert shares["valid"]["clip_mates"] == 1
     options = {key: options[key] for key in ("classes", "masks") if key in options}
-    summary = clean_dataset(root, tmp_path / "clean", **options)
+    with in_this_process():
+        summary = clean_dataset(root, tmp_path / "clean", **options)
+        assert check_export(tmp_path / "clean")["errors"] == 0
     for code in ("file-missing", "mask-missing", "category-name-twice"):
         assert summary["changes"].get(code, 0) == found.get(code, 0)
-    assert check_export(tmp_path / "clean")["errors"] == 0
     assert summary["classes"] == classes
     if name == "RLE among polygons":
         assert masks(tmp_path / "clean") == masks(root)  # either form is kept as it is

@@ -23,7 +23,7 @@ from PIL import Image
 
 from persondet.data.check.images import decode_splits, read_headers
 from persondet.data.leaks.hashing import image_signature
-from tests.data.test_faults_property import in_this_process
+from tests.data.exports import in_this_process
 
 
 def decode_images(folder, names, **options):
@@ -56,7 +56,7 @@ def chunk(kind, data):
 
 
 def both(folder, *names):
-    with in_this_process():
+    with in_this_process(), warnings.catch_warnings(action="ignore"):
         headers, facts = read_headers(folder, names), decode_images(folder, names, workers=1)
     assert list(headers) == list(facts) == list(dict.fromkeys(names))
     return headers, facts
