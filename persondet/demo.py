@@ -160,7 +160,7 @@ def _train(args: Any) -> None:
 
 def _annotate(output: Path, sample: Path) -> dict[str, float | int | None]:
     from persondet.inference.predictor import Predictor
-    from persondet.inference.tracking_score import read_ground_truth, score_tracks, tracked_frames
+    from persondet.inference.tracking import read_ground_truth, score_tracks, tracked_frames
     from persondet.records import read_records
     from persondet.video.pipeline import annotate_video
 
@@ -187,7 +187,7 @@ def _plot(output: Path) -> None:
 
 def _report(output: Path) -> None:
     from persondet.report.build import build_report
-    from persondet.video.stills import write_stills
+    from persondet.video.outputs import write_stills
 
     write_stills(output)
     build_report(output)

@@ -29,8 +29,10 @@ import json
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +76,7 @@ class RecordsHeader:
 class PersonRecord:
     """One detection: box (XYXY_ABS, pixels), score 0..1, class name, COCO counts, track."""
 
-    box: tuple[float, float, float, float]
+    box: tuple[float, ...]
     score: float
     class_name: str
     mask: str | None = None
@@ -108,7 +110,7 @@ def decode_mask(counts: str, height: int, width: int) -> np.ndarray:
 def people_of(
     instances: Instances, classes: Sequence[str], masks: Sequence[Mapping[str, Any]] | None
 ) -> tuple[PersonRecord, ...]:
-    """Turn a model's output into records, rounded to the precision worth keeping.
+    """Turn a model's output into records.
 
     Args:
         instances: `pred_boxes scores pred_classes [ID]`, on any device.
@@ -118,18 +120,17 @@ def people_of(
     Returns: one record per detection. A warning lists detections with a number that is not finite;
         they are left out.
     """
-    boxes = instances.pred_boxes.tensor.cpu().numpy().astype(np.float64)
-    scores = instances.scores.cpu().numpy().astype(np.float64)
     people = []
-    for i, (box, score) in enumerate(zip(boxes, scores, strict=True)):
-        if not (np.isfinite(box).all() and math.isfinite(score)):
+    for i, (box, score) in enumerate(
+        zip(instances.pred_boxes.tensor.tolist(), instances.scores.tolist(), strict=True)
+    ):
+        if not all(map(math.isfinite, (*box, score))):
             logger.warning("a detection with a box of %s and a score of %s is left out", box, score)
             continue
-        x0, y0, x1, y1 = (round(float(value), 2) for value in box)
         people.append(
             PersonRecord(
-                box=(x0, y0, x1, y1),
-                score=round(float(score), 4),
+                box=tuple(box),
+                score=score,
                 class_name=classes[int(instances.pred_classes[i])],
                 mask=None if masks is None else masks[i]["counts"],
                 track_id=int(instances.ID[i]) if instances.has("ID") else None,
@@ -139,11 +140,11 @@ def people_of(
 
 
 def person_rows(people: Sequence[PersonRecord]) -> list[dict[str, Any]]:
-    """Return detections as the schema's JSON objects."""
+    """Return detections as the schema's JSON objects, rounded to the precision worth keeping."""
     return [
         {
-            "box": list(person.box),
-            "score": person.score,
+            "box": [round(value, 2) for value in person.box],
+            "score": round(person.score, 4),
             "class": person.class_name,
             "mask": person.mask,
             "track_id": person.track_id,
@@ -181,16 +182,13 @@ class RecordsWriter:
         self._text = PartialText(path, "records", overwrite=overwrite)
 
     def __enter__(self) -> RecordsWriter:
-        self._text.__enter__()
         header = asdict(self.header)
         rate = header.pop("frame_rate")
         rates = {"fps": round(float(rate), 6), "frame_rate": str(rate)}
         row = {"schema": SCHEMA, "version": VERSION, **header, **rates}
-        try:
-            self._text.write(json_line(row), header=True)
-        except BaseException as error:
-            self._text.__exit__(type(error), error, error.__traceback__)
-            raise
+        with ExitStack() as stack:
+            stack.enter_context(self._text).write(json_line(row), header=True)
+            stack.pop_all()  # it stays open
         return self
 
     def write(self, frame: FrameRecord) -> None:
@@ -255,29 +253,20 @@ def _frame_of(row: dict[str, Any]) -> FrameRecord:
     """Build a frame from its JSON object."""
     people = tuple(
         PersonRecord(
-            box=(*map(float, person["box"]),),  # type: ignore[arg-type]
+            box=tuple(map(float, person["box"])),
             score=float(person["score"]),
             class_name=str(person["class"]),
             mask=person.get("mask"),
-            track_id=_number_or_none(person.get("track_id")),
+            track_id=_whole(person.get("track_id")),
         )
         for person in row["people"]
     )
-    unique = _number_or_none(row.get("unique"))
-    return FrameRecord(int(row["index"]), float(row["time"]), people, unique)
+    return FrameRecord(int(row["index"]), float(row["time"]), people, _whole(row.get("unique")))
 
 
-def _number_or_none(value: Any) -> int | None:
-    """Return a whole number of 64 bits, or None for None.
-
-    Raises: ValueError, TypeError, OverflowError: when it is neither.
-    """
-    if value is None:
-        return None
-    number = int(value)
-    if number != float(value) or abs(number) >= 2**63:
-        raise ValueError(f"{value!r} is no whole number of 64 bits")
-    return number
+def _whole(value: Any) -> int | None:
+    """Return a whole number of 64 bits, or None; TypeError or OverflowError for anything else."""
+    return None if value is None else int(np.int64(index(value)))
 
 
 def mot_path(output: str | Path) -> Path:

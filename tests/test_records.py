@@ -27,6 +27,7 @@ from persondet.records import (
     RecordsWriter,
     mot_path,
     people_of,
+    person_rows,
     read_records,
     write_mot,
 )
@@ -97,8 +98,9 @@ def test_instances_become_records_with_the_very_mask():
     instances.pred_masks = torch.from_numpy(np.stack([~mask, mask]))
     instances.ID = [7, 3]
     (person,) = people_of(instances, ("person",), encoded_masks(instances))  # without the NaN
-    assert person.box == (20.12, 10, 50, 40)
-    assert (person.score, person.class_name, person.track_id) == (0.8765, "person", 3)
+    (row,) = person_rows([person])
+    assert (row["box"], row["score"]) == ([20.12, 10, 50, 40], 0.8765)
+    assert (row["class"], row["track_id"]) == ("person", 3)
     decoded = coco_mask.decode({"size": [64, 96], "counts": person.mask.encode()})
     assert np.array_equal(decoded.astype(bool), mask)
     assert np.array_equal(person.decode_mask(HEADER), mask)
@@ -231,7 +233,7 @@ def test_a_file_name_that_is_no_utf_8_survives(tmp_path):
 def test_clips_and_their_records_are_read_without_pytorch():
     code = (
         "import sys; from persondet.video import read_records, VideoReader, VideoWriter; "
-        "from persondet.inference.masks import encode_mask; "
+        "from persondet.inference.masks import encode_region; "
         "sys.exit('torch' in sys.modules or 'detectron2' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

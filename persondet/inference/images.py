@@ -15,7 +15,6 @@ objects of `persondet.records`.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -38,9 +37,7 @@ from persondet.files import (
 )
 from persondet.inference.masks import encoded_masks, paste_regions
 from persondet.inference.stages import Stage, StageLine
-from persondet.records import json_line, people_of, person_rows
-
-logger = logging.getLogger(__name__)
+from persondet.records import PersonRecord, json_line, people_of, person_rows
 
 IMAGE_SUFFIXES = frozenset(".bmp .jpeg .jpg .png .tif .tiff .webp".split())
 JPEG_QUALITY = 92
@@ -88,17 +85,23 @@ def find_images(
         inputs: a pattern that exists literally, such as a folder `[x]`, is taken literally.
         output: a folder of earlier results; skipped where an input contains that folder.
 
-    Raises: MediaError: when an input matches nothing or is no pattern, or two results would get
-        the same name.
+    Raises: MediaError: when an input matches nothing or cannot be searched, or two results would
+        get the same name.
     """
+    results = None if output is None else Path(output).resolve()
     sources: dict[str, Path] = {}
-    for entry in inputs:
-        if not str(entry):
-            raise MediaError("an --input is empty; give files, folders or globs.")
-        matches = _sources(Path(entry), None if output is None else Path(output))
+    for entry in map(str, inputs):
+        try:
+            matches = [
+                match for match in _matches(entry) if not _is_result(match[0], entry, results)
+            ]
+        except (OSError, ValueError, NotImplementedError) as error:
+            raise MediaError(f"--input {entry}: cannot be searched ({error}).") from error
         if not matches:
             known = " ".join(sorted(IMAGE_SUFFIXES))
-            raise MediaError(f"{entry}: there is no image; give files, folders or globs ({known}).")
+            raise MediaError(
+                f"--input {entry}: there is no image; give files, folders or globs ({known})."
+            )
         for path, name in matches:
             other = sources.setdefault(name, path)
             if other != path and not other.samefile(path):
@@ -109,38 +112,27 @@ def find_images(
     return [(path, name) for name, path in sources.items()]
 
 
-def _sources(entry: Path, output: Path | None) -> list[tuple[Path, str]]:
-    """Return (path, name of the result) of one input, without the images inside `output`."""
-    try:
-        matches = list(_matches(entry))
-        if output is None or entry.resolve().is_relative_to(output.resolve()):
-            return matches
-        results = output.resolve()
-        return [one for one in matches if not one[0].parent.resolve().is_relative_to(results)]
-    except OSError as error:
-        raise MediaError(f"{entry}: cannot be searched ({error.strerror or error}).") from error
+def _is_result(path: Path, entry: str, results: Path | None) -> bool:
+    """Return whether a file lies among earlier results, and its input does not."""
+    if results is None or Path(entry).resolve().is_relative_to(results):
+        return False
+    return path.parent.resolve().is_relative_to(results)
 
 
-def _matches(entry: Path) -> Iterator[tuple[Path, str]]:
+def _matches(entry: str) -> Iterator[tuple[Path, str]]:
     """Yield (path, name of the result) of one input."""
-    if entry.is_dir():
-        for path in sorted(entry.rglob("*")):
-            if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
-                yield path, path.relative_to(entry).as_posix()
-    elif entry.is_file():
-        if entry.suffix.lower() in IMAGE_SUFFIXES:
-            yield entry, entry.name
-    else:
-        root = next(folder for folder in entry.parents if folder.is_dir() or folder.name == "")
-        try:
-            matches = sorted(root.glob(str(entry.relative_to(root))))
-        except (ValueError, NotImplementedError) as error:
-            wrong = str(error).rstrip(".")
-            raise MediaError(
-                f"{entry}: this is no pattern ({wrong}); write e.g. 'photos/**/*.jpg'."
-            ) from error
-        for match in matches:
-            yield from _matches(match)
+    path = Path(entry)
+    if entry and path.is_dir():
+        for file in sorted(path.rglob("*")):
+            if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file():
+                yield file, file.relative_to(path).as_posix()
+    elif path.is_file():
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            yield path, path.name
+    elif entry:
+        root = next(filter(Path.is_dir, path.parents))
+        for match in sorted(root.glob(str(path.relative_to(root)))):
+            yield from _matches(str(match))
 
 
 def load_image(path: str | Path) -> np.ndarray:
@@ -203,36 +195,33 @@ def predict_images(
     output = Path(output)
     check_image_output(images, output, overwrite=overwrite)
     predict = getattr(predictor, "predict_frames", predictor.predict_batch)
+    tell = progress or (lambda *_: None)
     skipped: list[tuple[Path, str]] = []
     with ExitStack() as stack:
-        results = _ImageResults(output, predictor, overwrite=overwrite)
+        results = _ImageResults(output, predictor, stack, overwrite=overwrite)
         stack.enter_context(_partial_after(results))
-        stack.enter_context(results)
         # A thread reads the next two images meanwhile.
         reader = Stage("images", lambda _: _read(images), ahead=2)
-
-        def tell() -> None:
-            if progress is not None:
-                progress(results.written + len(skipped), len(images))
+        line = stack.enter_context(StageLine([reader]))
 
         def readable() -> Iterator[_Image]:
-            for one in stack.enter_context(StageLine([reader])):
-                if isinstance(one.image, MediaError):
-                    skipped.append((images[one.index][0], str(one.image)))
-                    results.skip(one.index)
-                    tell()
-                else:
+            for one in line:
+                if isinstance(one, _Image):
                     yield one
+                else:
+                    skipped.append(one)
+                    tell(results.written + len(skipped), len(images))
 
         for batch in _batches(readable(), predictor.batch_size):
             found = predict([one.image for one in batch])
             for one, instances in zip(batch, found, strict=True):
                 instances = paste_regions(instances)
                 _write_image(output / one.name, draw(one.image, instances))
-                results.add(one.index, one.name, instances)
-                tell()
+                results.add(one, instances)
+                tell(results.written + len(skipped), len(images))
         if not results.written:
             raise MediaError(f"none of the {len(images)} images can be read; {skipped[0][1]}")
+        results.finish()
     return ImageSummary(results.written, results.people, tuple(skipped))
 
 
@@ -253,20 +242,26 @@ def _partial_after(results: _ImageResults) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Image:
-    """An image to annotate: its index among the inputs, its name, uint8 (H, W, 3) BGR."""
+    """An image to annotate, uint8 (H, W, 3) BGR.
 
+    place: number among the readable images, from 0; index: number among all images.
+    """
+
+    place: int
     index: int
     name: str
-    image: Any  # or the MediaError that says why it is unreadable
+    image: np.ndarray
 
 
-def _read(images: Sequence[tuple[Path, str]]) -> Iterator[_Image]:
-    """Yield each image, or why it is unreadable."""
+def _read(images: Sequence[tuple[Path, str]]) -> Iterator[_Image | tuple[Path, str]]:
+    """Yield each image, or its path and why it is unreadable."""
+    place = 0
     for index, (path, name) in enumerate(images):
         try:
-            yield _Image(index, name, load_image(path))
+            yield _Image(place, index, name, load_image(path))
+            place += 1
         except MediaError as error:
-            yield _Image(index, name, error)
+            yield path, str(error)
 
 
 def _batches(images: Iterable[_Image], size: int) -> Iterator[list[_Image]]:
@@ -295,8 +290,8 @@ def _write_image(path: Path, image: np.ndarray) -> None:
     options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if suffix in (".jpg", ".jpeg") else []
     try:
         coded, data = cv2.imencode(suffix, image, options)
-    except cv2.error as error:
-        raise MediaError(f"{path}: the annotated image cannot be written ({error.err}).") from error
+    except cv2.error:  # e.g. too large for WebP
+        coded = False
     if not coded:
         raise MediaError(f"{path}: the annotated image cannot be written.")
     # Not `imwrite`, which does not notice a full disk in every format.
@@ -307,66 +302,61 @@ def _write_image(path: Path, image: np.ndarray) -> None:
 class _ImageResults:
     """Collects the detections of images in any order and writes them in the order of the inputs.
 
-    The records grow meanwhile as `records.partial.jsonl`, which a killed run leaves. All three
-    files get their names when the `with` block ends well.
+    The records grow meanwhile as `records.partial.jsonl`, which a killed run leaves.
 
     Args:
         folder: gets the files.
         predictor: with `metadata`, `model_file` and `confidence_threshold`.
+        stack: keeps the records open; they get their name when it ends well.
         overwrite: replace the files of an earlier run.
 
     Attributes:
         written, people: number of annotated images and of detections so far.
     """
 
-    def __init__(self, folder: Path, predictor: BatchPredictor, *, overwrite: bool) -> None:
+    def __init__(
+        self, folder: Path, predictor: BatchPredictor, stack: ExitStack, *, overwrite: bool
+    ) -> None:
         self.folder, self.predictor = folder, predictor
         self.written = self.people = 0
+        self._stack = stack
         self._classes = list(predictor.metadata.thing_classes)
-        self._category_ids = category_ids(predictor.metadata)
+        self._category_ids = _category_ids(predictor.metadata)
         self._text = PartialText(folder / RECORDS, "records", overwrite=overwrite)
-        # By index; None in the place of an unreadable image.
-        self._waiting: dict[int, tuple[dict[str, Any], list[dict[str, Any]]] | None] = {}
-        self._next = 0
+        self._waiting: dict[int, tuple[_Image, tuple[PersonRecord, ...]]] = {}  # by place
         self._images: list[dict[str, Any]] = []
         self._results: list[dict[str, Any]] = []
-        self._stack = ExitStack()
 
-    def __enter__(self) -> _ImageResults:
-        return self
-
-    def add(self, index: int, name: str, instances: Instances) -> None:
-        """Add the detections of image `index` (from 0) with the result `name`."""
+    def add(self, one: _Image, instances: Instances) -> None:
+        """Add the detections of an image."""
+        people = people_of(instances, self._classes, encoded_masks(instances))
         self.written += 1
-        height, width = instances.image_size
-        masks = encoded_masks(instances)
-        people = person_rows(people_of(instances, self._classes, masks))
-        results = coco_results(instances, index + 1, self._category_ids, masks)
-        self.people += len(results)
-        image = {"index": index, "file_name": name, "width": width, "height": height}
-        self._tell(index, (image | {"people": people}, results))
+        self.people += len(people)
+        self._waiting[one.place] = (one, people)
+        while len(self._images) in self._waiting:
+            self._write(*self._waiting.pop(len(self._images)))
 
-    def skip(self, index: int) -> None:
-        """Leave out the unreadable image `index`."""
-        self._tell(index, None)
-
-    def _tell(self, index: int, known: tuple[dict[str, Any], list[dict[str, Any]]] | None) -> None:
-        self._waiting[index] = known
-        while self._next in self._waiting:
-            known = self._waiting.pop(self._next)
-            self._next += 1
-            if known is not None:
-                record, results = known
-                if not self._images:
-                    self._start()
-                image = {name: record[name] for name in ("file_name", "width", "height")}
-                self._images.append({"id": record["index"] + 1, **image})
-                self._results += results
-                self._text.write(json_line(record))
+    def _write(self, one: _Image, people: Sequence[PersonRecord]) -> None:
+        if not self._images:  # not earlier, so that no image leaves no file
+            self._start()
+        height, width = one.image.shape[:2]
+        image = {"file_name": one.name, "width": width, "height": height}
+        record = {"index": one.index, **image, "people": person_rows(people)}
+        self._text.write(json_line(record))
+        self._images.append({"id": one.index + 1, **image})
+        for person in people:
+            x0, y0, x1, y1 = person.box
+            result: dict[str, Any] = {
+                "image_id": one.index + 1,
+                "category_id": self._category_ids[person.class_name],
+                "bbox": [round(value, 3) for value in (x0, y0, x1 - x0, y1 - y0)],
+                "score": round(person.score, 5),
+            }
+            if person.mask is not None:
+                result["segmentation"] = {"size": [height, width], "counts": person.mask}
+            self._results.append(result)
 
     def _start(self) -> None:
-        """Write the header; not before the first image, so that no image leaves no file."""
-        self._stack.enter_context(self._text)
         header = {
             "schema": SCHEMA,
             "version": VERSION,
@@ -374,58 +364,20 @@ class _ImageResults:
             "classes": self._classes,
             "confidence_threshold": self.predictor.confidence_threshold,
         }
+        self._stack.enter_context(self._text)
         self._text.write(json_line(header), header=True)
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if error is not None or not self._images:
-            self._stack.__exit__(kind, error, trace)
-            return
-        categories = [
-            {"id": i, "name": name}
-            for i, name in zip(self._category_ids, self._classes, strict=True)
-        ]
-        with self._stack:
-            # pycocotools needs "info" and "annotations" to load a file.
-            listing = {"info": {}, "images": self._images, "categories": categories}
-            write_json(self.folder / PREDICTIONS, self._results, indent=None)
-            write_json(self.folder / IMAGES, listing | {"annotations": []})
+    def finish(self) -> None:
+        """Write the files in COCO's formats."""
+        categories = [{"id": i, "name": name} for name, i in self._category_ids.items()]
+        # pycocotools needs "info" and "annotations" to load a file.
+        listing = {"info": {}, "images": self._images, "categories": categories}
+        write_json(self.folder / PREDICTIONS, self._results, indent=None)
+        write_json(self.folder / IMAGES, listing | {"annotations": []})
 
 
-def coco_results(
-    instances: Instances,
-    image_id: int,
-    category_ids: Sequence[int],
-    masks: Sequence[dict[str, Any]] | None,
-) -> list[dict[str, Any]]:
-    """Return an image's detections in COCO's results format; boxes XYWH, pixels.
-
-    Args:
-        masks: of each detection, as `encoded_masks` returns them.
-    """
-    boxes = instances.pred_boxes.tensor.numpy().astype(np.float64)
-    results: list[dict[str, Any]] = []
-    for i, box in enumerate(boxes):
-        if not np.isfinite(box).all():
-            logger.warning("image %d: a detection with the box %s is left out", image_id, box)
-            continue
-        x0, y0, x1, y1 = box.tolist()
-        result = {
-            "image_id": image_id,
-            "category_id": category_ids[int(instances.pred_classes[i])],
-            "bbox": [round(value, 3) for value in (x0, y0, x1 - x0, y1 - y0)],
-            "score": round(float(instances.scores[i]), 5),
-        }
-        if masks is not None:
-            result["segmentation"] = masks[i]
-        results.append(result)
-    return results
-
-
-def category_ids(metadata: Any) -> list[int]:
-    """Return the dataset's category id of each class; 1, 2, … if the model does not know them."""
-    classes = metadata.thing_classes
+def _category_ids(metadata: Any) -> dict[str, int]:
+    """Return class name → the dataset's category id; 1, 2, … if the model does not know them."""
     mapping = metadata.get("thing_dataset_id_to_contiguous_id", None)
-    if not mapping:
-        return list(range(1, len(classes) + 1))
-    by_class = {number: category for category, number in mapping.items()}
-    return [by_class[number] for number in range(len(classes))]
+    by_class = {number: category for category, number in (mapping or {}).items()}
+    return {name: by_class.get(i, i + 1) for i, name in enumerate(metadata.thing_classes)}

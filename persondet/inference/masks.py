@@ -30,7 +30,6 @@ REGION_FIELD = "region_masks"
 THRESHOLD = 0.5  # `detector_postprocess`'s
 # Closer to the threshold than this, `grid_sample` decides instead of the fast path.
 _DOUBT = np.float32(1e-5)
-_Pair = tuple[np.ndarray, np.ndarray]
 
 
 class RegionMasks:
@@ -40,8 +39,6 @@ class RegionMasks:
         regions: N arrays, bool, (h, w); around its rectangle a mask is empty.
         corners: N pairs (x0, y0): column and row of the image where the rectangle begins.
         image_size: (H, W) of the image, pixels.
-
-    Raises: ValueError: when a rectangle leaves the image, or there are not N corners.
     """
 
     def __init__(
@@ -50,14 +47,8 @@ class RegionMasks:
         corners: Sequence[tuple[int, int]],
         image_size: tuple[int, int],
     ) -> None:
-        height, width = image_size
-        for region, (x0, y0) in zip(regions, corners, strict=True):
-            if x0 < 0 or y0 < 0 or y0 + region.shape[0] > height or x0 + region.shape[1] > width:
-                raise ValueError(
-                    f"a region of {region.shape} at {(x0, y0)} leaves the image of {image_size}"
-                )
         self.regions, self.corners = list(regions), list(corners)
-        self.image_size = (int(height), int(width))
+        self.image_size = (int(image_size[0]), int(image_size[1]))
 
     def __len__(self) -> int:
         return len(self.regions)
@@ -72,9 +63,7 @@ class RegionMasks:
         Args:
             item: a number, a slice, or an array or tensor of numbers or of N booleans.
         """
-        if not isinstance(item, slice):
-            item = np.asarray(item.cpu() if hasattr(item, "cpu") else item)
-            item = item if item.dtype == bool else item.astype(np.int64)
+        item = item.cpu().numpy() if hasattr(item, "cpu") else item
         chosen = np.atleast_1d(np.arange(len(self))[item])
         return RegionMasks(
             [self.regions[i] for i in chosen], [self.corners[i] for i in chosen], self.image_size
@@ -120,7 +109,7 @@ def region_masks_of(instances: Instances) -> RegionMasks | None:
     if not instances.has("pred_masks"):
         return None
     whole = np.asarray(instances.pred_masks).astype(bool, copy=False)
-    extents = [mask_extent(m, box) for m, box in zip(whole, boxes.numpy(), strict=True)]
+    extents = [mask_extent(m) for m in whole]
     regions = [m[y0:y1, x0:x1] for m, (x0, y0, x1, y1) in zip(whole, extents, strict=True)]
     return RegionMasks(regions, [extent[:2] for extent in extents], instances.image_size)
 
@@ -230,18 +219,14 @@ def _resampled(
         # In float32 and in this order, as `_do_paste_mask` computes its grid.
         x = (np.arange(left, right, dtype=np.float32) + np.float32(0.5) - x0) / (x1 - x0) * 2 - 1
         y = (np.arange(top, bottom, dtype=np.float32) + np.float32(0.5) - y0) / (y1 - y0) * 2 - 1
-        size = probabilities.shape[-1]
-        (above, below), (near_above, near_below) = _cells(y, size)
-        (left_of, right_of), (near_left, near_right) = _cells(x, size)
-        grid = probabilities.numpy()
-        bands = grid.take(left_of, axis=1) * near_left + grid.take(right_of, axis=1) * near_right
-        value, lower = bands.take(above, axis=0), bands.take(below, axis=0)
-        value *= near_above[:, None]
-        lower *= near_below[:, None]
-        value += lower
+        grid = np.pad(probabilities.numpy(), 2)  # a place beyond the border meets zeros alone
+        (column, across), (row, down) = (_cells(at, probabilities.shape[-1]) for at in (x, y))
+        bands = grid.take(column, axis=1) * (1 - across) + grid.take(column + 1, axis=1) * across
+        value = bands.take(row, axis=0) * (1 - down)[:, None]
+        value += bands.take(row + 1, axis=0) * down[:, None]
         value -= np.float32(THRESHOLD)
         region: np.ndarray = value >= 0
-        doubtful = np.flatnonzero(~(np.abs(value, out=value) >= _DOUBT))  # NaN is doubtful too
+        doubtful = np.flatnonzero(~(np.abs(value) >= _DOUBT))  # NaN is doubtful too
     if len(doubtful):
         rows, columns = np.divmod(doubtful, right - left)
         points = torch.from_numpy(np.stack((x[columns], y[rows]), axis=-1))
@@ -250,70 +235,36 @@ def _resampled(
     return region
 
 
-def _cells(places: np.ndarray, size: int) -> tuple[_Pair, _Pair]:
-    """Return the two cells (of `size`) around each place from -1 to 1, and their weights.
+def _cells(places: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first of the two cells around each place from -1 to 1, and the second's weight.
 
-    The weight of a cell beyond the border is 0; that of a place that is NaN is NaN.
+    The cells count from the corner of a grid that has two cells more than `size` on each side.
     """
     at = ((places + 1) * size - 1) / 2
     below = np.floor(at)
-    share = at - below
-    nothing = share * 0  # NaN where the place is NaN
-    first = np.nan_to_num(below, nan=-2, posinf=-2, neginf=-2).clip(-2, size).astype(np.intp)
-    cells, weights = [], []
-    for cell, weight in ((first, 1 - share), (first + 1, share)):
-        inside = (cell >= 0) & (cell < size)
-        cells.append(np.where(inside, cell, 0))
-        weights.append(np.where(inside, weight, nothing))
-    return (cells[0], cells[1]), (weights[0], weights[1])
+    cells = np.nan_to_num(below, nan=-2, posinf=-2, neginf=-2).clip(-2, size).astype(np.intp)
+    return cells + 2, at - below
 
 
-def mask_extent(mask: np.ndarray, box: np.ndarray | None = None) -> tuple[int, int, int, int]:
-    """Return (x0, y0, x1, y1), whole pixels, of a rectangle that holds all of a mask.
+def mask_extent(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """Return (x0, y0, x1, y1), whole pixels, of the rectangle that holds all of a mask.
 
     Args:
         mask: bool, (H, W).
-        box: where to look first, XYXY_ABS; a good one saves time.
 
     Returns: the rectangle, x1 and y1 excluded; (0, 0, 0, 0) for an empty mask.
     """
-    height, width = mask.shape
-    total = np.count_nonzero(mask)
-    if total == 0:
-        return (0, 0, 0, 0)
-    if box is not None and np.isfinite(box).all():
-        x0, y0 = (max(0, int(v) - 2) for v in box[:2])
-        x1, y1 = (
-            max(0, min(limit, int(v) + 3))
-            for v, limit in zip(box[2:], (width, height), strict=True)
-        )
-        if np.count_nonzero(mask[y0:y1, x0:x1]) == total:
-            return (x0, y0, x1, y1)
     rows = np.flatnonzero(mask.any(axis=1))
+    if not len(rows):
+        return (0, 0, 0, 0)
     columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(axis=0))
     return (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
-
-
-def encode_mask(mask: np.ndarray, box: np.ndarray | None = None) -> dict[str, Any]:
-    """Return COCO's compressed run-length encoding of a mask.
-
-    Equals `pycocotools.mask.encode` of the whole mask, at the cost of its rectangle.
-
-    Args:
-        mask: bool, (H, W).
-        box: where to look first, see `mask_extent`.
-
-    Returns: `{"size": [H, W], "counts": str}`, ready for JSON.
-    """
-    height, width = mask.shape
-    x0, y0, x1, y1 = mask_extent(mask, box)
-    return encode_region(mask[y0:y1, x0:x1], x0, y0, height, width)
 
 
 def encode_region(region: np.ndarray, x0: int, y0: int, height: int, width: int) -> dict[str, Any]:
     """Return COCO's compressed run-length encoding of a mask, given only a rectangle of it.
 
-    Equals `pycocotools.mask.encode` of the whole mask, at the cost of the rectangle.
+    Equals `pycocotools.mask.encode` of the whole mask, at the cost of the rectangle's columns.
 
     Args:
         region: bool, (h, w); around it the mask is empty.
@@ -323,15 +274,10 @@ def encode_region(region: np.ndarray, x0: int, y0: int, height: int, width: int)
     Returns: `{"size": [height, width], "counts": str}`, ready for JSON.
     """
     rows, columns = region.shape
-    # Runs go down the columns. A row of zeros below the rectangle ends each run in its column.
-    pixels = np.zeros(columns * (rows + 1) + 1, np.bool_)
-    pixels[1:].reshape(columns, rows + 1)[:, :rows] = region.T
-    column, row = np.divmod(np.flatnonzero(pixels[1:] != pixels[:-1]), rows + 1)
-    borders = (column + x0) * height + (row + y0)
-    if rows == height:  # a run may continue in the next column: join both
-        joined = np.flatnonzero(borders[1:-1:2] == borders[2::2]) * 2 + 1
-        borders = np.delete(borders, np.concatenate((joined, joined + 1)))
-    runs = np.diff(np.concatenate(([0], borders, [height * width]))).tolist()
+    strip = np.zeros((columns, height), np.bool_)  # runs go down the columns
+    strip[:, y0 : y0 + rows] = region.T
+    borders = np.flatnonzero(np.diff(strip.ravel(), prepend=False, append=False)) + x0 * height
+    runs = np.diff(borders, prepend=0, append=height * width).tolist()
     if len(runs) > 1 and runs[-1] == 0:
         runs.pop()
     rle = coco_mask.frPyObjects({"size": [height, width], "counts": runs}, height, width)

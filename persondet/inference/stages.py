@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,8 @@ class Stage:
     """One step of the work.
 
     name: of the thread and in the table; work: takes the results of the stage before (the first
-    stage gets none) and yields its own; ahead: how many results may wait for the next stage.
+    stage gets none) and yields its own; ahead: how many results may wait for the next stage, 1 or
+    more.
     """
 
     name: str
@@ -57,8 +59,7 @@ class _Queue:
     def put(self, item: Any) -> None:
         """Append an item, waiting for a free place; raises _Stopped after `stop`."""
         with self._changed:
-            while len(self._items) >= self._size and not self._stopped:
-                self._changed.wait()
+            self._changed.wait_for(lambda: len(self._items) < self._size or self._stopped)
             if self._stopped:
                 raise _Stopped
             self._items.append(item)
@@ -67,27 +68,21 @@ class _Queue:
     def get(self) -> Any:
         """Take an item; raises StopIteration after the last one, _Stopped after `stop`."""
         with self._changed:
-            while not (self._items or self._ended or self._stopped):
-                self._changed.wait()
+            self._changed.wait_for(lambda: self._items or self._ended or self._stopped)
             if self._stopped:
                 raise _Stopped
             if not self._items:
                 raise StopIteration
-            item = self._items.popleft()
             self._changed.notify_all()
-            return item
+            return self._items.popleft()
 
-    def end(self) -> None:
-        """Say that nothing more will be put."""
+    def end(self, *, stop: bool = False) -> None:
+        """Say that nothing more will be put; `stop`: nor taken, so waiting items are dropped."""
         with self._changed:
             self._ended = True
-            self._changed.notify_all()
-
-    def stop(self) -> None:
-        """Say that nothing more will be taken, and drop the waiting items."""
-        with self._changed:
-            self._stopped = True
-            self._items.clear()
+            if stop:
+                self._stopped = True
+                self._items.clear()
             self._changed.notify_all()
 
 
@@ -100,24 +95,19 @@ class _Worker(threading.Thread):
         super().__init__(name=THREAD_PREFIX + stage.name, daemon=True)
         self.stage, self._before, self._after, self._report = stage, before, after, report
         self._waited = 0.0
-        self._started_at: float | None = None
-        self._ended_at: float | None = None
+        self.times = StageTime(stage.name, 0.0, 0.0)
         # Not left to `join`: an interrupted `join` believes that a running thread has ended.
         self.ended = threading.Event()
 
     def run(self) -> None:
         """Pass the results on until there are no more, or until a neighbour stops."""
-        self._started_at = time.monotonic()
+        started = time.monotonic()
         try:
             results = self.stage.work(self._taken())
-            try:
+            with closing(results) if hasattr(results, "close") else nullcontext():
                 for result in results:
                     self._timed(self._after.put, result)
                     del result  # release the frame before the next one is made
-            finally:
-                close = getattr(results, "close", None)
-                if close is not None:
-                    close()
         except _Stopped:
             pass
         except BaseException as error:
@@ -125,8 +115,9 @@ class _Worker(threading.Thread):
         finally:
             # Later stages finish what they have; earlier ones have nobody left to work for.
             self._after.end()
-            self._before.stop()
-            self._ended_at = time.monotonic()
+            self._before.end(stop=True)
+            busy = max(0.0, time.monotonic() - started - self._waited)
+            self.times = StageTime(self.stage.name, busy, self._waited)
             self.ended.set()
 
     def _taken(self) -> Iterator[Any]:
@@ -145,14 +136,6 @@ class _Worker(threading.Thread):
         finally:
             self._waited += time.monotonic() - start
 
-    @property
-    def times(self) -> StageTime:
-        """Where the time went so far."""
-        if self._started_at is None:
-            return StageTime(self.stage.name, 0.0, 0.0)
-        whole = (self._ended_at or time.monotonic()) - self._started_at
-        return StageTime(self.stage.name, max(0.0, whole - self._waited), self._waited)
-
 
 class StageLine:
     """Runs stages at the same time and yields the results of the last one, in order.
@@ -166,12 +149,7 @@ class StageLine:
     """
 
     def __init__(self, stages: Sequence[Stage]) -> None:
-        """Line up the stages; the `with` block starts them.
-
-        Raises: ValueError: when there is no stage, or `ahead` of one is less than 1.
-        """
-        if not stages or min(stage.ahead for stage in stages) < 1:
-            raise ValueError("stages are needed, and each must be at least one result ahead")
+        """Line up the stages, at least one; the `with` block starts them."""
         self._errors: list[BaseException] = []
         self._queues = [_Queue(size) for size in (1, *(stage.ahead for stage in stages))]
         self._queues[0].end()
@@ -204,7 +182,7 @@ class StageLine:
 
     def __exit__(self, *exception: object) -> None:
         for queue in self._queues:
-            queue.stop()
+            queue.end(stop=True)
         interruption: KeyboardInterrupt | None = None
         for worker in self._workers:
             while not worker.ended.is_set():
@@ -218,5 +196,5 @@ class StageLine:
 
     @property
     def times(self) -> tuple[StageTime, ...]:
-        """Where the time of each stage went so far."""
+        """Where the time of each stage went, after the block."""
         return tuple(worker.times for worker in self._workers)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from persondet.files import write_text
-from persondet.inference.masks import encode_mask
+from persondet.inference.masks import encode_region, mask_extent
 from persondet.sample.paint import Image, composite
 from persondet.sample.person import STRIDE, Looks, Pose, random_looks
 from persondet.sample.scene import (
@@ -157,13 +157,11 @@ def _frame(
 def _record(number: int, seen: Seen, size: tuple[int, int]) -> dict[str, Any]:
     full = np.zeros(size[::-1], bool)
     full[seen.y : seen.y + seen.mask.shape[0], seen.x : seen.x + seen.mask.shape[1]] = seen.mask
-    rows, columns = np.flatnonzero(full.any(axis=1)), np.flatnonzero(full.any(axis=0))
-    box = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
     return {
         "track_id": number,
-        "box": [float(value) for value in box],
+        "box": [float(value) for value in mask_extent(full)],
         "visible_share": round(seen.share, 4),
-        "mask": encode_mask(full, box),
+        "mask": encode_region(seen.mask, seen.x, seen.y, *full.shape),
     }
 
 

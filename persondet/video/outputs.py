@@ -1,20 +1,34 @@
-"""Input clips and output files: which clips are meant, and which files must not be written."""
+"""The files around a clip: which clips are meant, which files must not be written, and stills.
+
+Stills of the annotated clips of a run, for its report, lie in `plots/video_still_<n>.jpg`, and
+`plots/video_stills.json` says what they show:
+
+    {"schema": 1, "stills": [{"file": "video_still_1.jpg", "clip": "walk_annotated.mp4",
+     "time": 2.5, "index": 62, "people": 4}]}
+"""
 
 from __future__ import annotations
 
+import logging
 import os
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
 
 from persondet.errors import MediaError
+from persondet.files import atomic_path, refuse_existing, write_json
 from persondet.files import partial_path as partial_records_path
-from persondet.files import refuse_existing
-from persondet.records import mot_path, records_path
+from persondet.records import FrameRecord, mot_path, read_records, records_path
 from persondet.video.reader import VideoReader
 from persondet.video.source import is_address, local_path, shown
-from persondet.video.writer import check_container, draft_path, partial_path
+from persondet.video.writer import CONTAINERS, check_container, draft_path, partial_path
+
+logger = logging.getLogger(__name__)
 
 Source = str | Path  # a str if it is an address
 
@@ -23,26 +37,17 @@ CLIP_SUFFIXES = frozenset(
 )
 _ANNOTATED = "_annotated"
 _UNFINISHED = (".partial", ".finishing")
-_MOT_LINE = re.compile(r"\d+,-?\d+(,-?\d+\.\d+){5}(,-1){3}\n")
+STILLS_FOLDER, STILLS_INDEX, STILLS_SCHEMA = "plots", "video_stills.json", 1
+_WIDEST = 1280  # pixels of a still
+_QUALITY = 90
+_CLIPS = 2  # the first by name; a report is no cinema
+_MOST_FRAMES = 3000  # to decode of a clip: two minutes of video, about ten seconds of work
 
 
-def earlier_mot(output: str | Path) -> Path | None:
-    """Return the MOT-challenge text that an earlier run wrote beside its records, or None.
-
-    The first line distinguishes it from the user's own text: it ends in three fields of -1.
-    """
-    path = mot_path(output)
-    if not path.is_file() or not records_path(output).is_file():
-        return None
-    with open(path, encoding="ascii", errors="replace") as file:
-        first = file.readline(200)
-    return path if _MOT_LINE.fullmatch(first) else None
-
-
-def _is(path: Path, *, folder: bool) -> bool:
-    """Return whether a path exists, or is a folder; False if nobody may look it up."""
+def _is_folder(path: Path) -> bool:
+    """Return whether a path is a folder; False if nobody may look it up."""
     try:
-        return path.is_dir() if folder else path.exists()
+        return path.is_dir()
     except OSError:
         return False
 
@@ -53,7 +58,7 @@ def _refuse_unwritable(folder: Path) -> None:
     Raises: MediaError: in either case.
     """
     parents = (folder, *folder.absolute().parents)
-    there = next(parent for parent in parents if _is(parent, folder=False))
+    there = next(parent for parent in parents if os.access(parent, os.F_OK))
     if not there.is_dir():
         raise MediaError(f"{folder} cannot be made, as {there} is a file; choose another --output.")
     if not os.access(there, os.W_OK | os.X_OK):
@@ -98,12 +103,12 @@ def plan_clips(video_input: Source, output: str | Path) -> list[tuple[Source, Pa
     `output`. An address needs a file name as `output`. Results of earlier calls (`…_annotated`) and
     unfinished ones (`….partial`) are no input.
 
-    Raises: MediaError: when the input is missing, a folder has no clip, the output of a folder is
-        a file, that of an address is none, or two clips would get the same target.
+    Raises: MediaError: when the input is missing, a folder has no clip, the output of an address
+        is no file, or two clips would get the same target.
     """
     target = Path(output)
     if is_address(video_input):
-        if _is(target, folder=True) or not target.suffix:
+        if _is_folder(target) or not target.suffix:
             raise MediaError(
                 f"{target} names no file, and {shown(video_input)} has no name to take; "
                 "give --output a name that ends in .mp4, .mov or .mkv."
@@ -113,13 +118,9 @@ def plan_clips(video_input: Source, output: str | Path) -> list[tuple[Source, Pa
     if not source.exists():
         raise MediaError(f"{source} does not exist; give a video file or a folder of clips.")
     if not source.is_dir():
-        if target.suffix and not _is(target, folder=True):
+        if target.suffix and not _is_folder(target):
             return [(source, target)]
         return [(source, _inside(target, source))]
-    if target.is_file():
-        raise MediaError(
-            f"{target} is a file, but {source} is a folder; give a folder as --output."
-        )
     clips = sorted(
         path
         for path in source.iterdir()
@@ -181,3 +182,68 @@ def check_clips(
 def _inside(folder: Path, clip: Path) -> Path:
     """Return the target of a clip in a folder."""
     return folder / f"{clip.stem}{_ANNOTATED}.mp4"
+
+
+def write_stills(
+    run_dir: str | Path, count: int = 3, *, output: str | Path | None = None
+) -> list[Path]:
+    """Take `count` frames, evenly spaced, from each annotated clip of a run.
+
+    A clip is a video beside its records, in the run folder or below its folder `video`. A long clip
+    counts only up to its 3,000th frame. The stills of an earlier call go. A warning names a clip
+    that cannot be read.
+
+    Args:
+        run_dir: the OUTPUT_DIR of a training.
+        count: stills per clip.
+        output: the folder for the stills; None: `run_dir/plots`.
+
+    Returns: the stills; none if the run has no annotated clip.
+
+    Raises: OutputExistsError: when there are stills to write, and the folder cannot be written.
+    """
+    run_dir = Path(run_dir)
+    folder = run_dir / STILLS_FOLDER if output is None else Path(output)
+    for old in [*folder.glob("video_still_*.jpg"), *folder.glob(STILLS_INDEX)]:
+        old.unlink()
+    entries: list[dict[str, Any]] = []
+    for records in sorted([*run_dir.glob("*.jsonl"), *run_dir.glob("video/**/*.jsonl")]):
+        clip = next(filter(Path.is_file, map(records.with_suffix, CONTAINERS)), None)
+        killed = records.stem.endswith(_UNFINISHED)
+        if clip is None or killed or len({entry["clip"] for entry in entries}) == _CLIPS:
+            continue
+        try:
+            for record, image in _frames(clip, records, count):
+                name = f"video_still_{len(entries) + 1}.jpg"
+                _write(folder / name, image)
+                still = {"file": name, "clip": clip.name, "time": round(record.time, 3)}
+                entries.append(still | {"index": record.index, "people": len(record.people)})
+        except MediaError as error:
+            logger.warning("%s: %s", clip, error)
+    if entries:
+        write_json(folder / STILLS_INDEX, {"schema": STILLS_SCHEMA, "stills": entries})
+    return [folder / entry["file"] for entry in entries]
+
+
+def _frames(
+    clip: Path, records: Path, count: int
+) -> Iterator[tuple[FrameRecord, np.ndarray[Any, Any]]]:
+    """Yield (record, image (H, W, 3) uint8 BGR) at `count` places, the middles of equal parts.
+
+    The n-th frame of the annotated clip belongs to the n-th record, whatever the stride.
+    """
+    frames = list(islice(read_records(records)[1], _MOST_FRAMES))
+    places = {int((part + 0.5) * len(frames) / count) for part in range(count)}
+    with VideoReader(clip) as reader:
+        for number, (frame, record) in enumerate(zip(reader, frames, strict=False)):
+            if number in places:
+                yield record, frame.image
+
+
+def _write(path: Path, image: np.ndarray[Any, Any]) -> None:
+    height, width = image.shape[:2]
+    if width > _WIDEST:
+        size = (_WIDEST, max(1, round(height * _WIDEST / width)))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    with atomic_path(path) as temporary:
+        cv2.imwrite(str(temporary), image, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])

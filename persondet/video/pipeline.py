@@ -16,15 +16,14 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
-import cv2
 import numpy as np
 import torch
 
 from persondet.environment import Progress, cpu_count
 from persondet.errors import MediaError, PartialMediaError, PersondetError
-from persondet.inference.masks import encoded_masks, paste_regions, paste_whole
+from persondet.inference.masks import encoded_masks, paste_regions
 from persondet.inference.stages import Stage, StageLine, StageTime
 from persondet.inference.tracking import PersonTracker
 from persondet.records import (
@@ -37,7 +36,7 @@ from persondet.records import (
     records_path,
     write_mot,
 )
-from persondet.video.outputs import check_output, earlier_mot
+from persondet.video.outputs import check_output
 from persondet.video.reader import VideoFrame, VideoReader
 from persondet.video.writer import VideoWriter
 from persondet.visualization.visualizer import PersonVideoVisualizer
@@ -67,14 +66,15 @@ class FrameTracker(Protocol):
 
 
 class FrameVisualizer(Protocol):
-    """What a visualizer must offer; Detectron2's `VideoVisualizer` does.
+    """What a visualizer must offer; `PersonVideoVisualizer` does.
 
-    If it has `draw_on(image, instances)`, which draws in place on BGR, the pipeline calls that
-    instead. If it has `unique_people`, the pipeline sets it before each frame.
+    unique_people: the pipeline sets it before each frame, to None without tracking.
     """
 
-    def draw_instance_predictions(self, frame: np.ndarray, predictions: Instances) -> Any:
-        """Draw on a frame, uint8 (H, W, 3) RGB; the result has `get_image()`."""
+    unique_people: int | None
+
+    def draw_on(self, image: np.ndarray, instances: Instances) -> None:
+        """Draw in place on a frame, uint8 (H, W, 3) BGR."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def annotate_video(
         batch_size: frames per forward pass; default: the predictor's.
         crf: x264's constant quality, 0 (lossless) to 51 (worst); default: the writer's.
         save_mot: also write MOT-challenge text, named as the output and .txt.
-        overwrite: replace an existing `output`, and remove MOT text of an earlier run's tracks.
+        overwrite: replace existing files of these names.
         progress: called after each frame with the number done and, if known, the total.
 
     Returns: the summary; its `damage` says where the source broke off; what was read is kept.
@@ -157,7 +157,6 @@ def annotate_video(
         raise MediaError("stride, max_frames and batch_size must be 1 or more.")
     output = Path(output)
     check_output(source, output, save_mot=save_mot, overwrite=overwrite)
-    stale = None if save_mot else earlier_mot(output)
     started = time.monotonic()
     with ExitStack() as stack:
         reader = stack.enter_context(VideoReader(source, start=start, end=end))
@@ -187,7 +186,7 @@ def annotate_video(
                 fps=frame_rate,
                 time_base=reader.time_base,
                 pixel_aspect=reader.pixel_aspect,
-                sound_from=None if start or not reader.sound else source,
+                sound_from=source if reader.sound and not start else None,
                 title=reader.title,
                 overwrite=overwrite,
                 crf=crf,
@@ -214,14 +213,13 @@ def annotate_video(
             frames, people, people_max = frames + 1, people + count, max(people_max, count)
             if progress is not None:
                 progress(frames, total)
-        notes = _notes(reader, crf)
-        if silence := _why_silent(reader, cut=bool(start)):
-            writer.sound_from = None
-            notes.append(silence)
+        notes = _notes(reader, writer, crf)
     if save_mot:
-        _write_mot(output)
-    elif stale is not None:
-        stale.unlink(missing_ok=True)
+        try:
+            write_mot(records_path(output), mot_path(output))
+        except (PersondetError, OSError) as error:
+            message = str(error).rstrip(".")
+            raise PartialMediaError(f"{message}; {output} and its records are written.") from error
     seconds = time.monotonic() - started
     return VideoSummary(
         frames=frames,
@@ -238,40 +236,24 @@ def annotate_video(
     )
 
 
-def _notes(reader: VideoReader, crf: int | None) -> list[str]:
-    """Return sentences on what the annotated clip lacks, and on players that refuse it."""
+def _notes(reader: VideoReader, writer: VideoWriter, crf: int | None) -> list[str]:
+    """Return sentences on what the annotated clip lacks, and on players that refuse it.
+
+    Sound of a clip that was read in part, or with a clock that restarts, is taken from the writer.
+    """
     notes = [f"{reader.left_out} left out"] if reader.left_out else []
     if crf == 0:
         notes.append(
             "lossless H.264 (crf 0) has a profile, High 4:4:4 Predictive, that many players and "
             "browsers do not play; 1 is nearly as good"
         )
+    if reader.sound and not (writer.sound_from and reader.complete):
+        notes.append("the sound is left out, as only a part of the clip is annotated")
+        writer.sound_from = None
+    elif reader.sound and reader.clock_restarts:
+        notes.append("the sound is left out, as the clip's clock starts again in the middle")
+        writer.sound_from = None
     return notes
-
-
-def _why_silent(reader: VideoReader, *, cut: bool) -> str:
-    """Return a sentence on why the sound of a clip cannot be copied, or "".
-
-    Args:
-        reader: has read the clip; cut: the beginning is left out.
-    """
-    if reader.sound and (cut or not reader.complete):
-        return "the sound is left out, as only a part of the clip is annotated"
-    if reader.sound and reader.clock_restarts:
-        return "the sound is left out, as the clip's clock starts again in the middle"
-    return ""
-
-
-def _write_mot(output: Path) -> None:
-    """Write the MOT-challenge text of a finished clip.
-
-    Raises: PartialMediaError: when it cannot be written.
-    """
-    try:
-        write_mot(records_path(output), mot_path(output))
-    except (PersondetError, OSError) as error:
-        message = str(error).rstrip(".")
-        raise PartialMediaError(f"{message}; {output} and its records are written.") from error
 
 
 def _expected_frames(reader: VideoReader, stride: int, max_frames: int | None) -> int | None:
@@ -361,23 +343,11 @@ def _draw(
 ) -> Iterator[_AnnotatedFrame]:
     """Draw the detections on each frame."""
     for item in items:
-        if hasattr(visualizer, "unique_people"):
-            visualizer.unique_people = item.unique
-        image = _drawn(item.frame.image, item.instances, visualizer)
+        visualizer.unique_people = item.unique
+        image = np.require(item.frame.image, requirements="CW")
+        visualizer.draw_on(image, item.instances)
         item.frame = VideoFrame(item.frame.index, item.frame.time, image)
         yield item
-
-
-def _drawn(image: np.ndarray, instances: Instances, visualizer: FrameVisualizer) -> np.ndarray:
-    """Return the annotated frame, uint8, (H, W, 3), BGR; may draw on `image` itself."""
-    if hasattr(visualizer, "draw_on"):
-        if not (image.flags.c_contiguous and image.flags.writeable):
-            image = np.array(image, order="C")
-        visualizer.draw_on(image, instances)
-        return image
-    frame = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    drawn = visualizer.draw_instance_predictions(frame, paste_whole(instances)).get_image()
-    return cv2.cvtColor(np.ascontiguousarray(drawn), cv2.COLOR_RGB2BGR)
 
 
 def _encode(

@@ -8,12 +8,12 @@ functions at the end convert colours and apply rotation metadata.
 from __future__ import annotations
 
 import logging
+import math
 import struct
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
-from math import floor
 from pathlib import Path
 
 import av
@@ -23,7 +23,6 @@ import numpy as np
 from persondet.errors import MediaError
 from persondet.video.source import (
     clip_start,
-    expected_frames,
     frame_rate,
     left_out,
     open_source,
@@ -96,18 +95,18 @@ class VideoReader:
         """
         self.label, self.name = shown(source), shown_name(source)
         self._source = source
-        self._first_time = None if start is None else Fraction(start)
-        self._last_time = None if end is None else Fraction(end)
-        if (self._first_time or 0) < 0 or (end is not None and Fraction(end) <= (start or 0)):
+        self._start = Fraction(start or 0)
+        self._end = None if end is None else Fraction(end)
+        if self._start < 0 or (self._end is not None and self._end <= self._start):
             raise MediaError(
-                f"{self.label}: cannot read from {float(start or 0):g} s to "
+                f"{self.label}: cannot read from {float(self._start):g} s to "
                 f"{'the end' if end is None else f'{float(end):g} s'}; "
                 "start must not be negative, and end must be later."
             )
         self.frames_read = 0
         self._started = False
         try:
-            self._begin(skip=self._first_time is not None)
+            self._begin(skip=self._start > 0)
         except UncountableError:
             self._container.close()
             self._begin(skip=False)
@@ -123,14 +122,14 @@ class VideoReader:
             self.frame_rate = frame_rate(self._stream)
             self.time_base = Fraction(self._stream.time_base or 1 / self.frame_rate)
             self._describe()
-            skipped = self._skip() if skip else None
+            index, held = self._skip() if skip else (0, [])
             self._times = FrameTimes(
                 self.time_base,
                 self.frame_rate,
                 self._clip_start,
                 in_coding_order=self._in_coding_order,
             )
-            self._timed = self._wanted(skipped)
+            self._timed = self._wanted(index, held)
             self._first = next(self._timed, None)
             if self._first is None:
                 raise MediaError(self._no_frame())
@@ -138,9 +137,9 @@ class VideoReader:
             self._container.close()
             raise
         self._first_index, _, frame = self._first
-        self._matrix = _display_matrix(frame)
+        self._turn = _turn(frame)
         self._coded_size = (frame.width, frame.height)
-        turned = self._matrix[0] == 0
+        turned = self._turn[0]
         self.width, self.height = self._coded_size[::-1] if turned else self._coded_size
         aspect = Fraction(self._stream.sample_aspect_ratio or 1)
         self.pixel_aspect = 1 / aspect if turned else aspect
@@ -166,7 +165,7 @@ class VideoReader:
     @property
     def clock_restarts(self) -> bool:
         """Whether the clip's clock began again somewhere, as far as it was read."""
-        return self._times.restarts > 0
+        return self._times.moved != 0
 
     def close(self) -> None:
         """Close the source; further frames cannot be read."""
@@ -203,23 +202,25 @@ class VideoReader:
         self.announced_frames: int | None = int(self._stream.frames) or None
         if self.announced_frames is None and self.duration is not None:
             self.announced_frames = max(1, round(self.duration * self.frame_rate))
-        self.expected_frames = expected_frames(
-            self.announced_frames, self.duration, self.frame_rate, self._first_time, self._last_time
-        )
+        self.expected_frames = self.announced_frames
+        if self.announced_frames and (self._start or self._end):
+            whole = self.duration or self.announced_frames / self.frame_rate
+            part = max(Fraction(0), min(whole, self._end or whole) - self._start) / whole
+            self.expected_frames = max(1, round(self.announced_frames * part))
 
     def _no_frame(self) -> str:
         """Return a sentence on why there is nothing to read."""
-        if self._first_time is None or self._decoded_until is None:
+        if self._decoded_until is None:
             detail = f" ({self.damage})" if self.damage else ""
             return f"{self.label}: the clip has no frame that can be decoded{detail}."
         return (
             f"{self.label}: the clip has no frame between the chosen start, "
-            f"{float(self._first_time):g} s, and end; its frames at hand end at "
+            f"{float(self._start):g} s, and end; its frames at hand end at "
             f"{float(self._decoded_until):.2f} s."
         )
 
-    def _skip(self) -> Skipped:
-        """Find the key frame from which decoding must begin.
+    def _skip(self) -> tuple[int, list[av.Packet]]:
+        """Find the key frame from which decoding must begin: see `skip_to`.
 
         Raises: UncountableError: when the frames before it cannot be counted without decoding.
         """
@@ -227,29 +228,31 @@ class VideoReader:
         countable = context.name in _COUNTABLE and context.field_order in _PROGRESSIVE
         if not countable or self._in_coding_order:
             raise UncountableError
-        assert self._first_time is not None
         origin = round(self._clip_start / self.time_base)  # the container's is in microseconds
-        wanted = floor(self._first_time / self.time_base) + origin
+        wanted = math.floor(self._start / self.time_base) + origin
         try:
             return skip_to(self._container.demux(self._stream), wanted)
         except av.error.FFmpegError as error:
             raise UncountableError from error
 
     def _wanted(
-        self, skipped: Skipped | None
+        self, index: int, held: list[av.Packet]
     ) -> Generator[tuple[int, Fraction, av.VideoFrame], None, None]:
-        """Yield (index, time, decoded frame) between start and end."""
-        index = skipped.index if skipped else 0
+        """Yield (index, time, decoded frame) between start and end.
+
+        Args:
+            index, held: of the first frame, and packets from its key frame on: see `skip_to`.
+        """
         self._decoded_until: Fraction | None = None
-        for frame in self._decode(skipped.packets if skipped else ()):
-            if skipped and self._decoded_until is None and frame.pts != skipped.pts:
-                if frame.pts is not None and frame.pts < skipped.pts:
+        for frame in self._decode(held):
+            if held and self._decoded_until is None and frame.pts != held[0].pts:
+                if frame.pts is not None and frame.pts < held[0].pts:
                     continue  # a frame that belongs before the key frame
                 raise UncountableError
             time = self._decoded_until = self._times.next(frame)
-            if self._last_time is not None and time >= self._last_time:
+            if self._end is not None and time >= self._end:
                 return
-            if self._first_time is None or time >= self._first_time:
+            if time >= self._start:
                 yield index + self._lost_images, time, frame
             index += 1
         self._at_end = True
@@ -288,9 +291,19 @@ class VideoReader:
                 self._lost += 1
 
     def _upright_bgr(self, frame: av.VideoFrame) -> np.ndarray:
-        """Convert to BGR and turn upright; scale a frame of another size back."""
-        image = _bgr_array(frame, *self._coded_size)
-        return image if self._matrix == _UPRIGHT else _apply_display_matrix(image, self._matrix)
+        """Convert to BGR and turn upright; scale a frame of another size back.
+
+        If the clip does not name its colour space, the choice is that of players: BT.709 from 720
+        lines on, else BT.601.
+        """
+        width, height = self._coded_size
+        colorspace = None
+        if frame.colorspace == _UNSPECIFIED_COLORSPACE:
+            colorspace = "ITU709" if height >= 720 else "ITU601"
+        image = frame.to_ndarray(
+            width=width, height=height, format="bgr24", src_colorspace=colorspace
+        )
+        return image if not any(self._turn) else _turned(image, *self._turn)
 
 
 # Time stamps may be a little out of order; one further back (seconds) comes from another clock.
@@ -304,7 +317,7 @@ class FrameTimes:
     the frame before the restart.
 
     Attributes:
-        restarts: how often the clock began again so far.
+        moved: by how many seconds the stamps of the last frame are shifted; 0 without a restart.
     """
 
     def __init__(
@@ -325,10 +338,9 @@ class FrameTimes:
         """
         self._time_base, self._frame_rate = time_base, frame_rate
         self._clip_start, self._in_coding_order = clip_start, in_coding_order
-        self._first_stamp: int | None = None
-        self._moved = self._moved_before = Fraction(0)
+        self._origin: int | None = None
         self._previous: Fraction | None = None
-        self.restarts = 0
+        self.moved = Fraction(0)
 
     def next(self, frame: av.VideoFrame) -> Fraction:
         """Return the time of the next frame in display order, later than the one before."""
@@ -341,30 +353,22 @@ class FrameTimes:
         if stamp is None:
             return None
         tick = Fraction(frame.time_base or self._time_base)
-        if self._in_coding_order:
-            if self._first_stamp is None:
-                self._first_stamp = stamp if self._previous is None else 0
-            return max(Fraction(0), (stamp - self._first_stamp) * tick)
-        # The container's own start is in microseconds.
-        return max(Fraction(0), (stamp - round(self._clip_start / tick)) * tick)
+        if self._origin is None:  # the container's own start is in microseconds
+            self._origin = stamp if self._in_coding_order else round(self._clip_start / tick)
+        return max(Fraction(0), (stamp - self._origin) * tick)
 
     def _following(self, told: Fraction | None) -> Fraction:
         """Return the time of a frame after the previous one; its own stamp says `told`."""
         previous = self._previous
         if previous is None:
-            return told if told is not None else Fraction(0)
+            return told or Fraction(0)
         if told is None:
             return previous + 1 / self._frame_rate
-        as_before = told + self._moved_before
-        moved = self._moved != self._moved_before
-        if moved and previous < as_before <= previous + _RESTART:
-            self._moved = self._moved_before  # it was a single wrong stamp
-            self.restarts -= 1
-        if told + self._moved < previous - _RESTART:
-            self._moved_before = self._moved
-            self._moved = previous + 1 / self._frame_rate - told
-            self.restarts += 1
-        time = told + self._moved
+        if previous < told <= previous + _RESTART:
+            self.moved = Fraction(0)  # the stamp before, which moved this clock, was a wrong one
+        elif told + self.moved < previous - _RESTART:
+            self.moved = previous + 1 / self._frame_rate - told
+        time = told + self.moved
         return time if time > previous else previous + self._time_base
 
 
@@ -380,27 +384,18 @@ class UncountableError(Exception):
     """The packets do not tell the number of frames: decode the clip from its start."""
 
 
-@dataclass(frozen=True)
-class Skipped:
-    """Where decoding begins.
-
-    index: position of the first frame in the clip; pts: its time stamp in ticks of the stream;
-    packets: already read, from its key frame on; decode them first.
-    """
-
-    index: int
-    pts: int
-    packets: list[av.Packet]
-
-
-def skip_to(packets: Iterator[av.Packet], pts: int) -> Skipped:
+def skip_to(packets: Iterator[av.Packet], pts: int) -> tuple[int, list[av.Packet]]:
     """Read packets up to the last key frame shown at `pts` or before.
+
+    Returns: the position of that frame in the clip, and the packets read from it on; decode them
+        first.
 
     Raises: UncountableError: when a packet lacks a time stamp or is damaged, the clock begins
         again, or the clip begins with frames that need earlier ones.
     """
-    held: list[av.Packet] = []
-    last: int | None = None
+    held: list[av.Packet] = []  # from the key frame on
+    stamps: list[int] = []  # of those that are shown
+    first, last = None, -math.inf
     before = size = 0
     for packet in packets:
         if packet.size == 0:  # the end of the clip
@@ -408,84 +403,48 @@ def skip_to(packets: Iterator[av.Packet], pts: int) -> Skipped:
             break
         if packet.pts is None or packet.is_corrupt:
             raise UncountableError
-        if packet.dts is not None and packet.time_base is not None:
-            if last is not None and (packet.dts - last) * packet.time_base < -_RESTART:
-                raise UncountableError
-            last = packet.dts
+        decoded = last if packet.dts is None else packet.dts
+        first = packet.pts if first is None else first
+        hidden = packet.is_discard and packet.pts == first
+        if hidden or packet.pts < first or decoded < last or not (held or packet.is_keyframe):
+            raise UncountableError
         if packet.is_keyframe:
             if packet.pts > pts:
                 held.append(packet)
                 break
-            if held and not before:
-                _check_beginning(held)
-            before += sum(not other.is_discard for other in held)
-            held, size = [], 0
-        elif not held:
-            raise UncountableError
+            before, size = before + len(stamps), 0
+            held, stamps = [], []
         held.append(packet)
-        size += packet.size
+        stamps += [] if packet.is_discard else [packet.pts]
+        size, last = size + packet.size, decoded
         # Later packets are shown after this packet's decoding time.
-        enough = packet.dts is not None and packet.dts > pts
-        if enough or size > _MOST_BYTES_HELD:
+        if decoded > pts or size > _MOST_BYTES_HELD:
             break
     if not held or held[0].pts is None or held[0].pts > pts:
         raise UncountableError  # an empty clip, or one that begins later: nothing to skip
-    if not before:
-        _check_beginning(held)
-    return Skipped(before + len(_leading(held)), held[0].pts, held)
+    # Some packets follow the key frame in the file and precede it on the screen.
+    leading = sum(stamp < held[0].pts for stamp in stamps)
+    return before + leading, held
 
 
-def _leading(held: list[av.Packet]) -> list[av.Packet]:
-    """Return the packets that follow the key frame in the file and precede it on the screen."""
-    first = held[0].pts or 0
-    return [p for p in held[1:] if p.pts is not None and p.pts < first and not p.is_discard]
-
-
-def _check_beginning(held: list[av.Packet]) -> None:
-    """Refuse a clip that begins with frames that only some decoders show."""
-    if _leading(held) or held[0].is_discard:
-        raise UncountableError
-
-
-Matrix = tuple[int, int, int, int]
-# Rows (x', y') of a display matrix that changes nothing; QuickTime File Format, "Matrices".
-_UPRIGHT: Matrix = (1, 0, 0, 1)
 _UNSPECIFIED_COLORSPACE = 2
 
 
-def _bgr_array(frame: av.VideoFrame, width: int, height: int) -> np.ndarray:
-    """Return a frame as coded (not turned yet), scaled to uint8 (height, width, 3) BGR.
+def _turn(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
+    """Return how a frame must be turned: whether its axes change places, x and then y run back.
 
-    If the clip does not name its colour space, the choice is that of players: BT.709 from 720 lines
-    on, else BT.601.
-    """
-    colorspace = None
-    if frame.colorspace == _UNSPECIFIED_COLORSPACE:
-        colorspace = "ITU709" if height >= 720 else "ITU601"
-    return frame.to_ndarray(width=width, height=height, format="bgr24", src_colorspace=colorspace)
-
-
-def _display_matrix(frame: av.VideoFrame) -> Matrix:
-    """Return (a, b, c, d), each -1, 0 or 1, of x' = a·x + c·y, y' = b·x + d·y.
-
+    The display matrix says x' = a·x + c·y, y' = b·x + d·y (QuickTime File Format, "Matrices").
     Rounds other angles, which no camera writes, to quarter turns.
     """
     data = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
-        return _UPRIGHT
+        return (False, False, False)
     a, b, _, c, d = struct.unpack("=5i", bytes(data)[:20])  # type: ignore[call-overload]
-    if abs(a) + abs(d) >= abs(b) + abs(c):
-        return (-1 if a < 0 else 1, 0, 0, -1 if d < 0 else 1)
-    return (0, -1 if b < 0 else 1, -1 if c < 0 else 1, 0)
+    swapped = abs(a) + abs(d) < abs(b) + abs(c)
+    return (True, c < 0, b < 0) if swapped else (False, a < 0, d < 0)
 
 
-def _apply_display_matrix(image: np.ndarray, matrix: Matrix) -> np.ndarray:
-    """Turn and mirror (H, W, 3) as the matrix says; the result is contiguous."""
-    a, b, c, d = matrix
-    if a == 0:
-        image = image.transpose(1, 0, 2)
-    if (a or c) < 0:
-        image = image[:, ::-1]
-    if (d or b) < 0:
-        image = image[::-1]
-    return np.ascontiguousarray(image)
+def _turned(image: np.ndarray, swapped: bool, x_back: bool, y_back: bool) -> np.ndarray:
+    """Turn and mirror (H, W, 3) as `_turn` says; the result is contiguous."""
+    image = image.transpose(1, 0, 2) if swapped else image
+    return np.ascontiguousarray(image[:: -1 if y_back else 1, :: -1 if x_back else 1])

@@ -87,14 +87,10 @@ def _open_file(path: Path) -> av.container.InputContainer:
         return av.open(f"file:{path.resolve()}", container_options={"protocol_whitelist": _FILES})
     except (av.error.FFmpegError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        known = describe_foreign_file(path)
-        if not known and _lacks_index(path):
-            known = "it is cut: its index, at the end of the file, is missing, so copy it again"
-        if not known:
-            known = (
-                f"it is cut, damaged or no video ({reason}), so copy or download it again, or "
-                "convert it"
-            )
+        known = describe_foreign_file(path) or (
+            f"it is cut, damaged or no video ({reason}), so copy or download it again, or convert "
+            "it"
+        )
         raise MediaError(f"{path}: cannot be read as a video; {known}.") from error
 
 
@@ -130,18 +126,15 @@ def _videos(container: av.container.InputContainer) -> list[av.VideoStream]:
 def video_stream(container: av.container.InputContainer, source: str | Path) -> av.VideoStream:
     """Return the main video stream of a clip.
 
-    Raises: MediaError: when there is none, or the index that names it is cut off.
+    Raises: MediaError: when there is none.
     """
     streams = _videos(container)
-    if streams:
-        best = container.streams.best("video")
-        return best if best in streams else streams[0]
-    if not is_address(source) and _lacks_index(local_path(source)):
+    if not streams:
         raise MediaError(
-            f"{shown(source)}: cannot be read as a video; it is cut: its index ends early, so copy "
-            "it again."
+            f"{shown(source)}: the file has no video stream, or is cut; give a whole video file."
         )
-    raise MediaError(f"{shown(source)}: the file has no video stream; give a video file.")
+    best = container.streams.best("video")
+    return best if best in streams else streams[0]
 
 
 def clip_start(container: av.container.InputContainer, stream: av.VideoStream) -> Fraction:
@@ -183,24 +176,6 @@ def frame_rate(stream: av.VideoStream) -> Fraction:
     return Fraction(average).limit_denominator(100_000) if average else DEFAULT_FRAME_RATE
 
 
-def expected_frames(
-    announced: int | None,
-    duration: Fraction | None,
-    rate: Fraction,
-    start: Fraction | None,
-    end: Fraction | None,
-) -> int | None:
-    """Return how many of the announced frames lie between start and end (seconds), or None."""
-    if start is None and end is None:
-        return announced
-    first = start or Fraction(0)
-    if announced is None:
-        return None if end is None else max(1, round((end - first) * rate))
-    whole = duration or announced / rate
-    until = whole if end is None else min(whole, end)
-    return max(1, round(announced * max(Fraction(0), until - first) / whole))
-
-
 def silent_damage(
     source: str | Path,
     container: av.container.InputContainer,
@@ -228,9 +203,7 @@ def silent_damage(
         cut |= last.pos + last.size > local_path(source).stat().st_size
     if not cut:
         return ""
-    if announced is None:
-        return "the clip is cut: the file is shorter than it says itself"
-    return f"the clip is cut: it should have {announced} frames"
+    return f"the clip is cut: it should have {announced or 'more'} frames"
 
 
 def _length_in_header(
@@ -248,25 +221,3 @@ def _length_in_header(
     if container.duration and len(container.streams) == 1:
         return Fraction(container.duration, av.time_base)
     return None
-
-
-def _lacks_index(path: Path) -> bool:
-    """Return whether a file begins as an mp4 and ends before or in its index (`moov`).
-
-    Source: ISO/IEC 14496-12, section 4.2 (boxes).
-    """
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        position, whole = 0, set()
-        while position + 8 <= size:
-            file.seek(position)
-            head = file.read(16)
-            length, kind = int.from_bytes(head[:4], "big"), head[4:8]
-            if length == 1:
-                length = int.from_bytes(head[8:16], "big")
-            if kind != b"moov" or position + length <= size:
-                whole.add(kind)
-            if (not position and kind != b"ftyp") or length < 8:
-                break
-            position += length
-    return b"ftyp" in whole and not whole & {b"moov", b"moof"}

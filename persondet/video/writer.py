@@ -1,13 +1,19 @@
 """Writing clips: H.264 that browsers play, and a file that survives when the run is killed.
 
 Time stamps are exact fractions (`OutputClock`), the encoder's settings are fixed, and the frames go
-into a partial file that plays at any moment, until `VideoWriter` hands over the finished clip.
+into a partial file that plays at any moment. At the end `remux` copies its packets and those of the
+source's sound into the final container, bit for bit, and `VideoWriter` counts the frames before it
+hands over the finished clip.
 """
 
 from __future__ import annotations
 
+import errno
+import heapq
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack
 from fractions import Fraction
 from math import gcd
 from pathlib import Path
@@ -18,7 +24,191 @@ import numpy as np
 
 from persondet.errors import MediaError, PartialMediaError, PersondetError
 from persondet.files import make_folder, refuse_existing
-from persondet.video.sound import CONTAINERS, FULL, check_count, movie_clock, remux
+from persondet.video.source import clip_start, open_source, video_stream
+
+FULL = {errno.ENOSPC, errno.EDQUOT}
+CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
+# Codecs that FFmpeg claims to write into a container, but then refuses.
+_REFUSED_AFTER_ALL = {".mov": {"flac", "opus"}}
+# The channel layout by number of channels, for sources that do not tell: mp4 must know it. As in
+# FFmpeg's av_channel_layout_default.
+_LAYOUTS = dict(enumerate(["mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1"], start=1))
+# Sound may begin a moment before the frames, to warm up its decoder. Without this option the
+# Matroska writer would move everything later, and the first frame would no longer be at zero.
+_TIMES_AS_THEY_ARE = {"avoid_negative_ts": "disabled"}
+
+
+def remux(
+    partial: Path, draft: Path, target: Path, sound_from: str | Path | None, title: str = ""
+) -> list[str]:
+    """Copy the frames of `partial`, and sound, into `draft`, in the container of `target`'s name.
+
+    mp4 and mov get their index in front (fast start).
+
+    Args:
+        partial: the frames; draft: the file to write; target: the name that it will get.
+        sound_from: the clip with the sound, or None.
+        title: the clip's title in players.
+
+    Returns: sentences on sound that was left out.
+
+    Raises: av.error.FFmpegError: when a file cannot be written.
+    """
+    try:
+        return _remux(partial, draft, target, sound_from, title)
+    except (av.error.FFmpegError, MediaError) as error:
+        if sound_from is None or getattr(error, "errno", None) in FULL:
+            raise
+        reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+    _remux(partial, draft, target, None, title)
+    note = f"the sound is left out, as it could not be copied ({reason})"
+    return [note + _use_matroska(target)]
+
+
+def _use_matroska(target: Path) -> str:
+    """Return the advice to use .mkv, "" if it is one already."""
+    is_one = target.suffix.lower() == ".mkv"
+    return "" if is_one else f"; name the output {target.stem}.mkv to keep it"
+
+
+def _remux(
+    partial: Path, draft: Path, target: Path, sound_from: str | Path | None, title: str
+) -> list[str]:
+    with ExitStack() as stack:
+        source = stack.enter_context(av.open(f"file:{partial.resolve()}"))
+        original = source.streams.video[0]
+        options = _TIMES_AS_THEY_ARE
+        if target.suffix.lower() != ".mkv":
+            options = {"movflags": "+faststart", **movie_clock(Fraction(original.time_base or 1))}
+        container = CONTAINERS[target.suffix.lower()]
+        output = stack.enter_context(
+            av.open(f"file:{draft.resolve()}", "w", format=container, options=options)
+        )
+        if title:
+            output.metadata["title"] = title
+        frames = (packet for packet in source.demux(original) if packet.size)
+        packets = _retargeted(frames, {0: _copy_of(output, original)})
+        notes: list[str] = []
+        if sound_from is not None:
+            sound = stack.enter_context(open_source(sound_from))
+            tracks = _tracks_to_copy(sound, output, target, notes)
+            copies = {track.index: _copy_of(output, track) for track in tracks}
+            copied = _retargeted(_sound_packets(sound, tracks, notes), copies)
+            packets = heapq.merge(packets, copied, key=_seconds)
+        for packet in packets:
+            output.mux_one(packet)
+        return notes
+
+
+def movie_clock(tick: Fraction) -> dict[str, str]:
+    """Return the mp4 option that lets tracks begin at any tick (seconds).
+
+    The start of a track is stored in the clock of the whole file: milliseconds by default.
+    """
+    return {"movie_timescale": str(tick.denominator * -(-1000 // tick.denominator))}
+
+
+def check_count(draft: Path, target: Path, expected: int) -> None:
+    """Refuse a finished clip (to become `target`) that lacks frames or does not decode.
+
+    Raises: MediaError: when it has another number of frames, or cannot be read.
+    """
+    try:
+        with av.open(f"file:{draft.resolve()}") as container:
+            stream = container.streams.video[0]
+            count = sum(packet.size > 0 for packet in container.demux(stream))
+            container.seek(0)
+            next(container.decode(stream))
+    except (av.error.FFmpegError, StopIteration, IndexError) as error:
+        reason = getattr(error, "strerror", None) or "it holds no frame"
+        raise MediaError(f"{target}: the finished clip cannot be read again ({reason}).") from error
+    if count != expected:
+        raise MediaError(f"{target}: the finished clip has {count} of {expected} frames.")
+
+
+def _tracks_to_copy(
+    source: av.container.InputContainer,
+    output: av.container.OutputContainer,
+    target: Path,
+    notes: list[str],
+) -> list[av.AudioStream]:
+    """Return the sound tracks that `output`, which becomes `target`, can hold; note the others."""
+    if source.duration is None:
+        notes.append("the sound is left out, as the source is live and was not recorded")
+        return []
+    tracks = []
+    suffix = target.suffix.lower()
+    holds = output.supported_codecs - _REFUSED_AFTER_ALL.get(suffix, set())
+    for track in source.streams.audio:
+        codec = track.codec.canonical_name
+        if codec in holds:
+            tracks.append(track)
+            continue
+        note = f"the sound ({codec}) is left out, as {suffix} cannot hold it"
+        # The container that is asked here is never written.
+        if codec in av.open("file:asked.mkv", "w", format="matroska").supported_codecs:
+            note += _use_matroska(target)
+        notes += [] if note in notes else [note]
+    return tracks
+
+
+def _sound_packets(
+    source: av.container.InputContainer, tracks: list[av.AudioStream], notes: list[str]
+) -> Iterator[av.Packet]:
+    """Yield the tracks' packets in order, timed from the start of the clip.
+
+    A source that breaks in the middle ends there, with a note.
+    """
+    if not tracks:
+        return
+    origin = clip_start(source, video_stream(source, ""))
+    last: dict[int, int] = {}
+    try:
+        for packet in source.demux(tracks):
+            # As the reader moves the frames: sound and frames stay in step.
+            ticks = round(origin / packet.time_base)
+            packet.pts = None if packet.pts is None else packet.pts - ticks
+            if packet.dts is not None:
+                packet.dts -= ticks
+                # mp4 needs the duration of the last packet, which some sources do not tell.
+                step = packet.dts - last.get(packet.stream_index, packet.dts)
+                packet.duration = packet.duration or max(0, step)
+                last[packet.stream_index] = packet.dts
+            if packet.size:
+                yield packet
+    except av.error.FFmpegError as error:
+        notes.append(f"the sound ends early, as the source does ({error.strerror})")
+
+
+def _copy_of(output: av.container.OutputContainer, stream: av.stream.Stream) -> av.stream.Stream:
+    """Add a stream with the parameters and the clock of another; of sound, the language too."""
+    copy = output.add_stream_from_template(stream)
+    copy.time_base = stream.time_base
+    if isinstance(stream, av.AudioStream) and isinstance(copy, av.AudioStream):
+        layout = stream.codec_context.layout
+        if layout.name == f"{layout.nb_channels} channels" and layout.nb_channels in _LAYOUTS:
+            copy.codec_context.layout = av.AudioLayout(_LAYOUTS[layout.nb_channels])
+        for key in ("language", "title"):
+            if key in stream.metadata:
+                copy.metadata[key] = stream.metadata[key]
+        copy.disposition = stream.disposition
+    return copy
+
+
+def _retargeted(
+    packets: Iterator[av.Packet], streams: dict[int, av.stream.Stream]
+) -> Iterator[av.Packet]:
+    """Move packets from their stream to the one with the same index in `streams`."""
+    for packet in packets:
+        packet.stream = streams[packet.stream_index]
+        yield packet
+
+
+def _seconds(packet: av.Packet) -> float:
+    """Return the decoding time, which keeps sound and frames side by side in the file."""
+    ticks = packet.dts if packet.dts is not None else packet.pts
+    return 0.0 if ticks is None else float(ticks * packet.time_base)
+
 
 logger = logging.getLogger(__name__)
 
@@ -257,11 +447,7 @@ class VideoWriter:
             )
         except OSError as error:
             raise MediaError(f"{self.path}: cannot be written ({error.strerror}).") from error
-        try:
-            self._stream = self._add_stream(size)
-        except BaseException:
-            self._partial.unlink(missing_ok=True)
-            raise
+        self._stream = self._add_stream(size)
         if size != (self.width, self.height):
             self._note(
                 f"{self.width} x {self.height} is odd; padded by a pixel to {size[0]} x {size[1]}, "
@@ -336,11 +522,12 @@ class VideoWriter:
                 self._finish()
             else:
                 self._keep()
-        except BaseException:
-            self._close_quietly()
-            self._draft.unlink(missing_ok=True)
-            raise
         finally:
+            try:
+                self._container.close()
+            except av.error.FFmpegError:  # it would hide the first error
+                logger.debug("%s: the container did not close cleanly", self.path)
+            self._draft.unlink(missing_ok=True)
             if not self.frames_written:
                 self._partial.unlink(missing_ok=True)
 
@@ -370,15 +557,7 @@ class VideoWriter:
                 self._mux(None)
             except MediaError:
                 logger.debug("%s: the encoder could not be flushed", self.path)
-        self._close_quietly()
         if self.frames_written:
             logger.warning(
                 "%s is not finished; what was written is in %s", self.path, self._partial
             )
-
-    def _close_quietly(self) -> None:
-        """Close the container after a failure; its own error would hide the first one."""
-        try:
-            self._container.close()
-        except av.error.FFmpegError:
-            logger.debug("%s: the container did not close cleanly", self.path)

@@ -188,12 +188,6 @@ def test_no_frame_is_held_longer_than_needed():
         assert sum(ref() is not None for ref in seen) <= 3
 
 
-@pytest.mark.parametrize("stages", [[], [Stage("make", numbers(1), 0)]])
-def test_no_stage_or_no_place_is_refused(stages):
-    with pytest.raises(ValueError, match="stage"):
-        StageLine(stages)
-
-
 def test_further_interruptions_wait_for_the_threads_too():
     main, leaving, ended = threading.main_thread(), threading.Event(), []
 

@@ -62,9 +62,12 @@ def test_thresholds_that_are_none_are_refused(flag, value, records, truth, capsy
 
 
 def test_files_that_do_not_belong_together(records, truth, tmp_path):
+    lines = records.read_text().splitlines(keepends=True)
+    records.write_text("".join([lines[0], *lines[5:]]))
+    person = {"track_id": 1, "box": [0, 0, 40, 80]}
     ours = truth.with_suffix(".json")
-    ours.write_text(json.dumps({"frames": [{"index": n, "people": []} for n in range(5)]}))
-    with pytest.raises(MediaError, match=r"walk\.jsonl: frame 6 is not in the ground truth"):
+    ours.write_text(json.dumps({"frames": [{"index": n, "people": [person]} for n in range(5)]}))
+    with pytest.raises(MediaError, match=r"walk\.jsonl: no frame of it is in the ground truth"):
         score_tracks.main([str(records), str(ours)])
     with pytest.raises(MediaError, match="cannot be read"):
         score_tracks.main([str(tmp_path / "none.jsonl"), str(truth)])

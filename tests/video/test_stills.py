@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from persondet.errors import OutputExistsError
+from persondet.video.outputs import write_stills
 from persondet.video.pipeline import annotate_video
-from persondet.video.stills import write_stills
 from tests.video.clips import BrightSquares, square_frame, write_clip
 
 
