@@ -78,7 +78,7 @@ def test_a_folder_that_cannot_be_written_or_looked_up_is_refused(clip, tmp_path,
     plan = [(clip, tmp_path / "new" / "deeper" / "y.mp4")]
     check_clips(plan)
     assert not (tmp_path / "new").exists()
-    with pytest.raises(MediaError, match="is a file; choose another --output"):
+    with pytest.raises(MediaError, match="is a file or closed"):
         check_clips([(clip, clip / "y.mp4")])
     closed = tmp_path / "closed"
     closed.mkdir()
@@ -93,5 +93,5 @@ def test_a_folder_that_cannot_be_written_or_looked_up_is_refused(clip, tmp_path,
     monkeypatch.setattr(
         "os.access", lambda path, mode: (path != closed or mode == os.F_OK) and access(path, mode)
     )
-    with pytest.raises(MediaError, match="closed must not be written by you"):
+    with pytest.raises(MediaError, match="closed is a file or closed to writing"):
         check_clips(plan_clips(clip, closed / "b.mp4"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 from fractions import Fraction
 from types import SimpleNamespace
 
@@ -121,18 +120,16 @@ def whole_clip(path, kind):
         pytest.param("a.webm", "no index", marks=pytest.mark.slow),
     ],
 )
-def test_a_cut_clip_gives_the_frames_it_has_and_says_so(name, kind, tmp_path, caplog):
+def test_a_cut_clip_gives_the_frames_it_has_and_says_so(name, kind, tmp_path):
     whole, cut = whole_clip(tmp_path / name, kind), tmp_path / f"cut_{name}"
     data = whole.read_bytes()
     if kind == "index behind":  # as older programs write AVI: nothing at the front tells
         data = data.replace(b"indx", b"JUNK")
     cut.write_bytes(data[: len(data) // 2])
     reader = VideoReader(cut)
-    with caplog.at_level(logging.INFO):
-        frames = list(reader)
+    frames = list(reader)
     assert 15 <= len(frames) <= 45
     assert reader.damage.startswith("the clip is cut: it should have ")
-    assert f"{len(frames)} frames were read" in caplog.text
     reader = VideoReader(whole)
     assert (len(list(reader)), reader.damage) == (60, "")
 
