@@ -114,7 +114,7 @@ def sources(folder):
         "rotated.mp4": {"matrix": quarter},
         "ten bits.mp4": {"pix_fmt": "yuv420p10le"},
         "variable rate.mp4": {"times": times, "time_base": Fraction(1, 1000), "rate": Fraction(25)},
-        "sound.mp4": {"sound": True},
+        "sound.mp4": {"sound": ("aac",)},
     }
     for name, choices in traits.items():
         size = choices.pop("size", (320, 180))
