@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from persondet.checkpoint.model_file import CarriedFacts, load_checkpoint
-from persondet.engine.events import last_row
+from persondet.engine.console import last_row
 from persondet.errors import PersondetError
 from persondet.records import read_records
 from persondet.report.events import load_events

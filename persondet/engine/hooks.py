@@ -9,7 +9,6 @@ import datetime
 import json
 import logging
 import math
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,15 +23,10 @@ from detectron2.utils.events import EventStorage, EventWriter
 
 from persondet.checkpoint import SafeDetectionCheckpointer
 from persondet.checkpoint.checkpointer import remove_old_checkpoints
-from persondet.engine.console import ConsoleHandler, current_console
-from persondet.engine.interruption import Interruption
+from persondet.engine.console import ConsoleHandler
+from persondet.engine.resumption import Interruption
 from persondet.errors import InterruptedRun
 from persondet.files import write_json
-
-try:
-    import resource
-except ModuleNotFoundError:  # Windows
-    resource = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 
@@ -370,53 +364,34 @@ WINDOW, ETA_WINDOW = 20, 200
 class ProgressHook(HookBase):
     """Log a row per period, and keep the live line of a terminal up to date in between.
 
-    Its place is after the evaluation and before the writers, which get `eta_seconds` from it.
+    Its place is before the writers, which get `eta_seconds` from it.
 
     Args:
         period: iterations between rows.
         batch_size: images per step, over all ranks.
         epoch_size: images per epoch.
-        evaluation_period: iterations between evaluations; 0: none.
-        verbose: name every loss, not their sum alone.
+        console: shows the live line; where it is verbose a row names every loss.
     """
 
     def __init__(
-        self,
-        period: int,
-        *,
-        batch_size: int,
-        epoch_size: int,
-        evaluation_period: int = 0,
-        verbose: bool = False,
+        self, period: int, *, batch_size: int, epoch_size: int, console: ConsoleHandler | None
     ) -> None:
         self._period = period
         self._batch_size = batch_size
         self._epoch_size = epoch_size
-        self._evaluation_period = evaluation_period
-        self._verbose = verbose
-        self._console: ConsoleHandler | None = None
-        self._last_call = self._last_shown = 0.0
-        self._evaluation_seconds: list[float] = []
-
-    def before_train(self) -> None:
-        """Find the terminal, and start the clock."""
-        self._console = current_console()
-        self._last_call = time.perf_counter()
+        self._console = console
+        self._last_shown = 0.0
 
     def after_step(self) -> None:
         """Log a row when a period ends; else refresh the live line, a few times a second."""
         now = time.perf_counter()
         step = self.trainer.iter + 1
-        if period_ends(self._evaluation_period, step):
-            seconds = _mean(self.trainer.storage, "time", 1) or 0.0
-            self._evaluation_seconds.append(max(now - self._last_call - seconds, 0.0))
-        self._last_call = now
         if period_ends(self._period, step) or step == self.trainer.max_iter:
-            if _mean(self.trainer.storage, "time", WINDOW) is not None:
-                self.trainer.storage.put_scalar(
-                    "eta_seconds", self._seconds_left(step), smoothing_hint=False
-                )
-            logger.info(self._line(verbose=self._verbose), extra={"live": True})
+            if "time" in self.trainer.storage.histories():
+                left = self._seconds_left(step)
+                self.trainer.storage.put_scalar("eta_seconds", left, smoothing_hint=False)
+            verbose = self._console is not None and self._console.verbosity > 0
+            logger.info(self._line(verbose=verbose), extra={"live": True})
             self._last_shown = now
         elif self._console and now - self._last_shown >= SECONDS_BETWEEN_UPDATES:
             self._console.show(self._line())
@@ -428,10 +403,7 @@ class ProgressHook(HookBase):
             self._console.finish()
 
     def _line(self, *, verbose: bool = False) -> str:
-        """Return how far and how fast, the most important first.
-
-        Memory is on CUDA the most that was allocated, else what the process holds.
-        """
+        """Return how far and how fast, the most important first."""
         storage, step, steps = self.trainer.storage, self.trainer.iter + 1, self.trainer.max_iter
         per_epoch = self._epoch_size / self._batch_size
         digits = 1 if per_epoch < 200 else 2
@@ -439,8 +411,8 @@ class ProgressHook(HookBase):
             f"step {step:>{len(str(steps))}}/{steps}",
             f"epoch {step / per_epoch:.{digits}f}/{steps / per_epoch:.{digits}f}",
         ]
-        seconds, waited = (_mean(storage, name, WINDOW) for name in ("time", "data_time"))
-        if seconds is not None:
+        seconds, waited = (_mean(storage, name) for name in ("time", "data_time"))
+        if seconds:
             fields.append(f"ETA {datetime.timedelta(seconds=round(self._seconds_left(step)))}")
         losses = _losses(storage)
         if "total_loss" in losses:
@@ -451,22 +423,14 @@ class ProgressHook(HookBase):
             fields.append(f"rate {storage.latest()['lr'][0]:.2g}")
         if seconds:
             fields.append(f"{self._batch_size / seconds:.1f} images/s")
-            if waited is not None:
-                fields.append(f"data wait {min(waited / seconds, 1.0):.0%}")
-        if memory := _memory():
+            fields.append(f"data wait {min(waited / seconds, 1.0):.0%}")
+        if torch.cuda.is_available() and (memory := torch.cuda.max_memory_allocated()):
             fields.append(f"{memory / 2**30:.1f} GB")
         return "  ".join(fields)
 
     def _seconds_left(self, step: int) -> float:
-        """Return the time of the steps that are left, and of the evaluations, once one is known."""
         seconds = self.trainer.storage.history("time").median(ETA_WINDOW)
-        left = (self.trainer.max_iter - step) * seconds
-        if self._evaluation_seconds:
-            last = self.trainer.max_iter
-            between = (last - 1) // self._evaluation_period - step // self._evaluation_period
-            evaluations = between + 1 if step < last else 0
-            left += evaluations * sum(self._evaluation_seconds) / len(self._evaluation_seconds)
-        return left
+        return (self.trainer.max_iter - step) * seconds
 
 
 def _losses(storage: EventStorage) -> dict[str, float]:
@@ -476,20 +440,7 @@ def _losses(storage: EventStorage) -> dict[str, float]:
     }
 
 
-def _mean(storage: EventStorage, name: str, window: int) -> float | None:
+def _mean(storage: EventStorage, name: str) -> float:
     if name not in storage.histories():
-        return None
-    return float(storage.history(name).avg(storage.count_samples(name, window)))
-
-
-def _memory() -> int:
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        return int(torch.cuda.max_memory_allocated())
-    if resource is None:
-        return 0
-    try:
-        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
-        return int(pages) * resource.getpagesize()
-    except OSError:  # no Linux: the most that was held
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
+        return 0.0
+    return float(storage.history(name).avg(storage.count_samples(name, WINDOW)))

@@ -28,9 +28,8 @@ from persondet.data.loaders import (
     build_validation_loss_loader,
 )
 from persondet.data.register import class_names, epoch_size
-from persondet.engine.console import current_console
+from persondet.engine.console import current_console, event_writers
 from persondet.engine.defaults import config_text
-from persondet.engine.events import event_writers
 from persondet.engine.hooks import (
     BestCheckpointHook,
     EarlyStoppingHook,
@@ -40,9 +39,8 @@ from persondet.engine.hooks import (
     StopTraining,
     best_metric,
 )
-from persondet.engine.interruption import Interruption
 from persondet.engine.launch import is_lost_peer
-from persondet.engine.resumption import RunState
+from persondet.engine.resumption import Interruption, RunState
 from persondet.engine.train_step import AutocastTrainer, is_memory_shortage, memory_in_one_sentence
 from persondet.engine.validation import ValidationImagesHook, ValidationLossHook, undisturbed
 from persondet.errors import InterruptedRun, PersondetError, TrainingError
@@ -136,7 +134,7 @@ class Trainer(DefaultTrainer):
             "datasets": tuple(cfg.DATASETS.VAL),
         }
         if comm.is_main_process() and cfg.DATASETS.VAL:
-            last.append(ValidationImagesHook.from_config(cfg))
+            last.append(ValidationImagesHook(cfg))
             last.append(BestCheckpointHook(self.checkpointer, **score))
         stopping = cfg.SOLVER.EARLY_STOPPING
         if cfg.DATASETS.VAL and stopping.PATIENCE:
@@ -144,7 +142,14 @@ class Trainer(DefaultTrainer):
                 EarlyStoppingHook(patience=stopping.PATIENCE, min_delta=stopping.MIN_DELTA, **score)
             )
         if comm.is_main_process():
-            last.append(self._progress_hook())
+            last.append(
+                ProgressHook(
+                    cfg.LOG_PERIOD,
+                    batch_size=cfg.SOLVER.IMS_PER_BATCH,
+                    epoch_size=epoch_size(cfg),
+                    console=current_console(),
+                )
+            )
             last.append(EventWriterHook(self.build_writers, cfg.LOG_PERIOD, period))
         return [hooks.IterationTimer(), hooks.LRScheduler(), self._checkpoints, *validated, *last]
 
@@ -222,16 +227,6 @@ class Trainer(DefaultTrainer):
             period=cfg.TEST.EVAL_PERIOD,
             seed=cfg.TEST.VAL_LOSS.SEED,
             autocast=lambda: autocast(cfg),
-        )
-
-    def _progress_hook(self) -> ProgressHook:
-        cfg, console = self.cfg, current_console()
-        return ProgressHook(
-            cfg.LOG_PERIOD,
-            batch_size=cfg.SOLVER.IMS_PER_BATCH,
-            epoch_size=epoch_size(cfg),
-            evaluation_period=cfg.TEST.EVAL_PERIOD if cfg.DATASETS.VAL else 0,
-            verbose=console is not None and console.verbosity > 0,
         )
 
     def build_writers(self) -> list[EventWriter]:

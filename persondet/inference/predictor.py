@@ -20,8 +20,7 @@ from persondet.checkpoint.model_file import CarriedFacts, load_checkpoint
 from persondet.config import get_cfg
 from persondet.data.register import class_colors
 from persondet.engine.defaults import load_cfg
-from persondet.engine.inference_model import InferenceModel, build_inference_model
-from persondet.engine.run_folder import find_model
+from persondet.engine.run_folder import InferenceModel, build_inference_model, find_model
 from persondet.environment import cpu_count
 from persondet.errors import CheckpointError, ConfigError
 from persondet.inference.masks import ROI_FIELD, paste_whole

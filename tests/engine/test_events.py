@@ -6,7 +6,7 @@ import math
 from detectron2.utils.events import EventStorage, JSONWriter
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from persondet.engine.events import MetricsWriter, event_writers, keep_rows_before, last_row
+from persondet.engine.console import MetricsWriter, event_writers, keep_rows_before, last_row
 from persondet.engine.resumption import log_state, restore_log
 from persondet.report.events import load_events
 

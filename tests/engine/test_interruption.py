@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from persondet.engine.interruption import Interruption, resume_command, saying_how_to_resume
+from persondet.engine.resumption import Interruption, resume_command, saying_how_to_resume
 from persondet.errors import ConfigError, InterruptedRun
 
 

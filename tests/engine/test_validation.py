@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 from persondet.data.loaders import build_test_loader, build_validation_loss_loader
 from persondet.engine import Trainer, setup
 from persondet.engine import trainer as trainer_file
-from persondet.engine.events import TensorBoardWriter
+from persondet.engine.console import TensorBoardWriter
 from persondet.engine.validation import (
     ImageSource,
     ValidationImagesHook,

@@ -24,7 +24,7 @@ from persondet.data.register import register_roboflow_coco
 from persondet.engine import Trainer, setup
 from persondet.engine import run as run_file
 from persondet.engine.defaults import load_cfg
-from persondet.engine.inference_model import build_inference_model
+from persondet.engine.run_folder import build_inference_model
 from persondet.errors import CheckpointError
 from persondet.evaluation import evaluate
 from persondet.inference.predictor import Predictor
