@@ -201,14 +201,13 @@ def check_device(cfg: CfgNode) -> None:
         return
     try:
         device = torch.device(cfg.MODEL.DEVICE)
-    except RuntimeError as error:
+        found = device.type != "cuda" or (device.index or 0) < torch.cuda.device_count()
+    except RuntimeError:
+        found = False
+    if not found:
         raise ConfigError(
-            f"config: MODEL.DEVICE is {cfg.MODEL.DEVICE!r}; use 'auto', 'cpu' or 'cuda'."
-        ) from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"config: MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, and torch finds no such GPU on this "
-            "machine; set it to 'auto' or 'cpu'."
+            f"config: MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, and torch finds no such device on this "
+            "machine; use 'auto', 'cpu' or 'cuda'."
         )
 
 

@@ -73,6 +73,8 @@ class ScoreHook(PeriodHook):
         datasets: the validation datasets, for the prefix that Detectron2 adds when there are two.
     """
 
+    _kept: tuple[str, ...] = ("best_score", "best_iteration")
+
     def __init__(
         self, metric: str, *, mode: str = "max", period: int, datasets: tuple[str, ...] = ()
     ) -> None:
@@ -96,18 +98,16 @@ class ScoreHook(PeriodHook):
         return math.inf if self.best_score is None else self._sign * (score - self.best_score)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best score and its iteration, for the checkpoint."""
-        return {
-            "metric": self._metric,
-            "best_score": self.best_score,
-            "best_iteration": self.best_iteration,
-        }
+        """Return the best score and what else the hook keeps, for the checkpoint."""
+        return {"metric": self._metric, **{name: getattr(self, name) for name in self._kept}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what `state_dict` returned; the score of another metric says nothing."""
-        if state_dict.get("metric", self._metric) == self._metric:
-            self.best_score = state_dict["best_score"]
-            self.best_iteration = state_dict["best_iteration"]
+        if state_dict.get("metric", self._metric) != self._metric:
+            logger.info("%s follows %s now, and starts anew.", type(self).__name__, self._metric)
+            return
+        for name in self._kept:
+            setattr(self, name, state_dict[name])
 
 
 class BestCheckpointHook(ScoreHook):
@@ -118,7 +118,7 @@ class BestCheckpointHook(ScoreHook):
     alone, so that `--resume` goes on from the newest model.
 
     Args:
-        checkpointer: saves the model.
+        checkpointer: saves the model; the hook belongs on the main process.
         metric, others: see `ScoreHook`.
 
     Example:
@@ -155,11 +155,8 @@ class BestCheckpointHook(ScoreHook):
             return
         self.best_score, self.best_iteration = score, iteration
         self._checkpointer.save_model("model_best", iteration=iteration)
-        if self._checkpointer.save_to_disk:
-            write_json(
-                Path(self._checkpointer.save_dir) / "model_best.json",
-                {"metric": name, "score": score, "iteration": iteration},
-            )
+        facts = {"metric": name, "score": score, "iteration": iteration}
+        write_json(Path(self._checkpointer.save_dir) / "model_best.json", facts)
         logger.info("Best %s so far: %.3f, after %d steps", name, score, iteration + 1)
 
 
@@ -195,6 +192,8 @@ class EarlyStoppingHook(ScoreHook):
         0
     """
 
+    _kept = (*ScoreHook._kept, "evaluations_without_improvement")
+
     def __init__(
         self, metric: str, *, patience: int, min_delta: float = 0.0, **others: Any
     ) -> None:
@@ -203,29 +202,18 @@ class EarlyStoppingHook(ScoreHook):
         self._min_delta = min_delta
         self.evaluations_without_improvement = 0
 
-    @property
-    def exhausted(self) -> bool:
-        """Whether patience has run out."""
-        return 0 < self._patience <= self.evaluations_without_improvement
-
     def before_step(self) -> None:
         """Stop when patience has run out, also when a run that was stopped is resumed.
 
         Raises: StopTraining: on all ranks alike.
         """
-        if not self.exhausted:
+        if not 0 < self._patience <= self.evaluations_without_improvement:
             return
         logger.info(
             "%s did not improve by %g in %d evaluations (best %s): training stops after step %d "
             "of %d.",
-            self._metric,
-            self._min_delta,
-            self.evaluations_without_improvement,
-            "none"
-            if self.best_score is None or self.best_iteration is None
-            else f"{self.best_score:.3f} after {self.best_iteration + 1} steps",
-            self.trainer.iter,
-            self.trainer.max_iter,
+            *(self._metric, self._min_delta, self.evaluations_without_improvement),
+            *(self.best_score, self.trainer.iter, self.trainer.max_iter),
         )
         raise StopTraining
 
@@ -241,19 +229,6 @@ class EarlyStoppingHook(ScoreHook):
             self.evaluations_without_improvement = 0
         else:
             self.evaluations_without_improvement += 1
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the best score and how much patience is used up, for the checkpoint."""
-        used = {"evaluations_without_improvement": self.evaluations_without_improvement}
-        return super().state_dict() | used
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned; another metric starts anew."""
-        if state_dict["metric"] != self._metric:
-            logger.info("Early stopping follows %s now, and starts anew.", self._metric)
-            return
-        super().load_state_dict(state_dict)
-        self.evaluations_without_improvement = state_dict["evaluations_without_improvement"]
 
 
 class PeriodicCheckpointHook(HookBase):

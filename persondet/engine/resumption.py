@@ -49,12 +49,13 @@ class RunState:
 
     Attributes:
         seed: what it goes on to follow from after a resume.
+        resumed: the state that the run goes on from; empty for a new run.
         redo: whether the hooks behind the checkpoint have yet to do their part of its step.
     """
 
     def __init__(self, cfg: CfgNode, seed: int) -> None:
         self._cfg = cfg
-        self._resumed: dict[str, Any] = {}
+        self.resumed: dict[str, Any] = {}
         self.seed = seed
         self.redo = False
 
@@ -89,18 +90,14 @@ class RunState:
             return
         self._refuse_other_datasets(state["datasets"], path)
         self._warn_of_changes(state, path, config)
-        self._resumed = state
+        self.resumed = state
         self.redo = not state["step_is_complete"]
         if self._cfg.SEED < 0:
             self.seed = state["stream_seed"]
 
-    def restore_log(self, storage: EventStorage) -> None:
-        """Give a new storage the scalars of the run so far."""
-        restore_log(storage, self._resumed.get("log", {}))
-
     def restore_random_state(self) -> None:
         """Give this rank its random states; a rank that is new keeps those it has."""
-        states = self._resumed.get("random", [])
+        states = self.resumed.get("random", [])
         if comm.get_rank() < len(states):
             restore_random_state(states[comm.get_rank()])
 
@@ -207,9 +204,6 @@ def random_states_kept() -> Iterator[None]:
 
 # The longest window that anything looks back over (Detectron2's estimate of the time left).
 _KEPT = 1000
-# Detectron2 does not time the first steps of a process: until then this one has no newest value,
-# and an older one would get a row of its own.
-_TIMED_LATER = "time"
 
 
 def log_state(storage: EventStorage) -> dict[str, Any]:
@@ -241,7 +235,9 @@ def restore_log(storage: EventStorage, state: dict[str, Any]) -> None:
         history._data = list(zip(scalar["values"], scalar["iterations"], strict=True))
         history._count = scalar["count"]
         history._global_avg = scalar["average"]
-        if name != _TIMED_LATER:
+        # Detectron2 does not time the first steps of a process: until then this one has no newest
+        # value, and an older one would get a row of its own.
+        if name != "time":
             value, iteration = scalar["latest"]
             storage.latest()[name] = (value, iteration)
         storage.smoothing_hints()[name] = scalar["smoothed"]
@@ -265,7 +261,6 @@ class Interruption:
 
     def __enter__(self) -> Interruption:
         """Listen; in any thread but the main one nothing can be heard."""
-        self.requested = False
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
                 if signal.getsignal(number) is not signal.SIG_IGN:

@@ -101,7 +101,9 @@ def _train(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
             _show(earlier)
             return earlier if comm.is_main_process() else {}
     else:
-        with provenance(cfg, args.config_file, args.opts, lambda: trainer.steps_done):
+        with provenance(
+            cfg, args.config_file, args.opts, lambda: int(trainer.scheduler.last_epoch)
+        ):
             trainer.train()
     trained = time.perf_counter()
     if comm.is_main_process() and not best_is_chosen(folder):

@@ -19,7 +19,6 @@ from detectron2.utils import comm
 from torch import nn
 
 from persondet.checkpoint import SafeDetectionCheckpointer
-from persondet.checkpoint.checkpointer import KeyReport
 from persondet.checkpoint.conventions import check_conventions
 from persondet.checkpoint.model_file import (
     CarriedFacts,
@@ -174,7 +173,6 @@ class InferenceModel:
     model: nn.Module
     class_names: tuple[str, ...]
     facts: CarriedFacts
-    weights: str
 
 
 def build_inference_model(cfg: CfgNode, class_names: Sequence[str] | None = None) -> InferenceModel:
@@ -217,23 +215,16 @@ def build_inference_model(cfg: CfgNode, class_names: Sequence[str] | None = None
     model = accelerate(build_model(model_cfg))
     checkpointer = SafeDetectionCheckpointer(model)
     checkpointer.load(weights, checkpointables=[])
-    _refuse_gaps(cfg.MODEL.WEIGHTS, checkpointer.key_report)
+    report = checkpointer.key_report
+    gaps = [*(name for name, _, _ in report.not_fitting), *report.missing] if report else []
+    if gaps:  # a head with random weights would predict noise, and nobody would know why
+        raise CheckpointError(
+            f"{cfg.MODEL.WEIGHTS}: {gaps[0]} does not fit this model ({len(gaps)} tensors in all); "
+            "use the config it was trained with: the config.yaml in its run folder."
+        )
     set_memory_format(model_cfg, model)
     return InferenceModel(
         model=map_classes(model, theirs, ours).eval(),
         class_names=ours,
         facts=facts,
-        weights=cfg.MODEL.WEIGHTS,
     )
-
-
-def _refuse_gaps(weights: str, report: KeyReport | None) -> None:
-    # A head with random weights would predict noise, and nobody would know why.
-    if report is None:
-        return
-    gaps = [name for name, _, _ in report.not_fitting] + list(report.missing)
-    if gaps:
-        raise CheckpointError(
-            f"{weights}: {gaps[0]} does not fit this model ({len(gaps)} tensors in all); use the "
-            "config it was trained with: the config.yaml in its run folder."
-        )

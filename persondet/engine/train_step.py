@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +18,6 @@ from detectron2.config import CfgNode
 from detectron2.engine import SimpleTrainer
 from torch import nn
 
-from persondet.checkpoint.checkpointer import first_non_finite_weight
 from persondet.errors import TrainingError
 from persondet.modeling.precision import resolve_dtype
 
@@ -87,14 +86,12 @@ class AutocastTrainer(SimpleTrainer):
         """Return the error that names each loss that is not finite, the images, and the rate."""
         wrong = {name: value for name, value in losses.items() if not math.isfinite(value)}
         what = ", ".join(f"{name} is {value}" for name, value in wrong.items())
+        images = ", ".join(str(item["file_name"]) for item in batch if "file_name" in item)
         rate = max(group["lr"] for group in self.optimizer.param_groups)
-        weight = (first_non_finite_weight(self.model) or "").removeprefix("module.")
-        # Weights that the step before spoilt need a smaller step; else these images matter.
-        since = f"; {weight} was not finite before this step" if weight else ""
         return TrainingError(
             f"training diverged at iteration {self.iter}: "
             f"{what or 'the predicted boxes are NaN'}, at a learning rate of {rate:.3g}, on "
-            f"{_images(batch)}{since}; {_MEND}."
+            f"{images or 'images without a file name'}; {_MEND}."
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -130,17 +127,10 @@ def images_on_gpu(batch: list[dict[str, Any]], device: torch.device) -> list[dic
     return moved
 
 
-_SHOWN = 8
 _MEND = (
     "lower SOLVER.BASE_LR, lengthen SOLVER.WARMUP_ITERS, clip gradients "
     "(SOLVER.CLIP_GRADIENTS.ENABLED True, or a lower CLIP_VALUE), or start from trained weights"
 )
-
-
-def _images(batch: Sequence[Mapping[str, Any]]) -> str:
-    names = [str(item["file_name"]) for item in batch if "file_name" in item]
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more if names else "images without a file name"
 
 
 # What the sentences of others say, and what to do beside lowering sizes.

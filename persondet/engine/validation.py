@@ -98,10 +98,7 @@ class ValidationLossHook(PeriodHook):
             self.trainer.storage.put_scalars(
                 smoothing_hint=False, **{prefix + key: value for key, value in finite.items()}
             )
-            if not scalars:
-                logger.warning("%s has no image: there is no validation loss.", name)
-            elif "total_loss" in finite:
-                logger.info("Validation loss on %s: %.4f", name, finite["total_loss"])
+            logger.info("Validation loss on %s: %.4f", name, finite.get("total_loss", math.nan))
         comm.synchronize()
 
 
@@ -225,7 +222,7 @@ class ValidationImagesHook(PeriodHook):
             Shown(
                 BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS),
                 segmentation_to_mask(a.get("segmentation"), *image.shape[:2]),
-                self._name(a["category_id"]),
+                self._class_names[a["category_id"]],
                 crowd=bool(a.get("iscrowd")),
             )
             for a in record.get("annotations", ())
@@ -234,7 +231,7 @@ class ValidationImagesHook(PeriodHook):
             Shown(
                 BoxMode.convert(one.bbox, BoxMode.XYWH_ABS, BoxMode.XYXY_ABS),
                 segmentation_to_mask(one.segmentation, *image.shape[:2]),
-                f"{self._name(self._numbers[one.category_id])} {one.score:.0%}".strip(),
+                f"{self._class_names[self._numbers[one.category_id]]} {one.score:.0%}",
             )
             for one in sorted(detections, key=lambda one: one.score)
             if one.score >= self._threshold
@@ -242,10 +239,6 @@ class ValidationImagesHook(PeriodHook):
         drawn = draw_side_by_side(image, annotated, shown)
         scale = min(1.0, WIDEST / drawn.shape[1])
         return cv2.resize(drawn, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-
-    def _name(self, number: int) -> str:
-        """Return what is written beside an object: nothing where there is one class only."""
-        return self._class_names[number] if len(self._class_names) > 1 else ""
 
 
 # Learns from what it sees in training mode.

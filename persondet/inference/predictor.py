@@ -67,7 +67,7 @@ class Predictor:
         self.model = self._built.model
         keep_roi_masks(self.model)
         _drop_early(self.model, self.confidence_threshold, asked=confidence_threshold is not None)
-        self.model_file = _model_name(self._built.weights)
+        self.model_file = _model_name(self.cfg.MODEL.WEIGHTS)
         self.metadata = Metadata(
             name="persondet",
             thing_classes=list(self._built.class_names),
