@@ -1,4 +1,4 @@
-"""What a person sees, what the log file keeps, and the numbers in `metrics.json` and TensorBoard."""
+"""What a person sees, what `log.txt` keeps, and the numbers in `metrics.json` and TensorBoard."""
 
 import io
 import json
