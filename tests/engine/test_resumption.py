@@ -9,6 +9,7 @@ import time
 
 import pytest
 import torch
+import train_net
 from detectron2.engine import HookBase
 
 from persondet.checkpoint.model_file import load_checkpoint
@@ -238,8 +239,8 @@ def test_an_interruption_says_how_to_go_on():
         raise ConfigError("another matter")
 
 
-def start(export, output, *flags):
-    """Start the command with the real model and two workers: 20 steps, a checkpoint every 5th."""
+def flags_of(export, output, *flags):
+    """Return a command line for the real model with workers: 12 steps, a checkpoint every 4th."""
     keys = {
         "DATASETS.ROBOFLOW.ROOT": export,
         "OUTPUT_DIR": output,
@@ -248,15 +249,23 @@ def start(export, output, *flags):
         "INPUT.MIN_SIZE_TRAIN": "(48,)",
         "DATALOADER.NUM_WORKERS": 2,
         "SOLVER.IMS_PER_BATCH": 1,
-        "SOLVER.MAX_ITER": 20,
-        "SOLVER.STEPS": "(12,)",
-        "SOLVER.CHECKPOINT_PERIOD": 5,
-        "TEST.EVAL_PERIOD": 10,
+        "SOLVER.MAX_ITER": 12,
+        "SOLVER.STEPS": "(8,)",
+        "SOLVER.CHECKPOINT_PERIOD": 4,
+        "TEST.EVAL_PERIOD": 6,
         "LOG_PERIOD": 1,
     }
-    opts = [str(word) for pair in keys.items() for word in pair]
+    return [
+        "--config-file",
+        str(CONFIG),
+        *flags,
+        *(str(word) for pair in keys.items() for word in pair),
+    ]
+
+
+def start(words):
     return subprocess.Popen(
-        [sys.executable, "tools/train_net.py", "--config-file", str(CONFIG), *flags, *opts],
+        [sys.executable, "tools/train_net.py", *words],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
@@ -273,24 +282,26 @@ def finish(process, code=0):
 
 
 @pytest.mark.slow
-def test_20_steps_of_the_command_equal_12_and_a_kill_and_the_rest(tiny_export, tmp_path):
+def test_12_steps_of_the_command_equal_7_and_a_kill_and_the_rest(tiny_export, tmp_path, capsys):
     one, two = tmp_path / "one", tmp_path / "two"
-    finish(start(tiny_export, one))
-    killed, log = start(tiny_export, two), two / "metrics.json"
-    while killed.poll() is None and not (log.is_file() and '"iteration": 11' in log.read_text()):
+    whole, killed = (start(flags_of(tiny_export, output)) for output in (one, two))
+    log = two / "metrics.json"
+    while killed.poll() is None and not (log.is_file() and '"iteration": 6' in log.read_text()):
         time.sleep(0.02)
     os.killpg(killed.pid, signal.SIGKILL)
     finish(killed, code=-signal.SIGKILL)
-    assert (two / "model_0000009.pth").exists() and not (two / "model_final.pth").exists()
+    assert (two / "model_0000003.pth").exists() and not (two / "model_final.pth").exists()
     with open(log, "a") as metrics:  # a kill can cut a row
         metrics.write('{"bbox/AP": 1')
-    finish(start(tiny_export, two, "--resume"))
-    assert_same_run(one, two, "model_final.pth", "model_best.pth", "model_0000014.pth")
+    finish(start(flags_of(tiny_export, two, "--resume")))
+    finish(whole)
+    assert_same_run(one, two, "model_final.pth", "model_best.pth", "model_0000007.pth")
     iterations = [row["iteration"] for row in rows(two)]
     assert iterations == sorted(set(iterations))
     assert {"total_loss", "val/total_loss", "segm/AP"} <= {key for row in rows(two) for key in row}
 
     # Once more: nothing is left to do, and nothing is changed.
     before = {path.name: path.read_bytes() for path in two.glob("m*")}
-    assert "finished" in finish(start(tiny_export, two, "--resume"))
+    assert train_net.main(flags_of(tiny_export, two, "--resume")) == 0
+    assert "finished" in capsys.readouterr().out
     assert before == {path.name: path.read_bytes() for path in two.glob("m*")}
