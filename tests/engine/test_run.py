@@ -178,11 +178,11 @@ def test_a_run_ends_with_its_operating_point_and_what_explains_its_scores(
     assert same(again["test"]["segm"], results["test"]["segm"])
     assert again["operating_point"]["test"] == point["test"]
     assert again["model"] == model
-    curves = [
-        Path(folder) / "inference/person_test/curves.json"
+    one, other = (
+        (folder / "inference/person_test/curves.json").read_text()
         for folder in (output, tmp_path / "scored")
-    ]
-    assert json.loads(curves[0].read_text()) == json.loads(curves[1].read_text())
+    )
+    assert json.loads(one) == json.loads(other)
 
 
 @pytest.mark.slow
