@@ -69,8 +69,7 @@ def test_a_training_leaves_what_it_was_made_of(cfg, monkeypatch, tiny_export):
     assert first["seeds"] == {"SEED": 42, "TEST.VAL_LOSS.SEED": 0}
     assert {"torch", "detectron2", "persondet", "python"} <= first["versions"].keys()
     assert first["git"] == git_state(ROOT)
-    assert first["hardware"]["cores"] >= 1 and first["hardware"]["cpu"]
-    assert first["hardware"]["memory_bytes"] > 2**28
+    assert first["hardware"]["cores"] >= 1 and first["hardware"]["memory_bytes"] > 2**28
     assert first["datasets"].keys() == {f"person_{s}" for s in ("train", "valid", "test")}
     truth = json.loads((tiny_export / "train" / "_annotations.coco.json").read_text())
     for key in ("images", "annotations"):
@@ -114,29 +113,21 @@ def test_it_never_is_a_reason_for_a_training_to_fail(cfg, trouble, monkeypatch, 
         assert not path.exists()
 
 
-def _draw_from_every_state(*_):
-    random.random()
-    np.random.rand()
-    torch.rand(1)
-
-
 def test_a_run_is_the_same_to_the_bit_with_and_without_its_records(
     tiny_export, tmp_path, monkeypatch
 ):
-    keys = ("SOLVER.MAX_ITER", 4, "SOLVER.STEPS", ())
-    plain = toy_run(tiny_export, tmp_path / "plain", *keys)
-    plain.train()
-    recorded = toy_run(tiny_export, tmp_path / "recorded", *keys)
-    # Whatever the writers draw, today or later.
-    monkeypatch.setattr(module, "write_sheet", _draw_from_every_state)
-    write_training_records(recorded.cfg, recorded.checkpointer.key_report, new=True)
-    recorded.train()
+    ends = []
+    for name in ("plain", "recorded"):
+        trainer = toy_run(tiny_export, tmp_path / name, "SOLVER.MAX_ITER", 4, "SOLVER.STEPS", ())
+        if name == "recorded":  # whatever the writers draw, today or later
+            draws = lambda *_: (random.random(), np.random.rand(), torch.rand(1))  # noqa: E731
+            monkeypatch.setattr(module, "write_sheet", draws)
+            write_training_records(trainer.cfg, trainer.checkpointer.key_report, new=True)
+        trainer.train()
+        ends.append(load_checkpoint(tmp_path / name / "model_final.pth"))
     assert rows(tmp_path / "plain") == rows(tmp_path / "recorded")
-    one, other = (
-        load_checkpoint(tmp_path / name / "model_final.pth") for name in ("plain", "recorded")
-    )
     for part in ("model", "trainer", "run_state"):
-        assert same(one[part], other[part]), part
+        assert same(ends[0][part], ends[1][part]), part
 
 
 def test_the_records_tell_of_the_data_and_of_the_weights_and_a_resume_keeps_them(cfg, tmp_path):

@@ -1,5 +1,6 @@
 """The wiring: what the config says reaches the parts that train, and nobody disturbs another."""
 
+import itertools
 import json
 import logging
 import random
@@ -19,17 +20,13 @@ from persondet.modeling.freeze import frozen_tensors
 from tests.engine.toy_training import ToyTrainer, rows, toy_cfg
 
 
-def words(keys):
-    return [word for pair in keys.items() for word in pair]
-
-
-def test_precision_optimizer_rate_and_best_model_are_those_of_the_config(tiny_export, tmp_path):
+def test_precision_optimizer_rate_and_best_model_are_those_of_the_config(
+    tiny_export, tmp_path, monkeypatch
+):
     scores = iter((30.0, 10.0, 20.0))
 
-    class Scored(ToyTrainer):
-        def _evaluate_validation(self):
-            return {"segm": {"AP": next(scores)}, "bbox": {"AP": 1.0}}
-
+    found = lambda self: {"segm": {"AP": next(scores)}}  # noqa: E731
+    monkeypatch.setattr(ToyTrainer, "_evaluate_validation", found)
     keys = {
         "SOLVER.AMP.ENABLED": True,
         "SOLVER.AMP.DTYPE": "bfloat16",
@@ -44,7 +41,7 @@ def test_precision_optimizer_rate_and_best_model_are_those_of_the_config(tiny_ex
         "TEST.EVAL_PERIOD": 2,
         "LOG_PERIOD": 1,
     }
-    trainer = Scored(toy_cfg(tiny_export, tmp_path / "run", *words(keys)))
+    trainer = ToyTrainer(toy_cfg(tiny_export, tmp_path / "run", *itertools.chain(*keys.items())))
     seen = set()
     trainer.model.linear.register_forward_hook(lambda *call: seen.add(call[-1].dtype))
     trainer.train()
@@ -61,9 +58,7 @@ def test_precision_optimizer_rate_and_best_model_are_those_of_the_config(tiny_ex
 
 
 def test_trap_2_training_is_the_same_whatever_the_scoring_draws(tiny_export, tmp_path, monkeypatch):
-    class Evaluated(ToyTrainer):
-        _evaluate_validation = Trainer._evaluate_validation
-
+    monkeypatch.setattr(ToyTrainer, "_evaluate_validation", Trainer._evaluate_validation)
     ends = []
     for draws in (0, 3):
 
@@ -76,7 +71,7 @@ def test_trap_2_training_is_the_same_whatever_the_scoring_draws(tiny_export, tmp
 
         monkeypatch.setattr(trainer_file, "evaluate", evaluate)
         keys = ("SOLVER.MAX_ITER", 4, "TEST.EVAL_PERIOD", 1)
-        trainer = Evaluated(toy_cfg(tiny_export, tmp_path / f"run_{draws}", *keys))
+        trainer = ToyTrainer(toy_cfg(tiny_export, tmp_path / f"run_{draws}", *keys))
         trainer.train()
         assert trainer.model.training
         ends.append(trainer.model.linear.weight.detach().clone())
@@ -111,12 +106,10 @@ class Wrapped(nn.Module):
 class Transfer(ToyTrainer):
     """With the true `build_model`."""
 
-    @classmethod
-    def build_model(cls, cfg):
-        return Trainer.build_model(cfg)
+    build_model = Trainer.build_model
 
     def _evaluate_validation(self):
-        return {"segm": {"AP": 1.0}, "bbox": {"AP": 1.0}}
+        return {"segm": {"AP": 1.0}}
 
 
 @pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
@@ -152,7 +145,6 @@ def test_what_is_frozen_ends_as_it_was_loaded_and_the_tables_tell(
     lines = [line.split() for line in said.splitlines()]
     assert ["backbone.0", "0", "16", "frozen"] in lines
     assert ["linear", "0", "2", "not", "in", "the", "checkpoint"] in lines
-    assert "fc - 1 in the checkpoint, and the model has no such tensor".split() in lines
     assert "Frozen and never trained" not in said  # the checkpoint gave all that is frozen
     table = [line.split() for line in (tmp_path / "run/parameters.txt").read_text().splitlines()]
     assert ["backbone.1.running_mean", "4", "frozen"] in table
@@ -181,7 +173,6 @@ def test_weights_of_other_conventions_are_refused_before_anything_is_written(tin
     ("name", "norm", "freeze_at"),
     [
         ("test_resnet", "BN", 2),
-        ("mobilenetv3_small_050", "BN", 0),
         ("swin_tiny_patch4_window7_224", "FrozenBN", 4),
     ],
 )
@@ -204,9 +195,8 @@ def test_a_backbone_of_timm_freezes_what_it_says_resumes_to_the_bit_and_makes_a_
             "TEST.EVAL_PERIOD": 0,
             "TEST.VAL_LOSS.ENABLED": False,
         }
-        trainer = Trainer(toy_cfg(tiny_export, tmp_path / "run", *words(keys), resume=resume))
-        monkeypatched = {"segm": {"AP": 1.0}, "bbox": {"AP": 1.0}}
-        trainer._evaluate_validation = lambda: monkeypatched
+        words = itertools.chain(*keys.items())
+        trainer = Trainer(toy_cfg(tiny_export, tmp_path / "run", *words, resume=resume))
         trainer.resume_or_load(resume=resume)
         before.append({n: t.clone() for n, t in trainer.model.state_dict().items()})
         trainer.train()
