@@ -9,12 +9,12 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
+from persondet.engine.inference_model import build_inference_model
 
 from persondet.checkpoint import SafeDetectionCheckpointer
 from persondet.data.register import register_roboflow_coco
 from persondet.engine import Trainer, setup
 from persondet.engine import run as run_file
-from persondet.engine.inference_model import build_inference_model
 from persondet.errors import CheckpointError, ConfigError
 from persondet.files import sha256_of_file
 from persondet.inference.predictor import Predictor
