@@ -138,11 +138,10 @@ def test_what_is_wrong_has_its_colour_on_its_side_alone():
 
 
 def test_a_cut_out_shows_its_neighbourhood_and_nothing_from_elsewhere():
-    image = np.full((1000, 1000, 3), 90, np.uint8)
     near, far = Shown((500, 500, 520, 540), wrong=True), Shown((10, 10, 60, 60), label="far")
+    image = np.full((1000, 1000, 3), 90, np.uint8)
     sheet = draw_side_by_side(image, [near, far], [], around=near.box)
-    assert shows(sheet, WRONG)
-    assert not shows(sheet, RIGHT)
+    assert (shows(sheet, WRONG), shows(sheet, RIGHT)) == (True, False)
     assert sheet.shape[0] > 200  # enlarged
 
 
@@ -153,8 +152,7 @@ def test_a_box_that_leaves_the_image_is_seen_on_the_margin():
     margin = round(MARGIN * 100)
     bare = draw_annotations(IMAGE, [])
     assert bare.shape == (60 + 2 * margin, 100 + 2 * margin, 3)
-    drawn = draw_annotations(IMAGE, [{"bbox": [-5, 10, 20, 20]}])
-    changed = (drawn != bare).any(axis=2)
+    changed = (draw_annotations(IMAGE, [{"bbox": [-5, 10, 20, 20]}]) != bare).any(axis=2)
     assert changed[:, :margin].any()
     assert not changed[:, margin + 20 :].any()
 

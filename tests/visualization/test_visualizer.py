@@ -18,17 +18,14 @@ HEIGHT, WIDTH = 180, 320
 BOX = (100, 60, 140, 150)
 
 
-def instances(boxes=(BOX,), *, masks=True, tracks=None):
-    found = Instances((HEIGHT, WIDTH))
-    found.pred_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
-    found.scores = torch.linspace(0.97, 0.6, len(boxes)) if len(boxes) else torch.zeros(0)
+def instances(boxes=(BOX,), *, masks=True):
+    found = Instances((HEIGHT, WIDTH), pred_boxes=Boxes(torch.tensor(boxes, dtype=torch.float32)))
+    found.scores = torch.linspace(0.97, 0.6, len(boxes))
     found.pred_classes = torch.zeros(len(boxes), dtype=torch.int64)
     if masks:
         found.pred_masks = torch.zeros((len(boxes), HEIGHT, WIDTH), dtype=torch.bool)
         for mask, (x0, y0, x1, y1) in zip(found.pred_masks, boxes, strict=True):
             mask[y0 + 10 : y1 - 10, x0 + 5 : x1 - 5] = True
-    if tracks is not None:
-        found.ID = tracks
     return found
 
 
@@ -75,31 +72,27 @@ def test_the_mask_is_tinted_and_its_surroundings_in_the_box_are_not(frame):
 LABELS = np.zeros(2, int)
 
 
-def walkers(step):
-    """Two people who walk towards each other, 3 pixels a frame."""
-    left, right = 10 + 3 * step, 300 - 3 * step
-    return np.array([[left, 50, left + 30, 120], [right, 20, right + 30, 90.0]])
-
-
 def test_people_keep_their_colours_whatever_their_order():
     colors = ColorAssigner()
-    people, first = colors.assign(walkers(0), LABELS)
+    walkers = np.array([[10, 50, 40, 120], [300, 20, 330, 90.0]])
+    people, first = colors.assign(walkers, LABELS)
     assert len(set(first)) == 2
-    for step in range(1, 30):
-        keys, now = colors.assign(walkers(step)[::-1], LABELS)
+    for _ in range(30):  # towards each other, and past
+        walkers += [[4, 0, 4, 0], [-7, 0, -7, 0]]
+        keys, now = colors.assign(walkers[::-1], LABELS)
         assert (keys[::-1], now[::-1]) == (people, first)
-    assert not set(colors.assign(walkers(30), LABELS + 1)[0]) & set(people)  # of another class
+    assert not set(colors.assign(walkers, LABELS + 1)[0]) & set(people)  # of another class
 
 
 def test_tracks_keep_their_colour_for_good_and_fill_no_memory(monkeypatch):
-    many = len(drawing.PALETTE)
-    boxes = np.array([[40 * n, 0, 40 * n + 30, 60] for n in range(many)], dtype=float)
-    colors, names = ColorAssigner(), list("abcdefghijk"[:many])
-    first = colors.assign(boxes, boxes[:, 0], names)[1]
-    assert sorted(first) == list(range(many))  # all different
+    names = list("abcdefghijk"[: len(drawing.PALETTE)])
+    boxes = np.array([[40 * n, 0, 40 * n + 30, 60.0] for n in range(len(names))])
+    colors, labels = ColorAssigner(), np.zeros(len(names), int)
+    first = colors.assign(boxes, labels, names)[1]
+    assert sorted(first) == list(range(len(names)))  # all different
     for _ in range(100):
         colors.assign(boxes[:2], LABELS, ["b", "x"])
-    assert colors.assign(boxes, boxes[:, 0], names[::-1])[1] == first[::-1]
+    assert colors.assign(boxes, labels, names[::-1])[1] == first[::-1]
     monkeypatch.setattr("persondet.visualization.visualizer.MOST_PEOPLE", 50)
     for number in range(100):
         colors.assign(boxes[:2], LABELS, [number, -1])
@@ -114,9 +107,8 @@ def test_given_colours_are_used(frame):
 
 
 def test_grey_mode_leaves_colour_on_people_only(frame):
-    found = instances()
     visualizer = PersonVideoVisualizer(METADATA, ColorMode.IMAGE_BW, labels=False, count=False)
-    image = visualizer.draw_instance_predictions(frame, found).get_image().astype(int)
+    image = visualizer.draw_instance_predictions(frame, instances()).get_image().astype(int)
     assert np.ptp(image[5, 5]) == 0
     assert np.ptp(image[100, 120]) > 0
 
