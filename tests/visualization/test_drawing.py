@@ -51,7 +51,10 @@ def test_a_tint_is_a_mix_within_one_level_and_touches_the_mask_alone(alpha):
 def test_a_label_stays_inside_the_image(position):
     image = canvas()
     draw_label(image, "me", position, ORANGE)
-    rows, columns = np.nonzero((image != 100).any(axis=2))
+    changed = (image != 100).any(axis=2)
+    rows, columns = np.nonzero(changed)
     width, height = plate_size("me", 13)
     assert columns.max() - columns.min() + 1 == width
     assert rows.max() - rows.min() + 1 == height
+    assert 0.4 < (image == ORANGE).all(axis=2)[changed].mean() < 0.95  # a plate with letters on it
+    assert image[changed].min(axis=0)[2] < 60

@@ -3,7 +3,6 @@
 from itertools import pairwise
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,24 +10,7 @@ from persondet.visualization.labels import (
     SCORE_SLACK,
     LabelLayout,
     ShownScores,
-    draw_plate,
-    plate_size,
 )
-
-
-@pytest.mark.parametrize("corner", [(-20, -5), (30, 20), (500, 500)])
-def test_a_plate_changes_its_own_pixels_only(corner):
-    image = np.full((64, 96, 3), 77, np.uint8)
-    width, height = plate_size("person 97%", 12)
-    draw_plate(image, "person 97%", corner, 12, (0, 159, 230))
-    plate = np.zeros((64, 96), bool)
-    plate[max(0, corner[1]) : corner[1] + height, max(0, corner[0]) : corner[0] + width] = True
-    assert (image[~plate] == 77).all()
-    if corner == (30, 20):
-        share = (image[plate] == (0, 159, 230)).all(axis=1).mean()
-        assert 0.5 < share < 0.95  # the plate, and dark letters on it
-        assert image[plate].min() < 60
-
 
 IMAGE = (320, 180)
 LONG, SHORT = (60, 14), (20, 14)
@@ -61,14 +43,6 @@ def test_labels_lie_inside_the_image_and_share_no_pixel_in_any_frame(frames, wid
         assert covered.max() == 1
 
 
-def test_a_lonely_label_sits_on_its_box_and_the_first_choose_first():
-    box = [100.0, 100.0, 140.0, 150.0]
-    assert place(LabelLayout(), [box]) == {0: (0, (100, 86))}
-    same = place(LabelLayout(), [box] * 3)
-    assert same[0] == (0, (100, 86))
-    assert len({corner for _, corner in same.values()}) == 3
-
-
 def test_a_box_that_walks_takes_its_label_along():
     layout, box = LabelLayout(), np.array([100.0, 80.0, 140.0, 160.0])
     for step in range(60):
@@ -93,15 +67,9 @@ def test_two_who_pass_each_other_move_a_label_once_and_it_comes_back_once():
     assert hops <= 6
 
 
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=40))
-def test_a_shown_score_is_never_far_from_the_real_one(scores):
-    shown = ShownScores()
-    for score in scores:
-        assert abs(shown.update(["a"], [score])[0] - score) <= SCORE_SLACK
-
-
 def test_a_shown_score_does_not_tremble_and_belongs_to_its_person():
     shown = ShownScores()
+    assert shown.update("a", [0.9 - 1.1 * SCORE_SLACK]) == [0.9 - 1.1 * SCORE_SLACK]
     assert [shown.update("ab", [score, 0.5]) for score in (0.9, 0.91, 0.89)] == [[0.9, 0.5]] * 3
     assert shown.update("ba", [0.5, 0.7]) == [0.5, 0.7]
     # Forgotten with the person.

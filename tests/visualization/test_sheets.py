@@ -21,7 +21,6 @@ from persondet.visualization.sheets import (
     draw_side_by_side,
     draw_training_sample,
     ground_truth_sheet,
-    letterbox,
     segmentation_to_mask,
 )
 from persondet.visualization.sheets import MARGIN_OF_CLEANING_SHEET as MARGIN
@@ -32,28 +31,22 @@ def extent(sheet, color):
     return cv2.boundingRect((sheet == color).all(axis=2).astype(np.uint8))
 
 
-def test_tiles_fill_rows_in_order():
+def test_tiles_fill_rows_in_order_letterboxed():
     colors = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 255, 255)]
-    tiles = [np.full((30, 40, 3), color, np.uint8) for color in colors]
-    sheet = contact_sheet(tiles, ["a caption " * 9] * 4, columns=3, tile_size=(40, 30))
-    boxes = [extent(sheet, color) for color in colors]
-    assert {box[2:] for box in boxes} == {(40, 30)}
-    assert len({box[1] for box in boxes[:3]}) == 1
-    assert boxes[0][0] < boxes[1][0] < boxes[2][0]
-    assert boxes[3][0] == boxes[0][0]
-    assert boxes[3][1] > boxes[0][1] + 30
+    shapes = [(30, 40), (10, 80), (300, 100), (60, 80)]
+    fitted = [(0, 0, 80, 60), (0, 25, 80, 10), (30, 0, 20, 60), (0, 0, 80, 60)]
+    tiles = [
+        np.full((*shape, 3), color, np.uint8) for shape, color in zip(shapes, colors, strict=True)
+    ]
+    sheet = contact_sheet(tiles, ["a caption " * 9] * 4, columns=3, tile_size=(80, 60))
+    found = [extent(sheet, color) for color in colors]
+    assert [box[2:] for box in found] == [box[2:] for box in fitted]
+    corners = [(box[0] - fit[0], box[1] - fit[1]) for box, fit in zip(found, fitted, strict=True)]
+    (x, y), (_, below) = corners[0], corners[3]
+    assert corners == [(x, y), (x + 80 + 8, y), (x + 160 + 16, y), (x, below)]
+    assert below > y + 60
     with pytest.raises(ValueError):
         contact_sheet(tiles, [""], columns=3)
-
-
-@pytest.mark.parametrize(
-    ("shape", "expected"),
-    [((30, 40), (0, 0, 80, 60)), ((10, 80), (0, 25, 80, 10)), ((300, 100), (30, 0, 20, 60))],
-)
-def test_letterboxing_keeps_the_shape_and_centres(shape, expected):
-    fitted = letterbox(np.full((*shape, 3), (0, 0, 255), np.uint8), (80, 60))
-    assert fitted.shape == (60, 80, 3)
-    assert extent(fitted, (0, 0, 255)) == expected
 
 
 SQUARE = [10.0, 5.0, 30.0, 5.0, 30.0, 25.0, 10.0, 25.0]
