@@ -14,11 +14,10 @@ from persondet.sample.clip import write_clip
 from persondet.video.reader import VideoReader
 
 FRAMES, SIZE = 8, (320, 192)
-Clip = tuple[list[np.ndarray], dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
+def clip(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[np.ndarray], dict[str, Any]]:
     path = tmp_path_factory.mktemp("clip") / "walk.mp4"
     write_clip(path, path.with_suffix(".json"), 4, frames=FRAMES, size=SIZE)
     with VideoReader(path) as reader:

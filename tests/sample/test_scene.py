@@ -35,8 +35,7 @@ def test_a_camera_projects_as_a_pinhole():
     foot, head = camera.project(1.0, (0.0, 1.8), 9.0)
     assert head[1] == 120.0  # eye height is the horizon
     assert foot[1] - head[1] == pytest.approx(camera.pixels_per_metre(9.0) * 1.8)
-    assert camera.across(foot[0], 9.0) == pytest.approx(1.0)
-    assert camera.depth_for(1.8, 90.0) == pytest.approx(9.0)
+    assert camera.across(foot[0], camera.depth_for(1.8, 90.0)) == pytest.approx(1.0)
     np.testing.assert_allclose(camera.halved().project(1.0, 0.0, 9.0), foot / 2)
 
 

@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from persondet.visualization.labels import (
-    SCORE_SLACK,
     LabelLayout,
     ShownScores,
 )
@@ -43,15 +42,6 @@ def test_labels_lie_inside_the_image_and_share_no_pixel_in_any_frame(frames, wid
         assert covered.max() == 1
 
 
-def test_a_box_that_walks_takes_its_label_along():
-    layout, box = LabelLayout(), np.array([100.0, 80.0, 140.0, 160.0])
-    for step in range(60):
-        now = box + [2 * step, 0, 2 * step, 0]
-        (_, (x, y)) = place(layout, [now])[0]
-        assert abs(x - min(now[0], IMAGE[0] - LONG[0])) <= 2
-        assert abs(y - 66) <= 2
-
-
 def test_two_who_pass_each_other_move_a_label_once_and_it_comes_back_once():
     layout, choices = LabelLayout(), []
     for step in range(120):
@@ -61,6 +51,7 @@ def test_two_who_pass_each_other_move_a_label_once_and_it_comes_back_once():
         assert set(found) == {"a", "b"}
         assert found["a"] == (0, (150, 66))  # it was there first
         (_, (x, y)) = found["b"]
+        # Where it sits on the walker, in steps of ten pixels.
         choices.append((round((x - walker[0]) / 10), round((y - walker[1]) / 10)))
     assert choices[0] == choices[-1]
     hops = sum(before != after for before, after in pairwise(choices))
@@ -69,9 +60,7 @@ def test_two_who_pass_each_other_move_a_label_once_and_it_comes_back_once():
 
 def test_a_shown_score_does_not_tremble_and_belongs_to_its_person():
     shown = ShownScores()
-    assert shown.update("a", [0.9 - 1.1 * SCORE_SLACK]) == [0.9 - 1.1 * SCORE_SLACK]
     assert [shown.update("ab", [score, 0.5]) for score in (0.9, 0.91, 0.89)] == [[0.9, 0.5]] * 3
     assert shown.update("ba", [0.5, 0.7]) == [0.5, 0.7]
-    # Forgotten with the person.
-    shown.update("b", [0.5])
-    assert shown.update("a", [0.71]) == [0.71]
+    assert shown.update("b", [0.7]) == [0.7]
+    assert shown.update("a", [0.51]) == [0.51]  # forgotten with the person

@@ -45,8 +45,6 @@ def test_tiles_fill_rows_in_order_letterboxed():
     (x, y), (_, below) = corners[0], corners[3]
     assert corners == [(x, y), (x + 80 + 8, y), (x + 160 + 16, y), (x, below)]
     assert below > y + 60
-    with pytest.raises(ValueError):
-        contact_sheet(tiles, [""], columns=3)
 
 
 SQUARE = [10.0, 5.0, 30.0, 5.0, 30.0, 25.0, 10.0, 25.0]
@@ -54,9 +52,7 @@ INSIDE = np.zeros((40, 60), dtype=bool)
 INSIDE[5:25, 10:30] = True
 
 
-def annotation(**fields):
-    box = {"bbox": [10, 5, 20, 20], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
-    return {**box, "segmentation": [SQUARE], **fields}
+ANNOTATION = {"bbox": [10, 5, 20, 20], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
 
 
 def training_sample(image, masks=None):
@@ -84,12 +80,12 @@ def test_polygons_and_run_lengths_compressed_or_not_give_the_same_mask():
 )
 def test_a_training_sample_looks_like_its_dataset_dict(image_format, masks):
     plain = np.full((40, 60, 3), (10, 90, 200), np.uint8)
-    record = {"annotations": [annotation(segmentation=[SQUARE] if masks else [])]}
+    record = {"annotations": [ANNOTATION | {"segmentation": [SQUARE] if masks else []}]}
     drawn = draw_dataset_dict(plain, record)
     assert (plain == (10, 90, 200)).all()
-    left, top, width, height = cv2.boundingRect((drawn != plain).any(axis=2).astype(np.uint8))
-    assert (left >= 8, top >= 3, left + width <= 32, top + height <= 27) == (True,) * 4
-    assert (drawn != plain)[INSIDE].any(axis=1).all() == bool(masks)
+    changed = (drawn != plain).any(axis=2)
+    assert changed[INSIDE].all() == bool(masks)
+    assert not (changed & (cv2.dilate(INSIDE.astype(np.uint8), np.ones((5, 5))) == 0)).any()
     pixels = plain if image_format == "BGR" else plain[:, :, ::-1]
     image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
     again = draw_training_sample(training_sample(image, masks), image_format=image_format)
@@ -107,7 +103,7 @@ def test_a_sheet_has_a_row_per_image_and_each_version_its_own_seed(tmp_path):
 
     path = str(tmp_path / "a.png")
     cv2.imwrite(path, np.full((40, 60, 3), 90, np.uint8))
-    records = [{"file_name": path, "annotations": [annotation()]}] * 2
+    records = [{"file_name": path, "annotations": [ANNOTATION]}] * 2
     sheet = ground_truth_sheet(records, mapper, versions=2, seed=7, tile_size=(120, 80))
     assert seeds == [(7, 0, 0), (7, 0, 1), (7, 1, 0), (7, 1, 1)]
     assert sheet.shape[1] > 3 * 120
