@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     from persondet.report.plots import FOLDER, default_folder, plot_run, plot_runs
-    from persondet.report.results_csv import FILE_NAME, write_results_csv
+    from persondet.report.plots.overlay import FILE_NAME, write_results_csv
     from persondet.report.run import refuse_elsewhere
     from persondet.results import RunError
 

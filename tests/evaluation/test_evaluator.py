@@ -17,7 +17,6 @@ from persondet.data.register import register_roboflow_coco
 from persondet.engine.defaults import load_cfg
 from persondet.evaluation import evaluate
 from persondet.evaluation.evaluator import constant_box_scores, median_boxes
-from persondet.modeling.detections import roi_masks_kept
 from persondet.modeling.precision import autocast
 from tests.data.ground_truth_score import GroundTruth
 from tests.engine.toy_training import CONFIG
