@@ -184,7 +184,7 @@ def become(cleaned: Any, valid: Any, broken: Any, fate: Any) -> None:
 
 
 @pytest.mark.parametrize("row", ANY, ids=lambda row: f"{row[1]}-{row[2]}")
-def test_a_fault_of_an_annotation_is_named_and_mended_alone(row: Row) -> None:
+def test_trap_13_a_fault_of_an_annotation_is_named_and_mended_alone(row: Row) -> None:
     kinds, code, key, values, fate = row
     for kind in KINDS[kinds]:
         valid = valid_coco(kind)
