@@ -65,10 +65,10 @@ ROOMS: dict[str, set[str]] = {
 # What may be imported or named in one place only → where: folders or files of the package.
 OWNERS = {
     "import av": ("video/",),
-    "import matplotlib": ("report/plots/", "report/dataset_page.py"),
+    "import matplotlib": ("report/plots/", "report/dataset_page.py", "report/pdf.py"),
     "import albumentations": ("data/",),
     "import argparse": (),
-    "import jinja2": ("report/html.py",),
+    "import jinja2": ("report/build.py",),
     "import reportlab": ("report/pdf.py",),
     "import timm": (
         *("config/check.py", "modeling/backbones.py", "modeling/cpu.py"),
@@ -230,11 +230,9 @@ WHOLE_CONCEPTS = {
     "evaluation/curves.py": "curves.json",
     "evaluation/galleries.py": "gallery.json and its images",
     "evaluation/intervals.py": "the bootstrap",
-    "report/html.py": "one of the document's two writers",
-    "report/pdf.py": "the other one",
+    "report/pdf.py": "the writer of the PDF",
     "sample/clip.py": "the clip of the sample",
     "sample/street.py": "where the sample's people walk",
-    "visualization/colors.py": "colours of classes and tracks",
 }
 
 

@@ -25,7 +25,7 @@ def get_parser() -> argparse.ArgumentParser:
     add = cli.adder(parser, "drawing")
     add("--no-masks", "do not draw masks")
     add("--no-labels", "do not draw class and score")
-    add("--no-count", "do not draw how many there are")
+    add("--no-count", "do not draw the number of people")
     cli.add_model_arguments(parser)
     return parser
 
@@ -46,7 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     images = find_images(args.input, output=args.output)
     check_image_output(images, args.output, overwrite=args.overwrite)
     predictor = load_predictor(
-        args.run, args.config_file, args.opts, confidence_threshold=args.confidence_threshold
+        args.run,
+        args.config_file,
+        args.opts,
+        confidence_threshold=args.confidence_threshold,
+        tiles=args.tiles,
     )
     with Progress(str(args.output), "images") as progress:
         summary = predict_images(

@@ -139,6 +139,13 @@ def check_cfg(cfg: CfgNode) -> None:
             f"config: INPUT.RANDOM_FLIP is {cfg.INPUT.RANDOM_FLIP!r}, but it does nothing here; "
             "leave it alone, and choose in INPUT.ALBUMENTATIONS.PIPELINE whether and how to flip."
         )
+    tiles = cfg.TEST.TILES
+    whole = all(type(count) is int and 1 <= count <= 16 for count in tiles)
+    if len(tiles) not in (0, 2) or not whole:
+        raise ConfigError(
+            f"config: TEST.TILES is {tiles!r}; give columns and rows from 1 to 16, as (2, 2), or "
+            "() for none."
+        )
     _check_timm(cfg)
     solver = cfg.SOLVER
     if solver.LR_SCHEDULER_NAME == "WarmupCosineLR" and (

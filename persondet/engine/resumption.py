@@ -20,7 +20,7 @@ from detectron2.data import get_detection_dataset_dicts
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 
-from persondet.data.state import DatasetState
+from persondet.data.loaders import DatasetState
 from persondet.engine.defaults import config_text
 from persondet.errors import CheckpointError
 

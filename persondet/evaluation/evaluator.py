@@ -31,6 +31,7 @@ from persondet.evaluation.matching import GroundTruth, match
 from persondet.evaluation.metrics import STANDARD_LIMIT, coco_metrics
 from persondet.evaluation.predictions import FILE_NAME, Detection, PredictionFile
 from persondet.inference.masks import encoded_masks
+from persondet.inference.tiles import TiledModel, whole_size
 from persondet.modeling.detections import roi_masks_kept
 from persondet.modeling.precision import autocast
 from persondet.results import TASKS
@@ -253,6 +254,8 @@ def evaluate_and_analyse(
     evaluator = build_evaluator(cfg, dataset_name, intervals=intervals)
     # pycocotools prints when it indexes; the numbers are logged below.
     with autocast(cfg), roi_masks_kept(model), contextlib.redirect_stdout(io.StringIO()):
+        if cfg.TEST.TILES:
+            model, cfg = TiledModel(cfg, model), whole_size(cfg)
         loader = build_test_loader(cfg, dataset_name)
         results = inference_on_dataset(model, loader, evaluator) or {}
     if comm.is_main_process():

@@ -21,7 +21,6 @@ PEOPLE = 10  # in each image
 SIZE = (1280, 720)  # width and height of an image, pixels
 FPS = 25
 _CORNERS = 30
-_MASK = 28  # pixels of the mask head's output
 _SPEED = 2.0  # pixels per frame, at 1280 pixels
 
 
@@ -30,8 +29,7 @@ def outlines(
 ) -> np.ndarray:
     """Return upright outlines with rough edges, a tenth to six tenths of the image's height tall.
 
-    Returns: float64, (count, corners, 2), x and y, pixels, inside the image of `size` (width,
-    height).
+    Returns: float64, (count, corners, 2), x and y, pixels, inside the image (width, height).
     """
     turn = np.linspace(0, 2 * np.pi, corners, endpoint=False)
     circle = np.stack((np.cos(turn), np.sin(turn)), axis=1)
@@ -50,7 +48,6 @@ def coco_of(
     images: Sequence[np.ndarray], size: tuple[int, int] = SIZE, split: str = "train"
 ) -> dict[str, Any]:
     """Return the COCO json of the outlines of each image; ids from 1, names as Roboflow's."""
-    names = [f"{split}_{number:06d}_jpg.rf.{number:032x}.jpg" for number in range(len(images))]
     annotations: list[dict[str, Any]] = []
     for image_id, people in enumerate(images, start=1):
         for outline, (left, top, right, bottom) in zip(people, boxes_of(people), strict=True):
@@ -69,8 +66,13 @@ def coco_of(
         "info": {},
         "categories": [{"id": 1, "name": "person", "supercategory": "none"}],
         "images": [
-            {"id": number, "file_name": name, "width": size[0], "height": size[1]}
-            for number, name in enumerate(names, start=1)
+            {
+                "id": number,
+                "file_name": f"{split}_{number:06d}_jpg.rf.{number:032x}.jpg",
+                "width": size[0],
+                "height": size[1],
+            }
+            for number in range(1, len(images) + 1)
         ],
         "annotations": annotations,
     }
@@ -98,20 +100,17 @@ def write_export(root: Path, counts: Mapping[str, int]) -> None:
 def raw_result(boxes: np.ndarray, scores: np.ndarray, size: tuple[int, int]) -> Instances:
     """Return what a mask head would say of people in boxes (N, 4), XYXY_ABS, pixels.
 
-    Returns: `pred_boxes`, `scores`, `pred_classes` and `pred_masks` (float32, (N, 1, 28, 28),
-        0..1).
+    Returns: `pred_boxes`, `scores`, `pred_classes`, `pred_masks` (float32, (N, 1, 28, 28), 0..1).
     """
-    result = Instances((size[1], size[0]))
-    result.pred_boxes = Boxes(torch.as_tensor(boxes, dtype=torch.float32))
-    result.scores = torch.as_tensor(scores, dtype=torch.float32)
-    result.pred_classes = torch.zeros(len(boxes), dtype=torch.int64)
-    y, x = np.mgrid[0:_MASK, 0:_MASK] / (_MASK - 1.0) * 2 - 1
-    head = 0.22 - np.hypot(x, y + 0.76)
-    body = 0.5 - np.hypot(x * 1.1, (y + 0.1) * 0.9)
-    legs = np.minimum(0.22 - np.abs(np.abs(x) - 0.3), np.minimum(1 - y, y + 0.05))
-    soft = 1 / (1 + np.exp(-18 * np.maximum(np.maximum(head, body), legs)))
-    result.pred_masks = torch.from_numpy(soft.astype(np.float32)).repeat(len(boxes), 1, 1, 1)
-    return result
+    y, x = torch.meshgrid(*[torch.linspace(-1, 1, 28)] * 2, indexing="ij")
+    mask = torch.sigmoid(18 * (0.9 - torch.hypot(x, y)))
+    return Instances(
+        (size[1], size[0]),
+        pred_boxes=Boxes(torch.as_tensor(boxes, dtype=torch.float32)),
+        scores=torch.as_tensor(scores, dtype=torch.float32),
+        pred_classes=torch.zeros(len(boxes), dtype=torch.int64),
+        pred_masks=mask.repeat(len(boxes), 1, 1, 1),
+    )
 
 
 def raw_people(index: int, size: tuple[int, int] = SIZE) -> Instances:

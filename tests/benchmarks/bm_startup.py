@@ -28,7 +28,6 @@ _CONFIGS = {
     "small": "quick_schedules/person_mask_rcnn_R_18_FPN_instant_test.yaml",
     "default": "person_mask_rcnn_R_50_FPN.yaml",
 }
-_MODELS = {"small": "a small model on small images", "default": "the default model"}
 _WORKERS = 2  # of both sides' loaders
 _PATIENCE = 300.0  # seconds for one start
 _GLANCE = 0.004  # seconds between looks at the marker
@@ -68,7 +67,7 @@ def main(*, pairs: int = 10, images: int = 24, progress: Progress | None = None)
                 return _until(marker, [Path(__file__).with_name("bm_stock.py"), *words])
 
             times = turns.time(ours, stock)
-            what = f"command to first step, {_MODELS[name]}"
+            what = f"command to first step, {name} model"
             found[name] = {"what": what, "details": medians(times, "{:.2f} s"), **times}
     return found
 

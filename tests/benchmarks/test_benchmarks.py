@@ -14,7 +14,6 @@ import bm_video
 import numpy as np
 import pytest
 import torch
-from detectron2.structures import Boxes, Instances
 
 from persondet.errors import PersondetError
 
@@ -47,10 +46,8 @@ def test_sides_take_turns_so_that_drift_cancels_and_no_garbage_is_collected_with
 
 def test_how_far_apart_objects_are():
     def people(*boxes):
-        found = Instances((100, 100))
-        found.pred_boxes = Boxes(torch.tensor(boxes).reshape(-1, 4))
-        found.scores = torch.linspace(0.9, 0.8, len(boxes))
-        return found
+        scores = torch.linspace(0.9, 0.8, len(boxes))
+        return bm_scenes.raw_result(np.reshape(boxes, (-1, 4)), scores, (100, 100))
 
     one = people([0.0, 0.0, 50.0, 50.0], [60.0, 60.0, 90.0, 90.0])
     other = people([60.0, 60.0, 90.0, 90.5], [0.25, 0.0, 50.0, 50.0])
@@ -87,8 +84,8 @@ def test_rows_that_need_no_training(tmp_path, capsys, monkeypatch):
 def test_a_training_step_has_the_losses_of_detectron2s(monkeypatch):
     small = bm_train._CONFIG.with_name("person_mask_rcnn_R_18_FPN_scratch.yaml")
     monkeypatch.setattr(bm_train, "_CONFIG", small)
-    found = bm_train.main(pairs=1, size=64, batch_size=1, dtype="float32")
-    for name in ("default", "float32"):
+    found = bm_train.main(pairs=1, size=64, small_size=64, batch_size=1, dtype="float32")
+    for name in ("default", "float32", "cpu"):
         losses = [found[name]["losses"][side]["total_loss"] for side in ("ours", "stock")]
         assert losses[0] == pytest.approx(losses[1], rel=0.05)
     assert found["saved"]["ratio"] == found["saved"]["ours"] / found["saved"]["stock"]

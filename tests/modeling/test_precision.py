@@ -1,6 +1,5 @@
 """In which type and layout the model computes."""
 
-import pytest
 import torch
 from torch import nn
 
@@ -30,9 +29,9 @@ def test_auto_takes_bfloat16_where_the_processor_multiplies_it(monkeypatch):
         assert resolve_dtype(cfg) == dtype
 
 
-@pytest.mark.parametrize("asked", [True, False])
-def test_convolutions_are_channels_last_when_the_config_says_so(asked):
+def test_convolutions_are_channels_last_when_the_config_says_so():
     cfg = get_cfg()
-    cfg.MODEL.CHANNELS_LAST = asked
-    conv = set_memory_format(cfg, nn.Conv2d(3, 4, 3))
-    assert conv.weight.is_contiguous(memory_format=torch.channels_last) is asked
+    for cfg.MODEL.CHANNELS_LAST in (True, False):
+        weight = set_memory_format(cfg, nn.Conv2d(3, 4, 3)).weight
+        is_so = weight.is_contiguous(memory_format=torch.channels_last)
+        assert is_so is cfg.MODEL.CHANNELS_LAST

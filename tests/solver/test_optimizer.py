@@ -54,9 +54,8 @@ def test_the_backbone_norms_and_biases_learn_and_decay_as_their_keys_say(name):
 @pytest.mark.parametrize("name", ["SGD", "AdamW"])
 def test_the_optimizer_steps_as_pytorchs_plain_one(name):
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(6, 8, 3), nn.Conv2d(8, 4, 3)).to(
-        memory_format=torch.channels_last
-    )
+    net = nn.Sequential(nn.Conv2d(6, 8, 3), nn.Conv2d(8, 4, 3))
+    net.to(memory_format=torch.channels_last)
     twin = copy.deepcopy(net)
     optimizer, _ = groups_of(net, "SOLVER.OPTIMIZER", name, "SOLVER.WEIGHT_DECAY", 0.05)
     common = {"lr": 0.01, "weight_decay": 0.05, "foreach": False}
@@ -79,45 +78,31 @@ def test_the_optimizer_steps_as_pytorchs_plain_one(name):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-6)
 
 
-@pytest.mark.parametrize("kind", ["norm", "value"])
-@pytest.mark.parametrize("name", ["SGD", "AdamW"])
-def test_clipping_is_that_of_each_parameter_before_the_step(name, kind):
-    net = model()
-    optimizer, _ = groups_of(
-        net,
-        *("SOLVER.OPTIMIZER", name, "SOLVER.CLIP_GRADIENTS.ENABLED", True),
-        *("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", kind, "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 0.5),
-    )
+@pytest.mark.parametrize(("kind", "clipped"), [("norm", [0.3, 0.4]), ("value", [0.5, 0.5])])
+def test_clipping_is_that_of_each_parameter_before_the_step(kind, clipped):
+    keys = {"ENABLED": True, "CLIP_TYPE": kind, "CLIP_VALUE": 0.5}
+    opts = [word for key, v in keys.items() for word in (f"SOLVER.CLIP_GRADIENTS.{key}", v)]
+    optimizer, _ = groups_of(net := model(), *opts)
     net.head.weight.grad = torch.tensor([[3.0, 4.0, 0, 0], [0, 0, 0, 0]])
     net.head.bias.grad = torch.tensor([0.1, -0.2])
     optimizer.step()
-    clipped = [0.3, 0.4] if kind == "norm" else [0.5, 0.5]
     assert net.head.weight.grad[0, :2].tolist() == pytest.approx(clipped, rel=1e-5)
     assert net.head.bias.grad.tolist() == pytest.approx([0.1, -0.2])
 
 
-def rates(steps, *opts):
-    """Return the rate of each step, as `hooks.LRScheduler` sets it."""
+def test_the_rate_follows_a_cosine_to_its_end():
+    """As `hooks.LRScheduler` sets it."""
     cfg = get_cfg()
-    common = ("SOLVER.MAX_ITER", steps, "SOLVER.BASE_LR", 1.0, "SOLVER.WARMUP_FACTOR", 0.1)
-    merge_opts(cfg, [str(word) for word in (*common, *opts)])
+    opts = ["SOLVER.MAX_ITER", 100, "SOLVER.BASE_LR", 1.0, "SOLVER.BASE_LR_END", 0.2]
+    opts += ["SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR", "SOLVER.WARMUP_ITERS", 10]
+    merge_opts(cfg, [str(word) for word in (*opts, "SOLVER.WARMUP_FACTOR", 0.1)])
     resolve_schedule(cfg, 10)
     optimizer = build_optimizer(cfg, model())
-    scheduler = build_lr_scheduler(cfg, optimizer)
-    found = []
-    for _ in range(steps):
+    scheduler, found = build_lr_scheduler(cfg, optimizer), []
+    for _ in range(100):
         found.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         scheduler.step()
-    return found
-
-
-def test_the_rate_follows_a_cosine_to_its_end():
-    found = rates(
-        100,
-        *("SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR", "SOLVER.WARMUP_ITERS", 10),
-        *("SOLVER.BASE_LR_END", 0.2),
-    )
     cosine = [0.2 + 0.8 * 0.5 * (1 + math.cos(math.pi * step / 100)) for step in range(100)]
     assert found[10:] == pytest.approx(cosine[10:])
     assert found[:11] == pytest.approx([0.1 + (cosine[10] - 0.1) * step / 10 for step in range(11)])

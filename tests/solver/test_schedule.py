@@ -84,10 +84,8 @@ def test_a_warm_up_that_never_ends_and_drops_beyond_the_run_are_mended_with_a_wa
     assert cfg.SOLVER.WARMUP_ITERS == 10
     assert cfg.TEST.EVAL_PERIOD == 100
     steps, warmup = said.warnings
-    assert "SOLVER.STEPS (2000, 2700)" in steps
-    assert "drops at steps 67 and 90" in steps
+    assert "SOLVER.STEPS (2000, 2700)" in steps and "drops at steps 67 and 90" in steps
     assert "SOLVER.WARMUP_ITERS is 200" in warmup
-    assert "evaluation at the end" in said.facts[0]
     assert not resolve_schedule(cfg, 50).warnings
 
 

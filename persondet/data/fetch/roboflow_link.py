@@ -141,7 +141,7 @@ def http_fault(work: Callable[[], Any]) -> str:
                 stack.callback(logging.getLogger(name).removeFilter, _drop)
         try:
             work()
-        except (*kinds["network"], ValueError) as error:
+        except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
             return next(fault for fault, of in kinds.items() if isinstance(error, of))
     return ""
 
