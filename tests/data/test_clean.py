@@ -16,7 +16,7 @@ import pytest
 
 from persondet.data.check import check_export
 from persondet.data.clean import CleanExport, changed_images, clean_coco, clean_dataset
-from persondet.errors import DatasetError, OutputExistsError
+from persondet.errors import DatasetError
 from tests.data.exports import ANNOTATION_FILE, categories, compressed_rle, raster, uncompressed_rle
 
 SQUARE = [10.0, 10.0, 30.0, 10.0, 30.0, 30.0, 10.0, 30.0]
@@ -176,14 +176,7 @@ def test_trap_09_what_may_be_asked_of_masks() -> None:
         _clean(NO_MASK, masks="polygons")
 
 
-# Traps 10, 11, 13.
-
-
-def test_trap_10_ids_from_1_and_the_headings_that_pycocotools_needs() -> None:
-    boxes = [{"id": 7, "bbox": [1, 2, 3, 4]}, {"id": 7, "bbox": [2, 2, 3, 4]}]
-    clean = _clean({}, *boxes).splits["train"]
-    assert [annotation["id"] for annotation in clean["annotations"]] == [1, 2, 3]
-    assert (clean["info"], clean["licenses"]) == ({}, [])
+# Traps 11 and 13.
 
 
 def test_trap_11_area_is_that_of_the_mask_and_overlapping_parts_count_once() -> None:
@@ -295,17 +288,6 @@ def test_images_are_hard_links_and_copies_where_links_are_refused(
     image = next((export / "train").glob("*.jpg"))
     for name, links in (("linked", True), ("copied", False)):
         assert (tmp_path / name / "train" / image.name).samefile(image) == links
-
-
-def test_an_output_that_is_used_or_nested_is_refused(export: Path, tmp_path: Path) -> None:
-    clean_dataset(export, tmp_path / "clean")
-    with pytest.raises(OutputExistsError):
-        clean_dataset(export, tmp_path / "clean")
-    clean_dataset(export, tmp_path / "clean", overwrite=True)
-    for output in (export, export / "train", tmp_path):
-        with pytest.raises(DatasetError, match="one in the other"):
-            clean_dataset(export, output, overwrite=True)
-    assert (export / "train").is_dir()
 
 
 def test_drop_leaks_keeps_the_later_split_whole(export: Path, tmp_path: Path) -> None:

@@ -137,15 +137,6 @@ def test_missing_images_are_counted(export: Path, tmp_path: Path) -> None:
         register_roboflow_coco("tiny", export, output_dir=tmp_path)
 
 
-def test_images_may_lie_in_a_sub_folder(export: Path, tmp_path: Path) -> None:
-    picture = next((export / "valid").glob("scene_1*.jpg"))
-    (export / "valid" / "more").mkdir()
-    picture.rename(export / "valid" / "more" / picture.name)
-    edit(export, lambda c: c["images"][1].update(file_name=f"more/{picture.name}"), "valid")
-    register_roboflow_coco("tiny", export, output_dir=tmp_path)
-    assert Path(DatasetCatalog.get("tiny_valid")[1]["file_name"]).is_file()
-
-
 def test_refusals_name_the_export(export: Path, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"export: the export has no class 'Person'"):
         register_roboflow_coco("tiny", export, classes=["Person"], output_dir=tmp_path)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from persondet.data.check.text import split_lines
 from persondet.data.inspect.images import ImageFacts
 from persondet.data.split import check_fractions, deal_groups, merge_coco, split_coco, split_export
-from persondet.errors import DatasetError, OutputExistsError
+from persondet.errors import DatasetError
 from tests.data.leaks.scenes import COPIES, scene
 
 JSON = "_annotations.coco.json"
@@ -282,19 +282,6 @@ def test_names_that_lead_out_and_ambiguous_ids_are_refused(flat, tmp_path, chang
     with pytest.raises(DatasetError, match=says):
         split_export(flat, tmp_path / "out", workers=1)
     assert not (tmp_path / "out").exists()
-
-
-def test_nothing_is_overwritten_unasked(flat: Path, tmp_path: Path):
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / "mine.txt").write_text("mine")
-    with pytest.raises(OutputExistsError, match="--overwrite"):
-        split_export(flat, out, workers=1)
-    assert (out / "mine.txt").read_text() == "mine"
-    split_export(flat, out, overwrite=True, workers=1)
-    assert not (out / "mine.txt").exists()
-    with pytest.raises(DatasetError, match="beside"):
-        split_export(flat, flat / "inside", workers=1)
 
 
 # Merging
