@@ -13,23 +13,16 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from importlib import metadata
+from typing import Any
 
 from persondet.errors import InstallationError, PersondetError
 
 Progress = Callable[[int, int | None], None]
 """`progress(done, total)` in the unit of the work; `total` is None while nobody knows it."""
 
-# Name in the report → name of the distribution. OpenCV comes in several, so its module is asked.
-_DISTRIBUTIONS = {
-    "persondet": "persondet",
-    "torch": "torch",
-    "torchvision": "torchvision",
-    "detectron2": "detectron2",
-    "numpy": "numpy",
-    "albumentations": "albumentations",
-    "pycocotools": "pycocotools",
-    "av": "av",
-}
+_DISTRIBUTIONS = (
+    "persondet torch torchvision detectron2 numpy albumentations pycocotools av".split()
+)
 
 
 def require_detectron2() -> None:
@@ -59,36 +52,26 @@ def environment_report() -> dict[str, str | int]:
     that PyTorch sees, "" and "cpu" without one; `cpu_count` counts the cores this process may use.
     """
     report: dict[str, str | int] = {"python": platform.python_version(), "os": platform.platform()}
-    for name, distribution in _DISTRIBUTIONS.items():
-        report[name] = _version(distribution)
-    report["opencv"] = _opencv_version()
-    report.update(_device())
+    for name in _DISTRIBUTIONS:
+        try:
+            report[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            report[name] = ""
+    # OpenCV comes in several distributions, so its module is asked.
+    cv2, torch = _imported("cv2"), _imported("torch")
+    report["opencv"] = str(cv2.__version__) if cv2 else ""
+    has_gpu = torch is not None and torch.cuda.is_available()
+    report["cuda"] = str(torch.version.cuda or "") if has_gpu else ""
+    report["device"] = str(torch.cuda.get_device_name(0)) if has_gpu else "cpu"
     report["cpu_count"] = cpu_count()
     return report
 
 
-def _version(distribution: str) -> str:
+def _imported(module: str) -> Any:
     try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return ""
-
-
-def _opencv_version() -> str:
-    try:
-        return str(importlib.import_module("cv2").__version__)
-    except ImportError:
-        return ""
-
-
-def _device() -> dict[str, str | int]:
-    try:
-        torch = importlib.import_module("torch")
+        return importlib.import_module(module)
     except (ImportError, OSError):
-        return {"cuda": "", "device": "cpu"}
-    if not torch.cuda.is_available():
-        return {"cuda": "", "device": "cpu"}
-    return {"cuda": str(torch.version.cuda or ""), "device": str(torch.cuda.get_device_name(0))}
+        return None
 
 
 def cpu_count() -> int:

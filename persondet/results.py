@@ -55,7 +55,7 @@ def write_results(run_dir: str | Path, results: Mapping[str, Any]) -> Path:
     Raises: RunError: when `results` has no "test" and no "valid", or their numbers are not 0..100.
     """
     path = Path(run_dir) / FILE_NAME
-    plain = {"schema": SCHEMA, **{k: _plain(v) for k, v in results.items() if k != "schema"}}
+    plain = {"schema": SCHEMA, **{k: as_json(v) for k, v in results.items() if k != "schema"}}
     _check(plain, path)
     write_json(path, plain)
     return path
@@ -106,7 +106,7 @@ def format_results_table(results: Mapping[str, Any], split: str = "test") -> str
 
     Rows are box and mask (those that were evaluated), each with its 95 % intervals below it, and,
     on the test split, what the same box on every image scores
-    (`persondet.evaluation.constant_box`). Columns are AP, AP50, AP75, APs, APm, APl, AR and, where
+    (`persondet.evaluation.evaluator`). Columns are AP, AP50, AP75, APs, APm, APl, AR and, where
     more than 100 detections were allowed on an image, `AP@<number>`, all in points (0 to 100); a
     dash stands for a number that does not exist. Below the table: what the intervals are, how many
     images leaked, and the notes.
@@ -176,14 +176,14 @@ def _cell(value: Any) -> str:
     return "-" if value is None or not math.isfinite(value) else f"{value:.1f}"
 
 
-def _plain(value: Any) -> Any:
+def as_json(value: Any) -> Any:
     """Return `value` made of what JSON has: numpy numbers as plain ones, NaN as None."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): as_json(item) for key, item in value.items()}
     if hasattr(value, "tolist"):  # numpy numbers and arrays, without importing numpy
         value = value.tolist()
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [as_json(item) for item in value]
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, float) and not math.isfinite(value):

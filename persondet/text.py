@@ -25,6 +25,12 @@ def printable(value: object, most: int) -> str:
     return _shortened("".join(c if c.isprintable() else _escaped(c) for c in str(value)), most)
 
 
+def listed(names: Sequence[str]) -> str:
+    """Return the first twelve names of a list as printable text, and how many more there are."""
+    shown = ", ".join(printable(name, 40) for name in names[:12])
+    return (shown or "none") + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+
+
 def one_line(value: object, most: int) -> str:
     """Return a name as one line for a figure, a table or an image, at most `most` columns wide.
 

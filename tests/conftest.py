@@ -91,15 +91,11 @@ def write_export(
     """Write a Roboflow COCO export with its habits: grouping category 0, annotation ids from 0.
 
     The people are bright octagons, the last training image shows none, `area` is box area.
-
-    Args:
-        root: folder to write; gets one sub-folder per key of `counts`.
-        counts: images per split folder; default train 6, valid 3, test 3.
-        size: width and height in pixels.
-        seed: another seed, other pictures.
+    `counts`: images per split folder; another `seed` gives other images of `size` (width, height).
     """
     rng = np.random.default_rng(seed)
-    for split, count in ({"train": 6, "valid": 3, "test": 3} if counts is None else counts).items():
+    counts = {"train": 6, "valid": 3, "test": 3} if counts is None else counts
+    for split, count in counts.items():
         folder = root / split
         folder.mkdir(parents=True)
         images: list[dict[str, Any]] = []
@@ -110,22 +106,16 @@ def write_export(
             digest = hashlib.md5(f"{split}{number}{seed}".encode()).hexdigest()
             name = f"scene_{number}_{split}_jpg.rf.{digest}.jpg"  # a source of its own
             cv2.imwrite(str(folder / name), pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])
+            width, height = size
             images.append(
-                {"id": number, "file_name": name, "width": size[0], "height": size[1], "license": 1}
+                {"id": number, "file_name": name, "width": width, "height": height, "license": 1}
             )
             for polygon in polygons:
                 low, high = polygon.min(axis=0), polygon.max(axis=0)
-                annotations.append(
-                    {
-                        "id": len(annotations),
-                        "image_id": number,
-                        "category_id": 1,
-                        "bbox": [*low.tolist(), *(high - low).tolist()],
-                        "area": float((high - low).prod()),
-                        "segmentation": [polygon.reshape(-1).tolist()],
-                        "iscrowd": 0,
-                    }
-                )
+                annotation = {"id": len(annotations), "image_id": number, "category_id": 1}
+                annotation |= {"segmentation": [polygon.reshape(-1).tolist()], "iscrowd": 0}
+                annotation["bbox"] = [*low.tolist(), *(high - low).tolist()]
+                annotations.append(annotation | {"area": float((high - low).prod())})
         coco = {
             "info": {"description": "octagons"},
             "licenses": [{"id": 1, "name": "CC0", "url": ""}],

@@ -1,13 +1,14 @@
 """The demo: its table, what it refuses to replace, and (soak) what it must reach."""
 
 import json
+from contextlib import nullcontext
 
 import av
 import pytest
 import torch
 
+from persondet.checkpoint.conventions import timm_file
 from persondet.checkpoint.model_file import load_checkpoint
-from persondet.checkpoint.timm_weights import timm_file
 from persondet.demo import is_finished, refuse_foreign_folder
 from persondet.errors import OutputExistsError
 from persondet.records import read_records
@@ -22,12 +23,11 @@ def test_only_an_earlier_demo_on_this_sample_is_replaced(tmp_path):
     output, sample = tmp_path / "demo", tmp_path / "sample"
     refuse_foreign_folder(output, sample)
     output.mkdir()
-    refuse_foreign_folder(output, sample)
-    (output / "config.yaml").write_text("DATASETS: {ROBOFLOW: {ROOT: datasets/mine}}")
-    with pytest.raises(OutputExistsError, match="not an earlier demo"):
-        refuse_foreign_folder(output, sample)
-    (output / "config.yaml").write_text(f"DATASETS: {{ROBOFLOW: {{ROOT: {sample}/people}}}}")
-    refuse_foreign_folder(output, sample)
+    for root, foreign in (("", False), ("datasets/mine", True), (f"{sample}/people", False)):
+        if root:
+            (output / "config.yaml").write_text(f"DATASETS: {{ROBOFLOW: {{ROOT: {root}}}}}")
+        with pytest.raises(OutputExistsError) if foreign else nullcontext():
+            refuse_foreign_folder(output, sample)
 
 
 def test_only_a_demo_with_its_report_is_finished_and_another_goes_on(tmp_path):
@@ -64,12 +64,10 @@ def test_the_demo_reaches_its_goals(tmp_path):
         assert (stream.codec_context.codec_tag, stream.pix_fmt) == ("avc1", "yuv420p")
     _, records = read_records(clip.with_suffix(".jsonl"))
     assert len(list(records)) == 260
-    assert results["video"]["recall"] >= 0.7
-    assert results["video"]["precision"] >= 0.7
-    assert results["video"]["idf1"] >= 0.4
-    assert results["video"]["mota"] >= 0.5
+    least = {"recall": 0.7, "precision": 0.7, "idf1": 0.4, "mota": 0.5, "unique": 11}
+    assert {name for name in least if results["video"][name] < least[name]} == set()
     assert results["video"]["unique_truth"] == 11
-    assert 11 <= results["video"]["unique"] <= 33
+    assert results["video"]["unique"] <= 33
 
     notes = [block for block in build_document(run).blocks() if isinstance(block, Note)]
     assert [note.text for note in notes if note.kind == "missing"] == []

@@ -13,8 +13,8 @@ import numpy as np
 import pycocotools.mask as mask_util
 import pytest
 
-from persondet.data.check.validate import check_export
-from persondet.data.cleaned_copy import clean_dataset
+from persondet.data.check import check_export
+from persondet.data.clean import clean_dataset
 from persondet.data.findings import CODES
 from persondet.data.split import split_export
 from persondet.errors import DatasetError

@@ -31,32 +31,19 @@ def get_parser() -> argparse.ArgumentParser:
         " else meanwhile.",
         example="python tools/benchmark.py train mapper startup --json benchmark.json",
     )
-    parser.add_argument(
-        "modes",
-        metavar="MODE",
-        nargs="+",
-        choices=list(MODES),
-        help="; ".join(f"{name}: {what}" for name, what in MODES.items()),
-    )
-    parser.add_argument("--pairs", metavar="N", type=int, default=10, help="turns of each side")
-    parser.add_argument(
-        "--images",
-        metavar="N",
-        type=int,
-        default=None,
-        help="images (default: 600 for dataset, 16 for mapper, 24 for startup, 5000 for evaluate, "
-        "60 frames for video)",
-    )
-    parser.add_argument("--run", metavar="DIR", type=Path, help="trained run, for two video rows")
-    parser.add_argument("--clip", metavar="FILE", type=Path, help="clip that the run annotates")
-    parser.add_argument(
-        "--show-baseline",
-        action="store_true",
-        help="print the source of what each mode is measured against, and measure nothing",
-    )
-    group = parser.add_argument_group("output")
-    group.add_argument("--json", metavar="FILE", type=Path, help="keep the numbers")
-    group.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    add = cli.adder(parser)
+    what = "; ".join(f"{name}: {what}" for name, what in MODES.items())
+    add("modes", what, "MODE", nargs="+", choices=list(MODES))
+    add("--pairs", "turns of each side", "N", type=int, default=10)
+    more = "600 for dataset, 16 for mapper, 24 for startup, 5000 for evaluate, 60 frames for video"
+    add("--images", f"images (default: {more})", "N", type=int)
+    add("--run", "trained run, for two video rows", "DIR", type=Path)
+    add("--clip", "clip that the run annotates", "FILE", type=Path)
+    more = "print the source of what each mode is measured against, and measure nothing"
+    add("--show-baseline", more)
+    add = cli.adder(parser, "output")
+    add("--json", "keep the numbers", "FILE", type=Path)
+    add("--overwrite", "replace an existing file")
     return parser
 
 
@@ -94,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         module = importlib.import_module(f"bm_{mode}")
         with Progress(mode, "turns") as progress:
             found[mode] = module.main(pairs=args.pairs, progress=progress, **_options(mode, args))
-        print(f"{table(module.rows(found[mode]))}\n", flush=True)
+        print(f"{table(found[mode])}\n", flush=True)
         if args.json:  # after each mode, so that an interruption costs one
             write_json(args.json, found)
     report = found["environment"].items()

@@ -13,6 +13,8 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 EXIT_CODES = "exit codes: 0 done, 1 findings, 2 bad input, 3 partial result, 130 interrupted"
 
@@ -31,15 +33,18 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescription
         return textwrap.fill(text, width, initial_indent=indent, subsequent_indent=indent)
 
 
+def _explained(description: str, example: str) -> dict[str, Any]:
+    return {
+        "description": description,
+        "epilog": f"example:\n  {example}\n\n{EXIT_CODES}",
+        "formatter_class": _Formatter,
+        "allow_abbrev": False,
+    }
+
+
 def build_parser(description: str, *, example: str) -> argparse.ArgumentParser:
     """Return a parser whose help shows defaults, an example and the exit codes."""
-
-    return argparse.ArgumentParser(
-        description=description,
-        epilog=f"example:\n  {example}\n\n{EXIT_CODES}",
-        formatter_class=_Formatter,
-        allow_abbrev=False,
-    )
+    return argparse.ArgumentParser(**_explained(description, example))
 
 
 def add_command(
@@ -50,55 +55,54 @@ def add_command(
     example: str,
 ) -> argparse.ArgumentParser:
     """Return the parser of a sub-command; the first sentence of its description lists it."""
-    return commands.add_parser(
-        name,
-        help=description.partition(". ")[0].rstrip("."),
-        description=description,
-        epilog=f"example:\n  {example}\n\n{EXIT_CODES}",
-        formatter_class=_Formatter,
-        allow_abbrev=False,
-    )
+    first = description.partition(". ")[0].rstrip(".")
+    return commands.add_parser(name, help=first, **_explained(description, example))
+
+
+def adder(parser: argparse._ActionsContainer, title: str = "") -> Callable[..., None]:
+    """Return `add(name, help, metavar=None, **more)` for the arguments of `parser`, or a new group.
+
+    A flag without a metavar is a switch; `more` goes to argparse.
+    """
+    group = parser.add_argument_group(title) if title else parser
+
+    def add(name: str, text: str, metavar: Any = None, **more: Any) -> None:
+        if metavar is not None:
+            more["metavar"] = metavar
+        elif "choices" not in more:
+            more["action"] = "store_true"
+        group.add_argument(name, help=text, **more)
+
+    return add
+
+
+def add_output(parser: argparse.ArgumentParser, metavar: str, text: str, **more: Any) -> None:
+    """Add `--output` (required) and `--overwrite` to `parser`."""
+    add = adder(parser, "output")
+    add("--output", text, metavar, required=True, **({"type": Path} | more))
+    add("--overwrite", "replace an existing output")
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
     """Add `--config-file`, `--opts KEY VALUE …` and trailing `KEY VALUE …` to `parser`."""
-    group = parser.add_argument_group("config")
-    group.add_argument(
-        "--config-file", metavar="FILE", required=required, default="", help="YAML config"
-    )
-    group.add_argument(
-        "--opts",
-        dest="opts_flag",
-        metavar="KEY VALUE",
-        nargs=argparse.REMAINDER,
-        default=[],
-        help="config overrides; the last flag of the line, as in Detectron2's demo",
-    )
-    group.add_argument(
-        "opts",
-        metavar="KEY VALUE",
-        nargs=argparse.REMAINDER,
-        default=[],
-        help="config overrides at the end of the line, as in Detectron2's train_net",
-    )
+    add = adder(parser, "config")
+    add("--config-file", "YAML config", "FILE", required=required, default="")
+    rest: dict[str, Any] = {"metavar": "KEY VALUE", "nargs": argparse.REMAINDER, "default": []}
+    more = "config overrides; the last flag of the line, as in Detectron2's demo"
+    add("--opts", more, dest="opts_flag", **rest)
+    add("opts", "config overrides at the end of the line, as in Detectron2's train_net", **rest)
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Add `--run`, `--confidence-threshold` and the config flags to `parser`."""
-    group = parser.add_argument_group("model")
-    group.add_argument(
-        "--run",
-        metavar="DIR",
-        default="",
-        help="run folder (its best model) or checkpoint file, instead of --config-file",
-    )
-    group.add_argument(
-        "--confidence-threshold",
-        metavar="SCORE",
-        type=share,
-        help="drop detections below it (default: VISUALIZATION.SCORE_THRESH, else the model's, "
-        "else 0.5)",
-    )
+    add = adder(parser, "model")
+    more = "run folder (its best model) or checkpoint file, instead of --config-file"
+    add("--run", more, "DIR", default="")
+    more = "VISUALIZATION.SCORE_THRESH, else the model's, else 0.5"
+    more = f"drop detections below it (default: {more})"
+    add("--confidence-threshold", more, "SCORE", type=share)
+    more = "look at overlapping tiles too, for small and far people (default: TEST.TILES)"
+    add("--tiles", more, ("COLUMNS", "ROWS"), nargs=2, type=int, choices=range(1, 17))
     add_config_arguments(parser)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 import cli
 
@@ -20,26 +20,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "    --variant frozen MODEL.BACKBONE.FREEZE_AT 2 --variant free MODEL.BACKBONE.FREEZE_AT 0 "
         "\\\n    --seeds 1 2 3 --opts DATASETS.ROBOFLOW.ROOT datasets/person",
     )
-    group = parser.add_argument_group("what to compare")
-    group.add_argument(
-        "--variant",
-        metavar=("NAME", "KEY VALUE"),
-        nargs="+",
-        action="append",
-        required=True,
-        help="name and config overrides of a setting; give two or more",
-    )
-    group.add_argument(
-        "--seeds", metavar="N", nargs="+", type=int, default=[1, 2, 3], help="values of SEED"
-    )
-    group.add_argument("--jobs", metavar="N", type=int, default=1, help="trainings at a time")
-    output = parser.add_argument_group("output")
-    output.add_argument(
-        "--output", metavar="DIR", type=Path, required=True, help="folder for the runs"
-    )
-    output.add_argument(
-        "--overwrite", action="store_true", help="replace the runs of an earlier comparison"
-    )
+    add = cli.adder(parser, "what to compare")
+    more = "name and config overrides of a setting; give two or more"
+    many: dict[str, Any] = {"nargs": "+", "action": "append", "required": True}
+    add("--variant", more, ("NAME", "KEY VALUE"), **many)
+    add("--seeds", "values of SEED", "N", nargs="+", type=int, default=[1, 2, 3])
+    add("--jobs", "trainings at a time", "N", type=int, default=1)
+    cli.add_output(parser, "DIR", "folder for the runs")
     cli.add_config_arguments(parser, required=True)
     args = cli.parse(parser, argv)
 

@@ -15,18 +15,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "PDF). About 12 minutes on two CPU cores.",
         example="python tools/demo.py --output output/demo",
     )
-    parser.add_argument(
-        "--output",
-        metavar="DIR",
-        default="output/demo",
-        help="run folder; an interrupted demo continues, a finished one is replaced",
-    )
-    parser.add_argument(
-        "--sample",
-        metavar="DIR",
-        default="datasets/sample",
-        help="folder of the sample; created if missing",
-    )
+    add = cli.adder(parser)
+    more = "run folder; an interrupted demo continues, a finished one is replaced"
+    add("--output", more, "DIR", default="output/demo")
+    add("--sample", "folder of the sample; created if missing", "DIR", default="datasets/sample")
     args = cli.parse(parser, argv)
     from persondet.demo import run_demo, summary
     from persondet.environment import require_detectron2

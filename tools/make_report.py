@@ -19,18 +19,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "elsewhere existing files need --overwrite.",
         example="python tools/make_report.py output/demo",
     )
-    parser.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="OUTPUT_DIR of a training")
-    parser.add_argument(
-        "--output",
-        metavar="DIR",
-        type=Path,
-        help="folder for report.html and report.pdf (default: RUN_DIR)",
-    )
-    parser.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="replace reports in a folder outside the run folder",
-    )
+    add = cli.adder(parser)
+    add("run_dir", "OUTPUT_DIR of a training", "RUN_DIR", type=Path)
+    add("--output", "folder for report.html and report.pdf (default: RUN_DIR)", "DIR", type=Path)
+    add("--overwrite", "replace reports in a folder outside the run folder")
     args = cli.parse(parser, argv)
     cli.show_log()
     from persondet.report.build import build_report, check_output, check_run, plots_folder

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 
 import cli
+from progress import Progress
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -16,34 +16,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         "ground truth (city_walk.mp4).",
         example="python tools/make_sample.py --output datasets/sample --seed 7",
     )
-    parser.add_argument(
-        "--output", metavar="DIR", required=True, help="folder to write", default=None
-    )
-    parser.add_argument("--seed", type=int, default=7, help="the same seed gives the same bytes")
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=os.cpu_count() or 1,
-        help="number of processes; does not change the result",
-    )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace the folder when it exists"
-    )
+    cli.add_output(parser, "DIR", "folder to write", type=str)
+    add = cli.adder(parser)
+    add("--seed", "the same seed gives the same bytes", "SEED", type=int, default=7)
+    workers = "number of processes; does not change the result"
+    add("--workers", workers, "WORKERS", type=int, default=os.cpu_count() or 1)
     args = cli.parse(parser, argv)
     if args.seed < 0:
         parser.error("--seed must be 0 or more")
 
-    from tqdm import tqdm
-
     from persondet.sample.export import make_sample
 
-    interval = 1.0 if sys.stderr.isatty() else 15.0
-    with tqdm(desc="images and frames", file=sys.stderr, mininterval=interval) as bar:
-
-        def progress(done: int, total: int | None) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with Progress("sample", "images and frames") as progress:
         record = make_sample(
             args.output,
             args.seed,
@@ -57,11 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{'people/' + split:24}{row['images']:6}{row['objects']:9}{row['occluded']:10.1%}"
             f"{row['small']:13.1%}{row['empty_images']:9}"
         )
-    clip = record["city_walk"]
-    print(
-        f"city_walk.mp4: {clip['frames']} frames at {clip['fps']} per second, "
-        f"{clip['people']} people"
-    )
+    told = "city_walk.mp4: {frames} frames at {fps} per second, {people} people"
+    print(told.format(**record["city_walk"]))
     print(f"written: {args.output}")
     return 0
 

@@ -18,19 +18,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "files are replaced; a file in another folder is kept unless you pass --overwrite.",
         example="python tools/plot_metrics.py output/demo output/other",
     )
-    parser.add_argument(
-        "run_dirs", metavar="RUN_DIR", nargs="+", type=Path, help="OUTPUT_DIR of a training"
-    )
-    parser.add_argument(
-        "--output",
-        metavar="DIR",
-        type=Path,
-        help="folder for the files (default: RUN_DIR/plots; of several runs the folder "
-        "comparison/ beside them)",
-    )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace files outside the run folder too"
-    )
+    add = cli.adder(parser)
+    add("run_dirs", "OUTPUT_DIR of a training", "RUN_DIR", nargs="+", type=Path)
+    more = "RUN_DIR/plots; of several runs the folder comparison/ beside them"
+    add("--output", f"folder for the files (default: {more})", "DIR", type=Path)
+    add("--overwrite", "replace files outside the run folder too")
     args = cli.parse(parser, argv)
 
     import logging

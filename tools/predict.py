@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import cli
 from progress import Progress
@@ -20,28 +19,13 @@ def get_parser() -> argparse.ArgumentParser:
         example="python tools/predict.py --run output/demo --input street.jpg photos/ 'more/*.png' "
         "--output annotated/",
     )
-    group = parser.add_argument_group("images")
-    group.add_argument(
-        "--input",
-        metavar="PATH",
-        nargs="+",
-        required=True,
-        help="files, folders, glob patterns",
-        default=argparse.SUPPRESS,
-    )
-    group.add_argument(
-        "--output",
-        metavar="DIR",
-        type=Path,
-        required=True,
-        help="folder for the results",
-        default=argparse.SUPPRESS,
-    )
-    group.add_argument("--overwrite", action="store_true", help="replace existing results")
-    group = parser.add_argument_group("drawing")
-    group.add_argument("--no-masks", action="store_true", help="do not draw masks")
-    group.add_argument("--no-labels", action="store_true", help="do not draw class and score")
-    group.add_argument("--no-count", action="store_true", help="do not draw how many there are")
+    add = cli.adder(parser, "images")
+    add("--input", "files, folders, glob patterns", "PATH", nargs="+", required=True)
+    cli.add_output(parser, "DIR", "folder for the results")
+    add = cli.adder(parser, "drawing")
+    add("--no-masks", "do not draw masks")
+    add("--no-labels", "do not draw class and score")
+    add("--no-count", "do not draw how many there are")
     cli.add_model_arguments(parser)
     return parser
 
@@ -62,7 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     images = find_images(args.input, output=args.output)
     check_image_output(images, args.output, overwrite=args.overwrite)
     predictor = load_predictor(
-        args.run, args.config_file, args.opts, confidence_threshold=args.confidence_threshold
+        args.run,
+        args.config_file,
+        args.opts,
+        confidence_threshold=args.confidence_threshold,
+        tiles=args.tiles,
     )
     with Progress(str(args.output), "images") as progress:
         summary = predict_images(

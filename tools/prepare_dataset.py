@@ -6,7 +6,7 @@ import argparse
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import cli
 from progress import Progress
@@ -26,11 +26,8 @@ def get_parser() -> argparse.ArgumentParser:
         f"  {PROGRAM} clean datasets/person --output datasets/person_clean",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    _add_download(commands)
-    _add_import(commands)
-    _add_check(commands)
-    _add_clean(commands)
-    _add_split(commands)
+    for add in (_add_download, _add_import, _add_check, _add_clean, _add_split):
+        add(commands)
     return parser
 
 
@@ -73,8 +70,8 @@ def import_(args: argparse.Namespace) -> int:
 
 def check(args: argparse.Namespace) -> int:
     """Print the report; 1 when it has errors."""
+    from persondet.data.check import check_export
     from persondet.data.check.text import report_lines
-    from persondet.data.check.validate import check_export
     from persondet.files import refuse_existing, write_json
 
     for path in filter(None, (args.json, args.plot)):
@@ -98,7 +95,7 @@ def check(args: argparse.Namespace) -> int:
 def clean(args: argparse.Namespace) -> int:
     """Write the mended copy, and say what was changed."""
     from persondet.data.check.text import cleaning_lines
-    from persondet.data.cleaned_copy import clean_dataset
+    from persondet.data.clean import clean_dataset
 
     with Progress(str(args.dataset), "images") as progress:
         record = clean_dataset(
@@ -137,7 +134,6 @@ def _say(lines: Sequence[str], output: Path) -> int:
 
 
 def _add_download(commands: Commands) -> None:
-    """Add `download`."""
     parser = cli.add_command(
         commands,
         "download",
@@ -147,30 +143,18 @@ def _add_download(commands: Commands) -> None:
         example=f"ROBOFLOW_API_KEY=… {PROGRAM} download --workspace acme --project crosswalk "
         "--version 3 --output datasets/crosswalk",
     )
-    group = parser.add_argument_group("what to fetch")
-    group.add_argument("--workspace", metavar="W", required=True, help="as in the project's URL")
-    group.add_argument("--project", metavar="P", required=True, help="as in the project's URL")
-    group.add_argument(
-        "--version", metavar="N", type=cli.positive, required=True, help="its number"
-    )
-    group.add_argument(
-        "--format",
-        choices=["coco-segmentation", "coco"],
-        default="coco-segmentation",
-        help="coco has boxes only",
-    )
-    group.add_argument(
-        "--timeout",
-        metavar="S",
-        type=cli.positive,
-        default=900,
-        help="seconds to wait until Roboflow has made the export",
-    )
-    _add_output(parser)
+    add = cli.adder(parser, "what to fetch")
+    add("--workspace", "as in the project's URL", "W", required=True)
+    add("--project", "as in the project's URL", "P", required=True)
+    add("--version", "its number", "N", type=cli.positive, required=True)
+    formats = ["coco-segmentation", "coco"]
+    add("--format", "coco has boxes only", choices=formats, default=formats[0])
+    more = "seconds to wait until Roboflow has made the export"
+    add("--timeout", more, "S", type=cli.positive, default=900)
+    cli.add_output(parser, "DIR", "folder to write")
 
 
 def _add_import(commands: Commands) -> None:
-    """Add `import`."""
     parser = cli.add_command(
         commands,
         "import",
@@ -178,15 +162,8 @@ def _add_import(commands: Commands) -> None:
         "or nested; valid may be called val or validation; splits may be missing.",
         example=f"{PROGRAM} import ~/Downloads/export.zip --output datasets/person",
     )
-    parser.add_argument("source", metavar="SRC", type=Path, help="zip file or folder")
-    _add_output(parser)
-
-
-def _add_output(parser: argparse.ArgumentParser) -> None:
-    """Add `--output` and `--overwrite`."""
-    group = parser.add_argument_group("output")
-    group.add_argument("--output", metavar="DIR", type=Path, required=True, help="folder to write")
-    group.add_argument("--overwrite", action="store_true", help="replace an existing output")
+    cli.adder(parser)("source", "zip file or folder", "SRC", type=Path)
+    cli.add_output(parser, "DIR", "folder to write")
 
 
 def _add_check(commands: Commands) -> None:
@@ -197,18 +174,15 @@ def _add_check(commands: Commands) -> None:
         "with 1 on errors. docs/dataset.md explains every code.",
         example=f"{PROGRAM} check datasets/person --plot person.png",
     )
-    _add_folder(parser)
-    parser.add_argument("--strict", action="store_true", help="exit with 1 for warnings too")
-    group = parser.add_argument_group("output")
-    group.add_argument("--json", metavar="FILE", type=Path, help="the report, for programs")
-    group.add_argument("--plot", metavar="FILE", type=_page, help="one page of plots: .png or .pdf")
-    group.add_argument(
-        "--config-file",
-        metavar="FILE",
-        default="",
-        help="config with the anchors and image size to compare boxes with (default: R_50_FPN's)",
-    )
-    group.add_argument("--overwrite", action="store_true", help="replace existing files")
+    add = cli.adder(parser)
+    add("dataset", "folder of the export", "DIR", type=Path)
+    add("--strict", "exit with 1 for warnings too")
+    add = cli.adder(parser, "output")
+    add("--json", "the report, for programs", "FILE", type=Path)
+    add("--plot", "one page of plots: .png or .pdf", "FILE", type=_page)
+    more = "config with the anchors and image size to compare boxes with (default: R_50_FPN's)"
+    add("--config-file", more, "FILE", default="")
+    add("--overwrite", "replace existing files")
 
 
 def _add_clean(commands: Commands) -> None:
@@ -219,28 +193,20 @@ def _add_clean(commands: Commands) -> None:
         " the source stays unchanged, and cleaning.json counts every change.",
         example=f"{PROGRAM} clean datasets/person --output datasets/person_clean --classes person",
     )
-    _add_folder(parser)
-    group = parser.add_argument_group("what to keep")
-    group.add_argument(
-        "--classes",
-        metavar="A,B",
-        type=_names,
-        default=(),
-        help="these classes, in this order (default: all)",
-    )
-    group.add_argument(
+    cli.adder(parser)("dataset", "folder of the export", "DIR", type=Path)
+    add = cli.adder(parser, "what to keep")
+    more = "these classes, in this order (default: all)"
+    add("--classes", more, "A,B", type=_names, default=())
+    add(
         "--masks",
+        "auto: as they are, and the filled box where a few are missing; box: the filled box "
+        "where one is missing, so that a dataset of boxes trains Mask R-CNN; none: boxes only",
         choices=["auto", "polygon", "bitmask", "box", "none"],
         default="auto",
-        help="auto: as they are, and the filled box where a few are missing; box: the filled box "
-        "where one is missing, so that a dataset of boxes trains Mask R-CNN; none: boxes only",
     )
-    group.add_argument(
-        "--drop-leaks",
-        action="store_true",
-        help="drop images from train and valid when a later split has a version of them",
-    )
-    _add_output(parser)
+    more = "drop images from train and valid when a later split has a version of them"
+    add("--drop-leaks", more)
+    cli.add_output(parser, "DIR", "folder to write")
 
 
 def _add_split(commands: Commands) -> None:
@@ -252,25 +218,14 @@ def _add_split(commands: Commands) -> None:
         example=f"{PROGRAM} split datasets/flat --output datasets/divided "
         "--fractions 0.7 0.2 0.1 --seed 0",
     )
-    _add_folder(parser)
-    group = parser.add_argument_group("how to divide")
-    group.add_argument(
-        "--fractions",
-        metavar=("TRAIN", "VALID", "TEST"),
-        nargs=3,
-        type=float,
-        default=[0.7, 0.2, 0.1],
-        help="shares of the images; 0 makes no such split",
-    )
-    group.add_argument("--seed", metavar="N", type=int, default=0, help="seed of the split")
-    group.add_argument(
-        "--group-clips", action="store_true", help="keep the frames of one clip together as well"
-    )
-    _add_output(parser)
-
-
-def _add_folder(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("dataset", metavar="DIR", type=Path, help="folder of the export")
+    cli.adder(parser)("dataset", "folder of the export", "DIR", type=Path)
+    add = cli.adder(parser, "how to divide")
+    parts: dict[str, Any] = {"nargs": 3, "type": float, "default": [0.7, 0.2, 0.1]}
+    more = "shares of the images; 0 makes no such split"
+    add("--fractions", more, ("TRAIN", "VALID", "TEST"), **parts)
+    add("--seed", "seed of the split", "N", type=int, default=0)
+    add("--group-clips", "keep the frames of one clip together as well")
+    cli.add_output(parser, "DIR", "folder to write")
 
 
 def _page(text: str) -> Path:

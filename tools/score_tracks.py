@@ -20,28 +20,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         example="python tools/score_tracks.py output/demo/city_walk_annotated.jsonl "
         "datasets/sample/city_walk_groundtruth.json",
     )
-    parser.add_argument("records", metavar="RECORDS", type=Path, help="the .jsonl beside the clip")
-    parser.add_argument(
-        "truth",
-        metavar="TRUTH",
-        type=Path,
-        help="ground truth: the json beside the sample's clip, or a MOT-challenge gt.txt",
-    )
-    parser.add_argument(
-        "--min-visible",
-        metavar="SHARE",
-        type=cli.share,
-        default=0.2,
-        help="leave out people who show less than this share",
-    )
-    parser.add_argument(
-        "--min-height",
-        metavar="PIXELS",
-        type=_length,
-        default=24.0,
-        help="leave out people who are smaller than this",
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    add = cli.adder(parser)
+    add("records", "the .jsonl beside the clip", "RECORDS", type=Path)
+    more = "ground truth: the json beside the sample's clip, or a MOT-challenge gt.txt"
+    add("truth", more, "TRUTH", type=Path)
+    more = "leave out people who show less than this share"
+    add("--min-visible", more, "SHARE", type=cli.share, default=0.2)
+    more = "leave out people who are smaller than this"
+    add("--min-height", more, "PIXELS", type=_length, default=24.0)
+    add("--json", "print JSON instead of a table")
     args = cli.parse(parser, argv)
     cli.show_log()
     from persondet.inference.tracking import read_ground_truth, score_tracks, tracked_frames

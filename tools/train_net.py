@@ -16,35 +16,26 @@ def get_parser() -> argparse.ArgumentParser:
         example="python tools/train_net.py --config-file configs/person_mask_rcnn_R_50_FPN.yaml "
         "DATASETS.ROBOFLOW.ROOT datasets/person OUTPUT_DIR output/person",
     )
-    run = parser.add_argument_group("run")
-    run.add_argument("--resume", action="store_true", help="continue the run in OUTPUT_DIR")
-    run.add_argument(
-        "--eval-only",
-        action="store_true",
-        help="score MODEL.WEIGHTS (with --resume: the best model in OUTPUT_DIR) on DATASETS.TEST",
-    )
-    run.add_argument("--overwrite", action="store_true", help="replace the run in OUTPUT_DIR")
-    told = run.add_mutually_exclusive_group()
-    told.add_argument(
-        "--quiet", action="store_true", help="show only warnings, errors and the final scores"
-    )
-    told.add_argument(
-        "--verbose", action="store_true", help="show every loss, and Detectron2's own log"
-    )
-    ranks = parser.add_argument_group("several processes")
-    ranks.add_argument(
+    add = cli.adder(parser, "run")
+    add("--resume", "continue the run in OUTPUT_DIR")
+    more = "score MODEL.WEIGHTS (with --resume: the best model in OUTPUT_DIR) on DATASETS.TEST"
+    add("--eval-only", more)
+    add("--overwrite", "replace the run in OUTPUT_DIR")
+    add = cli.adder(parser.add_mutually_exclusive_group())
+    add("--quiet", "show only warnings, errors and the final scores")
+    add("--verbose", "show every loss, and Detectron2's own log")
+    add = cli.adder(parser, "several processes")
+    add(
         "--num-gpus",
+        "processes per machine, each with a GPU; without GPUs they share the cores. "
+        "Omit these flags under torchrun, because it starts the processes",
+        "N",
         type=int,
         default=1,
-        metavar="N",
-        help="processes per machine, each with a GPU; without GPUs they share the cores. "
-        "Omit these flags under torchrun, because it starts the processes",
     )
-    ranks.add_argument("--num-machines", type=int, default=1, metavar="N", help="machines")
-    ranks.add_argument("--machine-rank", type=int, default=0, metavar="N", help="this machine")
-    ranks.add_argument(
-        "--dist-url", default="auto", metavar="URL", help="where the ranks meet, tcp://host:port"
-    )
+    add("--num-machines", "machines", "N", type=int, default=1)
+    add("--machine-rank", "this machine", "N", type=int, default=0)
+    add("--dist-url", "where the ranks meet, tcp://host:port", "URL", default="auto")
     cli.add_config_arguments(parser, required=True)
     return parser
 

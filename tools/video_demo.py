@@ -40,37 +40,34 @@ def get_parser() -> argparse.ArgumentParser:
 
 def _add_clip_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the groups `clips`, `part of the clip`, `output`, `people` to `parser`."""
-    required: dict[str, Any] = {"metavar": "PATH", "required": True}
     moment: dict[str, Any] = {"metavar": "TIME", "type": clip_time}
     count: dict[str, Any] = {"metavar": "N", "type": cli.positive}
-    add = parser.add_argument_group("clips").add_argument
-    add("--video-input", **required, help="clip, folder of clips, or address such as https://…")
+    add = cli.adder(parser, "clips")
+    more = "clip, folder of clips, or address such as https://…"
+    add("--video-input", more, "PATH", required=True)
     add(
         "--output",
-        **(required | {"type": Path}),
-        help=".mp4, .mov or .mkv for one clip, or a folder, which gets <stem>_annotated.mp4; the "
+        ".mp4, .mov or .mkv for one clip, or a folder, which gets <stem>_annotated.mp4; the "
         "records lie beside it, named .jsonl",
+        "PATH",
+        required=True,
+        type=Path,
     )
-    add("--overwrite", action="store_true", help="replace existing outputs")
-    add = parser.add_argument_group("part of the clip").add_argument
-    add("--start", **moment, help="first moment: 90, 1:30 or 0:01:30.5 (default: the beginning)")
-    add("--end", **moment, help="end of the part, exclusive (default: the end of the clip)")
-    add("--stride", **count, help="annotate every n-th frame (default: VIDEO.STRIDE)")
-    add("--max-frames", **count, help="stop after this many frames (default: all)")
-    add = parser.add_argument_group("output").add_argument
-    add(
-        "--crf",
-        metavar="N",
-        type=_crf,
-        help="quality of the H.264: 0 lossless, which many players and browsers do not play, 51 "
-        "worst (default: 20)",
-    )
-    add("--save-mot", action="store_true", help="write MOT-challenge text, too, named .txt")
-    add = parser.add_argument_group("people").add_argument
-    add("--no-tracking", action="store_true", help="do not follow people from frame to frame")
-    add("--no-masks", action="store_true", help="do not draw masks")
-    add("--no-labels", action="store_true", help="do not draw class, score and track")
-    add("--no-count", action="store_true", help="do not draw the number of people in view")
+    add("--overwrite", "replace existing outputs")
+    add = cli.adder(parser, "part of the clip")
+    add("--start", "first moment: 90, 1:30 or 0:01:30.5 (default: the beginning)", **moment)
+    add("--end", "end of the part, exclusive (default: the end of the clip)", **moment)
+    add("--stride", "annotate every n-th frame (default: VIDEO.STRIDE)", **count)
+    add("--max-frames", "stop after this many frames (default: all)", **count)
+    add = cli.adder(parser, "output")
+    more = "0 lossless, which many players and browsers do not play, 51 worst (default: 20)"
+    add("--crf", f"quality of the H.264: {more}", "N", type=_crf)
+    add("--save-mot", "write MOT-challenge text, too, named .txt")
+    add = cli.adder(parser, "people")
+    add("--no-tracking", "do not follow people from frame to frame")
+    add("--no-masks", "do not draw masks")
+    add("--no-labels", "do not draw class, score and track")
+    add("--no-count", "do not draw the number of people in view")
 
 
 def _check_clip_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -125,7 +122,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from persondet.inference.predictor import load_predictor
 
     predictor = load_predictor(
-        args.run, args.config_file, args.opts, confidence_threshold=args.confidence_threshold
+        args.run,
+        args.config_file,
+        args.opts,
+        confidence_threshold=args.confidence_threshold,
+        tiles=args.tiles,
     )
     done = []
     kept = False

@@ -22,29 +22,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         "python tools/visualize_data.py --config-file configs/person_mask_rcnn_R_50_FPN.yaml "
         "--output sheet.png DATASETS.ROBOFLOW.ROOT datasets/people",
     )
-    group = parser.add_argument_group("what to draw")
-    group.add_argument(
-        "--dataset", metavar="DIR", default="", help="Roboflow export, instead of the config's"
-    )
-    group.add_argument(
-        "--augmentation",
-        metavar="NAME",
-        default="",
-        help="pipeline of configs/augmentations/ or a YAML file, instead of the config's",
-    )
-    group.add_argument("--split", choices=list(SPLITS), default="train", help="which split")
-    group.add_argument("--images", metavar="N", type=cli.positive, default=6, help="rows")
-    group.add_argument(
-        "--versions", metavar="N", type=cli.positive, default=3, help="augmented versions per row"
-    )
-    group.add_argument(
-        "--cleaning",
-        action="store_true",
-        help="draw what `prepare_dataset.py clean` changes instead, before beside after",
-    )
-    group = parser.add_argument_group("output")
-    group.add_argument("--output", metavar="FILE", type=Path, required=True, help="PNG or JPEG")
-    group.add_argument("--overwrite", action="store_true", help="replace an existing output")
+    add = cli.adder(parser, "what to draw")
+    add("--dataset", "Roboflow export, instead of the config's", "DIR", default="")
+    more = "pipeline of configs/augmentations/ or a YAML file, instead of the config's"
+    add("--augmentation", more, "NAME", default="")
+    add("--split", "which split", choices=list(SPLITS), default="train")
+    add("--images", "rows", "N", type=cli.positive, default=6)
+    add("--versions", "augmented versions per row", "N", type=cli.positive, default=3)
+    more = "draw what `prepare_dataset.py clean` changes instead, before beside after"
+    add("--cleaning", more)
+    cli.add_output(parser, "FILE", "PNG or JPEG")
     cli.add_config_arguments(parser)
     args = cli.parse(parser, argv)
     if args.output.suffix.lower() not in (".png", ".jpg", ".jpeg"):
@@ -65,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def draw_cleaning(args: argparse.Namespace, opts: Sequence[str]) -> Path | str:
     """Write the sheet of what cleaning changes; return its path, or that it changes nothing."""
-    from persondet.data.cleaned_copy import changed_images
+    from persondet.data.clean import changed_images
     from persondet.engine.defaults import export_root, load_cfg
     from persondet.visualization.sheets import (
         CleanedImage,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.checkpoint.c2_model_loading import convert_basic_c2_names
 from fvcore.common.checkpoint import _IncompatibleKeys
 from tabulate import tabulate
 from torch import nn
 
-from persondet.checkpoint.conventions import other_anchors
 from persondet.checkpoint.model_file import CARRIED, CarriedFacts, load_checkpoint, local_weights
 from persondet.errors import CheckpointError, TrainingError
 from persondet.files import atomic_path, write_text
@@ -86,7 +84,14 @@ class SafeDetectionCheckpointer(DetectionCheckpointer):
         carried = self.carried | {"iteration": extra.get("iteration")}
         path = Path(self.save_dir) / f"{name}.pth"
         content = {"model": self.model.state_dict(), **plain({CARRIED: carried, **extra})}
-        refuse_non_finite(content, path.name)
+        # Nothing could be trained or detected with such a file.
+        if bad := next(non_finite_tensors(content), None):
+            raise TrainingError(
+                f"training diverged: {bad.removeprefix('model.')} holds NaN or infinity, so "
+                f"{path.name} is not written and the checkpoint before it stays the newest; lower "
+                "SOLVER.BASE_LR, lengthen SOLVER.WARMUP_ITERS, or clip gradients "
+                "(SOLVER.CLIP_GRADIENTS.ENABLED True, or a lower CLIP_VALUE)."
+            )
         try:
             with atomic_path(path) as temporary:
                 torch.save(content, temporary)
@@ -152,7 +157,6 @@ class SafeDetectionCheckpointer(DetectionCheckpointer):
         self.facts = CarriedFacts.from_checkpoint(checkpoint)
         self._loading_from = filename
         self._compare_classes()
-        self._compare_anchors()
         return checkpoint
 
     def _compare_classes(self) -> None:
@@ -166,32 +170,18 @@ class SafeDetectionCheckpointer(DetectionCheckpointer):
                 f"{self._loading_from}: {difference}; resume with the classes the run began with, "
                 "or start anew in another OUTPUT_DIR."
             )
-        logger.warning(
-            "%s %s: the layers that tell classes apart start from other classes.",
-            self._loading_from,
-            difference,
-        )
-
-    def _compare_anchors(self) -> None:
-        difference = other_anchors(self.facts.config, str(self.carried.get("config", "")))
-        if difference:
-            logger.warning(
-                "%s: its region proposals learnt other anchors (%s), and start from wrong ones.",
-                self._loading_from,
-                difference,
-            )
+        told = "%s %s: the layers that tell classes apart start from other classes."
+        logger.warning(told, self._loading_from, difference)
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         # Where names are matched by heuristics, Detectron2 tells of each match and misfit itself.
         heuristics = logging.getLogger("detectron2.checkpoint.c2_model_loading")
-        heuristics.addFilter(_silent)
-        offered = offered_shapes(checkpoint)
+        heuristics.disabled, before = True, heuristics.disabled
         try:
             incompatible = super()._load_model(checkpoint)
         finally:
-            heuristics.removeFilter(_silent)
-        expected = {name: tuple(value.shape) for name, value in self.model.state_dict().items()}
-        self.key_report = KeyReport.from_incompatible(expected, incompatible, offered)
+            heuristics.disabled = before
+        self.key_report = KeyReport.from_incompatible(self.model, incompatible)
         if not self.key_report.loaded:
             raise CheckpointError(
                 f"{self._loading_from}: none of its tensors fits this model; check that "
@@ -207,10 +197,6 @@ class SafeDetectionCheckpointer(DetectionCheckpointer):
             )
         # Reported above in one table; fvcore would log the same again, three times as long.
         return None
-
-
-def _silent(record: logging.LogRecord) -> bool:
-    return False
 
 
 TAG = "last_checkpoint"
@@ -283,18 +269,13 @@ def non_finite_tensors(state: Any, name: str = "") -> Iterator[str]:
     """Yield the dotted names of the floating-point tensors in nested containers that hold NaN or
     infinity.
     """
-    if torch.is_tensor(state):
+    if isinstance(state, torch.Tensor):
         if state.is_floating_point() and not bool(torch.isfinite(state).all()):
             yield name
-        return
-    if isinstance(state, Mapping):
-        pairs: Any = state.items()
-    elif isinstance(state, list | tuple):
-        pairs = enumerate(state)
-    else:
-        return
-    for key, inner in pairs:
-        yield from non_finite_tensors(inner, f"{name}.{key}" if name else str(key))
+    elif isinstance(state, Mapping | list | tuple):
+        pairs: Any = state.items() if isinstance(state, Mapping) else enumerate(state)
+        for key, inner in pairs:
+            yield from non_finite_tensors(inner, f"{name}.{key}".removeprefix("."))
 
 
 def first_non_finite_weight(model: nn.Module) -> str | None:
@@ -303,27 +284,6 @@ def first_non_finite_weight(model: nn.Module) -> str | None:
     Buffers do not count: the forward pass itself spoils the running statistics of batch norm.
     """
     return next(non_finite_tensors(dict(model.named_parameters())), None)
-
-
-def refuse_non_finite(state: Mapping[str, Any], path: str) -> None:
-    """Refuse to write a checkpoint that nothing could be trained or detected with.
-
-    Args:
-        state: what is to be saved: weights under `model`, the optimizer's tensors further down.
-
-    Raises: TrainingError: naming the first tensor and the mend.
-    """
-    bad = next(non_finite_tensors(state), None)
-    if bad is not None:
-        raise TrainingError(
-            f"training diverged: {bad.removeprefix('model.')} holds NaN or infinity, so {path} is "
-            "not written and the checkpoint before it stays the newest; lower SOLVER.BASE_LR, "
-            "lengthen SOLVER.WARMUP_ITERS, or clip gradients (SOLVER.CLIP_GRADIENTS.ENABLED True, "
-            "or a lower CLIP_VALUE)."
-        )
-
-
-_SCALARS = (str, bytes, bool, int, float, type(None), torch.Tensor)
 
 
 def plain(value: Any) -> Any:
@@ -336,12 +296,12 @@ def plain(value: Any) -> Any:
     """
     if isinstance(value, np.generic):
         return value.item()
-    if type(value) in _SCALARS:
-        return value
     if isinstance(value, torch.Tensor):
         return value.detach()
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value.copy())
+    if value is None or type(value) in (str, bytes, bool, int, float):
+        return value
     if isinstance(value, dict):
         return {plain(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -350,10 +310,6 @@ def plain(value: Any) -> Any:
 
 
 Shape = tuple[int, ...]
-
-# Batch norm counts its batches; FrozenBatchNorm2d does not, and nothing depends on it.
-_UNIMPORTANT = ("num_batches_tracked",)
-_CLASS_LAYER = "cls_score.weight"
 _SHOWN = 4
 
 
@@ -384,34 +340,22 @@ class KeyReport:
         return frozenset(self.missing) | {name for name, _, _ in self.not_fitting}
 
     @classmethod
-    def from_incompatible(
-        cls,
-        expected: Mapping[str, Shape],
-        keys: _IncompatibleKeys,
-        offered: Mapping[str, Shape],
-    ) -> KeyReport:
-        """Sort fvcore's verdict on the tensors of a model.
-
-        Args:
-            expected: the model's tensors and their shapes.
-            offered: from `offered_shapes`: a match by ends of another shape comes back from
-                Detectron2 as one missing and one unused tensor.
-        """
+    def from_incompatible(cls, model: nn.Module, keys: _IncompatibleKeys) -> KeyReport:
+        """Sort fvcore's verdict on the tensors of a model."""
+        # Batch norm counts its batches; FrozenBatchNorm2d does not, and nothing depends on it.
+        names = [n for n in model.state_dict() if not n.endswith("num_batches_tracked")]
         wrong = {name: (tuple(theirs), tuple(ours)) for name, theirs, ours in keys.incorrect_shapes}
-        unused = set(keys.unexpected_keys)
-        for name in keys.missing_keys:
-            for other, shape in offered.items():
-                if other in unused and name.endswith(f".{other}") and name in expected:
-                    wrong[name] = (tuple(shape), tuple(expected[name]))
-                    unused.discard(other)
         absent = wrong.keys() | set(keys.missing_keys)
-        made_up = {name for name in expected if _weight_of_statistic(name) in absent}
-        absent |= made_up
+        # FrozenBatchNorm2d makes up statistics that a file lacks; fvcore takes them for loaded.
+        for name in names:
+            layer, _, tensor = name.rpartition(".")
+            if tensor.startswith("running_") and f"{layer}.weight" in absent:
+                absent.add(name)
         return cls(
-            fitting=_important(name for name in expected if name not in absent),
+            fitting=tuple(name for name in names if name not in absent),
             not_fitting=tuple((name, *shapes) for name, shapes in wrong.items()),
-            missing=_important(name for name in expected if name in absent - wrong.keys()),
-            unused=_important(name for name in keys.unexpected_keys if name in unused),
+            missing=tuple(name for name in names if name in absent - wrong.keys()),
+            unused=tuple(n for n in keys.unexpected_keys if not n.endswith("num_batches_tracked")),
         )
 
     def text(self, path: str) -> str:
@@ -422,17 +366,9 @@ class KeyReport:
             f"{path}: {loaded} tensors loaded, {left} of the model left at their start values."
         ]
         if left or self.unused:
-            table = [
-                (
-                    row["part"],
-                    "-" if row["loaded"] is None else row["loaded"],
-                    row["not_loaded"],
-                    "\n".join(row["why"]),
-                )
-                for row in known["parts"]
-            ]
-            headers = ("part", "loaded", "not loaded", "why")
-            lines.append(tabulate(table, headers=headers, colalign=("left", "right", "right")))
+            table = [[*row.values()][:3] + ["\n".join(row["why"])] for row in known["parts"]]
+            headers, sides = ("part", "loaded", "not loaded", "why"), ("left", "right", "right")
+            lines.append(tabulate(table, headers=headers, colalign=sides, missingval="-"))
         if known["classes"]:
             lines.append(
                 f"The checkpoint tells {known['classes']['checkpoint']} classes apart and the "
@@ -447,79 +383,42 @@ class KeyReport:
         `parts` has a row per part of the model; `loaded` is null for tensors that only the
         checkpoint has. `classes` is null where the layers of the classes fit.
         """
-        rows: dict[str, tuple[list[str], list[str]]] = {}
-        for name in self.fitting:
-            _row(rows, name)[0].append(name)
-        for name in (*(name for name, _, _ in self.not_fitting), *self.missing):
-            _row(rows, name)[1].append(name)
         shapes = {name: (theirs, ours) for name, theirs, ours in self.not_fitting}
+        loaded = Counter(part_of(name) for name in self.fitting)
+        left: dict[str, list[str]] = {}
+        for name in (*shapes, *self.missing):
+            left.setdefault(part_of(name), []).append(name)
         parts: list[dict[str, Any]] = [
             {
                 "part": part,
-                "loaded": len(loaded),
-                "not_loaded": len(left),
-                "why": _why(left, shapes),
+                "loaded": loaded[part],
+                "not_loaded": len(left.get(part, ())),
+                "why": _why(left.get(part, []), shapes),
             }
-            for part, (loaded, left) in rows.items()
+            for part in {**loaded, **left}
         ]
-        surplus = Counter(part_of(name) for name in self.unused)
         why = ["in the checkpoint, and the model has no such tensor"]
         parts += [
             {"part": part, "loaded": None, "not_loaded": count, "why": why}
-            for part, count in surplus.items()
+            for part, count in Counter(part_of(name) for name in self.unused).items()
+        ]
+        classes = [
+            {"checkpoint": theirs[0] - 1, "dataset": ours[0] - 1}
+            for name, (theirs, ours) in shapes.items()
+            if name.endswith("cls_score.weight") and theirs[1:] == ours[1:]
         ]
         return {
             "source": path,
             "loaded": self.loaded,
             "not_loaded": len(self.not_loaded),
             "parts": parts,
-            "classes": self._classes(),
+            "classes": classes[0] if classes else None,
         }
-
-    def _classes(self) -> dict[str, int] | None:
-        for name, theirs, ours in self.not_fitting:
-            if name.endswith(_CLASS_LAYER) and theirs[1:] == ours[1:]:
-                return {"checkpoint": theirs[0] - 1, "dataset": ours[0] - 1}
-        return None
-
-
-def offered_shapes(checkpoint: Mapping[str, Any]) -> dict[str, Shape]:
-    """Return the shapes in a checkpoint whose names Detectron2 matches by their ends.
-
-    Caffe2's names come as Detectron2 renames them. Empty where names are matched whole: fvcore
-    reports the shapes itself.
-    """
-    if not checkpoint.get("matching_heuristics"):
-        return {}
-    names = list(checkpoint["model"])
-    if checkpoint.get("__author__") == "Caffe2":
-        names = convert_basic_c2_names(names)
-    shapes = [tuple(value.shape) for value in checkpoint["model"].values()]
-    return dict(zip(names, shapes, strict=True))
-
-
-def _weight_of_statistic(name: str) -> str:
-    """Return the weight beside a running statistic of batch norm; empty for any other tensor.
-
-    `FrozenBatchNorm2d` makes up the statistics that a file lacks, and fvcore takes them for loaded.
-    """
-    layer, _, tensor = name.rpartition(".")
-    return f"{layer}.weight" if tensor in ("running_mean", "running_var") else ""
-
-
-def _important(names: Iterable[str]) -> tuple[str, ...]:
-    return tuple(name for name in names if not name.endswith(_UNIMPORTANT))
-
-
-def _row(rows: dict[str, tuple[list[str], list[str]]], name: str) -> tuple[list[str], list[str]]:
-    return rows.setdefault(part_of(name), ([], []))
 
 
 def _why(names: list[str], shapes: Mapping[str, tuple[Shape, Shape]]) -> list[str]:
     wrong = [name for name in names if name in shapes]
-    lines = [
-        f"{name}: checkpoint {shapes[name][0]}, model {shapes[name][1]}" for name in wrong[:_SHOWN]
-    ]
+    lines = [f"{n}: checkpoint {shapes[n][0]}, model {shapes[n][1]}" for n in wrong[:_SHOWN]]
     if len(wrong) > _SHOWN:
         lines.append(f"and {len(wrong) - _SHOWN} more of other shapes")
     if len(names) > len(wrong):

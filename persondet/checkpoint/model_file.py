@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,16 @@ from detectron2.config import CfgNode
 from detectron2.utils.file_io import PathManager
 from torch import nn
 
-from persondet.checkpoint import conventions as torchvision_names
-from persondet.checkpoint.conventions import check_conventions
-from persondet.checkpoint.restricted_pickle import load_arrays
-from persondet.checkpoint.timm_weights import (
-    AUTHOR,
+from persondet.checkpoint.conventions import (
+    TIMM,
     backbone_tensors,
-    load_safetensors,
+    check_conventions,
     name_of,
+    reason_of,
     timm_file,
+    torchvision_layout,
 )
+from persondet.checkpoint.restricted_pickle import load_arrays
 from persondet.errors import CheckpointError
 from persondet.files import atomic_path, sha256_of_file
 from persondet.modeling.backbones import TimmBackbone, bottom_up_from_cfg
@@ -76,8 +75,8 @@ def local_weights(weights: str) -> str:
         local = PathManager.get_local_path(path)
     except Exception as error:  # urllib, iopath and sockets raise a dozen kinds
         raise CheckpointError(
-            f"{path} cannot be fetched ({_reason(error)}); download it elsewhere and name the file "
-            "with MODEL.WEIGHTS, or give an empty string to start from random weights."
+            f"{path} cannot be fetched ({reason_of(error)}); download it elsewhere and name the "
+            "file with MODEL.WEIGHTS, or give an empty string to start from random weights."
         ) from error
     return f"{local}?{query}" if query else local
 
@@ -97,11 +96,12 @@ def load_checkpoint(path: str | Path, model: nn.Module | None = None) -> dict[st
     if path.suffix == ".pkl":
         return _detectron_layout(load_arrays(path), path)
     try:
-        loaded = (
-            load_safetensors(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            loaded: Any = load_file(path)
+        else:
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: there is no such checkpoint.") from error
     except Exception as error:  # zip, pickle and struct errors: all mean the same to a person
@@ -112,22 +112,21 @@ def load_checkpoint(path: str | Path, model: nn.Module | None = None) -> dict[st
             ) from error
         raise CheckpointError(
             f"{path}: not a checkpoint of plain tensors, or a damaged one "
-            f"({_reason(error)}); use another checkpoint of the run, or train again."
+            f"({reason_of(error)}); use another checkpoint of the run, or train again."
         ) from error
     if not isinstance(loaded, dict):
         raise CheckpointError(f"{path}: holds a {type(loaded).__name__}, not a dict of tensors.")
     if "model" not in loaded:
         loaded = {"model": loaded}
     state: Any = loaded["model"]
-    plain = isinstance(state, dict) and any(torch.is_tensor(value) for value in state.values())
-    if not plain:
+    if not isinstance(state, dict) or not any(torch.is_tensor(v) for v in state.values()):
         raise CheckpointError(f"{path}: holds no weights of a model.")
     modules = model.modules() if model is not None else ()
     backbone = next((m for m in modules if isinstance(m, TimmBackbone)), None)
     if backbone is None or CARRIED in loaded or any(n.startswith("backbone.") for n in state):
-        return _torchvision_layout(loaded, path)
+        return torchvision_layout(loaded, path)
     tensors = backbone_tensors(state, backbone, str(path))
-    return {"model": tensors, "__author__": AUTHOR, "architecture": backbone.name}
+    return {"model": tensors, "__author__": TIMM, "architecture": backbone.name}
 
 
 def check_weights(weights: str, cfg: CfgNode | None = None) -> None:
@@ -181,13 +180,9 @@ def model_record(weights: str, iteration: int | None) -> dict[str, Any]:
 
 def store_score_threshold(path: Path, threshold: float | None) -> None:
     """Make a checkpoint carry the score threshold to draw with, 0..1; None: it has none; atomic."""
-    _rewrite_carried(path, lambda carried: {"score_threshold": threshold})
-
-
-def _rewrite_carried(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     checkpoint = load_checkpoint(path)
     carried = checkpoint.get(CARRIED, {})
-    changed = carried | change(carried)
+    changed = carried | {"score_threshold": threshold}
     if changed != carried:
         with atomic_path(path) as temporary:
             torch.save(checkpoint | {CARRIED: changed}, temporary)
@@ -211,25 +206,3 @@ def _detectron_layout(data: Any, path: Path) -> dict[str, Any]:
         return data
     kept = {name: value for name, value in arrays.items() if not name.endswith("_momentum")}
     return {"model": kept, "__author__": "Caffe2", "matching_heuristics": True}
-
-
-def _torchvision_layout(loaded: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Return a checkpoint of torchvision's ResNet under Detectron2's names, any other as it is."""
-    names = {name.removeprefix("module."): value for name, value in loaded["model"].items()}
-    if torchvision_names.is_detector(names):
-        raise CheckpointError(
-            f"{path}: holds a detector of torchvision, whose heads are built otherwise; start from "
-            "torchvision's ResNet or from a Detectron2 model."
-        )
-    if CARRIED in loaded or not torchvision_names.is_resnet(names):
-        return loaded
-    return {
-        "model": torchvision_names.detectron2_names(names),
-        "__author__": torchvision_names.AUTHOR,
-        "matching_heuristics": True,
-    }
-
-
-def _reason(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text.split(". ")[0][:120].rstrip(".") or type(error).__name__

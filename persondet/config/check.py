@@ -82,11 +82,7 @@ def merge_yaml(cfg: CfgNode, config_file: str | Path) -> None:
         cfg.merge_from_other_cfg(CfgNode(loaded))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not a plain YAML file ({_one_line(error)}).") from error
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"{path}: its _BASE_ names a file that is not there: {error.filename}."
-        ) from error
-    except OSError as error:
+    except OSError as error:  # of the file or of a base
         raise ConfigError(f"{path}: {error.filename} cannot be read ({error.strerror}).") from error
     except KeyError as error:
         raise ConfigError(f"{path}: {_unknown_key(cfg, error)}") from error
@@ -123,7 +119,7 @@ def check_cfg(cfg: CfgNode) -> None:
     known = dict(_leaves(cfg))
     for key, choices in CHOICES.items():
         if known[key] not in choices:
-            listed = ", ".join(str(choice) for choice in choices)
+            listed = ", ".join(map(str, choices))
             raise ConfigError(f"config: {key} is {known[key]!r}; choose one of {listed}.")
     for key, bound in AT_LEAST.items():
         if known[key] < bound:
@@ -142,6 +138,13 @@ def check_cfg(cfg: CfgNode) -> None:
         raise ConfigError(
             f"config: INPUT.RANDOM_FLIP is {cfg.INPUT.RANDOM_FLIP!r}, but it does nothing here; "
             "leave it alone, and choose in INPUT.ALBUMENTATIONS.PIPELINE whether and how to flip."
+        )
+    tiles = cfg.TEST.TILES
+    whole = all(type(count) is int and 1 <= count <= 16 for count in tiles)
+    if len(tiles) not in (0, 2) or not whole:
+        raise ConfigError(
+            f"config: TEST.TILES is {tiles!r}; give columns and rows from 1 to 16, as (2, 2), or "
+            "() for none."
         )
     _check_timm(cfg)
     solver = cfg.SOLVER
@@ -225,10 +228,9 @@ def training_anchors(config_file: str | Path) -> dict[str, Any]:
     """
     cfg = get_cfg()
     merge_yaml(cfg, config_file)
-    sizes = sorted({float(size) for level in cfg.MODEL.ANCHOR_GENERATOR.SIZES for size in level})
     edges = sorted(cfg.INPUT.MIN_SIZE_TRAIN)
     return {
-        "sizes": sizes,
+        "sizes": sorted({float(s) for level in cfg.MODEL.ANCHOR_GENERATOR.SIZES for s in level}),
         "shortest_edge": edges[len(edges) // 2],
         "longest_edge": cfg.INPUT.MAX_SIZE_TRAIN,
     }

@@ -1,21 +1,37 @@
-"""Clean the COCO dicts of an export in memory; an annotation without a fault stays as it is.
+"""Clean an export, in memory or as a copy on disk; an annotation without a fault stays as it is.
 
 `persondet.data.inspect` finds the faults. This file decides what masks, areas and numbers become,
-and counts every change under the code of its fault. `cleaned_copy` writes the result to disk."""
+and counts every change under the code of its fault. The copy has the mended jsons and links to the
+images. This file stands above `persondet.data.check` and `persondet.data.leaks`."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from persondet.data.coco_json import CocoDict, collector_paused
+from persondet.data.check import leaks_of, look_at_images
+from persondet.data.coco_json import CocoDict, collector_paused, write_coco
 from persondet.data.findings import Finding, Findings
 from persondet.data.inspect import Facts, Inspection, inspect_coco
+from persondet.data.roboflow import ANNOTATION_FILE, Export, copy_readmes, read_export
 from persondet.data.shapes import box_as_polygon, mask_area, mask_areas, touched_pixels
+from persondet.environment import Progress
 from persondet.errors import DatasetError
+from persondet.files import (
+    atomic_folder,
+    leads_out,
+    link_or_copy,
+    path_inside,
+    refuse_existing,
+    sha256_of_file,
+    write_json,
+)
 
+CLEANING = "cleaning.json"
 MASK_MODES = ("auto", "polygon", "bitmask", "box", "none")
 
 FEW_MASKS = 0.1
@@ -44,6 +60,7 @@ class CleanExport:
     dropped_images: dict[str, dict[str, str]]
 
 
+@collector_paused()
 def clean_coco(
     splits: Mapping[str, CocoDict],
     *,
@@ -83,18 +100,6 @@ def clean_coco(
     """
     if masks not in MASK_MODES:
         raise DatasetError(f"masks is {masks!r}; use one of {', '.join(MASK_MODES)}.")
-    with collector_paused():
-        return _clean(splits, classes, masks, facts, drop, refuse)
-
-
-def _clean(
-    splits: Mapping[str, CocoDict],
-    classes: Sequence[str],
-    masks: str,
-    facts: Facts | None,
-    drop: Mapping[str, Mapping[str, str]] | None,
-    refuse: bool,
-) -> CleanExport:
     inspection = inspect_coco(splits, classes=classes, facts=facts, drop=drop, crossings=False)
     for finding in inspection.findings.refused():
         if refuse or not finding.code.changes:
@@ -107,24 +112,20 @@ def _clean(
         changes.update(names.values())
     annotations = [one for found in inspection.annotations.values() for one in found.kept]
     mask_format = _settle_masks(annotations, masks, changes)
-    cleaned = {
-        split: _finished(inspection, split, splits[split], changes) for split in inspection.images
-    }
-    counted = {name: count for name, count in changes.items() if count}
     return CleanExport(
-        cleaned,
-        inspection.table.names,
-        mask_format,
-        inspection.findings,
-        counted,
-        inspection.dropped_images,
+        splits={s: _finished(inspection, s, splits[s], changes) for s in inspection.images},
+        classes=inspection.table.names,
+        mask_format=mask_format,
+        findings=inspection.findings,
+        changes=dict(+changes),
+        dropped_images=inspection.dropped_images,
     )
 
 
 def _refusal(finding: Finding) -> str:
     """Return the sentence for a fault that is not mended unasked."""
     example, code = finding.examples[0], finding.code
-    where = f"{example.split}: {example.file!r}: " if example.file else f"{example.split}: "
+    where = f"{example.split}: " + (f"{example.file!r}: " if example.file else "")
     detail = f" ({example.detail})" if example.detail else ""
     more = f", and {finding.count - 1} more like it" if finding.count > 1 else ""
     mend = (
@@ -196,18 +197,246 @@ def _set_areas(
     changes: Counter[str],
 ) -> None:
     masked = [annotation for annotation in annotations if annotation["segmentation"]]
-    areas = mask_areas(
-        [annotation["segmentation"] for annotation in masked],
-        [sizes[annotation["image_id"]] for annotation in masked],
+    areas = iter(
+        mask_areas(
+            [annotation["segmentation"] for annotation in masked],
+            [sizes[annotation["image_id"]] for annotation in masked],
+        )
     )
-    area_of = {id(annotation): area for annotation, area in zip(masked, areas, strict=True)}
     for annotation in annotations:
-        area = area_of.get(id(annotation))
-        if area is None:
-            area = annotation["bbox"][2] * annotation["bbox"][3]
-        elif area == 0:  # what clipping left, or a box, thinner than a pixel: the pixels it touches
+        has_mask = bool(annotation["segmentation"])
+        area = next(areas) if has_mask else annotation["bbox"][2] * annotation["bbox"][3]
+        if (
+            has_mask and area == 0
+        ):  # what clipping left, or a box, thinner than a pixel: the pixels it touches
             size = sizes[annotation["image_id"]]
             annotation["segmentation"] = [touched_pixels(annotation["bbox"], *size)]
             area = mask_area(annotation["segmentation"], *size)
         changes["area-recomputed"] += annotation.get("area") != area
         annotation["area"] = area
+
+
+# The copy on disk
+
+
+def clean_dataset(
+    root: str | Path,
+    output: str | Path,
+    *,
+    classes: Sequence[str] = (),
+    masks: str = "auto",
+    drop_leaks: bool = False,
+    overwrite: bool = False,
+    workers: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Write a clean copy of an export as `output/<split>/`; the source is not touched.
+
+    Images become hard links to the source, or copies where the file system refuses links. The
+    folder appears only when it is complete. The same source gives the same bytes.
+
+    Args:
+        root: the export's folder.
+        output: the folder to write.
+        classes, masks: see `clean_coco`.
+        drop_leaks: drop an image from train or valid if a later split has a version of it.
+        overwrite: replace an existing `output`.
+        workers: processes that decode images; 0: one per core.
+        progress: called with the number of images read and of all.
+
+    Returns: what stands in `output/cleaning.json`: `version` (1), `options`, `source` (SHA-256 of
+    each split's json), `splits` (images and annotations before and after), `classes`, `masks`
+    (`polygon`, `bitmask` or ""), `changes` (see `CleanExport.changes`), `dropped_images`.
+
+    Raises:
+        DatasetError: when the export cannot be read, or not be cleaned without a decision.
+        OutputExistsError: when `output` is a used folder and `overwrite` is False.
+    """
+    root, output = Path(root), Path(output)
+    refuse_existing(output, overwrite=overwrite)
+    refuse_nesting(root, output)
+    export = read_export(root)
+    facts = look_at_images(export, workers=workers, progress=progress)
+    leaks = leaks_of(facts).to_drop if drop_leaks else {}
+    drop = {split: dict.fromkeys(names, "leak-dropped") for split, names in leaks.items()}
+    try:
+        clean = clean_coco(export.splits, classes=classes, masks=masks, facts=facts, drop=drop)
+    except DatasetError as error:
+        raise DatasetError(f"{root}: {error}") from None
+    options = {"classes": list(classes), "masks": masks, "drop_leaks": drop_leaks}
+    record = _record(export, clean, options)
+    with atomic_folder(output, overwrite=overwrite) as draft:
+        for split, coco in clean.splits.items():
+            source = export.folders[split]
+            write_split(draft / split, coco, [(source, i["file_name"]) for i in coco["images"]])
+        copy_readmes(export.root, draft)
+        write_json(draft / CLEANING, record)
+    return record
+
+
+def write_split(target: Path, coco: CocoDict, sources: Iterable[tuple[Path, Any]]) -> None:
+    """Write one split: the json, and its images as hard links or, where refused, copies.
+
+    An image without a file is left out.
+
+    Args:
+        target: folder to make.
+        coco: images whose `file_name` is relative to `target`.
+        sources: for each image the folder that it is from, and its file name there.
+
+    Raises: DatasetError: when a name leads out of its folder, or an image cannot be written.
+    """
+    target.mkdir(parents=True)
+    try:
+        for image, (source, name) in zip(coco["images"], sources, strict=True):
+            if _is_file(source, name):
+                link = path_inside(target, image["file_name"])
+                if not os.path.lexists(link):
+                    link_or_copy(path_inside(source, name).resolve(), link)
+        write_coco(target / ANNOTATION_FILE, coco)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DatasetError(
+            f"{target.parent.parent}: an image cannot be written there ({reason}); "
+            "choose another --output."
+        ) from error
+
+
+def _is_file(folder: Path, name: Any) -> bool:
+    try:
+        return isinstance(name, str) and name != "" and (folder / name).is_file()
+    except OSError:  # the name is too long for a file
+        return False
+
+
+def refuse_nesting(root: Path, output: Path) -> None:
+    """Refuse an output inside its source, and a source inside its output.
+
+    Raises: DatasetError: naming both.
+    """
+    source, target = root.resolve(), output.resolve()
+    if source == target or source in target.parents or target in source.parents:
+        raise DatasetError(
+            f"{output} and its source {root} lie one in the other; choose an --output beside it."
+        )
+
+
+def _record(export: Export, clean: CleanExport, options: Mapping[str, Any]) -> dict[str, Any]:
+    splits: dict[str, dict[str, int]] = {}
+    for split, coco in clean.splits.items():
+        splits[split] = {}
+        for key in ("images", "annotations"):
+            splits[split] |= {
+                key: len(coco[key]),
+                f"{key}_before": len(export.splits[split][key]),
+            }
+    return {
+        "version": 1,
+        "options": dict(options),
+        "source": {
+            split: sha256_of_file(folder / ANNOTATION_FILE)
+            for split, folder in export.folders.items()
+        },
+        "splits": splits,
+        "classes": list(clean.classes),
+        "masks": clean.mask_format,
+        "changes": clean.changes,
+        "dropped_images": {split: names for split, names in clean.dropped_images.items() if names},
+    }
+
+
+# What changes in single images
+
+
+@dataclass(frozen=True)
+class ChangedImage:
+    """An image with annotations that cleaning changes.
+
+    Attributes:
+        path: the image; None when its name leads out of the folder.
+        before: the annotations as the json has them, of any content.
+        after: the cleaned ones; None when the image is dropped.
+        origins: index into `before` of each of `after`.
+        codes: the codes of what was found, most frequent first.
+    """
+
+    path: Path | None
+    before: list[dict[str, Any]]
+    after: list[dict[str, Any]] | None
+    origins: tuple[int, ...]
+    codes: tuple[str, ...]
+
+
+def changed_images(
+    root: str | Path, split: str, *, classes: Sequence[str] = (), masks: str = "auto"
+) -> list[ChangedImage]:
+    """Return the images of a split that cleaning changes, in the order of the json.
+
+    Only visible changes count: boxes, masks and dropped objects, not ids and areas. This reads the
+    headers of the images, not their pixels.
+
+    Args:
+        root: the export's folder.
+        split: `train`, `valid` or `test`.
+        classes, masks: see `clean_coco`.
+
+    Raises: DatasetError: when the export cannot be read or cleaned, or lacks the split.
+    """
+    export = read_export(root)
+    if split not in export.splits:
+        raise DatasetError(f"{root} has no {split} split; choose another --split.")
+    facts = look_at_images(export, decode=False)
+    clean = clean_coco(export.splits, classes=classes, masks=masks, facts=facts)
+    raw, cleaned = export.splits[split], clean.splits.get(split, {"images": [], "annotations": []})
+    before, after = _by_image(raw), _by_image(cleaned)
+    kept = {image["file_name"]: image["id"] for image in cleaned["images"]}
+    changed = []
+    for image in raw["images"]:
+        if not isinstance(image, dict) or not isinstance(image.get("file_name"), str):
+            continue
+        name, number = image["file_name"], image.get("id")
+        old = before[number] if type(number) is int else []
+        new = after[kept[name]] if name in kept else None
+        if new is not None and _shapes(old) == _shapes(new):
+            continue
+        one = {**raw, "images": [image], "annotations": old}
+        codes = inspect_coco({split: one}, facts={split: facts[split]}).findings.counts()
+        seen = [code for code, _ in Counter(codes).most_common() if _is_of_images(code)]
+        path = None if leads_out(name) else export.folders[split] / name
+        changed.append(ChangedImage(path, old, new, _origins(old, new or ()), tuple(seen)))
+    return changed
+
+
+def _by_image(coco: CocoDict) -> defaultdict[int, list[dict[str, Any]]]:
+    groups: defaultdict[int, list[dict[str, Any]]] = defaultdict(list)
+    for annotation in coco["annotations"]:
+        if isinstance(annotation, dict) and type(annotation.get("image_id")) is int:
+            groups[annotation["image_id"]].append(annotation)
+    return groups
+
+
+def _shapes(annotations: Sequence[dict[str, Any]]) -> list[tuple[Any, Any]]:
+    return [(one.get("bbox"), one.get("segmentation") or []) for one in annotations]
+
+
+def _origins(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]) -> tuple[int, ...]:
+    """Return where each cleaned annotation comes from: the order is kept, some are left out."""
+    origins: list[int] = []
+    start = 0
+    for number, one in enumerate(after):
+        last = len(before) - len(after) + number  # so that enough are left for the others
+        same = (
+            index
+            for index in range(start, last + 1)
+            if before[index].get("bbox") == one["bbox"]
+            or (one["segmentation"] and before[index].get("segmentation") == one["segmentation"])
+        )
+        origins.append(min(next(same, start), len(before) - 1))
+        start = origins[-1] + 1
+    return tuple(origins)
+
+
+def _is_of_images(code: str) -> bool:
+    starts = ("image-", "file-", "annotation-", "box-", "mask-", "polygon-", "rle-")
+    unseen = ("annotation-id", "image-without")
+    return code.startswith(starts) and not code.startswith(unseen)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import hashlib
 import json
 import math
 import os
@@ -46,7 +45,7 @@ def read_coco(path: str | Path) -> CocoDict:
 
 
 def read_file_names(path: str | Path, label: str, most_bytes: int) -> list[str]:
-    """Read each `file_name` of a COCO json once, in little memory.
+    """Read each `file_name` of a COCO json once.
 
     The function judges nothing but the list of images: the rest of the json may be anything.
 
@@ -57,22 +56,10 @@ def read_file_names(path: str | Path, label: str, most_bytes: int) -> list[str]:
 
     Raises: DatasetError: when the file cannot be read, is larger or not JSON, or has no images.
     """
-    content = _content(path, label, most_bytes)
-    try:
-        names = [image.file_name for image in msgspec.json.decode(content, type=_Images).images]
-    except (ValueError, RecursionError):  # odd records, Python's dialect, or no JSON
-        coco = _parse(label, content)
-        _check_outline(label, coco, ("images",))
-        names = [image.get("file_name") for image in coco["images"] if isinstance(image, dict)]
+    coco = _parse(label, _content(path, label, most_bytes))
+    _check_outline(label, coco, ("images",))
+    names = [image.get("file_name") for image in coco["images"] if isinstance(image, dict)]
     return list(dict.fromkeys(name for name in names if isinstance(name, str)))
-
-
-class _Image(msgspec.Struct):
-    file_name: Any = None
-
-
-class _Images(msgspec.Struct):
-    images: list[_Image]
 
 
 def _content(path: str | Path, label: str, most_bytes: float = math.inf) -> bytes:
@@ -106,46 +93,18 @@ def collector_paused() -> Iterator[None]:
 
 
 def write_coco(path: str | Path, coco: CocoDict) -> None:
-    """Write a COCO dict as compact JSON to `path`, whole or not at all.
-
-    NaN and infinities, which JSON does not have, become null.
-    """
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        file.writelines(coco_chunks(coco))
+    """Write a COCO dict as compact JSON to `path`, whole or not at all; see `coco_bytes`."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(coco_bytes(coco))
 
 
-def coco_digest(coco: CocoDict) -> str:
-    """Return the SHA-256, in hexadecimal digits, of the bytes that `write_coco` writes."""
-    digest = hashlib.sha256()
-    for chunk in coco_chunks(coco):
-        digest.update(chunk)
-    return digest.hexdigest()
-
-
-def coco_chunks(coco: CocoDict) -> Iterator[bytes]:
-    """Yield the bytes that `write_coco` writes, a few thousand records at a time."""
-    opening = b"{"
-    for key, value in coco.items():
-        yield opening + _dumps(str(key)) + b":"
-        opening = b","
-        if not isinstance(value, list) or len(value) <= _RECORDS:
-            yield _dumps(value)
-            continue
-        for start in range(0, len(value), _RECORDS):
-            chunk = _dumps(value[start : start + _RECORDS])
-            yield (b"," if start else b"[") + chunk[1:-1]
-        yield b"]"
-    yield b"}\n" if coco else b"{}\n"
-
-
-_RECORDS = 4096
-
-
-def _dumps(value: Any) -> bytes:
+def coco_bytes(coco: CocoDict) -> bytes:
+    """Return a COCO dict as compact JSON; NaN and infinities, which JSON lacks, become null."""
     try:
-        return msgspec.json.encode(value)  # writes NaN as null
+        content = msgspec.json.encode(coco)
     except UnicodeEncodeError:  # half of a surrogate pair: no UTF-8, but an escape can say it
-        return json.dumps(_finite(value), allow_nan=False, separators=(",", ":")).encode()
+        content = json.dumps(_finite(coco), allow_nan=False, separators=(",", ":")).encode()
+    return content + b"\n"
 
 
 def _finite(value: Any) -> Any:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 EXAMPLES = 3
@@ -44,12 +44,7 @@ class Findings:
         self._by_code: dict[str, Finding] = {}
 
     def add(
-        self,
-        code: str,
-        split: str,
-        file: str = "",
-        annotation: Any = None,
-        detail: str = "",
+        self, code: str, split: str, file: str = "", annotation: Any = None, detail: str = ""
     ) -> None:
         """Count one fault, and keep it as an example if it is among the first of its code.
 
@@ -62,16 +57,10 @@ class Findings:
 
         Raises: KeyError: when the code is not in the table.
         """
-        finding = self._by_code.get(code)
-        if finding is None:
-            finding = self._by_code[code] = Finding(CODES[code])
+        finding = self._by_code.setdefault(code, Finding(CODES[code]))
         finding.counts[split] += 1
         if len(finding.examples) < EXAMPLES:
             finding.examples.append(Example(split, file, annotation, detail))
-
-    def count(self, code: str) -> int:
-        """Return how often a code was found."""
-        return self._by_code[code].count if code in self._by_code else 0
 
     def counts(self) -> dict[str, int]:
         """Return code to count, of all codes found, in the order of the table."""
@@ -104,15 +93,7 @@ class Findings:
                 "meaning": finding.code.meaning,
                 "clean": finding.code.mend,
                 "training": finding.code.training,
-                "examples": [
-                    {
-                        "split": example.split,
-                        "file": example.file,
-                        "annotation": example.annotation,
-                        "detail": example.detail,
-                    }
-                    for example in finding.examples
-                ],
+                "examples": [asdict(example) for example in finding.examples],
             }
             for finding in self
         ]
@@ -313,19 +294,3 @@ CHANGES = {
     "annotation-dropped": "annotations dropped for a fault of their own",
 }
 """Changes that no fault causes: the name under which they count, and their meaning."""
-
-
-def codes_table() -> str:
-    """Return the table of codes in Markdown, as docs/dataset.md shows it."""
-    rows = [
-        "| code | severity | what is the case | `clean` | training on the folder as it is "
-        "| implies |",
-        "|---|---|---|---|---|---|",
-    ]
-    for code in CODES.values():
-        implied = ", ".join(f"`{name}`" for name in code.implies)
-        rows.append(
-            f"| `{code.name}` | {code.severity} | {code.meaning} | {code.mend} | "
-            f"{code.training} | {implied} |"
-        )
-    return "\n".join(rows) + "\n"

@@ -19,12 +19,12 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
-from persondet.data.check.images import read_headers
+from persondet.data.check import look_at_images
 from persondet.data.clean import CleanExport, clean_coco
-from persondet.data.coco_json import CocoDict, coco_digest, read_coco, write_coco
-from persondet.data.roboflow import file_names, read_export
+from persondet.data.coco_json import CocoDict, coco_bytes, read_coco
+from persondet.data.roboflow import read_export
 from persondet.errors import DatasetError
-from persondet.files import sha256_of_file
+from persondet.files import atomic_path, sha256_of_file
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,6 @@ class RoboflowDatasets:
     Attributes:
         names: split to the name in Detectron2's `DatasetCatalog`.
         classes: class names, by contiguous class number.
-        has_masks: whether every annotation has a mask (otherwise none has).
         mask_format: `"polygon"`, `"bitmask"` or `""`; what `INPUT.MASK_FORMAT` should be.
         image_counts: split to its number of images, those without annotations included.
         json_files: split to the cleaned json that loader and evaluator read.
@@ -48,11 +47,15 @@ class RoboflowDatasets:
 
     names: dict[str, str]
     classes: tuple[str, ...]
-    has_masks: bool
     mask_format: str
     image_counts: dict[str, int]
     json_files: dict[str, Path]
     annotation_counts: dict[str, int]
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether every annotation has a mask (otherwise none has)."""
+        return bool(self.mask_format)
 
 
 def register_roboflow_coco(
@@ -93,12 +96,13 @@ def register_roboflow_coco(
         raise DatasetError(f"{root}: {error}") from None
     json_files = {}
     for split, coco in clean.splits.items():
-        digest = coco_digest(coco)[:12]
-        json_files[split] = (
-            Path(output_dir).resolve() / "datasets" / f"{name}_{split}_{digest}.json"
-        )
-        if not json_files[split].exists():
-            write_coco(json_files[split], coco)
+        content = coco_bytes(coco)
+        digest = hashlib.sha256(content).hexdigest()[:12]
+        path = Path(output_dir).resolve() / "datasets" / f"{name}_{split}_{digest}.json"
+        if not path.exists():
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(content)
+        json_files[split] = path
     names = {split: f"{name}_{split}" for split in clean.splits}
     for stale in {f"{name}_{split}" for split in ("train", "valid", "test")} - set(names.values()):
         if stale in _registered:
@@ -109,7 +113,6 @@ def register_roboflow_coco(
     datasets = RoboflowDatasets(
         names=names,
         classes=clean.classes,
-        has_masks=bool(clean.mask_format),
         mask_format=clean.mask_format,
         image_counts={split: len(coco["images"]) for split, coco in clean.splits.items()},
         json_files=json_files,
@@ -144,15 +147,6 @@ def ground_truth(dataset_name: str) -> tuple[Path, tuple[int, ...]]:
     return Path(metadata.json_file), tuple(sorted(ids, key=ids.__getitem__))
 
 
-def registered_files(dataset_name: str) -> tuple[Path, Path, int]:
-    """Return the json of a dataset registered here, its image folder, and its annotations' number.
-
-    Raises: AttributeError: when the dataset was registered elsewhere.
-    """
-    metadata = MetadataCatalog.get(dataset_name)
-    return Path(metadata.json_file), Path(metadata.image_root), metadata.annotation_count
-
-
 def is_registered(dataset_name: str) -> bool:
     """Return whether Detectron2 knows a dataset of this name."""
     return dataset_name in DatasetCatalog
@@ -168,14 +162,10 @@ def image_count(dataset_name: str, *, annotated: bool = False) -> int:
             leaves out with `DATALOADER.FILTER_EMPTY_ANNOTATIONS`.
     """
     known = MetadataCatalog.get(dataset_name).get("image_counts")
-    if known is None:
-        dicts = DatasetCatalog.get(dataset_name)
-        return (
-            sum(_is_annotated(record["annotations"]) for record in dicts)
-            if annotated
-            else len(dicts)
-        )
-    return known["annotated" if annotated else "all"]
+    if known is not None:
+        return known["annotated" if annotated else "all"]
+    dicts = DatasetCatalog.get(dataset_name)
+    return sum(not annotated or _is_annotated(record["annotations"]) for record in dicts)
 
 
 def load_dataset_dicts(json_file: Path, image_root: Path) -> list[dict[str, Any]]:
@@ -186,7 +176,8 @@ def load_dataset_dicts(json_file: Path, image_root: Path) -> list[dict[str, Any]
     `iscrowd` and, where the dataset has masks, `segmentation`.
     """
     coco = read_coco(json_file)
-    contiguous = _contiguous_ids(coco)
+    ids = sorted(category["id"] for category in coco["categories"])
+    contiguous = {number: index for index, number in enumerate(ids)}
     records = {
         image["id"]: {
             "file_name": str(image_root / image["file_name"]),
@@ -226,10 +217,7 @@ def _cleaned(
 ) -> tuple[CleanExport, dict[str, Path]]:
     """Return the cleaned splits of an export and their folders; refuse what would fail later."""
     export = read_export(root)
-    facts = {
-        split: read_headers(export.folders[split], file_names(coco))
-        for split, coco in export.splits.items()
-    }
+    facts = look_at_images(export, decode=False)
     clean = clean_coco(export.splits, classes=classes, masks=masks, facts=facts, refuse=True)
     for split in sorted(export.splits.keys() - clean.splits.keys()):
         logger.warning("%s names no image; the split is left out.", export.folders[split])
@@ -241,13 +229,6 @@ def _as_detectron2(mask: Any) -> Any:
     if isinstance(mask, dict) and isinstance(mask["counts"], list):
         return mask_util.frPyObjects(mask, *mask["size"])
     return mask
-
-
-def _contiguous_ids(coco: CocoDict) -> dict[int, int]:
-    return {
-        number: index
-        for index, number in enumerate(sorted(category["id"] for category in coco["categories"]))
-    }
 
 
 def _register(
@@ -319,21 +300,20 @@ def dataset_fingerprint(name: str) -> dict[str, Any]:
     `images` alone.
     """
     facts: dict[str, Any] = {"images": image_count(name)}
-    try:
-        json_file, image_root, annotations = registered_files(name)
-    except AttributeError:
+    metadata = MetadataCatalog.get(name)
+    if metadata.get("annotation_count") is None:
         return facts
     return facts | {
-        "annotations": annotations,
-        "json_sha256": sha256_of_file(json_file),
-        "files_sha256": names_and_sizes_digest(image_root),
+        "annotations": metadata.annotation_count,
+        "json_sha256": sha256_of_file(metadata.json_file),
+        "files_sha256": _names_and_sizes_digest(metadata.image_root),
     }
 
 
-def names_and_sizes_digest(folder: str | Path) -> str:
+def _names_and_sizes_digest(folder: str) -> str:
     """Return a SHA-256 over the names (below `folder`) and sizes of all files in it."""
     lines = []
-    waiting = [(str(folder), "")]
+    waiting = [(folder, "")]
     while waiting:
         where, prefix = waiting.pop()
         with os.scandir(where) as entries:

@@ -1,22 +1,28 @@
 """Split an export into train, valid and test, so that no split holds versions of another's images.
 
-An export with several splits is merged first. This file stands above `persondet.data.check`."""
+An export with several splits is merged first. Images that belong together form a group, and whole
+groups are dealt out. This file stands above `persondet.data.check`."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+import posixpath
+import random
+from collections import ChainMap, Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from persondet.data.check.images import decode_splits
-from persondet.data.cleaned_copy import refuse_nesting, write_split
+import numpy as np
+
+from persondet.data.check import look_at_images
+from persondet.data.clean import refuse_nesting, write_split
 from persondet.data.coco_json import CocoDict
-from persondet.data.grouping import Group, GroupedImage, deal_groups, group_items
 from persondet.data.inspect.images import ImageFacts
-from persondet.data.roboflow import copy_readmes, file_names, read_export
+from persondet.data.leaks.find import clip_name, source_name
+from persondet.data.leaks.same_image import near_identical_pairs
+from persondet.data.roboflow import copy_readmes, read_export
 from persondet.environment import Progress
 from persondet.errors import DatasetError
 from persondet.files import atomic_folder, refuse_existing, write_json
@@ -25,7 +31,10 @@ FRACTIONS = (0.7, 0.2, 0.1)
 SPLITTING = "splitting.json"
 SPLITS = ("train", "valid", "test")
 _NAMED = 3  # groups that get a sentence of their own
+_UNKNOWN = ImageFacts()
 __all__ = ["Division", "check_fractions", "split_coco", "split_export"]
+
+Origin = tuple[int, Any]  # which source an image is from, and its `file_name` there
 
 
 @dataclass(frozen=True)
@@ -41,7 +50,7 @@ class Division:
     """
 
     splits: dict[str, CocoDict]
-    origins: dict[str, list[tuple[int, Any]]]
+    origins: dict[str, list[Origin]]
     summary: dict[str, Any]
 
 
@@ -80,62 +89,53 @@ def split_coco(
     """
     shares = check_fractions(fractions)
     cocos = [coco] if isinstance(coco, Mapping) else list(coco)
-    facts = facts or [{}] * len(cocos)
-    merged = merge_coco(cocos)
-    known = [facts[source].get(_text(name)) for source, name in merged.origins]
-    _refuse_outside(merged, known)
-    usable = [
-        _whole(image) is not None
-        and _text(name) != ""
-        and (not fact or fact.problem != "file-missing")
-        for image, (_, name), fact in zip(merged.coco["images"], merged.origins, known, strict=True)
+    merged, origins = merge_coco(cocos)
+    known = [
+        facts[source].get(_text(name), _UNKNOWN) if facts else _UNKNOWN for source, name in origins
     ]
-    order = [index for index, use in enumerate(usable) if use]
-    order.sort(key=lambda i: (merged.origins[i], _whole(merged.coco["images"][i])))
-    objects: Counter[Any] = Counter(_whole(a, "image_id") for a in merged.coco["annotations"])
-    per_image = [objects[_whole(merged.coco["images"][index])] for index in order]
-    members = group_items(
-        [
-            GroupedImage(*merged.origins[i], _whole(merged.coco["images"][i]), known[i])
-            for i in order
-        ],
-        clips=group_clips,
+    _refuse_outside(origins, known)
+    ids = [_whole(image) for image in merged["images"]]
+    order = [
+        index
+        for index, (_, name) in enumerate(origins)
+        if ids[index] is not None and _text(name) and known[index].problem != "file-missing"
+    ]
+    order.sort(key=lambda index: (origins[index], ids[index]))
+    members = group_images(
+        [_keys(origins[index], ids[index], known[index], group_clips) for index in order],
+        [known[index] for index in order],
     )
-    groups = [
-        Group(len(group), sum(per_image[i] for i in group), sum(not per_image[i] for i in group))
-        for group in members
-    ]
+    objects = Counter(_whole(annotation, "image_id") for annotation in merged["annotations"])
+    groups = []
+    for group in members:
+        counts = [objects[ids[order[index]]] for index in group]
+        groups.append((len(group), sum(counts), counts.count(0)))
     dealt = deal_groups(groups, shares, seed)
-    where = ["train"] * len(usable)
+    where = ["train"] * len(ids)
     for group, target in zip(members, dealt, strict=True):
         for index in group:
             where[order[index]] = SPLITS[target]
-    splits, origins = _cut(merged, where)
+    splits, split_origins = _cut(merged, origins, where)
+    orphans = objects.keys() - (set(ids) - {None})
+    notes = [
+        *_notes([(len(g), origins[order[g[0]]][1]) for g in members], dealt, shares),
+        *_left(len(ids) - len(order), sum(objects[number] for number in orphans)),
+    ]
     summary = {
         "version": 1,
         "fractions": [float(value) for value in fractions],
         "seed": seed,
         "group_clips": group_clips,
-        "splits": {name: figures_of(part) for name, part in splits.items()},
+        "splits": {name: _figures(part) for name, part in splits.items()},
         "groups": {
             "count": len(groups),
-            "of_several": sum(group.images > 1 for group in groups),
-            "largest": max((group.images for group in groups), default=0),
+            "of_several": sum(len(group) > 1 for group in members),
+            "largest": max(map(len, members), default=0),
         },
-        "renamed": renamed_files(merged),
-        "notes": notes_of(
-            [
-                (group.images, merged.origins[order[m[0]]][1])
-                for group, m in zip(groups, members, strict=True)
-            ],
-            dealt,
-            shares,
-            left=usable.count(False),
-            orphans=len(merged.coco["annotations"])
-            - sum(objects[n] for n in {_whole(image) for image in merged.coco["images"]} - {None}),
-        ),
+        "renamed": _renamed(merged, origins),
+        "notes": notes,
     }
-    return Division(splits, origins, summary)
+    return Division(splits, split_origins, summary)
 
 
 def split_export(
@@ -174,9 +174,7 @@ def split_export(
     export = read_export(root)
     if not any(coco["images"] for coco in export.splits.values()):
         raise DatasetError(f"{root}: no split names an image; export the dataset again.")
-    folders = list(export.folders)
-    names = {split: file_names(coco) for split, coco in export.splits.items()}
-    facts = decode_splits(export.folders, names, workers=workers, progress=progress)
+    facts = look_at_images(export, workers=workers, progress=progress)
     try:
         division = split_coco(
             list(export.splits.values()),
@@ -187,17 +185,17 @@ def split_export(
         )
     except DatasetError as error:
         raise DatasetError(f"{root}: {error}") from None
+    names, sources = list(export.folders), list(export.folders.values())
     summary = division.summary
     for entry in summary["renamed"]:
-        entry["from"] = f"{folders[entry.pop('source')]}/{entry['from']}"
-    if len(folders) > 1:
-        merged = ", ".join(folders[:-1]) + f" and {folders[-1]}"
+        entry["from"] = f"{names[entry.pop('source')]}/{entry['from']}"
+    if len(names) > 1:
+        merged = ", ".join(names[:-1]) + f" and {names[-1]}"
         summary["notes"].insert(0, f"{merged} of the export were merged and divided anew.")
-    sources = list(export.folders.values())
     with atomic_folder(output, overwrite=overwrite) as draft:
         for split, coco in division.splits.items():
             origins = [(sources[source], name) for source, name in division.origins[split]]
-            write_split(draft / split, coco, origins, missing=True)
+            write_split(draft / split, coco, origins)
         copy_readmes(export.root, draft)
         write_json(draft / SPLITTING, summary)
     return summary
@@ -223,11 +221,11 @@ def _text(name: Any) -> str:
     return name if isinstance(name, str) else ""
 
 
-def _refuse_outside(merged: Merged, known: Sequence[ImageFacts | None]) -> None:
+def _refuse_outside(origins: Sequence[Origin], known: Sequence[ImageFacts]) -> None:
     outside = [
         name
-        for (_, name), fact in zip(merged.origins, known, strict=True)
-        if fact is not None and fact.problem == "file-name-outside"
+        for (_, name), fact in zip(origins, known, strict=True)
+        if fact.problem == "file-name-outside"
     ]
     if outside:
         raise DatasetError(
@@ -237,41 +235,128 @@ def _refuse_outside(merged: Merged, known: Sequence[ImageFacts | None]) -> None:
 
 
 def _cut(
-    merged: Merged, where: Sequence[str]
-) -> tuple[dict[str, CocoDict], dict[str, list[tuple[int, Any]]]]:
-    parts: dict[str, tuple[list[Any], list[Any]]] = {split: ([], []) for split in SPLITS}
-    origins: dict[str, list[tuple[int, Any]]] = {split: [] for split in SPLITS}
-    split_of: dict[int | None, str] = {}
-    for image, origin, split in zip(merged.coco["images"], merged.origins, where, strict=True):
-        parts[split][0].append(image)
-        origins[split].append(origin)
-        number = _whole(image)
-        if number is not None:
-            split_of[number] = split
-    for annotation in merged.coco["annotations"]:
-        parts[split_of.get(_whole(annotation, "image_id"), "train")][1].append(annotation)
-    splits = {
-        split: {**merged.coco, "images": images, "annotations": annotations}
-        for split, (images, annotations) in parts.items()
-        if images or split == "train"
+    merged: CocoDict, origins: Sequence[Origin], where: Sequence[str]
+) -> tuple[dict[str, CocoDict], dict[str, list[Origin]]]:
+    splits: dict[str, CocoDict] = {
+        split: {**merged, "images": [], "annotations": []}
+        for split in SPLITS
+        if split == "train" or split in where
     }
-    return splits, {split: origins[split] for split in splits}
+    origins_of: dict[str, list[Origin]] = {split: [] for split in splits}
+    split_of: dict[int | None, str] = {}
+    for image, origin, split in zip(merged["images"], origins, where, strict=True):
+        splits[split]["images"].append(image)
+        origins_of[split].append(origin)
+        split_of[_whole(image)] = split
+    split_of[None] = "train"
+    for annotation in merged["annotations"]:
+        split = split_of.get(_whole(annotation, "image_id"), "train")
+        splits[split]["annotations"].append(annotation)
+    return splits, origins_of
 
 
-@dataclass(frozen=True)
-class Merged:
-    """One COCO dict, and the sources of its images.
+# Groups
 
-    Attributes:
-        coco: the dict; the records of `images` and `annotations` stand in the order of the sources.
-        origins: for each record of `images`, which source it is from and its `file_name` there.
+
+def group_images(
+    keys: Sequence[Sequence[Hashable]], facts: Sequence[ImageFacts]
+) -> list[list[int]]:
+    """Group the images that share a key, or are nearly identical.
+
+    Args:
+        keys: of each image, in an order that does not depend on the json's.
+        facts: about the file of each.
+
+    Returns:
+        list of lists of indices, each sorted, in the order of their first.
     """
+    labels = list(range(len(keys)))
 
-    coco: CocoDict
-    origins: list[tuple[int, Any]]
+    def find(label: int) -> int:
+        while labels[label] != label:
+            labels[label] = labels[labels[label]]
+            label = labels[label]
+        return label
+
+    first: dict[Hashable, int] = {}
+    pairs = [(first.setdefault(key, i), i) for i, own in enumerate(keys) for key in own]
+    known = [index for index, fact in enumerate(facts) if fact.hashes is not None]
+    if known:
+        hashes = [hashes for fact in facts if (hashes := fact.hashes) is not None]
+        thumbnails = [small for fact in facts if (small := fact.thumbnail) is not None]
+        near, _ = near_identical_pairs(np.stack(hashes), np.stack(thumbnails))
+        pairs += [(known[one], known[other]) for one, other in near.tolist()]
+    for one, other in pairs:
+        low, high = sorted((find(one), find(other)))
+        labels[high] = low
+    members: dict[int, list[int]] = defaultdict(list)
+    for index in range(len(keys)):
+        members[find(index)].append(index)
+    return list(members.values())
 
 
-def merge_coco(cocos: Sequence[CocoDict]) -> Merged:
+def _keys(origin: Origin, number: int | None, fact: ImageFacts, clips: bool) -> list[Hashable]:
+    """Return the keys that an image shares with others of its group."""
+    source, name = origin
+    return [
+        ("file", source, posixpath.normpath(name)),
+        ("id", number),
+        *([("source", found)] if (found := source_name(name)) else []),
+        *([("clip", found)] if clips and (found := clip_name(name)) else []),
+        *([("bytes", fact.digest)] if fact.digest else []),
+    ]
+
+
+def deal_groups(
+    groups: Sequence[tuple[int, int, int]], fractions: Sequence[float], seed: int
+) -> list[int]:
+    """Assign each group to a split.
+
+    The shares of the images come first: a group goes where it fits, large ones before small ones,
+    and where none has room, to the split that lacks most. Of the splits with room, the one gets it
+    that lacks most of what the group has, in proportion to its share: images, objects, and images
+    without objects. A split with a share above 0 gets a group as long as there are enough, the
+    one with the largest share first.
+
+    Args:
+        groups: the images, objects and images without objects of each, in an order that does not
+            depend on chance: the seed decides from there.
+        fractions: the share of each split, at least 0, sum 1.
+        seed: another seed, another result.
+
+    Returns:
+        list of indices into `fractions`, one for each group.
+    """
+    sizes, shares = np.array(groups, np.float64).reshape(-1, 3), np.asarray(fractions)
+    total = sizes.sum(axis=0)
+    lack = shares[:, None] * total
+    wanted = sorted(np.flatnonzero(shares).tolist(), key=lambda split: -fractions[split])
+    empty = wanted[: max(len(groups), 1)]
+    splits = empty.copy()
+    order = list(range(len(groups)))
+    random.Random(seed).shuffle(order)  # chance decides between groups of about the same contents
+    order.sort(key=lambda index: (-groups[index][0], -groups[index][1].bit_length()))
+    dealt = [0] * len(groups)
+    for done, index in enumerate(order):
+        group = sizes[index]
+        choices = empty if len(order) - done <= len(empty) else splits
+        room = [split for split in choices if group[0] <= lack[split, 0] + 0.5]
+        weights = (group > 0) / np.maximum(total, 1)
+        need = ((lack - group / 2) * weights).sum(axis=1) / np.maximum(shares, 1e-12)
+        if room:
+            target = max(room, key=need.__getitem__)
+        else:
+            target = max(choices, key=lambda split: lack[split, 0])
+        dealt[index] = target
+        lack[target] -= group
+        empty = [split for split in empty if split != target]
+    return dealt
+
+
+# Merging
+
+
+def merge_coco(cocos: Sequence[CocoDict]) -> tuple[CocoDict, list[Origin]]:
     """Merge COCO dicts into one; a single one is returned as it is.
 
     Image and annotation ids of later dicts are moved behind those of earlier ones, where any
@@ -282,37 +367,41 @@ def merge_coco(cocos: Sequence[CocoDict]) -> Merged:
     Args:
         cocos: at least one; not changed.
 
+    Returns:
+        The dict, with the records in the order of the sources, and for each record of `images`
+        the source that it is from and its `file_name` there.
+
     Raises: DatasetError: when an id stands for two images of one dict, so that nobody knows whose
         the annotations are.
     """
     for coco in cocos:
         _refuse_ambiguous(coco)
+    origins = [
+        (source, _get(image, "file_name"))
+        for source, coco in enumerate(cocos)
+        for image in coco["images"]
+    ]
     if len(cocos) == 1:
-        return Merged(cocos[0], [(0, _get(image, "file_name")) for image in cocos[0]["images"]])
-    merged: CocoDict = {}
-    for coco in reversed(cocos):
-        merged = {**{key: value for key, value in merged.items() if key not in coco}, **coco}
-    merged = {**{key: merged[key] for key in cocos[0]}, **merged}
-    images: list[Any] = []
-    annotations: list[Any] = []
-    categories: list[Any] = []
-    origins: list[tuple[int, Any]] = []
+        return cocos[0], origins
+    merged = {**ChainMap(*cocos), "images": [], "annotations": [], "categories": []}
     taken: set[str] = set()
-    image_shifts = _shifts([list(_image_ids(coco)) for coco in cocos])
-    annotation_shifts = _shifts([list(_ids(coco["annotations"], "id")) for coco in cocos])
+    image_shifts = _shifts(
+        [[*_ids(coco["images"]), *_ids(coco["annotations"], "image_id")] for coco in cocos]
+    )
+    annotation_shifts = _shifts([_ids(coco["annotations"]) for coco in cocos])
     for source, coco in enumerate(cocos):
-        classes = _add_categories(categories, coco["categories"])
+        category_id = _table(_add_categories(merged["categories"], coco["categories"]))
         names = _free_names(coco, taken)
         taken |= set(names.values())
-        by, by_annotation = image_shifts[source], annotation_shifts[source]
-        for image in coco["images"]:
-            name = _get(image, "file_name")
-            origins.append((source, name))
-            images.append(_changed(image, {"id": (by, {}), "file_name": (0, names)}))
-        changes = {"id": (by_annotation, {}), "image_id": (by, {}), "category_id": (0, classes)}
-        annotations += [_changed(annotation, changes) for annotation in coco["annotations"]]
-    merged |= {"images": images, "annotations": annotations, "categories": categories}
-    return Merged(merged, origins)
+        image_id, own_id = _shift(image_shifts[source]), _shift(annotation_shifts[source])
+        merged["images"] += [
+            _changed(image, id=image_id, file_name=_table(names)) for image in coco["images"]
+        ]
+        merged["annotations"] += [
+            _changed(annotation, id=own_id, image_id=image_id, category_id=category_id)
+            for annotation in coco["annotations"]
+        ]
+    return merged, origins
 
 
 def _get(record: Any, key: str) -> Any:
@@ -325,58 +414,62 @@ def _whole(record: Any, key: str = "id") -> int | None:
     return value if type(value) is int else None
 
 
-def _ids(records: Sequence[Any], key: str) -> Iterator[int]:
-    return (value for record in records if type(value := _get(record, key)) is int)
-
-
-def _image_ids(coco: CocoDict) -> Iterator[int]:
-    yield from _ids(coco["images"], "id")
-    yield from _ids(coco["annotations"], "image_id")
+def _ids(records: Sequence[Any], key: str = "id") -> list[int]:
+    return [value for record in records if (value := _whole(record, key)) is not None]
 
 
 def _refuse_ambiguous(coco: CocoDict) -> None:
     names: dict[int, Any] = {}
     for image in coco["images"]:
-        number = _whole(image)
-        if number is not None and names.setdefault(number, image.get("file_name")) != image.get(
-            "file_name"
-        ):
+        number, name = _whole(image), _get(image, "file_name")
+        if number is not None and names.setdefault(number, name) != name:
             raise DatasetError(
-                f"the image id {number} stands for {names[number]!r} and for "
-                f"{image.get('file_name')!r}, so that nobody knows whose the annotations are; "
-                "run clean first, which drops both."
+                f"the image id {number} stands for {names[number]!r} and for {name!r}, so that "
+                "nobody knows whose the annotations are; run clean first, which drops both."
             )
 
 
 def _shifts(ids: Sequence[Sequence[int]]) -> list[int]:
     """Return what to add to the ids of each source so that no two sources share one."""
-    counts = Counter(number for source in ids for number in set(source))
-    if not counts or max(counts.values()) == 1:
+    every = set().union(*ids)
+    if len(every) == sum(len(set(source)) for source in ids):
         return [0] * len(ids)
-    shifts, end = [], None
+    shifts, end = [], min(every) - 1
     for source in ids:
-        shift = 0 if end is None or not source else max(0, end - min(source) + 1)
-        shifts.append(shift)
-        if source:
-            end = max(max(source) + shift, end if end is not None else max(source))
+        shifts.append(max(0, end - min(source, default=end) + 1))
+        end = max(end, max(source, default=end) + shifts[-1])
     return shifts
 
 
-def _add_categories(known: list[Any], categories: Sequence[Any]) -> dict[Any, Any]:
+def _shift(by: int) -> Callable[[Any], Any]:
+    return lambda value: value + by if type(value) is int else value
+
+
+def _table(table: Mapping[Any, Any]) -> Callable[[Any], Any]:
+    return lambda value: table.get(value, value) if type(value) in (int, str) else value
+
+
+def _changed(record: Any, **changes: Callable[[Any], Any]) -> Any:
+    """Return a copy of a record with the values under some keys changed."""
+    if not isinstance(record, dict):
+        return record
+    return record | {key: change(record[key]) for key, change in changes.items() if key in record}
+
+
+def _add_categories(known: list[Any], categories: Sequence[Any]) -> dict[int, int]:
     """Add new categories to `known`; return old ids to new ones."""
-    ids = {category_id: _get(c, "name") for c in known for category_id in _ids([c], "id")}
-    named = Counter(_get(c, "name") for c in known if isinstance(_get(c, "name"), str))
-    changes: dict[Any, Any] = {}
+    ids = {number: _get(c, "name") for c in known if (number := _whole(c)) is not None}
+    names = list(map(_text, ids.values()))
+    once = {name: number for number, name in zip(ids, names, strict=True) if names.count(name) == 1}
+    changes: dict[int, int] = {}
     for category in categories:
-        number, name = _get(category, "id"), _get(category, "name")
-        if type(number) is not int or not isinstance(name, str):
+        number, name = _whole(category), _get(category, "name")
+        if number is None or not isinstance(name, str):
             if category not in known:
                 known.append(category)
-        elif ids.get(number) == name:
-            continue
-        elif named[name] == 1 and name in ids.values():
-            changes[number] = next(i for i, other in ids.items() if other == name)
-        else:
+        elif name in once and ids.get(number) != name:
+            changes[number] = once[name]
+        elif ids.get(number) != name:
             new = number if number not in ids else max(ids) + 1
             changes[number] = new
             ids[new] = name
@@ -384,17 +477,14 @@ def _add_categories(known: list[Any], categories: Sequence[Any]) -> dict[Any, An
     return changes
 
 
-def _free_names(coco: CocoDict, taken: set[str]) -> dict[Any, Any]:
+def _free_names(coco: CocoDict, taken: set[str]) -> dict[str, str]:
     """Return the file names of a source to names that no earlier source has."""
-    names = dict.fromkeys(
-        name for image in coco["images"] if isinstance(name := _get(image, "file_name"), str)
-    )
-    free: dict[Any, Any] = {}
+    names = dict.fromkeys(_text(_get(image, "file_name")) for image in coco["images"])
+    free: dict[str, str] = {}
     used = taken | set(names)
     for name in names:
-        new, number = name, 2
+        new, number, path = name, 2, PurePosixPath(name)
         while new in taken or (new != name and new in used):
-            path = PurePosixPath(name)
             new = name.removesuffix(path.name) + f"{path.stem}_{number}{path.suffix}"
             number += 1
         free[name] = new
@@ -402,125 +492,85 @@ def _free_names(coco: CocoDict, taken: set[str]) -> dict[Any, Any]:
     return free
 
 
-def _changed(record: Any, changes: dict[str, tuple[int, dict[Any, Any]]]) -> Any:
-    """Return a record with shifted numbers, and with the values that a table replaces."""
-    if not isinstance(record, dict):
-        return record
-    result = dict(record)
-    for key, (shift, table) in changes.items():
-        value = record.get(key)
-        if isinstance(value, str | int) and not isinstance(value, bool):
-            if shift and isinstance(value, int):
-                value += shift
-            if key in record:
-                result[key] = table.get(value, value)
-    return result
+# The summary
 
 
-def figures_of(coco: CocoDict) -> dict[str, Any]:
+def _figures(coco: CocoDict) -> dict[str, Any]:
     """Return `images`, `people`, `people_per_image` and `without_people` of one split."""
-    images, annotations = coco["images"], coco["annotations"]
-    used = set(_ids(annotations, "image_id"))
+    images, people = len(coco["images"]), len(coco["annotations"])
+    empty = set(_ids(coco["images"])) - set(_ids(coco["annotations"], "image_id"))
     return {
-        "images": len(images),
-        "people": len(annotations),
-        "people_per_image": round(len(annotations) / max(len(images), 1), 3),
-        "without_people": sum(number not in used for number in set(_ids(images, "id"))),
+        "images": images,
+        "people": people,
+        "people_per_image": round(people / max(images, 1), 3),
+        "without_people": len(empty),
     }
 
 
-def renamed_files(merged: Merged) -> list[dict[str, Any]]:
+def _renamed(merged: CocoDict, origins: Sequence[Origin]) -> list[dict[str, Any]]:
     """Return `source` (its index), `from` and `to` of each file that merging renamed."""
-    changes: dict[tuple[int, str], str] = {}
-    for image, (source, name) in zip(merged.coco["images"], merged.origins, strict=True):
-        if isinstance(name, str) and image["file_name"] != name:
-            changes[source, name] = image["file_name"]
+    changes = {
+        (source, name): image["file_name"]
+        for image, (source, name) in zip(merged["images"], origins, strict=True)
+        if isinstance(name, str) and image["file_name"] != name
+    }
     return [
         {"source": source, "from": name, "to": new}
         for (source, name), new in sorted(changes.items())
     ]
 
 
-def notes_of(
-    groups: Sequence[tuple[int, str]],
-    dealt: Sequence[int],
-    shares: Sequence[float],
-    *,
-    left: int,
-    orphans: int,
-) -> list[str]:
-    """Return a sentence for each way in which the split differs from the request.
+def _notes(
+    groups: Sequence[tuple[int, str]], dealt: Sequence[int], shares: Sequence[float]
+) -> Iterator[str]:
+    """Yield a sentence for each way in which the split differs from the request.
 
     Args:
         groups: for each group its number of images and the name of the first.
         dealt: for each group the index of its split.
         shares: of train, valid and test.
-        left: image records that stay in train because they have no file.
-        orphans: annotations that stay in train because they have no image.
     """
-    return [
-        *_too_few(len(groups), dealt, shares),
-        *_too_large(groups, dealt, shares),
-        *_off_target(groups, dealt, shares),
-        *_left(left, orphans),
-    ]
-
-
-def _too_few(groups: int, dealt: Sequence[int], shares: Sequence[float]) -> Iterator[str]:
-    wanted = [split for split, share in enumerate(shares) if share > 0]
-    empty = [SPLITS[split] for split in wanted if split not in set(dealt)]
+    wanted = [share * sum(images for images, _ in groups) for share in shares]
+    empty = [SPLITS[split] for split, share in enumerate(shares) if share and split not in dealt]
     if empty:
         yield (
             f"{' and '.join(empty)} would be empty and {'is' if len(empty) == 1 else 'are'} not "
-            f"written: {_count(groups, 'group')} of images for {len(wanted)} splits."
+            f"written: {_count(len(groups), 'group')} of images for "
+            f"{sum(share > 0 for share in shares)} splits."
         )
-
-
-def _too_large(
-    groups: Sequence[tuple[int, str]], dealt: Sequence[int], shares: Sequence[float]
-) -> Iterator[str]:
-    total = sum(images for images, _ in groups)
     large = [
-        (images, name, split)
+        (-images, name, split)
         for (images, name), split in zip(groups, dealt, strict=True)
-        if images > 1 and images > shares[split] * total + 1
+        if images > 1 and images > wanted[split] + 1
     ]
-    large.sort(key=lambda entry: (-entry[0], entry[1]))
-    for images, name, split in large[:_NAMED]:
+    for images, name, split in sorted(large)[:_NAMED]:
         yield (
-            f"A group of {images} images (the first is {name!r}) is larger than the share of "
-            f"{SPLITS[split]}, {shares[split] * total:.0f}, and was not cut."
+            f"A group of {-images} images (the first is {name!r}) is larger than the share of "
+            f"{SPLITS[split]}, {wanted[split]:.0f}, and was not cut."
         )
     if len(large) > _NAMED:
         yield f"{len(large) - _NAMED} more groups are larger than their share, and were not cut."
-
-
-def _off_target(
-    groups: Sequence[tuple[int, str]], dealt: Sequence[int], shares: Sequence[float]
-) -> Iterator[str]:
-    total = sum(images for images, _ in groups)
-    got = Counter[int]()
-    for (images, _), split in zip(groups, dealt, strict=True):
-        got[split] += images
-    for split, share in enumerate(shares):
-        if got[split] and abs(got[split] - share * total) > max(2, 0.1 * share * total):
+    for split, target in enumerate(wanted):
+        got = sum(images for (images, _), s in zip(groups, dealt, strict=True) if s == split)
+        if got and abs(got - target) > max(2, 0.1 * target):
             yield (
-                f"{SPLITS[split]} has {_count(got[split], 'image')} instead of "
-                f"{share * total:.0f}: groups stay together."
+                f"{SPLITS[split]} has {_count(got, 'image')} instead of {target:.0f}: groups stay "
+                "together."
             )
 
 
-def _left(left: int, orphans: int) -> Iterator[str]:
-    if left:
+def _left(images: int, annotations: int) -> Iterator[str]:
+    """Yield a sentence about what stays in train because it has no image."""
+    if images:
+        stay, they = ("stays", "it is") if images == 1 else ("stay", "they are")
         yield (
-            f"{_count(left, 'image record')} without a readable name, id or file "
-            f"{'stays' if left == 1 else 'stay'} in train as "
-            f"{'it is' if left == 1 else 'they are'}; clean drops them."
+            f"{_count(images, 'image record')} without a readable name, id or file {stay} in train "
+            f"as {they}; clean drops them."
         )
-    if orphans:
+    if annotations:
         yield (
-            f"{_count(orphans, 'annotation')} without an image "
-            f"{'stays' if orphans == 1 else 'stay'} in train; clean drops them."
+            f"{_count(annotations, 'annotation')} without an image "
+            f"{'stays' if annotations == 1 else 'stay'} in train; clean drops them."
         )
 
 

@@ -20,8 +20,8 @@ from persondet.checkpoint.model_file import (
     local_weights,
 )
 from persondet.errors import CheckpointError
-from persondet.modeling.classes import map_classes
 from persondet.modeling.cpu import accelerate
+from persondet.modeling.detections import map_classes
 from persondet.modeling.precision import resolve_device, set_memory_format
 
 COCO_CLASSES = tuple(

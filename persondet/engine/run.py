@@ -37,7 +37,7 @@ from persondet.engine.trainer import Trainer
 from persondet.errors import ConfigError
 from persondet.evaluation import evaluate_and_analyse
 from persondet.evaluation.analysis import FOUND_IOU, Analysis
-from persondet.evaluation.constant_box import constant_box_scores
+from persondet.evaluation.evaluator import constant_box_scores
 from persondet.files import write_json, write_text
 from persondet.results import (
     DEFAULT_THRESHOLD,

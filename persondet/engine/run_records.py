@@ -44,9 +44,9 @@ from detectron2.data import get_detection_dataset_dicts
 from detectron2.utils import comm
 
 from persondet.checkpoint.checkpointer import KeyReport
-from persondet.checkpoint.timm_weights import source_of
+from persondet.checkpoint.conventions import source_of
 from persondet.data.augmentation import pipeline_file
-from persondet.data.check.validate import check_export
+from persondet.data.check import check_export
 from persondet.data.dataset_mapper import AlbumentationsDatasetMapper
 from persondet.data.register import class_names, dataset_fingerprint, image_count
 from persondet.engine.defaults import config_text, export_root, uses_export

@@ -33,7 +33,7 @@ from persondet.data.register import class_names, ground_truth
 from persondet.engine.hooks import PeriodHook
 from persondet.engine.resumption import random_states_kept
 from persondet.errors import PersondetError
-from persondet.evaluation.predictions import FILE_NAME, Detection, PredictionReader
+from persondet.evaluation.predictions import FILE_NAME, Detection, read_predictions
 from persondet.results import DEFAULT_THRESHOLD
 from persondet.visualization.sheets import (
     Shown,
@@ -254,9 +254,10 @@ class ValidationImagesHook(PeriodHook):
             if not self._source.predictions.is_file():
                 logger.debug("%s is not there: no validation images", self._source.predictions)
                 return
-            predictions = PredictionReader(self._source.predictions)
+            ids = [record["image_id"] for record in self._records]
+            predictions = read_predictions(self._source.predictions, ids)
             for number, record in enumerate(self._records, start=1):
-                image = self._draw(record, predictions.read(record["image_id"]))
+                image = self._draw(record, predictions[record["image_id"]])
                 rgb = np.ascontiguousarray(image[:, :, ::-1].transpose(2, 0, 1))
                 self.trainer.storage.put_image(f"{TAG}/{number}", rgb)
         except (PersondetError, OSError, ValueError, KeyError, cv2.error) as error:

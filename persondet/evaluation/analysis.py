@@ -16,7 +16,6 @@ predictions. `errors.json`:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,12 +30,12 @@ from persondet.evaluation.curves import (
     surroundings,
     threshold_curves,
 )
-from persondet.evaluation.errors import count_mistakes, error_costs, find_mistakes
-from persondet.evaluation.galleries import Matched, write_galleries
-from persondet.evaluation.matching import BoolArray, Matches, Read
+from persondet.evaluation.errors import error_costs
+from persondet.evaluation.galleries import write_galleries
+from persondet.evaluation.matching import BoolArray, ImageMatches, Matches, Read
 from persondet.evaluation.metrics import detections_of
 from persondet.files import write_json
-from persondet.results import DEFAULT_THRESHOLD
+from persondet.results import DEFAULT_THRESHOLD, as_json
 
 SCHEMA = 1
 FOUND_IOU = 0.5
@@ -88,15 +87,13 @@ class Analysis:
         """
         folder = Path(folder)
         used = DEFAULT_THRESHOLD if threshold is None else threshold
-        known = {"schema": SCHEMA, **({} if model is None else {"model": dict(model)})}
-        facts = {"threshold": used, "tuned": threshold is not None}
-        around, found = surroundings(self.ground_truth), self._found(used)
+        facts = {"schema": SCHEMA, "threshold": used, **({"model": dict(model)} if model else {})}
+        named = {**facts, "dataset": dataset, "task": self.task, "tuned": threshold is not None}
+        images = {task: _reaching(one, used) for task, one in self._matches.items()}
+        around, found = surroundings(self.ground_truth), _found(images[self.task])
         curves = {
-            **known,
-            "dataset": dataset,
+            **named,
             "images": len(self.ground_truth.images),
-            "task": self.task,
-            **facts,
             "tasks": {
                 task: threshold_curves(
                     self._detections[task],
@@ -109,59 +106,23 @@ class Analysis:
             "sizes": size_histogram(around.side, found),
         }
         errors = {
-            **known,
-            "dataset": dataset,
-            "task": self.task,
-            **facts,
+            **named,
             "classes": len(self.ground_truth.class_names),
-            "tasks": {name: _mistakes(one, used) for name, one in self._matches.items()},
+            "tasks": {task: error_costs(one, used) for task, one in self._matches.items()},
             "recall": recall_by(around, found),
         }
-        write_json(folder / "curves.json", _plain(curves), indent=None)
-        write_json(folder / "errors.json", _plain(errors))
-        write_galleries(folder / "gallery", self._matched(used), files, model=model)
-
-    def _found(self, threshold: float) -> BoolArray:
-        """Return which objects were found at a threshold, bool (N,), image by image."""
-        parts = [np.zeros(0, np.bool_)]
-        for image in self._matches[self.task].images:
-            partner = image.reaching(threshold).partner
-            found = np.zeros(len(image.crowd), np.bool_)
-            found[partner[partner >= 0]] = True
-            parts.append(found[~image.crowd])
-        return np.concatenate(parts)
-
-    def _matched(self, threshold: float) -> Matched:
-        images, boxes = (
-            [image.reaching(threshold) for image in self._matches[task].images]
-            for task in (self.task, "bbox")
-        )
-        return Matched(
-            ground_truth=self.ground_truth,
-            read=self._read,
-            images=images,
-            box_images=boxes,
-            has_masks=self.task == "segm",
-            threshold=threshold,
+        write_json(folder / "curves.json", as_json(curves), indent=None)
+        write_json(folder / "errors.json", as_json(errors))
+        write_galleries(
+            folder / "gallery", self.ground_truth, self._read, images, files, facts=facts
         )
 
 
-def _mistakes(matches: Matches, threshold: float) -> dict[str, Any]:
-    costs, images = error_costs(matches), matches.images
-    return {
-        "AP50": costs.ap50,
-        "cost": costs.cost,
-        "cost_false_positives": costs.false_positives,
-        "cost_false_negatives": costs.false_negatives,
-        "counts": count_mistakes([find_mistakes(one.reaching(threshold)) for one in images]),
-        "counts_all": count_mistakes([find_mistakes(one) for one in images]),
-    }
+def _reaching(matches: Matches, threshold: float) -> list[ImageMatches]:
+    return [image.reaching(threshold) for image in matches.images]
 
 
-def _plain(value: Any) -> Any:
-    """Return `value` with NaN made null, which JSON can say."""
-    if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_plain(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _found(images: list[ImageMatches]) -> BoolArray:
+    """Return which objects were found, crowd regions left out: bool, (N,), image by image."""
+    found = [np.isin(np.flatnonzero(~image.crowd), image.partner) for image in images]
+    return np.concatenate([np.zeros(0, np.bool_), *found])

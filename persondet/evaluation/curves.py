@@ -30,8 +30,7 @@ import numpy as np
 import numpy.typing as npt
 import pycocotools.mask as mask_util
 
-from persondet.evaluation.ground_truth import GroundTruth, is_crowd
-from persondet.evaluation.matching import BoolArray, FloatArray
+from persondet.evaluation.matching import BoolArray, FloatArray, GroundTruth, is_crowd
 from persondet.evaluation.metrics import RECALLS, Detections
 
 THRESHOLDS = np.linspace(0.0, 1.0, 101)
@@ -132,39 +131,23 @@ def threshold_curves(
 def pooled_curve(detections: Detections, threshold: float) -> dict[str, list[float]] | None:
     """Return precision against recall of all classes together; nothing is interpolated.
 
-    Of each recall the point with the highest precision is taken, but at the threshold's recall the
-    threshold's own point.
-
     Args:
         detections: matched at the IoU that counts as found.
-        threshold: the model's score threshold.
+        threshold: the model's score threshold; its point is among the others.
 
-    Returns: `recall`, rising, and `precision`, 101 numbers each, 0..1, some of them several times
-    where there are fewer points; None when nothing is found.
+    Returns: `recall`, rising, and `precision`, 0..1, of at most 101 thresholds; None when nothing
+    is found.
     """
-    order = np.argsort(-detections.scores, kind="stable")
-    scores, objects = detections.scores[order], int(detections.objects.sum())
-    hits = np.cumsum(detections.hit[order])
-    if not len(hits) or not hits[-1]:
+    if not detections.hit.any():
         return None
     # A threshold takes all predictions of one score or none.
-    ends = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)
-    points = ends[np.unique(hits[ends], return_index=True)[1]]
-    points = points[hits[points] > 0]
-    own = None
-    if count := int((scores >= threshold).sum()):
-        own = int(np.searchsorted(hits[points], hits[count - 1]))
-        points = np.append(
-            points[:own], np.append(count - 1, points[own + (hits[count - 1] > 0) :])
-        )
-    chosen = np.linspace(0, len(points) - 1, len(RECALLS)).round().astype(np.int64)
-    if own is not None:
-        chosen[int(np.abs(chosen - own).argmin())] = own
-    taken = points[chosen]
-    return {
-        "recall": (hits[taken] / objects).tolist(),
-        "precision": (hits[taken] / (taken + 1)).tolist(),
-    }
+    scores = np.unique(detections.scores)[::-1]
+    own = scores[max(int((scores >= threshold).sum()) - 1, 0)]
+    chosen = np.linspace(0, len(scores) - 1, min(len(scores), len(RECALLS))).round().astype(int)
+    taken = scores[chosen]
+    taken[np.abs(taken - own).argmin()] = own
+    points = [counts_at(detections, score) for score in taken]
+    return {name: [point[name] for point in points] for name in ("recall", "precision")}
 
 
 def size_histogram(sides: FloatArray, found: np.ndarray) -> dict[str, list[int]]:
@@ -174,18 +157,16 @@ def size_histogram(sides: FloatArray, found: np.ndarray) -> dict[str, list[int]]
         sides: float64, (N,), √area of each annotated object, pixels.
         found: bool, (N,).
 
-    Returns: `edges` (pixels, up to the first that holds everybody), `ground_truth`, `found`.
+    Returns: `edges` (pixels, up to the first that holds everybody; 4096 holds all that are larger),
+    `ground_truth`, `found`.
     """
-    largest = float(sides.max(initial=0.0))
-    pairwise_edges = zip(SIZE_EDGES[1:], SIZE_EDGES, strict=False)
-    edges = [edge for edge, before in pairwise_edges if before <= largest]
-    if largest > edges[-1]:
-        edges.append(math.ceil(largest))
-    bins = np.array([0, *edges], np.float64)
+    sides = np.minimum(sides, SIZE_EDGES[-1])
+    last = int(np.searchsorted(SIZE_EDGES, max(sides.max(initial=0.0), SIZE_EDGES[1])))
+    edges = SIZE_EDGES[: last + 1]
     return {
-        "edges": [0, *edges],
-        "ground_truth": np.histogram(sides, bins)[0].tolist(),
-        "found": np.histogram(sides[found], bins)[0].tolist(),
+        "edges": list(edges),
+        "ground_truth": np.histogram(sides, edges)[0].tolist(),
+        "found": np.histogram(sides[found], edges)[0].tolist(),
     }
 
 

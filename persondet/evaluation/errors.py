@@ -1,8 +1,7 @@
 """Which kind of mistake costs how much average precision.
 
 What a wrong prediction overlaps tells its kind; an object is missed when no prediction found it or
-nearly found it. The cost of a kind is what AP50 would
-gain if that kind alone were mended.
+nearly found it. The cost of a kind is what AP50 would gain if that kind alone were mended.
 
 Source: Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV 2020,
 sections 2.2 and 2.3, with its foreground threshold 0.5 and its background threshold 0.1.
@@ -12,13 +11,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from persondet.evaluation.matching import (
     IGNORED,
     UNMATCHED,
+    BoolArray,
     ImageMatches,
     IntArray,
     Matches,
@@ -31,20 +32,20 @@ _CLASSIFICATION, _LOCALISATION, _BOTH, _DUPLICATE, _BACKGROUND = range(5)
 _HIT = -1
 
 
-@dataclass(frozen=True)
-class Mistakes:
+class Mistakes(NamedTuple):
     """The mistakes on one image, with D predictions and G annotations.
 
     Attributes:
         kind: int64, (D,): index into `KINDS`; -1: a hit, or ignored in a crowd region.
-        meant: int64, (D,): of a classification or localisation error the annotation that it
-            would have found, else -1.
+        mended: int64, (D,): the class of the object that a classification or localisation error
+            finds once it is mended; -1: none, or another prediction has that object already, or
+            one of its kind with a better score means it too.
         missed: bool, (G,): no prediction found it, and no such error meant it.
     """
 
     kind: IntArray
-    meant: IntArray
-    missed: np.ndarray
+    mended: IntArray
+    missed: BoolArray
 
 
 def find_mistakes(image: ImageMatches) -> Mistakes:
@@ -54,137 +55,93 @@ def find_mistakes(image: ImageMatches) -> Mistakes:
     thresholds (localisation); does it lie well on one of another class (classification), or on one
     of its class that a surer prediction has (duplicate); is it nowhere near any (background); else
     both its class and its place are wrong. Crowd regions are no objects.
-
     """
     partner = image.partner
-    count = len(partner)
-    kind, meant = np.full(count, _HIT, np.int64), np.full(count, -1, np.int64)
-    iou = np.where(image.crowd[None, :], 0.0, image.iou)
-    own = np.where(image.same_class, iou, 0.0)
-    other = np.where(image.same_class, 0.0, iou)
-    for row in np.flatnonzero(partner == UNMATCHED):
-        if not iou.shape[1]:
-            kind[row] = _BACKGROUND
-            continue
-        nearest, foreign = int(own[row].argmax()), int(other[row].argmax())
-        if BACKGROUND <= own[row, nearest] < FOREGROUND:
-            kind[row], meant[row] = _LOCALISATION, nearest
-        elif other[row, foreign] >= FOREGROUND:
-            kind[row], meant[row] = _CLASSIFICATION, foreign
-        elif own[row, nearest] >= FOREGROUND:
-            kind[row] = _DUPLICATE
-        elif iou[row].max() < BACKGROUND:
-            kind[row] = _BACKGROUND
-        else:
-            kind[row] = _BOTH
+    # A column more than there are annotations, with which nothing overlaps.
+    iou = np.pad(np.where(image.crowd, 0.0, image.iou), ((0, 0), (0, 1)))
+    same_class = image.class_of[:, None] == np.append(image.annotated_class, -1)
+    own, other = np.where(same_class, iou, 0.0), np.where(same_class, 0.0, iou)
+    nearest, foreign = own.max(axis=1), other.max(axis=1)
+    rules = {
+        _HIT: partner != UNMATCHED,
+        _LOCALISATION: (nearest >= BACKGROUND) & (nearest < FOREGROUND),
+        _CLASSIFICATION: foreign >= FOREGROUND,
+        _DUPLICATE: nearest >= FOREGROUND,
+        _BACKGROUND: np.maximum(nearest, foreign) < BACKGROUND,
+    }
+    kind = np.select(list(rules.values()), list(rules), _BOTH).astype(np.int64)
+    meant, mended = np.full((2, len(partner)), -1)
+    for number, overlap in ((_CLASSIFICATION, other), (_LOCALISATION, own)):
+        rows = np.flatnonzero(kind == number)
+        meant[rows] = overlap[rows].argmax(axis=1)
+        rows = rows[~np.isin(meant[rows], partner)]
+        first = rows[np.unique(meant[rows], return_index=True)[1]]  # by falling score
+        mended[first] = image.annotated_class[meant[first]]
     missed = ~image.crowd
-    missed[partner[partner >= 0]] = False
-    missed[meant[meant >= 0]] = False
-    return Mistakes(kind, meant, missed)
+    missed[np.concatenate((partner[partner >= 0], meant[meant >= 0]))] = False
+    return Mistakes(kind, mended, missed)
 
 
 def count_mistakes(mistakes: Sequence[Mistakes]) -> dict[str, int]:
     """Return how many mistakes of each kind there are on all images."""
-    counts = {
-        name: sum(int((one.kind == number).sum()) for one in mistakes)
-        for number, name in enumerate(KINDS[:-1])
-    }
-    return {**counts, KINDS[-1]: sum(int(one.missed.sum()) for one in mistakes)}
+    counts = [sum(int((one.kind == number).sum()) for one in mistakes) for number in range(5)]
+    missed = sum(int(one.missed.sum()) for one in mistakes)
+    return dict(zip(KINDS, [*counts, missed], strict=True))
 
 
-@dataclass(frozen=True)
-class ErrorCosts:
-    """AP50 in points, and what each kind of mistake takes from it; NaN without any object.
-
-    Attributes:
-        ap50: mean over the classes that have objects.
-        cost: of each of `KINDS`.
-        false_positives: what all wrong predictions together take.
-        false_negatives: what all objects that were not found together take.
-    """
-
-    ap50: float
-    cost: dict[str, float]
-    false_positives: float
-    false_negatives: float
-
-
-def error_costs(matches: Matches) -> ErrorCosts:
-    """Return what each kind of mistake costs, mended alone.
+def error_costs(matches: Matches, threshold: float) -> dict[str, Any]:
+    """Return what each kind of mistake costs, mended alone, and how many there are.
 
     Mending a classification or localisation error makes it a hit, unless another prediction has
     its object already; of several that mean one object, only the one with the best score becomes a
     hit, and the others go. Background errors, duplicates and those that are both go too. Nobody
     asks any longer for what was missed.
+
+    Returns: an entry of `tasks` in `errors.json`: `AP50` (points), `cost` of each of `KINDS`,
+    `cost_false_positives` (of all wrong predictions together), `cost_false_negatives` (of all
+    objects that were not found together), NaN without any object; `counts` of the predictions that
+    reach `threshold`, and `counts_all`.
     """
     images = matches.images
     mistakes = [find_mistakes(one) for one in images]
-    base = _detections(images, detections_of(matches).objects)
+    objects = detections_of(matches).objects
+    scores = np.concatenate([np.zeros(0), *(one.scores for one in images)])
+    partner, class_of, kind, mended, missed = (
+        np.concatenate([np.zeros(0, np.int64), *parts])
+        for parts in (
+            [one.partner for one in images],
+            [one.class_of for one in images],
+            [one.kind for one in mistakes],
+            [one.mended for one in mistakes],
+            [i.annotated_class[one.missed] for i, one in zip(images, mistakes, strict=True)],
+        )
+    )
+    counted = partner != IGNORED
+    kind, mended = kind[counted], mended[counted]
+    base = Detections(scores, partner >= 0, class_of, objects).only(counted)
     ap50 = base.average_precision()
-    if math.isnan(ap50):
-        nothing = dict.fromkeys(KINDS, math.nan)
-        return ErrorCosts(math.nan, nothing, math.nan, math.nan)
-    kinds = [
-        one.kind[image.partner != IGNORED] for one, image in zip(mistakes, images, strict=True)
-    ]
-    kind = np.concatenate([np.zeros(0, np.int64), *kinds])
-    cost = {
-        KINDS[number]: base.only(kind != number).average_precision() - ap50
-        for number in (_BOTH, _DUPLICATE, _BACKGROUND)
+
+    def without(number: int) -> float:
+        better = (kind == number) & (mended >= 0)
+        classes = np.where(better, mended, base.class_of)
+        repaired = replace(base, hit=base.hit | better, class_of=classes)
+        return repaired.only((kind != number) | better).average_precision()
+
+    there = _with_fewer_objects(base, objects - np.bincount(missed, minlength=len(objects)))
+    hits = np.bincount(base.class_of[base.hit], minlength=len(objects))
+    mended_alone = [*(without(number) for number in range(5)), there]
+    return {
+        "AP50": ap50,
+        "cost": {name: ap - ap50 for name, ap in zip(KINDS, mended_alone, strict=True)},
+        "cost_false_positives": base.only(base.hit).average_precision() - ap50,
+        "cost_false_negatives": _with_fewer_objects(base, hits) - ap50,
+        "counts": count_mistakes([find_mistakes(one.reaching(threshold)) for one in images]),
+        "counts_all": count_mistakes(mistakes),
     }
-    for number in (_CLASSIFICATION, _LOCALISATION):
-        cost[KINDS[number]] = _mended(base, images, mistakes, number).average_precision() - ap50
-    missed = np.zeros_like(base.objects)
-    for image, its in zip(images, mistakes, strict=True):
-        missed += np.bincount(image.annotated_class[its.missed], minlength=len(missed))
-    hits = np.bincount(base.class_of[base.hit], minlength=len(missed))
-    cost[KINDS[-1]] = _with_fewer_objects(base, base.objects - missed) - ap50
-    return ErrorCosts(
-        ap50=ap50,
-        cost={name: cost[name] for name in KINDS},
-        false_positives=base.only(base.hit).average_precision() - ap50,
-        false_negatives=_with_fewer_objects(base, hits) - ap50,
-    )
-
-
-def _detections(images: Sequence[ImageMatches], objects: IntArray) -> Detections:
-    """Return the predictions that count, in the order of `images`."""
-    kept = [one.partner != IGNORED for one in images]
-    empty = np.zeros(0)
-    pairs = list(zip(images, kept, strict=True))
-    return Detections(
-        scores=np.concatenate([empty, *(one.scores[k] for one, k in pairs)]),
-        hit=np.concatenate([empty.astype(bool), *(one.partner[k] >= 0 for one, k in pairs)]),
-        class_of=np.concatenate([empty.astype(np.int64), *(one.class_of[k] for one, k in pairs)]),
-        objects=objects,
-    )
-
-
-def _mended(
-    base: Detections, images: Sequence[ImageMatches], mistakes: Sequence[Mistakes], kind: int
-) -> Detections:
-    """Return the detections in which the errors of one kind found the object that they meant."""
-    hit, gone, class_of = [], [], []
-    for image, its in zip(images, mistakes, strict=True):
-        partner = image.partner
-        new_hit, new_gone, new_class = partner >= 0, its.kind == kind, image.class_of.copy()
-        taken = set(partner[partner >= 0].tolist())
-        for row in np.flatnonzero(its.kind == kind):  # by falling score
-            target = int(its.meant[row])
-            if target not in taken:
-                taken.add(target)
-                new_hit[row], new_gone[row] = True, False
-                new_class[row] = image.annotated_class[target]
-        kept = partner != IGNORED
-        hit.append(new_hit[kept])
-        gone.append(new_gone[kept])
-        class_of.append(new_class[kept])
-    mended = replace(base, hit=np.concatenate(hit), class_of=np.concatenate(class_of))
-    return mended.only(~np.concatenate(gone))
 
 
 def _with_fewer_objects(base: Detections, objects: IntArray) -> float:
-    """Return AP50 where only `objects` (C,) were to be found; 0..100.
+    """Return AP50 where only `objects` (C,) were to be found; 0..100, NaN without any in `base`.
 
     A class of which nothing is left to find has no precision of its own: it counts 100 when nothing
     was reported of it, and 0 when all that was reported is wrong.
@@ -193,9 +150,8 @@ def _with_fewer_objects(base: Detections, objects: IntArray) -> float:
     for number in np.flatnonzero(base.objects):
         own = base.only(base.class_of == number)
         if objects[number]:
-            alone = np.zeros_like(objects)
-            alone[number] = objects[number]
+            alone = np.where(np.arange(len(objects)) == number, objects, 0)
             scores.append(replace(own, objects=alone).average_precision())
         else:
             scores.append(0.0 if len(own.scores) else 100.0)
-    return float(np.mean(scores))
+    return float(np.mean(scores)) if scores else math.nan

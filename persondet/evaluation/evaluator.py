@@ -1,4 +1,9 @@
-"""COCO AP for boxes and masks: Detectron2's `COCOEvaluator`, faster, and with flat memory."""
+"""COCO AP for boxes and masks: Detectron2's `COCOEvaluator`, faster, and with flat memory.
+
+And the score of a detector that looks at no image: the same box every time. A score means little
+without it. Where every image shows one person in the middle, the constant box finds many of them; a
+model that does not beat it has learned the photographer's habit.
+"""
 
 from __future__ import annotations
 
@@ -7,35 +12,31 @@ import io
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pycocotools.mask as mask_util
 from detectron2.config import CfgNode
 from detectron2.evaluation import COCOEvaluator, inference_on_dataset
 from detectron2.structures import BoxMode
 from detectron2.utils import comm
+from pycocotools.coco import COCO
 from torch import nn
 
 from persondet.evaluation.analysis import Analysis
-from persondet.evaluation.ground_truth import GroundTruth
-from persondet.evaluation.intervals import Interval, bootstrap_intervals, interval_notes
-from persondet.evaluation.matching import Matches, match
+from persondet.evaluation.intervals import bootstrap_intervals, interval_notes
+from persondet.evaluation.matching import GroundTruth, match
 from persondet.evaluation.metrics import STANDARD_LIMIT, coco_metrics
-from persondet.evaluation.predictions import (
-    FILE_NAME,
-    PredictionFile,
-    PredictionReader,
-    remove_abandoned,
-)
+from persondet.evaluation.predictions import FILE_NAME, Detection, PredictionFile
 from persondet.inference.masks import encoded_masks
+from persondet.inference.tiles import TiledModel, whole_size
+from persondet.modeling.detections import roi_masks_kept
 from persondet.modeling.precision import autocast
-from persondet.modeling.roi_masks import roi_masks_kept
 from persondet.results import TASKS
 
 logger = logging.getLogger(__name__)
-
-_GATHERED_AT_ONCE = 32 * 2**20  # bytes from each rank
 
 
 class RoboflowCOCOEvaluator(COCOEvaluator):
@@ -58,7 +59,7 @@ class RoboflowCOCOEvaluator(COCOEvaluator):
         intervals: add `intervals` and `notes` to the result.
 
     Attributes:
-        analysis: after `evaluate` with `intervals` and an `output_dir`: what explains the score.
+        analysis: after `evaluate` with `intervals`: what explains the score.
     """
 
     def __init__(
@@ -83,24 +84,13 @@ class RoboflowCOCOEvaluator(COCOEvaluator):
         self.limit = limit
         self.intervals = intervals
         self.analysis: Analysis | None = None
-        self._category_ids: dict[int, int] = {
-            number: category
-            for category, number in self._metadata.get(
-                "thing_dataset_id_to_contiguous_id", {}
-            ).items()
-        }
-        self._predictions: PredictionFile | None = None
+        numbers = self._metadata.get("thing_dataset_id_to_contiguous_id", {})
+        self._category_ids = {number: category for category, number in numbers.items()}
+        self.reset()
 
     def reset(self) -> None:
         """Forget what was predicted."""
-        self.close()
         self._predictions = PredictionFile(self._output_dir)
-
-    def close(self) -> None:
-        """Let go of the file of predictions; `evaluate` has given it its name."""
-        if self._predictions is not None:
-            self._predictions.close()
-        self._predictions = None
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
         """Put the predictions on some images on disk.
@@ -109,26 +99,22 @@ class RoboflowCOCOEvaluator(COCOEvaluator):
             inputs: with `image_id`.
             outputs: with `instances`, see `persondet.inference.masks.region_masks_of`.
         """
-        if self._predictions is None:
-            self.reset()
-        assert self._predictions is not None
         for asked, output in zip(inputs, outputs, strict=True):
             instances = output["instances"].to(self._cpu_device)
             boxes = BoxMode.convert(
                 instances.pred_boxes.tensor, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS
             ).tolist()
             scores, classes = instances.scores.tolist(), instances.pred_classes.tolist()
-            masks = encoded_masks(instances)
             records: list[dict[str, Any]] = [
                 {
                     "image_id": asked["image_id"],
-                    "category_id": self._category_id(number),
+                    "category_id": self._category_ids[number] if self._category_ids else number,
                     "bbox": box,
                     "score": score,
                 }
                 for number, box, score in zip(classes, boxes, scores, strict=True)
             ]
-            for record, mask in zip(records, masks or (), strict=False):
+            for record, mask in zip(records, encoded_masks(instances) or (), strict=False):
                 record["segmentation"] = mask
             self._predictions.add(asked["image_id"], records)
 
@@ -143,29 +129,24 @@ class RoboflowCOCOEvaluator(COCOEvaluator):
         (sentences). Empty when nothing was processed, or the dataset has no annotations to compare
         with.
         """
-        if self._distributed:
-            comm.synchronize()
-            if self._predictions is None:
-                self.reset()
-            assert self._predictions is not None
-            _gather(self._predictions)
-            if not comm.is_main_process():
-                self.close()
+        predictions = self._predictions
+        if self._distributed and comm.get_world_size() > 1:
+            first = comm.is_main_process()
+            parts = comm.gather([] if first else list(predictions.blocks()), dst=0)
+            if not first:
                 return OrderedDict()
-        if self._predictions is None or not self._predictions.image_ids:
+            predictions.extend(block for part in parts for block in part)
+        if not predictions.image_ids:
             logger.warning(
                 "%s: the model saw no image, so there is nothing to score.", self.dataset_name
             )
             return OrderedDict()
-        try:
-            if self._output_dir:
-                self._predictions.publish(Path(self._output_dir) / FILE_NAME)
-            if not self._do_evaluation:
-                logger.info("%s has no annotations to compare with.", self.dataset_name)
-                return OrderedDict()
-            return self._scored(self._predictions, img_ids)
-        finally:
-            self.close()
+        if self._output_dir:
+            predictions.publish(Path(self._output_dir) / FILE_NAME)
+        if not self._do_evaluation:
+            logger.info("%s has no annotations to compare with.", self.dataset_name)
+            return OrderedDict()
+        return self._scored(predictions, img_ids)
 
     def _scored(
         self, predictions: PredictionFile, img_ids: Sequence[int] | None
@@ -183,57 +164,24 @@ class RoboflowCOCOEvaluator(COCOEvaluator):
             )
         elif predictions.is_empty:
             notes.append(f"No predictions on {self.dataset_name}: {names} AP is 0.")
-        results: OrderedDict[str, Any] = OrderedDict()
-        intervals: dict[str, dict[str, Interval | None]] = {}
         class_names = self._metadata.get("thing_classes")
         limit = max(self.limit, STANDARD_LIMIT)
-        matched: dict[str, Matches] = {}
-        for task in tasks:
-            matches = match(ground_truth, predictions.read, task, limit)
-            results[task] = coco_metrics(matches, class_names, limit=limit)
-            if self.intervals:
-                matched[task] = matches
-                intervals[task] = bootstrap_intervals(matches, class_names, limit=limit)
+        matched = {task: match(ground_truth, predictions.read, task, limit) for task in tasks}
+        results: OrderedDict[str, Any] = OrderedDict(
+            (task, coco_metrics(matches, class_names, limit=limit))
+            for task, matches in matched.items()
+        )
         if self.intervals:
-            notes += [
-                f"{self.dataset_name}: {note}"
-                for note in interval_notes(matches, class_names, limit=limit)
-            ]
-            results["intervals"], results["notes"] = intervals, notes
-            if self._output_dir:
-                path = Path(self._output_dir) / FILE_NAME
-                reader = PredictionReader(path, predictions.places)
-                self.analysis = Analysis(matched, reader.read)
+            results["intervals"] = {
+                task: bootstrap_intervals(matches, class_names, limit=limit)
+                for task, matches in matched.items()
+            }
+            told = interval_notes(matched["bbox"], class_names, limit=limit)
+            results["notes"] = notes = notes + [f"{self.dataset_name}: {note}" for note in told]
+            self.analysis = Analysis(matched, predictions.read)
         for note in notes:
             logger.warning(note)
         return results
-
-    def _category_id(self, number: int) -> int:
-        if not self._category_ids:
-            return number
-        if number not in self._category_ids:
-            raise ValueError(
-                f"a prediction has class {number}, and {self.dataset_name} has "
-                f"{len(self._category_ids)} classes."
-            )
-        return self._category_ids[number]
-
-
-def _gather(predictions: PredictionFile) -> None:
-    """Bring the predictions of all ranks into the first rank's file, a part at a time.
-
-    No common file system is needed, and no rank holds more than a part of each other one.
-    """
-    if comm.get_world_size() == 1:
-        return
-    first = comm.is_main_process()
-    parts = iter(()) if first else predictions.blocks(_GATHERED_AT_ONCE)
-    while True:
-        part = next(parts, None)
-        if not any(comm.all_gather(part is not None)):
-            return
-        for other in comm.gather(part, dst=0):
-            predictions.extend(other or ())
 
 
 def build_evaluator(
@@ -304,16 +252,10 @@ def evaluate_and_analyse(
     looked at. None on all ranks but the first, and where there is nothing to compare with.
     """
     evaluator = build_evaluator(cfg, dataset_name, intervals=intervals)
-    if comm.is_main_process() and evaluator.output_dir is not None:
-        remove_abandoned(evaluator.output_dir)
-    comm.synchronize()  # before a rank begins a file of its own there
     # pycocotools prints when it indexes; the numbers are logged below.
-    with (
-        autocast(cfg),
-        roi_masks_kept(model),
-        contextlib.closing(evaluator),
-        contextlib.redirect_stdout(io.StringIO()),
-    ):
+    with autocast(cfg), roi_masks_kept(model), contextlib.redirect_stdout(io.StringIO()):
+        if cfg.TEST.TILES:
+            model, cfg = TiledModel(cfg, model), whole_size(cfg)
         loader = build_test_loader(cfg, dataset_name)
         results = inference_on_dataset(model, loader, evaluator) or {}
     if comm.is_main_process():
@@ -332,3 +274,82 @@ def _line(scores: dict[str, Any], task: str) -> str:
             spread = f" ({interval[0]:.1f} to {interval[1]:.1f})" if interval else ""
             shown.append(f"{key} {value:.1f}{spread}")
     return "  ".join(shown)
+
+
+CONSTANT_BOX_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+
+
+def median_boxes(dicts: Iterable[Mapping[str, Any]]) -> dict[int, tuple[float, np.ndarray]]:
+    """Return for each class the share of annotations that are of it, and its median box.
+
+    Args:
+        dicts: Detectron2's standard dataset dicts; crowds are left out.
+
+    Returns: contiguous class number → (share, box); the box is float64 (4,), XYXY, each corner
+    the median of the annotations' corners, as shares of the image's width and height.
+    """
+    boxes: dict[int, list[np.ndarray]] = {}
+    for record in dicts:
+        size = np.array([record["width"], record["height"]] * 2, np.float64)
+        for annotation in record.get("annotations", ()):
+            if not annotation.get("iscrowd", 0):
+                box = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)
+                boxes.setdefault(annotation["category_id"], []).append(np.asarray(box) / size)
+    total = sum(len(found) for found in boxes.values())
+    return {
+        number: (len(found) / total, np.median(found, axis=0))
+        for number, found in sorted(boxes.items())
+    }
+
+
+def constant_box_scores(
+    training: Iterable[Mapping[str, Any]],
+    json_file: str | Path,
+    category_ids: Sequence[int],
+    *,
+    masks: bool,
+) -> dict[str, dict[str, float]]:
+    """Score the median box of the training annotations, predicted once on every image.
+
+    With several classes each has its own box, scored by its share; the mask is the filled box.
+
+    Args:
+        training: standard dicts of the training split.
+        json_file: COCO ground truth of the split to score, as `COCOEvaluator` reads it.
+        category_ids: the json's category id of each contiguous class.
+        masks: score the masks too.
+
+    Returns: `{"bbox": {"AP": …, "AP50": …, …}, "segm": {…}}`, 0 to 100; NaN where no
+    annotation has a size. Empty when the training split has no annotation.
+    """
+    boxes = median_boxes(training)
+    if not boxes:
+        return {}
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints that it reads
+        ground_truth = GroundTruth(COCO(str(json_file)))
+    images = {image["id"]: image for image in ground_truth.images}
+
+    def read(image_id: int) -> list[Detection]:
+        return [
+            _prediction(images[image_id], category_ids[number], share, box, masks=masks)
+            for number, (share, box) in boxes.items()
+        ]
+
+    scores = {}
+    for task in ("bbox", "segm") if masks and ground_truth.has_masks else ("bbox",):
+        matches = match(ground_truth, read, task, STANDARD_LIMIT)
+        metrics = coco_metrics(matches, None)
+        scores[task] = {name: metrics[name] for name in CONSTANT_BOX_METRICS}
+    return scores
+
+
+def _prediction(
+    image: Mapping[str, Any], category: int, share: float, box: np.ndarray, *, masks: bool
+) -> Detection:
+    height, width = image["height"], image["width"]
+    x0, y0, x1, y1 = (box * ([width, height] * 2)).tolist()
+    mask = None
+    if masks:
+        outline = [[x0, y0, x1, y0, x1, y1, x0, y1]]
+        mask = mask_util.merge(mask_util.frPyObjects(outline, height, width))
+    return Detection(image["id"], category, [x0, y0, x1 - x0, y1 - y0], share, mask)

@@ -25,8 +25,9 @@ from persondet.engine.run_folder import find_model
 from persondet.environment import cpu_count
 from persondet.errors import CheckpointError, ConfigError
 from persondet.inference.masks import ROI_FIELD, paste_whole
+from persondet.inference.tiles import TiledModel, whole_size
+from persondet.modeling.detections import keep_roi_masks
 from persondet.modeling.precision import autocast, resolve_device
-from persondet.modeling.roi_masks import keep_roi_masks
 from persondet.results import DEFAULT_THRESHOLD
 
 logger = logging.getLogger(__name__)
@@ -70,6 +71,9 @@ class Predictor:
         self.model = built.model
         keep_roi_masks(self.model)
         _drop_early(self.model, self.confidence_threshold, asked=asked)
+        if self.cfg.TEST.TILES:
+            self.model = TiledModel(self.cfg, self.model)
+            self.cfg = whole_size(self.cfg)
         # For records: run folder and file, without the path to them.
         parts = Path(built.weights).resolve().parts[-2:]
         self.model_file = built.weights if "://" in built.weights else "/".join(parts)
@@ -96,16 +100,20 @@ class Predictor:
         *,
         confidence_threshold: float | None = None,
         device: str | None = None,
+        tiles: Sequence[int] | None = None,
     ) -> Predictor:
         """Return a predictor of a run's best model; `run_dir` may also be a checkpoint file.
 
         Args:
+            tiles: columns and rows of tiles to look at beside the whole image; default: those of
+                `TEST.TILES` in the run's config.
             device: e.g. `cpu`; default: a GPU if there is one, wherever the run was trained.
 
         Raises: CheckpointError: when there is no checkpoint, or it does not carry its config.
         """
         cfg = run_cfg(run_dir)
         cfg.MODEL.DEVICE = device or "auto"
+        cfg.TEST.TILES = tuple(tiles or cfg.TEST.TILES)
         return cls(cfg, confidence_threshold=confidence_threshold)
 
     def __call__(self, image: np.ndarray) -> Instances:
@@ -164,16 +172,17 @@ def load_predictor(
     opts: Sequence[str] = (),
     *,
     confidence_threshold: float | None = None,
+    tiles: Sequence[int] | None = None,
 ) -> Predictor:
     """Return the predictor of `run` (see `Predictor.from_run`), else that of a config file.
 
     Raises: PersondetError: when run, config or checkpoint cannot be used.
     """
     if run:
-        return Predictor.from_run(run, confidence_threshold=confidence_threshold)
-    return Predictor.from_cfg(
-        load_cfg(config_file, opts), confidence_threshold=confidence_threshold
-    )
+        return Predictor.from_run(run, confidence_threshold=confidence_threshold, tiles=tiles)
+    cfg = load_cfg(config_file, opts)
+    cfg.TEST.TILES = tuple(tiles or cfg.TEST.TILES)
+    return Predictor.from_cfg(cfg, confidence_threshold=confidence_threshold)
 
 
 def run_cfg(run_dir: str | Path) -> CfgNode:

@@ -35,7 +35,8 @@ class ExactROIAlign(ROIAlign):
         """
         if features.device.type != "cpu" or torch.jit.is_tracing():
             return super().forward(features.float(), boxes.float()).to(features.dtype)
-        height, width = _pair(self.output_size)
+        size = self.output_size
+        height, width = (size, size) if isinstance(size, int) else size
         samples = bin_samples(
             boxes.detach().float(),
             tuple(features.shape),
@@ -192,17 +193,8 @@ def _weighted_sums(
     if not len(rows):
         return table.new_zeros(len(offsets) - 1, table.shape[1])
     return F.embedding_bag(
-        rows,
-        table,
-        offsets,
-        mode="sum",
-        per_sample_weights=weights,
-        include_last_offset=True,
+        rows, table, offsets, mode="sum", per_sample_weights=weights, include_last_offset=True
     )
-
-
-def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 _POSITIONS_AT_ONCE = 4096

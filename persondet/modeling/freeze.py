@@ -6,7 +6,6 @@ import difflib
 import fnmatch
 import logging
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -51,8 +50,8 @@ def freeze_modules(model: nn.Module, patterns: Sequence[str]) -> list[str]:
                 f"{hint}"
             )
         frozen += matches
-    chosen = set(frozen)
-    outer = [name for name in names if name in chosen and not _has_ancestor(name, chosen)]
+    inner = {name for name in names if any(name.startswith(f"{other}.") for other in frozen)}
+    outer = [name for name in names if name in frozen and name not in inner]
     for name in outer:
         module = model.get_submodule(name)
         replacement = freeze_module(module)
@@ -110,37 +109,6 @@ def freeze_from_cfg(cfg: CfgNode, model: nn.Module) -> nn.Module:
     return model
 
 
-@dataclass(frozen=True)
-class ParameterRow:
-    """Trainable and frozen parameters of one module; frozen batch norm counts as frozen."""
-
-    module: str
-    trainable: int
-    frozen: int
-
-
-def parameter_rows(model: nn.Module) -> list[ParameterRow]:
-    """Count parameters per stage of the backbone, per head, and in all (the last row).
-
-    The weights, biases and statistics of `FrozenBatchNorm2d` are buffers; they count as frozen,
-    so that freezing a stage changes where its numbers stand and not their sum by much.
-    """
-    counts: dict[str, list[int]] = {}
-
-    def add(name: str, size: int, trainable: bool) -> None:
-        row = counts.setdefault(part_of(name), [0, 0])
-        row[0 if trainable else 1] += size
-
-    for name, parameter in model.named_parameters():
-        add(name, parameter.numel(), parameter.requires_grad)
-    for name, module in model.named_modules():
-        if isinstance(module, FrozenBatchNorm2d):
-            add(f"{name}.weight", module.weight.numel() + module.bias.numel(), False)
-    rows = [ParameterRow(name, *row) for name, row in counts.items()]
-    total = ParameterRow("all", sum(r.trainable for r in rows), sum(r.frozen for r in rows))
-    return [*rows, total]
-
-
 def parameter_table(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> str:
     """Return the table of trainable and frozen parameters per module, as plain text.
 
@@ -153,31 +121,40 @@ def parameter_table(model: nn.Module, optimizer: torch.optim.Optimizer | None = 
         ['module', 'trainable', 'frozen']
     """
     rows = [
-        (row["module"], f"{row['trainable']:,}", f"{row['frozen']:,}", row["state"])
-        + ((row["rate"],) if optimizer else ())
+        {**row, **{key: f"{row[key]:,}" for key in ("trainable", "frozen")}}
         for row in parameter_records(model, optimizer)
     ]
-    headers = ("module", "trainable", "frozen", "state", "rate")[: len(rows[0])]
-    return tabulate(
-        rows,
-        headers=headers,
-        colalign=("left", "right", "right", "left", "left")[: len(rows[0])],
-        disable_numparse=True,
-    )
+    sides = ("left", "right", "right", "left", "left")[: len(rows[0])]
+    return tabulate(rows, headers="keys", colalign=sides, disable_numparse=True)
 
 
 def parameter_records(
     model: nn.Module, optimizer: torch.optim.Optimizer | None = None
 ) -> list[dict[str, Any]]:
-    """Return the rows of `parameter_table` for JSON: module, trainable, frozen, state and rate."""
-    rates: dict[str, set[float]] = {}
-    for name, (rate, _) in _rates(model, optimizer).items():
-        for module in (part_of(name), "all"):
-            rates.setdefault(module, set()).add(rate)
-    return [
-        asdict(row) | {"state": _state(row), "rate": _span(rates.get(row.module, set()))}
-        for row in parameter_rows(model)
-    ]
+    """Return the rows of `parameter_table` for JSON: a stage of the backbone, a head, and all.
+
+    The weights, biases and statistics of `FrozenBatchNorm2d` are buffers; they count as frozen,
+    so that freezing a stage changes where its numbers stand and not their sum by much.
+
+    Returns: `module` ("all" in the last row), `trainable` and `frozen` (parameters), `state`;
+    with an optimizer also `rate`.
+    """
+    tensors = [(name, p.numel(), p.requires_grad) for name, p in model.named_parameters()]
+    for name, module in model.named_modules():
+        if isinstance(module, FrozenBatchNorm2d):
+            size = module.weight.numel() + module.bias.numel()
+            tensors.append((f"{name}.weight", size, False))
+    rates, records = _rates(model, optimizer), []
+    for part in [*dict.fromkeys(part_of(name) for name, _, _ in tensors), "all"]:
+        own = [tensor for tensor in tensors if part in ("all", part_of(tensor[0]))]
+        trainable = sum(size for _, size, trained in own if trained)
+        frozen = sum(size for _, size, trained in own if not trained)
+        state = "frozen" if not trainable else "in part" if frozen else "trained"
+        row = {"module": part, "trainable": trainable, "frozen": frozen, "state": state}
+        if optimizer is not None:
+            row["rate"] = _span({rates[name][0] for name, _, _ in own if name in rates})
+        records.append(row)
+    return records
 
 
 def tensor_table(model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
@@ -216,12 +193,9 @@ def frozen_at_random(model: nn.Module, loaded: Collection[str]) -> str:
     Args:
         loaded: names of the tensors that a checkpoint gave.
     """
-    parameters = {name for name, _ in model.named_parameters()}
-    bare = [
-        name
-        for name in frozen_tensors(model)
-        if name not in loaded and not name.endswith("num_batches_tracked")
-    ]
+    parameters = dict(model.named_parameters())
+    bare = [name for name in frozen_tensors(model) if name not in loaded]
+    bare = [name for name in bare if not name.endswith("num_batches_tracked")]
     weights = dict.fromkeys(part_of(name) for name in bare if name in parameters)
     norms = dict.fromkeys(part_of(name) for name in bare if name not in parameters)
     sentences = []
@@ -256,12 +230,6 @@ def _span(rates: set[float]) -> str:
     return " to ".join(f"{rate:.3g}" for rate in sorted({min(rates), max(rates)})) if rates else ""
 
 
-def _state(row: ParameterRow) -> str:
-    if not row.trainable:
-        return "frozen"
-    return "trained" if not row.frozen else "in part"
-
-
 def _hint(model: nn.Module, names: Sequence[str], pattern: str) -> str:
     parameters = (name for name, _ in model.named_parameters())
     within = next((name for name in parameters if fnmatch.fnmatchcase(name, pattern)), "")
@@ -269,16 +237,8 @@ def _hint(model: nn.Module, names: Sequence[str], pattern: str) -> str:
         return f"{within} is a parameter: freeze its module, {within.rpartition('.')[0]}."
     ends = [name for name in names if name.rpartition(".")[2] == pattern]
     close = ends or difflib.get_close_matches(pattern, names, n=1, cutoff=0.4)
-    return f"did you mean {close[0]}?" if close else f"the top is {_top(model)}."
-
-
-def _has_ancestor(name: str, names: set[str]) -> bool:
-    parts = name.split(".")
-    return any(".".join(parts[:end]) in names for end in range(1, len(parts)))
-
-
-def _top(model: nn.Module) -> str:
-    return ", ".join(name for name, _ in model.named_children())
+    top = ", ".join(name for name, _ in model.named_children())
+    return f"did you mean {close[0]}?" if close else f"the top is {top}."
 
 
 def part_of(name: str) -> str:

@@ -10,7 +10,6 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from bm_pairs import Progress, Row, Turns, in_own_process, medians, memory_mb
@@ -18,56 +17,51 @@ from bm_pairs import Progress, Row, Turns, in_own_process, medians, memory_mb
 from persondet.data.clean import clean_coco
 from persondet.data.coco_json import read_coco, write_coco
 
+_ANNOTATIONS = 100_000  # of the json; polygons of 30 points
+_HASHES = 20_000  # to search, most alone, every hundredth with a near-identical twin
 
-def main(
-    *,
-    pairs: int = 10,
-    images: int = 600,
-    progress: Progress | None = None,
-    annotations: int = 100_000,
-    hashes: int = 20_000,
-) -> dict[str, Any]:
+
+def main(*, pairs: int = 10, images: int = 600, progress: Progress | None = None) -> dict[str, Row]:
     """Measure `check`, the json work and the leak search.
 
     `check` (jsons, full decode, digests, perceptual hashes, leaks) runs in turns with a bare
-    parallel decode of the same files: `cv2.imread` in one thread per core.
+    parallel decode of the same JPEGs of 1280 x 720 pixels.
 
-    Args:
-        pairs: turns of `check` and of the decode.
-        images: JPEGs of 1280 x 720 pixels that both read.
-        progress: called with the turns done and of all.
-        annotations: of the json; polygons of 30 points.
-        hashes: perceptual hashes to search, most alone, every hundredth with a near-identical twin.
-
-    Returns: `check`: `ratio` (decode time / check time) with `low` and `high`, and images per
-    second of both; `json`: `seconds` and `peak_mb` of reading, cleaning and writing; `leaks`:
-    `seconds`.
+    Returns: `check`: the statistics, ours the first side; `json`: `seconds` and `peak_mb` of
+    reading, cleaning and writing; `leaks`: `seconds`.
     """
     from bm_scenes import PEOPLE, SIZE, coco_of, outlines, write_export
 
-    from persondet.data.check.validate import check_export
+    from persondet.data.check import check_export
     from persondet.data.leaks.same_image import near_identical_pairs
 
+    rng = np.random.default_rng(1)
     with tempfile.TemporaryDirectory() as scratch:
         root, big = Path(scratch) / "export", Path(scratch) / "big.json"
         write_export(root, {"train": images})
         files = sorted(map(str, (root / "train").glob("*.jpg")))
         turns = Turns(pairs, rows=1, progress=progress)
-        check = turns.time(partial(check_export, root), partial(bare_decode, files)).as_json()
-        rng = np.random.default_rng(1)
-        crowd = [outlines(rng, SIZE) for _ in range(-(-annotations // PEOPLE))]
+        check = turns.time(partial(check_export, root), partial(bare_decode, files))
+        crowd = [outlines(rng, SIZE) for _ in range(_ANNOTATIONS // PEOPLE)]
         big.write_text(json.dumps(coco_of(crowd)))
         json_work = in_own_process(_clean, big)
-    searched = _hashes(hashes)
+    hashes = rng.integers(0, 2**64, (_HASHES, 8), dtype=np.uint64)
+    hashes[100::100] = hashes[99:-1:100] ^ np.uint64(0b1010)
     thumbnail = rng.integers(0, 256, (64, 64), dtype=np.uint8)
     start = time.perf_counter()
-    near_identical_pairs(searched, np.broadcast_to(thumbnail, (hashes, 64, 64)))
-    for side, seconds in (("check", "first_seconds"), ("decode", "second_seconds")):
-        check[f"{side}_images_per_second"] = images / float(np.median(check[seconds]))
+    near_identical_pairs(hashes, np.broadcast_to(thumbnail, (_HASHES, 64, 64)))
+    searched = time.perf_counter() - start
+    rates = medians(check, "{:.0f} images/s", lambda seconds: images / seconds)
+    what = f"{_ANNOTATIONS} annotations read, cleaned and written"
+    told = "{seconds:.1f} s, at most {peak_mb:.0f} MB".format(**json_work)
     return {
-        "check": {"images": images, **check},
-        "json": {"annotations": len(crowd) * PEOPLE, **json_work},
-        "leaks": {"hashes": hashes, "seconds": time.perf_counter() - start},
+        "check": {"what": "check, against a bare parallel cv2.imread", "details": rates, **check},
+        "json": {"what": what, "details": told, **json_work},
+        "leaks": {
+            "what": f"leaks: {_HASHES} hashes searched",
+            "details": f"{searched:.1f} s",
+            "seconds": searched,
+        },
     }
 
 
@@ -79,13 +73,10 @@ def bare_decode(files: list[str]) -> None:
 
     from persondet.environment import cpu_count
 
-    threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # one thread per image, as many images as cores
-    try:
-        with ThreadPoolExecutor(cpu_count()) as pool:
-            assert all(image is not None for image in pool.map(cv2.imread, files))
-    finally:
-        cv2.setNumThreads(threads)
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        assert all(image is not None for image in pool.map(cv2.imread, files))
+    cv2.setNumThreads(-1)
 
 
 def _clean(path: Path) -> dict[str, float]:
@@ -93,24 +84,3 @@ def _clean(path: Path) -> dict[str, float]:
     clean = clean_coco({"train": read_coco(path)})
     write_coco(path.with_name("clean.json"), clean.splits["train"])
     return {"seconds": time.perf_counter() - start, "peak_mb": memory_mb(peak=True)}
-
-
-def _hashes(count: int) -> np.ndarray:
-    """Return uint64 (count, 8): random ones, every hundredth a twin of the one before it."""
-    rng = np.random.default_rng(2)
-    hashes = rng.integers(0, 2**64, (count, 8), dtype=np.uint64)
-    twins = np.arange(100, count, 100)
-    hashes[twins] = hashes[twins - 1] ^ np.uint64(0b1010)
-    return hashes
-
-
-def rows(found: dict[str, Any]) -> list[Row]:
-    """Return the lines of the table."""
-    check, work, leaks = found["check"], found["json"], found["leaks"]
-    rates = medians(check, "{:.0f} images/s", lambda seconds: check["images"] / seconds)
-    what = f"{work['annotations']} annotations read, cleaned and written"
-    return [
-        ("check, against a bare parallel cv2.imread", check, rates),
-        (what, None, f"{work['seconds']:.1f} s, at most {work['peak_mb']:.0f} MB"),
-        (f"leaks: {leaks['hashes']} hashes searched", None, f"{leaks['seconds']:.1f} s"),
-    ]

@@ -9,13 +9,12 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from bm_pairs import PairedTimes, Progress, Row, Seconds, Turns, in_own_process, medians, memory_mb
+from bm_pairs import Progress, Row, Seconds, Turns, in_own_process, medians, memory_mb, statistics
 from bm_scenes import PEOPLE, boxes_of, coco_of, outlines, raw_result
 from bm_stock import build_stock_evaluator, register
 from detectron2.evaluation import COCOEvaluator
@@ -24,7 +23,7 @@ from detectron2.structures import Instances
 
 from persondet.evaluation.evaluator import RoboflowCOCOEvaluator
 from persondet.inference.masks import encoded_masks
-from persondet.modeling.roi_masks import roi_postprocess
+from persondet.modeling.detections import roi_postprocess
 
 _DATASET = "persondet_benchmark"
 _SIZE = (640, 480)  # COCO's usual image
@@ -33,71 +32,62 @@ _ENCODED_IMAGES = 200  # enough for the row that looks at masks alone
 _BEFORE = 64  # images before memory is looked at, so that everything is loaded
 _Result = tuple[dict[str, Any], Instances]
 _Build = Callable[[str, str], COCOEvaluator]
-_Predictions = Callable[[], Iterator[_Result]]
 
 
 def main(
     *, pairs: int = 10, images: int = 5000, progress: Progress | None = None
-) -> dict[str, Any]:
+) -> dict[str, Row]:
     """Measure `process()` and `evaluate()` of our evaluator against Detectron2's, in turns.
 
     Both get the same predictions: ten people on each image of 640 x 480 pixels, boxes, scores and
     pasted masks. Both score boxes and masks and write the predictions to a file; ours adds the
     intervals. Making the predictions is not timed, building the evaluators is not either.
-
-    Args:
-        pairs: turns of each side, after one that is not timed.
-        images: to score.
-        progress: called with the turns done and of all.
-
-    Returns: `both` (process and evaluate), `evaluate` (alone) and `encode` (from the mask head's
-    output to COCO's code, `encoded_images` of them): the statistics of `PairedTimes`, ours the
-    first side; `memory`: `ours` and `stock` (MB, the most that a process of its own grows by over
-    the images, `evaluate()` included) and `ratio`; `apart`: the largest difference between two
-    scores, points; `images`, `masks_per_image`.
     """
     turns = Turns(pairs, rows=2, progress=progress)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         _register(folder / "truth.json", images)
-        ours = _Side(_our_evaluator, _predictions(images), folder / "ours")
-        stock = _Side(build_stock_evaluator, _predictions(images), folder / "stock")
+        ours = _Side(_our_evaluator, images, folder / "ours")
+        stock = _Side(build_stock_evaluator, images, folder / "stock")
         both = turns.time(ours.turn, stock.turn)
-        alone = PairedTimes(ours.evaluated[-pairs:], stock.evaluated[-pairs:])
+        alone = statistics(ours.evaluated[-pairs:], stock.evaluated[-pairs:])
         several = min(images, _ENCODED_IMAGES)
+        evaluator = build_stock_evaluator(_DATASET, "")
+        evaluator.reset()
+
+        def encoded_by_stock(asked: dict[str, Any], raw: Instances) -> None:
+            pasted = detector_postprocess(raw, asked["height"], asked["width"])
+            evaluator.process([asked], [{"instances": pasted}])
+
         encode = turns.time(
-            partial(_encode_ours, several), partial(_encode_stock, several, folder / "stock")
+            lambda: _seconds(
+                _predictions(several, raw=True),
+                lambda asked, raw: encoded_masks(roi_postprocess(raw, *_SIZE[::-1])),
+            ),
+            lambda: _seconds(_predictions(several, raw=True), encoded_by_stock),
         )
         grown = {
             name: in_own_process(_grow, build, folder / f"{name}.json", images, folder / name)
             for name, build in (("ours", _our_evaluator), ("stock", build_stock_evaluator))
         }
-    return {
-        "images": images,
-        "masks_per_image": PEOPLE,
-        "both": both.as_json(),
-        "evaluate": alone.as_json(),
-        "encode": encode.as_json(),
-        "encoded_images": several,
-        "memory": {**grown, "ratio": grown["ours"] / max(grown["stock"], 1e-9)},
-        "apart": _apart(ours.scores, stock.scores),
+    apart, form = _apart(ours.scores, stock.scores), "{:.2f} s"
+    both |= {
+        "what": f"process() and evaluate(), {images} images with {PEOPLE} masks each, "
+        "against COCOEvaluator with pycocotools",
+        "details": f"{medians(both, form)}, scores within {apart:.4f} points",
+        "apart": apart,
     }
-
-
-def rows(found: dict[str, Any]) -> list[Row]:
-    """Return the lines of the table."""
-    images, memory, seconds = found["images"], found["memory"], "{:.2f} s"
-    both, alone, encode = (found[name] for name in ("both", "evaluate", "encode"))
-    what = f"process() and evaluate(), {images} images with {found['masks_per_image']} masks each"
-    grown = f"{memory['ours']:.0f} MB, {memory['stock']:.0f} MB"
-    details = f"{medians(both, seconds)}, scores within {found['apart']:.4f} points"
-    for_images = f"{medians(encode, seconds)} for {found['encoded_images']} images"
-    return [
-        (f"{what}, against COCOEvaluator with pycocotools", both, details),
-        ("evaluate() alone", alone, medians(alone, seconds)),
-        ("from the mask head's output to COCO's code", encode, for_images),
-        (f"memory that grows over {images} images", memory, grown),
-    ]
+    alone |= {"what": "evaluate() alone", "details": medians(alone, form)}
+    encode |= {
+        "what": "from the mask head's output to COCO's code",
+        "details": f"{medians(encode, form)} for {several} images",
+    }
+    memory = grown | {
+        "what": f"memory that grows over {images} images",
+        "details": "{ours:.0f} MB, {stock:.0f} MB".format(**grown),
+        "ratio": grown["ours"] / max(grown["stock"], 1e-9),
+    }
+    return {"both": both, "evaluate": alone, "encode": encode, "memory": memory}
 
 
 def _people() -> list[np.ndarray]:
@@ -112,12 +102,10 @@ def _register(json_file: Path, images: int) -> None:
     register(_DATASET, str(json_file))
 
 
-def _predictions(images: int, *, raw: bool = False) -> _Predictions:
-    """Return what yields the input and the result of each image; the same ones at every call.
+def _predictions(images: int, *, raw: bool = False) -> Iterator[_Result]:
+    """Yield the input and the result of each image, the same ones at every call.
 
-    Args:
-        images: how many.
-        raw: the mask head's output (`pred_masks` float32, (N, 1, 28, 28)) instead of whole masks.
+    `raw`: the mask head's output (`pred_masks` float32, (N, 1, 28, 28)) instead of whole masks.
     """
     rng = np.random.default_rng(1)
     width, height = _SIZE
@@ -129,23 +117,19 @@ def _predictions(images: int, *, raw: bool = False) -> _Predictions:
         result = raw_result(boxes, np.ones(PEOPLE), _SIZE)
         results.append(result if raw else detector_postprocess(result, height, width))
 
-    def again() -> Iterator[_Result]:
-        scores = np.random.default_rng(2)
-        for image_id in range(1, images + 1):
-            fields = results[image_id % _KINDS].get_fields()
-            drawn = -np.sort(-scores.uniform(0.05, 1.0, PEOPLE)).astype(np.float32)
-            result = Instances((height, width), **fields)
-            result.scores = torch.from_numpy(drawn)
-            yield {"image_id": image_id, "height": height, "width": width}, result
-
-    return again
+    scores = np.random.default_rng(2)
+    for image_id in range(1, images + 1):
+        drawn = -np.sort(-scores.uniform(0.05, 1.0, PEOPLE)).astype(np.float32)
+        result = Instances((height, width), **results[image_id % _KINDS].get_fields())
+        result.scores = torch.from_numpy(drawn)
+        yield {"image_id": image_id, "height": height, "width": width}, result
 
 
 class _Side:
     """One evaluator: each turn scores all images with a new one."""
 
-    def __init__(self, build: _Build, predictions: _Predictions, folder: Path) -> None:
-        self.build, self.predictions, self.folder = build, predictions, folder
+    def __init__(self, build: _Build, images: int, folder: Path) -> None:
+        self.build, self.images, self.folder = build, images, folder
         self.evaluated: list[float] = []
         self.scores: dict[str, Any] = {}
 
@@ -155,7 +139,7 @@ class _Side:
         evaluator.reset()
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its table
             processed = _seconds(
-                self.predictions(),
+                _predictions(self.images),
                 lambda asked, result: evaluator.process([asked], [{"instances": result}]),
             )
             start = time.perf_counter()
@@ -182,40 +166,18 @@ def _our_evaluator(name: str, output_dir: str) -> COCOEvaluator:
     )
 
 
-def _encode_ours(images: int) -> Seconds:
-    return _seconds(
-        _predictions(images, raw=True)(),
-        lambda asked, raw: encoded_masks(roi_postprocess(raw, asked["height"], asked["width"])),
-    )
-
-
-def _encode_stock(images: int, folder: Path) -> Seconds:
-    evaluator = build_stock_evaluator(_DATASET, str(folder))
-    evaluator.reset()
-
-    def encode(asked: dict[str, Any], raw: Instances) -> None:
-        pasted = detector_postprocess(raw, asked["height"], asked["width"])
-        evaluator.process([asked], [{"instances": pasted}])
-
-    return _seconds(_predictions(images, raw=True)(), encode)
-
-
 def _apart(ours: dict[str, Any], stock: dict[str, Any]) -> float:
     """Return the largest difference between the scores that both have, points."""
-    return max(
-        abs(ours[task][metric] - value)
-        for task in ("bbox", "segm")
-        for metric, value in stock[task].items()
-        if not math.isnan(value)
-    )
+    pairs = [(ours[task][name], v) for task in ("bbox", "segm") for name, v in stock[task].items()]
+    return max(abs(one - other) for one, other in pairs if not math.isnan(other))
 
 
 def _grow(build: _Build, json_file: Path, images: int, folder: Path) -> float:
     """Return by how much this process grows at most while it scores the images, MB."""
     _register(json_file, images)
     # The small turn loads what is loaded once.
-    _Side(build, _predictions(min(_BEFORE, images)), folder).turn()
-    side = _Side(build, _predictions(images), folder)
+    _Side(build, min(_BEFORE, images), folder).turn()
+    side = _Side(build, images, folder)
     before = memory_mb(peak=False)
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten

@@ -1,66 +1,42 @@
-"""Timing two sides in turns, and printing what came out: a machine's moods meet both sides
-alike.
-"""
+"""Timing two sides in turns, so that a machine's moods meet both alike, and printing the ratios."""
 
 from __future__ import annotations
 
 import gc
 import multiprocessing
 import resource
-import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tabulate import tabulate
 
-from persondet.errors import PersondetError
-
+# Called as `progress(done, total)`.
 Progress = Callable[[int, int | None], None]
-"""Called as `progress(done, total)`."""
-Row = tuple[str, dict[str, Any] | None, str]
-"""One line of the table: the work, its figures with `ratio` (None: no ratio), the numbers behind.
-"""
+# One line of the table: `what` was measured, its `details`, and statistics where sides are two.
+Row = dict[str, Any]
 
 
 class Seconds(float):
     """What a side returns when only a part of its call counts: the seconds of that part."""
 
 
-@dataclass(frozen=True)
-class PairedTimes:
-    """Seconds of two sides, measured in pairs.
+def statistics(first_seconds: Sequence[float], second_seconds: Sequence[float]) -> dict[str, Any]:
+    """Return the statistics of two sides that were measured in pairs, and every measurement.
 
-    Attributes:
-        first_seconds: of the first side, one per pair.
-        second_seconds: of the second side, one per pair.
+    `ratio` is the median of second over first, pair by pair: how many times faster the first
+    side is. `low` and `high` are the 10th and 90th percentile, linear between neighbours.
     """
-
-    first_seconds: Sequence[float]
-    second_seconds: Sequence[float]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the statistics and every single measurement as plain values.
-
-        `ratio` is the median of second over first, pair by pair: how many times faster the first
-        side is. `low` and `high` are the 10th and 90th percentile, linear between neighbours.
-        """
-        ratios = np.divide(self.second_seconds, self.first_seconds)
-        low, ratio, high = np.quantile(ratios, (0.1, 0.5, 0.9)).tolist()
-        return {
-            "ratio": ratio,
-            "low": low,
-            "high": high,
-            "pairs": len(ratios),
-            "first_seconds": list(self.first_seconds),
-            "second_seconds": list(self.second_seconds),
-        }
+    ratios = np.divide(second_seconds, first_seconds)
+    found = dict(
+        zip(("low", "ratio", "high"), np.quantile(ratios, (0.1, 0.5, 0.9)).tolist(), strict=True)
+    )
+    seconds = {"first_seconds": list(first_seconds), "second_seconds": list(second_seconds)}
+    return {**found, "pairs": len(ratios), **seconds}
 
 
 class Turns:
@@ -71,15 +47,12 @@ class Turns:
         self.pairs, self.progress = pairs, progress
         self.done, self.total = 0, 2 * (pairs + 1) * rows
 
-    def time(self, first: Callable[[], Any], second: Callable[[], Any]) -> PairedTimes:
-        """Time two callables in turns, after one call of each that does not count.
+    def time(self, first: Callable[[], Any], second: Callable[[], Any]) -> dict[str, Any]:
+        """Return the `statistics` of two callables in turns; one call of each does not count.
 
         The side that begins changes from pair to pair, so that drift cancels. Garbage is collected
         before each timed call and never during one: neither side pays for what the other left.
-
-        Args:
-            first: usually our side; its result is thrown away, unless it is `Seconds`.
-            second: usually the other side, likewise.
+        A result, usually of our side first, is thrown away, unless it is `Seconds`.
         """
         seconds: dict[Callable[[], Any], list[float]] = {first: [], second: []}
         gc.collect()
@@ -93,35 +66,25 @@ class Turns:
                         self.progress(self.done, self.total)
         finally:
             gc.unfreeze()
-        return PairedTimes(seconds[first][1:], seconds[second][1:])
+        return statistics(seconds[first][1:], seconds[second][1:])
 
 
 def _timed(work: Callable[[], Any]) -> float:
     gc.collect()
-    was_on = gc.isenabled()
     gc.disable()
     try:
         start = time.perf_counter()
         result = work()
         taken = time.perf_counter() - start
     finally:
-        if was_on:
-            gc.enable()
+        gc.enable()
     return float(result) if isinstance(result, Seconds) else taken
 
 
 def in_own_process(work: Callable[..., Any], *arguments: Any) -> Any:
-    """Return what `work` returns in a fresh process: its memory and its cores are its own.
-
-    Raises: PersondetError: when that process was killed.
-    """
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=spawn) as pool:
-        try:
-            return pool.submit(work, *arguments).result()
-        except BrokenProcessPool:
-            name = work.__name__.strip("_")
-            raise PersondetError(f"the benchmark's process for {name} was killed.") from None
+    """Return what `work` returns in a fresh process: its memory and its cores are its own."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(work, *arguments).result()
 
 
 def memory_mb(*, peak: bool) -> float:
@@ -137,15 +100,14 @@ def memory_mb(*, peak: bool) -> float:
 def medians(figures: dict[str, Any], form: str, of: Callable[[float], float] = float) -> str:
     """Return the median seconds of both sides, e.g. "1.2 s, 2.4 s" with the form "{:.1f} s"."""
     both = (figures["first_seconds"], figures["second_seconds"])
-    return ", ".join(form.format(of(statistics.median(seconds))) for seconds in both)
+    return ", ".join(form.format(of(float(np.median(seconds)))) for seconds in both)
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(found: dict[str, Row]) -> str:
     """Return the rows as text: the median of the ratios, their spread, and the numbers behind."""
     lines = []
-    for what, figures, details in rows:
-        ratio = f"{figures['ratio']:.2f} x" if figures else ""
-        known = figures is not None and "low" in figures
-        spread = f"{figures['low']:.2f} to {figures['high']:.2f}" if figures and known else ""
-        lines.append((what, ratio, spread, details))
+    for row in found.values():
+        ratio = f"{row['ratio']:.2f} x" if "ratio" in row else ""
+        spread = f"{row['low']:.2f} to {row['high']:.2f}" if "low" in row else ""
+        lines.append((row["what"], ratio, spread, row["details"]))
     return tabulate(lines, headers=("", "ratio", "10th to 90th percentile", "ours, other side"))

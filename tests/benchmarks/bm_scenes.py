@@ -21,7 +21,6 @@ PEOPLE = 10  # in each image
 SIZE = (1280, 720)  # width and height of an image, pixels
 FPS = 25
 _CORNERS = 30
-_MASK = 28  # pixels of the mask head's output
 _SPEED = 2.0  # pixels per frame, at 1280 pixels
 
 
@@ -30,13 +29,7 @@ def outlines(
 ) -> np.ndarray:
     """Return upright outlines with rough edges, a tenth to six tenths of the image's height tall.
 
-    Args:
-        rng: for their places and edges.
-        size: width and height of the image, pixels.
-        count: people.
-        corners: of each outline.
-
-    Returns: float64, (count, corners, 2), x and y, pixels, inside the image.
+    Returns: float64, (count, corners, 2), x and y, pixels, inside the image (width, height).
     """
     turn = np.linspace(0, 2 * np.pi, corners, endpoint=False)
     circle = np.stack((np.cos(turn), np.sin(turn)), axis=1)
@@ -55,18 +48,15 @@ def coco_of(
     images: Sequence[np.ndarray], size: tuple[int, int] = SIZE, split: str = "train"
 ) -> dict[str, Any]:
     """Return the COCO json of the outlines of each image; ids from 1, names as Roboflow's."""
-    names = [f"{split}_{number:06d}_jpg.rf.{number:032x}.jpg" for number in range(len(images))]
     annotations: list[dict[str, Any]] = []
     for image_id, people in enumerate(images, start=1):
-        for outline, (left, top, right, bottom) in zip(
-            people, boxes_of(people).tolist(), strict=True
-        ):
+        for outline, (left, top, right, bottom) in zip(people, boxes_of(people), strict=True):
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": image_id,
                     "category_id": 1,
-                    "bbox": [left, top, right - left, bottom - top],
+                    "bbox": [float(v) for v in (left, top, right - left, bottom - top)],
                     "area": float(cv2.contourArea(outline.astype(np.float32))),
                     "segmentation": [outline.ravel().tolist()],
                     "iscrowd": 0,
@@ -76,28 +66,27 @@ def coco_of(
         "info": {},
         "categories": [{"id": 1, "name": "person", "supercategory": "none"}],
         "images": [
-            {"id": number, "file_name": name, "width": size[0], "height": size[1]}
-            for number, name in enumerate(names, start=1)
+            {
+                "id": number,
+                "file_name": f"{split}_{number:06d}_jpg.rf.{number:032x}.jpg",
+                "width": size[0],
+                "height": size[1],
+            }
+            for number in range(1, len(images) + 1)
         ],
         "annotations": annotations,
     }
 
 
 def background(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """Return smooth colours under fine noise, whose JPEG costs what a photograph's costs.
-
-    Returns: uint8, (H, W, 3), BGR.
-    """
+    """Return smooth colours under fine noise, uint8 (H, W, 3): its JPEG is a photograph's size."""
     coarse = rng.integers(0, 256, (size[1] // 40 + 1, size[0] // 40 + 1, 3), dtype=np.uint8)
     smooth = cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC)
     return np.clip(smooth + rng.normal(0, 6, smooth.shape), 0, 255).astype(np.uint8)
 
 
 def write_export(root: Path, counts: Mapping[str, int]) -> None:
-    """Write an export in Roboflow's layout: split to its number of JPEGs (quality 85).
-
-    The same counts give the same bytes.
-    """
+    """Write an export in Roboflow's layout, the same for the same `counts`: split → JPEGs."""
     rng = np.random.default_rng(0)
     for split, count in counts.items():
         (root / split).mkdir(parents=True)
@@ -109,27 +98,19 @@ def write_export(root: Path, counts: Mapping[str, int]) -> None:
 
 
 def raw_result(boxes: np.ndarray, scores: np.ndarray, size: tuple[int, int]) -> Instances:
-    """Return what a mask head would say of people in boxes.
+    """Return what a mask head would say of people in boxes (N, 4), XYXY_ABS, pixels.
 
-    Args:
-        boxes: (N, 4), XYXY_ABS, pixels.
-        scores: (N,), from 0 to 1.
-        size: width and height of the image, pixels.
-
-    Returns: `pred_boxes`, `scores`, `pred_classes` and `pred_masks` (float32, (N, 1, 28, 28),
-        0..1).
+    Returns: `pred_boxes`, `scores`, `pred_classes`, `pred_masks` (float32, (N, 1, 28, 28), 0..1).
     """
-    result = Instances((size[1], size[0]))
-    result.pred_boxes = Boxes(torch.as_tensor(boxes, dtype=torch.float32))
-    result.scores = torch.as_tensor(scores, dtype=torch.float32)
-    result.pred_classes = torch.zeros(len(boxes), dtype=torch.int64)
-    y, x = np.mgrid[0:_MASK, 0:_MASK] / (_MASK - 1.0) * 2 - 1
-    head = 0.22 - np.hypot(x, y + 0.76)
-    body = 0.5 - np.hypot(x * 1.1, (y + 0.1) * 0.9)
-    legs = np.minimum(0.22 - np.abs(np.abs(x) - 0.3), np.minimum(1 - y, y + 0.05))
-    soft = 1 / (1 + np.exp(-18 * np.maximum(np.maximum(head, body), legs)))
-    result.pred_masks = torch.from_numpy(soft.astype(np.float32)).repeat(len(boxes), 1, 1, 1)
-    return result
+    y, x = torch.meshgrid(*[torch.linspace(-1, 1, 28)] * 2, indexing="ij")
+    mask = torch.sigmoid(18 * (0.9 - torch.hypot(x, y)))
+    return Instances(
+        (size[1], size[0]),
+        pred_boxes=Boxes(torch.as_tensor(boxes, dtype=torch.float32)),
+        scores=torch.as_tensor(scores, dtype=torch.float32),
+        pred_classes=torch.zeros(len(boxes), dtype=torch.int64),
+        pred_masks=mask.repeat(len(boxes), 1, 1, 1),
+    )
 
 
 def raw_people(index: int, size: tuple[int, int] = SIZE) -> Instances:
@@ -147,10 +128,9 @@ def raw_people(index: int, size: tuple[int, int] = SIZE) -> Instances:
 
 def small_masks(result: Instances) -> Instances:
     """Return a raw result as `Predictor.predict_frames` gives it: with `roi_masks`."""
-    fields = result.get_fields()
-    fields = {name: field for name, field in fields.items() if name != "pred_masks"}
-    masks = ROIMasks(result.pred_masks[:, 0])
-    return Instances(result.image_size, **fields, **{ROI_FIELD: masks})
+    fields = result.get_fields() | {ROI_FIELD: ROIMasks(result.pred_masks[:, 0])}
+    del fields["pred_masks"]
+    return Instances(result.image_size, **fields)
 
 
 def same_objects(first: Boxes, second: Boxes, least: float) -> list[tuple[int, int]]:

@@ -18,7 +18,6 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetMapper
 from detectron2.data import detection_utils as utils
@@ -33,12 +32,11 @@ from detectron2.engine import (
     hooks,
     launch,
 )
-from detectron2.evaluation import COCOEvaluator, verify_results
+from detectron2.evaluation import COCOEvaluator
 from detectron2.modeling import build_model
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.solver import build_optimizer
-from detectron2.structures import BitMasks, Boxes, BoxMode, Instances, polygons_to_bitmask
-from detectron2.utils import comm
+from detectron2.structures import BitMasks, BoxMode, Instances, polygons_to_bitmask
 
 Predict = Callable[[np.ndarray], dict[str, Any]]
 
@@ -46,13 +44,7 @@ Predict = Callable[[np.ndarray], dict[str, Any]]
 def build_stock_trainer(
     cfg: CfgNode, weights: dict[str, torch.Tensor], batch: list[dict[str, Any]]
 ) -> SimpleTrainer:
-    """Build what Detectron2's `DefaultTrainer` would train with, in float32.
-
-    Args:
-        cfg: of which only Detectron2's own keys are read.
-        weights: the state of the model at the start.
-        batch: model inputs, fed again at every step.
-    """
+    """Build what Detectron2's `DefaultTrainer` would train with, in float32, on one batch."""
     model = build_model(cfg)
     model.load_state_dict(weights)
     return SimpleTrainer(model, itertools.repeat(batch), build_optimizer(cfg, model))
@@ -72,11 +64,7 @@ def resize_and_flip(size: int, max_size: int) -> DatasetMapper:
 class RasterisingMapper:
     """Rasterise every polygon, let Albumentations move all the masks, resize, hand out `BitMasks`.
 
-    Args:
-        entries: the pipeline as its YAML says it: a list of names or of `{name: arguments}`.
-        size: the shorter side of the result, pixels.
-        max_size: what its longer side never exceeds, pixels.
-        min_visibility: share of its area that a box must keep.
+    `entries` is the pipeline as its YAML says it: a list of names or of `{name: arguments}`.
     """
 
     def __init__(
@@ -84,17 +72,9 @@ class RasterisingMapper:
     ) -> None:
         import albumentations as A
 
-        self.augmentation = A.Compose(
-            [_transform(A, entry) for entry in entries],
-            bbox_params=A.BboxParams(
-                "pascal_voc",
-                label_fields=["labels"],
-                min_visibility=min_visibility,
-                min_width=1.0,
-                min_height=1.0,
-                clip=True,
-            ),
-        )
+        keep = {"min_visibility": min_visibility, "min_width": 1.0, "min_height": 1.0, "clip": True}
+        boxes = A.BboxParams("pascal_voc", label_fields=["labels"], **keep)
+        self.augmentation = A.Compose([_transform(A, e) for e in entries], bbox_params=boxes)
         self.resize = T.ResizeShortestEdge([size], max_size, "choice")
 
     def __call__(self, dataset_dict: dict[str, Any], seed: int) -> dict[str, Any]:
@@ -102,49 +82,42 @@ class RasterisingMapper:
         dataset_dict = copy.deepcopy(dataset_dict)
         image = utils.read_image(dataset_dict["file_name"], format="RGB")
         utils.check_image_size(dataset_dict, image)
-        height, width = image.shape[:2]
         people = [one for one in dataset_dict.pop("annotations") if not one["iscrowd"]]
         boxes = [BoxMode.convert(one["bbox"], one["bbox_mode"], BoxMode.XYXY_ABS) for one in people]
         masks = [
-            polygons_to_bitmask(one["segmentation"], height, width).astype(np.uint8)
+            polygons_to_bitmask(one["segmentation"], *image.shape[:2]).astype(np.uint8)
             for one in people
         ]
         rng = np.random.default_rng(seed)
         self.augmentation.set_random_state(rng, random.Random(int(rng.integers(2**63))))
-        changed = self.augmentation(
-            image=image, masks=masks, bboxes=boxes, labels=list(range(len(people)))
-        )
+        labels = list(range(len(people)))
+        changed = self.augmentation(image=image, masks=masks, bboxes=boxes, labels=labels)
         image = np.ascontiguousarray(changed["image"])
         resize = self.resize.get_transform(image)
         image = resize.apply_image(image)
         kept = [int(label) for label in changed["labels"]]
         masks = [resize.apply_segmentation(changed["masks"][label]) for label in kept]
-        instances = Instances((image.shape[0], image.shape[1]))
         stacked = np.stack(masks) if masks else np.zeros((0, *image.shape[:2]), np.uint8)
+        instances = Instances(image.shape[:2])
         instances.gt_masks = BitMasks(torch.from_numpy(stacked))
-        boxes = resize.apply_box(np.asarray(changed["bboxes"], np.float64).reshape(-1, 4))
-        instances.gt_boxes = Boxes(torch.as_tensor(boxes, dtype=torch.float32))
+        instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
         classes = [people[label]["category_id"] for label in kept]
         instances.gt_classes = torch.tensor(classes, dtype=torch.int64)
-        if kept:
-            instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
         dataset_dict["instances"] = utils.filter_empty_instances(instances)
-        dataset_dict["image"] = torch.as_tensor(
-            np.ascontiguousarray(image[:, :, ::-1].transpose(2, 0, 1))
-        )
+        pixels = np.ascontiguousarray(image[:, :, ::-1].transpose(2, 0, 1))
+        dataset_dict["image"] = torch.as_tensor(pixels)
         return dataset_dict
 
 
 def _transform(A: Any, entry: Any) -> Any:
     name, arguments = (entry, {}) if isinstance(entry, str) else next(iter(entry.items()))
-    arguments = dict(arguments or {})
-    if "transforms" in arguments:
-        arguments["transforms"] = [_transform(A, inner) for inner in arguments["transforms"]]
-    tuples = {
-        key: tuple(value) if isinstance(value, list) and key != "transforms" else value
-        for key, value in arguments.items()
+    ready = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in (arguments or {}).items()
     }
-    return getattr(A, name)(**tuples)
+    if "transforms" in ready:
+        ready["transforms"] = [_transform(A, inner) for inner in ready["transforms"]]
+    return getattr(A, name)(**ready)
 
 
 def register(name: str, json_file: str) -> None:
@@ -156,21 +129,12 @@ def register(name: str, json_file: str) -> None:
 def build_stock_evaluator(name: str, output_dir: str) -> COCOEvaluator:
     """Return the evaluator that every Detectron2 training builds, without its optional C++ part."""
     return COCOEvaluator(
-        name,
-        tasks=("bbox", "segm"),
-        distributed=False,
-        output_dir=output_dir,
-        use_fast_impl=False,
+        name, ("bbox", "segm"), distributed=False, output_dir=output_dir, use_fast_impl=False
     )
 
 
 def build_stock_predictor(cfg: CfgNode, score_threshold: float) -> DefaultPredictor:
-    """Return Detectron2's predictor, which drops detections below the threshold as its demo does.
-
-    Args:
-        cfg: of which only Detectron2's own keys are read.
-        score_threshold: from 0 to 1.
-    """
+    """Return Detectron2's predictor, which drops detections below the threshold."""
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = score_threshold
@@ -192,15 +156,9 @@ def stock_draw(visualizer: Any, image: np.ndarray, people: Instances) -> np.ndar
 def stock_annotate(
     source: str, target: str, predict: Predict, metadata: Any, max_frames: int
 ) -> list[Instances]:
-    """Annotate a clip frame by frame, as Detectron2's demo does, and return the people of each
-    frame.
+    """Annotate a clip frame by frame, as Detectron2's demo does; return the people of each frame.
 
-    Args:
-        source: a clip that OpenCV reads.
-        target: .mp4; its codec is `mp4v`, the best that pip's OpenCV can write.
-        predict: a frame, BGR, to `{"instances": …}`, as `DefaultPredictor` does.
-        metadata: with `thing_classes`.
-        max_frames: stop after these.
+    `target` is an .mp4 of the codec `mp4v`, the best that pip's OpenCV can write.
     """
     from detectron2.utils.video_visualizer import VideoVisualizer
 
@@ -221,46 +179,18 @@ def stock_annotate(
     return found
 
 
-class Trainer(DefaultTrainer):
-    """Detectron2's trainer with its evaluator of COCO scores."""
-
-    @classmethod
-    def build_evaluator(
-        cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None
-    ) -> COCOEvaluator:
-        """Return the evaluator of a dataset."""
-        return COCOEvaluator(dataset_name, output_dir=output_folder or cfg.OUTPUT_DIR)
-
-
-def setup(args: Any) -> CfgNode:
-    """Return the config, after Detectron2's own preparations."""
+def train(args: Any, marker: str) -> None:
+    """Train as Detectron2's train_net does; write `marker` as soon as the first step is done."""
     cfg = get_cfg()
     cfg.merge_from_file(args.config_file)
     cfg.merge_from_list(args.opts)
     cfg.freeze()
     default_setup(cfg, args)
-    return cfg
-
-
-def train(args: Any, marker: str) -> Any:
-    """Train, or evaluate alone; write `marker` as soon as the first step is done."""
-    cfg = setup(args)
-    if args.eval_only:
-        model = Trainer.build_model(cfg)
-        checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
-        checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
-        scores = Trainer.test(cfg, model)
-        if comm.is_main_process():
-            verify_results(cfg, scores)
-        return scores
-    trainer = Trainer(cfg)
+    trainer = DefaultTrainer(cfg)
     trainer.resume_or_load(resume=args.resume)
-    trainer.register_hooks([hooks.CallbackHook(after_step=lambda _: _mark(marker))])
-    return trainer.train()
-
-
-def _mark(marker: str) -> None:
-    Path(marker).write_text("first step\n", encoding="utf-8")
+    after = hooks.CallbackHook(after_step=lambda _: Path(marker).write_text("first step\n"))
+    trainer.register_hooks([after])
+    trainer.train()
 
 
 if __name__ == "__main__":
@@ -270,11 +200,4 @@ if __name__ == "__main__":
         ["--config-file", config]
         + ["DATASETS.TRAIN", "('startup_train',)", "DATASETS.TEST", "()", "OUTPUT_DIR", output]
     )
-    launch(
-        train,
-        arguments.num_gpus,
-        num_machines=arguments.num_machines,
-        machine_rank=arguments.machine_rank,
-        dist_url=arguments.dist_url,
-        args=(arguments, marker_file),
-    )
+    launch(train, arguments.num_gpus, args=(arguments, marker_file))

@@ -18,12 +18,10 @@ from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
-from torch import nn
 
-from persondet.config.defaults import get_cfg
+from persondet.engine.defaults import load_cfg
 from persondet.engine.train_step import AutocastTrainer
 from persondet.engine.trainer import Trainer
-from persondet.environment import environment_report
 from persondet.modeling.precision import resolve_device, resolve_dtype
 
 _CONFIG = Path(__file__).resolve().parents[2] / "configs" / "person_mask_rcnn_R_50_FPN.yaml"
@@ -40,69 +38,48 @@ def main(
     size: int = 800,
     batch_size: int = 2,
     dtype: str = "auto",
-) -> dict[str, Any]:
+) -> dict[str, Row]:
     """Measure our training step against `SimpleTrainer`'s in float32, in turns, in one process.
 
     Both sides train the default model (Mask R-CNN, R50-FPN, stem and res2 frozen) from the same
     random weights on the same batch, from the same random state at every pair. On a GPU, a step
-    ends when the GPU has finished it.
-
-    Args:
-        pairs: timed steps of each side for each row, after one untimed step of each.
-        progress: called with the steps done and of all.
-        size: shorter side of the images in pixels; the longer one is 4/3 of it.
-        batch_size: images per step.
-        dtype: of our side of the first row and of the bytes; `auto` as in `SOLVER.AMP.DTYPE`.
-
-    Returns: `rows`: `default` and `float32` (the statistics of `PairedTimes`, ours the first side,
-    and `losses`, the means of both sides over all steps), and `saved` (bytes that autograd keeps
-    between the passes, parameters left out: `ours`, `stock`, `ratio`); `device`, `dtype`,
-    `threads`, `size`, `batch_size`.
+    ends when the GPU has finished it. `size`: the shorter side of the images in pixels, of which
+    the longer one is 4/3; `dtype`: of our side of the first row and of the bytes.
     """
     exact = _config("float32")
     batch = _random_batch(size, batch_size)
-    weights = _random_weights(exact, batch)
+    weights = _random_weights(exact)
     turns = Turns(pairs, rows=2, progress=progress)
-    measured: dict[str, Any] = {}
+    found: dict[str, Row] = {}
     for name, cfg in (("default", _config(dtype)), ("float32", exact)):
-        ours = _Side(_our_trainer(cfg, weights, batch))
+        model = Trainer.build_model(cfg)
+        model.load_state_dict(weights)
+        optimizer, own_type = Trainer.build_optimizer(cfg, model), resolve_dtype(cfg)
+        batches = itertools.repeat(batch)
+        ours = _Side(AutocastTrainer(model, batches, optimizer, dtype=own_type))
         stock = _Side(build_stock_trainer(exact, weights, batch))
         if name == "default":
             saved = {"ours": ours.bytes_saved(), "stock": stock.bytes_saved()}
-            measured["saved"] = {**saved, "ratio": saved["ours"] / saved["stock"]}
-        measured[name] = {
-            **turns.time(ours.step, stock.step).as_json(),
-            "dtype": str(resolve_dtype(cfg)).removeprefix("torch."),
-            "losses": {"ours": ours.mean_losses(), "stock": stock.mean_losses()},
+        times = turns.time(ours.step, stock.step)
+        losses = {"ours": ours.mean_losses(), "stock": stock.mean_losses()}
+        apart = max(abs(losses["ours"][key] / value - 1) for key, value in losses["stock"].items())
+        found[name] = {
+            "what": f"training step, {str(own_type).removeprefix('torch.')}, against stock in "
+            "float32",
+            "details": f"{medians(times, '{:.2f} s')}, losses within {100 * apart:.2f} %",
+            "losses": losses,
+            **times,
         }
-    return {
-        "rows": measured,
-        "dtype": measured["default"]["dtype"],
-        "size": size,
-        "batch_size": batch_size,
-        "threads": torch.get_num_threads(),
-        "device": str(environment_report()["device"]),
+    found["saved"] = saved | {
+        "what": "bytes saved for backward, default settings",
+        "details": ", ".join(f"{size / 1e6:.0f} MB" for size in saved.values()),
+        "ratio": saved["ours"] / saved["stock"],
     }
-
-
-def rows(found: dict[str, Any]) -> list[Row]:
-    """Return the lines of the table."""
-    default, exact, saved = (found["rows"][name] for name in ("default", "float32", "saved"))
-    ours, stock = exact["losses"]["ours"], exact["losses"]["stock"]
-    apart = max(abs(ours[name] - stock[name]) / max(abs(stock[name]), 1e-9) for name in stock)
-    step, stored = "{:.2f} s", [f"{saved[side] / 1e6:.0f} MB" for side in ("ours", "stock")]
-    what = f"training step, default settings ({default['dtype']}), against stock in float32"
-    details = f"{medians(exact, step)}, losses within {100 * apart:.2f} %"
-    return [
-        (what, default, medians(default, step)),
-        ("training step, float32, against the same", exact, details),
-        ("bytes saved for backward, default settings", saved, ", ".join(stored)),
-    ]
+    return found
 
 
 def _random_batch(size: int, batch_size: int) -> list[dict[str, Any]]:
-    rng = np.random.default_rng(0)
-    width, height = size * 4 // 3, size
+    rng, (width, height) = np.random.default_rng(0), (size * 4 // 3, size)
     batch = []
     for _ in range(batch_size):
         image = background(rng, (width, height)).transpose(2, 0, 1)
@@ -121,7 +98,6 @@ class _Side:
     def __init__(self, trainer: SimpleTrainer) -> None:
         self.trainer = trainer
         self.trainer.iter = 0
-        self.on_gpu = next(trainer.model.parameters()).is_cuda
         self.losses: list[dict[str, float]] = []
 
     def step(self) -> None:
@@ -129,19 +105,14 @@ class _Side:
         torch.manual_seed(self.trainer.iter)
         with EventStorage(self.trainer.iter) as storage:
             self.trainer.run_step()
-        if self.on_gpu:
+        if torch.cuda.is_available():
             torch.cuda.synchronize()
-        self.losses.append(
-            {name: value for name, (value, _) in storage.latest().items() if "loss" in name}
-        )
+        latest = storage.latest().items()
+        self.losses.append({name: value for name, (value, _) in latest if "loss" in name})
         self.trainer.iter += 1
 
     def mean_losses(self) -> dict[str, float]:
-        """Return the mean of each loss over the steps so far.
-
-        Both sides draw the same samples from their proposals; where rounding changes one proposal
-        of a thousand, the draw changes with it, and the mean of several steps tells more.
-        """
+        """Return the mean of each loss; rounding may change which proposals a step draws."""
         return {name: fmean(row[name] for row in self.losses) for name in self.losses[0]}
 
     def bytes_saved(self) -> int:
@@ -150,71 +121,41 @@ class _Side:
         Each storage counts once, whole; parameters, which exist anyway, do not.
         """
         model = self.trainer.model
-        own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-        kept: dict[int, torch.UntypedStorage] = {}
+        kept: dict[int, int] = {}
 
         def keep(tensor: torch.Tensor) -> torch.Tensor:
             storage = tensor.untyped_storage()
-            if storage.data_ptr() not in own:
-                kept[storage.data_ptr()] = storage
+            kept[storage.data_ptr()] = storage.nbytes()
             return tensor
 
         dtype = getattr(self.trainer, "dtype", torch.float32)
         device = next(model.parameters()).device.type
-        batch = next(iter(self.trainer.data_loader))
         torch.manual_seed(0)
         with (
             EventStorage(),
             torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
             torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32),
         ):
-            losses = model(batch)
+            losses = model(next(iter(self.trainer.data_loader)))
+        own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
         del losses
-        return sum(storage.nbytes() for storage in kept.values())
+        return sum(size for place, size in kept.items() if place not in own)
 
 
 def _config(dtype: str) -> CfgNode:
-    cfg = get_cfg()
-    cfg.merge_from_file(str(_CONFIG))
-    cfg.MODEL.DEVICE = resolve_device("auto")
-    cfg.MODEL.WEIGHTS = ""
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 1
-    cfg.SOLVER.AMP.DTYPE = dtype
-    cfg.SOLVER.BASE_LR = _RATE
+    opts = ["MODEL.WEIGHTS", "", "SOLVER.AMP.DTYPE", dtype, "SOLVER.BASE_LR", str(_RATE)]
+    cfg = load_cfg(_CONFIG, [*opts, "MODEL.ROI_HEADS.NUM_CLASSES", "1"])
+    cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
     return cfg
 
 
-def _our_trainer(
-    cfg: CfgNode, weights: dict[str, torch.Tensor], batch: list[dict[str, Any]]
-) -> AutocastTrainer:
-    model = Trainer.build_model(cfg)
-    model.load_state_dict(weights)
-    return AutocastTrainer(
-        model,
-        itertools.repeat(batch),
-        Trainer.build_optimizer(cfg, model),
-        dtype=resolve_dtype(cfg),
-    )
-
-
-def _random_weights(cfg: CfgNode, batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+def _random_weights(cfg: CfgNode) -> dict[str, torch.Tensor]:
     # Untrained frozen batch norm normalises nothing, and through fifty layers the activations
-    # would grow beyond float16. It gets the statistics of the batch, as a trained one has them.
+    # would grow beyond float16. These statistics keep them near one.
     torch.manual_seed(0)
     model = build_model(cfg)
-
-    def measure(norm: nn.Module, inputs: tuple[torch.Tensor]) -> None:
-        variance, mean = torch.var_mean(inputs[0].float(), dim=(0, 2, 3))
-        norm.get_buffer("running_mean").copy_(mean)
-        norm.get_buffer("running_var").copy_(variance)
-
-    hooks = [
-        module.register_forward_pre_hook(measure)
-        for module in model.modules()
-        if isinstance(module, FrozenBatchNorm2d)
-    ]
-    with torch.no_grad():
-        model.backbone(model.preprocess_image(batch).tensor)
-    for hook in hooks:
-        hook.remove()
+    for module in model.modules():
+        if isinstance(module, FrozenBatchNorm2d):
+            module.running_var.fill_(2.0)
+    model.backbone.bottom_up.stem.conv1.norm.running_var.fill_(1e4)
     return model.state_dict()

@@ -22,7 +22,6 @@ from bm_scenes import (
     write_street,
 )
 from bm_stock import build_stock_predictor, stock_annotate, stock_draw, stock_paste
-from detectron2.config import CfgNode
 from detectron2.data.catalog import Metadata
 from detectron2.structures import Instances
 from detectron2.utils.video_visualizer import VideoVisualizer
@@ -50,67 +49,30 @@ def main(
     run: Path | None = None,
     clip: Path | None = None,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> dict[str, Row]:
     """Measure drawing and whole clips against `DefaultPredictor`, `VideoVisualizer`, `VideoWriter`.
 
     Both sides get the same frames and find the same people. Ours also tracks them, writes records
     and makes H.264; the stock side makes what pip's OpenCV can, `mp4v`.
 
     Args:
-        pairs: turns of each side, after one that is not timed.
-        images: frames of each clip.
         run: folder or checkpoint of a trained model; without one, its rows are left out.
         clip: that the trained model annotates.
-        progress: called with the turns done and of all.
-
-    Returns: `draw` (paste and draw), `simulated` (a model of 15 ms), and with a run `exact` and
-    `default` (the trained model in float32 and in its own type, on two cores): statistics of
-    `PairedTimes`, ours the first side, all with `frames`, the latter two with
-    `box_apart` (pixels),
-    `score_apart`, `matched` (share of people that both sides have); on a GPU `gpu` (`ratio`: with
-    all that is around the model over the model alone); `memory` (`grown_mb` between the frames
-    `from` and `to`).
     """
     turns = Turns(pairs, rows=2, progress=progress)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        found: dict[str, Any] = {
-            "people": PEOPLE,
-            "draw": _draw(turns),
-            "simulated": _simulated(folder, turns, images),
-            "memory": in_own_process(_growth, folder),
-        }
+        found = {"draw": _draw(turns), "simulated": _simulated(folder, turns, images)}
         if run is not None and clip is not None:
             rest = (str(run), str(clip), folder, pairs, images)
             for name, dtype in (("exact", "float32"), ("default", "auto")):
                 found[name] = in_own_process(_real_model, dtype, *rest)
-            if torch.cuda.is_available():
-                found["gpu"] = _gpu_overhead(*rest)
+        for row in found.values():
+            each = "{:.1f} ms/frame"
+            told = medians(row, each, lambda seconds: 1000 * seconds / row["frames"])  # noqa: B023
+            row["details"] = told + row.get("details", "")
+        found["memory"] = in_own_process(_growth, folder)
     return found
-
-
-def rows(found: dict[str, Any]) -> list[Row]:
-    """Return the lines of the table."""
-    what = {
-        "draw": f"paste and draw, 1280 x 720, {found['people']} people, against VideoVisualizer",
-        "simulated": "whole clip with a simulated model of 15 ms, H.264, against the serial way",
-        "exact": "whole clip, the trained model ({dtype}, {cores} cores), against the serial way",
-        "default": "the same in the model's own type ({dtype}, {cores} cores)",
-        "gpu": "whole clip over the model alone, on a GPU (model, whole clip)",
-    }
-    lines: list[Row] = []
-    for name, text in what.items():
-        if one := found.get(name):
-            details = medians(one, "{:.1f} ms/frame", lambda s: 1000 * s / one["frames"])
-            if "matched" in one:
-                details += (
-                    f", {100 * one['matched']:.1f} % of the people on both, boxes within "
-                    f"{one['box_apart']:.2f} px, scores within {one['score_apart']:.3f}"
-                )
-            lines.append((text.format(**one), one, details))
-    memory = found["memory"]
-    grown = f"memory growth from frame {memory['from']} to {memory['to']}"
-    return [*lines, (grown, None, f"{memory['grown_mb']:.1f} MB")]
 
 
 def _draw(turns: Turns) -> dict[str, Any]:
@@ -128,7 +90,8 @@ def _draw(turns: Turns) -> dict[str, Any]:
         for result in results:
             stock_draw(visualizer, image, stock_paste(result))
 
-    return turns.time(ours, stock).as_json() | {"frames": _DRAWN_FRAMES}
+    what = f"paste and draw, 1280 x 720, {PEOPLE} people, against VideoVisualizer"
+    return {"what": what, "frames": _DRAWN_FRAMES, **turns.time(ours, stock)}
 
 
 def _simulated(folder: Path, turns: Turns, frames: int) -> dict[str, Any]:
@@ -141,15 +104,14 @@ def _simulated(folder: Path, turns: Turns, frames: int) -> dict[str, Any]:
 
     def stock() -> None:
         raw = SimulatedPredictor(_METADATA, MODEL_SECONDS).raw
-        stock_annotate(
-            str(source),
-            str(folder / "stock.mp4"),
-            lambda image: {"instances": stock_paste(raw(image))},
-            _METADATA,
-            frames,
-        )
 
-    return turns.time(ours, stock).as_json() | {"frames": frames}
+        def predict(image: np.ndarray) -> dict[str, Any]:
+            return {"instances": stock_paste(raw(image))}
+
+        stock_annotate(str(source), str(folder / "stock.mp4"), predict, _METADATA, frames)
+
+    what = "whole clip with a simulated model of 15 ms, H.264, against the serial way"
+    return {"what": what, "frames": frames, **turns.time(ours, stock)}
 
 
 def _growth(folder: Path) -> dict[str, Any]:
@@ -164,34 +126,43 @@ def _growth(folder: Path) -> dict[str, Any]:
 
     predictor = SimulatedPredictor(_METADATA, 0.0)
     annotate_video(source, folder / "long_annotated.mp4", predictor, progress=look)
-    return {"grown_mb": resident[last] - resident[first], "from": first, "to": last}
+    grown = resident[last] - resident[first]
+    what = f"memory growth from frame {first} to {last}"
+    return {"what": what, "details": f"{grown:.1f} MB", "grown_mb": grown}
 
 
 def _real_model(
     dtype: str, run: str, clip: str, folder: Path, pairs: int, frames: int
 ) -> dict[str, Any]:
-    """Time a trained model on a clip, both sides on the same cores of the CPU.
+    """Time a trained model on a clip, both sides on the same cores of the CPU, ours in `dtype`.
 
-    Call it in a process of its own: the cores it may use are set for good. `dtype` is of our side;
-    the stock side computes in float32.
+    Call it in a process of its own: the cores it may use are set for good.
     """
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:_CORES])
     torch.set_num_threads(min(_CORES, torch.get_num_threads()))
-    predictor = Predictor(_config(run, "cpu", dtype))
-    stock = build_stock_predictor(_config(run, "cpu", "float32"), predictor.confidence_threshold)
+    cfg = run_cfg(run)
+    cfg.MODEL.DEVICE, cfg.SOLVER.AMP.DTYPE = "cpu", dtype
+    predictor = Predictor(cfg)
+    stock = build_stock_predictor(cfg, predictor.confidence_threshold)
+    mp4 = folder / "ours.mp4"
     times = Turns(pairs, rows=1).time(
-        partial(_annotate, clip, folder / "ours.mp4", predictor, frames),
-        partial(stock_annotate, clip, str(folder / "stock.mp4"), stock, predictor.metadata, frames),
+        partial(annotate_video, clip, mp4, predictor, overwrite=True, max_frames=frames),
+        partial(stock_annotate, clip, str(mp4), stock, predictor.metadata, frames),
     )
-    images = _frames(clip, frames)
+    with VideoReader(clip) as reader:
+        images = [frame.image for frame, _ in zip(reader, range(frames), strict=False)]
     mine = [predictor.predict_frames([image])[0] for image in images]
+    apart = _people_apart(mine, [stock(image)["instances"] for image in images])
+    own_type = str(resolve_dtype(predictor.cfg)).removeprefix("torch.")
     return {
-        **times.as_json(),
-        **_people_apart(mine, [stock(image)["instances"] for image in images]),
+        "what": f"whole clip, the trained model ({own_type}, {_CORES} cores), against the serial "
+        "way",
+        "details": f", {100 * apart['matched']:.1f} % of the people on both, boxes within "
+        f"{apart['box_apart']:.2f} px, scores within {apart['score_apart']:.3f}",
         "frames": len(images),
-        "cores": _CORES,
-        "dtype": str(resolve_dtype(predictor.cfg)).removeprefix("torch."),
+        **times,
+        **apart,
     }
 
 
@@ -206,33 +177,3 @@ def _people_apart(ours: list[Instances], stock: list[Instances]) -> dict[str, fl
     total = sum(map(len, [*ours, *stock]))
     matched = 2 * (len(boxes) - 1) / total if total else 1.0
     return {"box_apart": max(boxes), "score_apart": max(scores), "matched": matched}
-
-
-def _gpu_overhead(run: str, clip: str, folder: Path, pairs: int, frames: int) -> dict[str, Any]:
-    """Time the whole pipeline against the model alone, on decoded frames in the same batches."""
-    predictor = Predictor(_config(run, "cuda", "auto"))
-    images, size = _frames(clip, frames), predictor.batch_size
-
-    def alone() -> None:
-        for start in range(0, len(images), size):
-            predictor.predict_frames(images[start : start + size])
-        torch.cuda.synchronize()
-
-    whole = partial(_annotate, clip, folder / "gpu.mp4", predictor, frames)
-    return Turns(pairs, rows=1).time(alone, whole).as_json() | {"frames": len(images)}
-
-
-def _frames(clip: str, frames: int) -> list[np.ndarray]:
-    with VideoReader(clip) as reader:
-        return [frame.image for frame, _ in zip(reader, range(frames), strict=False)]
-
-
-def _annotate(clip: str, target: Path, predictor: Predictor, frames: int) -> None:
-    annotate_video(clip, target, predictor, max_frames=frames, overwrite=True)
-
-
-def _config(run: str, device: str, dtype: str) -> CfgNode:
-    cfg = run_cfg(run)
-    cfg.MODEL.DEVICE = device
-    cfg.SOLVER.AMP.DTYPE = dtype
-    return cfg

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from persondet.data.check.validate import check_export
-from persondet.data.cleaned_copy import changed_images, clean_dataset
+from persondet.data.check import check_export
+from persondet.data.clean import changed_images, clean_dataset
 from persondet.errors import DatasetError, OutputExistsError
 
 

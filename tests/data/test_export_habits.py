@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from persondet.data.check.validate import check_export
-from persondet.data.cleaned_copy import clean_dataset
+from persondet.data.check import check_export
+from persondet.data.clean import clean_dataset
 from persondet.errors import DatasetError
 from tests.data.exports import ANNOTATION_FILE, compressed_rle, picture, raster, raster_area
 from tests.data.ground_truth_score import assert_ground_truth_scores_100

@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
-from persondet.data.check.validate import check_export
-from persondet.data.cleaned_copy import clean_dataset
+from persondet.data.check import check_export
+from persondet.data.clean import clean_dataset
 from persondet.data.findings import CODES
 from tests.data.exports import (
     ANNOTATION_FILE,

@@ -21,9 +21,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from persondet.data.check import check_export
 from persondet.data.check.text import report_lines
-from persondet.data.check.validate import check_export
-from persondet.data.cleaned_copy import clean_dataset
+from persondet.data.clean import clean_dataset
 from persondet.data.split import split_export
 from persondet.errors import DatasetError
 from tests.data.exports import ANNOTATION_FILE, picture, random_export

@@ -14,9 +14,8 @@ from persondet.config import get_cfg
 from persondet.data.register import ground_truth, register_roboflow_coco
 from persondet.engine.run import explain, headlines, operating_point, run, tuned_threshold
 from persondet.evaluation.analysis import Analysis
-from persondet.evaluation.ground_truth import GroundTruth
-from persondet.evaluation.matching import match
-from persondet.evaluation.predictions import PredictionReader
+from persondet.evaluation.matching import GroundTruth, match
+from persondet.evaluation.predictions import read_predictions
 from persondet.files import sha256_of_file
 from persondet.inference.predictor import Predictor, _threshold
 from persondet.results import read_results
@@ -55,7 +54,8 @@ def cfg(tiny_export, tmp_path):
 def analysis(cfg, name="scoring_valid"):
     truth = GroundTruth(COCO(str(ground_truth(name)[0])))
     folder = Path(cfg.OUTPUT_DIR) / "inference" / name
-    read = PredictionReader(folder / "coco_instances_results.json").read
+    ids = [image["id"] for image in truth.images]
+    read = read_predictions(folder / "coco_instances_results.json", ids).__getitem__
     return Analysis({task: match(truth, read, task, 100) for task in ("bbox", "segm")}, read)
 
 

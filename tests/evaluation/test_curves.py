@@ -11,161 +11,127 @@ from persondet.evaluation.curves import (
     best_threshold,
     counts_at,
     recall_by,
+    size_histogram,
     surroundings,
     threshold_curves,
 )
-from persondet.evaluation.ground_truth import GroundTruth
+from persondet.evaluation.matching import GroundTruth
 from persondet.evaluation.metrics import Detections
-from tests.evaluation.coco_scenes import indexed
-from tests.evaluation.scored_scenes import person, scene
+from tests.evaluation.scenes import indexed, person, scene
 
 
 def detections(rows, people):
     """Predictions of one class: score, and whether it is a hit."""
-    return Detections(
-        scores=np.array([score for score, _ in rows], np.float64),
-        hit=np.array([hit for _, hit in rows], np.bool_),
-        class_of=np.zeros(len(rows), np.int64),
-        objects=np.array([people], np.int64),
-    )
+    scores, hit = np.array(rows, np.float64).reshape(-1, 2).T
+    classes = np.zeros(len(rows), np.int64)
+    return Detections(scores, hit.astype(bool), classes, np.array([people]))
 
 
 # Few levels: equal scores are the rule with half precision.
-rows = st.lists(
-    st.tuples(
-        st.one_of(
-            st.sampled_from([0.05, 0.1, 0.3, 0.301, 0.5, 0.9, 0.99609375, 1.0]),
-            st.floats(1e-6, 1.0),
-        ),
-        st.booleans(),
-    ),
-    max_size=30,
-)
+LEVELS = st.sampled_from([0.05, 0.1, 0.3, 0.301, 0.5, 0.9, 0.99609375, 1.0])
+ROWS = st.lists(st.tuples(LEVELS | st.floats(1e-6, 1.0), st.booleans()), max_size=30)
 
 
-def f1_by_hand(found, people, threshold):
-    kept = [hit for score, hit in found if score >= threshold]
-    precision = sum(kept) / len(kept) if kept else 0.0
-    recall = sum(kept) / people
-    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+def f1_by_hand(rows, people, threshold):
+    kept = [hit for score, hit in rows if score >= threshold]
+    return 2 * sum(kept) / (len(kept) + people)
 
 
-@given(rows, st.integers(1, 40))
-def test_the_threshold_is_the_argmax_of_f1_by_brute_force(found, more):
-    people = more + sum(hit for _, hit in found)
-    threshold = best_threshold(detections(found, people))
-    every = [f1_by_hand(found, people, score) for score, _ in found]
+@settings(max_examples=50)
+@given(ROWS, st.integers(1, 40))
+def test_the_threshold_is_the_argmax_of_f1_by_brute_force(rows, more):
+    people = more + sum(hit for _, hit in rows)
+    threshold = best_threshold(detections(rows, people))
     if threshold is None:
-        assert not any(hit for _, hit in found)
+        assert not any(hit for _, hit in rows)
         return
     assert 0 < threshold <= 1
-    assert f1_by_hand(found, people, threshold) == pytest.approx(max(every), abs=1e-12)
-    # Of equal ones the highest: nothing above it does as well.
-    higher = [f1_by_hand(found, people, score) for score, _ in found if score >= threshold]
-    kept = min(score for score, _ in found if score >= threshold)
-    assert all(
-        value < max(every) + 1e-12 and (score == kept or value < max(every) - 1e-12)
-        for value, (score, _) in zip(
-            higher, [row for row in found if row[0] >= threshold], strict=True
-        )
-    )
+    best = max(f1_by_hand(rows, people, score) for score, _ in rows)
+    assert f1_by_hand(rows, people, threshold) == pytest.approx(best, abs=1e-12)
+    # Of equal ones the highest: nothing above the least score that it keeps does as well.
+    least = min(score for score, _ in rows if score >= threshold)
+    assert all(f1_by_hand(rows, people, score) < best for score, _ in rows if score > least)
 
 
 def test_hits_misses_and_false_alarms_by_hand():
-    point = counts_at(detections([(0.9, True), (0.6, False), (0.6, True), (0.2, True)], 5), 0.6)
-    assert (point["hits"], point["misses"], point["false_alarms"]) == (2, 3, 1)
-    assert point["precision"] == pytest.approx(2 / 3)
-    assert point["recall"] == pytest.approx(2 / 5)
-    assert point["f1"] == pytest.approx(0.5)
-
-
-@settings(max_examples=20)
-@given(rows, st.integers(0, 5))
-def test_curves_agree_with_their_counts(found, more):
-    people = more + sum(hit for _, hit in found)
-    given_ = detections(found, people)
-    curves = threshold_curves(given_, given_, iou=0.5, threshold=0.4)
-    assert len(curves["thresholds"]) == len(curves["f1"]) == 101
-    for index in (0, 30, 50, 100):
-        threshold = curves["thresholds"][index]
-        assert curves["hits"][index] == sum(hit and score >= threshold for score, hit in found)
-        assert curves["hits"][index] + curves["misses"][index] == people
-    assert all(np.diff(curves["misses"]) >= 0)
+    four = detections([(0.9, True), (0.6, False), (0.6, True), (0.2, True)], 5)
+    point = {"threshold": 0.6, "precision": 2 / 3, "recall": 2 / 5, "f1": 0.5}
+    point |= {"hits": 2, "misses": 3, "false_alarms": 1}
+    assert counts_at(four, 0.6) == pytest.approx(point)
+    curves = threshold_curves(four, four, iou=0.5, threshold=0.6)
+    assert curves["at_threshold"] == pytest.approx(point)
+    assert [curves["hits"][index] for index in (0, 20, 21, 60, 90, 91)] == [3, 3, 2, 2, 1, 0]
+    assert np.mean(curves["pr"]["precision@50"]) * 100 == pytest.approx(four.average_precision())
     histogram = curves["score_histogram"]
-    assert sum(histogram["true"]) + sum(histogram["false"]) == len(found)
-    if people:
-        mean = np.mean(curves["pr"]["precision@50"]) * 100
-        assert mean == pytest.approx(given_.average_precision())
+    assert (sum(histogram["true"]), sum(histogram["true"][10:]), sum(histogram["false"])) == (
+        3,
+        2,
+        1,
+    )
 
 
-def two_classes(rng):
-    """A frequent class that is found well, and a rare one that is not; some scores are equal."""
-    scores = rng.uniform(0.3, 1, 1100).round(3)
-    hit = rng.random(1100) < np.repeat([0.9, 0.2], [1000, 100])
-    class_of = np.repeat([0, 1], [1000, 100])
-    return Detections(scores, hit, class_of, np.array([1100, 60]))
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_with_several_classes_the_models_point_lies_on_the_pooled_curve(seed):
-    """And not on the mean over the classes."""
-    rng = np.random.default_rng(seed)
-    several = two_classes(rng)
+def test_with_several_classes_the_models_point_lies_on_the_pooled_curve():
+    """And not on the mean over a frequent class that is found well, and a rare one that is not."""
+    rng = np.random.default_rng(0)
+    scores = rng.uniform(0.3, 1, 1100).round(3)  # some are equal
+    classes = np.repeat([0, 1], [1000, 100])
+    hit = rng.random(1100) < np.where(classes, 0.2, 0.9)
+    several = Detections(scores, hit, classes, np.array([1100, 60]))
     best = best_threshold(several)
-    assert best is not None
-    for threshold in (best, 0.31, 0.62, 0.9, float(several.scores.max())):
+    possible = [counts_at(several, score) for score in np.unique(scores)]
+    possible = {(at["recall"], at["precision"]) for at in possible}
+    for threshold in (best, 0.31, 0.62, 0.9, 1.0):
         curves = threshold_curves(several, several, iou=0.5, threshold=threshold)
-        point, pooled = curves["at_threshold"], curves["pooled"]
-        recall, precision = pooled["recall"], pooled["precision"]
-        assert len(recall) == len(precision) == 101
-        assert recall == sorted(recall)
-        on_curve = np.interp(point["recall"], recall, precision)
-        assert on_curve == pytest.approx(point["precision"], abs=1e-12)
-        # Each point is what some threshold gives.
-        given = {
-            (at["recall"], at["precision"])
-            for at in (counts_at(several, score) for score in np.unique(several.scores))
-        }
-        assert set(zip(recall, precision, strict=True)) <= given
-    point = counts_at(several, best)
-    mean = threshold_curves(several, several, iou=0.5, threshold=best)["pr"]
+        recall, precision = (curves["pooled"][name] for name in ("recall", "precision"))
+        assert len(recall) == 101 and recall == sorted(recall)
+        points = set(zip(recall, precision, strict=True))
+        assert points <= possible  # each point is what some threshold gives
+        at = curves["at_threshold"]
+        assert threshold == 1 or (at["recall"], at["precision"]) in points
+    point, mean = counts_at(several, best), curves["pr"]
     there = np.interp(point["recall"], mean["recall"], mean["precision@50"])
     assert abs(there - point["precision"]) > 0.05
 
 
-def ground_truth(truth):
-    return GroundTruth(indexed(scene(truth, [])[0]))
+def around(truth):
+    return surroundings(GroundTruth(indexed(scene(truth, [])[0])))
 
 
 def test_each_person_is_measured_by_hand():
-    truth = [
-        [
-            person((0, 10, 10, 40)),  # at the left edge
-            person((50, 20, 20, 40)),  # shares half with the next
-            person((60, 20, 20, 40)),
-            person((100, 0, 90, 90), crowd=1),  # counts for nobody, and crowds nobody
-            person((120, 57, 20, 40)),  # 3 pixels above the lower edge
-        ]
+    people = [
+        person((0, 10, 10, 40)),  # at the left edge
+        person((50, 20, 20, 40)),  # shares half with the next
+        person((60, 20, 20, 40)),
+        person((100, 0, 90, 90), crowd=1),  # counts for nobody, and crowds nobody
+        person((120, 57, 20, 40)),  # 3 pixels above the lower edge
     ]
-    around = surroundings(ground_truth(truth))
-    np.testing.assert_allclose(around.side, np.sqrt([400, 800, 800, 800]))
-    np.testing.assert_allclose(around.crowding, [0, 1 / 3, 1 / 3, 0])
-    np.testing.assert_allclose(around.border, [0, 20, 20, 3])
-    np.testing.assert_allclose(around.short_side, [100] * 4)
+    measured = around([people])
+    np.testing.assert_allclose(measured.side, np.sqrt([400, 800, 800, 800]))
+    np.testing.assert_allclose(measured.crowding, [0, 1 / 3, 1 / 3, 0])
+    np.testing.assert_allclose(measured.border, [0, 20, 20, 3])
+    np.testing.assert_allclose(measured.short_side, [100] * 4)
 
-    rows = recall_by(around, np.array([False, True, False, True]))
-    assert [(row["people"], row["found"]) for row in rows["border"]] == [(1, 0), (1, 1), (2, 1)]
-    crowding = [(row["people"], row["found"]) for row in rows["crowding"]]
-    assert crowding == [(2, 1), (0, 0), (0, 0), (2, 1)]
-    assert [row["people"] for row in rows["size"]] == [4, 0, 0]
+    rows = recall_by(measured, np.array([False, True, False, True]))
+    counts = {name: [(r["people"], r["found"]) for r in kind] for name, kind in rows.items()}
+    assert counts == {
+        "border": [(1, 0), (1, 1), (2, 1)],
+        "crowding": [(2, 1), (0, 0), (0, 0), (2, 1)],
+        "size": [(4, 2), (0, 0), (0, 0)],
+    }
     assert rows["size"][0]["recall"] == pytest.approx(0.5)
     assert math.isnan(rows["size"][2]["recall"])
 
 
 def test_sizes_are_cocos_and_follow_the_mask_and_not_the_box():
-    slim = person((0, 0, 60, 60)) | {"area": 31 * 31}
-    wide = person((0, 0, 60, 60)) | {"area": 32 * 32}
-    large = person((0, 0, 60, 60)) | {"area": 96 * 96}
-    around = surroundings(ground_truth([[slim], [wide], [large]]))
-    rows = recall_by(around, np.ones(3, np.bool_))
-    assert [row["people"] for row in rows["size"]] == [1, 1, 1]
+    measured = around([[person((0, 0, 60, 60), area=side**2)] for side in (31, 32, 96)])
+    assert [row["people"] for row in recall_by(measured, np.ones(3, bool))["size"]] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("sides", "edges", "counts"),
+    [([], 8, [0]), ([8, 9, 16], 16, [0, 3]), ([5000.0, 7.9], 4096, [1, *[0] * 15, 1])],
+)
+def test_the_last_bin_of_sizes_holds_the_largest(sides, edges, counts):
+    histogram = size_histogram(np.array(sides, np.float64), np.ones(len(sides), np.bool_))
+    assert histogram["edges"][-1] == edges
+    assert histogram["ground_truth"] == histogram["found"] == counts

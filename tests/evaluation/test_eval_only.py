@@ -4,6 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -11,44 +12,41 @@ from detectron2.modeling import build_model
 
 from persondet.checkpoint import SafeDetectionCheckpointer
 from persondet.data.register import register_roboflow_coco
-from persondet.engine import setup
-from persondet.engine.run import run
-from persondet.errors import ConfigError
+from persondet.engine import Trainer, setup
+from persondet.engine import run as run_file
+from persondet.engine.inference_model import build_inference_model
+from persondet.errors import CheckpointError, ConfigError
 from persondet.files import sha256_of_file
+from persondet.inference.predictor import Predictor
 from persondet.results import read_results, write_results
-
-CONFIG = (
-    Path(__file__).resolve().parents[2]
-    / "configs/quick_schedules/person_mask_rcnn_R_18_FPN_instant_test.yaml"
-)
-FLAGS = {"resume": False, "overwrite": False, "config_file": str(CONFIG)}
+from tests.engine.toy_training import CONFIG
 
 
-def keys(export, folder, *more):
+def arguments(export, folder, *opts, **flags):
     data = ["DATASETS.ROBOFLOW.ROOT", str(export), "OUTPUT_DIR", str(folder)]
-    return [*data, "MODEL.DEVICE", "cpu", "INPUT.MIN_SIZE_TEST", "64", *more]
+    known = {"resume": False, "eval_only": True, "overwrite": False, "config_file": str(CONFIG)}
+    opts = [*data, "MODEL.DEVICE", "cpu", "INPUT.MIN_SIZE_TEST", "64", *map(str, opts)]
+    return argparse.Namespace(opts=opts, **{**known, **flags})
 
 
-def saved_model(export, folder, *more, classes=("person",)):
-    opts = keys(export, folder, *more)
-    cfg = setup(argparse.Namespace(opts=opts, eval_only=False, **FLAGS)).clone()
+def saved_model(export, folder, *opts, **carried):
+    """Save a model that is about 0.3 sure of everything; return its config and file."""
+    cfg = setup(arguments(export, folder, *opts, eval_only=False)).clone()
     cfg.defrost()
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(classes)
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 1
     torch.manual_seed(0)
-    carried = {"config": cfg.dump(), "class_names": list(classes)}
-    SafeDetectionCheckpointer(build_model(cfg), str(folder), carried=carried).save_model(
-        "model_best", iteration=9
-    )
-    return folder / "model_best.pth"
+    model = build_model(cfg)
+    model.roi_heads.box_predictor.cls_score.weight.data.zero_()
+    model.roi_heads.box_predictor.cls_score.bias.data[:] = torch.tensor([-0.85, 0.0])
+    carried = {"config": cfg.dump(), "class_names": ["person"], **carried}
+    checkpointer = SafeDetectionCheckpointer(model, str(folder), carried=carried)
+    checkpointer.save_model("model_best", iteration=9)
+    return cfg, folder / "model_best.pth"
 
 
-def scored(export, folder, weights, dataset, *more):
-    opts = keys(export, folder, "MODEL.WEIGHTS", str(weights), *more)
-    opts += ["DATASETS.TEST", f"('{dataset}',)"]
-    results = run(argparse.Namespace(opts=opts, eval_only=True, **FLAGS))
-    written = json.loads((folder / "inference" / dataset / "results.json").read_text())
-    assert written["test"]["dataset"] == results["test"]["dataset"] == dataset
-    return written["test"]
+def evaluated(folder, weights, export, names):
+    opts = ("MODEL.WEIGHTS", weights, "DATASETS.TEST", repr(tuple(names)))
+    return run_file.run(arguments(export, folder, *opts))
 
 
 @pytest.fixture
@@ -63,58 +61,38 @@ def elsewhere(tiny_export, tmp_path):
     MetadataCatalog.pop("street_night", None)
 
 
-def evaluated(folder, weights, export, names):
-    opts = keys(export, folder, "MODEL.WEIGHTS", str(weights), "DATASETS.TEST", repr(tuple(names)))
-    return run(argparse.Namespace(opts=opts, eval_only=True, **FLAGS))
-
-
 @pytest.mark.slow
-def test_each_of_several_sets_is_written_and_shown_one_of_another_origin_too(
+def test_each_of_several_sets_is_written_and_another_checkpoint_changes_nothing_of_the_run(
     tiny_export, tmp_path, elsewhere
 ):
-    weights = saved_model(tiny_export, tmp_path / "run")
+    folder = tmp_path / "run"
+    best = saved_model(tiny_export, folder)[1]
     names = ("person_test", elsewhere, "person_valid")
-    folder = tmp_path / "scores"
-    results = evaluated(folder, weights, tiny_export, [*names, "person_test"])
-    log = (folder / "log.txt").read_text()
-    assert log.count("person_test, segm: AP") == 1  # named twice, scored once
-    assert list(results["tests"]) == list(names)
-    assert results["test"] == results["tests"]["person_test"]
+    first = evaluated(folder, best, tiny_export, [*names, "person_test"])
+    assert list(first["tests"]) == list(names)  # named twice, scored once
+    assert first["test"] == first["tests"]["person_test"]
     for name in names:
         written = read_results(folder / "inference" / name)
         assert (written["test"]["dataset"], written["test"]["images"]) == (name, 3)
         assert written["operating_point"]["test"]["hits"] is not None
-        assert f"{name}, 3 images" in log
         made_by = json.loads((folder / "inference" / name / "errors.json").read_text())
         assert made_by["dataset"] == name and made_by["model"] == written["model"]
     looked_at = {path.parent.name for path in folder.rglob("dataset.json")}
     assert looked_at == {"person_test", "person_valid"}  # what is of the export
     assert read_results(folder / "inference" / elsewhere)["test"]["leaks"] is None
 
-
-@pytest.mark.slow
-def test_another_checkpoint_scored_in_a_runs_folder_changes_nothing_of_the_run(
-    tiny_export, tmp_path
-):
-    folder = tmp_path / "run"
-    best = saved_model(tiny_export, folder)
-    first = evaluated(folder, best, tiny_export, ["person_test"])
     write_results(folder, {**first, "model": "model_best.pth"})
     (folder / "dataset.json").write_text('{"folder": "where it was trained", "decoded": true}')
     kept = {name: (folder / name).read_bytes() for name in ("results.json", "dataset.json")}
     other = folder / "model_0000004.pth"
     checkpoint = torch.load(best, weights_only=True)
-    checkpoint["persondet"]["iteration"] = 4
-    checkpoint["persondet"]["score_threshold"] = 0.001
+    checkpoint["persondet"] |= {"iteration": 4, "score_threshold": 0.001}
     torch.save(checkpoint, other)
     second = evaluated(folder, other, tiny_export, ["person_test"])
     assert {name: (folder / name).read_bytes() for name in kept} == kept
-    assert second["model"] == {
-        "file": "model_0000004.pth",
-        "iteration": 4,
-        "sha256": sha256_of_file(other),
-    }
-    assert second["model"]["sha256"] != first["model"]["sha256"] == sha256_of_file(best)
+    digest = sha256_of_file(other)
+    assert second["model"] == {"file": "model_0000004.pth", "iteration": 4, "sha256": digest}
+    assert digest != first["model"]["sha256"] == sha256_of_file(best)
     inside = folder / "inference/person_test"
     for name in ("results.json", "curves.json", "errors.json", "gallery/gallery.json"):
         assert json.loads((inside / name).read_text())["model"] == second["model"]
@@ -128,3 +106,35 @@ def test_sets_of_different_classes_are_refused_together(tiny_export, tmp_path, e
     torch.save({"model": {"backbone.bottom_up.w": torch.ones(1)}}, weights)
     with pytest.raises(ConfigError, match="person_test and street_night, whose classes differ"):
         evaluated(tmp_path / "scores", weights, tiny_export, ["person_test", elsewhere])
+
+
+def test_trap_3_scoring_alone_takes_the_best_model_whatever_a_resume_would_take(
+    tiny_export, tmp_path, monkeypatch
+):
+    def build(cfg, names):
+        raise CheckpointError(f"asked for {Path(cfg.MODEL.WEIGHTS).name}")
+
+    monkeypatch.setattr(run_file, "build_inference_model", build)
+    for tag in ("model_0000009.pth", "model_best.pth", "model_final.pth"):
+        (tmp_path / tag).touch()
+    for tag in ("model_0000009.pth", "model_final.pth"):
+        (tmp_path / "last_checkpoint").write_text(tag)
+        with pytest.raises(CheckpointError, match="asked for model_best.pth"):
+            run_file.run(arguments(tiny_export, tmp_path, resume=True))
+
+
+def test_trap_18_the_drawing_threshold_never_reaches_the_evaluation(tiny_export, tmp_path):
+    """Every detection is about as likely as 0.3: none is drawn, and all of them count."""
+    cfg, weights = saved_model(
+        tiny_export, tmp_path, "VISUALIZATION.SCORE_THRESH", 0.9, score_threshold=0.9
+    )
+    drawn = Predictor.from_run(tmp_path)
+    assert drawn.confidence_threshold == 0.9
+    assert len(drawn(cv2.imread(str(next((tiny_export / "test").glob("*.jpg")))))) == 0
+
+    cfg.MODEL.WEIGHTS = str(weights)
+    Trainer.test(cfg, build_inference_model(cfg, ["person"]).model)
+    predictions = tmp_path / "inference" / "person_test" / "coco_instances_results.json"
+    scores = [row["score"] for row in json.loads(predictions.read_text())]
+    assert len(scores) >= 3
+    assert all(0.25 < score < 0.35 for score in scores)

@@ -7,74 +7,68 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.evaluation.coco_scenes import (
-    our_metrics,
-    perfect,
+from persondet.evaluation.metrics import coco_metrics, detections_of
+from tests.evaluation.scenes import (
+    found,
+    matches_of,
+    person,
+    plain_evaluation,
     plain_metrics,
     random_scene,
+    scene,
 )
 
+PEOPLE = [[(0, 0, 20, 40), (50, 0, 20, 40)], [(9, 9, 90, 70)]]
 
-@settings(max_examples=40)
+
+def metrics_of(matches, coco, limit=100):
+    return coco_metrics(matches, [c["name"] for c in coco["categories"]], limit=limit)
+
+
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 2**32),
-    images=st.integers(1, 5),
+    images=st.integers(1, 4),
     classes=st.integers(1, 3),
     task=st.sampled_from(["bbox", "segm"]),
 )
 def test_random_detections_score_as_plain_pycocotools_says(seed, images, classes, task):
     """Crowds, empty images, ties, all sizes, several classes."""
     rng = np.random.default_rng(seed)
-    coco, found = random_scene(rng, images=images, classes=classes, most=12)
-    if found:
-        expected = plain_metrics(coco, found, task)
-        assert our_metrics(coco, found, task) == pytest.approx(expected, abs=1e-9, nan_ok=True)
+    coco, results = random_scene(rng, images=images, classes=classes, most=12)
+    if not results:
+        return  # pycocotools cannot load nothing
+    matches = matches_of(coco, results, task)
+    expected = plain_metrics(coco, results, task)
+    assert metrics_of(matches, coco) == pytest.approx(expected, abs=1e-9, nan_ok=True)
+    # The curves at one IoU, too.
+    precision = plain_evaluation(coco, results, task)[0][[0, 5], :, :, 0, 2]
+    known = precision[0, 0] > -1
+    for strict in (False, True):
+        ours = detections_of(matches, strict=strict)
+        if known.any():
+            theirs = precision[int(strict)][:, known].mean(axis=1)
+            np.testing.assert_allclose(ours.precision(), theirs, atol=1e-12)
+        else:
+            assert math.isnan(ours.average_precision())
 
 
-@settings(max_examples=5)
-@given(seed=st.integers(0, 2**32), task=st.sampled_from(["bbox", "segm"]))
-def test_more_than_100_detections_keep_the_standard_numbers_and_get_one_more(seed, task):
-    rng = np.random.default_rng(seed)
-    coco, found = random_scene(rng, images=2, classes=1, most=260)
-    if found:
-        expected = plain_metrics(coco, found, task, limit=200)
-        ours = our_metrics(coco, found, task, limit=200)
-        assert ours == pytest.approx(expected, abs=1e-9, nan_ok=True)
-        standard = plain_metrics(coco, found, task)
-        assert ours.pop("AP@200") >= 0 or all(a["iscrowd"] for a in coco["annotations"])
-        assert ours == pytest.approx(standard, abs=1e-9, nan_ok=True)
+@pytest.mark.parametrize("task", ["bbox", "segm"])
+def test_more_than_100_detections_keep_the_standard_numbers_and_get_one_more(task):
+    coco, results = random_scene(np.random.default_rng(38), images=3, classes=1, most=260)
+    assert max(np.bincount([one["image_id"] for one in results])) > 100
+    ours = metrics_of(matches_of(coco, results, task, limit=200), coco, limit=200)
+    assert ours == pytest.approx(plain_metrics(coco, results, task, limit=200), abs=1e-9)
+    assert ours["AP@200"] != ours["AP"]
+    del ours["AP@200"]
+    assert ours == pytest.approx(plain_metrics(coco, results, task), abs=1e-9)
 
 
-@given(seed=st.integers(0, 2**32), task=st.sampled_from(["bbox", "segm"]))
-@settings(max_examples=20)
-def test_ground_truth_as_prediction_gives_100(seed, task):
-    coco, _ = random_scene(np.random.default_rng(seed), images=4, classes=2, most=0)
-    for number, one in enumerate(coco["annotations"]):  # people apart: one is not another's too
-        one["bbox"][:2] = [number % 3, number % 5]
-    found = perfect(coco)
-    distinct = {(r["image_id"], r["category_id"], *r["bbox"]) for r in found}
-    if found and len(distinct) == len(found):
-        for one in coco["annotations"]:
-            x, y, w, h = one["bbox"]
-            if not one["iscrowd"]:
-                one["segmentation"] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
-        coco["annotations"] = [one for one in coco["annotations"] if not one["iscrowd"]]
-        assert our_metrics(coco, found, task)["AP"] == pytest.approx(100)
-
-
-def test_trap_10_an_annotation_with_the_id_0_counts():
-    coco, _ = random_scene(np.random.default_rng(4), images=3, classes=1, most=0)
-    coco["annotations"] = [one for one in coco["annotations"] if not one["iscrowd"]]
+@pytest.mark.parametrize("task", ["bbox", "segm"])
+def test_trap_10_ground_truth_scores_100_and_an_annotation_with_the_id_0_counts(task):
+    truth = [[person(box) for box in row] for row in PEOPLE]
+    coco, results = scene(truth, [[found(box, 0.5) for box in row] for row in PEOPLE])
     for number, one in enumerate(coco["annotations"]):
         one["id"] = number
-    assert coco["annotations"]
-    assert our_metrics(coco, perfect(coco), "bbox")["AP"] == pytest.approx(100)
-
-
-def test_no_prediction_is_0_and_no_annotation_is_nan():
-    coco, _ = random_scene(np.random.default_rng(1), images=4, classes=1, most=0)
-    assert any(not one["iscrowd"] for one in coco["annotations"])
-    metrics = our_metrics(coco, [], "segm")
-    assert metrics["AP"] == metrics["AR"] == metrics["AP50"] == 0
-    coco["annotations"] = []
-    assert all(math.isnan(value) for value in our_metrics(coco, [], "bbox").values())
+    metrics = metrics_of(matches_of(coco, results, task), coco)
+    assert [metrics[name] for name in ("AP", "APs", "APm", "AR")] == pytest.approx([100] * 4)

@@ -24,7 +24,7 @@ from persondet.inference.masks import (
     paste_whole,
     region_masks_of,
 )
-from persondet.modeling.roi_masks import roi_postprocess
+from persondet.modeling.detections import roi_postprocess
 from persondet.records import decode_mask
 
 MASKS = arrays.arrays(

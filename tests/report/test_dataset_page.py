@@ -10,7 +10,7 @@ import pytest
 from detectron2.data.transforms import ResizeShortestEdge
 from matplotlib.text import Text
 
-from persondet.data.check.statistics import dataset_statistics
+from persondet.data.check import dataset_statistics
 from persondet.errors import MediaError
 from persondet.report import dataset_page
 from persondet.report.dataset_page import reach_in_words, training_scale, write_dataset_page

@@ -21,23 +21,6 @@ def model():
     return module
 
 
-@pytest.mark.parametrize(("name", "kind"), [("SGD", torch.optim.SGD), ("AdamW", torch.optim.AdamW)])
-def test_the_backbone_learns_at_its_own_rate_and_frozen_tensors_not_at_all(name, kind):
-    cfg = get_cfg()
-    cfg.SOLVER.OPTIMIZER = name
-    cfg.SOLVER.BASE_LR = 0.01
-    cfg.SOLVER.BACKBONE_LR_FACTOR = 0.1
-    net = model()
-    optimizer = build_optimizer(cfg, net)
-    assert isinstance(optimizer, kind)
-    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
-    assert rates[id(net.backbone[0].weight)] == pytest.approx(0.001)
-    assert rates[id(net.head.weight)] == pytest.approx(0.01)
-    assert id(net.backbone[0].bias) not in rates
-    wrapped = build_optimizer(cfg, nn.ModuleDict({"module": net}))  # as DistributedDataParallel
-    assert rates == {id(p): group["lr"] for group in wrapped.param_groups for p in group["params"]}
-
-
 def groups_of(net, *opts):
     """Return the optimizer and, by parameter name, the group that the parameter is in."""
     cfg = get_cfg()
@@ -47,49 +30,39 @@ def groups_of(net, *opts):
     return optimizer, {name: owners[id(p)] for name, p in net.named_parameters() if id(p) in owners}
 
 
-def test_norms_and_biases_decay_and_learn_as_their_keys_say():
-    net = model()
-    _, group = groups_of(
-        net,
-        *("SOLVER.WEIGHT_DECAY", 0.1, "SOLVER.WEIGHT_DECAY_NORM", 0.2),
-        *("SOLVER.WEIGHT_DECAY_BIAS", 0.3, "SOLVER.BIAS_LR_FACTOR", 2.0),
-        *("SOLVER.BACKBONE_LR_FACTOR", 0.5),
-    )
-    decays = {name: owner["weight_decay"] for name, owner in group.items()}
-    assert decays == {
-        "backbone.0.weight": 0.1,
-        "backbone.1.weight": 0.2,
-        "backbone.1.bias": 0.3,
-        "head.weight": 0.1,
-        "head.bias": 0.3,
+@pytest.mark.parametrize("name", ["SGD", "AdamW"])
+def test_the_backbone_norms_and_biases_learn_and_decay_as_their_keys_say(name):
+    opts = ("SOLVER.OPTIMIZER", name, "SOLVER.WEIGHT_DECAY", 0.1, "SOLVER.WEIGHT_DECAY_NORM", 0.2)
+    opts += ("SOLVER.WEIGHT_DECAY_BIAS", 0.3, "SOLVER.BIAS_LR_FACTOR", 2.0)
+    opts += ("SOLVER.BACKBONE_LR_FACTOR", 0.5)
+    optimizer, group = groups_of(net := model(), *opts)
+    assert type(optimizer).__name__ == name
+    expected = {
+        "backbone.0.weight": (0.005, 0.1),
+        "backbone.1.weight": (0.005, 0.2),
+        "backbone.1.bias": (0.01, 0.3),  # Detectron2 forgets the backbone's factor here
+        "head.weight": (0.01, 0.1),
+        "head.bias": (0.02, 0.3),
     }
-    rates = {name: owner["lr"] for name, owner in group.items()}
-    assert rates == pytest.approx(
-        {
-            "backbone.0.weight": 0.005,
-            "backbone.1.weight": 0.005,
-            "backbone.1.bias": 0.01,  # Detectron2 forgets the backbone's factor here
-            "head.weight": 0.01,
-            "head.bias": 0.02,
-        }
-    )
+    assert {n: (g["lr"], g["weight_decay"]) for n, g in group.items()} == expected
+    _, wrapped = groups_of(nn.ModuleDict({"module": net}), *opts)  # as DistributedDataParallel
+    assert {n: g["lr"] for n, g in wrapped.items()} == {
+        f"module.{n}": rate for n, (rate, _) in expected.items()
+    }
 
 
 @pytest.mark.parametrize("name", ["SGD", "AdamW"])
 def test_the_optimizer_steps_as_pytorchs_plain_one(name):
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(6, 8, 3), nn.Conv2d(8, 4, 3)).to(
-        memory_format=torch.channels_last
-    )
+    net = nn.Sequential(nn.Conv2d(6, 8, 3), nn.Conv2d(8, 4, 3))
+    net.to(memory_format=torch.channels_last)
     twin = copy.deepcopy(net)
     optimizer, _ = groups_of(net, "SOLVER.OPTIMIZER", name, "SOLVER.WEIGHT_DECAY", 0.05)
-    plain = (
-        torch.optim.AdamW(twin.parameters(), lr=0.01, weight_decay=0.05, foreach=False)
-        if name == "AdamW"
-        else torch.optim.SGD(
-            twin.parameters(), lr=0.01, weight_decay=0.05, momentum=0.9, foreach=False
-        )
-    )
+    common = {"lr": 0.01, "weight_decay": 0.05, "foreach": False}
+    if name == "AdamW":
+        plain = torch.optim.AdamW(twin.parameters(), **common)
+    else:
+        plain = torch.optim.SGD(twin.parameters(), momentum=0.9, **common)
     for step in range(4):
         for ours, theirs in zip(net.parameters(), twin.parameters(), strict=True):
             gradient = torch.randn(ours.shape, generator=torch.Generator().manual_seed(step))
@@ -105,45 +78,31 @@ def test_the_optimizer_steps_as_pytorchs_plain_one(name):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-6)
 
 
-@pytest.mark.parametrize("kind", ["norm", "value"])
-@pytest.mark.parametrize("name", ["SGD", "AdamW"])
-def test_clipping_is_that_of_each_parameter_before_the_step(name, kind):
-    net = model()
-    optimizer, _ = groups_of(
-        net,
-        *("SOLVER.OPTIMIZER", name, "SOLVER.CLIP_GRADIENTS.ENABLED", True),
-        *("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", kind, "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 0.5),
-    )
+@pytest.mark.parametrize(("kind", "clipped"), [("norm", [0.3, 0.4]), ("value", [0.5, 0.5])])
+def test_clipping_is_that_of_each_parameter_before_the_step(kind, clipped):
+    keys = {"ENABLED": True, "CLIP_TYPE": kind, "CLIP_VALUE": 0.5}
+    opts = [word for key, v in keys.items() for word in (f"SOLVER.CLIP_GRADIENTS.{key}", v)]
+    optimizer, _ = groups_of(net := model(), *opts)
     net.head.weight.grad = torch.tensor([[3.0, 4.0, 0, 0], [0, 0, 0, 0]])
     net.head.bias.grad = torch.tensor([0.1, -0.2])
     optimizer.step()
-    clipped = [0.3, 0.4] if kind == "norm" else [0.5, 0.5]
     assert net.head.weight.grad[0, :2].tolist() == pytest.approx(clipped, rel=1e-5)
     assert net.head.bias.grad.tolist() == pytest.approx([0.1, -0.2])
 
 
-def rates(steps, *opts):
-    """Return the rate of each step, as `hooks.LRScheduler` sets it."""
+def test_the_rate_follows_a_cosine_to_its_end():
+    """As `hooks.LRScheduler` sets it."""
     cfg = get_cfg()
-    common = ("SOLVER.MAX_ITER", steps, "SOLVER.BASE_LR", 1.0, "SOLVER.WARMUP_FACTOR", 0.1)
-    merge_opts(cfg, [str(word) for word in (*common, *opts)])
+    opts = ["SOLVER.MAX_ITER", 100, "SOLVER.BASE_LR", 1.0, "SOLVER.BASE_LR_END", 0.2]
+    opts += ["SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR", "SOLVER.WARMUP_ITERS", 10]
+    merge_opts(cfg, [str(word) for word in (*opts, "SOLVER.WARMUP_FACTOR", 0.1)])
     resolve_schedule(cfg, 10)
     optimizer = build_optimizer(cfg, model())
-    scheduler = build_lr_scheduler(cfg, optimizer)
-    found = []
-    for _ in range(steps):
+    scheduler, found = build_lr_scheduler(cfg, optimizer), []
+    for _ in range(100):
         found.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         scheduler.step()
-    return found
-
-
-def test_the_rate_follows_a_cosine_to_its_end():
-    found = rates(
-        100,
-        *("SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR", "SOLVER.WARMUP_ITERS", 10),
-        *("SOLVER.BASE_LR_END", 0.2),
-    )
     cosine = [0.2 + 0.8 * 0.5 * (1 + math.cos(math.pi * step / 100)) for step in range(100)]
     assert found[10:] == pytest.approx(cosine[10:])
     assert found[:11] == pytest.approx([0.1 + (cosine[10] - 0.1) * step / 10 for step in range(11)])

@@ -27,33 +27,19 @@ def config(*opts, file="Base-PersonMaskRCNN.yaml"):
     return cfg
 
 
-def keys(cfg):
-    return {
-        "MAX_ITER": cfg.SOLVER.MAX_ITER,
-        "STEPS": cfg.SOLVER.STEPS,
-        "WARMUP_ITERS": cfg.SOLVER.WARMUP_ITERS,
-        "EVAL_PERIOD": cfg.TEST.EVAL_PERIOD,
-        "CHECKPOINT_PERIOD": cfg.SOLVER.CHECKPOINT_PERIOD,
-        "LOG_PERIOD": cfg.LOG_PERIOD,
-    }
-
-
 def test_epochs_of_50_images_make_sense():
     cfg = config("SOLVER.EPOCHS", 20)
     said = resolve_schedule(cfg, 50)
-    assert keys(cfg) == {
-        "MAX_ITER": 500,  # 20 x 50 / 2
-        "STEPS": (333, 450),  # the config's own 2000 and 2700 of 3000
-        "WARMUP_ITERS": 50,  # a tenth
-        "EVAL_PERIOD": 25,  # an epoch
-        "CHECKPOINT_PERIOD": 100,  # four epochs: a checkpoint every 25 steps would be work
-        "LOG_PERIOD": 5,  # 20 of 25 would leave one row an epoch
-    }
+    solver = cfg.SOLVER
+    assert solver.MAX_ITER == 500  # 20 x 50 / 2
+    assert solver.STEPS == (333, 450)  # the config's own 2000 and 2700 of 3000
+    assert solver.WARMUP_ITERS == 50  # a tenth
+    assert cfg.TEST.EVAL_PERIOD == 25  # an epoch
+    assert solver.CHECKPOINT_PERIOD == 100  # one every 25 steps would be work
+    assert cfg.LOG_PERIOD == 5  # 20 of 25 would leave one row an epoch
     assert not said.warnings
     assert "500 steps of 2 = 20 epochs of 50 images; evaluation every 25 steps" in said.facts[0]
-    assert (
-        "rate 0.0025: warm-up over 50 steps, then times 0.1 at steps 333 and 450" in said.facts[1]
-    )
+    assert "rate 0.0025: warm-up over 50 steps, then times 0.1 at steps 333 and" in said.facts[1]
 
 
 @settings(max_examples=20)
@@ -98,20 +84,16 @@ def test_a_warm_up_that_never_ends_and_drops_beyond_the_run_are_mended_with_a_wa
     assert cfg.SOLVER.WARMUP_ITERS == 10
     assert cfg.TEST.EVAL_PERIOD == 100
     steps, warmup = said.warnings
-    assert "SOLVER.STEPS (2000, 2700)" in steps
-    assert "drops at steps 67 and 90" in steps
+    assert "SOLVER.STEPS (2000, 2700)" in steps and "drops at steps 67 and 90" in steps
     assert "SOLVER.WARMUP_ITERS is 200" in warmup
-    assert "evaluation at the end" in said.facts[0]
     assert not resolve_schedule(cfg, 50).warnings
 
 
-@pytest.mark.parametrize(
-    ("given", "kept"), [("(700, 500)", (500, 700)), ("(0, 500)", (500,)), ("(500, 1000)", (500,))]
-)
-def test_drops_out_of_order_or_at_the_very_end_which_detectron2_dies_of_are_mended(given, kept):
-    cfg = config("SOLVER.MAX_ITER", 1000, "SOLVER.STEPS", given)
-    assert len(resolve_schedule(cfg, 50).warnings) == 1
-    assert kept == cfg.SOLVER.STEPS
+def test_drops_out_of_order_or_at_the_very_end_which_detectron2_dies_of_are_mended():
+    for steps, kept in (("(700, 500)", (500, 700)), ("(0, 500, 1000)", (500,))):
+        cfg = config("SOLVER.MAX_ITER", 1000, "SOLVER.STEPS", steps)
+        assert len(resolve_schedule(cfg, 50).warnings) == 1
+        assert kept == cfg.SOLVER.STEPS
 
 
 def test_batch_and_rate_are_scaled_together_once_and_it_is_said():

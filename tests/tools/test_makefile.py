@@ -50,7 +50,6 @@ def test_clean_keeps_data_and_results(make, tmp_path):
     assert (folder / "datasets" / "x" / "__pycache__").exists()
 
 
-@needs_make
 def test_continuous_integration_runs_make_test():
     script = ROOT / ".ci" / "run"
     assert script.read_text().rstrip().endswith("exec make test")

@@ -14,7 +14,6 @@ import os
 import re
 import signal
 import stat
-import sys
 import warnings
 from collections import deque
 from collections.abc import Generator, Iterable, Mapping, Sequence
@@ -28,8 +27,7 @@ from PIL import Image, UnidentifiedImageError
 from persondet.data.inspect.images import ImageFacts
 from persondet.data.leaks.hashing import image_signature
 from persondet.environment import Progress, cpu_count
-from persondet.errors import DatasetError
-from persondet.files import leads_out, path_inside
+from persondet.files import leads_out
 
 _ORIENTATION = 0x0112
 _ORIENTATIONS: dict[Any, int] = {number: number for number in range(2, 9)}
@@ -57,7 +55,7 @@ def read_headers(folder: str | Path, names: Iterable[str]) -> dict[str, ImageFac
         dict from name to facts with problem, size and orientation. A file that ends after its
         header shows no problem here.
     """
-    root = _Folder(folder)
+    root = os.path.realpath(folder)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on files that it reads all the same
         return {name: _look(root, name, decode=False) for name in dict.fromkeys(names)}
@@ -87,20 +85,19 @@ def decode_splits(
         dict from split to dict from name to facts, in the order of `names`. A file with a problem
         has no signature; it has a digest if its bytes could be read.
     """
-    roots = {split: _Folder(folder) for split, folder in folders.items()}
-    unique = {split: list(dict.fromkeys(own)) for split, own in names.items()}
-    tasks = [(roots[split], name) for split, own in unique.items() for name in own]
-    facts: list[ImageFacts] = []
-    with closing(_decoded(tasks, workers or cpu_count(), patience)) as results:
-        for fact in results:
-            facts.append(fact)
+    tasks = [(split, name) for split, own in names.items() for name in dict.fromkeys(own)]
+    roots = {split: os.path.realpath(folder) for split, folder in folders.items()}
+    facts: dict[str, dict[str, ImageFacts]] = {split: {} for split in names}
+    files = [(roots[split], name) for split, name in tasks]
+    with closing(_decoded(files, workers or cpu_count(), patience)) as results:
+        for done, ((split, name), fact) in enumerate(zip(tasks, results, strict=True), start=1):
+            facts[split][name] = fact
             if progress is not None:
-                progress(len(facts), len(tasks))
-    remaining = iter(facts)
-    return {split: {name: next(remaining) for name in own} for split, own in unique.items()}
+                progress(done, len(tasks))
+    return facts
 
 
-_Task = tuple["_Folder", str]
+_Task = tuple[str, str]  # folder, with its links resolved, and file name
 
 
 def _decoded(
@@ -118,31 +115,30 @@ def _decoded(
 
     # A fork starts in milliseconds, a new interpreter in half a second. Forked workers must not
     # wait for threads of this process: Pillow and NumPy do not.
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    starts = range(0, len(tasks), _BATCH)
-    batches = (tasks[start : start + _BATCH] for start in starts)
-    workers = min(workers, len(starts))
+    context = multiprocessing.get_context("fork")
+    batches = [tasks[start : start + _BATCH] for start in range(0, len(tasks), _BATCH)]
+    workers = min(workers, len(batches))
     pool = ProcessPool(max_workers=workers, initializer=_silence, context=context)
     waiting: deque[tuple[Sequence[_Task], Any]] = deque()
 
     def submit(batch: Sequence[_Task]) -> Any:
         return pool.schedule(_decode_batch, args=(batch,), timeout=patience)
 
+    def results(batch: Sequence[_Task], future: Any) -> list[ImageFacts]:
+        try:
+            return list(future.result())
+        except (ProcessExpired, TimeoutError) as error:
+            if len(batch) == 1:
+                return [ImageFacts("image-unreadable", _reason(error))]
+            return [fact for task in batch for fact in results([task], submit([task]))]
+
     try:
-        while True:
-            while len(waiting) < workers * _BATCHES_AHEAD and (batch := next(batches, None)):
-                waiting.append((batch, submit(batch)))
-            if not waiting:
-                return
-            batch, future = waiting.popleft()
-            try:
-                yield from future.result()
-            except (ProcessExpired, TimeoutError):
-                for task in batch:
-                    try:
-                        yield from submit([task]).result()
-                    except (ProcessExpired, TimeoutError) as error:
-                        yield ImageFacts("image-unreadable", _reason(error))
+        for batch in batches:
+            waiting.append((batch, submit(batch)))
+            if len(waiting) == workers * _BATCHES_AHEAD:
+                yield from results(*waiting.popleft())
+        while waiting:
+            yield from results(*waiting.popleft())
     finally:
         pool.stop()
         pool.join()
@@ -177,63 +173,34 @@ class _Problem(Exception):
         self.code, self.detail = code, detail
 
 
-class _Folder:
-    """A folder that opens only files inside it."""
+def _open(root: str, name: str) -> BinaryIO:
+    """Open a regular file of a folder, whose links are resolved, for reading.
 
-    def __init__(self, folder: str | Path) -> None:
-        self.path = Path(folder)
-        self._inside: set[str] = {""}
-
-    def open(self, name: str) -> BinaryIO:
-        """Open a regular file of the folder for reading.
-
-        Raises: _Problem: when the name leads out of the folder, or there is no such file.
-        """
-        try:
-            return self._open(name)
-        except DatasetError:
-            raise _Problem("file-name-outside", "it leads out of the folder") from None
-        except (FileNotFoundError, NotADirectoryError):
-            raise _Problem("file-missing", "there is no such file") from None
-        except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
-            if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-                raise _Problem("file-missing", "the name is too long for a file") from None
-            text = getattr(error, "strerror", None) or "links in a circle"
-            raise _Problem("image-unreadable", text.lower()) from None
-
-    def _open(self, name: str) -> BinaryIO:
-        # path_inside resolves every link, which takes longer than reading a header. A plain name
-        # needs that once for its sub-folder, and for itself only when it is a link.
-        parent = name.rpartition("/")[0]
-        if leads_out(name):
-            raise _Problem("file-name-outside", "it leads out of the folder")
-        if parent not in self._inside:
-            path_inside(self.path, parent)
-            self._inside.add(parent)
+    Raises: _Problem: when the name leads out of the folder, or there is no such file.
+    """
+    path = Path(os.path.realpath(f"{root}/{name}")) if not leads_out(name) else Path("/")
+    if not path.is_relative_to(root):
+        raise _Problem("file-name-outside", "it leads out of the folder")
+    try:
         # A pipe with an image's name must not block.
-        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-        try:
-            number = os.open(self.path / name, flags | os.O_NOFOLLOW)
-        except OSError as error:
-            if error.errno != errno.ELOOP:
-                raise
-            number = os.open(path_inside(self.path, name), flags)
-        file = os.fdopen(number, "rb", closefd=True) if _is_file(number) else None
-        if file is None:
-            os.close(number)
-            raise OSError(errno.EINVAL, "it is a folder or a device, not a file")
-        return file
+        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        raise _Problem("file-missing", "there is no such file") from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise _Problem("file-missing", "the name is too long for a file") from None
+        raise _Problem("image-unreadable", str(error.strerror).lower()) from None
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise _Problem("image-unreadable", "it is a folder or a device, not a file")
+    return os.fdopen(number, "rb")
 
 
-def _is_file(number: int) -> bool:
-    return stat.S_ISREG(os.fstat(number).st_mode)
-
-
-def _look(root: _Folder, name: str, *, decode: bool) -> ImageFacts:
+def _look(root: str, name: str, *, decode: bool) -> ImageFacts:
     """Return the facts about one file: of its header, or of all that is in it."""
     digest = b""
     try:
-        with root.open(name) as file:
+        with _open(root, name) as file:
             if decode:
                 digest = hashlib.file_digest(file, "sha256").digest()  # type: ignore[arg-type]
             return _read(file, digest, decode)
@@ -250,7 +217,8 @@ def _read(file: BinaryIO, digest: bytes, decode: bool) -> ImageFacts:
             width, height = image.size
             orientation = 1
             if image.format == "TIFF" or not decode:
-                orientation = _orientation_of_header(image, file)
+                whole = image.format != "PNG" or _has_late_exif(image, file)
+                orientation = _orientation(image, whole=whole)
             if image.format == "TIFF" and orientation > 4:
                 width, height = height, width  # Pillow announces the size after turning
             if not decode:
@@ -271,29 +239,23 @@ def _read(file: BinaryIO, digest: bytes, decode: bool) -> ImageFacts:
     return ImageFacts("", "", width, height, orientation, digest, hashes, thumbnail)
 
 
-def _orientation(image: Image.Image) -> int:
+def _orientation(image: Image.Image, *, whole: bool = True) -> int:
     """Return EXIF's orientation as Detectron2's `read_image` does; broken EXIF turns nothing."""
     try:
-        exif = image.getexif()
+        # A PNG decodes all of it to find EXIF behind the pixels.
+        exif = image.getexif() if whole else Image.Image.getexif(image)
     except Exception:  # as `read_image`
         return 1
     return _ORIENTATIONS.get(exif.get(_ORIENTATION), 1)
 
 
-def _orientation_of_header(image: Image.Image, file: BinaryIO) -> int:
-    if image.format != "PNG" or "exif" in image.info:
-        return _orientation(image)
-    # `getexif` decodes a whole PNG to find EXIF behind the pixels. Look first whether it has any.
+def _has_late_exif(image: Image.Image, file: BinaryIO) -> bool:
+    """Return whether a PNG that is not decoded may have EXIF behind its pixels."""
     position = file.tell()
     file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
     tail = file.read(_TAIL)
     file.seek(position)
-    if any(mark in tail for mark in _EXIF_IN_PNG):
-        return _orientation(image)
-    try:
-        return _ORIENTATIONS.get(Image.Image.getexif(image).get(_ORIENTATION), 1)
-    except Exception:  # as `read_image`
-        return 1
+    return "exif" in image.info or any(mark in tail for mark in _EXIF_IN_PNG)
 
 
 def _diagnosis(file: BinaryIO, error: Exception) -> tuple[str, str]:

@@ -10,9 +10,9 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from persondet.data.check.statistics import LARGE, SMALL
+from persondet.data.check import LARGE, SMALL
 from persondet.data.findings import CHANGES, CODES
-from persondet.text import columns, padded, printable
+from persondet.text import columns, listed, padded, printable
 
 WIDTH = 100
 _CLASSES = 15
@@ -36,8 +36,8 @@ def report_lines(report: Mapping[str, Any]) -> list[str]:
     written as escapes, and long names are cut in the middle.
 
     Args:
-        report: as `persondet.data.check.validate.check_export` returns it; with `folder`, the
-            folder's name stands in the first line and in the command to run next.
+        report: as `persondet.data.check.check_export` returns it; and `folder`, the
+            folder's name, for the first line and the command to run next.
     """
     statistics = report["statistics"]
     sections = [
@@ -47,7 +47,7 @@ def report_lines(report: Mapping[str, Any]) -> list[str]:
         _box_sizes(statistics["box_sizes"]),
         _masks(statistics["masks"]),
         _image_sizes(statistics),
-        _leaks(_compared_leaks(report)),
+        _leaks(report),
         [""],
         _findings(report),
         [""],
@@ -60,14 +60,14 @@ def _splits(report: Mapping[str, Any]) -> Iterator[str]:
     splits = report["statistics"]["splits"]
     images = sum(part["images"] for part in splits.values())
     objects = sum(part["annotations"] for part in splits.values())
-    folder = printable(report.get("folder", "dataset"), WIDTH - 40)
+    folder = printable(report["folder"], WIDTH - 40)
     yield f"{folder}: {_count(images, 'image')}, {_count(objects, 'object')}"
     rows = [["split", "folder", "images", "without objects", "objects", "per image", "at most"]]
     for split, part in splits.items():
         rows.append(
             [
                 split,
-                printable(report["splits"].get(split, ""), _FOLDER),
+                printable(report["splits"][split], _FOLDER),
                 str(part["images"]),
                 str(part["without_annotations"]),
                 str(part["annotations"]),
@@ -77,9 +77,8 @@ def _splits(report: Mapping[str, Any]) -> Iterator[str]:
         )
     yield from _table(rows, left=2)
     for split, part in splits.items():
-        sources = part.get("sources", 0)
-        if 0 < sources < part["images"]:
-            count = _count(sources, "source")
+        if 0 < part["sources"] < part["images"]:
+            count = _count(part["sources"], "source")
             images = f"the {part['images']} {split} images"
             yield f"  versions: {images} come from {count}, by their names"
 
@@ -88,7 +87,7 @@ def _classes(statistics: Mapping[str, Any]) -> Iterator[str]:
     classes, splits = statistics["classes"], list(statistics["splits"])
     rows = [["class", *splits]]
     for entry in classes[:_CLASSES]:
-        counts = [str(entry["boxes"].get(split, 0)) for split in splits]
+        counts = [str(entry["boxes"][split]) for split in splits]
         rows.append([printable(entry["name"], _NAME), *counts])
     yield from _table(rows)
     rest = classes[_CLASSES:]
@@ -159,45 +158,36 @@ def _image_sizes(statistics: Mapping[str, Any]) -> Iterator[str]:
     yield from _wrapped("  image sizes: " + (", ".join(shown) or "none"), 4)
 
 
-def _compared_leaks(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Return the leaks of test and valid, where the export has a split to leak from."""
-    learning = {"test": {"train", "valid"}, "valid": {"train"}}
-    return {
+def _leaks(report: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the leaks of test and valid, where the export has a split to leak from."""
+    learning = {"test": ["train", "valid"], "valid": ["train"]}
+    compared = {
         split: report["leaks"][split]
         for split, others in learning.items()
-        if split in report["leaks"] and others & set(report["splits"])
+        if split in report["leaks"] and set(others) & set(report["splits"])
     }
-
-
-def _leaks(compared: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     for split, share in compared.items():
-        learns = "train or valid" if split == "test" else "train"
-        clips = share.get("clip_mates", 0)
-        if share["leaked"]:
-            verb = "has" if share["leaked"] == 1 else "have"
-            part = _of(share["leaked"], share["images"], split)
+        leaked, clips, learns = share["leaked"], share["clip_mates"], " or ".join(learning[split])
+        if leaked:
             yield from _wrapped(
-                f"  leaks: {part} {verb} a version in {learns}: "
-                "the score will look better than it is",
+                f"  leaks: {_of(leaked, share['images'], split)} {'has' if leaked == 1 else 'have'}"
+                f" a version in {learns}: the score will look better than it is",
                 4,
             )
         if clips:
-            verb = "is a frame" if clips == 1 else "are frames"
-            more = "a further " if share["leaked"] else ""
-            part = more + _of(clips, share["images"], split)
             yield from _wrapped(
-                f"  leaks: {part} {verb} of a clip that is in {learns} too: "
-                "the score may look better than it is",
+                f"  leaks: {'a further ' if leaked else ''}{_of(clips, share['images'], split)} "
+                f"{'is a frame' if clips == 1 else 'are frames'} of a clip that is in {learns} too:"
+                " the score may look better than it is",
                 4,
             )
-    if compared and not any(s["leaked"] or s.get("clip_mates", 0) for s in compared.values()):
+    if compared and not any(s["leaked"] or s["clip_mates"] for s in compared.values()):
         names = " and ".join(_count(s["images"], f"{name} image") for name, s in compared.items())
         yield f"  leaks: none among {names}"
 
 
 def _of(part: int, images: int, split: str) -> str:
-    share = _percent(part / images) if images else "0 %"
-    return f"{part} of {_count(images, f'{split} image')} ({share})"
+    return f"{part} of {_count(images, f'{split} image')} ({_percent(part / images)})"
 
 
 def _findings(report: Mapping[str, Any]) -> Iterator[str]:
@@ -206,13 +196,12 @@ def _findings(report: Mapping[str, Any]) -> Iterator[str]:
         yield "no errors, no warnings"
         return
     yield f"{_count(errors, 'error')}, {_count(warnings, 'warning')}"
-    order = sorted(report["findings"], key=lambda finding: finding["severity"] != "error")
-    for finding in order:
+    for finding in sorted(report["findings"], key=lambda finding: finding["severity"]):
         splits = ", ".join(f"{split} {count}" for split, count in finding["splits"].items())
         count = f"{finding['count']}: {splits}" if len(finding["splits"]) > 1 else finding["count"]
         head = f"{finding['severity'].upper()} {finding['code']} ({count}): {finding['meaning']}"
         yield from _wrapped(head, 6)
-        training = _TRAINING.get(finding["training"], finding["training"])
+        training = _TRAINING[finding["training"]]
         yield from _wrapped(f"      clean: {finding['clean']} · training: {training}", 8)
         for example in finding["examples"]:
             yield from _example(example)
@@ -225,12 +214,9 @@ def _example(example: Mapping[str, Any]) -> Iterator[str]:
         line += f"  {printable(example['file'], _FILE)}"
     further = []
     if example["annotation"] is not None:
-        try:
-            text = json.dumps(example["annotation"], ensure_ascii=False)
-        except (TypeError, ValueError):
-            text = repr(example["annotation"])
+        text = json.dumps(example["annotation"], ensure_ascii=False)
         further.append(f"annotation {printable(text, _ANNOTATION)}")
-    if example.get("detail"):
+    if example["detail"]:
         further.append(printable(example["detail"], _FILE))
     for part in further:
         if columns(line) + 2 + columns(part) > WIDTH:
@@ -243,7 +229,7 @@ def _example(example: Mapping[str, Any]) -> Iterator[str]:
 def _next(report: Mapping[str, Any]) -> Iterator[str]:
     codes = {finding["code"] for finding in report["findings"]}
     refused = [f for f in report["findings"] if f["clean"].startswith("refused")]
-    folder = str(report.get("folder", ""))
+    folder = report["folder"]
     tool = "next: python tools/prepare_dataset.py"
     leaking = any(share["leaked"] for share in report["leaks"].values())
     if refused:
@@ -260,7 +246,7 @@ def _next(report: Mapping[str, Any]) -> Iterator[str]:
 
 def _from_to(folder: str, what: str) -> str:
     """Return the arguments of a command that reads `folder` and writes another beside it."""
-    if not folder or not folder.isprintable():
+    if not folder.isprintable():
         return "DIR --output DIR2"
     base = folder.rstrip("/")
     output = f"{base}-{what}" if base.strip("./") else what
@@ -303,7 +289,7 @@ def cleaning_lines(record: Mapping[str, Any]) -> list[str]:
     """Return the text that `clean` prints.
 
     Args:
-        record: what stands in `cleaning.json`, see `persondet.data.cleaned_copy.clean_dataset`.
+        record: what stands in `cleaning.json`, see `persondet.data.clean.clean_dataset`.
     """
     lines = []
     for split, counts in record["splits"].items():
@@ -311,10 +297,8 @@ def cleaning_lines(record: Mapping[str, Any]) -> list[str]:
             f"{split}: {counts['images']} of {counts['images_before']} images, "
             f"{counts['annotations']} of {counts['annotations_before']} annotations"
         )
-    classes = ", ".join(printable(name, 40) for name in record["classes"][:12])
-    more = f" and {len(record['classes']) - 12} more" if len(record["classes"]) > 12 else ""
     masks = {"polygon": "polygons", "bitmask": "RLE among them", "": "none, boxes only"}
-    lines.append(f"classes: {classes}{more}; masks: {masks[record['masks']]}")
+    lines.append(f"classes: {listed(record['classes'])}; masks: {masks[record['masks']]}")
     changes = record["changes"]
     lines.append("changed:" if changes else "nothing had to be changed")
     width = max(map(len, changes), default=0)

@@ -11,7 +11,6 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -19,9 +18,19 @@ from persondet.environment import Progress
 from persondet.errors import DatasetError, OutputExistsError
 from persondet.files import leads_out
 
-MAX_DEPTH = 32
-"""Folders in one another, of which an export has three."""
+MAX_FILES = 500_000
+"""Files in an archive or a folder; this and the limits below stop a bomb, and no export."""
 
+MAX_BYTES = 200 * 1024**3
+"""Bytes of an archive, and of all its files together, unpacked."""
+
+MAX_JSON_BYTES = 1024**3
+"""Bytes of one annotation file, which has to fit into memory."""
+
+_MAX_RATIO = 100  # unpacked bytes per byte of the archive; images have 1, annotations below 30
+_RATIO_FROM_BYTES = 16 * 1024**2  # the ratio does not count when less is unpacked
+_MAX_DEPTH = 32  # folders in one another, of which an export has three
+_MAX_ENTRY_BYTES = 200  # of the archive's directory for each file; 100 are common
 _CHUNK = 1024 * 1024
 _RESERVE = 64 * 1024**2
 _JUNK_FOLDERS = {"__MACOSX"}
@@ -29,74 +38,18 @@ _JUNK_FILES = {".DS_Store", "Thumbs.db", "desktop.ini"}
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 _ENCRYPTED = 0x1 | 0x40 | 0x2000
 _UTF8 = 0x800
-_END, _END64, _LOCATOR64, _ENTRY = b"PK\5\6", b"PK\6\6", b"PK\6\7", b"PK\1\2"
 _DAMAGED = (  # what the reading of a damaged archive raises
     *(zipfile.BadZipFile, zlib.error, struct.error, EOFError),
     *(UnicodeDecodeError, ValueError, OverflowError),
 )
 
 
-@dataclass(frozen=True)
-class ArchiveLimits:
-    """How much an archive may hold; a bomb exceeds one of these, an export none.
-
-    Attributes:
-        members: files in the archive.
-        total_bytes: bytes of all files together, unpacked.
-        ratio: unpacked bytes per byte of the archive. Images are about 1, annotations below 30.
-        ratio_from_bytes: the ratio does not count when less than this is unpacked.
-        json_bytes: bytes of one annotation file, which has to fit into memory.
-    """
-
-    members: int = 500_000
-    total_bytes: int = 200 * 1024**3
-    ratio: float = 100.0
-    ratio_from_bytes: int = 16 * 1024**2
-    json_bytes: int = 1024**3
-
-    def refuse_size(self, unpacked: int, packed: int, label: str) -> None:
-        """Raise when so many bytes out of an archive of `packed` bytes are a bomb.
-
-        Raises: DatasetError: naming both limits.
-        """
-        bomb = unpacked > self.ratio_from_bytes and unpacked > self.ratio * packed
-        if bomb or unpacked > self.total_bytes:
-            raise DatasetError(
-                f"{label} unpacks to far more than an export of its size does (over "
-                f"{self.ratio:g} times its own size, or {self.total_bytes / 1024**3:,.1f} GiB); "
-                "it is not unpacked."
-            )
-
-    def refuse_number(self, members: int, label: str) -> None:
-        """Raise when an archive or folder holds too many files.
-
-        Raises: DatasetError: naming the limit.
-        """
-        if members > self.members:
-            raise DatasetError(
-                f"{label} holds more than {self.members:,} files, which no export does."
-            )
-
-
 class DamagedArchiveError(DatasetError):
     """The bytes of an archive are not what its packer wrote: another download may be whole."""
 
 
-@dataclass(frozen=True)
-class _Member:
-    """One file of an archive: where it goes, below the folder that is unpacked into."""
-
-    info: zipfile.ZipInfo
-    path: PurePosixPath
-
-
 def unpack(
-    archive: str | Path,
-    folder: str | Path,
-    *,
-    label: str = "",
-    limits: ArchiveLimits | None = None,
-    progress: Progress | None = None,
+    archive: str | Path, folder: str | Path, *, label: str = "", progress: Progress | None = None
 ) -> list[Path]:
     """Unpack a zip into a folder, after judging all of its names, kinds and sizes.
 
@@ -106,7 +59,6 @@ def unpack(
         archive: the zip file.
         folder: an empty folder that exists.
         label: what errors call the archive; default its path.
-        limits: what is too much; default `ArchiveLimits()`.
         progress: called with bytes unpacked and bytes in all.
 
     Returns:
@@ -117,27 +69,48 @@ def unpack(
             checked), encrypted, a bomb, or would write outside `folder` or through a link.
         OutputExistsError: when the disk is too small or cannot be written.
     """
-    folder, limits = Path(folder), limits or ArchiveLimits()
-    label = label or str(archive)
-    with _reading(label):
+    folder, label = Path(folder), label or str(archive)
+    with _reading_zip(label):
         file = open(archive, "rb")  # noqa: SIM115
     with file:
         packed = os.fstat(file.fileno()).st_size
-        with _reading(label):
-            _judge_number(file, label, limits)
+        with _reading_zip(label):
+            _judge_directory(file, label)
             opened = zipfile.ZipFile(file)
-        with opened:
-            members = _judged_members(opened.infolist(), label, packed, limits)
-            total, done = sum(member.info.file_size for member in members), 0
+        with opened, writing():
+            members = _judged_members(opened.infolist(), label, packed)
+            total, done = sum(info.file_size for info, _ in members), 0
             require_space(folder, total)
-            for member in members:
-                for length in _unpack_one(opened, member, folder, label):
+            for info, path in members:
+                for length in _unpack_one(opened, info, folder / path, label):
                     done += length
                     # A member's size is what its header says; this is what really came out.
-                    limits.refuse_size(done, packed, label)
+                    refuse_size(done, packed, label)
                     if progress is not None:
                         progress(done, total)
-    return [folder / member.path for member in members]
+    return [folder / path for _, path in members]
+
+
+def refuse_size(unpacked: int, packed: int, label: str) -> None:
+    """Raise when so many bytes out of an archive of `packed` bytes are a bomb.
+
+    Raises: DatasetError: naming both limits.
+    """
+    bomb = unpacked > _RATIO_FROM_BYTES and unpacked > _MAX_RATIO * packed
+    if bomb or unpacked > MAX_BYTES:
+        raise DatasetError(
+            f"{label} unpacks to far more than an export of its size does (over {_MAX_RATIO} times "
+            f"its own size, or {MAX_BYTES / 1024**3:,.1f} GiB); it is not unpacked."
+        )
+
+
+def refuse_number(files: int, label: str) -> None:
+    """Raise when an archive or folder holds too many files.
+
+    Raises: DatasetError: naming the limit.
+    """
+    if files > MAX_FILES:
+        raise DatasetError(f"{label} holds more than {MAX_FILES:,} files, which no export does.")
 
 
 def require_space(folder: str | Path, needed: int) -> None:
@@ -170,18 +143,27 @@ def writing() -> Iterator[None]:
 
 
 @contextmanager
-def _reading(label: str) -> Iterator[None]:
-    """Turn what a zip's reader raises into one sentence."""
+def reading(label: str) -> Iterator[None]:
+    """Turn what the disk says to a read into one sentence.
+
+    Raises: DatasetError: when something cannot be read.
+    """
     try:
         yield
+    except OSError as error:
+        raise DatasetError(f"{label} cannot be read ({error.strerror or error}).") from None
+
+
+@contextmanager
+def _reading_zip(label: str) -> Iterator[None]:
+    """Turn what a zip's reader raises into one sentence."""
+    try:
+        with reading(label):
+            yield
     except _DAMAGED:
         raise _damaged(label) from None
     except NotImplementedError:  # a feature of the format that zipfile does not know
         raise DatasetError(f"{label} needs another unpacker; pack it as a plain zip.") from None
-    except (FileNotFoundError, IsADirectoryError):
-        raise DatasetError(f"{label}: there is no such file; give an export's zip.") from None
-    except OSError as error:
-        raise DatasetError(f"{label} cannot be read ({error.strerror or error}).") from None
 
 
 def _damaged(label: str) -> DamagedArchiveError:
@@ -189,81 +171,46 @@ def _damaged(label: str) -> DamagedArchiveError:
 
 
 def _unpack_one(
-    opened: zipfile.ZipFile, member: _Member, folder: Path, label: str
+    opened: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path, label: str
 ) -> Iterator[int]:
     """Write one member to a file that is not there yet, and yield the bytes of each step."""
-    target = folder / member.path
-    with _reading(label):
-        source = opened.open(member.info)
-    with source:
-        with writing():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            # Exclusive: whatever a name turns into, it never writes over a file or through a link.
-            file = open(target, "xb")  # noqa: SIM115
-        written = 0
-        with file:
-            while True:
-                with _reading(label):
-                    chunk = source.read(_CHUNK)
-                if not chunk:
-                    break
-                with writing():
-                    written += file.write(chunk)
-                yield len(chunk)
-            with writing():
-                file.flush()
-    if written != member.info.file_size:
-        raise _damaged(label)
-
-
-def _judge_number(file: BinaryIO, label: str, limits: ArchiveLimits) -> None:
-    """Count the entries of a zip's directory without keeping them.
-
-    `zipfile` makes an object of each entry before it says how many there are; millions of entries
-    fit in a small file.
-
-    Raises: DatasetError: when there is no directory at the end (not a zip, or cut off), or it has
-        too many entries.
-
-    Source: PKWARE, APPNOTE.TXT 6.3.10, 4.3.12 to 4.3.16.
-    """
-    position, end = _directory(file, label)
-    count = 0
-    while position < end:
-        file.seek(position)
-        header = file.read(46)
-        if len(header) < 46 or not header.startswith(_ENTRY):
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _reading_zip(label):
+        source = opened.open(info)
+    # Exclusive: whatever a name turns into, it never writes over a file or through a link.
+    with source, open(target, "xb") as file:
+        while True:
+            with _reading_zip(label):
+                chunk = source.read(_CHUNK)
+            if not chunk:
+                break
+            file.write(chunk)
+            yield len(chunk)
+        if file.tell() != info.file_size:
             raise _damaged(label)
-        position += 46 + sum(struct.unpack_from("<3H", header, 28))
-        count += 1
-        limits.refuse_number(count, label)
 
 
-def _directory(file: BinaryIO, label: str) -> tuple[int, int]:
-    """Return where the directory of a zip begins and ends."""
-    size = file.seek(0, os.SEEK_END)
-    start = file.seek(max(0, size - 22 - 0xFFFF))
-    tail = file.read()
-    found = tail.rfind(_END)
-    if found < 0 or len(tail) - found < 22:
+def _judge_directory(file: BinaryIO, label: str) -> None:
+    """Refuse a zip by its end, before `zipfile` makes an object of each entry of its directory.
+
+    Millions of entries fit in a small file, and the number that is announced may be a lie. The
+    size of the directory is none: `zipfile` reads so many bytes.
+
+    Raises: DatasetError: when there is no end (not a zip, or cut off), or the directory is too
+        large.
+    """
+    end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
+    if end is None:
         file.seek(0)
         cut = file.read(2) == b"PK"
         what = "is cut off: its end is missing" if cut else "is not a zip archive"
         raise DamagedArchiveError(f"{label} {what}; download it again.")
-    end = start + found
-    length = struct.unpack_from("<L", tail, found + 12)[0]
-    large = found >= 76 and tail[found - 20 : found - 16] == _LOCATOR64
-    if large and tail[found - 76 : found - 72] == _END64:
-        length = struct.unpack_from("<Q", tail, found - 76 + 40)[0]
-        end -= 76
-    if length > end:
-        raise _damaged(label)
-    return end - length, end
+    refuse_number(end[zipfile._ECD_SIZE] // _MAX_ENTRY_BYTES, label)  # type: ignore[attr-defined]
 
 
 def _judged_members(
-    infos: list[zipfile.ZipInfo], label: str, packed: int, limits: ArchiveLimits
-) -> list[_Member]:
+    infos: list[zipfile.ZipInfo], label: str, packed: int
+) -> list[tuple[zipfile.ZipInfo, PurePosixPath]]:
     """Return the files of an archive to unpack, once all of its entries are found harmless.
 
     Leaves out folders and the leavings of file managers.
@@ -272,36 +219,35 @@ def _judged_members(
         infos: the archive's directory.
         label: what errors call the archive.
         packed: bytes of the archive itself.
-        limits: for the sizes that the archive announces.
+
+    Returns: each file, and where it goes below the folder that is unpacked into.
 
     Raises: DatasetError: when a name leads out of the folder, a member is a link, a device,
         encrypted or packed with an uncommon method, two names fall together (also when only case
-        or Unicode form differs), or the announced sizes exceed a limit.
+        or Unicode form differs), or the number or the announced sizes exceed a limit.
     """
-    members = []
-    seen: dict[str, PurePosixPath] = {}
-    folders: set[str] = set()
+    refuse_number(len(infos), label)
+    members: dict[str, tuple[zipfile.ZipInfo, PurePosixPath]] = {}
     for info in infos:
         path = _safe_path(info, label)
         if not _judge_kind(info, path, label):
             continue
         key = _key(path)
-        if key in seen:
+        if key in members:
             raise DatasetError(
-                f"{label} holds {str(seen[key])!r} and {str(path)!r}, which are one file on some "
-                "computers; keep one of them and pack it again."
+                f"{label} holds {str(members[key][1])!r} and {str(path)!r}, which are one file on "
+                "some computers; keep one of them and pack it again."
             )
-        seen[key] = path
-        folders.update(_key(parent) for parent in path.parents)
-        members.append(_Member(info, path))
-    for key in folders & seen.keys():
+        members[key] = info, path
+    folders = {_key(parent) for _, path in members.values() for parent in path.parents}
+    for key in folders & members.keys():
         raise DatasetError(
-            f"{label}: {str(seen[key])!r} is a file and a folder; pack the export again."
+            f"{label}: {str(members[key][1])!r} is a file and a folder; pack the export again."
         )
     if not members:
         raise DatasetError(f"{label} holds no file; download it again.")
-    limits.refuse_size(sum(member.info.file_size for member in members), packed, label)
-    return members
+    refuse_size(sum(info.file_size for info, _ in members.values()), packed, label)
+    return list(members.values())
 
 
 def _safe_path(info: zipfile.ZipInfo, label: str) -> PurePosixPath:
@@ -313,7 +259,7 @@ def _safe_path(info: zipfile.ZipInfo, label: str) -> PurePosixPath:
         raise DatasetError(
             f"{label}: the name {shown!r} leads out of the folder; the archive is not unpacked."
         )
-    if max(len(part.encode()) for part in path.parts) > 255 or len(path.parts) > MAX_DEPTH:
+    if max(len(part.encode()) for part in path.parts) > 255 or len(path.parts) > _MAX_DEPTH:
         raise DatasetError(f"{label}: the name {shown!r} is too long; pack it under a shorter one.")
     return path
 

@@ -7,18 +7,17 @@ import shlex
 import shutil
 import stat
 import unicodedata
-from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from persondet.data.coco_json import read_file_names
-from persondet.data.fetch.archive import ArchiveLimits, require_space, unpack, writing
+from persondet.data.fetch import archive
+from persondet.data.fetch.archive import reading, refuse_number, require_space, unpack, writing
 from persondet.data.roboflow import ANNOTATION_FILE, find_export, find_readmes
 from persondet.environment import Progress
 from persondet.errors import DatasetError, OutputExistsError
-from persondet.files import atomic_folder, leads_out, refuse_existing
+from persondet.files import atomic_folder, leads_out, link_or_copy, refuse_existing
 
 _UNPACKED = ".unpacked"
 _CHUNK = 1024 * 1024
@@ -34,7 +33,6 @@ def import_export(
     output: str | Path,
     *,
     overwrite: bool = False,
-    limits: ArchiveLimits | None = None,
     progress: Progress | None = None,
 ) -> dict[str, int]:
     """Copy an export to `output` as `train/`, `valid/`, `test/`, each with its json and images.
@@ -46,7 +44,6 @@ def import_export(
         source: a zip or a folder; see `find_export` for what it may hold.
         output: the folder to make.
         overwrite: replace `output` if it exists.
-        limits: what an archive may hold; default `ArchiveLimits()`.
         progress: called with bytes done and bytes in all.
 
     Returns:
@@ -57,7 +54,7 @@ def import_export(
             names that lead out of it.
         OutputExistsError: when `output` exists already or cannot be written.
     """
-    source, output, limits = Path(source), Path(output), limits or ArchiveLimits()
+    source, output = Path(source), Path(output)
     _refuse_overlap(source, output)
     refuse_existing(output, overwrite=overwrite)
     if not source.is_dir():
@@ -66,20 +63,14 @@ def import_export(
             "or export it again"
         )
         return import_archive(
-            source,
-            output,
-            str(source),
-            mend,
-            overwrite=overwrite,
-            limits=limits,
-            progress=progress,
+            source, output, str(source), mend, overwrite=overwrite, progress=progress
         )
     mend = (
         f"run `python tools/prepare_dataset.py clean {shlex.quote(str(source))} --output "
         f"{shlex.quote(str(output))}` to go on without them, or export it again"
     )
-    taken = _take_export(source, str(source), limits, mend)
-    with atomic_folder(output, overwrite=overwrite) as draft:
+    taken = _take_export(source, str(source), mend)
+    with atomic_folder(output, overwrite=overwrite) as draft, writing():
         require_space(draft, taken.total_bytes)
         done = 0
         for target, path in taken.files.items():
@@ -90,43 +81,40 @@ def import_export(
 
 
 def import_archive(
-    archive: Path,
+    source: Path,
     output: Path,
     label: str,
     mend: str,
     *,
     overwrite: bool = False,
-    limits: ArchiveLimits | None = None,
     progress: Progress | None = None,
     finish: Callable[[], None] | None = None,
 ) -> dict[str, int]:
     """Unpack an export's zip to `output`; the part of `import_export` that a download shares.
 
     Args:
-        archive: the zip.
+        source: the zip.
         output: the folder to make.
         label: what errors call the archive.
         mend: what to do when images are missing, the end of that sentence.
-        overwrite, limits, progress: as for `import_export`.
+        overwrite, progress: as for `import_export`.
         finish: called after verification, just before the folder gets its name.
 
     Returns, Raises: as `import_export`.
     """
-    limits = limits or ArchiveLimits()
-    if not archive.is_file():
+    if not source.is_file():
         raise DatasetError(
             f"{label}: there is no such file; give an export's zip, or the folder it was unpacked "
             "into."
         )
-    with atomic_folder(output, overwrite=overwrite) as draft:
+    with atomic_folder(output, overwrite=overwrite) as draft, writing():
         unpacked = draft / _UNPACKED
-        with writing():
-            unpacked.mkdir()
-        unpack(archive, unpacked, label=label, limits=limits, progress=progress)
-        taken = _take_export(unpacked, label, limits, mend)
-        _move(taken, draft)
-        with writing():
-            shutil.rmtree(unpacked)
+        unpacked.mkdir()
+        unpack(source, unpacked, label=label, progress=progress)
+        taken = _take_export(unpacked, label, mend)
+        for target, path in taken.files.items():
+            link_or_copy(path, draft / target)
+        shutil.rmtree(unpacked)
         if finish is not None:
             finish()
     return taken.images
@@ -149,11 +137,11 @@ class _Taken:
     def add(self, target: str, entry: os.DirEntry[str]) -> None:
         """Take a file."""
         self.files[target] = Path(entry.path)
-        with _reading(entry.path):
+        with reading(entry.path):
             self.total_bytes += entry.stat(follow_symlinks=False).st_size
 
 
-def _take_export(folder: Path, label: str, limits: ArchiveLimits, mend: str) -> _Taken:
+def _take_export(folder: Path, label: str, mend: str) -> _Taken:
     """Return the files of the export in a folder, after verifying that every image is there.
 
     These are each split's json, the images that it names, other images in the split's folder,
@@ -163,7 +151,6 @@ def _take_export(folder: Path, label: str, limits: ArchiveLimits, mend: str) -> 
     Args:
         folder: where the export lies.
         label: what errors call the export.
-        limits: for the number of files and the size of a json.
         mend: what to do when images are missing, the end of that sentence.
 
     Raises: DatasetError: when there is no export, a json cannot be read, names a file outside of
@@ -180,9 +167,9 @@ def _take_export(folder: Path, label: str, limits: ArchiveLimits, mend: str) -> 
             raise DatasetError(
                 f"{label}: {where} is not a plain file; put the json itself in its place."
             )
-        names = read_file_names(json_file, f"{label}: {where}", limits.json_bytes)
+        names = read_file_names(json_file, f"{label}: {where}", archive.MAX_JSON_BYTES)
         taken.images[split] = len(names)
-        listing = _Listing(place, label, limits, deep=any("/" in name for name in names))
+        listing = _Listing(place, label, deep=any("/" in name for name in names))
         taken.add(f"{split}/{ANNOTATION_FILE}", listing.take(ANNOTATION_FILE))
         missing = []
         for name in names:
@@ -203,24 +190,20 @@ def _take_export(folder: Path, label: str, limits: ArchiveLimits, mend: str) -> 
             )
         for path in listing.other_images():
             taken.add(f"{split}/{path}", listing.take(path))
-    if readmes := find_readmes(root):
-        listing = _Listing(root, label, limits)
-        for readme in readmes:
-            taken.add(readme.name, listing.take(readme.name))
+    for readme in find_readmes(root):
+        taken.add(readme.name, _Listing(root, label).take(readme.name))
     return taken
 
 
 class _Listing:
     """The files in a folder, found by name in either Unicode form, never through a link."""
 
-    def __init__(
-        self, folder: Path, label: str, limits: ArchiveLimits, *, deep: bool = False
-    ) -> None:
+    def __init__(self, folder: Path, label: str, *, deep: bool = False) -> None:
         self._label = label
         self._entries: dict[str, os.DirEntry[str]] = {}
         for path, entry in _walk(folder, label, "", deep):
             self._entries[path] = entry
-            limits.refuse_number(len(self._entries), f"{label}: {folder.name}/")
+            refuse_number(len(self._entries), f"{label}: {folder.name}/")
         self._composed = {_composed(path): path for path in self._entries}
         self._taken: set[str] = set()
 
@@ -250,7 +233,7 @@ def _walk(
     folder: Path, label: str, above: str, deep: bool
 ) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """Yield (path with slashes, entry) of what is in a folder and, if `deep`, below it."""
-    with _reading(label), os.scandir(folder) as entries:
+    with reading(label), os.scandir(folder) as entries:
         found = sorted(entries, key=lambda entry: entry.name)
     for entry in found:
         if not entry.is_dir(follow_symlinks=False):
@@ -263,41 +246,18 @@ def _composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-@contextmanager
-def _reading(label: str) -> Iterator[None]:
-    """Turn what the disk says to a read into one sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise DatasetError(f"{label} cannot be read ({error.strerror or error}).") from None
-
-
-def _move(taken: _Taken, draft: Path) -> None:
-    """Move the files to their places; copy a file that is needed under another name again."""
-    needed = Counter(taken.files.values())
-    for target, path in taken.files.items():
-        needed[path] -= 1
-        if needed[path]:
-            _copy(path, draft / target)
-            continue
-        with writing():
-            (draft / target).parent.mkdir(parents=True, exist_ok=True)
-            path.rename(draft / target)
-
-
 def _copy(path: Path, target: Path) -> int:
     """Copy a plain file's bytes to a file that is not there yet, and return their number."""
-    with _reading(str(path)):
+    with reading(str(path)):
         # Between the look at the folder and now a link or a pipe may have taken the file's place.
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with os.fdopen(handle, "rb") as source:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise DatasetError(f"{path} is not a plain file; remove it.")
-        with writing():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with open(target, "xb") as copy:
-                shutil.copyfileobj(source, copy, _CHUNK)
-                return copy.tell()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(target, "xb") as copy:
+            shutil.copyfileobj(source, copy, _CHUNK)
+            return copy.tell()
 
 
 def _refuse_overlap(source: Path, output: Path) -> None:

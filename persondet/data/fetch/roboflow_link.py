@@ -1,36 +1,38 @@
 """From workspace, project, version and format to the link of an export on Roboflow.
 
-The `roboflow` package waits without limit, prints signed addresses, and names addresses with the
-key in its exceptions. So it works in a process of its own (this module, run by `python -m`): nobody
-reads that process's output, and one small answer leaves it. The request comes by stdin, so that the
-key is on no command line; the answer goes to what was stdout.
+Three questions of Roboflow's REST API, of which its own package is a wrapper. That package waits
+without limit, prints signed addresses, and has exceptions that hold the key; here neither the key
+nor an address is in any message, exception or log.
+
+Source: docs.roboflow.com, "REST API": the routes of projects, versions and formats.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
-import select
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-from urllib.parse import quote
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any
 
-from persondet.errors import DatasetError, InstallationError, PersondetError
-from persondet.text import one_line
+from persondet.errors import DatasetError
+from persondet.text import one_line, without_secrets
+
+if TYPE_CHECKING:
+    import requests
 
 KEY_VARIABLE = "ROBOFLOW_API_KEY"
 FORMATS = ("coco-segmentation", "coco")
-_GRACE = 15.0  # seconds for a process that keeps its own time to say so
-_TRIES, _LOOKS_AT_AN_EMPTY_VERSION = 3, 2
+SILENCE = 30.0
+"""Seconds to wait for an answer, or for the next byte of one."""
 
-Answer = dict[str, Any]
+_POLL = 2.0  # seconds between two questions whether the export is ready
+_TRIES, _LOOKS_AT_AN_EMPTY_VERSION = 3, 2
+_REDIRECTS = 5
 
 
 @dataclass(frozen=True)
@@ -88,117 +90,93 @@ def resolve_link(
     *,
     key: str,
     timeout: float,
-    silence: float = 30.0,
-    poll: float = 2.0,
     on_wait: Callable[[str, float], None] | None = None,
 ) -> str:
     """Ask Roboflow for the link of an export, waiting while it is being made.
 
-    The link is signed: whoever has it can use it.
-
-    The `roboflow` package does the asking in a process of its own, which is killed at the end of
-    the time; the address of its API is overridden by the environment variable API_URL.
+    The link is signed: whoever has it can use it. The environment variable API_URL replaces the
+    address of the API.
 
     Args:
         name: which export.
-        key: the API key; it leaves this process only over a pipe.
+        key: the API key.
         timeout: seconds in all.
-        silence: seconds to wait for one answer.
-        poll: seconds between two questions whether the export is ready.
         on_wait: called with `generating` or `exporting` and the share that is done, 0 to 1.
 
-    Raises:
-        DatasetError: one sentence for a wrong key, an unknown workspace, project or version, an
-            empty or unfinished one, a plan or quota that does not allow it, no network, no answer.
-        InstallationError: when the `roboflow` package is not installed.
+    Raises: DatasetError: one sentence for a wrong key, an unknown workspace, project or version, an
+        empty or unfinished one, a plan or quota that does not allow it, no network, no answer.
     """
-    request = {
-        "key": key,
-        "workspace": name.workspace,
-        "project": name.project,
-        "version": name.version,
-        "format": name.dataset_format,
-        "seconds": timeout,
-        "silence": silence,
-        "poll": poll,
+    api = _Api(name, key, timeout, on_wait or (lambda what, share: None))
+    versions = api.ask("project", name.project).get("versions")
+    ids = [v.get("id", "") for v in versions if isinstance(v, dict)] if versions else []
+    known = [str(identity).rpartition("/")[2] for identity in ids]
+    if known and str(name.version) not in known:
+        newest = sorted(known, key=lambda number: (len(number), number))[-10:]
+        raise api.error("version", versions=f"; its newest versions are {', '.join(newest)}")
+    api.wait_until_generated()
+    return api.wait_until_exported()
+
+
+def http_fault(work: Callable[[], Any]) -> str:
+    """Do `work`, which asks a server, and return in a word what went wrong, "" when nothing did.
+
+    What the HTTP libraries raise and log names the address. It does not leave this function, not
+    even as the cause of another error. What `work` itself raises does.
+    """
+    import requests
+    import urllib3
+
+    kinds: dict[str, tuple[type[Exception], ...]] = {
+        "certificate": (requests.exceptions.SSLError,),
+        "timeout": (requests.Timeout, urllib3.exceptions.TimeoutError),
+        "circle": (requests.TooManyRedirects,),
+        "address": (ValueError,),  # no address, or one of a scheme that the session lacks
+        "network": (requests.RequestException, urllib3.exceptions.HTTPError),
     }
-    answer = _ask(json.dumps(request).encode(), timeout + _GRACE, on_wait)
-    if isinstance(answer.get("link"), str):
-        return str(answer["link"])
-    fault, status = str(answer.get("fault", "unexpected")), answer.get("status", 0)
-    said, known = (_scrubbed(str(answer.get(what, "")), key) for what in ("said", "known"))
-    raise _error(name, fault, status, said, known)
-
-
-def _ask(request: bytes, seconds: float, on_wait: Callable[[str, float], None] | None) -> Answer:
-    """Run the process and return its last answer; no answer in time is a fault too."""
-    environment = {name: value for name, value in os.environ.items() if name != KEY_VARIABLE}
-    # The process finds this package where it lies, behind whatever else it finds there.
-    paths = [os.environ.get("PYTHONPATH", ""), str(Path(__file__).parents[3])]
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", __name__],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=environment,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    deadline = time.monotonic() + seconds
-    waiting = b""
-    try:
+    with ExitStack() as stack:
+        # At level DEBUG, and in some warnings, their log holds the address.
+        for name in [*logging.root.manager.loggerDict, "urllib3.connectionpool", "requests"]:
+            if name.startswith(("urllib3", "requests")):
+                logging.getLogger(name).addFilter(_drop)
+                stack.callback(logging.getLogger(name).removeFilter, _drop)
         try:
-            process.stdin.write(request)
-            process.stdin.close()
-        except BrokenPipeError:
-            return {"fault": "unexpected"}
-        while True:
-            left = deadline - time.monotonic()
-            if left <= 0 or not select.select([process.stdout], [], [], left)[0]:
-                return {"fault": "timeout"}
-            chunk = os.read(process.stdout.fileno(), 65536)
-            *lines, waiting = (waiting + chunk).split(b"\n")
-            for line in lines:
-                answer = json.loads(line)
-                if "waiting" not in answer:
-                    return dict(answer)
-                if on_wait is not None:
-                    on_wait(answer["waiting"], float(answer["progress"]))
-            if not chunk:
-                return {"fault": "unexpected"}
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+            work()
+        except (*kinds["network"], ValueError) as error:
+            return next(fault for fault, of in kinds.items() if isinstance(error, of))
+    return ""
 
 
-def _scrubbed(said: str, key: str) -> str:
-    """Return a server's words without the key, addresses and control characters, in short."""
-    if len(key) < 8:  # too common to be found in a text, and no real key
-        return ""
-    for secret in {key, quote(key, safe="")}:
-        said = re.sub(re.escape(secret), "***", said, flags=re.IGNORECASE)
-    said = re.sub(r"\w+://\S+|\S*(?:api_?key|token|signature)\S*=\S*", "***", said, flags=re.I)
-    return one_line(said, 200).rstrip(".")
+def _drop(record: logging.LogRecord) -> bool:
+    return False
+
+
+def open_session(link: str) -> requests.Session:
+    """Return a session that sends no credentials of ~/.netrc, and stays on https from the start."""
+    import requests
+
+    session = requests.Session()
+    session.auth = lambda request: request
+    session.rebuild_auth = lambda *_: None  # type: ignore[method-assign]
+    session.max_redirects = _REDIRECTS
+    if link.lower().startswith("https:"):
+        del session.adapters["http://"]
+    return session
 
 
 _SENTENCES = {
     "key": "Roboflow does not accept the key in ROBOFLOW_API_KEY{quoted}; copy the private key "
     "of the workspace again.",
-    "access": "the key in ROBOFLOW_API_KEY may not read {place}{quoted}; use a key of the "
-    "workspace {workspace}.",
+    "access": "the key in ROBOFLOW_API_KEY may not read {name}{quoted}; use a key of the "
+    "workspace {name.workspace}.",
     "plan": "the plan or quota of the workspace does not allow this export{quoted}; see its "
     "usage on app.roboflow.com.",
     "quota": "Roboflow's limit of requests is reached{quoted}; wait some minutes and run the "
     "command again.",
-    "workspace": "Roboflow knows no workspace {workspace}, or the key may not see it; "
-    "take the name from the address app.roboflow.com/WORKSPACE/PROJECT.",
-    "project": "the workspace {workspace} has no project {project}, or the key may "
-    "not see it; take the name from the address app.roboflow.com/WORKSPACE/PROJECT.",
-    "version": "{place} has no version {version}{versions}; generate it on Roboflow, or "
-    "give another --version.",
-    "export": "Roboflow has no export of {name} in the format {format}{quoted}; "
+    "project": "Roboflow knows no project {name.project} in a workspace {name.workspace}, or the "
+    "key may not see it; take both from the address app.roboflow.com/WORKSPACE/PROJECT.",
+    "version": "{name.workspace}/{name.project} has no version {name.version}{versions}; generate "
+    "it on Roboflow, or give another --version.",
+    "export": "Roboflow has no export of {name} in the format {name.dataset_format}{quoted}; "
     "try another --format, or export it once in the browser.",
     "empty": "{name} is empty: it has 0 images; generate a version with images on Roboflow.",
     "generating": "{name} is still being generated on Roboflow; wait and run the command again.",
@@ -214,207 +192,122 @@ _SENTENCES = {
     "again later.",
     "refused": "Roboflow refuses the request for {name} (status {status}){quoted}; check "
     "workspace, project and version.",
-    "answer": "Roboflow's answer about {name} is not understood; update the roboflow package, "
-    "or download the export in the browser and import the zip.",
-    "unexpected": "the roboflow package failed while it looked up {name}{quoted}; update it, or "
-    "download the export in the browser and import the zip.",
+    "answer": "Roboflow's answer about {name} is not understood; download the export in the "
+    "browser and import the zip.",
 }
-_NOT_INSTALLED = (
-    "the roboflow package is not installed; run `pip install 'roboflow>=1.7,<2'`, or download the "
-    "export in the browser and import the zip."
-)
+# The status of an answer: the sentence; of 404 it is that of the step.
+_STATUS = {401: "key", 402: "plan", 403: "access", 429: "quota"}
 
 
-def _error(name: VersionName, fault: str, status: Any, said: str, known: str) -> PersondetError:
-    """Return the one sentence for a fault."""
-    if fault == "not-installed":
-        return InstallationError(_NOT_INSTALLED)
-    sentence = _SENTENCES.get(fault, _SENTENCES["unexpected"])
-    return DatasetError(
-        sentence.format(
-            name=name,
-            workspace=name.workspace,
-            place=f"{name.workspace}/{name.project}",
-            project=name.project,
-            version=name.version,
-            format=name.dataset_format,
-            status=status,
-            quoted=f" ({said})" if said else "",
-            versions=f"; its newest versions are {known}" if known else "",
-        )
-    )
+class _Api:
+    """The questions about one export, until a deadline."""
 
+    def __init__(
+        self, name: VersionName, key: str, timeout: float, on_wait: Callable[[str, float], None]
+    ) -> None:
+        self._name, self._key, self._on_wait = name, key, on_wait
+        self._deadline = monotonic() + timeout
+        self._root = os.environ.get("API_URL", "").rstrip("/") or "https://api.roboflow.com"
+        self._session = open_session(self._root)
 
-class _Fault(Exception):
-    """What went wrong, as one word, with the server's own words, or the versions that there are."""
+    def wait_until_generated(self) -> None:
+        """Wait until the version has its images.
 
-    def __init__(self, kind: str, said: str = "", status: int = 0, known: str = "") -> None:
-        super().__init__(kind)
-        self.answer: Answer = {"fault": kind, "said": said, "status": status, "known": known}
-
-
-def _answer_request() -> None:
-    """Read a request from stdin, answer on stdout, and let nothing else out."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    silence = os.open(os.devnull, os.O_RDWR)
-    os.dup2(silence, 1)
-    os.dup2(silence, 2)
-
-    def tell(answer: Answer) -> None:
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
-
-    request = json.loads(sys.stdin.buffer.read())
-    # Should the process that asked be killed, this one ends by itself.
-    signal.alarm(int(request["seconds"]) + 10)
-    os.environ.setdefault("HOME", os.path.sep)
-    try:
-        answer = _Look(request, tell).link()
-    except _Fault as fault:
-        answer = fault.answer
-    except Exception as error:
-        answer = {"fault": "unexpected", "said": type(error).__name__, "status": 0}
-    tell(answer)
-
-
-class _Look:
-    """One look-up: which project, which version, is it ready, what is the link."""
-
-    def __init__(self, request: Answer, tell: Callable[[Answer], None]) -> None:
-        self._names = (request["key"], request["workspace"], request["project"])
-        self._version, self._format = str(request["version"]), request["format"]
-        self._poll = request["poll"]
-        self._deadline = time.monotonic() + request["seconds"]
-        self._tell = tell
-        self._status = 0
-        self._watch_requests(request["silence"])
-        try:
-            from roboflow.adapters import rfapi
-        except ModuleNotFoundError as error:
-            raise _Fault("not-installed", str(error)) from None
-        self._api = rfapi
-
-    def link(self) -> Answer:
-        """Return the answer with the link, after waiting for a version that is being made."""
-        known = [str(v.get("id", "")).rpartition("/")[2] for v in self._versions()]
-        if known and self._version not in known:
-            newest = sorted(known, key=lambda number: (len(number), number))[-10:]
-            raise _Fault("version", known=", ".join(newest))
-        self._wait_until_generated()
-        return {"link": self._wait_until_exported()}
-
-    def _versions(self) -> list[Answer]:
-        try:
-            project = self._call("project", self._api.get_project)
-        except _Fault as fault:
-            if fault.answer["fault"] == "project" and not self._workspace_is_known():
-                raise _Fault("workspace") from None
-            raise
-        versions = project.get("versions")
-        return [v for v in versions if isinstance(v, dict)] if isinstance(versions, list) else []
-
-    def _workspace_is_known(self) -> bool:
-        key, workspace, _ = self._names
-        try:
-            self._call("workspace", lambda *_: self._api.get_workspace(key, workspace))
-        except _Fault as fault:
-            return bool(fault.answer["fault"] != "workspace")
-        return True
-
-    def _wait_until_generated(self) -> None:
+        Raises: DatasetError: when it has none, or the time is over.
+        """
         empty = 0
         while True:
-            answer = self._call("version", self._api.get_version, self._version, nocache=True)
-            version = answer.get("version")
+            version = self.ask("version", self._name.project, self._name.version).get("version")
             if not isinstance(version, dict):
-                raise _Fault("answer")
+                raise self.error("answer")
             if not version.get("generating"):
                 if version.get("images") != 0:
                     return
                 empty += 1
                 if empty >= _LOOKS_AT_AN_EMPTY_VERSION:
-                    raise _Fault("empty")
+                    raise self.error("empty")
             self._wait("generating", version.get("progress"))
 
-    def _wait_until_exported(self) -> str:
-        while True:
-            export = self._call("export", self._api.get_version_export, self._version, self._format)
-            if export.get("ready") is not False:
-                break
-            self._wait("exporting", export.get("progress"))
-        link = export["export"].get("link") if isinstance(export.get("export"), dict) else None
+    def wait_until_exported(self) -> str:
+        """Wait until the export has a link, and return that.
+
+        Raises: DatasetError: when the time is over.
+        """
+        place = (self._name.project, self._name.version, self._name.dataset_format)
+        while not (answer := self.ask("export", *place))["ready"]:
+            self._wait("exporting", answer.get("progress"))
+        export = answer.get("export")
+        link = export.get("link") if isinstance(export, dict) else None
         if not isinstance(link, str) or not link.startswith(("https://", "http://")):
-            raise _Fault("answer")
+            raise self.error("answer")
         return link
 
     def _wait(self, what: str, progress: Any) -> None:
-        share = progress if isinstance(progress, int | float) else 0
-        self._tell({"waiting": what, "progress": share})
-        if time.monotonic() + self._poll > self._deadline:
-            raise _Fault(what)
-        time.sleep(self._poll)
+        self._on_wait(what, float(progress) if isinstance(progress, int | float) else 0.0)
+        if monotonic() + _POLL > self._deadline:
+            raise self.error(what)
+        sleep(_POLL)
 
-    def _call(self, step: str, ask: Callable[..., Any], *rest: Any, **named: Any) -> Answer:
-        """Ask Roboflow; a fault of the server or the network gets another try."""
+    def ask(self, step: str, *place: str | int) -> dict[str, Any]:
+        """Return the answer to a question, with `ready`: whether the server waits for nothing.
+
+        A fault of the server or the network gets another try.
+
+        Args:
+            step: what a 404 says is not there.
+            place: below the workspace.
+
+        Raises: DatasetError: with the sentence of what went wrong.
+        """
         for attempt in range(_TRIES):
             if attempt:
-                time.sleep(min(self._poll * attempt, 5))
-            fault = _Fault("answer")
-            try:
-                answer = ask(*self._names, *rest, **named)
-                if isinstance(answer, dict):
-                    return answer
-            except Exception as error:
-                fault = self._fault_of(step, error)
-            if fault.answer["fault"] not in ("server", "network"):
+                sleep(min(_POLL * attempt, 5))
+            fault, status, body = self._get("/".join(map(str, (self._name.workspace, *place))))
+            if status not in (0, 200, 202):
+                kinds = {**_STATUS, 404: step}
+                fault = kinds.get(status, "server" if status >= 500 else "refused")
+            if fault not in ("server", "network"):
                 break
-        raise fault
+        content = _parsed(body)
+        if fault or not isinstance(content, dict):
+            raise self.error(fault or "answer", status=status, said=_words(content))
+        return {**content, "ready": status != 202}
 
-    def _fault_of(self, step: str, error: Exception) -> _Fault:
-        import requests
+    def _get(self, path: str) -> tuple[str, int, str]:
+        """Return the fault of the network, "" for none, and the status and text of the answer."""
+        answers: list[requests.Response] = []
+        wait = min(SILENCE, max(self._deadline - monotonic(), 0.1))
+        query = {"api_key": self._key, "nocache": "true"}
+        fault = http_fault(
+            lambda: answers.append(
+                self._session.get(f"{self._root}/{path}", params=query, timeout=wait)
+            )
+        )
+        return (fault, 0, "") if fault else ("", answers[0].status_code, answers[0].text)
 
-        refused = isinstance(error, self._api.RoboflowError) and self._status not in (200, 202)
-        if refused:
-            kinds = {401: "key", 402: "plan", 403: "access", 404: step, 429: "quota"}
-            kind = kinds.get(self._status, "server" if self._status >= 500 else "refused")
-            return _Fault(kind, _words(str(error)), self._status)
-        of = requests.exceptions
-        classes: dict[str, tuple[type[Exception], ...]] = {
-            "timeout": (of.Timeout,),
-            "certificate": (of.SSLError,),
-            "address": (of.InvalidURL, of.MissingSchema, of.InvalidSchema),
-            "network": (of.ConnectionError,),
-        }
-        kinds_of = (kind for kind, known in classes.items() if isinstance(error, known))
-        return _Fault(next(kinds_of, "answer"))
-
-    def _watch_requests(self, silence: float) -> None:
-        """Give each request of this process a time-out, and note the status of the answer."""
-        import requests
-
-        plain = requests.Session.request
-
-        def request(*args: Any, **named: Any) -> requests.Response:
-            self._status = 0
-            left = max(self._deadline - time.monotonic(), 0.1)
-            named["timeout"] = min(silence, left)
-            response = plain(*args, **named)
-            self._status = response.status_code
-            return response
-
-        requests.Session.request = request  # type: ignore[method-assign]
+    def error(
+        self, fault: str, *, status: int = 0, said: str = "", versions: str = ""
+    ) -> DatasetError:
+        """Return the one sentence for a fault, with the server's own words, without secrets."""
+        said = re.sub(re.escape(self._key), "***", said, flags=re.IGNORECASE)
+        said = one_line(without_secrets(re.sub(r"\w+://\S+", "***", said)), 200).rstrip(".")
+        sentence = _SENTENCES.get(fault, _SENTENCES["network"])
+        quoted = f" ({said})" if said else ""
+        return DatasetError(
+            sentence.format(name=self._name, status=status, quoted=quoted, versions=versions)
+        )
 
 
-def _words(body: str) -> str:
-    """Return what an error's body says to a person: a text, or an object with a message."""
+def _parsed(body: str) -> Any:
+    """Return what JSON says, else the text, "" for a web page."""
     try:
-        said = json.loads(body)
-        said = said.get("error", said) if isinstance(said, dict) else said
-        said = said.get("message", "") if isinstance(said, dict) else said
-    except ValueError:
-        said = "" if "<" in body else body
-    return said[:2000] if isinstance(said, str) else ""
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return "" if "<" in body else body
 
 
-if __name__ == "__main__":
-    _answer_request()
+def _words(content: Any) -> str:
+    """Return what an error's body says to a person: a text, or an object with a message."""
+    for field in ("error", "message"):
+        content = content.get(field, content) if isinstance(content, dict) else content
+    return content[:2000] if isinstance(content, str) else ""

@@ -1,7 +1,7 @@
 """An export from Roboflow: downloaded, continued where it broke off, unpacked whole or not at all.
 
-The address is signed, so it is in no message: what `requests` and `urllib3` raise names it. A few
-words replace that before this module raises anything, and it drops what these libraries log.
+The address is signed, so it is in no message: a few words replace what `requests` and `urllib3`
+raise, see `http_fault`.
 """
 
 from __future__ import annotations
@@ -13,18 +13,25 @@ import logging
 import os
 import re
 import shutil
-import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from time import sleep
 from typing import TYPE_CHECKING
 
-from persondet.data.fetch.archive import ArchiveLimits, require_space, writing
+from persondet.data.fetch import archive, roboflow_link
+from persondet.data.fetch.archive import require_space, writing
 from persondet.data.fetch.importing import IncompleteExportError, import_archive
-from persondet.data.fetch.roboflow_link import FORMATS, VersionName, api_key, resolve_link
+from persondet.data.fetch.roboflow_link import (
+    FORMATS,
+    VersionName,
+    api_key,
+    http_fault,
+    open_session,
+    resolve_link,
+)
 from persondet.environment import Progress
 from persondet.errors import DatasetError, OutputExistsError
 from persondet.files import make_folder, refuse_existing, write_json
@@ -35,29 +42,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _CHUNK = 256 * 1024
-_REDIRECTS = 5
-_LONGEST_WAIT = 60.0
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long to wait, and how often to try again.
-
-    Attributes:
-        connect: seconds for a connection.
-        silence: seconds without a byte.
-        tries: tries in a row that bring no new byte.
-        pause: seconds before the second try; doubled for each further one.
-        poll: seconds between two questions whether an export is ready.
-        sleep: waits so many seconds.
-    """
-
-    connect: float = 15.0
-    silence: float = 30.0
-    tries: int = 5
-    pause: float = 1.0
-    poll: float = 2.0
-    sleep: Callable[[float], None] = time.sleep
+_CONNECT = 15.0  # seconds for a connection
+_TRIES = 5  # in a row that bring no new byte
+_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds before the second try; doubled for each further one
 
 
 class LinkRefusedError(DatasetError):
@@ -73,8 +60,6 @@ def download_export(
     dataset_format: str = FORMATS[0],
     overwrite: bool = False,
     timeout: float = 900.0,
-    limits: ArchiveLimits | None = None,
-    patience: Patience | None = None,
     progress: Progress | None = None,
 ) -> dict[str, int]:
     """Download a version of a Roboflow project to `output`, laid out as by `import_export`.
@@ -89,8 +74,6 @@ def download_export(
         dataset_format: `coco-segmentation` or `coco`.
         overwrite: replace `output` if it exists.
         timeout: seconds for Roboflow to name the link, with waiting for an export in the making.
-        limits: what the archive may hold; default `ArchiveLimits()`.
-        patience: time-outs and tries; default `Patience()`.
         progress: called with bytes done and bytes in all, first of the download, then, from 0
             again, of the unpacking.
 
@@ -99,36 +82,23 @@ def download_export(
 
     Raises:
         DatasetError: one sentence for a fault of Roboflow, the network or the export.
-        InstallationError: when the `roboflow` package is not installed.
         OutputExistsError: when `output` exists already or cannot be written.
     """
-    output, limits, patience = Path(output), limits or ArchiveLimits(), patience or Patience()
+    output = Path(output)
     name = VersionName(workspace, project, version, dataset_format)
     refuse_existing(output, overwrite=overwrite)
     key = api_key()
     label = f"the export of {name}"
     identity = [os.environ.get("API_URL", ""), workspace, project, version, dataset_format]
-    with PartialDownload(output, json.dumps(identity)) as partial:
+
+    def say(what: str, share: float) -> None:
+        logger.info("Roboflow is %s %s: %.0f %%", what, name, 100 * share)
+
+    with partial_download(output, json.dumps(identity)) as partial:
         for last in (False, True):
-            link = resolve_link(
-                name,
-                key=key,
-                timeout=timeout,
-                silence=patience.silence,
-                poll=patience.poll,
-                on_wait=lambda what, share: logger.info(
-                    "Roboflow is %s %s: %.0f %%", what, name, 100 * share
-                ),
-            )
+            link = resolve_link(name, key=key, timeout=timeout, on_wait=say)
             try:
-                fetch(
-                    link,
-                    partial,
-                    label,
-                    patience=patience,
-                    most_bytes=limits.total_bytes,
-                    progress=progress,
-                )
+                fetch(link, partial, label, progress=progress)
                 break
             except LinkRefusedError:  # a signed link lives for minutes: one more may do
                 if last:
@@ -144,7 +114,6 @@ def download_export(
                 label,
                 mend,
                 overwrite=overwrite,
-                limits=limits,
                 progress=progress,
                 finish=partial.remove,
             )
@@ -155,11 +124,42 @@ def download_export(
             raise
 
 
-class PartialDownload:
-    """A hidden folder `.<name>.download` beside `output`, held by one process at a time.
+@contextmanager
+def partial_download(output: Path, identity: str) -> Iterator[PartialDownload]:
+    """Hold the hidden folder `.<name>.download` beside `output`, one process at a time.
 
-    Use as a context, which removes the folder at its end unless it holds bytes that a next try can
-    continue.
+    At the end the folder goes, unless it holds bytes that a next try can continue.
+
+    Args:
+        output: the dataset that the download is for.
+        identity: what is downloaded; bytes of another identity count for nothing.
+
+    Raises: OutputExistsError: on entering, when another process holds the folder, or it cannot be
+        written.
+    """
+    folder = output.parent / f".{output.name}.download"
+    make_folder(folder)
+    with writing():
+        lock = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise OutputExistsError(
+                f"{output} is being downloaded by another command; wait for its end."
+            ) from None
+        partial = PartialDownload(folder, hashlib.sha256(identity.encode()).hexdigest())
+        try:
+            yield partial
+        finally:
+            if not (partial.size and partial.validator):
+                partial.remove()
+    finally:
+        os.close(lock)
+
+
+class PartialDownload:
+    """What is there of a download.
 
     Attributes:
         archive: the file to fill.
@@ -167,52 +167,14 @@ class PartialDownload:
         total: bytes of the whole file, or None when the server did not say.
     """
 
-    def __init__(self, output: str | Path, identity: str) -> None:
-        """Name the folder.
-
-        Args:
-            output: the dataset that the download is for.
-            identity: what is downloaded; bytes of another identity count for nothing.
-        """
-        self._output = Path(output)
-        self._folder = self._output.parent / f".{self._output.name}.download"
-        self._state = self._folder / "state.json"
-        self._identity = hashlib.sha256(identity.encode()).hexdigest()
-        self.archive = self._folder / "export.zip"
+    def __init__(self, folder: Path, identity: str) -> None:
+        """See what is in the folder, and remove bytes of another identity."""
+        self._folder, self._identity = folder, identity
+        self._state = folder / "state.json"
+        self.archive = folder / "export.zip"
         self.validator = ""
         self.total: int | None = None
-
-    def __enter__(self) -> PartialDownload:
-        """Take the folder, and see what is in it.
-
-        Raises: OutputExistsError: when another process holds it, or it cannot be written.
-        """
-        make_folder(self._folder)
-        with writing():
-            self._lock = os.open(self._folder, os.O_RDONLY | os.O_NOFOLLOW)
-        try:
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise OutputExistsError(
-                    f"{self._output} is being downloaded by another command; wait for its end."
-                ) from None
-            self._load()
-        except BaseException:
-            os.close(self._lock)
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Let go of the folder; it stays only with bytes that can be continued."""
-        if not (self.size and self.validator):
-            self.remove()
-        os.close(self._lock)
+        self._load()
 
     @property
     def size(self) -> int:
@@ -255,27 +217,23 @@ class PartialDownload:
 class _Trouble(Exception):
     """Why a try did not bring the whole file, and how long the server asks to wait."""
 
-    def __init__(
-        self,
-        what: str,
-        *,
-        again: bool = True,
-        wait: float | None = None,
-        link_refused: bool = False,
-    ) -> None:
+    def __init__(self, what: str, *, again: bool = True, wait: float | None = None) -> None:
         super().__init__(what)
         self.what, self.again, self.wait = what, again, wait
-        self.link_refused = link_refused
+
+
+# The words of `http_fault`; another try would change nothing about the last three.
+_FAULTS = {
+    "timeout": "the server does not answer",
+    "network": "no connection to the server",
+    "certificate": "the server's certificate cannot be verified",
+    "circle": "the server leads in a circle",
+    "address": "the link leads to an address that is not https",
+}
 
 
 def fetch(
-    link: str,
-    partial: PartialDownload,
-    label: str,
-    *,
-    patience: Patience | None = None,
-    most_bytes: int | None = None,
-    progress: Progress | None = None,
+    link: str, partial: PartialDownload, label: str, *, progress: Progress | None = None
 ) -> None:
     """Download a zip to `partial.archive`, from where an earlier try broke off.
 
@@ -286,8 +244,6 @@ def fetch(
         link: where from; only http and https, also after a redirect, and never from https to http.
         partial: what to fill.
         label: what errors call the download.
-        patience: time-outs and tries; default `Patience()`.
-        most_bytes: refuse a larger file.
         progress: called with bytes there and bytes in all (None when the server does not say).
 
     Raises:
@@ -295,26 +251,28 @@ def fetch(
         DatasetError: when it cannot be reached, breaks off again and again, or sends no zip.
         OutputExistsError: when the disk is too small or cannot be written.
     """
-    patience = patience or Patience()
     tries, best = 0, partial.size
-    while True:
-        with _unlogged():
-            trouble = _Try(partial, label, most_bytes, progress).run(link, patience)
-        if trouble is None:
-            return
-        if trouble.link_refused:
-            raise LinkRefusedError(f"the link to {label} is not served ({trouble.what}).")
+    while trouble := _trouble(link, _Try(partial, label, progress)):
         if not trouble.again:
             raise DatasetError(f"{label} cannot be downloaded: {trouble.what}.")
         tries = 1 if partial.size > best else tries + 1
         best = max(best, partial.size)
-        wait = patience.pause * 2 ** (tries - 1) if trouble.wait is None else trouble.wait
-        if tries >= patience.tries or wait > _LONGEST_WAIT:
+        wait = _PAUSE * 2 ** (tries - 1) if trouble.wait is None else trouble.wait
+        if tries >= _TRIES or wait > _LONGEST_PAUSE:
             raise DatasetError(
                 f"the download of {label} broke off: {trouble.what}; run the command again, it "
                 "goes on from there where the server allows."
             )
-        patience.sleep(wait)
+        sleep(wait)
+
+
+def _trouble(link: str, attempt: _Try) -> _Trouble | None:
+    """Return None when a try brought the whole file, else why it did not."""
+    try:
+        fault = http_fault(lambda: attempt.run(link))
+    except _Trouble as trouble:
+        return trouble
+    return _Trouble(_FAULTS[fault], again=fault in ("timeout", "network")) if fault else None
 
 
 @dataclass
@@ -323,46 +281,39 @@ class _Try:
 
     partial: PartialDownload
     label: str
-    most_bytes: int | None
     progress: Progress | None
 
-    def run(self, link: str, patience: Patience) -> _Trouble | None:
-        """Return None when the file is whole, else why it is not.
+    def run(self, link: str) -> None:
+        """Ask for what is missing, and take it.
 
-        No error of the HTTP libraries leaves this method, not even as the cause of another one.
+        Raises: _Trouble: when the file is not whole then. LinkRefusedError. DatasetError.
         """
-        import requests
-        import urllib3
-
         headers = {"Accept-Encoding": "identity"}
         if self.partial.size and self.partial.validator:
             # The last byte comes again, so that a file that is whole needs no special case.
             headers["Range"] = f"bytes={self.partial.size - 1}-"
             headers["If-Range"] = self.partial.validator
-        timeout = (patience.connect, patience.silence)
-        try:
-            with (
-                _session(link) as session,
-                session.get(link, headers=headers, stream=True, timeout=timeout) as response,
-            ):
-                self._receive(response)
-        except _Trouble as trouble:
-            return trouble
-        except requests.exceptions.SSLError:
-            return _Trouble("the server's certificate cannot be verified", again=False)
-        except (requests.Timeout, urllib3.exceptions.TimeoutError):
-            return _Trouble("the server does not answer")
-        except requests.TooManyRedirects:
-            return _Trouble("the server leads in a circle", again=False)
-        except ValueError:  # an address that is none, or of a scheme that the session lacks
-            return _Trouble("the link leads to an address that is not https", again=False)
-        except (requests.RequestException, urllib3.exceptions.HTTPError):
-            return _Trouble("no connection to the server")
-        return None
+        timeout = (_CONNECT, roboflow_link.SILENCE)
+        with (
+            open_session(link) as session,
+            session.get(link, headers=headers, stream=True, timeout=timeout) as response,
+        ):
+            self._refuse_status(response)
+            self._begin(response)
+            self._receive(response)
+
+    def _refuse_status(self, response: requests.Response) -> None:
+        status = response.status_code
+        if status in (400, 401, 403, 404, 410):
+            raise LinkRefusedError(
+                f"the link to {self.label} is not served (the server answers {status})."
+            )
+        if status not in (200, 206):
+            retried = status in (408, 416, 425, 429) or status >= 500
+            wait = _number(response.headers.get("Retry-After", ""))
+            raise _Trouble(f"the server answers {status}", again=retried, wait=wait)
 
     def _receive(self, response: requests.Response) -> None:
-        _refuse_status(response)
-        self._begin(response)
         partial = self.partial
         done, total = partial.size, partial.total
         for chunk in response.raw.stream(_CHUNK, decode_content=False):
@@ -403,39 +354,12 @@ class _Try:
             require_space(partial.archive.parent, partial.total - partial.size)
 
     def _judge_size(self, size: int) -> None:
-        if self.most_bytes is not None and size > self.most_bytes:
+        if size > archive.MAX_BYTES:
             self.partial.remove()
             raise DatasetError(
-                f"{self.label} is larger than {self.most_bytes / 1024**3:,.1f} GiB; it is not "
+                f"{self.label} is larger than {archive.MAX_BYTES / 1024**3:,.1f} GiB; it is not "
                 "downloaded."
             )
-
-
-def _session(link: str) -> requests.Session:
-    """Return a session that sends no credentials of ~/.netrc, and stays on https from the start."""
-    import requests
-
-    session = requests.Session()
-    session.auth = lambda request: request
-    session.rebuild_auth = lambda *_: None  # type: ignore[method-assign]
-    session.max_redirects = _REDIRECTS
-    if link.lower().startswith("https:"):
-        del session.adapters["http://"]
-    return session
-
-
-def _refuse_status(response: requests.Response) -> None:
-    """Raise `_Trouble` for a status other than success."""
-    status = response.status_code
-    if status in (200, 206):
-        return
-    retried = status in (408, 416, 425, 429) or status >= 500
-    raise _Trouble(
-        f"the server answers {status}",
-        again=retried,
-        wait=_number(response.headers.get("Retry-After", "")) if retried else None,
-        link_refused=status in (400, 401, 403, 404, 410),
-    )
 
 
 def _number(text: str) -> int | None:
@@ -457,22 +381,3 @@ def _not_a_zip(start: bytes) -> str:
             "proxy between"
         )
     return "what the server sends is no zip"
-
-
-@contextmanager
-def _unlogged() -> Iterator[None]:
-    """Drop what the HTTP libraries log: at level DEBUG, and in some warnings, it is the address."""
-    names = [name for name in logging.root.manager.loggerDict if name.startswith("urllib3")]
-    names += ["urllib3.connectionpool", "urllib3.connection", "requests"]
-    loggers = [logging.getLogger(name) for name in dict.fromkeys(names)]
-    for one in loggers:
-        one.addFilter(_drop)
-    try:
-        yield
-    finally:
-        for one in loggers:
-            one.removeFilter(_drop)
-
-
-def _drop(record: logging.LogRecord) -> bool:
-    return False

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
-from typing import Any
+from itertools import chain, islice
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -55,14 +55,13 @@ class InspectedAnnotations:
     kept: list[dict[str, Any]] = field(default_factory=list)
     class_names: list[str] = field(default_factory=list)
     raw_ids: list[Any] = field(default_factory=list)
-    absent: list[int] = field(default_factory=list)
+    absent: set[int] = field(default_factory=set)
     of_other_classes: int = 0
     of_dropped_images: int = 0
     dropped: int = 0
 
 
-@dataclass(frozen=True)
-class _Candidate:
+class _Candidate(NamedTuple):
     """An annotation whose image and class are known."""
 
     annotation: dict[str, Any]
@@ -90,72 +89,144 @@ def inspect_annotations(
         findings: gets what is found.
         crossings: look for outlines that cross themselves.
     """
-    result = InspectedAnnotations()
-    chunk: list[_Candidate] = []
-    ids: set[Any] = set()
-    seen: dict[Any, list[Any]] = {}
-    for annotation in annotations:
-        candidate = _candidate(split, annotation, images, classes, findings, ids, result)
-        if candidate is None:
-            continue
-        chunk.append(candidate)
-        if len(chunk) == _CHUNK:
-            _inspect_chunk(split, chunk, findings, seen, result, crossings)
-            chunk = []
-    if chunk:
-        _inspect_chunk(split, chunk, findings, seen, result, crossings)
-    return result
+    inspector = _Inspector(split, images, classes, findings, crossings)
+    candidates = filter(None, map(inspector.candidate, annotations))
+    while chunk := list(islice(candidates, _CHUNK)):
+        inspector.inspect(chunk)
+    return inspector.result
 
 
-def _candidate(
-    split: str,
-    annotation: Any,
-    images: Mapping[int, ImageUse],
-    classes: Mapping[int, str | None],
-    findings: Findings,
-    ids: set[Any],
-    result: InspectedAnnotations,
-) -> _Candidate | None:
-    fields = annotation if isinstance(annotation, dict) else {}
-    number, image, category = (fields.get(key) for key in ("id", "image_id", "category_id"))
-    if type(image) is not int or type(category) is not int:
-        findings.add(
-            "annotation-malformed", split, annotation=_shown(number), detail=_shown(fields)
-        )
-        result.dropped += 1
-        return None
-    use = images.get(image)
-    file = use.record["file_name"] if use is not None and use.record is not None else ""
-    _inspect_id(split, number, file, findings, ids)
-    if use is None:
-        detail = f"image {_shown(image)}"
-        findings.add("annotation-unknown-image", split, annotation=_shown(number), detail=detail)
-        result.dropped += 1
-        return None
-    if use.record is None:
-        result.of_dropped_images += 1
-        return None
-    if category not in classes:
-        detail = f"category {_shown(category)}"
-        findings.add("annotation-unknown-category", split, file, _shown(number), detail)
-        result.dropped += 1
-        return None
-    name = classes[category]
-    if name is None:
-        result.of_other_classes += 1
-        return None
-    return _Candidate(annotation, use, use.record, name)
+class _Inspector:
+    """Inspects the annotations of one split, and gathers the usable ones in `result`."""
 
+    def __init__(
+        self,
+        split: str,
+        images: Mapping[int, ImageUse],
+        classes: Mapping[int, str | None],
+        findings: Findings,
+        crossings: bool,
+    ) -> None:
+        self.split, self.images, self.classes = split, images, classes
+        self.findings, self.crossings = findings, crossings
+        self.result = InspectedAnnotations()
+        self.ids: set[int] = set()
+        self.seen: dict[Any, list[Any]] = {}  # image, class, box and crowd flag to the masks
 
-def _inspect_id(split: str, number: Any, file: str, findings: Findings, ids: set[Any]) -> None:
-    if type(number) is not int:
-        findings.add("annotation-id-invalid", split, file, _shown(number))
-    elif number == 0:
-        findings.add("annotation-id-zero", split, file, number)
-    elif number in ids:
-        findings.add("annotation-id-twice", split, file, _shown(number))
-    else:
-        ids.add(number)
+    def candidate(self, annotation: Any) -> _Candidate | None:
+        """Return an annotation with its image and class, None when it has none to be kept for."""
+        fields = annotation if isinstance(annotation, dict) else {}
+        number, image, category = (fields.get(key) for key in ("id", "image_id", "category_id"))
+        if type(image) is not int or type(category) is not int:
+            self._drop("annotation-malformed", "", number, _shown(fields))
+            return None
+        use = self.images.get(image)
+        file = use.record["file_name"] if use is not None and use.record is not None else ""
+        self._inspect_id(number, file)
+        if use is None:
+            self._drop("annotation-unknown-image", "", number, f"image {_shown(image)}")
+            return None
+        if use.record is None:
+            self.result.of_dropped_images += 1
+            return None
+        if category not in self.classes:
+            self._drop("annotation-unknown-category", file, number, f"category {_shown(category)}")
+            return None
+        name = self.classes[category]
+        if name is None:
+            self.result.of_other_classes += 1
+            return None
+        return _Candidate(annotation, use, use.record, name)
+
+    def _drop(self, code: str, file: str, number: Any, detail: str = "") -> None:
+        self.findings.add(code, self.split, file, _shown(number), detail)
+        self.result.dropped += 1
+
+    def _inspect_id(self, number: Any, file: str) -> None:
+        code = ""
+        if type(number) is not int:
+            code = "annotation-id-invalid"
+        elif number == 0:
+            code = "annotation-id-zero"
+        elif number in self.ids:
+            code = "annotation-id-twice"
+        else:
+            self.ids.add(number)
+        if code:
+            self.findings.add(code, self.split, file, _shown(number))
+
+    def inspect(self, chunk: Sequence[_Candidate]) -> None:
+        """Inspect boxes and masks of some annotations, and keep what can be used."""
+        given = [candidate.annotation.get("segmentation") for candidate in chunk]
+        sizes = [candidate.use.size for candidate in chunk]
+        screen = screen_polygons(given, sizes, crossings=self.crossings)
+        for candidate, *known in zip(chunk, *(column.tolist() for column in screen), strict=True):
+            codes, box, segmentation = self._shapes(candidate, *known)
+            crowd, flag_is_good = _crowd_flag(candidate.annotation)
+            if not flag_is_good:
+                codes.add("crowd-flag-invalid")
+            number = _shown(candidate.annotation.get("id"))
+            for code in sorted(codes):
+                self.findings.add(code, self.split, candidate.record["file_name"], number)
+            self._keep(candidate, box, segmentation, crowd)
+
+    def _shapes(
+        self, candidate: _Candidate, clear: bool, area: float, extent: list[float], crosses: bool
+    ) -> tuple[set[str], Box | None, Segmentation]:
+        """Return the codes of the faults of box, mask and area, and the usable box and mask."""
+        annotation, (width, height) = candidate.annotation, candidate.use.size
+        codes: set[str] = set()
+        segmentation: Any = annotation.get("segmentation")
+        known = (area, extent) if clear else (None, None)
+        if not clear:
+            codes, segmentation = inspect_segmentation(segmentation, width, height)
+            crosses = (
+                self.crossings and type(segmentation) is list and outline_crosses(segmentation)
+            )
+        if crosses:
+            codes.add("polygon-self-intersecting")
+        around = mask_extent(segmentation, known[1])
+        if covers_no_pixel(segmentation, known[0], around, width, height):
+            codes.add("mask-without-pixels")
+            segmentation = []
+        fault, box = inspect_box(annotation.get("bbox"), width, height)
+        if fault:
+            codes.add(fault)
+        if box is not None and segmentation and overlap(box, around) < BESIDE:
+            if fault == "box-outside":
+                box = None  # the mask knows better
+            else:
+                codes.add("box-beside-mask")
+        codes |= _area_fault(annotation, segmentation, known[0], fault, candidate.use)
+        return codes, box, segmentation
+
+    def _keep(
+        self, candidate: _Candidate, box: Box | None, segmentation: Segmentation, crowd: Any
+    ) -> None:
+        annotation, use, image, class_name = candidate
+        number, result = _shown(annotation.get("id")), self.result
+        if box is None and segmentation:
+            box = box_of_mask(segmentation)
+        if box is None or min(box[2:]) <= 0:
+            result.dropped += 1
+            return
+        masks = self.seen.setdefault((image["id"], class_name, tuple(box), bool(crowd)), [])
+        if segmentation in masks:
+            self._drop("annotation-repeated", image["file_name"], number)
+            return
+        masks.append(segmentation)
+        if annotation.get("segmentation") in (None, []):
+            result.absent.add(len(result.kept))
+        record = {
+            **annotation,
+            "image_id": image["id"],
+            "bbox": box,
+            "segmentation": segmentation,
+            "iscrowd": crowd,
+        }
+        result.kept.append(turned(record, use.turn, *use.size) if use.turn != 1 else record)
+        result.class_names.append(class_name)
+        result.raw_ids.append(number)
 
 
 def _shown(value: Any) -> Any:
@@ -164,91 +235,6 @@ def _shown(value: Any) -> Any:
         return value
     text = value if isinstance(value, str) else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _inspect_chunk(
-    split: str,
-    chunk: Sequence[_Candidate],
-    findings: Findings,
-    seen: dict[Any, list[Any]],
-    result: InspectedAnnotations,
-    crossings: bool,
-) -> None:
-    given = [candidate.annotation.get("segmentation") for candidate in chunk]
-    sizes = [candidate.use.size for candidate in chunk]
-    screen = screen_polygons(given, sizes, crossings=crossings)
-    clears, crossing = screen.faultless.tolist(), screen.crosses.tolist()
-    areas, extents = screen.area.tolist(), screen.extent.tolist()
-    for index, candidate in enumerate(chunk):
-        annotation, (width, height) = candidate.annotation, candidate.use.size
-        clear = clears[index]
-        codes: set[str] = set()
-        segmentation: Any = given[index]
-        crosses = crossing[index]
-        if not clear:
-            codes, segmentation = inspect_segmentation(given[index], width, height)
-            crosses = crossings and type(segmentation) is list and outline_crosses(segmentation)
-        if crosses:
-            codes.add("polygon-self-intersecting")
-        area = areas[index] if clear else None
-        extent = mask_extent(segmentation, extents[index] if clear else None)
-        if covers_no_pixel(segmentation, area, extent, width, height):
-            codes.add("mask-without-pixels")
-            segmentation = []
-        fault, box = inspect_box(annotation.get("bbox"), width, height)
-        if fault:
-            codes.add(fault)
-        crowd, flag_is_good = _crowd_flag(annotation)
-        if not flag_is_good:
-            codes.add("crowd-flag-invalid")
-        if box is not None and segmentation and overlap(box, extent) < BESIDE:
-            if fault == "box-outside":
-                box = None  # the mask knows better
-            else:
-                codes.add("box-beside-mask")
-        codes.update(_area_fault(annotation, segmentation, area, fault, candidate.use))
-        file, number = candidate.record["file_name"], _shown(annotation.get("id"))
-        for code in sorted(codes):
-            findings.add(code, split, file, number)
-        _keep(candidate, box, segmentation, crowd, seen, findings, split, result)
-
-
-def _keep(
-    candidate: _Candidate,
-    box: Box | None,
-    segmentation: Segmentation,
-    crowd: Any,
-    seen: dict[Any, list[Any]],
-    findings: Findings,
-    split: str,
-    result: InspectedAnnotations,
-) -> None:
-    annotation, use = candidate.annotation, candidate.use
-    number = _shown(annotation.get("id"))
-    if box is None and segmentation:
-        box = box_of_mask(segmentation)
-    if box is None or min(box[2:]) <= 0:
-        result.dropped += 1
-        return
-    key = (candidate.record["id"], candidate.class_name, tuple(box), bool(crowd))
-    masks = seen.setdefault(key, [])
-    if segmentation in masks:
-        findings.add("annotation-repeated", split, candidate.record["file_name"], number)
-        result.dropped += 1
-        return
-    masks.append(segmentation)
-    if annotation.get("segmentation") in (None, []):
-        result.absent.append(len(result.kept))
-    record = {
-        **annotation,
-        "image_id": candidate.record["id"],
-        "bbox": box,
-        "segmentation": segmentation,
-        "iscrowd": crowd,
-    }
-    result.kept.append(turned(record, use.turn, *use.size) if use.turn != 1 else record)
-    result.class_names.append(candidate.class_name)
-    result.raw_ids.append(number)
 
 
 def _crowd_flag(annotation: Mapping[str, Any]) -> tuple[Any, bool]:
@@ -284,20 +270,10 @@ def _area_fault(
     return {"area-of-box"} if polygon_area < 0.98 * of_box - 0.5 else set()
 
 
-def referenced_images(annotations: Sequence[Any]) -> set[int]:
-    """Return the image ids that any annotation names."""
-    return {
-        image
-        for annotation in annotations
-        if isinstance(annotation, dict) and type(image := annotation.get("image_id")) is int
-    }
-
-
 _NUMBERS = {int, float}
 
 
-@dataclass(frozen=True)
-class Screen:
+class Screen(NamedTuple):
     """The result of screening N segmentations.
 
     Attributes:
@@ -409,20 +385,8 @@ def _crossing(
     return crossing
 
 
-# EXIF orientation → (x', y') of a point (x, y) of a stored image of size (w, h), upright.
-_POINT = {
-    5: lambda x, y, w, h: (y, x),
-    6: lambda x, y, w, h: (h - y, x),
-    7: lambda x, y, w, h: (h - y, w - x),
-    8: lambda x, y, w, h: (y, w - x),
-}
-# The same for an array (h, w).
-_ARRAY = {
-    5: lambda array: array.T,
-    6: lambda array: np.rot90(array, -1),
-    7: lambda array: np.rot90(array, 2).T,
-    8: lambda array: np.rot90(array, 1),
-}
+# EXIF's orientations that exchange width and height: is the axis that becomes x mirrored, and y?
+_MIRRORED = {5: (False, False), 6: (True, False), 7: (True, True), 8: (False, True)}
 
 
 def turned(annotation: dict[str, Any], orientation: int, width: int, height: int) -> dict[str, Any]:
@@ -436,35 +400,32 @@ def turned(annotation: dict[str, Any], orientation: int, width: int, height: int
 
     Source: the eight orientations of the EXIF tag 0x0112 (CIPA DC-008).
     """
-    point = _POINT[orientation]
+    mirrored = _MIRRORED[orientation]
+
+    def upright(points: Any) -> npt.NDArray[np.float64]:
+        swapped = np.reshape(points, (-1, 2))[:, ::-1]
+        return np.where(mirrored, (height, width) - swapped, swapped)
+
     x, y, w, h = annotation["bbox"]
-    (x0, y0), (x1, y1) = point(x, y, width, height), point(x + w, y + h, width, height)
-    box = [min(x0, x1), min(y0, y1), abs(x1 - x0), abs(y1 - y0)]
-    result = {**annotation, "bbox": box}
+    corners = upright([x, y, x + w, y + h])
+    low = corners.min(axis=0)
+    result = {**annotation, "bbox": [*low.tolist(), *(corners.max(axis=0) - low).tolist()]}
     segmentation = annotation["segmentation"]
     if isinstance(segmentation, dict):
-        upright = _ARRAY[orientation](mask_util.decode(compressed_rle(segmentation)))
-        rle = mask_util.encode(np.asfortranarray(upright))
+        mask = mask_util.decode(compressed_rle(segmentation)).T
+        mask = mask[:: -1 if mirrored[1] else 1, :: -1 if mirrored[0] else 1]
+        rle = mask_util.encode(np.asfortranarray(mask))
         result["segmentation"] = {**rle, "counts": rle["counts"].decode("ascii")}
     else:
-        result["segmentation"] = [
-            [
-                value
-                for x, y in zip(part[::2], part[1::2], strict=True)
-                for value in point(x, y, width, height)
-            ]
-            for part in segmentation
-        ]
+        result["segmentation"] = [upright(part).reshape(-1).tolist() for part in segmentation]
     keypoints: Any = annotation.get("keypoints")
-    if _are_keypoints(keypoints):
-        flat: list[Any] = []
-        for x, y, seen in zip(keypoints[::3], keypoints[1::3], keypoints[2::3], strict=True):
-            flat += [*point(x, y, width, height), seen] if seen else [x, y, seen]
-        result["keypoints"] = flat
+    if (
+        type(keypoints) is list
+        and len(keypoints) % 3 == 0
+        and set(map(type, keypoints)) <= _NUMBERS
+    ):
+        points = np.reshape(np.array(keypoints, np.float64), (-1, 3))
+        seen = points[:, 2] != 0
+        points[seen, :2] = upright(points[seen, :2])
+        result["keypoints"] = points.reshape(-1).tolist()
     return result
-
-
-def _are_keypoints(value: Any) -> bool:
-    """Return whether a value is COCO's flat list of x, y and visibility."""
-    numbers = isinstance(value, list) and all(type(number) in (int, float) for number in value)
-    return numbers and len(value) % 3 == 0

@@ -90,37 +90,32 @@ def inspect_images(
     """
     by_id: dict[int, list[dict[str, Any]]] = {}
     for image in images:
-        fault = _malformed(image)
-        if fault:
+        if fault := _malformed(image):
             name = image.get("file_name") if isinstance(image, dict) else None
-            findings.add(
-                "image-malformed", split, name if isinstance(name, str) else "", detail=fault
-            )
-            continue
-        by_id.setdefault(image["id"], []).append(image)
+            file = name if isinstance(name, str) else ""
+            findings.add("image-malformed", split, file, detail=fault)
+        else:
+            by_id.setdefault(image["id"], []).append(image)
     uses: dict[int, ImageUse] = {}
     by_file: dict[str, ImageUse] = {}
-    for number, records in by_id.items():
-        image = records[0]
-        files = {_same_file(record["file_name"]) for record in records}
-        if len(files) > 1:
-            for record in records[1:]:
-                detail = f"id {number} is also {image['file_name']!r}"
-                findings.add("image-id-twice", split, record["file_name"], detail=detail)
+    for number, (image, *more) in by_id.items():
+        name = image["file_name"]
+        file = str(PurePosixPath(name))  # one spelling for all names of one file
+        if any(str(PurePosixPath(other["file_name"])) != file for other in more):
+            for other in more:
+                detail = f"id {number} is also {name!r}"
+                findings.add("image-id-twice", split, other["file_name"], detail=detail)
             uses[number] = ImageUse(None, "image-id-twice")
             continue
-        for _ in records[1:]:
-            detail = f"listed again with the id {number}"
-            findings.add("image-listed-twice", split, image["file_name"], detail=detail)
-        (file,) = files
+        details = [f"listed again with the id {number}"] * len(more)
         if file in by_file:
-            use = by_file[file]
-            before = use.record["id"] if use.record else "another"
-            detail = f"ids {before} and {number}"
-            findings.add("image-listed-twice", split, image["file_name"], detail=detail)
-        else:
-            use = by_file[file] = _use(split, image, facts, findings)
-        uses[number] = use
+            before = by_file[file].record
+            details.append(f"ids {before['id'] if before else 'another'} and {number}")
+        for detail in details:
+            findings.add("image-listed-twice", split, name, detail=detail)
+        if file not in by_file:
+            by_file[file] = _use(split, image, facts, findings)
+        uses[number] = by_file[file]
     return uses
 
 
@@ -141,11 +136,6 @@ def _short(value: Any) -> str:
         return f"of {value.bit_length() * 3 // 10 + 1} digits"
     text = repr(value)
     return text if len(text) <= 40 else text[:37] + "..."
-
-
-def _same_file(name: str) -> str:
-    """Return one spelling for all names of one file: `./a.jpg` is `a.jpg`."""
-    return str(PurePosixPath(name)) if "/" in name else name
 
 
 def _use(

@@ -122,7 +122,7 @@ def _constant_box(run: Run) -> list[Block]:
         for task in scored_tasks(run)
         if constant[task]["AP"].number() is not None
     ]
-    return [prose("evaluation.constant_box", scores=", ".join(scores))] if scores else []
+    return [prose("evaluation.evaluator", scores=", ".join(scores))] if scores else []
 
 
 def _leaks(run: Run) -> Block:

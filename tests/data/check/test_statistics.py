@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from persondet.data.check.statistics import dataset_statistics
+from persondet.data.check import dataset_statistics
 
 
 def coco(images, annotations, categories=((1, "person"),)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from persondet.data.check.statistics import dataset_statistics
+from persondet.data.check import dataset_statistics
 from persondet.data.check.text import WIDTH, report_lines
 from persondet.data.findings import CODES, Findings
 from persondet.text import columns

@@ -1,4 +1,4 @@
-"""A local server that speaks what the `roboflow` package asks for, and exports to serve."""
+"""A local server that speaks Roboflow's API, and exports to serve."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Served:
 class LocalRoboflow:
     """What the server answers; a test sets what is special about it.
 
-    `api[step]` replaces the answer of a step (project, workspace, version, export) by
-    (status, body) or "hang". `files` is what each request for the zip in turn gets; when the list
-    has one entry left, it stays.
+    `api[step]` replaces the answer of a step (project, version, export) by (status, body) or
+    "hang"; before that, `faults` answers fail. `files` is what each request for the zip in turn
+    gets; when the list has one entry left, it stays.
     """
 
     content: bytes = b""
@@ -43,6 +43,7 @@ class LocalRoboflow:
     images: int = 12
     generating: int = 0
     exporting: int = 0
+    faults: int = 0
     api: dict[str, Any] = field(default_factory=dict)
     files: list[str] = field(default_factory=lambda: ["whole"])
     asked: list[Served] = field(default_factory=list)
@@ -59,9 +60,12 @@ class LocalRoboflow:
     def answer(self, path: str, key: str) -> tuple[int, Any]:
         """The answer of the API to a path below its root."""
         parts = path.strip("/").split("/")
-        step = ("workspace", "project", "version", "export")[len(parts) - 1]
+        step = ("project", "version", "export")[len(parts) - 2]
         if key != KEY:
             return 401, {"error": {"message": f"This API key does not exist: {key}"}}
+        self.faults -= 1
+        if self.faults >= 0:
+            return 500, ""
         if self.api.get(step) == "hang":
             self.released.wait(20)
             return 500, ""
@@ -81,8 +85,7 @@ class LocalRoboflow:
             export = {"format": parts[3], "link": self.link, "size": 1}
             return (202, {"progress": 0.25}) if making else (200, {"export": export})
         versions = [{"id": f"harbour/people/{number}"} for number in (1, 3)]
-        project = {"project": {"id": "harbour/people"}, "versions": versions}
-        return 200, {"workspace": {"name": "Harbour", "url": "harbour", "projects": []}, **project}
+        return 200, {"project": {"id": "harbour/people"}, "versions": versions}
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -23,7 +23,7 @@ MOMENTS = 20
 
 COMMANDS = {
     "import": "from persondet.data.fetch.importing import import_export as work",
-    "clean": "from persondet.data.cleaned_copy import clean_dataset as work",
+    "clean": "from persondet.data.clean import clean_dataset as work",
     "download": "from persondet.data.fetch.transfer import download_export\n"
     "work = lambda _, *given, **named: download_export('harbour', 'people', 3, *given, **named)",
 }

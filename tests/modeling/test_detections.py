@@ -1,0 +1,79 @@
+"""What a detector hands out: small masks when asked to, and the dataset's classes."""
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+from detectron2.structures import Boxes, Instances
+from torch import nn
+
+from persondet.engine import load_cfg
+from persondet.errors import CheckpointError
+from persondet.inference.masks import encoded_masks
+from persondet.modeling.detections import (
+    keep_roi_masks,
+    map_classes,
+    match_classes,
+    roi_masks_kept,
+)
+
+CONFIG = "configs/quick_schedules/person_mask_rcnn_R_18_FPN_instant_test.yaml"
+
+
+def test_the_masks_are_small_inside_the_block_only():
+    cfg = load_cfg(CONFIG, ["MODEL.DEVICE", "cpu", "SOLVER.AMP.ENABLED", "False"])
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.01
+    torch.manual_seed(0)
+    model = build_model(cfg).eval()
+    image = torch.randint(0, 255, (3, 64, 96)).to(torch.uint8)
+
+    def detections():
+        with torch.no_grad():
+            return model([{"image": image, "height": 120, "width": 180}])[0]["instances"]
+
+    whole = detections()
+    with roi_masks_kept(nn.Sequential(model)):
+        small = detections()
+    assert len(small) == len(whole) > 0
+    assert small.image_size == (120, 180)
+    assert small.has("roi_masks")
+    assert not small.has("pred_masks")
+    assert torch.equal(small.pred_boxes.tensor, whole.pred_boxes.tensor)
+    assert torch.equal(small.scores, whole.scores)
+    assert encoded_masks(small) == encoded_masks(whole)
+    assert detections().has("pred_masks")
+    assert keep_roi_masks(nn.Linear(2, 2)) == []
+
+
+class ThreeDetections(nn.Module):
+    """Predicts classes 2, 0, 1 with scores 0.9, 0.8, 0.7."""
+
+    def forward(self, batched_inputs):
+        instances = Instances((10, 10))
+        instances.pred_boxes = Boxes(torch.arange(12.0).reshape(3, 4))
+        instances.scores = torch.tensor([0.9, 0.8, 0.7])
+        instances.pred_classes = torch.tensor([2, 0, 1])
+        return [{"instances": instances} for _ in batched_inputs]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "expected"),
+    [
+        (["person", "car"], ["person"], [0, -1]),
+        (["person", "car"], ["worker-on-site"], [0, -1]),  # one class: whatever it is called
+        (["person", "car"], ["car", "Human"], [1, 0]),
+        (["cat", "dog"], ["dog", "person"], [-1, 0]),
+        (["Pedestrian"], ["person", "bike"], [0]),
+    ],
+)
+def test_classes_match_by_name_and_people_by_any_name(theirs, ours, expected):
+    assert match_classes(theirs, ours) == expected
+
+
+def test_detections_of_other_classes_are_dropped_and_ours_renumbered():
+    model = map_classes(ThreeDetections(), ["person", "car", "bike"], ["bike", "person"])
+    instances = model([{}])[0]["instances"]
+    assert instances.pred_classes.tolist() == [0, 1]
+    assert instances.scores.tolist() == pytest.approx([0.9, 0.8])
+    assert instances.pred_boxes.tensor[:, 0].tolist() == [0.0, 4.0]
+    with pytest.raises(CheckpointError, match="no class in common"):
+        map_classes(model, ["cat"], ["dog", "person"])
