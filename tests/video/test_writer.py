@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import collections
 import itertools
-import signal
-import subprocess
-import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -227,33 +224,3 @@ def test_trap_a_clip_that_lost_frames_on_the_way_is_not_handed_over(tmp_path, mo
     assert not target.exists()
     assert not draft_path(target).exists()
     assert len(frames_on_disk(partial_path(target))) == 9
-
-
-KILLED = """
-import sys
-from fractions import Fraction
-import numpy as np
-from persondet.video.writer import VideoWriter
-with VideoWriter(sys.argv[1], width=96, height=64, fps=Fraction(25)) as writer:
-    number = 0
-    while True:
-        writer.write(np.full((64, 96, 3), number % 200, np.uint8))
-        number += 1
-        print(number, flush=True)
-"""
-
-
-@pytest.mark.slow
-def test_a_killed_run_leaves_all_but_the_last_second(tmp_path):
-    target = tmp_path / "clip.mp4"
-    command = [sys.executable, "-c", KILLED, str(target)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    written = 0
-    while written < 137:
-        written = int(process.stdout.readline())
-    process.send_signal(signal.SIGKILL)
-    written = int(([written] + process.stdout.read().split())[-1])
-    process.wait()
-    times = frames_on_disk(partial_path(target))
-    assert set(times) >= {Fraction(n, 25) for n in range(written - 25)}
-    assert not target.exists()
