@@ -179,23 +179,6 @@ def test_a_broken_image_is_skipped_and_named(tmp_path):
     assert not (tmp_path / "other").exists()
 
 
-def test_used_folders_and_the_sources_own_folder_are_refused(tmp_path):
-    source = write(tmp_path / "in" / "a.jpg")
-    before = source.read_bytes()
-    write(tmp_path / "out" / "other.jpg")
-    for output, overwrite, error, says in (
-        ("out", False, OutputExistsError, "--overwrite"),
-        ("in", True, MediaError, "is the source itself"),
-        ("in/a.jpg", False, MediaError, "is a file"),
-    ):
-        with pytest.raises(error, match=says):
-            annotate(tmp_path, output=output, overwrite=overwrite)
-    assert source.read_bytes() == before
-    annotate(tmp_path, overwrite=True)
-    expected = ["a.jpg", "images.json", "other.jpg", "predictions.json", "records.jsonl"]
-    assert sorted(os.listdir(tmp_path / "out")) == expected
-
-
 @pytest.mark.parametrize(
     ("refused", "error"),
     [("0.png", OutputExistsError), ("1.png", PartialMediaError), (IMAGES, PartialMediaError)],

@@ -69,4 +69,6 @@ def test_bad_input_is_refused_before_the_model_is_loaded(folder, tmp_path, loade
         run("--input", folder / "a.png", "--output", folder.parent)
     with pytest.raises(MediaError, match="source itself"):
         run("--input", folder, "--output", folder, "--overwrite")
+    with pytest.raises(MediaError, match="is a file"):
+        run("--input", folder, "--output", folder / "a.png")
     assert loaded == []
