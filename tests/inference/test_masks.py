@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -67,23 +69,15 @@ def raw_result(seed, *, people, kind=torch.float32):
     return result
 
 
-def copied(result):
-    fields = {
-        name: Boxes(value.tensor.clone()) if isinstance(value, Boxes) else value.clone()
-        for name, value in result.get_fields().items()
-    }
-    return Instances(result.image_size, **fields)
-
-
 @settings(max_examples=30)
 @given(
     st.integers(0, 2**32), st.integers(0, 4), st.integers(1, 90), st.integers(1, 90), st.booleans()
 )
 def test_from_probabilities_to_code_as_detectron2_pastes_and_encodes(seed, people, h, w, half):
     result = raw_result(seed, people=people, kind=torch.bfloat16 if half else torch.float32)
-    pasted = detector_postprocess(copied(result), h, w)
-    expected = instances_to_coco_json(copied(pasted), 1)
-    small = roi_postprocess(copied(result), h, w)
+    pasted = detector_postprocess(deepcopy(result), h, w)
+    expected = instances_to_coco_json(deepcopy(pasted), 1)
+    small = roi_postprocess(deepcopy(result), h, w)
     assert encoded_masks(small) == [record["segmentation"] for record in expected]
     # Everything else is what it was.
     assert torch.equal(small.pred_boxes.tensor, pasted.pred_boxes.tensor)
