@@ -114,15 +114,7 @@ def test_the_fast_look_clears_nothing_that_the_close_look_faults(segmentations: 
             assert screen.crosses[index] == outline_crosses(segmentation)
 
 
-def test_the_fast_look_measures_and_sees_crossings() -> None:
-    clover = [10.0, 10.0, 40.0, 10.0, 40.0, 40.0, 20.0, 0.0]
-    screen = screen_polygons(
-        [[SQUARE], [SQUARE, [50, 50, 60, 50, 60, 60]], [clover], None, [[0, 0, 5, 0, 5, 101]]],
-        [(100, 80)] * 5,
-    )
-    assert screen.faultless.tolist() == [True, True, True, False, False]
-    assert screen.area[:2].tolist() == [400, 450]
-    assert screen.crosses.tolist() == [False, False, True, False, False]
+def test_outlines_that_cross_themselves() -> None:
     assert outline_crosses([BOW_TIE])
     touching = [0, 0, 10, 0, 10, 10, 5, 0, 0, 10]  # comes back to its own edge in one point
     assert not outline_crosses([touching])

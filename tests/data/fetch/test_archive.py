@@ -132,17 +132,15 @@ def test_the_bytes_that_come_out_are_judged_too(tmp_path, refused, monkeypatch):
     assert len(refused(archive, "far more")) == 6
 
 
-@pytest.mark.parametrize("number", [30, 70_000])  # the second has its directory in 64 bits
-def test_a_large_directory_is_refused_before_it_is_read(tmp_path, refused, monkeypatch, number):
+def test_a_large_directory_is_refused_before_it_is_read(tmp_path, refused, monkeypatch):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as opened:
-        info = zipfile.ZipInfo("a" * 154)  # 46 bytes more in the directory
-        opened.writestr(info, b"")
-        opened.filelist *= number
-    if number == 30:  # the number that the end record announces is a lie
-        changed(tmp_path / "a.zip", (b"PK\5\6", 8, "<H", 1), (b"PK\5\6", 10, "<H", 1))
+        opened.writestr(zipfile.ZipInfo("a" * 154), b"")  # 200 bytes of the directory
+        opened.filelist *= 30
+    # The number that the end record announces is a lie.
+    changed(tmp_path / "a.zip", (b"PK\5\6", 8, "<H", 1), (b"PK\5\6", 10, "<H", 1))
     monkeypatch.setattr(zipfile, "ZipFile", None)
-    monkeypatch.setattr(room, "MAX_FILES", number - 1)
-    refused(tmp_path / "a.zip", f"more than {number - 1:,} files")
+    monkeypatch.setattr(room, "MAX_FILES", 29)
+    refused(tmp_path / "a.zip", "more than 29 files")
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def test_planted_copies_are_found(copy: str):
 )
 def test_independent_images_raise_no_alarm_with_bars_or_without(make, bar: int | None):
     rng = np.random.default_rng(11)
-    images = [make(rng) for _ in range(40)]
+    images = [make(rng) for _ in range(30)]
     if bar is not None:
         edge = cv2.BORDER_CONSTANT
         images = [cv2.copyMakeBorder(i, 60, 60, 0, 0, edge, value=(bar,) * 3) for i in images]
