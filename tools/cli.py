@@ -185,8 +185,19 @@ def show_log() -> None:
     log.setLevel(logging.INFO)
 
 
+def wait_passively() -> None:
+    """Let the threads of OpenMP sleep while they wait, unless the user has chosen.
+
+    They spin by default. Beside another process on the same cores, each of the many short waits in
+    a forward pass then costs a time slice. To be called before PyTorch is imported.
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+
 def run(main: Callable[[Sequence[str] | None], int | None]) -> None:
     """Call `main` with the command line and exit: one sentence and a code for bad input."""
+    wait_passively()
     # albumentations asks the network for a newer release when it is imported.
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     try:

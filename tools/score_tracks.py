@@ -24,9 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("records", "the .jsonl beside the clip", "RECORDS", type=Path)
     more = "ground truth: the json beside the sample's clip, or a MOT-challenge gt.txt"
     add("truth", more, "TRUTH", type=Path)
-    more = "leave out people who show less than this share"
+    more = "leave out people when less than this share of them is visible"
     add("--min-visible", more, "SHARE", type=cli.share, default=0.2)
-    more = "leave out people who are smaller than this"
+    more = "leave out people smaller than this"
     add("--min-height", more, "PIXELS", type=_length, default=24.0)
     add("--json", "print JSON instead of a table")
     args = cli.parse(parser, argv)

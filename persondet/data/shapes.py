@@ -112,13 +112,6 @@ def mask_area(segmentation: Segmentation, height: int, width: int) -> float:
     return float(mask_util.area(rles[0] if len(rles) == 1 else mask_util.merge(rles)))
 
 
-def mask_areas(
-    segmentations: Sequence[Segmentation], sizes: Sequence[tuple[int, int]]
-) -> list[float]:
-    """Return `mask_area` of non-empty segmentations, given the height and width of each image."""
-    return [mask_area(mask, *size) for mask, size in zip(segmentations, sizes, strict=True)]
-
-
 def box_of_mask(segmentation: Segmentation) -> Box:
     """Return the box that encloses a (non-empty) segmentation."""
     if isinstance(segmentation, dict):

@@ -1,26 +1,29 @@
-"""A run folder → one document → report.html and report.pdf."""
+"""A run folder → one document → report.html and report.pdf.
+
+The report as one HTML file: images embedded, no script, nothing loaded from anywhere.
+"""
 
 from __future__ import annotations
 
+import base64
 import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
 from persondet.errors import OutputExistsError
 from persondet.files import make_folder, write_text
-from persondet.report.document import Document, as_plain_text
-from persondet.report.html import html_of
+from persondet.report.document import Block, Document, EncodedImage, as_plain_text
+from persondet.report.facts import TEMPLATES, listed
 from persondet.report.pdf import write_pdf
 from persondet.report.run import Run, refuse_elsewhere
 from persondet.report.sections.dataset import dataset
-from persondet.report.sections.evaluation import evaluation
+from persondet.report.sections.evaluation import evaluation, video
 from persondet.report.sections.summary import asked, limits, repetition
-from persondet.report.sections.training import augmentation, training
-from persondet.report.sections.transfer import transfer
-from persondet.report.sections.video import video
-from persondet.report.wording import listed
+from persondet.report.sections.training import augmentation, training, transfer
 from persondet.results import RunError
 
 logger = logging.getLogger(__name__)
@@ -148,3 +151,27 @@ def build_report(
     write_text(folder / HTML, html_of(document))
     write_pdf(document, folder / PDF)
     return folder / HTML, folder / PDF
+
+
+def html_of(document: Document) -> str:
+    """Return the report as a page; every text of the document is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["data_uri"] = _data_uri
+    environment.filters["kind"] = _kind
+    labels = document.labels()
+    template = environment.get_template("report.html.j2")
+    return template.render(document=document, label=lambda block: labels[id(block)])
+
+
+def _data_uri(image: EncodedImage) -> str:
+    return f"data:{image.media_type};base64,{base64.b64encode(image.data).decode('ascii')}"
+
+
+def _kind(block: Block) -> str:
+    return type(block).__name__

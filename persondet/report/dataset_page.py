@@ -214,37 +214,36 @@ def _draw_masks(axes: Axes, masks: Mapping[str, int]) -> None:
     """Draw the kinds of masks as shares of all annotations."""
     kinds = [kind for kind in _MASKS if masks[kind]] or ["polygon"]
     total = max(1, sum(masks.values()))
-    shares = [100 * masks[kind] / total for kind in kinds]
-    axes.barh([_MASKS[kind] for kind in kinds], shares, 0.6, color=PURPLE)
-    for place, (kind, share) in enumerate(zip(kinds, shares, strict=True)):
-        axes.text(share, place, f" {masks[kind]}", va="center", fontsize=8)
-    _ranked(axes, len(kinds), 2)
-    axes.set_xlim(0, 118)
-    axes.set_xticks(range(0, 101, 25))
+    bars = [(_MASKS[kind], masks[kind] / total, f"{masks[kind]}") for kind in kinds]
+    _shares(axes, bars, PURPLE)
     label_axes(axes, "Masks", "objects (%)", "")
 
 
 def _draw_leaks(axes: Axes, leaks: Mapping[str, Mapping[str, Any]]) -> None:
     """Draw the share of each held-out split that training knows already."""
-    entries = [(split, leaks[split]) for split in ("test", "valid") if split in leaks]
-    title = "Leaks between splits"
-    if not entries:
-        axes.set_title(title)
-        hide(axes, "no two splits to compare")
-        return
-    shares = [100 * leak["leaked"] / max(1, leak["images"]) for _, leak in entries]
-    axes.barh([split for split, _ in entries], shares, 0.6, color=VERMILION)
-    for place, ((_, leak), share) in enumerate(zip(entries, shares, strict=True)):
+    bars = []
+    for split, leak in ((split, leaks[split]) for split in ("test", "valid") if split in leaks):
         clips = leak.get("clip_mates", 0)
-        text = f" {leak['leaked']} of {leak['images']}"
-        text += f"; {clips} share a clip" if clips else ""
-        inside = share > 55
+        text = f"{leak['leaked']} of {leak['images']}" + (
+            f"; {clips} share a clip" if clips else ""
+        )
+        bars.append((split, leak["leaked"] / max(1, leak["images"]), text))
+    if not bars:
+        hide(axes, "no two splits to compare")
+    _shares(axes, bars, VERMILION)
+    label_axes(axes, "Leaks between splits", "images known from a split that learns (%)", "")
+
+
+def _shares(axes: Axes, bars: Sequence[tuple[str, float, str]], color: str) -> None:
+    """Draw a bar for each (name, share, text), with the text beside it or in it."""
+    axes.barh([name for name, *_ in bars], [100 * share for _, share, _ in bars], 0.6, color=color)
+    for place, (_, share, text) in enumerate(bars):
+        inside = share > 0.55 and len(text) > 8
         look: Any = {"ha": "right", "color": "white"} if inside else {"ha": "left", "color": BLACK}
-        axes.text(share, place, text + " " * inside, va="center", fontsize=8, **look)
-    _ranked(axes, len(entries), 2)
+        axes.text(100 * share, place, f" {text} ", va="center", fontsize=8, **look)
+    _ranked(axes, len(bars), 2)
     axes.set_xlim(0, 118)
     axes.set_xticks(range(0, 101, 25))
-    label_axes(axes, title, "images known from a split that learns (%)", "")
 
 
 def _bars(axes: Axes, names: Sequence[str], bars: Sequence[tuple[str, Sequence[int]]]) -> None:

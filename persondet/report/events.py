@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
-from persondet.report.wording import one_line
+from persondet.report.facts import one_line
 from persondet.results import TASKS, RunError
 
 FILE_NAME = "metrics.json"
@@ -42,20 +42,6 @@ class Series(NamedTuple):
         """Return the series without its NaN and infinite values."""
         keep = np.isfinite(self.values)
         return Series(self.iterations[keep], self.values[keep])
-
-    def best(self, mode: str = "max") -> tuple[int, float] | None:
-        """Return (iteration, value) of the largest or smallest finite value, the last of equals:
-        of two equal models the one that has seen more is kept.
-
-        `mode` is "max" or "min"; None when no value is finite.
-        """
-        iterations, values = self.finite()
-        if not len(values):
-            return None
-        backwards = values[::-1]
-        index = len(values) - 1
-        index -= int(np.argmax(backwards) if mode == "max" else np.argmin(backwards))
-        return int(iterations[index]), float(values[index])
 
 
 @dataclass(frozen=True)
@@ -136,16 +122,18 @@ def load_events(run_dir: str | Path) -> Events:
             for line in lines:
                 if not line.strip():
                     continue
-                parsed = list(_rows_of_line(line))
-                unreadable += not parsed
-                for iteration, scalars in parsed:
-                    again = rows.get(iteration, {}) if iteration == newest else {}
-                    # A step is logged once: its second row is of another start.
-                    if iteration < newest or any(k in again and k in scalars for k in _OF_TRAINING):
-                        restarts.append(iteration)
-                        rows = {k: row for k, row in rows.items() if k < iteration}
-                    rows.setdefault(iteration, {}).update(scalars)
-                    newest = iteration
+                row = _row_of_line(line)
+                if row is None:
+                    unreadable += 1
+                    continue
+                iteration, scalars = row
+                again = rows.get(iteration, {}) if iteration == newest else {}
+                # A step is logged once: its second row is of another start.
+                if iteration < newest or any(k in again and k in scalars for k in _OF_TRAINING):
+                    restarts.append(iteration)
+                    rows = {k: row for k, row in rows.items() if k < iteration}
+                rows.setdefault(iteration, {}).update(scalars)
+                newest = iteration
     except OSError as error:
         raise RunError(
             f"{path} cannot be read ({error.strerror or error}); give the OUTPUT_DIR of a training."
@@ -159,48 +147,41 @@ def load_events(run_dir: str | Path) -> Events:
     return Events(path, _series_of_rows(rows), tuple(restarts), unreadable)
 
 
-def _rows_of_line(line: str) -> Iterator[tuple[int, dict[str, float]]]:
-    """Yield (iteration, scalars) of one line; nothing when it cannot be read.
+def _row_of_line(line: str) -> tuple[int, dict[str, float]] | None:
+    """Return (iteration, scalars) of one line; None when it cannot be read.
 
     Rows are flat objects, so the last brace of a line begins a row: that finds the row that a
     resumed run appended to half a line of the run that was killed.
     """
     for text in (line, line[max(line.rfind("{"), 0) :]):
-        try:
+        with suppress(ValueError, RecursionError):
             row = json.loads(text)
-        except (ValueError, RecursionError):
-            continue
-        iteration = row.get("iteration") if isinstance(row, dict) else None
-        if _is_number(iteration) and float(iteration).is_integer() and 0 <= iteration < 2**53:
-            yield (
-                int(iteration),
-                {
-                    key: math.nan if value is None else float(value)
-                    for key, value in row.items()
-                    if key != "iteration" and (value is None or _is_number(value))
-                },
-            )
-        return
+            break
+    else:
+        return None
+    iteration = row.get("iteration") if isinstance(row, dict) else None
+    if not (_is_number(iteration) and 0 <= iteration < 2**53 and float(iteration).is_integer()):
+        return None
+    scalars = {key: math.nan if value is None else value for key, value in row.items()}
+    del scalars["iteration"]
+    return int(iteration), {key: float(v) for key, v in scalars.items() if _is_number(v)}
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
     """Return whether `value` is a number that fits a float (True and False are none)."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return isinstance(value, float) or abs(value) < 2**1023
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and (isinstance(value, float) or abs(value) < 2**1023)
 
 
 def _series_of_rows(rows: dict[int, dict[str, float]]) -> dict[str, Series]:
     """Return the columns of `rows`, which are in order: per key its iterations and values."""
-    columns: dict[str, tuple[list[int], list[float]]] = {}
+    columns: dict[str, list[tuple[int, float]]] = {}
     for iteration, scalars in rows.items():
         for key, value in scalars.items():
-            iterations, values = columns.setdefault(key, ([], []))
-            iterations.append(iteration)
-            values.append(value)
+            columns.setdefault(key, []).append((iteration, value))
     return {
-        key: Series(np.array(iterations, dtype=np.int64), np.array(values, dtype=np.float64))
-        for key, (iterations, values) in sorted(columns.items())
+        key: Series(np.array([i for i, _ in column]), np.array([v for _, v in column]))
+        for key, column in sorted(columns.items())
     }
 
 
@@ -224,33 +205,33 @@ def loss_components(events: Events) -> list[str]:
         for name in events.names()
         if (last := name.rpartition("/")[2]).startswith("loss_") and events.finite(name)
     }
-    order = list(COMPONENT_TITLES)
-    return sorted(found, key=lambda n: (order.index(n) if n in order else len(order), n))
+    return sorted(found, key=component_order)
 
 
-def validation_twins(events: Events, name: str) -> list[tuple[str, Series]]:
+def component_order(name: str) -> tuple[int, str]:
+    """Return the place of a loss in the order of the model's stages, unknown ones last."""
+    order = [*COMPONENT_TITLES, name]
+    return order.index(name), name
+
+
+def component_title(name: str) -> str:
+    """Return the title of the panel of a loss."""
+    known, shown = COMPONENT_TITLES.get(name), one_line(name, 30)
+    return f"{known}\n{shown}" if known else shown
+
+
+def validation_series(events: Events, name: str, prefix: str = "") -> list[tuple[str, Series]]:
     """Return (dataset, finite series) of scalar `name` on each validation set.
 
-    With one set the twin of `x` is `val/x`, and `dataset` is empty; with several `val/<set>/x`.
+    With one set the scalar is called `segm/AP`, and `dataset` is empty; with several
+    `<set>/segm/AP`. The losses have a `prefix`: the twin of `x` is `val/x`.
     """
+    found = {scalar.removeprefix(prefix): scalar for scalar in events.names(prefix)}
     return [
-        (twin.removeprefix("val/").removesuffix(name).rstrip("/"), series)
-        for twin in events.names("val/")
-        if twin.endswith(f"/{name}") and (series := events.finite(twin)) is not None
-    ]
-
-
-def average_precisions(events: Events, task: str, metric: str) -> list[tuple[str, str, Series]]:
-    """Return (scalar, dataset, finite series) of an AP on each validation set.
-
-    With one set the scalar is `segm/AP`, and `dataset` is empty; with several `<set>/segm/AP`.
-    """
-    end = f"{task}/{metric}"
-    return [
-        (name, name.removesuffix(end).rstrip("/"), series)
-        for name in events.names()
-        if name == end or name.endswith(f"/{end}")
-        if (series := events.finite(name)) is not None
+        (rest.removesuffix(name).rstrip("/"), series)
+        for rest, scalar in found.items()
+        if rest == name or rest.endswith(f"/{name}")
+        if (series := events.finite(scalar)) is not None
     ]
 
 
@@ -264,15 +245,19 @@ def best_model(events: Events, metric: str, iteration: int | None) -> BestModel 
     """
     series = events.finite(metric) if metric else None
     if series is None:
-        scored = (average_precisions(events, task, "AP") for task in reversed(TASKS))
-        metric, _, series = next((found[0] for found in scored if found), ("", "", None))
+        scored = {
+            f"{task}/AP": validation_series(events, f"{task}/AP") for task in ("segm", "bbox")
+        }
+        metric, series = next(
+            ((m, found[0][1]) for m, found in scored.items() if found), ("", None)
+        )
     if series is None:
         return None
     steps = events.steps(series)
     *_, task, name = ["", *metric.split("/")]
     if task in TASKS and name.startswith("AP"):
-        best = series.best()
-        index = int(np.flatnonzero(series.iterations == best[0])[0]) if best else -1
+        # Of equals the last: of two equal models the one that has seen more is kept.
+        index = len(steps) - 1 - int(np.argmax(series.values[::-1]))
         text = f"{TASKS[task]} {name} {series.values[index]:.1f}"
     elif iteration is None:
         return None

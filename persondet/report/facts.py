@@ -1,21 +1,29 @@
-"""What the files of a run say, as values that can be of no wrong kind: `Facts`, and what is made
-of it.
+"""What the files of a run say, and how the report says it.
+
+`Facts` is a value that can be of no wrong kind; `Model`, `TaskCurves`, `Evaluation` and `Clip` are
+made of it. `points`, `share` and the other functions put numbers and names into a reader's words.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, Concatenate, NamedTuple, ParamSpec
 
 import numpy as np
 import numpy.typing as npt
 
+from persondet import text
 from persondet.results import TASKS
 
 FloatArray = npt.NDArray[np.float64]
+DASH = "–"
+LONGEST_NAME = 40
+TEMPLATES = Path(__file__).parent / "templates"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -76,18 +84,20 @@ class Facts:
         """Return the strings of a list."""
         return [text for entry in self.entries() if (text := entry.text())]
 
-    def array(self, count: int | None = None) -> FloatArray:
-        """Return a list of numbers, null as NaN: (N,); empty for anything else, or another N."""
+    def array(self) -> FloatArray:
+        """Return a list of numbers, null as NaN: (N,); empty for anything else."""
         entries = self.entries()
         known = all(entry.value is None or entry.number() is not None for entry in entries)
-        if not known or len(entries) != (len(entries) if count is None else count):
-            return np.zeros(0)
-        return np.array([entry.number() for entry in entries], dtype=np.float64)
+        return np.array([entry.number() for entry in entries] if known else [], dtype=np.float64)
 
+    def columns(self, *names: str, edges: int = 0) -> tuple[FloatArray, ...]:
+        """Return lists of numbers of one length, (N,) each; all empty where one is another.
 
-def _all_or_none(*arrays: FloatArray) -> tuple[Any, ...]:
-    """Return the arrays; empty ones where one of them is empty."""
-    return arrays if all(map(len, arrays)) else tuple(np.zeros(0) for _ in arrays)
+        `edges` is 1 when the first list has the N + 1 edges of a histogram.
+        """
+        first, *others = (self[name].array() for name in names)
+        fit = all(len(column) == len(first) - edges for column in others)
+        return (first, *others) if fit else tuple(np.zeros(0) for _ in names)
 
 
 class Model(NamedTuple):
@@ -102,9 +112,7 @@ class Model(NamedTuple):
 
     @classmethod
     def of(cls, record: Facts, iteration: Facts = Facts()) -> Model:
-        """Return the model of a field `model`; version 0.1.0 wrote a path, and a field
-        `iteration`.
-        """
+        """Return the model of a field `model`: an object, or a path beside a field `iteration`."""
         if record.text():
             record = Facts({"file": record.value, "iteration": iteration.value})
         digest = record["sha256"].text()
@@ -168,26 +176,22 @@ class TaskCurves:
     @classmethod
     def of(cls, facts: Facts) -> TaskCurves:
         """Return the curves of one entry under `tasks` in curves.json."""
-        thresholds, pr = facts["thresholds"].array(), facts["pr"]
-        curves = (facts[name].array(len(thresholds)) for name in ("precision", "recall", "f1"))
-        recall, together = pr["recall"].array(), facts["pooled"]["recall"].array()
+        pr, iou = facts["pr"], facts["iou"].number()
+        recall = pr["recall"].array()
         precisions = {
-            key.removeprefix("precision@"): values.array(len(recall))
-            for key, values in sorted(pr.items())
+            key.removeprefix("precision@"): pr.columns(key, "recall")[0]
+            for key, _ in sorted(pr.items())
             if key.startswith("precision@")
         }
-        histogram, iou = facts["score_histogram"], facts["iou"].number()
-        edges = histogram["edges"].array()
-        counts = (histogram[name].array(len(edges) - 1) for name in ("true", "false"))
         values: tuple[Any, ...] = (
             math.nan if iou is None else iou,
-            *_all_or_none(thresholds, *curves),
+            *facts.columns("thresholds", "precision", "recall", "f1"),
             Point.of(facts["best"]),
             Point.of(facts["at_threshold"]),
             recall,
             {key: values for key, values in precisions.items() if len(values)},
-            _all_or_none(together, facts["pooled"]["precision"].array(len(together))),
-            *_all_or_none(edges, *counts),
+            facts["pooled"].columns("recall", "precision"),
+            *facts["score_histogram"].columns("edges", "true", "false", edges=1),
         )
         return cls(*values)
 
@@ -229,12 +233,10 @@ class Evaluation:
     @classmethod
     def of(cls, dataset: str, role: str, curves: Facts, errors: Facts) -> Evaluation:
         """Return what curves.json and errors.json hold; either may be missing."""
-        tasks, sizes = curves["tasks"], curves["sizes"]
-        edges = sizes["edges"].array()
-        counts = (sizes[name].array(len(edges) - 1) for name in ("ground_truth", "found"))
+        tasks = curves["tasks"]
         found = {task: TaskCurves.of(tasks[task]) for task in TASKS if tasks[task].items()}
-        sizes_found: Any = _all_or_none(edges, *counts)
-        return cls(dataset, role, curves["images"].count(), found, sizes_found, errors)
+        sizes: Any = curves["sizes"].columns("edges", "ground_truth", "found", edges=1)
+        return cls(dataset, role, curves["images"].count(), found, sizes, errors)
 
 
 @dataclass(frozen=True)
@@ -265,3 +267,98 @@ class Clip:
         """The length of the clip."""
         rate = self.header["fps"].number() or 0
         return float(self.times[-1]) + (1 / rate if rate > 0 else 0)
+
+
+Number = Facts | float | None
+More = ParamSpec("More")
+
+
+def _or_dash(
+    words: Callable[Concatenate[float, More], str],
+) -> Callable[Concatenate[Number, More], str]:
+    """Let a function take a value of a file too, and return a dash where there is no number."""
+
+    @functools.wraps(words)
+    def words_or_dash(value: Number, *args: More.args, **kwargs: More.kwargs) -> str:
+        number = value.number() if isinstance(value, Facts) else value
+        return DASH if number is None else words(number, *args, **kwargs)
+
+    return words_or_dash
+
+
+@_or_dash
+def points(value: float) -> str:
+    """Return an average precision, 0 to 100, with one decimal."""
+    return f"{round(value, 1) + 0.0:.1f}"  # no "-0.0"
+
+
+@_or_dash
+def share(value: float) -> str:
+    """Return a share, 0 to 1, in percent; one that is neither 0 nor 1 is not rounded to them."""
+    percent = 100 * value
+    near = 0 < percent < 0.95 or 99.05 < percent < 100
+    return f"{percent:.1f} %" if near else f"{percent:.0f} %"
+
+
+@_or_dash
+def whole(value: float) -> str:
+    """Return a count with commas between the thousands."""
+    return f"{value:,.0f}"
+
+
+@_or_dash
+def decimals(value: float) -> str:
+    """Return a score or threshold, 0 to 1, with two decimals."""
+    return f"{value:.2f}"
+
+
+@_or_dash
+def plain(value: float, digits: int = 4) -> str:
+    """Return a number with `digits` figures that count, without an exponent where it can be."""
+    shown = f"{value:.{digits}g}"
+    if "e" not in shown or not 1e-8 < abs(value) < 1e15:
+        return shown
+    return f"{value:,.0f}" if abs(value) >= 1 else f"{value:.10f}".rstrip("0")
+
+
+@_or_dash
+def duration(seconds: float) -> str:
+    """Return seconds as a reader would say them: "41 seconds", "14 minutes", "2 h 5 min"."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} seconds"
+    if seconds < 120:
+        return f"{seconds:.0f} seconds"
+    minutes = round(seconds / 60)
+    return f"{minutes} minutes" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def several(count: float, noun: str, plural: str = "") -> str:
+    """Return a count with its noun: "1 image", "60 images"."""
+    return f"{whole(count)} {noun if count == 1 else plural or noun + 's'}"
+
+
+def listed(words: Sequence[str], *, last: str = "and", most: int = 12) -> str:
+    """Return words as an enumeration; of more than `most` only the first are named."""
+    words = [*words]
+    if len(words) > most:
+        words = [*words[: most - 1], f"{len(words) - most + 1} more"]
+    return f" {last} ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
+
+
+def one_line(name: object, limit: int = LONGEST_NAME) -> str:
+    """Return a name as `persondet.text.one_line` does; "(no name)" for one without letters."""
+    return text.one_line(name, limit) or "(no name)"
+
+
+def distinct(names: Sequence[str], limit: int = LONGEST_NAME) -> list[str]:
+    """Return `names`, each as `one_line`, with a number behind those that look alike then."""
+    short = [one_line(name, limit) for name in names]
+    return [
+        f"{name} ({short[:i].count(name) + 1})" if short.count(name) > 1 else name
+        for i, name in enumerate(short)
+    ]
+
+
+def read_template(name: str) -> str:
+    """Return a file of `templates/`."""
+    return (TEMPLATES / name).read_text(encoding="utf-8")

@@ -9,10 +9,8 @@ embedded, so that the PDF looks the same in every viewer.
 from __future__ import annotations
 
 import functools
-import importlib.util
 import io
 import itertools
-import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
@@ -44,10 +42,9 @@ from reportlab.platypus import Paragraph as Set
 from reportlab.platypus import Table as Grid
 from reportlab.platypus.tableofcontents import TableOfContents
 
-from persondet.errors import InstallationError
 from persondet.files import atomic_path
 from persondet.report import document as doc
-from persondet.report.wording import one_line, read_template
+from persondet.report.facts import one_line, read_template
 
 SANS, BOLD, ITALIC, MONO = "DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSansMono"
 # Fonts with Chinese, Japanese or Korean and TrueType outlines, which ReportLab can embed; those of
@@ -57,10 +54,6 @@ FONT_FILES = (
     *("NotoSansSC-Regular.ttf", "NotoSansJP-Regular.ttf", "NotoSansKR-Regular.ttf"),
     *("ipagp.ttf", "ipag.ttf", "NanumGothic.ttf", "unifont.ttf", "Arial Unicode.ttf"),
     *("msyh.ttc", "simsun.ttc", "msgothic.ttc", "malgun.ttf"),
-)
-FONT_FOLDERS = (
-    *("/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts", "~/.fonts"),
-    *("/System/Library/Fonts", "/Library/Fonts", "~/Library/Fonts", "C:/Windows/Fonts"),
 )
 _RIGHT_TO_LEFT = re.compile(
     r"[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff](?:[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff \-]*"
@@ -245,8 +238,14 @@ def _listing(block: doc.Listing, _: str) -> list[Flowable]:
 
 
 def _table(block: doc.Table, label: str) -> list[Flowable]:
+    """Set a table under its caption; a short one is kept on one page."""
     caption = f"<b>{label}.</b> {markup(block.caption)}."
-    return _set_table(block, Set(caption, STYLES["table caption"]))
+    rows = [_row(block.header, block.numeric, "head")]
+    rows += [_row(row, block.numeric, "cell") for row in block.rows]
+    widths: Any = {"colWidths": column_widths(block), "repeatRows": 1, "splitInRow": 0}
+    grid = Grid(rows, hAlign="LEFT", style=_LOOK, **widths)
+    parts = [Set(caption, STYLES["table caption"]), grid, Spacer(0, 12)]
+    return [KeepTogether(parts)] if len(block.rows) <= _SHORT else parts
 
 
 def _figure(block: doc.Figure, label: str) -> list[Flowable]:
@@ -271,53 +270,25 @@ _WRITERS: dict[type[doc.Block], Callable[[Any, str], list[Flowable]]] = {
 }
 
 
-def _set_table(table: doc.Table, caption: Flowable) -> list[Flowable]:
-    """Return a table under its caption; a short one is kept on one page."""
-    rows = [_row(table.header, table.numeric, "head")]
-    rows += [_row(row, table.numeric, "cell") for row in table.rows]
-    grid = Grid(
-        rows,
-        colWidths=column_widths(table),
-        repeatRows=1,
-        hAlign="LEFT",
-        splitInRow=0,
-        style=_LOOK,
-    )
-    parts = [caption, grid, Spacer(0, 12)]
-    return [KeepTogether(parts)] if len(table.rows) <= _SHORT else parts
-
-
 def column_widths(table: doc.Table, available: float = WIDTH) -> list[float]:
     """Return the widths of the columns, points; together at most `available`.
 
     Each gets what its longest text needs. Where that is too much, the wide ones give way down to
     one common width, and their cells wrap.
     """
+    fonts = (BOLD, *(SANS for _ in table.rows))
+    size, around = STYLES["cell"].fontSize, 2 * _PADDING + 1
     needs = [
         max(
-            _NARROWEST, *(_need(cell, BOLD if row is table.header else SANS) for row, cell in cells)
+            _NARROWEST,
+            *(width_of(*cell, size) + around for cell in zip(column, fonts, strict=True)),
         )
-        for cells in _columns(table)
+        for column in zip(table.header, *table.rows, strict=True)
     ]
-    if sum(needs) <= available:
-        return needs
-    # Fill up from the narrowest: the first that does not fit shares the rest with those wider.
-    limit, left = 0.0, available
-    for place, need in enumerate(sorted(needs)):
-        limit = left / (len(needs) - place)
-        if need > limit:
-            break
-        left -= need
+    # The narrowest get what they need, and those wider share the rest.
+    narrowest, count = sorted(needs), len(needs)
+    limit = max((available - sum(narrowest[:n])) / (count - n) for n in range(count))
     return [min(need, limit) for need in needs]
-
-
-def _columns(table: doc.Table) -> list[list[tuple[tuple[str, ...], str]]]:
-    rows = (table.header, *table.rows)
-    return [[(row, row[place]) for row in rows] for place in range(len(table.header))]
-
-
-def _need(text: str, font: str) -> float:
-    return width_of(text, font, STYLES["cell"].fontSize) + 2 * _PADDING + 1
 
 
 def _row(cells: Sequence[str], numeric: Sequence[int], style: str) -> list[Flowable]:
@@ -329,14 +300,10 @@ def _row(cells: Sequence[str], numeric: Sequence[int], style: str) -> list[Flowa
 
 @functools.cache
 def _register_fonts() -> None:
-    """Make the fonts known to ReportLab.
+    """Make the fonts known to ReportLab; they come with matplotlib."""
+    from matplotlib import get_data_path
 
-    Raises: InstallationError: when matplotlib, whose fonts these are, is not installed.
-    """
-    spec = importlib.util.find_spec("matplotlib")
-    if spec is None or spec.origin is None:
-        raise InstallationError("matplotlib is not installed; run `make install`.")
-    folder = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf"
+    folder = Path(get_data_path()) / "fonts" / "ttf"
     for name in (SANS, BOLD, ITALIC, MONO):
         pdfmetrics.registerFont(TTFont(name, str(folder / f"{name}.ttf")))
     pdfmetrics.registerFontFamily(SANS, normal=SANS, bold=BOLD, italic=ITALIC, boldItalic=BOLD)
@@ -384,15 +351,13 @@ def _font_of(character: str, known: dict[int, int]) -> str | None:
 @functools.cache
 def _more_fonts() -> dict[str, dict[int, int]]:
     """Register the fonts of this machine and return each one's characters, the best font first."""
-    there: dict[str, Path] = {}
-    for place in FONT_FOLDERS:
-        for folder, _, names in os.walk(Path(place).expanduser()):
-            for name in names:
-                there.setdefault(name, Path(folder) / name)
+    from matplotlib.font_manager import findSystemFonts
+
+    there = {Path(path).name: path for path in findSystemFonts()}
     found = {}
     for number, name in enumerate(file for file in FONT_FILES if file in there):
         try:
-            font = TTFont(f"More{number}", str(there[name]), subfontIndex=0)
+            font = TTFont(f"More{number}", there[name], subfontIndex=0)
         except (TTFError, OSError, ValueError, LookupError):
             continue
         pdfmetrics.registerFont(font)

@@ -12,17 +12,20 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
 
-from persondet.errors import DatasetError
+from persondet.errors import DatasetError, MediaError
 from persondet.files import path_inside, refuse_existing, sha256_of_file
+from persondet.records import read_records
 from persondet.report.events import BestModel, Events, best_model, load_events
 from persondet.report.facts import Clip, Evaluation, Facts, Model
 from persondet.results import FILE_NAME, TASKS, RunError
@@ -30,11 +33,9 @@ from persondet.results import FILE_NAME, TASKS, RunError
 BEST, CONFIG = "model_best.pth", "config.yaml"
 ROLES = {"valid": "VAL", "test": "TEST"}  # of a dataset, and its key under DATASETS
 PEOPLE_NAMES = {"person", "people", "pedestrian", "human"}
-RECORDS, RECORD_VERSIONS = "persondet-video-records", (1, 2)
 _ANALYSIS = ("curves.json", "errors.json", "gallery/gallery.json")  # of an evaluation
 _SCHEMA = 1  # of those
 _LONGEST_TEXT = 2_000_000  # bytes of a text file that is read
-_ABSENT = "is not in the run folder"
 logger = logging.getLogger(__name__)
 
 
@@ -85,12 +86,9 @@ class Run:
             return reason
         if facts["schema"].value != _SCHEMA:
             return f"has schema {facts['schema'].value!r}, not {_SCHEMA}"
-        record = facts["model"]
         # A file without a model is as old as its neighbour.
-        own = (
-            dataset not in self.foreign if record.value is None else self._is_own(Model.of(record))
-        )
-        return "" if own else f"is of another model ({Model.of(record).words()})"
+        model = Model.of(facts["model"]) if facts["model"] else self._scorer(dataset)
+        return "" if self._is_own(model) else f"is of another model ({model.words()})"
 
     def text(self, name: str) -> str:
         """Return a text file, empty when it is missing."""
@@ -111,40 +109,25 @@ class Run:
 
     def _reading(self, name: str) -> tuple[Facts, str]:
         if name not in self._read:
-            self._read[name] = self._read_now(name)
+            self._read[name] = _read(self.inside(name))
         return self._read[name]
 
-    def _read_now(self, name: str) -> tuple[Facts, str]:
-        path = self.inside(name)
-        if path is None or not path.is_file():
-            return Facts(), _ABSENT
-        try:
-            text = path.read_bytes().decode("utf-8", "replace")
-            value = yaml.safe_load(text) if name.endswith(".yaml") else json.loads(text)
-        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-            logger.warning("%s cannot be read (%s) and is left out", path, error)
-            return Facts(), "is damaged and cannot be read"
-        if isinstance(value, dict):
-            return Facts(value), ""
-        logger.warning("%s is no JSON object and is left out", path)
-        return Facts(), "is damaged: it holds no object"
-
     @cached_property
-    def _log(self) -> Events | RunError:
+    def _log(self) -> tuple[Events, RunError | None]:
         try:
-            return load_events(self.folder)
+            return load_events(self.folder), None
         except RunError as error:
-            return error
+            return Events(self.folder, {}), error
 
     @property
     def events(self) -> Events:
         """The scalars of metrics.json; none where the file cannot be used."""
-        return self._log if isinstance(self._log, Events) else Events(self.folder, {})
+        return self._log[0]
 
     @property
     def problem(self) -> RunError | None:
         """Why metrics.json cannot be used; None: it can."""
-        return self._log if isinstance(self._log, RunError) else None
+        return self._log[1]
 
     @cached_property
     def config(self) -> Facts:
@@ -185,12 +168,16 @@ class Run:
     def _scored_sets(self) -> dict[str, Facts]:
         """Dataset → its inference/<dataset>/results.json: the test split, validation, others."""
         paths = sorted((self.folder / "inference").glob(f"*/{FILE_NAME}"))
-        names = [path.parent.name for path in paths]
-        files = {name: self.facts(f"inference/{name}/{FILE_NAME}") for name in names}
-        order = sorted(
-            files, key=lambda name: ("test", "valid", "").index(self.roles.get(name, ""))
+        paths.sort(
+            key=lambda path: ("test", "valid", "").index(self.roles.get(path.parent.name, ""))
         )
-        return {name: files[name] for name in order if files[name]["test"].items()}
+        files = {path.parent.name: self.facts(str(path.relative_to(self.folder))) for path in paths}
+        return {name: file for name, file in files.items() if file["test"].items()}
+
+    def _scorer(self, dataset: str) -> Model:
+        """The model that the scores of a dataset are about."""
+        file = self._scored_sets.get(dataset, Facts())
+        return Model.of(file["model"], file["iteration"])
 
     @cached_property
     def model(self) -> Model:
@@ -202,7 +189,7 @@ class Run:
         if (self.folder / BEST).is_file():
             return Model(BEST)
         # Without a model of its own the folder is about the model of its first evaluation.
-        found = (Model.of(file["model"], file["iteration"]) for file in self._scored_sets.values())
+        found = map(self._scorer, self._scored_sets)
         known = next((model for model in found if model.file or model.sha256), Model())
         return known._replace(file=known.file or "?") if known.sha256 else known
 
@@ -226,21 +213,12 @@ class Run:
         return other.file == self.model.file and len(steps) < 2
 
     @cached_property
-    def foreign(self) -> dict[str, str]:
-        """Dataset → the model, in words, of an evaluation of another model."""
-        models = {
-            name: Model.of(file["model"], file["iteration"])
-            for name, file in self._scored_sets.items()
-        }
-        return {name: m.words() for name, m in models.items() if not self._is_own(m)}
-
-    @cached_property
     def other_models(self) -> dict[str, str]:
         """Dataset → the model, in words, of any file of its evaluation about another model."""
-        found = dict(self.foreign)
-        for name in dict.fromkeys([self.scored.dataset, *self.roles]):
-            for file in _ANALYSIS:
-                model = Model.of(self._reading(f"inference/{name}/{file}")[0]["model"])
+        found: dict[str, str] = {}
+        for name in dict.fromkeys([*self._scored_sets, self.scored.dataset, *self.roles]):
+            files = [self._reading(f"inference/{name}/{file}")[0] for file in _ANALYSIS]
+            for model in (self._scorer(name), *(Model.of(file["model"]) for file in files)):
                 if not self._is_own(model):
                     found.setdefault(name, model.words())
         return found
@@ -250,7 +228,8 @@ class Run:
         """What results.json holds, completed by the evaluations of the same model."""
         own, roles = self.facts(FILE_NAME), dict(self.roles)
         results: dict[str, Any] = dict(own.value or {})
-        ours = {k: file for k, file in self._scored_sets.items() if k not in self.foreign}
+        scored = self._scored_sets.items()
+        ours = {name: file for name, file in scored if self._is_own(self._scorer(name))}
         if ours and not any(roles.get(name) for name in ours) and not results.get("test"):
             roles[next(iter(ours))] = "test"  # scored alone, it is what there is to report
         tests = {name: scores.value for name, scores in own["tests"].items() if scores.items()}
@@ -293,16 +272,13 @@ class Run:
         """
         paths = [*self.folder.glob("*.jsonl"), *self.folder.glob("video/**/*.jsonl")]
         whole = sorted(path for path in paths if not path.stem.endswith(".partial"))
-        return tuple(clip for path in whole if path.is_file() and (clip := _clip(path)))
+        return tuple(clip for path in whole if (clip := _clip(path)))
 
     @cached_property
     def best(self) -> BestModel | None:
         """The best model by the validation split."""
         chosen = self.facts("model_best.json")
-        iteration = chosen["iteration"].number()
-        return best_model(
-            self.events, chosen["metric"].text(), None if iteration is None else int(iteration)
-        )
+        return best_model(self.events, chosen["metric"].text(), chosen["iteration"].count())
 
     @property
     def batch_size(self) -> int:
@@ -319,6 +295,16 @@ class Run:
         """The task that the threshold was chosen on, "bbox" or "segm"; empty: unknown."""
         task = self.results["operating_point"]["task"].text()
         return task if task in TASKS else ""
+
+    @property
+    def errors_file(self) -> str:
+        """The name of the error analysis of the scored split."""
+        return f"inference/{self.scored.dataset}/errors.json"
+
+    @property
+    def errors(self) -> Facts:
+        """The error analysis of the scored split."""
+        return self.facts(self.errors_file)
 
     @property
     def objects(self) -> str:
@@ -437,45 +423,38 @@ def _complete(results: dict[str, Any], role: str, dataset: str, file: Facts) -> 
         results["operating_point"] = point.value | {role: point[role].value or scored["test"].value}
 
 
+def _read(path: Path | None) -> tuple[Facts, str]:
+    """Return what a JSON or YAML file holds, and why that is nothing."""
+    if path is None or not path.is_file():
+        return Facts(), "is not in the run folder"
+    try:
+        text = path.read_bytes().decode("utf-8", "replace")
+        value = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        logger.warning("%s cannot be read (%s) and is left out", path, error)
+        return Facts(), "is damaged and cannot be read"
+    if isinstance(value, dict):
+        return Facts(value), ""
+    logger.warning("%s is no JSON object and is left out", path)
+    return Facts(), "is damaged: it holds no object"
+
+
 def _clip(path: Path) -> Clip | None:
     """Return what records say; None when the file is none, or holds no frame.
 
     The frames before a damaged line count.
     """
-    header, times, counts = Facts(), [], []
-    people: int | None = None
+    frames = []
     try:
-        with path.open(encoding="utf-8", errors="replace") as lines:
-            rows = _rows(lines, path)
-            header = next(rows, Facts())
-            version = header["version"].value
-            if header["schema"].value != RECORDS or version not in RECORD_VERSIONS:
-                return None
-            for row in rows:
-                time, found = row["time"].number(), row["people"]
-                if time is None or not isinstance(found.value, list):
-                    logger.warning("%s: a line is no frame; what follows is left out", path)
-                    break
-                times.append(time)
-                counts.append(len(found.value))
-                people = row["unique"].count() if row["unique"].value is not None else people
-    except OSError as error:
-        logger.warning("%s cannot be read (%s) and is left out", path, error.strerror or error)
-    if not times:
-        logger.info("%s holds no frame and is left out", path)
+        header, rows = read_records(path)
+        for frame in rows:
+            frames.append((frame.time, len(frame.people), frame.unique))
+    except (MediaError, OSError, OverflowError) as error:  # a number in a header may be infinite
+        logger.warning("%s What follows is left out.", error)
+    frames = [frame for frame in frames if math.isfinite(frame[0])]
+    if not frames:
         return None
-    order = np.argsort(times, kind="stable")
-    return Clip(path, header, np.array(times)[order], np.array(counts, np.int64)[order], people)
-
-
-def _rows(lines: Any, path: Path) -> Iterator[Facts]:
-    """Yield the object of each line, up to one that is damaged or cut off."""
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if not isinstance(row, dict):
-            logger.warning("%s: line %d cannot be read; the rest is left out", path, number)
-            return
-        yield Facts(row)
+    times, counts, numbers = zip(*sorted(frames, key=itemgetter(0)), strict=True)
+    people = next((number for number in reversed(numbers) if number is not None), None)
+    facts = Facts({**vars(header), "fps": float(header.frame_rate)})
+    return Clip(path, facts, np.array(times), np.array(counts, np.int64), people)

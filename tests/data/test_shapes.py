@@ -21,7 +21,6 @@ from persondet.data.shapes import (
     inspect_box,
     inspect_segmentation,
     mask_area,
-    mask_areas,
     polygon_area,
     projective_matrix,
     rle_fault,
@@ -126,11 +125,10 @@ def test_areas_equal_the_decoded_pixels() -> None:
         [rng.uniform(0, 50, 8).tolist() for _ in range(rng.integers(1, 3))] for _ in range(60)
     ]
     masks[3] = {"size": [50, 60], "counts": [5, 20, 50 * 60 - 25]}
-    areas = mask_areas(masks, [(50, 60)] * 60)
-    for mask, area in zip(masks, areas, strict=True):
+    for mask in masks:
         rle = mask_util.frPyObjects(mask, 50, 60)
         merged = mask_util.merge(rle) if isinstance(mask, list) else rle
-        assert area == mask_area(mask, 50, 60) == np.asarray(mask_util.decode(merged)).sum()
+        assert mask_area(mask, 50, 60) == np.asarray(mask_util.decode(merged)).sum()
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,7 @@ def test_a_box_that_is_nowhere_has_an_empty_mask(box):
     masks = paste_masks(torch.ones(1, 28, 28), torch.tensor([box], dtype=torch.float32), (30, 40))
     assert len(masks) == 1
     assert not masks.whole(0).any()
-    assert masks.encode(0)["size"] == [30, 40]
+    assert encode_region(masks.regions[0], *masks.corners[0], 30, 40) == code(masks.whole(0))
 
 
 def some_masks(seed=3, people=4):

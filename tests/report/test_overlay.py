@@ -8,14 +8,11 @@ import pytest
 
 from persondet.errors import OutputExistsError
 from persondet.report.plots import OVERLAYS, default_folder, plot_runs
-from persondet.report.plots.overlay import _draw, run_names
+from persondet.report.plots.overlay import _draw, run_names, write_results_csv
 from persondet.report.plots.style import drawing
-from persondet.report.results_csv import write_results_csv
 from persondet.report.run import Run
 from persondet.results import RunError
 from tests.report.finished_run import edit, training_rows, write_metrics, write_run
-
-FILES = [overlay.file_name for overlay in OVERLAYS]
 
 
 def table(path):
@@ -28,7 +25,9 @@ def test_each_run_keeps_its_values_and_its_look_and_every_axis_its_unit(tmp_path
     runs = [write_run(tmp_path / "whole"), write_metrics(tmp_path / "half", *short)]
     data = [Run(run) for run in runs]
     with drawing():
-        figures = {o.file_name: _draw(o.panels(data), data, run_names(runs)) for o in OVERLAYS}
+        figures = {
+            name: _draw(panels(data), data, run_names(runs)) for name, panels in OVERLAYS.items()
+        }
     loss = figures["loss.png"].axes[0].get_lines()
     assert [line.get_xdata()[-1] for line in loss] == [200, 200, 100, 100]
     assert [line.get_linestyle() for line in loss] == ["-", "--", "-", "--"]
@@ -36,7 +35,8 @@ def test_each_run_keeps_its_values_and_its_look_and_every_axis_its_unit(tmp_path
     assert loss[0].get_marker() != loss[2].get_marker()
     legend = [text.get_text() for text in figures["loss.png"].legends[0].get_texts()]
     assert legend == ["whole", "half", "training", "validation"]
-    assert len(figures["pr_curve.png"].axes[0].get_lines()) == 1  # the half has no scores yet
+    (curve,) = figures["pr_curve.png"].axes[0].get_lines()  # the half has no scores yet
+    assert (curve.get_xdata() == 100 * data[0].evaluation("test").curves["bbox"].pr_recall).all()
     for name, figure in figures.items():
         shown = [axes for axes in figure.axes if axes.axison]
         assert shown
@@ -44,47 +44,33 @@ def test_each_run_keeps_its_values_and_its_look_and_every_axis_its_unit(tmp_path
             assert "(" in label and ")" in label, (name, label)
 
 
-@pytest.mark.slow
-def test_runs_are_told_apart_and_their_folders_left_alone(tmp_path):
-    long = "x" * 60
+def test_runs_are_told_apart_and_their_figures_belong_to_none(monkeypatch, tmp_path):
+    long, nested = "x" * 60, [tmp_path / "demo", tmp_path / "demo" / "pretrain"]
     folders = [tmp_path / "a" / "run", tmp_path / "b" / "run", tmp_path / "b" / "$\\frac$<b>"]
     assert run_names(folders) == ["a/run", "b/run", "b/$\\frac$<b>"]
-    nested = [tmp_path / "demo", tmp_path / "demo" / "pretrain"]
     assert run_names(nested) == ["demo", "demo/pretrain"]
     first, second = run_names([tmp_path / f"{long}1{long}", tmp_path / f"{long}2{long}"])
     assert first != second
     assert max(len(first), len(second)) <= 45
-    runs = [write_run(folder) for folder in folders]
-    assert [path.name for path in plot_runs(runs, tmp_path / "out")] == FILES
-    assert all(not (run / "plots").exists() for run in runs)
-
-
-def test_the_default_folder_belongs_to_no_run(monkeypatch, tmp_path):
-    nested = [tmp_path / "demo", tmp_path / "demo" / "pretrain"]
     assert default_folder(nested) == tmp_path / "comparison"
     monkeypatch.chdir(tmp_path)  # where the runs have nothing in common
     assert default_folder(["/one/run", "/two/run"]) == tmp_path / "comparison"
 
 
 def test_nothing_is_replaced_unasked(tmp_path):
-    trained = [{"iteration": i, "lr": 0.1} for i in range(3)]
-    runs = [write_metrics(tmp_path / name, *trained) for name in "ab"]
+    runs = [write_metrics(tmp_path / name, {"iteration": 0, "lr": 0.1}) for name in "ab"]
     inside = runs[0] / "plots"  # of one of the runs: it belongs to that run alone
-    for out in (tmp_path / "out", inside):
-        out.mkdir()
-        (out / "accuracy.png").write_bytes(b"mine")
-        with pytest.raises(OutputExistsError, match=r"accuracy\.png is there already"):
-            plot_runs(runs, out)
-        assert [path.name for path in out.iterdir()] == ["accuracy.png"]
-    plot_runs(runs, out, overwrite=True)
-    assert (out / "accuracy.png").read_bytes() == b"mine"
+    inside.mkdir()
+    (inside / "accuracy.png").write_bytes(b"mine")
+    with pytest.raises(OutputExistsError, match=r"accuracy\.png is there already"):
+        plot_runs(runs, inside)
+    assert [path.name for path in inside.iterdir()] == ["accuracy.png"]
     path = tmp_path / "results.csv"
     path.write_text("name,grade\n")
     with pytest.raises(OutputExistsError, match=r"results\.csv is there already"):
         write_results_csv(runs, path)
     assert path.read_text() == "name,grade\n"
-    write_results_csv(runs, path, overwrite=True)
-    assert len(table(path)) == 2
+    assert len(table(write_results_csv(runs, path, overwrite=True))) == 2
     for _ in range(2):  # in the folder of one run it is made again
         assert len(table(write_results_csv(runs[:1], inside / "results.csv"))) == 1
 

@@ -15,12 +15,18 @@ from typing import Any
 import pytest
 
 from persondet.errors import OutputExistsError
-from persondet.report import sections
-from persondet.report.build import build_document, build_report, plots_folder
-from persondet.report.document import Figure, Listing
-from persondet.report.html import html_of
+from persondet.report import build, sections
+from persondet.report.build import build_document, build_report, html_of, plots_folder
+from persondet.report.document import (
+    Document,
+    Figure,
+    Listing,
+    Paragraph,
+    Section,
+    Table,
+    as_plain_text,
+)
 from persondet.report.plots import PLOTS as PLOT_FIGURES
-from persondet.report.plots import plot_run
 from persondet.report.plots.style import drawing
 from persondet.report.run import Run
 from persondet.report.sections import standing
@@ -31,10 +37,11 @@ from tests.report.shown import notes, rows, tables, words
 
 HOSTILE = "<script>alert(1)</script><b>&amp;\"'{{ 7*7 }}"
 READ = (
-    "config.yaml results.json metrics.json provenance.json dataset.json model_best.json "
+    "results.json provenance.json dataset.json model_best.json "
     "parameters.json weights.json inference/person_test/errors.json "
-    "inference/person_test/gallery/gallery.json plots/video_stills.json walk_annotated.jsonl"
+    "inference/person_test/gallery/gallery.json plots/video_stills.json"
 ).split()
+HALF_IS_READ = ["config.yaml", "metrics.json", "walk_annotated.jsonl", "augmentation.yaml"]
 
 
 def test_a_finished_run_has_every_section_in_the_order_of_the_work(finished: Path) -> None:
@@ -46,14 +53,10 @@ def test_a_finished_run_has_every_section_in_the_order_of_the_work(finished: Pat
     assert notes(document, "missing") == notes(document, "warning") == []
     for caption, table in tables(document).items():
         assert {len(row) for row in table.rows} == {len(table.header)}, caption
-
-
-def test_every_image_of_a_finished_run_is_shown_once_with_a_caption(finished: Path) -> None:
-    figures = [b for b in build_document(finished).blocks() if isinstance(b, Figure)]
+    figures = [b for b in document.blocks() if isinstance(b, Figure)]
     # The overview repeats what the single plots show; six gallery images and a still have no
     # reading.
     assert len(figures) == len(PLOTS) - 1 + 2 + 6 + 1
-    assert all(figure.caption.endswith(".") for figure in figures)
     assert {f.caption for f in figures if f.reading} == {
         words["caption"] for words in standing()["figures"].values()
     }
@@ -67,9 +70,10 @@ def test_every_standing_text_is_used_with_the_names_that_it_has() -> None:
             if isinstance(node, ast.Constant) and node.value in texts:
                 used.add(node.value)
             name = isinstance(node, ast.Call) and ast.unparse(node.func).removeprefix("say.")
-            if name in ("said", "prose", "warning") and isinstance(node.args[0], ast.Constant):
-                text, given = texts[node.args[0].value], {word.arg for word in node.keywords}
-                names = {field for _, field, _, _ in Formatter().parse(text) if field}
+            keys = [a.value for a in node.args if isinstance(a, ast.Constant)] if name else []
+            if name in ("said", "prose", "note") and keys and keys[-1] in texts:
+                given = {word.arg for word in node.keywords}
+                names = {field for _, field, _, _ in Formatter().parse(texts[keys[-1]]) if field}
                 assert None in given or given == names, (path.name, node.lineno)
     assert used == texts.keys()
 
@@ -87,59 +91,50 @@ def test_the_numbers_are_those_of_the_run_folder(run: Path) -> None:
     assert rows(document, "Scores on person_test")["AP"][1] == "12.3 (9.9 to 15.4)"
     assert rows(document, "At the threshold 0.37")["test"][:3] == ("91 %", "78 %", "0.84")
     assert "17 test images (28 %) have a copy" in words(document)
-    assert rows(document, "The parameters (weights)")["all"][:2] == ("628,801", "9,536")
-    assert rows(document, "What was loaded")["roi_heads.box_predictor"][:2] == ("2", "2")
+    assert rows(document, "The parameters (weights)")["all"][:2] == ("203,329", "9,536")
+    assert rows(document, "What was loaded")["roi_heads.box_predictor"][:2] == ("2", "1")
     assert rows(document, "Images and objects")["train"][:2] == ("240", "960")
     assert rows(document, "What each kind of mistake")["missed"][1:] == ("9.7", "11.6")
     assert rows(document, "Recall: by size")["small (< 32 px)"] == ("120", "54", "45 %")
     assert "small (< 32 px) (45 % of 120 found)" in words(document, "limits")
-
-
-def test_people_who_were_told_apart_are_counted_and_scored(run: Path) -> None:
-    document = build_document(run)
-    assert rows(document, "The annotated clips")["walk_annotated"][-1] == "7"
+    clip = ("640 × 360", "4.0 seconds", "100", "0.62", "3.5", "4", "7")
+    assert rows(document, "The annotated clips")["walk_annotated"] == clip
     scores = rows(document, "How well people keep their numbers")
     assert [scores[name][0] for name in ("MOTA", "IDF1", "HOTA")] == ["62 %", "58 %", "47 %"]
-    assert (scores["switches"][0], scores["fragments"][0]) == ("61", "73")
     assert scores["different people"] == ("7", "counted; the ground truth has 6")
-    # Without a tracker nobody is counted.
+
+
+def test_without_a_tracker_nobody_is_counted(run: Path) -> None:
     edit(run / "results.json", lambda results: results["video"].pop("idf1"))
     lines = (run / "walk_annotated.jsonl").read_text().splitlines()
     untracked = [json.loads(line) | {"unique": None} for line in lines]
     (run / "walk_annotated.jsonl").write_text("\n".join(map(json.dumps, untracked)))
     shutil.copy(run / "walk_annotated.jsonl", run / "stroll.partial.jsonl")  # of a killed run
     document = build_document(run)
-    assert rows(document, "The annotated clips").keys() == {"walk_annotated"}
-    assert rows(document, "The annotated clips")["walk_annotated"][-1] == "–"
+    ((clip, cells),) = rows(document, "The annotated clips").items()
+    assert (clip, cells[-1]) == ("walk_annotated", "–")
     assert "How well people keep their numbers" not in words(document)
 
 
-@pytest.mark.parametrize("name", [*READ, "plots/loss.png", "examples/augmentation.jpg"])
-@pytest.mark.parametrize("damage", ["missing", "empty", "cut"])
-def test_a_file_that_is_missing_or_damaged_leaves_a_sentence(
-    run: Path, name: str, damage: str
-) -> None:
-    data = (run / name).read_bytes()
-    (run / name).write_bytes(data[: len(data) // 2] if damage == "cut" else b"")
-    if damage == "missing":
+def test_a_file_that_is_missing_or_damaged_leaves_a_sentence(run: Path) -> None:
+    images = ["plots/loss.png", "examples/augmentation.jpg"]
+    cases = [(name, damaged) for name in [*READ, *images] for damaged in (True, False)]
+    for name, damaged in [*cases, *((name, False) for name in HALF_IS_READ)]:
+        data = (run / name).read_bytes()
         (run / name).unlink()
-    document = build_document(run)
-    assert len(document.sections) == 9
-    readable_half = ("metrics.json", "walk_annotated.jsonl", "config.yaml")
-    if damage == "cut" and name in readable_half:
-        return
-    sentences = notes(document, "missing")
-    assert sentences
-    for sentence in sentences:
-        assert re.search(r"tools/\w+\.py|at each eval", sentence)
-
-
-def test_a_run_of_an_earlier_version_is_sent_to_its_text_tables(run: Path) -> None:
-    for name in ("parameters", "weights"):
-        (run / f"{name}.json").rename(run / f"{name}.txt")
-    first, second = notes(build_document(run), "missing")
-    assert first.endswith("weights.txt holds the table.")
-    assert second.endswith("parameters.txt holds the table.")
+        if damaged:
+            (run / name).write_bytes(data[: len(data) // 2])
+        document = build_document(run)
+        assert len(document.sections) == 9
+        sentences = notes(document, "missing")
+        assert sentences, name
+        for sentence in sentences:
+            assert re.search(r"tools/\w+\.py|at each eval", sentence), name
+        (run / name).write_bytes(data)
+    for name in HALF_IS_READ:
+        data = (run / name).read_bytes()
+        (run / name).write_bytes(data[: len(data) // 2])
+    assert len(build_document(run).sections) == 9
 
 
 def test_an_empty_run_reports_what_it_lacks(tmp_path: Path) -> None:
@@ -184,10 +179,9 @@ def test_a_resumed_log_with_nan_and_a_cut_line_is_told(run: Path) -> None:
     assert "1 line of metrics.json could not be read" in warnings
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_nothing_in_the_files_can_stop_report_plots_and_stills(run: Path, seed: int) -> None:
+def test_nothing_in_the_files_can_stop_report_plots_and_stills(run: Path) -> None:
     """Values of the wrong kind at random places of every JSON file."""
-    chance = random.Random(seed)
+    chance = random.Random(0)
     wrong = (None, True, -1, 1e400, "text", [], {}, [None], {"a": 1}, [[1]], 10**400, 1.5)
 
     def spoiled(value: Any) -> Any:
@@ -203,36 +197,41 @@ def test_nothing_in_the_files_can_stop_report_plots_and_stills(run: Path, seed: 
     for path in run.glob("plots/*.png"):
         path.unlink()  # images are read each time
     files = [*run.rglob("*.json"), *run.glob("*.jsonl")]
-    whole = {path: path.read_text().splitlines() for path in files}
-    for _ in range(8):
+    whole = {path: path.read_text().splitlines()[:12] for path in files}
+    for turn in range(12):
         for path, lines in whole.items():
             path.write_text("\n".join(json.dumps(spoiled(json.loads(line))) for line in lines))
         assert len(build_document(run).sections) == 9
         with drawing():
             data = Run(run)
-            for plot in PLOT_FIGURES[7:]:
+            for plot in PLOT_FIGURES[7:] if turn % 3 == 0 else ():
                 plot.draw(data)
         assert write_stills(run) == []
 
 
-def test_a_file_in_the_place_of_the_plots_stops_no_report(run: Path, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_hold_the_plots_stops_no_report(run: Path, tmp_path: Path) -> None:
     """As little as a run folder that cannot be written."""
     shutil.rmtree(run / "plots")
     (run / "plots").write_text("mine")
     assert write_stills(run) == []
     with plots_folder(run) as plots:
         assert plots != run / "plots"
-        plot_run(run, plots)
-        build_report(run, tmp_path / "site", plots=plots)
+        shutil.copy(run / "examples/ground_truth.jpg", plots / "loss.png")
+        assert "The loss over the steps." in words(build_document(run, plots=plots))
     assert not plots.exists()
-    assert "The loss over the steps." in (tmp_path / "site/report.html").read_text()
     assert (run / "plots").read_text() == "mine"
     with plots_folder(tmp_path / "site") as plots:
         assert plots == tmp_path / "site/plots"
 
 
 @pytest.mark.parametrize("name", ["report.html", "report.pdf"])
-def test_a_report_in_another_folder_is_not_replaced(run: Path, tmp_path: Path, name: str) -> None:
+def test_a_report_in_another_folder_is_not_replaced(
+    run: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = build.build_document
+    monkeypatch.setattr(
+        build, "build_document", lambda *a, **k: Document("T", "S", whole(*a, **k).sections[:1])
+    )
     site = tmp_path / "site"
     site.mkdir()
     (site / name).write_text("mine")
@@ -280,9 +279,8 @@ def test_names_full_of_html_are_shown_as_text(tmp_path: Path) -> None:
 def test_the_page_is_one_file_without_script_or_network(finished: Path) -> None:
     text = html_of(build_document(finished))
     page = Page(text)
-    assert not {tag for tag, _ in page.tags} & {
-        *("script", "link", "iframe", "object", "embed", "base", "form")
-    }
+    forbidden = {"script", "link", "iframe", "object", "embed", "base", "form"}
+    assert not {tag for tag, _ in page.tags} & forbidden
     for tag, attributes in page.tags:
         for name in ("src", "href", "srcset", "action"):
             target = attributes.get(name) or "#"
@@ -292,8 +290,7 @@ def test_the_page_is_one_file_without_script_or_network(finished: Path) -> None:
     assert all(attributes["alt"] for tag, attributes in page.tags if tag == "img")
     metas = [attributes for tag, attributes in page.tags if tag == "meta"]
     assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in metas
-    policy = next(m["content"] for m in metas if "http-equiv" in m)
-    assert policy is not None and policy.startswith("default-src 'none'")
+    assert any((meta["content"] or "").startswith("default-src 'none'") for meta in metas[1:])
 
 
 def test_secrets_of_the_command_line_reach_neither_report(run: Path) -> None:
@@ -305,11 +302,17 @@ def test_secrets_of_the_command_line_reach_neither_report(run: Path) -> None:
     shown = words(build_document(run))
     assert "host.example/m.pth" in shown
     assert "s3cr3t" not in shown
+    bad = "x --api-key s3cr3tvalue\0"
+    section = Section("key", bad, (Paragraph(bad, bad), Table(bad, (bad,), ((bad,),))))
+    shown = repr(as_plain_text(Document(bad, bad, (section,))))
+    assert "s3cr3t" not in shown and "\\x00" not in shown
 
 
-def test_commands_can_be_copied(run: Path) -> None:
+def test_commands_can_be_copied_and_no_name_leads_out_of_the_run_folder(run: Path) -> None:
     moved = run.rename(run.with_name("my run"))
-    (moved / "plots/loss.png").unlink()
+    (moved / "plots/loss.png").rename(moved.with_name("outside.png"))
+    gallery = moved / "inference/person_test/gallery/gallery.json"
+    edit(gallery, lambda gallery: gallery["misses"][0].update(file="../../../../outside.png"))
     document = build_document(moved)
     listings = [b.lines for b in document.blocks() if isinstance(b, Listing)]
     assert ("python tools/train_net.py --config-file configs/x.yaml SEED 42",) in listings
@@ -317,13 +320,6 @@ def test_commands_can_be_copied(run: Path) -> None:
         f"python tools/train_net.py --config-file '{moved}/config.yaml' --eval-only MODEL.WEIGHTS "
         f"'{moved}/model_best.pth' OUTPUT_DIR '{moved}'"
     )
-    (missing,) = notes(document, "missing")
-    assert missing.endswith(f"python tools/plot_metrics.py '{moved}'")
-
-
-def test_a_name_cannot_lead_out_of_the_run_folder(run: Path, tmp_path: Path) -> None:
-    shutil.copy(run / "plots/loss.png", tmp_path / "outside.png")
-    gallery = run / "inference/person_test/gallery/gallery.json"
-    edit(gallery, lambda gallery: gallery["misses"][0].update(file="../../../../outside.png"))
-    (missing,) = notes(build_document(run), "missing")
-    assert "outside.png is not in the run folder" in missing
+    loss, outside = notes(document, "missing")
+    assert loss.endswith(f"python tools/plot_metrics.py '{moved}'")
+    assert "outside.png is not in the run folder" in outside

@@ -1,6 +1,4 @@
-"""What counts as the score of a run: results.json, later evaluations, and which model they are
-of.
-"""
+"""What counts as the score of a run: results.json, later evaluations, and of which model."""
 
 from __future__ import annotations
 
@@ -14,10 +12,9 @@ import pytest
 import yaml
 
 from persondet.report.build import build_document
-from persondet.report.document import Heading, Listing
+from persondet.report.document import Listing
 from persondet.report.facts import Facts, Model
-from persondet.report.plots import plot_run
-from persondet.report.results_csv import write_results_csv
+from persondet.report.plots.overlay import write_results_csv
 from persondet.report.run import Run
 from tests.report.finished_run import COUNTS, curves, edit, errors, results, write_json
 from tests.report.shown import notes, rows, tables, words
@@ -70,7 +67,7 @@ def test_a_killed_training_that_was_evaluated_later_has_its_score(run: Path) -> 
     assert not [text for text in notes(document, "missing") if "score" in text]
 
 
-def test_what_the_results_of_version_0_1_0_lack_is_taken_from_the_evaluation(run: Path) -> None:
+def test_what_the_results_lack_is_taken_from_the_evaluation(run: Path) -> None:
     def old(value: dict[str, Any]) -> None:
         del value["test"]["intervals"], value["operating_point"]
 
@@ -103,6 +100,8 @@ def test_a_folder_with_an_evaluation_only_says_so_and_names_the_split(tmp_path: 
     row = csv_row(folder, tmp_path / "x.csv")
     assert (row["valid bbox AP"], row["valid bbox AP low"]) == ("33.3", "31.3")
     assert "test bbox AP" not in row
+    data = Run(folder)
+    assert (data.operating_point, data.results["model"].text()) == (0.62, "model_best.pth")
 
 
 @pytest.mark.parametrize("recorded", [True, False])
@@ -112,8 +111,7 @@ def test_two_models_are_never_mixed(run: Path, recorded: bool) -> None:
         edit(run / "results.json", lambda value: value.update(model_sha256=DIGEST))
         (run / "model_best.pth").unlink()
     folder = evaluate(run, "person_test", OTHER, ap=11.1)
-    edit(folder / "gallery/gallery.json", lambda value: value.update(model=OTHER))
-    document = build_document(run)
+    document = build_document(run)  # the gallery names no model: it is as old as its neighbour
     (warning,) = (text for text in notes(document, "warning") if "another model" in text)
     assert "(model_0000299.pth, after 300 steps)" in warning
     assert f"--eval-only MODEL.WEIGHTS {run}/model_best.pth OUTPUT_DIR {run}" in warning
@@ -129,17 +127,6 @@ def test_two_models_are_never_mixed(run: Path, recorded: bool) -> None:
     document = build_document(run)
     assert notes(document, "warning") == []
     assert [c for c in tables(document) if c.startswith("Recall")]
-    assert roles(run) == {"person_test": "test"}
-
-
-def test_a_file_without_a_model_is_as_old_as_its_neighbour(run: Path) -> None:
-    folder = evaluate(run, "person_test", "output/x/model_0000299.pth")  # as 0.1.0 wrote it
-    for name in ("errors.json", "curves.json"):
-        edit(folder / name, lambda value: value.pop("model"))
-    assert roles(run) == {}
-    edit(folder / "results.json", lambda value: value.update(model="old/place/model_best.pth"))
-    assert roles(run) == {"person_test": "test"}
-    (folder / "results.json").unlink()
     assert roles(run) == {"person_test": "test"}
 
 
@@ -160,11 +147,7 @@ def test_a_file_without_a_model_is_as_old_as_its_neighbour(run: Path) -> None:
 def test_which_record_is_of_the_model(run: Path, record: Any, iteration: Any, own: bool) -> None:
     folder = evaluate(run, "person_test", record)
     edit(folder / "results.json", lambda value: value.update(iteration=iteration))
-    assert (Run(run).foreign == {}) is own
-
-
-def test_a_model_in_words() -> None:
-    assert Model.of(Facts(OTHER)).words() == "model_0000299.pth, after 300 steps"
+    assert (Run(run).other_models == {}) is own
     assert Model.of(Facts(7)).words() == "a model without a name"
 
 
@@ -187,26 +170,15 @@ def test_a_run_without_a_test_split_reports_its_validation_split(run: Path) -> N
     assert f"OUTPUT_DIR {run} DATASETS.TEST \"('person_valid',)\"" in lines[2]
 
 
-def test_the_validation_score_stands_beside_the_test_score(run: Path) -> None:
-    def both(value: dict[str, Any]) -> None:
-        value["valid"] = json.loads(json.dumps(value["test"])) | {"dataset": "person_valid"}
-        value["valid"]["bbox"]["AP"] = 61.7
-
-    edit(run / "results.json", both)
-    document = build_document(run)
-    short = rows(document, "The answer in short")
-    assert short["AP of the boxes on the validation split"] == ("61.7 (47.9 to 56.0)",)
-    assert rows(document, "The same measures on the test and")["AP"][:2] == ("52.1", "61.7")
-
-
 def test_every_set_that_was_scored_has_its_table_and_none_takes_the_place_of_the_test(
     run: Path,
 ) -> None:
-    """Those of results.json, and one that --eval-only scored later."""
-    second = json.loads((run / "results.json").read_text())["test"] | {"dataset": "night_test"}
-    second["bbox"] = second["bbox"] | {"AP": 21.0, "AP@300": 53.4}
+    """Those of results.json, one that --eval-only scored later, and the validation split."""
+    test = json.loads((run / "results.json").read_text())["test"]
+    second = test | {"dataset": "night_test", "bbox": test["bbox"] | {"AP": 21.0, "AP@300": 53.4}}
+    valid = test | {"dataset": "person_valid", "bbox": test["bbox"] | {"AP": 61.7}}
     sets = {"person_test": {"dataset": "person_test"}, "night_test": second}
-    edit(run / "results.json", lambda value: value.update(tests=sets))
+    edit(run / "results.json", lambda value: value.update(tests=sets, valid=valid))
     set_datasets(run, TEST=["person_test", "night_test"])
     evaluate(run, "rain_test", ap=8.8)
     document = build_document(run)
@@ -215,7 +187,9 @@ def test_every_set_that_was_scored_has_its_table_and_none_takes_the_place_of_the
     assert rows(document, "Scores on night_test")["AP"][1] == "21.0 (47.9 to 56.0)"
     assert rows(document, "Scores on night_test")["AP@300"][1:] == ("53.4", "–")
     assert rows(document, "Scores on rain_test")["AP"][1] == "8.8 (6.8 to 10.8)"
-    assert OWN in words(document, "asked")
+    short = rows(document, "The answer in short")
+    assert short["AP of the boxes on the validation split"] == ("61.7 (47.9 to 56.0)",)
+    assert rows(document, "The same measures on the test and")["AP"][:2] == ("52.1", "61.7")
     row = csv_row(run, run / "x.csv")
     assert (row["test set night_test bbox AP"], row["test bbox AP"]) == ("21", "52.1")
     assert roles(run) == {"person_test": "test", "rain_test": ""}
@@ -228,22 +202,18 @@ def test_nobody_is_said_to_have_no_copy_where_nobody_has_looked(
     run: Path, decoded: bool | None
 ) -> None:
     edit(run / "results.json", lambda value: value["test"].update(leaks=None))
-    assert "No test image has a copy" in words(build_document(run), "evaluation")  # dataset.json
-    edit(run / "dataset.json", lambda value: value.update(decoded=decoded))
+    (run / "dataset.json").rename(run / "inference/person_test/dataset.json")  # of --eval-only
+    document = build_document(run)
+    assert "No test image has a copy" in words(document, "evaluation")
+    assert "Leaks between the splits" in tables(document)
+    path = run / "inference/person_test/dataset.json"
+    edit(path, lambda value: value.update(decoded=decoded))
     document = build_document(run)
     assert "No test image has a copy" not in words(document)
     assert sum("compared" in text for text in notes(document, "missing")) == 2
     assert [cells[1:3] for cells in rows(document, "Leaks").values()] == [("–", "–")] * 2
     assert "Nobody has compared the test images" in words(document, "limits")
     assert "images known from" not in words(document, "asked")
-
-
-def test_the_look_at_the_export_beside_an_evaluation_is_read(run: Path) -> None:
-    edit(run / "results.json", lambda value: value["test"].update(leaks=None))
-    (run / "dataset.json").rename(run / "inference/person_test/dataset.json")
-    document = build_document(run)
-    assert "No test image has a copy" in words(document, "evaluation")
-    assert "Leaks between the splits" in tables(document)
 
 
 @pytest.mark.parametrize("images", [1, 60])
@@ -258,43 +228,20 @@ def test_a_split_without_objects_or_with_one_image_sends_nobody_to_evaluate_agai
 
     edit(run / "results.json", change)
     document = build_document(run)
-    sentence = "One image gives no interval" if images == 1 else "no object is annotated"
+    sentence = "There is no interval" if images == 1 else "no object is annotated"
     assert any(sentence in text for text in notes(document, "warning"))
     assert notes(document, "missing") == []
 
 
 def test_the_steps_are_those_of_the_log_also_where_the_loss_is_no_number(run: Path) -> None:
-    rows = [json.loads(line) for line in (run / "metrics.json").read_text().splitlines()]
-    rows = [row | ({"total_loss": float("nan")} if row["iteration"] > 100 else {}) for row in rows]
-    rows = [row for row in rows if row["iteration"] < 600]
-    (run / "metrics.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    logged = [json.loads(line) for line in (run / "metrics.json").read_text().splitlines()]
+    logged = [row for row in logged if row["iteration"] < 600]
+    lost = [
+        row | ({"total_loss": float("nan")} if row["iteration"] > 100 else {}) for row in logged
+    ]
+    (run / "metrics.json").write_text("".join(json.dumps(row) + "\n" for row in lost))
     edit(run / "provenance.json", lambda r: r["starts"][0].update(exit=None, steps_done=None))
     (run / "results.json").unlink()
     document = build_document(run)
     assert "The training has taken 600 of 900 steps" in words(document, "training")
     assert any(text.startswith("50 of the 60 logged") for text in notes(document, "warning"))
-
-
-@pytest.mark.slow
-def test_figures_and_table_after_an_evaluation_alone(tmp_path: Path) -> None:
-    folder = tmp_path / "scored"
-    evaluate(folder, "person_test")
-    (folder / "config.yaml").write_text("DATASETS: {TEST: [person_test], VAL: [person_valid]}\n")
-    assert {path.stem for path in plot_run(folder)} == {
-        *("pr_curve", "f1_curve", "score_histogram", "size_histogram", "errors", "recall_by")
-    }
-    assert Run(folder).operating_point == 0.62
-    assert Run(folder).results["model"].text() == "model_best.pth"
-    headings = [b.text for b in build_document(folder).blocks() if isinstance(b, Heading)]
-    assert "The operating point" in headings
-
-
-def test_facts_answer_every_question() -> None:
-    facts = Facts({"a": [1, {"b": "x"}], "n": float("nan"), "t": True, "v": [1, None, 2]})
-    assert facts["a"][1]["b"].text() == "x"
-    assert not facts["a"][7]["b"]["c"][-3]
-    assert facts["n"].number() is None
-    assert facts["t"].number() is None
-    assert facts["a"][0].items() == []
-    assert facts["v"].array()[[0, 2]].tolist() == [1, 2]
-    assert len(facts["v"].array(2)) == len(facts["a"].array()) == 0

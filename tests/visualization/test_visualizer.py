@@ -11,10 +11,7 @@ from detectron2.utils.visualizer import ColorMode
 from persondet.inference.masks import paste_regions
 from persondet.visualization import drawing
 from persondet.visualization.labels import plate_size
-from persondet.visualization.visualizer import (
-    PersonVideoVisualizer,
-    font_size,
-)
+from persondet.visualization.visualizer import ColorAssigner, PersonVideoVisualizer, font_size
 
 METADATA = Metadata(name="drawn", thing_classes=["person"])
 HEIGHT, WIDTH = 180, 320
@@ -52,7 +49,7 @@ def test_pixels_outside_of_box_mask_label_and_count_stay_as_they_are(frame):
     size = font_size(frame)
     allowed = np.zeros((HEIGHT, WIDTH), dtype=bool)
     x0, y0, x1, y1 = BOX
-    allowed[y0 - 1 : y1 + 1, x0 - 1 : x1 + 1] = True
+    allowed[y0:y1, x0:x1] = True
     width, height = plate_size("person 97%", size)
     allowed[y0 - height : y0, x0 : x0 + width] = True
     width, height = plate_size("1 person in view", size * 5 // 4)
@@ -60,6 +57,9 @@ def test_pixels_outside_of_box_mask_label_and_count_stay_as_they_are(frame):
     allowed[margin : margin + height, margin : margin + width] = True
     assert changed[allowed].any()
     assert not changed[~allowed].any()
+    in_place = np.ascontiguousarray(frame[:, :, ::-1])
+    PersonVideoVisualizer(METADATA).draw_on(in_place, instances())
+    assert np.array_equal(in_place[:, :, ::-1], image)
 
 
 def test_the_mask_is_tinted_and_its_surroundings_in_the_box_are_not(frame):
@@ -72,20 +72,38 @@ def test_the_mask_is_tinted_and_its_surroundings_in_the_box_are_not(frame):
     assert (image[60, 100:140] == color).all()  # the box's upper edge
 
 
-def test_colours_are_stable_over_frames_and_by_track(frame):
-    visualizer = PersonVideoVisualizer(METADATA, labels=False, count=False)
-    near, far = (100, 60, 140, 150), (200, 60, 240, 150)
+LABELS = np.zeros(2, int)
 
-    def colors(boxes, tracks=None):
-        found = instances(boxes, tracks=tracks)
-        image = visualizer.draw_instance_predictions(frame, found).get_image()
-        return [tuple(image[y0, x0 + 5].tolist()) for x0, y0, _, _ in boxes]
 
-    first = colors([near, far])
-    assert first[0] != first[1]
-    assert colors([far, near]) == first[::-1]
-    by_track = colors([near, far], tracks=[7, 9])
-    assert colors([near, far], tracks=[9, 7]) == by_track[::-1]
+def walkers(step):
+    """Two people who walk towards each other, 3 pixels a frame."""
+    left, right = 10 + 3 * step, 300 - 3 * step
+    return np.array([[left, 50, left + 30, 120], [right, 20, right + 30, 90.0]])
+
+
+def test_people_keep_their_colours_whatever_their_order():
+    colors = ColorAssigner()
+    people, first = colors.assign(walkers(0), LABELS)
+    assert len(set(first)) == 2
+    for step in range(1, 30):
+        keys, now = colors.assign(walkers(step)[::-1], LABELS)
+        assert (keys[::-1], now[::-1]) == (people, first)
+    assert not set(colors.assign(walkers(30), LABELS + 1)[0]) & set(people)  # of another class
+
+
+def test_tracks_keep_their_colour_for_good_and_fill_no_memory(monkeypatch):
+    many = len(drawing.PALETTE)
+    boxes = np.array([[40 * n, 0, 40 * n + 30, 60] for n in range(many)], dtype=float)
+    colors, names = ColorAssigner(), list("abcdefghijk"[:many])
+    first = colors.assign(boxes, boxes[:, 0], names)[1]
+    assert sorted(first) == list(range(many))  # all different
+    for _ in range(100):
+        colors.assign(boxes[:2], LABELS, ["b", "x"])
+    assert colors.assign(boxes, boxes[:, 0], names[::-1])[1] == first[::-1]
+    monkeypatch.setattr("persondet.visualization.visualizer.MOST_PEOPLE", 50)
+    for number in range(100):
+        colors.assign(boxes[:2], LABELS, [number, -1])
+    assert len(colors._seen) == 50
 
 
 def test_given_colours_are_used(frame):
@@ -114,24 +132,14 @@ def raw(boxes=(BOX,)):
 
 def test_masks_are_the_same_image_in_whichever_field_they_come(frame):
     boxes = [BOX, (3, 2, 60, 178), (130, 70, 170, 180)]
-    small = raw(boxes)
-    whole = raw(boxes)
-    whole.pred_masks = paste_masks_in_image(
-        whole.roi_masks.tensor, whole.pred_boxes, whole.image_size
-    )
+    small, whole = raw(boxes), raw(boxes)
+    masks = whole.roi_masks.tensor
+    whole.pred_masks = paste_masks_in_image(masks, whole.pred_boxes, whole.image_size)
     whole.remove("roi_masks")
-    pictures = [draw(frame, found).get_image() for found in (small, paste_regions(small), whole)]
-    assert np.array_equal(pictures[0], pictures[1])
-    assert np.array_equal(pictures[0], pictures[2])
-    assert not np.array_equal(pictures[0], draw(frame, small, masks=False).get_image())
+    first, *others = (draw(frame, one).get_image() for one in (small, paste_regions(small), whole))
+    assert all(np.array_equal(first, other) for other in others)
+    assert not np.array_equal(first, draw(frame, small, masks=False).get_image())
     assert small.has("roi_masks")  # left as they were
-
-
-def test_drawing_in_place_is_the_call_of_detectron2_without_its_copies(frame):
-    expected = draw(frame, instances()).get_image()
-    image = np.ascontiguousarray(frame[:, :, ::-1])
-    PersonVideoVisualizer(METADATA).draw_on(image, instances())
-    assert np.array_equal(image[:, :, ::-1], expected)
 
 
 def test_boxes_that_are_no_numbers_are_passed_over_with_their_masks(frame):

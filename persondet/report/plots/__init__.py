@@ -12,7 +12,10 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from persondet.report.plots import detection, mistakes, people, training
+from persondet.report.plots import evaluation as detection
+from persondet.report.plots import evaluation as mistakes
+from persondet.report.plots import evaluation as people
+from persondet.report.plots import training
 from persondet.report.plots.overlay import OVERLAYS, default_folder, plot_runs
 from persondet.report.plots.style import drawing, save
 from persondet.report.run import Run, refuse_elsewhere

@@ -1,7 +1,13 @@
-"""Several runs in one figure: their curves over each other, and a comparison of settings."""
+"""Several runs side by side: their curves in one figure, a comparison of settings, and a table.
+
+The table is `results.csv`, a row of numbers per run, for a spreadsheet. AP is in points, 0 to 100;
+precision, recall, F1 and thresholds from 0 to 1. A number that does not exist is an empty cell.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -13,26 +19,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from persondet.files import write_text
 from persondet.report import events as log
-from persondet.report.events import Series, load_events
-from persondet.report.facts import TaskCurves
+from persondet.report.facts import Facts, TaskCurves, distinct, one_line
 from persondet.report.plots import style
-from persondet.report.plots.detection import SCORE_LABEL, SPLITS
-from persondet.report.plots.style import (
-    LOOKS,
-    add_legend,
-    drawing,
-    label_axes,
-    new_figure,
-    save,
-    whole_numbers,
-)
+from persondet.report.plots.evaluation import SCORE_LABEL, SPLITS
 from persondet.report.plots.training import ACCURACIES, MARKERS_PER_LINE, X_LABEL, limit_spikes
 from persondet.report.run import Run, refuse_elsewhere
-from persondet.report.wording import distinct, one_line
-from persondet.results import TASKS, RunError
+from persondet.results import METRICS, TASKS
 
 logger = logging.getLogger(__name__)
+
+FILE_NAME = "results.csv"
+FIRST = ("run", "steps", "best_step", "best_score", "model", "batch_size", "seconds_per_step")
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet computes what begins so
 
 
 class Curve(NamedTuple):
@@ -47,18 +47,107 @@ class Panel(NamedTuple):
     """One pair of axes: its texts, what it shows of a run, and the top of its y axis (0: open)."""
 
     title: str
-    x_label: str
     y_label: str
     curves: Callable[[Run], list[Curve]]
     top: float = 0.0
+    x_label: str = X_LABEL
 
 
-class Overlay(NamedTuple):
-    """One figure of several runs: its file name, what it needs, and its panels for these runs."""
+def _scalar(
+    title: str, y_label: str, name: str, *, scale: float = 1, top: float = 0, scored: bool = False
+) -> Panel:
+    """Return the panel of a training scalar, smoothed, and of its first validation twin.
 
-    file_name: str
-    needs: str
-    panels: Callable[[Sequence[Run]], list[Panel]]
+    `scored`: the scalar is a score, which the validation split alone has.
+    """
+
+    def curves(run: Run) -> list[Curve]:
+        series, steps = None if scored else run.events.finite(name), run.events.steps
+        twins = log.validation_series(run.events, name, "" if scored else "val/")[:1]
+        found = [Curve(steps(twin), scale * twin.values, dashed=True) for _, twin in twins]
+        if series is None:
+            return found
+        smooth = log.smooth(series.values, log.smoothing_window(len(series.values)))
+        return [Curve(steps(series), scale * smooth), *found]
+
+    return Panel(title, y_label, curves, top)
+
+
+LOSS = _scalar("Loss", "loss (no unit)", "total_loss")
+LEARNING_RATE = _scalar("Learning rate", "learning rate (per step)", "lr")
+SPEED = _scalar("Speed of the training", "time of a step (seconds)", "time")
+ACCURACY = [
+    _scalar(f"Accuracy: {what}", "correct (%)", name, scale=100, top=101)
+    for name, (what, *_) in ACCURACIES.items()
+]
+AVERAGE_PRECISION = [
+    _scalar(
+        f"Validation split: {TASKS[task]} {metric}",
+        f"{metric} (points, 0 to 100)",
+        f"{task}/{metric}",
+        top=102,
+        scored=True,
+    )
+    for metric in ("AP", "AP50")
+    for task in TASKS
+]
+
+
+def _overview(runs: Sequence[Run]) -> list[Panel]:
+    box, mask, *_ = AVERAGE_PRECISION
+    return [LOSS, mask if any(map(mask.curves, runs)) else box, LEARNING_RATE, SPEED]
+
+
+def _components(runs: Sequence[Run]) -> list[Panel]:
+    names = {name: None for run in runs for name in log.loss_components(run.events)}
+    return [
+        _scalar(log.component_title(name), "loss (no unit)", name)
+        for name in sorted(names, key=log.component_order)
+    ]
+
+
+def _of_curves(
+    x_label: str, y_label: str, line: Callable[[TaskCurves], Curve]
+) -> Callable[[Sequence[Run]], list[Panel]]:
+    """Return the panels of curves.json: a column for each task, on the test split where all runs
+    have it, else on the validation split."""
+
+    def panel(role: str, task: str) -> Panel:
+        def curves(run: Run) -> list[Curve]:
+            evaluation = run.evaluation(role)
+            found = evaluation.curves.get(task) if evaluation else None
+            return [drawn] if found and len((drawn := line(found)).x) else []
+
+        return Panel(f"{SPLITS[role]}: {TASKS[task]}, IoU 0.5", y_label, curves, 102, x_label)
+
+    def panels(runs: Sequence[Run]) -> list[Panel]:
+        scored = [run for run in runs if run.evaluations]
+        role = "test" if all(run.evaluation("test") for run in scored) else "valid"
+        return [panel(role, task) for task in TASKS]
+
+    return panels
+
+
+def _precision_recall(found: TaskCurves) -> Curve:
+    precision = found.pr_precision.get("50", np.zeros(0))
+    return Curve(100 * found.pr_recall[: len(precision)], 100 * precision)
+
+
+_RECALL, _PRECISION = "recall (found, % of all)", "precision (right, % of detections)"
+# File → the panels for these runs.
+OVERLAYS: dict[str, Callable[[Sequence[Run]], list[Panel]]] = {
+    "training_curves.png": _overview,
+    "loss.png": lambda runs: [LOSS],
+    "loss_components.png": _components,
+    "accuracy.png": lambda runs: ACCURACY,
+    "average_precision.png": lambda runs: AVERAGE_PRECISION,
+    "learning_rate.png": lambda runs: [LEARNING_RATE],
+    "speed.png": lambda runs: [SPEED],
+    "pr_curve.png": _of_curves(_RECALL, _PRECISION, _precision_recall),
+    "f1_curve.png": _of_curves(
+        SCORE_LABEL, "F1 (%)", lambda found: Curve(found.thresholds, 100 * found.f1)
+    ),
+}
 
 
 def plot_runs(
@@ -70,10 +159,9 @@ def plot_runs(
     what it has come to; a figure that would show no run is left out, and the log says so.
 
     Raises: RunError: when a run has nothing at all to draw. OutputExistsError: when `output` holds
-        a
-        file with the name of a figure, unless `overwrite`.
+        a file with the name of a figure, unless `overwrite`.
     """
-    paths = (Path(output) / overlay.file_name for overlay in OVERLAYS)
+    paths = {Path(output) / name: panels for name, panels in OVERLAYS.items()}
     refuse_elsewhere(run_dirs, paths, overwrite=overwrite)
     runs = [Run(Path(run_dir)) for run_dir in run_dirs]
     for run in runs:
@@ -81,14 +169,13 @@ def plot_runs(
             raise run.problem
     names = run_names(run_dirs)
     written = []
-    for overlay in OVERLAYS:
-        path = Path(output) / overlay.file_name
+    for path, panels in paths.items():
         with style.drawing():
-            figure = _draw(overlay.panels(runs), runs, names)
+            figure = _draw(panels(runs), runs, names)
             if figure is not None:
                 written.append(style.save(figure, path))
                 continue
-        logger.info("%s is left out: no run has %s", path.name, overlay.needs)
+        logger.info("%s is left out: no run has numbers for it", path.name)
     return written
 
 
@@ -117,42 +204,37 @@ def default_folder(run_dirs: Sequence[str | Path]) -> Path:
 
 def _draw(panels: Sequence[Panel], runs: Sequence[Run], names: Sequence[str]) -> Figure | None:
     """Draw the panels that show a run; None when there is none."""
-    drawn = [(panel, [panel.curves(run) for run in runs]) for panel in panels]
-    drawn = [(panel, curves) for panel, curves in drawn if any(curves)]
+    found = [(panel, [panel.curves(run) for run in runs]) for panel in panels]
+    drawn = [(panel, curves) for panel, curves in found if any(curves)]
     if not drawn:
         return None
-    columns = len(drawn) if len(drawn) <= 3 else (2 if len(drawn) == 4 else 3)
-    rows = math.ceil(len(drawn) / columns)
-    legend_rows = math.ceil(len(names) / columns)
+    columns = {1: 1, 2: 2, 4: 2}.get(len(drawn), 3)
+    rows, legend_rows = (math.ceil(len(part) / columns) for part in (drawn, names))
     height = (4.0 if rows == 1 else 3.4) * rows + 0.4 + 0.25 * legend_rows
-    figure = style.new_figure(
-        rows, columns, (2.6 + 4.4 * columns if columns == 1 else 4.8 * columns, height)
-    )
+    figure = style.new_figure(rows, columns, (7.0 if columns == 1 else 4.8 * columns, height))
     for axes, (panel, curves) in zip(figure.axes, drawn, strict=False):
         _draw_panel(axes, panel, curves)
     for axes in figure.axes[len(drawn) :]:
         axes.set_axis_off()
-    handles = [Line2D([], [], color=_look(i)[0], marker=_look(i)[1]) for i in range(len(names))]
-    labels = list(names)
-    every = [curve for _, curves in drawn for run in curves for curve in run]
-    if any(curve.dashed for curve in every) and not all(curve.dashed for curve in every):
-        handles += [Line2D([], [], color=style.BLACK, linestyle=line) for line in ("-", "--")]
-        labels += ["training", "validation"]
-    longest = max(map(len, labels))
-    most = max(1, int(figure.get_figwidth() * 10 / (longest + 7)))
+    looks = [_look(index) for index in range(len(names))]
+    lines = [(name, Line2D([], [], **look)) for name, look in zip(names, looks, strict=True)]
+    if len({curve.dashed for _, curves in drawn for run in curves for curve in run}) == 2:
+        for label, dashes in (("training", "-"), ("validation", "--")):
+            lines.append((label, Line2D([], [], color=style.BLACK, linestyle=dashes)))
+    labels, handles = zip(*lines, strict=True)
+    most = max(1, int(figure.get_figwidth() * 10 / (max(map(len, labels)) + 7)))
     figure.legend(handles, labels, loc="outside lower center", ncols=min(most, len(labels)))
     return figure
 
 
 def _draw_panel(axes: Axes, panel: Panel, curves: Sequence[Sequence[Curve]]) -> None:
     for index, lines in enumerate(curves):
-        color, marker = _look(index)
         for line in lines:
             every = max(1, len(line.x) // MARKERS_PER_LINE)
             # Runs that are the same, or nearly so, get their markers at other places.
-            first = (index * every // max(1, len(curves))) if len(line.x) > MARKERS_PER_LINE else 0
-            dashes = "--" if line.dashed else "-"
-            axes.plot(line.x, line.y, dashes, color=color, marker=marker, markevery=(first, every))
+            first = index * every // len(curves) if len(line.x) > MARKERS_PER_LINE else 0
+            dashes, places = "--" if line.dashed else "-", (first, every)
+            axes.plot(line.x, line.y, linestyle=dashes, markevery=places, **_look(index))
     style.label_axes(axes, panel.title, panel.x_label, panel.y_label)
     if panel.top:
         axes.set_ylim(0, panel.top)
@@ -163,120 +245,11 @@ def _draw_panel(axes: Axes, panel: Panel, curves: Sequence[Sequence[Curve]]) -> 
         style.whole_numbers(axes, 6)
 
 
-def _look(index: int) -> tuple[str, str]:
+def _look(index: int) -> dict[str, Any]:
     """Return the colour and the marker of a run; no pair comes twice in the first 49."""
     count = len(style.LOOKS)
-    return style.LOOKS[index % count][0], style.LOOKS[(index + index // count) % count][1]
-
-
-def _scalar(name: str, *, scale: float = 1.0) -> Callable[[Run], list[Curve]]:
-    """Return what draws a training scalar, smoothed, and its first validation twin."""
-
-    def curves(run: Run) -> list[Curve]:
-        found = []
-        series = run.events.finite(name)
-        if series is not None:
-            values = log.smooth(series.values, log.smoothing_window(len(series.values)))
-            found.append(Curve(run.events.steps(series), scale * values))
-        for _, twin in log.validation_twins(run.events, name)[:1]:
-            found.append(Curve(run.events.steps(twin), scale * twin.values, dashed=True))
-        return found
-
-    return curves
-
-
-def _loss(name: str = "total_loss") -> Panel:
-    known, shown = log.COMPONENT_TITLES.get(name), one_line(name, 30)
-    title = "Loss" if name == "total_loss" else f"{known}\n{shown}" if known else shown
-    return Panel(title, X_LABEL, "loss (no unit)", _scalar(name))
-
-
-def _components(runs: Sequence[Run]) -> list[Panel]:
-    names = [name for run in runs for name in log.loss_components(run.events)]
-    order = [*log.COMPONENT_TITLES, *sorted(set(names) - log.COMPONENT_TITLES.keys())]
-    return [_loss(name) for name in order if name in names]
-
-
-def _accuracies(runs: Sequence[Run]) -> list[Panel]:
-    return [
-        Panel(f"Accuracy: {what}", X_LABEL, "correct (%)", _scalar(name, scale=100), 101)
-        for name, (what, *_) in ACCURACIES.items()
-    ]
-
-
-def _average_precisions(runs: Sequence[Run]) -> list[Panel]:
-    def panel(task: str, metric: str) -> Panel:
-        def curves(run: Run) -> list[Curve]:
-            found = log.average_precisions(run.events, task, metric)[:1]
-            return [Curve(run.events.steps(line), line.values, True) for *_, line in found]
-
-        title = f"Validation split: {TASKS[task]} {metric}"
-        return Panel(title, X_LABEL, f"{metric} (points, 0 to 100)", curves, 102)
-
-    return [panel(task, metric) for metric in ("AP", "AP50") for task in TASKS]
-
-
-def _learning_rate(runs: Sequence[Run]) -> list[Panel]:
-    return [Panel("Learning rate", X_LABEL, "learning rate (per step)", _scalar("lr"))]
-
-
-def _speed(runs: Sequence[Run]) -> list[Panel]:
-    return [Panel("Speed of the training", X_LABEL, "time of a step (seconds)", _scalar("time"))]
-
-
-def _overview(runs: Sequence[Run]) -> list[Panel]:
-    box, mask = _average_precisions(runs)[:2]
-    scores = mask if any(map(mask.curves, runs)) else box
-    return [_loss(), scores, *_learning_rate(runs), *_speed(runs)]
-
-
-def _of_curves(
-    x_label: str, y_label: str, line: Callable[[TaskCurves], Curve]
-) -> Callable[[Sequence[Run]], list[Panel]]:
-    """Return the panels of curves.json: a column for each task, on the test split where all runs
-    have it, else on the validation split."""
-
-    def panel(role: str, task: str) -> Panel:
-        def curves(run: Run) -> list[Curve]:
-            evaluation = run.evaluation(role)
-            found = evaluation.curves.get(task) if evaluation else None
-            return [drawn] if found and len((drawn := line(found)).x) else []
-
-        return Panel(f"{SPLITS[role]}: {TASKS[task]}, IoU 0.5", x_label, y_label, curves, 102)
-
-    def panels(runs: Sequence[Run]) -> list[Panel]:
-        scored = [run for run in runs if run.evaluations]
-        role = "test" if all(run.evaluation("test") for run in scored) else "valid"
-        return [panel(role, task) for task in TASKS]
-
-    return panels
-
-
-def _precision_recall(found: TaskCurves) -> Curve:
-    precision = found.pr_precision.get("50", np.zeros(0))
-    return Curve(100 * found.pr_recall[: len(precision)], 100 * precision)
-
-
-_RECALL, _PRECISION = "recall (found, % of all)", "precision (right, % of detections)"
-OVERLAYS = (
-    Overlay("training_curves.png", "scalar to plot", _overview),
-    Overlay("loss.png", "total_loss", lambda runs: [_loss()]),
-    Overlay("loss_components.png", "loss_*", _components),
-    Overlay("accuracy.png", "accuracy", _accuracies),
-    Overlay("average_precision.png", "bbox/AP or segm/AP", _average_precisions),
-    Overlay("learning_rate.png", "lr", _learning_rate),
-    Overlay("speed.png", "time of a step", _speed),
-    Overlay(
-        "pr_curve.png",
-        "inference/*/curves.json",
-        _of_curves(_RECALL, _PRECISION, _precision_recall),
-    ),
-    Overlay(
-        "f1_curve.png",
-        "inference/*/curves.json",
-        _of_curves(SCORE_LABEL, "F1 (%)", lambda found: Curve(found.thresholds, 100 * found.f1)),
-    ),
-)
+    marker = style.LOOKS[(index + index // count) % count][1]
+    return {"color": style.LOOKS[index % count][0], "marker": marker}
 
 
 def plot_comparison(
@@ -289,63 +262,133 @@ def plot_comparison(
         runs: variant → its run folders, in the order of the seeds.
         path: the file; replaced.
     """
-    task = "segm" if all("segm" in row for row in result["variants"]) else "bbox"
-    with drawing():
-        figure = new_figure(1, 2, (9.6, 4.2), widths=(3, 2))
+    rows = result["variants"]
+    task = "segm" if all("segm" in row for row in rows) else "bbox"
+    with style.drawing():
+        figure = style.new_figure(1, 2, (9.6, 4.2), widths=(3, 2))
         curves, scores = figure.axes
-        for index, row in enumerate(result["variants"]):
-            color, marker = LOOKS[index % len(LOOKS)]
-            _draw_curves(curves, row["name"], runs[row["name"]], task, color, marker)
-            _draw_scores(scores, index, row, task, color, marker)
+        for index, row in enumerate(rows):
+            _draw_curves(curves, row["name"], runs[row["name"]], task, _look(index))
+            values = [run[task]["AP"] for run in row["runs"] if run[task].get("AP") is not None]
+            _draw_scores(scores, index, values, _look(index))
         what, y_label = TASKS[task].capitalize(), "AP (points, 0 to 100)"
-        label_axes(curves, f"{what} AP on the validation split", X_LABEL, y_label)
-        curves.set_ylim(bottom=0)
+        style.label_axes(curves, f"{what} AP on the validation split", X_LABEL, y_label)
         curves.set_xlim(left=0)
-        whole_numbers(curves, 6)
-        add_legend(curves)
-        label_axes(scores, f"{what} AP on the test split", "", y_label)
-        names = [row["name"] for row in result["variants"]]
+        style.whole_numbers(curves, 6)
+        style.add_legend(curves)
+        style.label_axes(scores, f"{what} AP on the test split", "", y_label)
+        names = [row["name"] for row in rows]
         scores.set_xticks(range(len(names)), names, rotation=20 if len(names) > 3 else 0)
         scores.set_xlim(-0.6, len(names) - 0.4)
-        scores.set_ylim(bottom=0)
-        save(figure, Path(path))
+        for axes in (curves, scores):
+            axes.set_ylim(bottom=0)
+        style.save(figure, Path(path))
 
 
 def _draw_curves(
-    axes: Axes, name: str, runs: Sequence[Path], task: str, color: str, marker: str
+    axes: Axes, name: str, folders: Sequence[Path], task: str, look: dict[str, Any]
 ) -> None:
     """Draw each run faint, and their mean over the steps that all have."""
-    found = [series for folder in runs if (series := _validation(folder, task)) is not None]
-    if not found:
-        return
-    for series in found:
-        axes.plot(series.iterations, series.values, color=color, alpha=0.3, linewidth=0.9)
-    shared = sorted(set.intersection(*(set(series.iterations.tolist()) for series in found)))
+    found = []
+    for events in (Run(folder).events for folder in folders):
+        series = events.finite(f"{task}/AP")
+        if series is not None:
+            found.append(dict(zip(events.steps(series).tolist(), series.values, strict=True)))
+    for row in found:
+        axes.plot([*row], [*row.values()], color=look["color"], alpha=0.3, linewidth=0.9)
+    shared = sorted(set.intersection(*map(set, found))) if found else []
     if shared:
-        rows = [dict(zip(s.iterations.tolist(), s.values, strict=True)) for s in found]
-        mean = [np.mean([row[step] for row in rows]) for step in shared]
+        mean = np.mean([[row[step] for step in shared] for row in found], axis=0)
         seeds = "seed" if len(found) == 1 else f"{len(found)} seeds"
-        label = f"{name} (mean of {seeds})"
-        axes.plot(np.array(shared), mean, color=color, marker=marker, label=label)
+        axes.plot(shared, mean, label=f"{name} (mean of {seeds})", **look)
 
 
-def _draw_scores(
-    axes: Axes, index: int, row: Mapping[str, Any], task: str, color: str, marker: str
-) -> None:
-    values = [run[task]["AP"] for run in row["runs"] if run[task].get("AP") is not None]
+def _draw_scores(axes: Axes, index: int, values: Sequence[float], look: dict[str, Any]) -> None:
     spots = index + np.linspace(-0.15, 0.15, len(values)) if len(values) > 1 else [index]
-    axes.plot(spots, values, marker, color=color, alpha=0.8)
+    axes.plot(spots[: len(values)], values, alpha=0.8, linestyle="none", **look)
     if values:
-        mean = float(np.mean(values))
+        mean, color = float(np.mean(values)), look["color"]
         axes.hlines(mean, index - 0.3, index + 0.3, color=color)
         axes.annotate(f"{mean:.1f}", (index + 0.32, mean), va="center", fontsize=9, color=color)
 
 
-def _validation(folder: Path, task: str) -> Series | None:
-    """Return validation AP over the steps done; None where there is none."""
-    try:
-        events = load_events(folder)
-    except RunError:
-        return None
-    series = events.finite(f"{task}/AP")
-    return None if series is None else Series(events.steps(series), series.values)
+def write_results_csv(
+    run_dirs: Sequence[str | Path], path: str | Path, *, overwrite: bool = False
+) -> Path:
+    """Write a row for each run to `path`, whole or not at all, and return the path.
+
+    Columns: the run's folder as given; steps done; the best model by the validation split; the
+    smallest losses; then for each split and task AP and its parts, with the 95 % interval where the
+    run has one, the same for further test sets, and the operating point.
+
+    Raises: OutputExistsError: when a file is there outside these run folders, unless `overwrite`.
+    """
+    path = Path(path)
+    refuse_elsewhere(run_dirs, [path], overwrite=overwrite)
+    rows = [_row(str(run_dir), Run(Path(run_dir))) for run_dir in run_dirs]
+    columns = list(dict.fromkeys([*FIRST, *(name for row in rows for name in row)]))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows([{name: _cell(value) for name, value in row.items()} for row in rows])
+    write_text(path, text.getvalue())
+    return path
+
+
+def _row(name: str, run: Run) -> dict[str, Any]:
+    best, seconds, results = run.best, run.events.finite("time"), run.results
+    row: dict[str, Any] = {
+        "run": name,
+        "steps": run.events.last_step or results["steps"].value,
+        "best_step": best.step if best else None,
+        "best_score": best.text if best else None,
+        "model": results["model"].value,
+        "batch_size": run.batch_size or None,
+        "seconds_per_step": float(np.median(seconds.values)) if seconds else None,
+    }
+    for scalar in ("total_loss", "val/total_loss"):
+        series = run.events.finite(scalar)
+        if series is not None:
+            row[f"last {scalar}"] = float(series.values[-1])
+            row[f"smallest {scalar}"] = float(series.values.min())
+    for split in ("valid", "test"):
+        row |= _scores(split, results[split])
+    for dataset, scores in results["tests"].items():
+        row |= _scores(f"test set {one_line(dataset)}", scores)
+    point, constant = results["operating_point"], results["constant_box"]
+    row |= _cells("operating_point", point, ("task", "threshold"))
+    for split in ("valid", "test"):
+        row |= _cells(f"operating_point {split}", point[split])
+    for task in TASKS:
+        row |= _cells(f"constant_box {task}", constant[task], ("AP",))
+    return row
+
+
+def _scores(split: str, scores: Facts) -> dict[str, Any]:
+    """Return the cells of one split; of a table's metrics the known ones come first."""
+    row = _cells(split, scores, ("dataset", "images"))
+    for task in TASKS:
+        others = sorted(name for name, _ in scores[task].items() if name not in METRICS)
+        for metric in (*METRICS, *others):
+            row |= (cell := _cells(f"{split} {task}", scores[task], (metric,)))
+            bounds = scores["intervals"][task][metric].entries() if cell else []
+            for end, bound in zip(("low", "high"), bounds, strict=False):
+                row[f"{split} {task} {metric} {end}"] = bound.value
+    return row
+
+
+def _cells(prefix: str, facts: Facts, keys: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the cells of an object: those of `keys` that it has, or all."""
+    values = {key: value.value for key, value in facts.items()}
+    return {f"{prefix} {key}": values[key] for key in keys or values if key in values}
+
+
+def _cell(value: Any) -> str:
+    """Return a value as text that a spreadsheet takes for a number or for plain text."""
+    if isinstance(value, float):
+        return f"{value:.6g}" if math.isfinite(value) else ""
+    if isinstance(value, bool | int):
+        return str(value)
+    if not isinstance(value, str):
+        return ""
+    return f"'{value}" if value.startswith(FORMULA) else value

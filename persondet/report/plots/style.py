@@ -23,7 +23,7 @@ from matplotlib.font_manager import fontManager
 from matplotlib.ticker import MaxNLocator
 
 from persondet.files import atomic_path
-from persondet.report.wording import TEMPLATES
+from persondet.report.facts import TEMPLATES
 
 BLUE, VERMILION, GREEN, PURPLE, BLACK = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#333333"
 ORANGE, SKY, GREY = "#E69F00", "#56B4E9", "#999999"

@@ -14,9 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from persondet.report import events as log
+from persondet.report.facts import one_line
 from persondet.report.plots import style
 from persondet.report.run import Run
-from persondet.report.wording import one_line
 from persondet.results import TASKS
 
 X_LABEL = "training (steps)"
@@ -59,7 +59,7 @@ def panel_average_precision(axes: Axes, run: Run) -> bool:
     datasets: list[str] = []
     for task, (color, marker, _) in style.TASK_LOOKS.items():
         for metric, line in METRIC_LINES.items():
-            for _, dataset, series in log.average_precisions(run.events, task, metric):
+            for dataset, series in log.validation_series(run.events, f"{task}/{metric}"):
                 datasets += [dataset] if dataset not in datasets else []
                 fill = SET_FILLS[datasets.index(dataset) % len(SET_FILLS)]
                 label = f"{TASKS[task]} {metric}" + (f", {one_line(dataset)}" if dataset else "")
@@ -136,8 +136,7 @@ def draw_components(run: Run) -> Figure | None:
     rows = math.ceil(len(names) / columns)
     figure = style.new_figure(rows, columns, (1 + 3.6 * columns, 0.4 + 2.9 * rows))
     for axes, name in zip(figure.axes, names, strict=False):
-        known, shown = log.COMPONENT_TITLES.get(name), one_line(name, 30)
-        panel_loss(axes, run, name, f"{known}\n{shown}" if known else shown)
+        panel_loss(axes, run, name, log.component_title(name))
         style.whole_numbers(axes, 5)
     for axes in figure.axes[len(names) :]:
         axes.set_axis_off()
@@ -213,7 +212,7 @@ def _draw_pair(
     marker: str = "",
 ) -> bool:
     """Draw scalar `name` and its validation twins, times `scale`; return whether there was any."""
-    training, twins = events.finite(name), log.validation_twins(events, name)
+    training, twins = events.finite(name), log.validation_series(events, name, "val/")
     if training is not None:
         iterations, values = events[name]  # with its NaN: a gap in the line
         draw_training(axes, events, log.Series(iterations, values * scale), colors[0], what, marker)

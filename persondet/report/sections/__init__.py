@@ -1,4 +1,4 @@
-"""The chapters of the report, a file for each or for two that belong together, and what they share.
+"""The chapters of the report, a file for each stage of the work, and what they share.
 
 A chapter is a function of the run. Its standing text is in `templates/chapters.yaml`.
 """
@@ -9,22 +9,22 @@ import functools
 import re
 import shlex
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 from persondet.report.document import Block, Bullets, EncodedImage, Figure, Note, Paragraph, Table
-from persondet.report.facts import Facts
+from persondet.report.facts import Facts, points, read_template, whole
 from persondet.report.run import BEST, CONFIG, Run
-from persondet.report.wording import points, read_template, whole
 
 TRAINS = "A training (tools/train_net.py) writes it at its start."
 MANY = {"bbox": "boxes", "segm": "masks"}
+_MOST_ROWS = 60  # of a table
 
 
 @functools.cache
 def standing() -> dict[str, dict[str, Any]]:
-    """Return the standing text of the report: `text`, `tables` and `figures`."""
+    """Return the standing text of the report: `text`, `meanings`, `tables`, `figures`."""
     words: dict[str, dict[str, Any]] = yaml.safe_load(read_template("chapters.yaml"))
     return words
 
@@ -40,9 +40,9 @@ def prose(key: str, **values: str) -> Paragraph:
     return Paragraph(said(key, **values))
 
 
-def warning(key: str, **values: str) -> Note:
-    """Return a standing text as a warning."""
-    return Note("warning", said(key, **values))
+def note(kind: Literal["missing", "warning", "answer"], key: str, **values: str) -> Note:
+    """Return a standing text as a note."""
+    return Note(kind, said(key, **values))
 
 
 def points_of(key: str) -> Bullets:
@@ -51,24 +51,34 @@ def points_of(key: str) -> Bullets:
 
 
 def meanings(key: str) -> dict[str, Any]:
-    """Return what the rows of a table mean."""
-    found: dict[str, Any] = standing()["tables"][key]
+    """Return what the rows of a table mean, in their order."""
+    found: dict[str, Any] = standing()["meanings"][key]
     return found
 
 
-def table(
-    caption: str,
-    header: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    numeric: int | tuple[int, ...] = (),
-) -> Table:
-    """Return a table.
+def counts(facts: Facts, *keys: str) -> tuple[str, ...]:
+    """Return the numbers of an object as whole numbers, for a row of a table."""
+    return tuple(whole(facts[key]) for key in keys)
+
+
+def table(key: str, rows: Iterable[Sequence[str]], *columns: str, **values: str) -> list[Block]:
+    """Return a table in a list, which is empty where there are no rows.
+
+    A long table is cut, and its caption says so.
 
     Args:
-        numeric: the columns that are set flush right; a number: all from this one on.
+        key: the name of its standing caption and header.
+        rows: as many cells each as there are columns.
+        columns: what stands in the header behind the standing columns.
+        values: what is filled into the caption.
     """
-    numeric = tuple(range(numeric, len(header))) if isinstance(numeric, int) else numeric
-    return Table(caption, tuple(header), tuple(map(tuple, rows)), numeric)
+    words = standing()["tables"][key]
+    caption, header = words["caption"].format(**values), (*words["header"], *columns)
+    cells = tuple(map(tuple, rows))
+    more = f" (the first {_MOST_ROWS} of {len(cells)})" if len(cells) > _MOST_ROWS else ""
+    numeric = words.get("numeric", ())
+    numeric = range(numeric, len(header)) if isinstance(numeric, int) else numeric
+    return [Table(caption + more, header, cells[:_MOST_ROWS], tuple(numeric))] if cells else []
 
 
 def folder_word(run: Run) -> str:
@@ -103,12 +113,12 @@ def missing(run: Run, name: str, what: str, how: str) -> Note:
 def evaluation_command(run: Run, dataset: str = "") -> str:
     """Return the command that scores the model of this run, on `dataset` or the scored split."""
     dataset = dataset or run.scored.dataset
-    weights = shlex.quote(str(run.folder / BEST))
+    weights = str(run.folder / BEST)
     if run.evaluation_only:
-        weights = shlex.quote(run.config["MODEL"]["WEIGHTS"].text() or "MODEL.pth")
+        weights = run.config["MODEL"]["WEIGHTS"].text() or "MODEL.pth"
     config = shlex.quote(str(run.folder / CONFIG))
     command = f"python tools/train_net.py --config-file {config} --eval-only"
-    command += f" MODEL.WEIGHTS {weights} OUTPUT_DIR {folder_word(run)}"
+    command += f" MODEL.WEIGHTS {shlex.quote(weights)} OUTPUT_DIR {folder_word(run)}"
     if dataset and dataset != run.config["DATASETS"]["TEST"][0].text():
         value = repr((dataset,))
         plain = re.fullmatch(r"[\w.-]+", dataset)  # then the word is easier to read
@@ -122,10 +132,15 @@ def evaluates(run: Run) -> str:
     return f"A training writes it when it ends; for a trained model, run: {command}"
 
 
+def plots(run: Run) -> str:
+    """Return the command that draws the figures of the run."""
+    return f"python tools/plot_metrics.py {folder_word(run)}"
+
+
 def with_interval(scores: Facts, task: str, metric: str) -> str:
     """Return a measure with its 95 % interval, such as "52.1 (47.9 to 56.0)"."""
-    text = points(scores[task][metric].number())
-    low, high = (scores["intervals"][task][metric][end].number() for end in (0, 1))
+    text, interval = points(scores[task][metric]), scores["intervals"][task][metric]
+    low, high = interval[0].number(), interval[1].number()
     return text if low is None or high is None else f"{text} ({points(low)} to {points(high)})"
 
 
@@ -134,41 +149,38 @@ def scored_tasks(run: Run) -> list[str]:
     return [task for task in MANY if run.scored.scores[task].items()]
 
 
-def why_no_score(run: Run) -> str:
-    """Return the sentence for a split that was scored and has no AP; empty where it has one."""
+def unscored(run: Run) -> list[Block]:
+    """Return the warning that a split was scored and has no AP."""
     scores = run.scored.scores
     if any(scores[task]["AP"].number() is not None for task in scored_tasks(run)):
-        return ""
-    return said("score.none", word=run.scored.word)
+        return []
+    return [note("warning", "score.none", word=run.scored.word)]
 
 
 def caution(run: Run) -> list[Note]:
     """Return the warning that the scored split had a part in the making of the model."""
-    if run.scored.kind == "test" or not run.scored.scores:
-        return []
-    if run.scored.kind == "validation":
-        return [warning("score.caution.validation")]
-    return [warning("score.caution.training")]
+    keys = {"validation": "score.caution.validation", "training": "score.caution.training"}
+    key = keys.get(run.scored.kind)
+    return [note("warning", key)] if key and run.scored.scores else []
+
+
+_ENDS = {"stopped early": "end.early", "interrupted": "end.interrupted", "": "end.unknown"}
 
 
 def ending(run: Run) -> Note:
     """Return the note that says how far the training came."""
-    return Note("answer" if run.complete else "warning", _how_it_ended(run))
-
-
-def _how_it_ended(run: Run) -> str:
+    split, done, planned = run.scored, whole(run.steps_done), whole(run.planned_steps)
     if run.evaluation_only:
-        split, model = run.scored, run.model.words()
-        return said("end.evaluation", model=model, word=split.word, dataset=split.dataset)
-    done, planned = whole(run.steps_done), whole(run.planned_steps)
-    if run.end == "stopped early":
-        return said("end.early", done=done, planned=planned)
-    if run.complete:
-        return said("end.finished", done=done)
+        words = {"model": run.model.words(), "word": split.word, "dataset": split.dataset}
+        return note("answer", "end.evaluation", **words)
     of = f"{done} of {planned} steps" if run.planned_steps else f"{done} steps"
-    resume = said("end.resume")
-    if run.end == "interrupted":
-        return said("end.interrupted", of=of, resume=resume)
-    if run.end:
-        return said("end.error", of=of, end=run.end, resume=resume)
-    return said("end.unknown", of=of, resume=resume)
+    words = {
+        "done": done,
+        "planned": planned,
+        "of": of,
+        "end": run.end,
+        "resume": said("end.resume"),
+    }
+    if not run.complete:
+        return note("warning", _ENDS.get(run.end, "end.error"), **words)
+    return note("answer", "end.early" if run.end == "stopped early" else "end.finished", **words)

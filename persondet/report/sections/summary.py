@@ -5,68 +5,66 @@ from __future__ import annotations
 import shlex
 
 from persondet.report import sections as say
-from persondet.report.document import Block, Bullets, Heading, Listing, Note, Paragraph, Section
+from persondet.report.document import Block, Bullets, Heading, Listing, Paragraph, Section
+from persondet.report.facts import DASH, decimals, listed, points, several, share, whole
 from persondet.report.run import Run
-from persondet.report.sections import caution, ending, points_of, said
-from persondet.report.wording import DASH, listed, points, several, share, whole
+from persondet.report.sections import MANY, prose, said, table, with_interval
+
+_WEAK = 0.5  # recall below this is named as a weakness
+_FEW = 10  # objects; with fewer a recall says nothing
+_MOST_STARTS = 10
+_OF_EVALUATION = ("config.yaml", "dataset.json", "inference", "plots")
 
 
 def asked(run: Run) -> Section:
     """Say what the detector is for, how good it turned out, and in what order the report goes."""
     classes = listed([f"“{name}”" for name in run.classes]) or "the objects of its dataset"
     mask = ", a mask (the set of pixels that belong to the object)" if run.masks else ""
-    task = say.prose("asked.task", classes=classes, outline=f"a box around the object{mask}")
     blocks = (
-        task,
-        say.prose("asked.question"),
+        prose("asked.task", classes=classes, outline=f"a box around the object{mask}"),
+        prose("asked.question"),
         say.ending(run),
         *_answer(run),
-        say.prose("asked.order"),
+        prose("asked.order"),
     )
     return Section("asked", "What was asked", blocks)
 
 
 def _answer(run: Run) -> list[Block]:
+    word = run.scored.word
     if not say.scored_tasks(run):
-        what = f"There is no score on the {run.scored.word} yet."
+        what = f"There is no score on the {word} yet."
         return [say.missing(run, "results.json", what, say.evaluates(run))]
-    unscored = say.why_no_score(run)
     rows = _score_rows(run) + _threshold_rows(run)
-    return [
-        *say.caution(run),
-        *([Note("warning", unscored)] if unscored else []),
-        say.table(f"The answer in short: the {run.scored.word}", ("what", "value"), rows, 1),
-        say.points_of("asked.terms"),
-    ]
+    answer = table("answer", rows, word=word)
+    return [*say.caution(run), *say.unscored(run), *answer, say.points_of("asked.terms")]
 
 
 def _score_rows(run: Run) -> list[tuple[str, str]]:
-    scores, valid = run.scored.scores, run.results["valid"]
-    tasks = say.scored_tasks(run)
-    rows = [(f"Images in the {run.scored.word}", whole(scores["images"].number()))]
+    scores, valid, tasks = run.scored.scores, run.results["valid"], say.scored_tasks(run)
+    rows = [(f"Images in the {run.scored.word}", whole(scores["images"]))]
     for task in tasks:
         for metric in ("AP", "AP50"):
-            rows.append(
-                (f"{metric} of the {say.MANY[task]}", say.with_interval(scores, task, metric))
-            )
+            rows.append((f"{metric} of the {MANY[task]}", with_interval(scores, task, metric)))
     for task in tasks if run.scored.kind == "test" else ():
         if valid[task]["AP"].number() is not None:
-            what = f"AP of the {say.MANY[task]} on the validation split"
-            rows.append((what, say.with_interval(valid, task, "AP")))
-    constant = run.results["constant_box"]["bbox"]["AP"].number()
-    return rows + (
-        [("AP of the same box on every image", points(constant))] if constant is not None else []
+            what = f"AP of the {MANY[task]} on the validation split"
+            rows.append((what, with_interval(valid, task, "AP")))
+    constant = (
+        "AP of the same box on every image",
+        points(run.results["constant_box"]["bbox"]["AP"]),
     )
+    return rows + ([constant] if constant[1] != DASH else [])
 
 
 def _threshold_rows(run: Run) -> list[tuple[str, str]]:
     point, rows = run.results["operating_point"], []
-    threshold, at = point["threshold"].number(), point[run.scored.key]
-    if threshold is not None:
+    if point["threshold"].number() is not None:
+        at = point[run.scored.key]
         rows = [
-            ("Score threshold for use", f"{threshold:.2f}"),
-            ("Objects found at it (recall)", share(at["recall"].number())),
-            ("Detections that are right (precision)", share(at["precision"].number())),
+            ("Score threshold for use", decimals(point["threshold"])),
+            ("Objects found at it (recall)", share(at["recall"])),
+            ("Detections that are right (precision)", share(at["precision"])),
         ]
     if run.leaked is not None:
         what = f"{run.scored.kind.capitalize()} images known from an earlier split"
@@ -74,51 +72,43 @@ def _threshold_rows(run: Run) -> list[tuple[str, str]]:
     return rows
 
 
-_WEAK = 0.5  # recall below this is named as a weakness
-_FEW = 10  # objects; with fewer a recall says nothing
-
-
 def limits(run: Run) -> Section:
     """List the limits: those of this run by its numbers, and those of every such detector."""
-    blocks: list[Block] = [
+    blocks = (
+        *(() if run.complete else (say.ending(run),)),
         Paragraph("The numbers of this run show these limits:"),
         Bullets(tuple(_of_this_run(run))),
         Paragraph("Every detector made this way has these limits:"),
-        points_of("limits.general"),
-    ]
-    return Section("limits", "Limits", tuple(blocks if run.complete else [ending(run), *blocks]))
+        say.points_of("limits.general"),
+    )
+    return Section("limits", "Limits", blocks)
 
 
 def _of_this_run(run: Run) -> list[tuple[str, str]]:
-    items = [("Drawn images.", said("limits.demo"))] if _is_demo(run) else []
-    images = run.scored.scores["images"].count()
+    drawn = run.results["seconds"]["sample"].number() is not None  # the demo draws its people
+    items = [("Drawn images.", said("limits.demo"))] if drawn else []
+    images, kind = run.scored.scores["images"].count(), run.scored.kind
     if images is None:
         items.append(("No score.", "Without a score nothing can be promised."))
     elif images < 200:
         text = f"The score rests on {several(images, 'image')}; see its 95 % intervals."
         items.append(("A small test.", text))
     items.append(("One training.", said("limits.one_training")))
-    items += [("No fair test.", note.text) for note in caution(run)]
+    items += [("No fair test.", note.text) for note in say.caution(run)]
     if run.leaked is None:
-        text = f"Nobody has compared the {run.scored.kind} images with the training images."
+        text = f"Nobody has compared the {kind} images with the training images."
         items.append(("Known images.", text))
     elif run.leaked[0]:
-        text = f"{share(run.leaked[1])} of the {run.scored.kind} images lie in an earlier split."
+        text = f"{share(run.leaked[1])} of the {kind} images lie in an earlier split."
         items.append(("Known images.", text))
     weak = _weak_situations(run)
     items += [("Often missed:", f"{listed(weak)}.")] if weak else []
     return items + ([] if run.masks else [("Boxes only.", "This model draws no masks.")])
 
 
-def _is_demo(run: Run) -> bool:
-    """Return whether this is the run of the demo, with drawn people."""
-    return run.results["seconds"]["sample"].number() is not None
-
-
 def _weak_situations(run: Run) -> list[str]:
-    errors = run.facts(f"inference/{run.scored.dataset}/errors.json")
     weak = []
-    for _, rows in errors["recall"].items():
+    for _, rows in run.errors["recall"].items():
         for row in rows.entries():
             recall, people = row["recall"].number(), row["people"].number()
             if recall is not None and people is not None and recall < _WEAK and people >= _FEW:
@@ -126,31 +116,25 @@ def _weak_situations(run: Run) -> list[str]:
     return weak
 
 
-_OF_EVALUATION = ("config.yaml", "dataset.json", "inference", "plots")
-_MOST_STARTS = 10
-
-
 def repetition(run: Run) -> Section:
     """Tell what the run was made of, and the commands that make and use it."""
     blocks = [*_use(run), *_files(run)]
     if not run.evaluation_only:
         made = (*_commands(run), *_versions(run), *_datasets(run))
-        blocks = [say.prose("repetition.intro"), *made, *blocks]
+        blocks = [prose("repetition.intro"), *made, *blocks]
     return Section("repetition", "How to make it again", tuple(blocks))
 
 
 def _commands(run: Run) -> list[Block]:
     blocks: list[Block] = [Heading("Commands")]
     if not run.starts:
-        return [
-            *blocks,
-            say.missing(run, "provenance.json", "The command is not known.", say.TRAINS),
-        ]
+        what = "The command is not known."
+        return [*blocks, say.missing(run, "provenance.json", what, say.TRAINS)]
     for start in run.starts[:_MOST_STARTS]:
-        first, done = start["first_step"].number(), start["steps_done"].number()
+        first, done = say.counts(start, "first_step", "steps_done")
         began, end = start["started"].text() or "at an unknown time", start["exit"].text()
         how = end or "its end is not recorded"
-        text = f"Started {began}, step {whole(first)} to {whole(done)}: {how}."
+        text = f"Started {began}, step {first} to {done}: {how}."
         blocks += [Paragraph(text), Listing((_command(start["command"].texts()),))]
     git, config = run.last_start["git"], run.last_start["config"]
     if git["commit"].text():
@@ -172,26 +156,23 @@ def _command(words: list[str]) -> str:
 
 
 def _versions(run: Run) -> list[Block]:
-    found = run.last_start["versions"].items()[:40]
+    found = run.last_start["versions"].items()
     rows = [(name, value.shown() or "none") for name, value in found]
-    versions = say.table("What it ran with", ("software", "version"), rows)
-    return [Heading("Versions"), versions] if rows else []
+    versions = table("versions", rows)
+    return [Heading("Versions"), *versions] if versions else []
 
 
 def _datasets(run: Run) -> list[Block]:
     rows = [
         (
             name,
-            whole(facts["images"].number()),
-            whole(facts["annotations"].number()),
-            facts["json_sha256"].text()[:12] or DASH,
-            facts["files_sha256"].text()[:12] or DASH,
+            *say.counts(facts, "images", "annotations"),
+            *(facts[key].text()[:12] or DASH for key in ("json_sha256", "files_sha256")),
         )
-        for name, facts in run.last_start["datasets"].items()[:20]
+        for name, facts in run.last_start["datasets"].items()
     ]
-    header = ("split", "images", "objects", "annotations' SHA-256", "images' SHA-256")
-    caption = "Fingerprints of the datasets: the same digits, the same data"
-    return [Heading("Datasets"), say.table(caption, header, rows, (1, 2))] if rows else []
+    datasets = table("datasets", rows)
+    return [Heading("Datasets"), *datasets] if datasets else []
 
 
 def _use(run: Run) -> list[Block]:
@@ -212,5 +193,4 @@ def _files(run: Run) -> list[Block]:
         path = run.inside(name)
         if not run.evaluation_only or name in _OF_EVALUATION:
             rows.append((name, meaning, "yes" if path and path.exists() else "missing"))
-    header = ("file", "what it holds", "there")
-    return [Heading("Files"), say.table("The run folder", header, rows)]
+    return [Heading("Files"), *table("files", rows)]
