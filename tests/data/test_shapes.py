@@ -53,7 +53,7 @@ NAN = math.nan
         (None, "box-invalid", None),
     ],
 )
-def test_boxes(box: Any, code: str, usable: Any) -> None:
+def test_boxes(box, code, usable):
     found, result = inspect_box(box, 100, 80)
     assert found == code
     assert result == (pytest.approx(usable) if usable else None)
@@ -85,7 +85,7 @@ def test_boxes(box: Any, code: str, usable: Any) -> None:
         ({"size": [80, 100], "counts": [8000]}, {"rle-empty"}, []),
     ],
 )
-def test_masks(segmentation: Any, codes: set[str], usable: Any) -> None:
+def test_masks(segmentation, codes, usable):
     found, result = inspect_segmentation(segmentation, 100, 80)
     assert found == codes
     if usable is not None:
@@ -103,7 +103,7 @@ parts = st.one_of(st.lists(numbers, max_size=9), st.sampled_from([SQUARE, BOW_TI
 
 @settings(max_examples=30)
 @given(st.lists(st.one_of(st.lists(parts, max_size=3), parts), min_size=1, max_size=6))
-def test_the_fast_look_clears_nothing_that_the_close_look_faults(segmentations: list[Any]) -> None:
+def test_the_fast_look_clears_nothing_that_the_close_look_faults(segmentations):
     screen = screen_polygons(segmentations, [(100, 80)] * len(segmentations))
     for index, segmentation in enumerate(segmentations):
         codes, usable = inspect_segmentation(segmentation, 100, 80)
@@ -113,13 +113,13 @@ def test_the_fast_look_clears_nothing_that_the_close_look_faults(segmentations: 
             assert screen.crosses[index] == outline_crosses(segmentation)
 
 
-def test_outlines_that_cross_themselves() -> None:
+def test_outlines_that_cross_themselves():
     assert outline_crosses([BOW_TIE])
     touching = [0, 0, 10, 0, 10, 10, 5, 0, 0, 10]  # comes back to its own edge in one point
     assert not outline_crosses([touching])
 
 
-def test_areas_equal_the_decoded_pixels() -> None:
+def test_areas_equal_the_decoded_pixels():
     rng = np.random.default_rng(0)
     masks: list[Any] = [
         [rng.uniform(0, 50, 8).tolist() for _ in range(rng.integers(1, 3))] for _ in range(60)
@@ -144,13 +144,13 @@ def test_areas_equal_the_decoded_pixels() -> None:
         ({"size": [80, 100], "counts": [8000]}, "rle-empty"),
     ],
 )
-def test_what_is_wrong_is_named(rle: Any, fault: str) -> None:
+def test_what_is_wrong_is_named(rle, fault):
     assert rle_fault(rle, 100, 80) == fault
 
 
 @settings(max_examples=20)
 @given(st.lists(st.integers(1, 70), min_size=1, max_size=40))
-def test_compressed_runs_are_understood_as_pycocotools_writes_them(runs: list[int]) -> None:
+def test_compressed_runs_are_understood_as_pycocotools_writes_them(runs):
     counts = [*runs, 8000 - sum(runs)]
     lists = {"size": [80, 100], "counts": counts}
     rle = mask_util.frPyObjects(lists, 80, 100)
@@ -167,14 +167,14 @@ polygons = arrays(
 ).map(lambda points: points / 64.0)
 
 
-def test_area_of_known_shapes() -> None:
+def test_area_of_known_shapes():
     triangle = np.array([[0.0, 0], [4, 0], [0, 3]])
     assert polygon_area(triangle) == 6
     assert polygon_area(triangle[::-1]) == 6
     assert polygon_area(triangle + 1e6) == pytest.approx(6)
 
 
-def test_a_cut_takes_a_comb_apart() -> None:
+def test_a_cut_takes_a_comb_apart():
     comb = np.reshape(COMB, (-1, 2)).astype(float)
     teeth = split_polygon(comb, 100, 100)
     assert [extent([tooth]).tolist() for tooth in teeth] == [[0, 1, 10, 3], [0, 5, 10, 7]]
@@ -188,7 +188,7 @@ def test_a_cut_takes_a_comb_apart() -> None:
     assert polygon_area(corners[0]) == pytest.approx(10_000 - 4 * 50)
 
 
-def _odd(polygon: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _odd(polygon, x, y):
     """Whether an outline encloses each point an odd number of times, by rays to the right."""
     inside = np.zeros(x.shape, bool)
     for (x0, y0), (x1, y1) in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
@@ -199,7 +199,7 @@ def _odd(polygon: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 @settings(max_examples=30)
 @given(polygons)
-def test_the_pieces_hold_what_was_inside_crossing_outlines_too(polygon: np.ndarray) -> None:
+def test_the_pieces_hold_what_was_inside_crossing_outlines_too(polygon):
     x, y = np.meshgrid(np.arange(0, 100, 2) + 0.5137, np.arange(0, 80, 2) + 0.4871)
     pieces = split_polygon(polygon, 100, 80)
     found = np.zeros(x.shape, bool)
@@ -215,9 +215,7 @@ def test_the_pieces_hold_what_was_inside_crossing_outlines_too(polygon: np.ndarr
 @given(
     st.lists(st.floats(5, 90), min_size=4, max_size=12), st.floats(-30, 130), st.floats(-30, 110)
 )
-def test_the_pieces_of_a_simple_polygon_are_those_of_the_intersection(
-    radii: list[float], x: float, y: float
-) -> None:
+def test_the_pieces_of_a_simple_polygon_are_those_of_the_intersection(radii, x, y):
     angles = np.arange(len(radii)) * 2 * np.pi / len(radii) + 0.1
     star = np.array([x, y]) + np.array(radii)[:, None] * np.stack(
         [np.cos(angles), np.sin(angles)], 1
@@ -236,7 +234,7 @@ def test_the_pieces_of_a_simple_polygon_are_those_of_the_intersection(
     arrays(np.float64, (2, 3), elements=st.floats(-2, 2, width=32)),
     arrays(np.float64, 2, elements=st.floats(-1e-4, 1e-4)),
 )
-def test_a_matrix_is_found_again_from_four_points(affine: np.ndarray, tilt: np.ndarray) -> None:
+def test_a_matrix_is_found_again_from_four_points(affine, tilt):
     matrix = np.vstack([affine, [*tilt, 1.0]])
     matrix[:2, :2] += 3 * np.eye(2)
     source = np.array([[0.5, 0.5], [639.5, 0.5], [639.5, 359.5], [0.5, 359.5]])
