@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import pycocotools.mask as mask_util
@@ -47,7 +46,6 @@ NAN = math.nan
         ([10, 10, 0, 5], "box-zero", None),
         ([10, 10, 5, -1], "box-negative", None),
         ([NAN, 1, 2, 3], "box-invalid", None),
-        ([1, 2, math.inf, 3], "box-invalid", None),
         ([1, 2, True, 3], "box-invalid", None),
         ([10**400, 0, 1, 1], "box-invalid", None),
         (None, "box-invalid", None),
@@ -66,10 +64,8 @@ def test_boxes(box, code, usable):
     [
         ([SQUARE], set(), [SQUARE]),
         (None, set(), []),
-        ([], set(), []),
         (SQUARE, {"polygon-flat"}, [SQUARE]),
         (SQUARE[:-1], {"polygon-flat", "polygon-odd"}, []),
-        ([[]], {"polygon-empty"}, []),
         ([[1, 1, 2, 2, 3, 3]], {"polygon-empty"}, []),
         ([BOW_TIE], set(), [BOW_TIE]),
         ([[1, 2, 3, 4]], {"polygon-short"}, []),
@@ -82,7 +78,6 @@ def test_boxes(box, code, usable):
         ([[-9, 0, -1, 0, -1, 10]], {"polygon-outside"}, []),
         # What the border cuts in two becomes two polygons.
         ([COMB], {"polygon-outside"}, [[0, 1, 10, 1, 10, 3, 0, 3], [0, 5, 10, 5, 10, 7, 0, 7]]),
-        ({"size": [80, 100], "counts": [8000]}, {"rle-empty"}, []),
     ],
 )
 def test_masks(segmentation, codes, usable):
@@ -111,21 +106,14 @@ def test_the_fast_look_clears_nothing_that_the_close_look_faults(segmentations):
             assert not codes
             assert usable is segmentation
             assert screen.crosses[index] == outline_crosses(segmentation)
-
-
-def test_outlines_that_cross_themselves():
     assert outline_crosses([BOW_TIE])
     touching = [0, 0, 10, 0, 10, 10, 5, 0, 0, 10]  # comes back to its own edge in one point
     assert not outline_crosses([touching])
 
 
 def test_areas_equal_the_decoded_pixels():
-    rng = np.random.default_rng(0)
-    masks: list[Any] = [
-        [rng.uniform(0, 50, 8).tolist() for _ in range(rng.integers(1, 3))] for _ in range(60)
-    ]
-    masks[3] = {"size": [50, 60], "counts": [5, 20, 50 * 60 - 25]}
-    for mask in masks:
+    parts = np.random.default_rng(0).uniform(0, 50, (30, 2, 8)).tolist()
+    for mask in (*parts, {"size": [50, 60], "counts": [5, 20, 50 * 60 - 25]}):
         rle = mask_util.frPyObjects(mask, 50, 60)
         merged = mask_util.merge(rle) if isinstance(mask, list) else rle
         assert mask_area(mask, 50, 60) == np.asarray(mask_util.decode(merged)).sum()
@@ -134,7 +122,6 @@ def test_areas_equal_the_decoded_pixels():
 @pytest.mark.parametrize(
     ("rle", "fault"),
     [
-        ({"size": [80, 100], "counts": [10, 5, 7985]}, ""),
         ({"size": [80, 100], "counts": [8001]}, "rle-invalid"),
         ({"size": [80, 100], "counts": [10, -5, 7995]}, "rle-invalid"),
         ({"size": [80, 100], "counts": "o" * 40}, "rle-invalid"),
@@ -146,6 +133,7 @@ def test_areas_equal_the_decoded_pixels():
 )
 def test_what_is_wrong_is_named(rle, fault):
     assert rle_fault(rle, 100, 80) == fault
+    assert inspect_segmentation(rle, 100, 80) == ({fault}, [])
 
 
 @settings(max_examples=20)
@@ -162,30 +150,18 @@ def test_compressed_runs_are_understood_as_pycocotools_writes_them(runs):
     assert rle_fault(shortened, 100, 80) == "rle-invalid"
 
 
-polygons = arrays(
-    np.int32, st.tuples(st.integers(3, 9), st.just(2)), elements=st.integers(-3200, 9600)
-).map(lambda points: points / 64.0)
-
-
-def test_area_of_known_shapes():
-    triangle = np.array([[0.0, 0], [4, 0], [0, 3]])
-    assert polygon_area(triangle) == 6
-    assert polygon_area(triangle[::-1]) == 6
-    assert polygon_area(triangle + 1e6) == pytest.approx(6)
-
-
-def test_a_cut_takes_a_comb_apart():
+def test_known_cuts_and_areas():
     comb = np.reshape(COMB, (-1, 2)).astype(float)
     teeth = split_polygon(comb, 100, 100)
     assert [extent([tooth]).tolist() for tooth in teeth] == [[0, 1, 10, 3], [0, 5, 10, 7]]
-    assert [len(tooth) for tooth in teeth] == [4, 4]
     assert split_polygon(comb - 50, 100, 100) == []
     inside = comb + 20
     assert split_polygon(inside, 100, 100)[0] is inside
     # What only touches the border from outside is nothing, not a sliver.
     assert split_polygon(np.array([[0.0, 0], [0, 9], [-9, 5]]), 100, 100) == []
-    corners = split_polygon(np.array([[50.0, -40], [140, 50], [50, 140], [-40, 50]]), 100, 100)
-    assert polygon_area(corners[0]) == pytest.approx(10_000 - 4 * 50)
+    (octagon,) = split_polygon(np.array([[50.0, -40], [140, 50], [50, 140], [-40, 50]]), 100, 100)
+    for polygon in (octagon, octagon[::-1], octagon + 1e6):
+        assert polygon_area(polygon) == pytest.approx(10_000 - 4 * 50)
 
 
 def _odd(polygon, x, y):
@@ -198,8 +174,9 @@ def _odd(polygon, x, y):
 
 
 @settings(max_examples=30)
-@given(polygons)
-def test_the_pieces_hold_what_was_inside_crossing_outlines_too(polygon):
+@given(arrays(np.int32, (7, 2), elements=st.integers(-3200, 9600)))
+def test_the_pieces_hold_what_was_inside_crossing_outlines_too(points):
+    polygon = points / 64.0
     x, y = np.meshgrid(np.arange(0, 100, 2) + 0.5137, np.arange(0, 80, 2) + 0.4871)
     pieces = split_polygon(polygon, 100, 80)
     found = np.zeros(x.shape, bool)
@@ -217,9 +194,7 @@ def test_the_pieces_hold_what_was_inside_crossing_outlines_too(polygon):
 )
 def test_the_pieces_of_a_simple_polygon_are_those_of_the_intersection(radii, x, y):
     angles = np.arange(len(radii)) * 2 * np.pi / len(radii) + 0.1
-    star = np.array([x, y]) + np.array(radii)[:, None] * np.stack(
-        [np.cos(angles), np.sin(angles)], 1
-    )
+    star = np.column_stack([x + radii * np.cos(angles), y + radii * np.sin(angles)])
     pieces = split_polygon(star, 100, 80)
     common = shapely.intersection(shapely.Polygon(star), shapely.box(0, 0, 100, 80))
     truth = [part.area for part in getattr(common, "geoms", [common]) if part.area > SLIVER * 2]
