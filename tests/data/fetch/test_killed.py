@@ -26,14 +26,13 @@ COMMANDS = {
 }
 
 
-def start(command: str, source: Path, output: Path) -> subprocess.Popen[bytes]:
+def start(command, source, output):
     """Start a program that makes `output` of `source`, and wait until it begins to."""
     run = "print('go', flush=True)\nwork(sys.argv[1], sys.argv[2], overwrite=True)"
     code = f"import sys\n{COMMANDS[command]}\n{run}"
     arguments = [sys.executable, "-c", code, str(source), str(output)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, env=environment)
-    assert process.stdout is not None
     with process.stdout:
         assert process.stdout.readline() == b"go\n"
     return process
@@ -53,7 +52,7 @@ def test_nothing_or_all(command, packed, roboflow, export_writer, tmp_path):
     roboflow.files = ["slow 0.4"]
     given = archive if packed else source
 
-    def finish() -> float:
+    def finish():
         process = start(command, given, output)
         begin = time.monotonic()  # when it begins to work, not when Python starts
         assert process.wait(60) == 0
@@ -63,8 +62,7 @@ def test_nothing_or_all(command, packed, roboflow, export_writer, tmp_path):
     expected = contents(output)
     assert {"train/_annotations.coco.json"} < set(expected)
     duration = finish()
-    rng = random.Random(0)
-    interrupted = 0
+    rng, interrupted = random.Random(0), 0
     for _ in range(MOMENTS):
         shutil.rmtree(output)
         process = start(command, given, output)
