@@ -9,6 +9,7 @@ import albumentations as A
 import cv2
 import numpy as np
 import pytest
+import shapely
 from detectron2.structures import BitMasks, polygons_to_bitmask
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -24,7 +25,6 @@ from persondet.errors import ConfigError
 from tests.data.test_dataset_mapper import sample_record
 
 WIDTH, HEIGHT = 131, 97
-ZOOM = 4
 GREY = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
 
 # Every straight transform, in each of the modes that move points in their own way.
@@ -145,41 +145,23 @@ def test_trap_12_points_follow_the_pixels_to_a_hundredth(tmp_path, step):
     pytest.fail("no seed keeps the polygon in the image")
 
 
-def _edge(mask):
-    """The boundary of a mask, and the distance of each pixel to it."""
-    edge = mask - cv2.erode(mask, np.ones((3, 3), np.uint8), borderValue=0)
-    return edge.astype(bool), cv2.distanceTransform(1 - edge, cv2.DIST_L2, 5)
+# A crop of fixed size cannot follow one that leaves less.
+CHAINED = [step for step in STRAIGHT if "Crop:" not in step or "pad" in step]
 
 
-steps = st.lists(
-    st.one_of(
-        st.sampled_from(["HorizontalFlip: {p: 1}", "VerticalFlip: {p: 1}", "Transpose: {p: 1}"]),
-        st.builds(
-            "Affine: {{scale: {}, rotate: {}, shear: {{x: {}, y: {}}}, p: 1}}".format,
-            *(st.floats(0.6, 1.7), st.floats(-60, 60), st.floats(-15, 15), st.floats(-15, 15)),
-        ),
-        st.builds("Perspective: {{scale: {}, p: 1}}".format, st.floats(0.02, 0.15)),
-        st.builds(
-            "Crop: {{x_min: {}, y_min: {}, x_max: {}, y_max: {}, pad_if_needed: true}}".format,
-            *(st.integers(0, 40), st.integers(0, 30), st.integers(70, WIDTH), st.integers(60, 97)),
-        ),
-        st.builds("RandomResizedCrop: {{size: [{0}, {0}]}}".format, st.integers(60, 120)),
-    ),
-    min_size=1,
-    max_size=3,
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    pipeline=st.lists(st.sampled_from(CHAINED), min_size=1, max_size=3),
+    centre=st.tuples(st.floats(35, 95), st.floats(30, 65)),
+    radii=st.lists(st.floats(8, 30), min_size=5, max_size=11),  # as concave as they like
+    seed=st.integers(0, 999),
+    size=st.sampled_from([0, 70, 151]),
 )
-shapes = st.tuples(
-    *(st.floats(35, 95), st.floats(30, 65)),
-    st.lists(st.floats(8, 30), min_size=5, max_size=11),  # radii: as concave as they like
-)
-
-
-@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(pipeline=steps, shape=shapes, seed=st.integers(0, 999), size=st.sampled_from([0, 70, 151]))
-def test_the_boundary_lies_within_a_pixel_of_a_finer_truth(tmp_path, pipeline, shape, seed, size):
-    x, y, radii = shape
+def test_chains_and_the_border_leave_what_geos_leaves(
+    tmp_path, pipeline, centre, radii, seed, size
+):
     angles = np.arange(len(radii)) * 2 * np.pi / len(radii)
-    polygon = np.column_stack([x + radii * np.cos(angles), y + radii * np.sin(angles)])
+    polygon = centre + np.column_stack([radii * np.cos(angles), radii * np.sin(angles)])
     augmentation = _build(tmp_path, *pipeline)
     box = np.concatenate([polygon.min(axis=0), polygon.max(axis=0)])
     places = _pixel_map(augmentation, seed, np.clip(box, 0, [WIDTH, HEIGHT] * 2))
@@ -189,19 +171,13 @@ def test_the_boundary_lies_within_a_pixel_of_a_finer_truth(tmp_path, pipeline, s
     instances = mapper(_record(tmp_path, polygon), seed=seed)["instances"]
     height, width = instances.image_size
     scale = np.diag([width / places.shape[1], height / places.shape[0], 1.0])
-    # The mask is warped in pixels of a quarter, whose centres lie at (n + 0.5) / 4.
-    finer = np.array([[ZOOM, 0, -0.5], [0, ZOOM, -0.5], [0, 0, 1.0]])
-    fine = polygons_to_bitmask([polygon.reshape(-1) * ZOOM], HEIGHT * ZOOM, WIDTH * ZOOM)
-    warp = finer @ scale @ matrix @ np.linalg.inv(finer)
-    shares = cv2.warpPerspective(fine.astype(np.float32), warp, (width * ZOOM, height * ZOOM))
-    expected = (shares >= 0.5).astype(np.uint8)
+    moved = shapely.Polygon(transform_points(polygon, scale @ matrix))
+    expected = moved & shapely.box(0, 0, width, height)
     if len(instances) == 0:
-        assert expected.sum() <= 2 * ZOOM**2
+        assert expected.area <= 2
         return
-    parts = [part * ZOOM for part in instances.gt_masks.polygons[0]]
-    found = polygons_to_bitmask(parts, height * ZOOM, width * ZOOM).astype(np.uint8)
-    (edge, to_edge), (true_edge, to_truth) = _edge(found), _edge(expected)
-    assert max(to_truth[edge].max(initial=0), to_edge[true_edge].max(initial=0)) <= ZOOM
+    parts = [shapely.Polygon(np.reshape(p, (-1, 2))) for p in instances.gt_masks.polygons[0]]
+    assert (shapely.union_all(parts) ^ expected).area <= 0.05 * moved.length
 
 
 @pytest.mark.parametrize("name", sorted(REFUSED))

@@ -7,14 +7,12 @@ import math
 import numpy as np
 import pycocotools.mask as mask_util
 import pytest
-import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from persondet.data.inspect.annotations import outline_crosses, screen_polygons
 from persondet.data.shapes import (
-    SLIVER,
     compressed_rle,
     extent,
     inspect_box,
@@ -186,22 +184,6 @@ def test_the_pieces_hold_what_was_inside_crossing_outlines_too(points):
         assert (piece.max(axis=0) <= (100, 80)).all()
         found ^= _odd(piece, x, y)
     assert (found != _odd(polygon, x, y)).sum() <= 1  # a sliver may pass through a point
-
-
-@settings(max_examples=30)
-@given(
-    st.lists(st.floats(5, 90), min_size=4, max_size=12), st.floats(-30, 130), st.floats(-30, 110)
-)
-def test_the_pieces_of_a_simple_polygon_are_those_of_the_intersection(radii, x, y):
-    angles = np.arange(len(radii)) * 2 * np.pi / len(radii) + 0.1
-    star = np.column_stack([x + radii * np.cos(angles), y + radii * np.sin(angles)])
-    pieces = split_polygon(star, 100, 80)
-    common = shapely.intersection(shapely.Polygon(star), shapely.box(0, 0, 100, 80))
-    truth = [part.area for part in getattr(common, "geoms", [common]) if part.area > SLIVER * 2]
-    areas = sorted(polygon_area(piece) for piece in pieces)
-    assert sum(areas) == pytest.approx(sum(truth), abs=0.1)
-    assert len([area for area in areas if area > SLIVER * 2]) == len(truth)
-    assert all(shapely.Polygon(piece).is_valid for piece in pieces if polygon_area(piece) > 0.1)
 
 
 @settings(max_examples=30)
