@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -101,15 +102,9 @@ def test_the_key_and_the_server_s_words_about_it(roboflow, monkeypatch):
     assert api_key() == KEY
 
 
-@pytest.mark.parametrize(
-    ("fields", "flag"),
-    [
-        (("a/b", "people", 3), "--workspace 'a/b'"),
-        (("harbour", "../x", 3), "--project '../x'"),
-        (("harbour", "people", 0), "--version 0"),
-        (("harbour", "people", 3, "yolov8"), "--format 'yolov8'"),
-    ],
-)
-def test_names_that_are_none(fields, flag):
-    with pytest.raises(DatasetError, match=flag):
-        VersionName(*fields)
+def test_names_that_are_none():
+    for flag, field in (("workspace", "a/b"), ("project", "../x"), ("version", 0)):
+        with pytest.raises(DatasetError, match=f"--{flag} {field!r}"):
+            replace(NAME, **{flag: field})
+    with pytest.raises(DatasetError, match="--format 'yolov8'"):
+        VersionName("harbour", "people", 3, "yolov8")
