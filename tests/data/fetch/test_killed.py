@@ -39,18 +39,15 @@ def start(command, source, output):
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize(
-    ("command", "packed"),
-    [("import", True), ("import", False), ("download", True), ("clean", False)],
-)
-def test_nothing_or_all(command, packed, roboflow, export_writer, tmp_path):
+@pytest.mark.parametrize("command", COMMANDS)
+def test_nothing_or_all(command, roboflow, export_writer, tmp_path):
     source, archive, output = tmp_path / "source", tmp_path / "a.zip", tmp_path / "place/out"
     output.parent.mkdir()
     export_writer(source, {"train": 200, "valid": 60, "test": 60})
     write_zip(archive, source)
     roboflow.content = archive.read_bytes()
     roboflow.files = ["slow 0.4"]
-    given = archive if packed else source
+    given = archive if command == "import" else source
 
     def finish():
         process = start(command, given, output)

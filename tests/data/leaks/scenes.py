@@ -34,19 +34,6 @@ def octagons(rng, size=(320, 240)):
     return pixels
 
 
-def plain_shapes(rng, size=(320, 240)):
-    """Two to five discs and rectangles on plain ground."""
-    pixels = np.full((size[1], size[0], 3), rng.integers(0, 256, 3), np.uint8)
-    for number in range(int(rng.integers(2, 6))):
-        color = rng.integers(0, 256, 3).tolist()
-        x, y, w, h = (int(v) for v in rng.integers((20, 20, 16, 16), (*size, 100, 100)))
-        if number % 2:
-            cv2.circle(pixels, (x, y), w // 2, color, -1)
-        else:
-            cv2.rectangle(pixels, (x, y), (x + w, y + h), color, -1)
-    return pixels
-
-
 def jpeg(pixels, quality):
     """What is left of an image after JPEG."""
     _, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
