@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from persondet.report.build import build_report, check_output, check_run, plots_folder
     from persondet.report.plots import plot_run
     from persondet.results import RunError
-    from persondet.video.outputs import write_stills
+    from persondet.video.clip_files import write_stills
 
     run, output, overwrite = args.run_dir, args.output, args.overwrite
     check_run(run)

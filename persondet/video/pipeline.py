@@ -36,7 +36,7 @@ from persondet.records import (
     records_path,
     write_mot,
 )
-from persondet.video.outputs import check_output
+from persondet.video.clip_files import check_output
 from persondet.video.reader import VideoFrame, VideoReader
 from persondet.video.writer import VideoWriter
 from persondet.visualization.visualizer import PersonVideoVisualizer

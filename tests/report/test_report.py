@@ -31,7 +31,7 @@ from persondet.report.plots.style import drawing
 from persondet.report.run import Run
 from persondet.report.sections import standing
 from persondet.results import RunError
-from persondet.video.outputs import write_stills
+from persondet.video.clip_files import write_stills
 from tests.report.finished_run import PLOTS, curves, edit, results, write_finished_run, write_json
 from tests.report.shown import notes, rows, tables, words
 
