@@ -231,7 +231,7 @@ def read_records(path: str | Path) -> tuple[RecordsHeader, Iterator[FrameRecord]
         values = {name: (since_2 | row)[name] for name in RecordsHeader.__dataclass_fields__}
         values |= {"classes": tuple(row["classes"]), "frame_rate": Fraction(row["frame_rate"])}
         return RecordsHeader(**values), _read_frames(path)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise MediaError(f"{path}: the header lacks or spoils the field {error}.") from error
 
 

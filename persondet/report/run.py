@@ -449,7 +449,7 @@ def _clip(path: Path) -> Clip | None:
         header, rows = read_records(path)
         for frame in rows:
             frames.append((frame.time, len(frame.people), frame.unique))
-    except (MediaError, OSError, OverflowError) as error:  # a number in a header may be infinite
+    except MediaError as error:
         logger.warning("%s What follows is left out.", error)
     frames = [frame for frame in frames if math.isfinite(frame[0])]
     if not frames:
