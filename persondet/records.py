@@ -216,23 +216,19 @@ def read_records(path: str | Path) -> tuple[RecordsHeader, Iterator[FrameRecord]
     try:
         with open(path, encoding="utf-8") as file:
             row = json.loads(file.readline())
-    except OSError as error:
-        raise MediaError(f"{path}: the records cannot be read ({error.strerror}).") from error
-    except (ValueError, RecursionError) as error:
-        raise MediaError(f"{path}: line 1 is no JSON; give the .jsonl beside a video.") from error
-    known = isinstance(row, dict) and row.get("schema") == SCHEMA
-    if not known or row.get("version") not in _READABLE:
-        raise MediaError(
-            f"{path}: line 1 is not the header of {SCHEMA} version 1 or {VERSION}; "
-            "give the .jsonl beside an annotated video, or annotate the video again."
-        )
-    try:
+        if row["schema"] != SCHEMA or row["version"] not in _READABLE:
+            raise ValueError("another schema or version")
         since_2: dict[str, Any] = {"start": 0.0, "tracker": None} if row["version"] == 1 else {}
         values = {name: (since_2 | row)[name] for name in RecordsHeader.__dataclass_fields__}
         values |= {"classes": tuple(row["classes"]), "frame_rate": Fraction(row["frame_rate"])}
-        return RecordsHeader(**values), _read_frames(path)
-    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
-        raise MediaError(f"{path}: the header lacks or spoils the field {error}.") from error
+    except OSError as error:
+        raise MediaError(f"{path}: the records cannot be read ({error.strerror}).") from error
+    except (KeyError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
+        raise MediaError(
+            f"{path}: line 1 is not the header of {SCHEMA} version 1 or {VERSION} ({error}); "
+            "give the .jsonl beside an annotated video, or annotate the video again."
+        ) from error
+    return RecordsHeader(**values), _read_frames(path)
 
 
 def _read_frames(path: Path) -> Iterator[FrameRecord]:
@@ -274,25 +270,20 @@ def mot_path(output: str | Path) -> Path:
     return Path(output).with_suffix(".txt")
 
 
-def write_mot(records: str | Path, target: str | Path) -> int:
-    """Write records as MOT-challenge text, whole or not at all.
+def write_mot(records: str | Path, target: str | Path) -> None:
+    """Write records as MOT-challenge text, whole or not at all; without tracking every id is -1.
 
     Args:
         records: the .jsonl of an annotated clip; the .partial.jsonl of a killed run will do.
         target: the text file; an existing one is replaced.
 
-    Returns: the number of lines; without tracking every id is -1.
-
     Raises: MediaError: when the records cannot be read. OutputExistsError: when the text cannot be
         written.
     """
     _, frames = read_records(records)
-    lines = 0
     with atomic_path(target) as temporary, open(temporary, "w", encoding="ascii") as file:
         for number, frame in enumerate(frames, start=1):
             file.writelines(_line_of_mot(number, person) for person in frame.people)
-            lines += len(frame.people)
-    return lines
 
 
 def _line_of_mot(number: int, person: PersonRecord) -> str:

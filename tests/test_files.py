@@ -6,8 +6,8 @@ import signal
 
 import pytest
 
-from persondet.errors import OutputExistsError
-from persondet.files import atomic_folder, leads_out
+from persondet.errors import DatasetError, OutputExistsError
+from persondet.files import atomic_folder, leads_out, path_inside
 
 
 def _fill(path, then=None):
@@ -77,13 +77,19 @@ def test_the_next_start_removes_what_a_killed_one_left_and_nothing_else(tmp_path
     assert os.listdir(tmp_path) == ["out"]
 
 
-@pytest.mark.parametrize(
-    "name", ["/x", "../x", "a/../../x", "C:\\x", "..\\x", "a\0", "..", "", "\ud800"]
-)
-def test_names_that_lead_out(name):
-    assert leads_out(name)
+OUT = ["/x", "../x", "a/../../x", "C:\\x", "..\\x", "a\0", "..", "", "\ud800", "up/x", "link"]
+INSIDE = ["x.jpg", "a/b.jpg", "a..b.jpg", "café (1).jpg", "./x.jpg", "within"]
 
 
-@pytest.mark.parametrize("name", ["x.jpg", "a/b.jpg", "a..b.jpg", "café (1).jpg", "./x.jpg"])
-def test_names_that_stay(name):
-    assert not leads_out(name)
+@pytest.mark.parametrize("name", OUT + INSIDE)
+def test_paths_cannot_lead_out_by_name_or_link(tmp_path, name):
+    root = tmp_path / "root"
+    root.mkdir()
+    for link, target in {"up": tmp_path, "link": tmp_path / "x", "within": "x.jpg"}.items():
+        (root / link).symlink_to(target)
+    assert leads_out(name) == (name in OUT[:-2])
+    if name in INSIDE:
+        assert path_inside(root, name) == root / name
+    else:
+        with pytest.raises(DatasetError, match="leads out"):
+            path_inside(root, name)

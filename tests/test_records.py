@@ -32,8 +32,9 @@ from persondet.records import (
     write_mot,
 )
 
+# A file name that is no UTF-8 survives.
 HEADER = RecordsHeader(
-    *("walk é.mp4", "best.pth", ("person",), 0.5, 96, 64, Fraction(30000, 1001)),
+    *(os.fsdecode(b"caf\xe9.mp4"), "best.pth", ("person",), 0.5, 96, 64, Fraction(30000, 1001)),
     start=2.5,
     tracker="Norfair",
 )
@@ -58,33 +59,17 @@ def write(path, frames):
     return path
 
 
-def test_round_trip(tmp_path):
-    frames = frames_of(4)
-    header, read = read_records(write(tmp_path / "walk.jsonl", frames))
+def test_round_trip_and_the_file_is_what_the_schema_says(tmp_path):
+    path, frames = tmp_path / "walk.jsonl", frames_of(4)
+    header, read = read_records(write(path, frames))
     assert header == HEADER
     assert list(read) == frames
-
-
-def test_the_file_is_what_the_schema_says(tmp_path):
-    lines = write(tmp_path / "walk.jsonl", frames_of(2)).read_text(encoding="utf-8").splitlines()
-    first, _, third = (json.loads(line) for line in lines)
+    first, _, third, *_ = map(json.loads, path.read_text(encoding="utf-8").splitlines())
     assert (first["schema"], first["version"]) == ("persondet-video-records", 2)
     assert (first["fps"], first["frame_rate"]) == (29.97003, "30000/1001")
     assert (first["start"], first["tracker"]) == (2.5, "Norfair")
-    assert third == {
-        "index": 1,
-        "time": 0.04,
-        "people": [
-            {
-                "box": [1.5, 2, 3, 4],
-                "score": 0.9,
-                "class": "person",
-                "mask": None,
-                "track_id": 0,
-            }
-        ],
-        "unique": 1,
-    }
+    person = {"box": [1.5, 2, 3, 4], "score": 0.9, "class": "person", "mask": None, "track_id": 0}
+    assert third == {"index": 1, "time": 0.04, "people": [person], "unique": 1}
 
 
 def test_instances_become_records_with_the_very_mask():
@@ -109,8 +94,7 @@ def test_instances_become_records_with_the_very_mask():
 def test_a_cut_last_line_is_passed_over_with_a_warning(tmp_path, caplog):
     path = write(tmp_path / "walk.jsonl", frames_of(4))
     path.write_bytes(path.read_bytes()[:-20])
-    _, frames = read_records(path)
-    assert len(list(frames)) == 3
+    assert len(list(read_records(path)[1])) == 3
     assert "cut off" in caplog.text
 
 
@@ -120,10 +104,8 @@ def test_a_cut_last_line_is_passed_over_with_a_warning(tmp_path, caplog):
         ('"people":[{', '"people":{'),
         ('"track_id":0', '"track_id":"abc"'),
         ('"track_id":0', '"track_id":1.5'),
-        ('"track_id":0', '"track_id":1e999'),
         ('"track_id":0', '"track_id":99999999999999999999'),
         ('"index":1', '"index":1e999'),
-        ('"unique":1', '"unique":"all"'),
         ('"score":0.9', '"score":1' + "0" * 400),
     ],
 )
@@ -131,8 +113,6 @@ def test_a_damaged_line_is_an_error(old, new, tmp_path):
     path = write(tmp_path / "walk.jsonl", frames_of(2))
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(MediaError, match="line 3 is no frame record"):
-        list(read_records(path)[1])
-    with pytest.raises(MediaError, match="line 3"):
         write_mot(path, tmp_path / "walk.txt")
     assert [*tmp_path.iterdir()] == [path]
 
@@ -140,28 +120,27 @@ def test_a_damaged_line_is_an_error(old, new, tmp_path):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("", "line 1 is no JSON"),
-        ("[]\n", "not the header"),
+        ("", "line 1 is not the header"),
+        ("[]\n", "line 1"),
         ('{"schema": "persondet-video-records", "version": 3}\n', "version 1 or 2"),
         ('{"schema": "persondet-video-records", "version": 2}\n', "'source'"),
-        ('{"schema": "persondet-video-records", "version": 1}\n', "'source'"),
+        (None, "cannot be read"),
     ],
 )
 def test_foreign_files_are_refused(content, says, tmp_path):
     path = tmp_path / "walk.jsonl"
-    path.write_text(content)
+    if content is not None:
+        path.write_text(content)
     with pytest.raises(MediaError, match=says):
         read_records(path)
-    with pytest.raises(MediaError, match="cannot be read"):
-        read_records(tmp_path / "none.jsonl")
 
 
 def test_version_1_has_no_tracks_and_begins_at_the_beginning(tmp_path):
     path = write(tmp_path / "walk.jsonl", frames_of(2))
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    for row, since_2 in zip(lines, (("start", "tracker"), ("unique",), ("unique",)), strict=True):
-        for name in since_2:
-            del row[name]
+    for row in lines:
+        for since_2 in ("start", "tracker", "unique"):
+            row.pop(since_2, None)
     lines[0]["version"] = 1
     path.write_text("".join(json.dumps(row) + "\n" for row in lines), encoding="utf-8")
     header, frames = read_records(path)
@@ -186,9 +165,12 @@ def test_a_killed_run_leaves_every_frame_that_was_written(tmp_path):
 
 
 def test_a_failure_keeps_what_there_is_under_a_name_that_says_so(tmp_path):
-    path = tmp_path / "walk.jsonl"
+    path, broken = tmp_path / "walk.jsonl", FrameRecord(1, math.inf, ())
     with pytest.raises(ValueError, match="JSON"):
-        write(path, [*frames_of(1), FrameRecord(1, math.inf, ())])
+        write(path, [broken])
+    assert [*tmp_path.iterdir()] == []
+    with pytest.raises(ValueError, match="JSON"):
+        write(path, [*frames_of(1), broken])
     assert [*tmp_path.iterdir()] == [partial_path(path)]
     # A second run does not throw away what the first has kept, unless it is told to.
     with pytest.raises(OutputExistsError, match=r"walk\.partial\.jsonl is there already"):
@@ -198,13 +180,6 @@ def test_a_failure_keeps_what_there_is_under_a_name_that_says_so(tmp_path):
     assert [*tmp_path.iterdir()] == [path]
     with pytest.raises(OutputExistsError, match=r"walk\.jsonl is there already"):
         write(path, [])
-
-
-@pytest.mark.parametrize("frames", [[], [FrameRecord(0, math.inf, ())]])
-def test_a_failure_before_the_first_frame_leaves_nothing(frames, tmp_path):
-    with pytest.raises(ValueError, match="JSON"):
-        write(tmp_path / "a.jsonl", [*frames, FrameRecord(0, math.nan, ())])
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
@@ -222,14 +197,6 @@ def test_a_full_disk_is_said_in_one_sentence_and_written_lines_are_a_partial_res
         writer.write(frames_of(2)[1])
 
 
-def test_a_file_name_that_is_no_utf_8_survives(tmp_path):
-    name = os.fsdecode(b"caf\xe9.mp4")
-    header = RecordsHeader(name, "m", ("person",), 0.5, 9, 9, Fraction(25))
-    with RecordsWriter(tmp_path / "walk.jsonl", header):
-        pass
-    assert read_records(tmp_path / "walk.jsonl")[0].source == name
-
-
 def test_clips_and_their_records_are_read_without_pytorch():
     code = (
         "import sys; from persondet.video import read_records, VideoReader, VideoWriter; "
@@ -239,35 +206,27 @@ def test_clips_and_their_records_are_read_without_pytorch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-MOT_FRAMES = [
-    # Every fifth frame was annotated, from the tenth on.
-    FrameRecord(10, 0.4, (PersonRecord((0.0, 1.5, 30.25, 61.5), 0.9, "person", None, 1),)),
-    FrameRecord(15, 0.6, ()),
-    FrameRecord(
-        20,
-        0.8,
-        (
-            PersonRecord((5.0, 2.0, 35.0, 62.0), 0.8, "person", None, 1),
-            PersonRecord((50.0, 2.0, 60.0, 22.0), 0.7, "person", None, 12),
-        ),
-    ),
-]
-
-
 def test_mot_text_has_a_line_per_person_and_another_program_reads_it(tmp_path):
-    records = write(tmp_path / "walk.jsonl", MOT_FRAMES)
+    def person(box, score, number):
+        return PersonRecord(box, score, "person", None, number)
+
+    frames = [  # every fifth one was annotated, from the tenth on
+        FrameRecord(10, 0.4, (person((0.0, 1.5, 30.25, 61.5), 0.9, 1),)),
+        FrameRecord(15, 0.6, ()),
+        FrameRecord(
+            *(20, 0.8),
+            (person((5.0, 2.0, 35.0, 62.0), 0.8, None), person((50.0, 2.0, 60.0, 22.0), 0.7, 12)),
+        ),
+    ]
     target = mot_path(tmp_path / "walk.mp4")
     assert target == tmp_path / "walk.txt"
-    assert write_mot(records, target) == 3
+    write_mot(write(tmp_path / "walk.jsonl", frames), target)
     # Frames and pixels count from one.
     assert target.read_text().splitlines() == [
         "1,1,1.00,2.50,30.25,60.00,0.9000,-1,-1,-1",
-        "3,1,6.00,3.00,30.00,60.00,0.8000,-1,-1,-1",
+        "3,-1,6.00,3.00,30.00,60.00,0.8000,-1,-1,-1",
         "3,12,51.00,3.00,10.00,20.00,0.7000,-1,-1,-1",
     ]
     read = motrics.load_motchallenge(str(target))
-    assert {frame: list(ids) for frame, (ids, _) in read.items()} == {1: [1], 3: [1, 12]}
+    assert {frame: list(ids) for frame, (ids, _) in read.items()} == {1: [1], 3: [-1, 12]}
     assert [tuple(box) for box in read[3][1]] == [(6.0, 3.0, 36.0, 63.0), (51.0, 3.0, 61.0, 23.0)]
-    untracked = FrameRecord(0, 0.0, (PersonRecord((1.0, 1.0, 2.0, 3.0), 0.5, "person"),))
-    write_mot(write(tmp_path / "b.jsonl", [untracked]), target)
-    assert target.read_text() == "1,-1,2.00,2.00,1.00,2.00,0.5000,-1,-1,-1\n"

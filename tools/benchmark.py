@@ -15,7 +15,8 @@ from progress import Progress
 HOME = Path(__file__).resolve().parents[1] / "tests" / "benchmarks"
 MODES = {
     "dataset": "checking images, cleaning annotations, finding leaks",
-    "train": "a training step of the default model against Detectron2's SimpleTrainer",
+    "train": "training steps of two models against Detectron2's SimpleTrainer",
+    "cores": "training and inference with one of two cores taken, for three waiting policies",
     "mapper": "training samples per second and core against two other mappers",
     "startup": "from the command to the end of the first step against Detectron2's train_net",
     "evaluate": "scoring 5,000 images against Detectron2's COCOEvaluator with pycocotools",
@@ -90,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _options(mode: str, args: argparse.Namespace) -> dict[str, Any]:
-    options = {"images": args.images} if args.images and mode != "train" else {}
+    options = {"images": args.images} if args.images and mode not in ("train", "cores") else {}
     return options | ({"run": args.run, "clip": args.clip} if mode == "video" else {})
 
 

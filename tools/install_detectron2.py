@@ -138,7 +138,7 @@ def refuse_foreign(reason: str) -> None:
         raise StepError(
             "look at this interpreter",
             f"Detectron2 {version} is installed and cannot be imported ({reason})",
-            "mend that build, or replace it with --force.",
+            "repair that build, or replace it with --force.",
         )
 
 

@@ -34,13 +34,13 @@ def check_python() -> None:
     version = "{}.{}".format(*sys.version_info[:2])
     if sys.version_info < OLDEST:
         raise EnvironmentFailure(
-            f"Python {version} is too old, 3.11 or newer is needed; install one and name it, "
+            f"Python {version} is too old; install 3.11 or newer and name it, "
             "for example `PYTHON=python3.12 make demo`."
         )
     if not all(importlib.util.find_spec(name) for name in ("venv", "ensurepip")):
         raise EnvironmentFailure(
             f"this Python cannot make environments; on Debian and Ubuntu run "
-            f"`apt install python{version}-venv`, then make again."
+            f"`apt install python{version}-venv`, then run make again."
         )
 
 
@@ -102,7 +102,7 @@ def make(venv: Path, gigabytes: float | None) -> None:
     if not same_python:
         if venv.exists():
             print(
-                f"{venv}: has another Python, or is unfinished; it is made anew with {version}.",
+                f"{venv}: has another Python, or is unfinished; creating it again with {version}.",
                 flush=True,
             )
         run(sys.executable, "-m", "venv", "--clear", venv)
@@ -124,15 +124,15 @@ def run(*command: str | Path) -> None:
     except subprocess.CalledProcessError as error:
         words = " ".join(map(str, command[1:]))
         raise EnvironmentFailure(
-            f"`python {words}` failed with the message above; mend that and run make again, "
-            "it goes on where it stopped."
+            f"`python {words}` failed with the message above; repair that and run make again: "
+            "it continues where it stopped."
         ) from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the environment; return the exit code."""
     parser = cli.build_parser(
-        "Create .venv with everything the project needs, or find that it is there.",
+        "Create .venv with everything the project needs; do nothing if it is there already.",
         example="python3 tools/make_environment.py",
     )
     parser.add_argument("--venv", metavar="DIR", default=str(ROOT / ".venv"), help="where")
@@ -144,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; make again goes on where it stopped", file=sys.stderr)
+        print("interrupted; run make again to continue", file=sys.stderr)
         return 130
     return 0
 

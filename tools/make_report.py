@@ -14,8 +14,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.build_parser(
         "Write the report of a run, finished or not: config, dataset, transfer, "
         "augmentation, training, evaluation, video, limits, how to repeat it. It is "
-        "one HTML file that needs no network, and the same as PDF (A4). The plots and"
-        " stills are drawn first. Reports inside the run folder are regenerated; "
+        "one HTML file that needs no network, and the same as PDF (A4). The tool draws"
+        " the plots and stills first. Reports inside the run folder are regenerated; "
         "elsewhere existing files need --overwrite.",
         example="python tools/make_report.py output/demo",
     )

@@ -14,8 +14,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Plot training runs, finished or not: loss and its components, accuracy, "
         "average precision, learning rate, speed; if present, evaluation curves, "
         "mistakes, and people over time in an annotated clip. Several runs share each"
-        " plot. results.csv gets a row of numbers per run. In the folder of a single run, earlier "
-        "files are replaced; a file in another folder is kept unless you pass --overwrite.",
+        " plot. results.csv gets a row of numbers per run. In the folder of a single run, the tool "
+        "replaces earlier files; elsewhere it keeps them unless you pass --overwrite.",
         example="python tools/plot_metrics.py output/demo output/other",
     )
     add = cli.adder(parser)

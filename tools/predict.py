@@ -25,7 +25,7 @@ def get_parser() -> argparse.ArgumentParser:
     add = cli.adder(parser, "drawing")
     add("--no-masks", "do not draw masks")
     add("--no-labels", "do not draw class and score")
-    add("--no-count", "do not draw how many there are")
+    add("--no-count", "do not draw the number of people")
     cli.add_model_arguments(parser)
     return parser
 

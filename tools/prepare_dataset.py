@@ -23,7 +23,7 @@ def get_parser() -> argparse.ArgumentParser:
         "check, clean and split it. Each command has its own --help.",
         example=f"{PROGRAM} import export.zip --output datasets/person\n"
         f"  {PROGRAM} check datasets/person\n"
-        f"  {PROGRAM} clean datasets/person --output datasets/person_clean",
+        f"  {PROGRAM} clean datasets/person --output datasets/person-clean",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for add in (_add_download, _add_import, _add_check, _add_clean, _add_split):
@@ -191,7 +191,7 @@ def _add_clean(commands: Commands) -> None:
         "clean",
         "Write a repaired copy of a dataset. Images become hard links where possible,"
         " the source stays unchanged, and cleaning.json counts every change.",
-        example=f"{PROGRAM} clean datasets/person --output datasets/person_clean --classes person",
+        example=f"{PROGRAM} clean datasets/person --output datasets/person-clean --classes person",
     )
     cli.adder(parser)("dataset", "folder of the export", "DIR", type=Path)
     add = cli.adder(parser, "what to keep")
@@ -199,8 +199,10 @@ def _add_clean(commands: Commands) -> None:
     add("--classes", more, "A,B", type=_names, default=())
     add(
         "--masks",
-        "auto: as they are, and the filled box where a few are missing; box: the filled box "
-        "where one is missing, so that a dataset of boxes trains Mask R-CNN; none: boxes only",
+        "auto: keep masks and fill the box where some are missing, or drop all if fewer than a "
+        "tenth of the annotations have one; polygon: refuse RLE masks; bitmask: treat all as "
+        "rasters; box: fill the box wherever a mask is missing, so that a dataset of boxes trains "
+        "Mask R-CNN; none: boxes only",
         choices=["auto", "polygon", "bitmask", "box", "none"],
         default="auto",
     )

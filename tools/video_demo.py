@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from persondet.video.pipeline import VideoSummary
 
 _TIME = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)")
-_CRF_WORST = 51
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -26,7 +25,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser = cli.build_parser(
         "Detect the people in a clip, or in each clip of a folder, track them, and write an "
         "annotated H.264 clip that browsers play, with its records (one JSON line per frame) "
-        "beside it. A run that is killed leaves <stem>.partial.mp4, which plays.",
+        "beside it. A killed run leaves <stem>.partial.mp4, and that file plays.",
         example="python tools/video_demo.py --run output/demo --video-input walk.mp4 "
         "--output walk_annotated.mp4\n  python tools/video_demo.py --run output/demo --video-input "
         "walk.mp4 \\\n    --output part.mp4 --start 1:30 --end 2:00 --stride 2 --save-mot\n  "
@@ -47,8 +46,8 @@ def _add_clip_arguments(parser: argparse.ArgumentParser) -> None:
     add("--video-input", more, "PATH", required=True)
     add(
         "--output",
-        ".mp4, .mov or .mkv for one clip, or a folder, which gets <stem>_annotated.mp4; the "
-        "records lie beside it, named .jsonl",
+        ".mp4, .mov or .mkv for one clip; a folder gets <stem>_annotated.mp4 of each clip. The "
+        "records (.jsonl) lie beside the clip",
         "PATH",
         required=True,
         type=Path,
@@ -60,9 +59,9 @@ def _add_clip_arguments(parser: argparse.ArgumentParser) -> None:
     add("--stride", "annotate every n-th frame (default: VIDEO.STRIDE)", **count)
     add("--max-frames", "stop after this many frames (default: all)", **count)
     add = cli.adder(parser, "output")
-    more = "0 lossless, which many players and browsers do not play, 51 worst (default: 20)"
-    add("--crf", f"quality of the H.264: {more}", "N", type=_crf)
-    add("--save-mot", "write MOT-challenge text, too, named .txt")
+    more = "0 (lossless; many players and browsers cannot play it) to 51 (worst; default: 20)"
+    add("--crf", f"H.264 quality from {more}", "N", type=cli.number(int, 0, 51))
+    add("--save-mot", "write MOT-challenge text (.txt) too")
     add = cli.adder(parser, "people")
     add("--no-tracking", "do not follow people from frame to frame")
     add("--no-masks", "do not draw masks")
@@ -86,14 +85,6 @@ def clip_time(text: str) -> Fraction:
         raise argparse.ArgumentTypeError(f"{text!r} is no time; write 90, 1:30 or 0:01:30.5")
     hours, minutes, seconds = match.groups()
     return 3600 * int(hours or 0) + 60 * int(minutes or 0) + Fraction(seconds)
-
-
-def _crf(text: str) -> int:
-    """Return `text` as one of x264's constant qualities."""
-    number = int(text)
-    if not 0 <= number <= _CRF_WORST:
-        raise argparse.ArgumentTypeError(f"{text} is not from 0 (lossless) to {_CRF_WORST} (worst)")
-    return number
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -18,9 +18,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.build_parser(
         "Draw images of a dataset: each row shows the annotated image on the left and"
         " augmented training samples beside it. Needs no model.",
-        example="python tools/visualize_data.py --dataset datasets/people --output sheet.png\n  "
+        example="python tools/visualize_data.py --dataset datasets/person --output sheet.png\n  "
         "python tools/visualize_data.py --config-file configs/person_mask_rcnn_R_50_FPN.yaml "
-        "--output sheet.png DATASETS.ROBOFLOW.ROOT datasets/people",
+        "--output sheet.png DATASETS.ROBOFLOW.ROOT datasets/person",
     )
     add = cli.adder(parser, "what to draw")
     add("--dataset", "Roboflow export, instead of the config's", "DIR", default="")

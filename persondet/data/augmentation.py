@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import difflib
 import inspect
-import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,8 +23,6 @@ import numpy.typing as npt
 import yaml
 
 from persondet.errors import ConfigError
-
-logger = logging.getLogger(__name__)
 
 PIPELINE_FOLDER = Path(__file__).resolve().parents[2] / "configs" / "augmentations"
 
@@ -48,6 +45,7 @@ _LOOKS_AT_BOXES = frozenset(
     "AtLeastOneBBoxRandomCrop BBoxSafeRandomCrop RandomSizedBBoxSafeCrop".split()
 )
 _CHANGES_VALUES = frozenset("FromFloat Normalize ToFloat".split())
+_BASES = (A.BasicTransform, A.DualTransform, A.ImageOnlyTransform, A.Transform3D)
 
 
 def build_augmentation(
@@ -108,16 +106,12 @@ def without_boxes(augmentation: A.Compose) -> A.Compose:
     Its random choices and pixels are the same. `augmentation` itself where it bends lines, so that
     boxes cannot be found from points, or a transform looks at the boxes.
     """
-    leaves = list(_leaves(augmentation.transforms))
-    looks = any(type(leaf).__name__ in _LOOKS_AT_BOXES for leaf in leaves)
-    if looks or not all(_is_straight(leaf) for leaf in leaves):
+    leaves = _leaves(augmentation.transforms)
+    if not keeps_straight_lines(augmentation) or any(
+        type(leaf).__name__ in _LOOKS_AT_BOXES for leaf in leaves
+    ):
         return augmentation
     return _compose(copy.deepcopy(augmentation.transforms), None, straight=True)
-
-
-def takes_boxes(augmentation: A.Compose) -> bool:
-    """Whether a pipeline takes `bboxes` with `instance_indices`."""
-    return "bboxes" in augmentation.processors
 
 
 def _compose(transforms: list[Any], boxes: A.BboxParams | None, *, straight: bool) -> A.Compose:
@@ -143,12 +137,15 @@ def pipeline_file(pipeline: str) -> Path:
     if path.is_file():
         return path
     names = sorted(file.stem for file in PIPELINE_FOLDER.glob("*.yaml")) or ["none"]
-    close = difflib.get_close_matches(pipeline, names, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
     raise ConfigError(
         f"INPUT.ALBUMENTATIONS.PIPELINE is {pipeline!r}, which is neither a pipeline nor a file; "
-        f"{hint}There are {', '.join(names)}; or give the path of a YAML file."
+        f"{_hint(pipeline, names)}There are {', '.join(names)}; or give the path of a YAML file."
     )
+
+
+def _hint(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.4)
+    return f"did you mean {close[0]!r}? " if close else ""
 
 
 def _read(path: Path) -> Any:
@@ -180,13 +177,11 @@ def _build_entry(entry: Any, where: str) -> A.BasicTransform | A.BaseCompose:
     kind = _transform_class(name, where)
     arguments = {key: _tuples(value) for key, value in arguments.items()}
     known = [key for key in inspect.signature(kind.__init__).parameters if key != "self"]
-    for key in arguments:
-        if key not in known:
-            close = difflib.get_close_matches(str(key), known, n=1, cutoff=0.4)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise ConfigError(
-                f"{where}: {name} has no argument {key!r}; {hint}It takes {', '.join(known)}."
-            )
+    for key in (key for key in arguments if key not in known):
+        raise ConfigError(
+            f"{where}: {name} has no argument {key!r}; {_hint(str(key), known)}"
+            f"It takes {', '.join(known)}."
+        )
     if name in _CONTAINERS:
         nested = list(arguments.get("transforms") or ())
         if not nested:
@@ -203,12 +198,12 @@ def _transform_class(name: str, where: str) -> Any:
     kind = getattr(A, name, None)
     if name in _CONTAINERS:
         return kind
-    names = _transform_names()
+    kinds = {n: getattr(A, n) for n in dir(A) if inspect.isclass(getattr(A, n))}
+    names = [n for n, k in kinds.items() if issubclass(k, A.BasicTransform) and k not in _BASES]
     if name not in names:
-        close = difflib.get_close_matches(name, [*names, *_CONTAINERS], n=1, cutoff=0.5)
-        hint = f"did you mean {close[0]!r}? " if close else ""
         raise ConfigError(
-            f"{where}: Albumentations {A.__version__} has no transform {name!r}; {hint}"
+            f"{where}: Albumentations {A.__version__} has no transform {name!r}; "
+            f"{_hint(name, [*names, *_CONTAINERS])}"
             "Names are written as in its documentation, e.g. HorizontalFlip."
         )
     reason = _why_unusable(kind, name)
@@ -217,15 +212,8 @@ def _transform_class(name: str, where: str) -> Any:
     return EXACT_TRANSFORMS.get(name, kind)
 
 
-def _transform_names() -> list[str]:
-    """Return the transforms of Albumentations, without its base classes."""
-    kinds = {name: getattr(A, name) for name in dir(A) if inspect.isclass(getattr(A, name))}
-    bases = (A.BasicTransform, A.DualTransform, A.ImageOnlyTransform, A.Transform3D)
-    return [n for n, k in kinds.items() if issubclass(k, A.BasicTransform) and k not in bases]
-
-
 def _why_unusable(kind: Any, name: str) -> str:
-    targets = {target.name for target in _targets(kind)}
+    targets = {target.name for target in np.ravel(getattr(kind, "_targets", ()))}
     if "IMAGE" not in targets:
         return "it does not work on images"
     if name in _CHANGES_VALUES:
@@ -236,31 +224,21 @@ def _why_unusable(kind: Any, name: str) -> str:
         return "it supports neither boxes nor points, so the annotations would not follow the image"
     if not {"BBOXES", "MASK"} <= targets:
         return "it does not support both boxes and masks"
-    return ""
-
-
-def _targets(kind: Any) -> tuple[Any, ...]:
-    targets = getattr(kind, "_targets", ())
-    return tuple(targets) if isinstance(targets, (tuple, list, set)) else (targets,)
+    return "it moves boxes wrongly" if name == "Morphological" else ""
 
 
 def _construct(kind: Any, name: str, arguments: dict[str, Any], where: str) -> Any:
     try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            transform = kind(**arguments)
+        transform = kind(**arguments)
     except Exception as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{where}: {name} refuses its arguments: {reason}.") from None
-    for warning in caught:
-        logger.warning("%s: %s: %s", where, name, warning.message)
-    if name not in _CONTAINERS:
-        further = set(transform.targets_as_params) - {"image", "bboxes", "masks"}
-        if further:
-            raise ConfigError(
-                f"{where}: {name} cannot be used here: it needs further inputs "
-                f"({', '.join(sorted(further))}); remove it."
-            )
+    further = set(getattr(transform, "targets_as_params", ())) - {"image", "bboxes", "masks"}
+    if further and name not in _CONTAINERS:
+        raise ConfigError(
+            f"{where}: {name} cannot be used here: it needs further inputs "
+            f"({', '.join(sorted(further))}); remove it."
+        )
     return transform
 
 
@@ -357,41 +335,9 @@ class SmallestMaxSize(_ScalesWhole, A.SmallestMaxSize):
     """`albumentations.SmallestMaxSize`, exact for points."""
 
 
-class Morphological(A.Morphological):
-    """`albumentations.Morphological`, with boxes that grow and shrink in both directions.
-
-    Albumentations hands OpenCV the masks of all boxes as one stack, whose axes OpenCV takes for
-    others: boxes come out wrong, and from a width of 129 pixels on not at all.
-    """
-
-    def apply_to_bboxes(
-        self, bboxes: npt.NDArray[Any], kernel: npt.NDArray[Any], **params: Any
-    ) -> npt.NDArray[Any]:
-        """Transform boxes (N, 4+), xyxy as shares of the image; what vanishes gets no size."""
-        moved = np.array(bboxes, np.float64)
-        height, width = params["shape"][:2]
-        size = np.array([width, height] * 2)
-        for row in moved:
-            left, top, right, bottom = np.round(row[:4] * size).astype(int)
-            mask = np.zeros((height, width), np.uint8)
-            mask[top:bottom, left:right] = 1
-            columns, rows = (np.flatnonzero(line) for line in self._lines(mask, kernel, params))
-            ends = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1] if len(rows) else [0] * 4
-            row[:4] = ends / size
-        return moved
-
-    def _lines(
-        self, mask: npt.NDArray[np.uint8], kernel: npt.NDArray[Any], params: dict[str, Any]
-    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-        changed = self.apply(mask, kernel=kernel, **params)
-        return changed.any(axis=0), changed.any(axis=1)
-
-
 EXACT_TRANSFORMS: dict[str, type[A.DualTransform]] = {
-    kind.__name__: kind
-    for kind in (
-        *(CropAndPad, LongestMaxSize, Morphological, RandomResizedCrop, RandomScale),
-        *(RandomSizedBBoxSafeCrop, RandomSizedCrop, Resize, SmallestMaxSize),
-    )
+    name: kind
+    for name, kind in list(globals().items())
+    if inspect.isclass(kind) and issubclass(kind, A.DualTransform)
 }
 """Name to the class to build instead of Albumentations' own."""

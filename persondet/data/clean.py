@@ -7,6 +7,7 @@ images. This file stands above `persondet.data.check` and `persondet.data.leaks`
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -401,7 +402,7 @@ def changed_images(
             continue
         one = {**raw, "images": [image], "annotations": old}
         codes = inspect_coco({split: one}, facts={split: facts[split]}).findings.counts()
-        seen = [code for code, _ in Counter(codes).most_common() if _is_of_images(code)]
+        seen = [code for code, _ in Counter(codes).most_common() if _VISIBLE.match(code)]
         path = None if leads_out(name) else export.folders[split] / name
         changed.append(ChangedImage(path, old, new, _origins(old, new or ()), tuple(seen)))
     return changed
@@ -436,7 +437,7 @@ def _origins(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]) 
     return tuple(origins)
 
 
-def _is_of_images(code: str) -> bool:
-    starts = ("image-", "file-", "annotation-", "box-", "mask-", "polygon-", "rle-")
-    unseen = ("annotation-id", "image-without")
-    return code.startswith(starts) and not code.startswith(unseen)
+# Codes of what an image with its annotations drawn can show.
+_VISIBLE = re.compile(
+    r"(?!annotation-id|image-without)(image|file|annotation|box|mask|polygon|rle)-"
+)

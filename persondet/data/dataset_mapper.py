@@ -22,14 +22,15 @@ from torch.utils.data import get_worker_info
 from persondet.data.augmentation import (
     build_augmentation,
     keeps_straight_lines,
-    takes_boxes,
     without_boxes,
 )
 from persondet.data.geometry import (
     InstanceShapes,
     Mask,
+    Shape,
+    bent,
+    clipped,
     projected,
-    rasterised,
     resized_image,
     resized_mask,
     to_channels,
@@ -98,14 +99,12 @@ class AlbumentationsDatasetMapper:
             raise ConfigError(f"INPUT.FORMAT is {image_format!r}; use 'BGR' or 'RGB'.")
         if mask_format not in ("polygon", "bitmask"):
             raise ConfigError(f"INPUT.MASK_FORMAT is {mask_format!r}; use 'polygon' or 'bitmask'.")
-        if size_sampling not in ("choice", "range") or not min_sizes:
+        fits = {"choice": len(min_sizes) > 0, "range": len(min_sizes) == 2}
+        if not fits.get(size_sampling):
             raise ConfigError(
                 f"INPUT.MIN_SIZE_TRAIN_SAMPLING is {size_sampling!r} with sizes "
-                f"{tuple(min_sizes)}; "
-                "use 'choice' with one or more sizes, or 'range' with two."
+                f"{tuple(min_sizes)}; use 'choice' with one or more sizes, or 'range' with two."
             )
-        if size_sampling == "range" and len(min_sizes) != 2:
-            raise ConfigError(f"INPUT.MIN_SIZE_TRAIN needs two sizes for 'range', not {min_sizes}.")
         self.augmentation = augmentation
         self.straight = augmentation is not None and keeps_straight_lines(augmentation)
         self._pipeline = None if augmentation is None else without_boxes(augmentation)
@@ -179,20 +178,14 @@ class AlbumentationsDatasetMapper:
         rng = np.random.default_rng(seed)
         shapes = None
         if self.with_annotations:
-            shapes = InstanceShapes.of(
-                dataset_dict,
-                (image.shape[0], image.shape[1]),
-                use_masks=self.use_masks,
-                rasterise=self.augmentation is not None and not self.straight,
-            )
+            bends = self.augmentation is not None and not self.straight
+            size = (image.shape[0], image.shape[1])
+            shapes = InstanceShapes.of(dataset_dict, size, use_masks=self.use_masks, raster=bends)
         if self.augmentation is not None:
             image, shapes = self._augment(image, shapes, rng)
         size = self._output_size(image.shape[0], image.shape[1], rng)
-        sample: dict[str, Any] = {
-            key: dataset_dict[key]
-            for key in ("file_name", "height", "width", "image_id")
-            if key in dataset_dict
-        }
+        kept = ("file_name", "height", "width", "image_id")
+        sample = {key: dataset_dict[key] for key in kept if key in dataset_dict}
         image = resized_image(image, size, exact=self.exact_pixels)
         sample["image"] = to_channels(image, self.image_format)
         if shapes is not None:
@@ -214,10 +207,10 @@ class AlbumentationsDatasetMapper:
         self._pipeline.set_random_state(rng, random.Random(int(rng.integers(2**63))))
         height, width = image.shape[:2]
         inputs: dict[str, Any] = {"image": image}
-        if takes_boxes(self._pipeline):
-            boxes = np.zeros((0, 4)) if shapes is None else shapes.clipped_boxes(height, width)
+        if "bboxes" in self._pipeline.processors:
+            boxes = np.zeros((0, 4)) if shapes is None else clipped(shapes.boxes, height, width)
             inputs |= {"bboxes": boxes, "instance_indices": np.arange(len(boxes))}
-        rasters = [] if shapes is None else [mask for mask in shapes.rasters if mask is not None]
+        rasters = [] if shapes is None else shapes.rasters
         if rasters or not self.straight:
             # CropNonEmptyMaskIfExists asks for one even where nobody has any.
             inputs["masks"] = rasters or [np.zeros((height, width), np.uint8)]
@@ -228,13 +221,13 @@ class AlbumentationsDatasetMapper:
         image = np.ascontiguousarray(result["image"])
         if shapes is None:
             return image, None
-        masks = result.get("masks", [])
+        masks, (height, width) = result.get("masks", []), image.shape[:2]
         if self.straight:
             moved = np.asarray(result["keypoints"], np.float64) + 0.5
             matrix = projective_matrix(probe, moved)
-            return image, projected(shapes, matrix, masks, image.shape[0], image.shape[1])
+            return image, projected(shapes, matrix, masks, height, width)
         kept = np.asarray(result["instance_indices"]).astype(int)
-        return image, rasterised(shapes, masks, result["bboxes"], kept, image.shape[:2])
+        return image, bent(shapes, masks, result["bboxes"], kept, (height, width))
 
     def _output_size(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int]:
         if self.size_sampling == "range":
@@ -279,60 +272,49 @@ def to_instances(
     """
     height, width = size
     scale = np.array([width / shapes.width, height / shapes.height])
-    whole_boxes = np.clip(shapes.boxes * np.tile(scale, 2), 0, [width, height, width, height])
+    whole_boxes = clipped(shapes.boxes * np.tile(scale, 2), height, width)
     classes: list[int] = []
     boxes: list[FloatArray] = []
-    polygons: list[list[FloatArray] | None] = []
-    rasters: list[Mask | None] = []
-    for index, share in enumerate(shapes.visible):
-        if share < min_visibility:
-            continue
-        parts, raster = shapes.polygons[index], shapes.rasters[index]
+    masks: list[Shape] = []
+    for index, mask in enumerate(shapes.masks):
         box = whole_boxes[index]
-        if parts is not None:
-            parts = [part * scale for part in parts]
-            if not parts:
+        if mask is not None:
+            mask, around = _resized(mask, size, scale)
+            if around is None:
                 continue
-            if recompute_boxes:
-                box = extent(parts)
-        elif raster is not None:
-            raster = resized_mask(raster, size)
-            if not raster.any():
-                continue
-            if recompute_boxes:
-                box = _mask_extent(raster)
-        if min(box[2] - box[0], box[3] - box[1]) < max(min_box_size, 1e-5):
+            box = around if recompute_boxes else box
+        too_small = min(box[2] - box[0], box[3] - box[1]) < max(min_box_size, 1e-5)
+        if too_small or shapes.visible[index] < min_visibility:
             continue
         classes.append(shapes.classes[index])
         boxes.append(box)
-        polygons.append(parts)
-        rasters.append(raster)
+        masks.append(mask)
     instances = Instances((height, width))
     instances.gt_boxes = Boxes(torch.from_numpy(np.array(boxes, np.float32).reshape(-1, 4)))
     instances.gt_classes = torch.tensor(classes, dtype=torch.int64)
-    if mask_format == "polygon" and all(parts is not None for parts in polygons):
-        instances.gt_masks = PolygonMasks(
-            [[part.reshape(-1) for part in parts or ()] for parts in polygons]
-        )
+    polygons = [mask for mask in masks if isinstance(mask, list)]
+    if mask_format == "polygon" and len(polygons) == len(masks):
+        instances.gt_masks = PolygonMasks([[p.reshape(-1) for p in parts] for parts in polygons])
     elif mask_format:
-        bits = [
-            _raster_of(parts, raster, height, width)
-            for parts, raster in zip(polygons, rasters, strict=True)
-        ]
-        stacked = np.stack(bits) if bits else np.zeros((0, height, width), bool)
-        instances.gt_masks = BitMasks(torch.from_numpy(stacked))
+        bits = np.zeros((len(masks), height, width), bool)
+        for raster, mask in zip(bits, masks, strict=True):
+            if isinstance(mask, list):
+                raster[:] = polygons_to_bitmask([p.reshape(-1) for p in mask], height, width)
+            elif mask is not None:
+                raster[:] = mask
+        instances.gt_masks = BitMasks(torch.from_numpy(bits))
     return instances
 
 
-def _raster_of(
-    parts: list[FloatArray] | None, raster: Mask | None, height: int, width: int
-) -> npt.NDArray[np.bool_]:
-    if raster is not None:
-        return raster.astype(bool)
-    return polygons_to_bitmask([part.reshape(-1) for part in parts or ()], height, width)
-
-
-def _mask_extent(mask: Mask) -> FloatArray:
-    columns = np.flatnonzero(mask.any(axis=0))
-    rows = np.flatnonzero(mask.any(axis=1))
-    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float64)
+def _resized(
+    mask: list[FloatArray] | Mask, size: tuple[int, int], scale: FloatArray
+) -> tuple[Shape, FloatArray | None]:
+    """Return a mask in the final image, and the box around it; None when nothing is left."""
+    if isinstance(mask, list):
+        parts = [part * scale for part in mask]
+        return parts, extent(parts) if parts else None
+    raster = resized_mask(mask, size)
+    if not raster.any():
+        return raster, None
+    columns, rows = np.flatnonzero(raster.any(axis=0)), np.flatnonzero(raster.any(axis=1))
+    return raster, np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -20,6 +20,9 @@ from persondet.errors import DatasetError
 
 Mask = npt.NDArray[np.uint8]
 
+Shape = list[FloatArray] | Mask | None
+"""The parts of a polygon, each float64 (P, 2), or a raster uint8 (height, width) of 0 and 1."""
+
 _ROUNDING = 1e-3  # pixels; float32 points of an image of 8000 pixels are that far off
 
 
@@ -31,8 +34,7 @@ class InstanceShapes:
         height, width: of the image that the shapes lie in, in pixels.
         classes: contiguous class numbers.
         boxes: XYXY_ABS, float64, (N, 4); may leave the image.
-        polygons: per annotation its parts, each float64 (P, 2); None when it has no polygons.
-        rasters: per annotation a mask uint8 (height, width) of 0 and 1; None when it has none.
+        masks: the shape of each annotation, None when it has no mask.
         visible: the share of its area that the annotation has kept so far.
     """
 
@@ -40,128 +42,103 @@ class InstanceShapes:
     width: int
     classes: list[int]
     boxes: FloatArray
-    polygons: list[list[FloatArray] | None]
-    rasters: list[Mask | None]
-    visible: list[float] = field(default_factory=list)
+    masks: list[Shape]
+    visible: list[float]
 
     @classmethod
     def of(
-        cls,
-        dataset_dict: dict[str, Any],
-        size: tuple[int, int],
-        *,
-        use_masks: bool,
-        rasterise: bool,
+        cls, dataset_dict: dict[str, Any], size: tuple[int, int], *, use_masks: bool, raster: bool
     ) -> InstanceShapes:
         """Read the annotations of a standard dataset dict, without those of crowds.
 
         Args:
             size: height and width of the image.
             use_masks: read the masks, not only the boxes.
-            rasterise: turn polygons into rasters.
+            raster: turn polygons into rasters.
 
         Raises: DatasetError: when masks are used and an annotation has none.
         """
-        height, width = size
         annotations = [a for a in dataset_dict.get("annotations", ()) if not a.get("iscrowd", 0)]
-        polygons: list[list[FloatArray] | None] = []
-        rasters: list[Mask | None] = []
-        for annotation in annotations:
-            parts, raster = None, None
-            if use_masks:
-                segmentation = annotation.get("segmentation")
-                if not segmentation:
-                    raise DatasetError(
-                        f"{dataset_dict['file_name']}: an annotation has no mask, but "
-                        "MODEL.MASK_ON is True; set it to False, or "
-                        "DATASETS.ROBOFLOW.MASKS to 'box'."
-                    )
-                if isinstance(segmentation, dict):
-                    raster = mask_util.decode(segmentation)
-                elif rasterise:
-                    raster = polygons_to_bitmask(segmentation, height, width).astype(np.uint8)
-                else:
-                    parts = [np.asarray(p, np.float64).reshape(-1, 2) for p in segmentation]
-            polygons.append(parts)
-            rasters.append(raster)
-        return cls(
-            height=height,
-            width=width,
-            classes=[annotation["category_id"] for annotation in annotations],
-            boxes=_corner_boxes(annotations),
-            polygons=polygons,
-            rasters=rasters,
-            visible=[1.0] * len(annotations),
-        )
+        masks: list[Shape] = [None] * len(annotations)
+        for index, annotation in enumerate(annotations if use_masks else ()):
+            segmentation = annotation.get("segmentation")
+            if not segmentation:
+                raise DatasetError(
+                    f"{dataset_dict['file_name']}: an annotation has no mask, but "
+                    "MODEL.MASK_ON is True; set it to False, or DATASETS.ROBOFLOW.MASKS to 'box'."
+                )
+            if isinstance(segmentation, dict):
+                masks[index] = mask_util.decode(segmentation)
+            elif raster:
+                masks[index] = polygons_to_bitmask(segmentation, *size).astype(np.uint8)
+            else:
+                masks[index] = [np.asarray(p, np.float64).reshape(-1, 2) for p in segmentation]
+        classes = [annotation["category_id"] for annotation in annotations]
+        return cls(*size, classes, _corner_boxes(annotations), masks, [1.0] * len(annotations))
 
-    def clipped_boxes(self, height: int, width: int) -> FloatArray:
-        """The boxes, XYXY_ABS (N, 4), clipped to the image."""
-        return np.clip(self.boxes, 0, [width, height, width, height])
+    @property
+    def rasters(self) -> list[Mask]:
+        """The masks that are rasters, in order."""
+        return [mask for mask in self.masks if isinstance(mask, np.ndarray)]
+
+
+def clipped(boxes: FloatArray, height: int, width: int) -> FloatArray:
+    """Return boxes, XYXY_ABS (N, 4), clipped to an image."""
+    return np.clip(boxes, 0, [width, height, width, height])
 
 
 def projected(
-    shapes: InstanceShapes, matrix: FloatArray, masks: Sequence[Mask], height: int, width: int
+    shapes: InstanceShapes, matrix: FloatArray, rasters: Sequence[Mask], height: int, width: int
 ) -> InstanceShapes:
     """Map all shapes by one 3 x 3 matrix into an image of `height` x `width`, and clip them there.
 
     Args:
-        masks: the rasters of `shapes`, already transformed, in the same order (those that exist).
+        rasters: those of `shapes`, already transformed.
     """
     points = shapes.boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 2)
     corners = transform_points(points, matrix).reshape(-1, 4, 2)
     whole_boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
-    boxes = np.clip(whole_boxes, 0, [width, height, width, height])
+    boxes = clipped(whole_boxes, height, width)
     sizes, whole_sizes = boxes[:, 2:] - boxes[:, :2], whole_boxes[:, 2:] - whole_boxes[:, :2]
     visible = (sizes.prod(axis=1) / np.maximum(whole_sizes.prod(axis=1), 1e-9)).tolist()
-    polygons, shares = _projected_polygons(shapes.polygons, matrix, height, width)
-    remaining = iter(masks)
-    rasters: list[Mask | None] = []
-    for index, raster in enumerate(shapes.rasters):
-        if polygons[index] is not None:
-            visible[index] = shares[index]
-        if raster is None:
-            rasters.append(None)
-            continue
-        moved = next(remaining)
-        rasters.append(moved)
-        # Around the middle of the box the matrix changes areas by this factor.
-        factor = _area_factor(matrix, shapes.boxes[index].reshape(2, 2).mean(axis=0))
-        visible[index] = float(np.count_nonzero(moved) / max(raster.sum() * factor, 1e-9))
-    return InstanceShapes(height, width, shapes.classes, boxes, polygons, rasters, visible)
+    polygons = [mask for mask in shapes.masks if isinstance(mask, list)]
+    moved_polygons = iter(_projected_polygons(polygons, matrix, height, width))
+    moved_rasters = iter(rasters)
+    masks = list(shapes.masks)
+    for index, mask in enumerate(shapes.masks):
+        if isinstance(mask, list):
+            masks[index], visible[index] = next(moved_polygons)
+        elif mask is not None:
+            masks[index] = moved = next(moved_rasters)
+            # Around the middle of the box the matrix changes areas by this factor.
+            factor = _area_factor(matrix, shapes.boxes[index].reshape(2, 2).mean(axis=0))
+            visible[index] = float(np.count_nonzero(moved) / max(mask.sum() * factor, 1e-9))
+    return InstanceShapes(height, width, shapes.classes, boxes, masks, visible)
 
 
 def _projected_polygons(
-    polygons: list[list[FloatArray] | None], matrix: FloatArray, height: int, width: int
-) -> tuple[list[list[FloatArray] | None], list[float]]:
-    """Map and clip the polygons of all annotations; also return the share that each one keeps."""
-    parts = [part for annotation in polygons for part in annotation or ()]
+    polygons: list[list[FloatArray]], matrix: FloatArray, height: int, width: int
+) -> list[tuple[list[FloatArray], float]]:
+    """Map and clip the polygons of annotations; also return the share that each one keeps."""
+    parts = [part for annotation in polygons for part in annotation]
     if not parts:
-        return [None if annotation is None else [] for annotation in polygons], [0.0] * len(
-            polygons
-        )
+        return [([], 0.0)] * len(polygons)
     ends = np.cumsum([len(part) for part in parts])
     starts = ends - [len(part) for part in parts]
     points = _snapped(transform_points(np.concatenate(parts), matrix), width, height)
     low, high = np.minimum.reduceat(points, starts), np.maximum.reduceat(points, starts)
     inside = ((low >= 0) & (high <= [width, height])).all(axis=1)
     slices = iter(np.stack([starts, ends, inside], axis=1).tolist())
-    clipped: list[list[FloatArray] | None] = []
-    shares = []
+    results = []
     for annotation in polygons:
-        if annotation is None:
-            clipped.append(None)
-            shares.append(1.0)
-            continue
         mine = [next(slices) for _ in annotation]
-        moved = [points[start:end] for start, end, _ in mine]
-        if all(whole for _, _, whole in mine):
-            clipped.append(moved)
-            shares.append(1.0)
-            continue
-        pieces = [piece for part in moved for piece in split_polygon(part, width, height)]
-        clipped.append(pieces)
-        shares.append(sum(map(polygon_area, pieces)) / max(sum(map(polygon_area, moved)), 1e-9))
-    return clipped, shares
+        moved = pieces = [points[start:end] for start, end, _ in mine]
+        share = 1.0
+        if not all(whole for _, _, whole in mine):
+            pieces = [piece for part in moved for piece in split_polygon(part, width, height)]
+            share = sum(map(polygon_area, pieces)) / max(sum(map(polygon_area, moved)), 1e-9)
+        results.append((pieces, share))
+    return results
 
 
 def _corner_boxes(annotations: Sequence[dict[str, Any]]) -> FloatArray:
@@ -186,9 +163,9 @@ def _area_factor(matrix: FloatArray, point: FloatArray) -> float:
     return float(abs(np.linalg.det(matrix) / depth**3))
 
 
-def rasterised(
+def bent(
     shapes: InstanceShapes,
-    masks: Sequence[Mask],
+    rasters: Sequence[Mask],
     boxes: npt.NDArray[Any],
     kept: npt.NDArray[np.int64],
     size: tuple[int, int],
@@ -198,21 +175,19 @@ def rasterised(
     Albumentations drops boxes that keep too little, but no mask: `kept` says which boxes remain.
 
     Args:
-        masks: every raster of `shapes`, transformed.
+        rasters: those of `shapes`, transformed.
         boxes: (K, 4) XYXY_ABS, transformed; box k belongs to annotation `kept[k]`.
         size: height and width of the transformed image.
     """
     by_index = dict(zip(kept.tolist(), np.asarray(boxes, np.float64).reshape(-1, 4), strict=True))
-    remaining = iter(masks)
-    rasters = [None if raster is None else next(remaining) for raster in shapes.rasters]
+    remaining = iter(rasters)
+    masks = [None if mask is None else next(remaining) for mask in shapes.masks]
     order = sorted(by_index)
     return InstanceShapes(
-        height=size[0],
-        width=size[1],
+        *size,
         classes=[shapes.classes[index] for index in order],
         boxes=np.array([by_index[index] for index in order]).reshape(-1, 4),
-        polygons=[None] * len(order),
-        rasters=[rasters[index] for index in order],
+        masks=[masks[index] for index in order],
         visible=[1.0] * len(order),
     )
 

@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-from detectron2.data.detection_utils import _apply_exif_orientation, convert_PIL_to_numpy
+from detectron2.data.detection_utils import convert_PIL_to_numpy
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from persondet.errors import DatasetError, MediaError
@@ -23,10 +23,11 @@ _BROKEN = (
     *(OSError, ValueError, SyntaxError, TypeError, EOFError, IndexError, struct.error),
     *(OverflowError, ZeroDivisionError, AttributeError, Image.DecompressionBombError),
 )
+_EXIF_KEYS = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
 
 
-def read_image_file(path: str | Path) -> np.ndarray:
-    """Return a whole image, upright: uint8, (H, W, 3), BGR.
+def read_image_file(path: str | Path) -> npt.NDArray[np.uint8]:
+    """Return a whole image, upright: uint8, (H, W, 3), BGR, contiguous.
 
     Detectron2's `read_image` looks for EXIF before it loads and swallows what that raises: it hands
     out broken PNGs in part, and turns a TIFF twice, which Pillow turns while it loads.
@@ -34,13 +35,68 @@ def read_image_file(path: str | Path) -> np.ndarray:
     Raises: MediaError: when the file is missing, truncated, or no image.
     """
     try:
-        with open(path, "rb") as file, Image.open(file) as image:
-            image.load()
-            return np.ascontiguousarray(convert_PIL_to_numpy(eight_bit(_upright(image)), "BGR"))
+        return np.ascontiguousarray(_decoded(path)[:, :, ::-1])
     except _BROKEN as error:
-        unknown = isinstance(error, UnidentifiedImageError)
-        reason = "it is no image, or a broken one" if unknown else str(error).removesuffix(".")
-        raise MediaError(f"{path}: the image cannot be read ({reason}).") from error
+        raise MediaError(f"{path}: the image cannot be read ({_reason(error)}).") from error
+
+
+def read_rgb(dataset_dict: dict[str, Any]) -> npt.NDArray[np.uint8]:
+    """Read the image of a standard dataset dict, with its EXIF orientation applied.
+
+    The pixels equal those of Detectron2's `read_image`, but for grey of more than 8 bits, which it
+    cuts off at 255 and `eight_bit` scales.
+
+    Args:
+        dataset_dict: with `file_name`; `height` and `width`, where given, are compared.
+
+    Returns: uint8, (H, W, 3), RGB, 0..255, contiguous.
+
+    Raises: DatasetError: when the file is missing or cannot be read to its end, or its size is not
+        that of the json.
+    """
+    path = dataset_dict["file_name"]
+    try:
+        image = _decoded(path)
+    except FileNotFoundError:
+        raise DatasetError(f"{path}: the image is gone; unpack the export again.") from None
+    except _BROKEN as error:
+        raise DatasetError(
+            f"{path}: the image cannot be read ({_reason(error)}); replace it or remove it from "
+            "the json."
+        ) from None
+    height, width = image.shape[:2]
+    expected = dataset_dict.get("height", height), dataset_dict.get("width", width)
+    if (height, width) != expected:
+        swapped = " (the other way round: an EXIF rotation)" if (width, height) == expected else ""
+        raise DatasetError(
+            f"{path} is {width} x {height} pixels, but its json says {expected[1]} x "
+            f"{expected[0]}{swapped}; export the dataset again with 'auto-orient'."
+        )
+    return image
+
+
+def _decoded(path: str | Path) -> npt.NDArray[np.uint8]:
+    """Return an image upright and in RGB; plain JPEGs by OpenCV, all else by Pillow.
+
+    OpenCV's libjpeg-turbo gives what Pillow's gives, without Pillow's copies.
+    """
+    data = np.fromfile(path, np.uint8)
+    with Image.open(io.BytesIO(data.data)) as stored:
+        image = _plain_jpeg(stored, data)
+        if image is None:
+            stored.load()
+            try:
+                ImageOps.exif_transpose(stored, in_place=True)
+            except _BROKEN as error:
+                logger.debug("%s: EXIF that cannot be read turns nothing: %s", path, error)
+            image = np.array(convert_PIL_to_numpy(eight_bit(stored), "RGB"), order="C")
+        return image
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):  # its own words show our buffer's address
+        return "it is no image of a known format"
+    return " ".join(str(error).split()).removesuffix(".") or type(error).__name__
 
 
 def eight_bit(image: Image.Image) -> Image.Image:
@@ -61,64 +117,6 @@ def eight_bit(image: Image.Image) -> Image.Image:
     usual = (1, 255, 65535) if image.mode == "F" else (255, 65535)
     white = next((white for white in usual if most <= white), most)
     return Image.fromarray(np.round(grey * (255 / white)).astype(np.uint8))
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """Turn an image as its EXIF says; EXIF that cannot be read turns nothing."""
-    try:
-        return ImageOps.exif_transpose(image)
-    except _BROKEN as error:
-        logger.debug("EXIF that cannot be read: %s", error)
-        return image
-
-
-_EXIF_KEYS = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
-
-
-def read_rgb(dataset_dict: dict[str, Any]) -> npt.NDArray[np.uint8]:
-    """Read the image of a standard dataset dict, with its EXIF orientation applied.
-
-    The pixels equal those of Detectron2's `read_image`, but for grey of more than 8 bits, which it
-    cuts off at 255 and `eight_bit` scales. Plain JPEGs are decoded by OpenCV, whose
-    libjpeg-turbo gives what Pillow's gives, without Pillow's copies; all else by Pillow.
-
-    Args:
-        dataset_dict: with `file_name`; `height` and `width`, where given, are compared.
-
-    Returns: uint8, (H, W, 3), RGB, 0..255, contiguous.
-
-    Raises: DatasetError: when the file is missing or cannot be read to its end, or its size is not
-        that of the json.
-    """
-    path = dataset_dict["file_name"]
-    try:
-        data = np.fromfile(path, np.uint8)
-        # Detectron2's read_image looks for EXIF before it decodes, swallows what that raises, and
-        # so hands out broken PNGs in part.
-        with Image.open(io.BytesIO(data.data)) as stored:
-            image = _plain_jpeg(stored, data)
-            if image is None:
-                stored.load()
-                turned = eight_bit(_apply_exif_orientation(stored))
-                image = np.array(convert_PIL_to_numpy(turned, "RGB"), order="C")
-    except FileNotFoundError:
-        raise DatasetError(f"{path}: the image is gone; unpack the export again.") from None
-    except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        if isinstance(error, UnidentifiedImageError):  # its own words show our buffer's address
-            reason = "it is no image of a known format"
-        raise DatasetError(
-            f"{path}: the image cannot be read ({reason}); replace it or remove it from the json."
-        ) from None
-    height, width = image.shape[:2]
-    expected = dataset_dict.get("height", height), dataset_dict.get("width", width)
-    if (height, width) != expected:
-        swapped = " (the other way round: an EXIF rotation)" if (width, height) == expected else ""
-        raise DatasetError(
-            f"{path} is {width} x {height} pixels, but its json says {expected[1]} x "
-            f"{expected[0]}{swapped}; export the dataset again with 'auto-orient'."
-        )
-    return image
 
 
 def _plain_jpeg(stored: Image.Image, data: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | None:

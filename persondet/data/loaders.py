@@ -1,13 +1,17 @@
 """The data loaders for training, evaluation and the validation loss.
 
-Training reads an endless stream of batches. A resumed run enters it at any batch."""
+Training reads an endless stream of batches. A resumed run enters it at any batch, and
+`DatasetState` says whether the datasets are still those it began with."""
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,24 +31,30 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from persondet.data.dataset_mapper import AlbumentationsDatasetMapper
 from persondet.errors import ConfigError, DatasetError
 
+StreamIndex = tuple[int, int]
+"""Position in the training stream of all ranks, and index into the dataset."""
 
-class SeededSamples(Dataset[dict[str, Any]]):
+
+class MappedSamples(Dataset[dict[str, Any]]):
     """Mapped samples whose randomness follows from (seed, position in the stream) alone.
 
     Neither the number of loader workers nor what was loaded before changes a sample.
     """
 
     def __init__(
-        self, dicts: Dataset[dict[str, Any]], mapper: AlbumentationsDatasetMapper, seed: int
+        self, dicts: list[dict[str, Any]], mapper: AlbumentationsDatasetMapper, seed: int = 0
     ) -> None:
         """Map the standard dicts of `dicts` by `mapper`."""
-        self.dicts = dicts
+        self.dicts = DatasetFromList(dicts, copy=False)
         self.mapper = mapper
         self.seed = seed
 
-    def __getitem__(self, where: StreamIndex) -> dict[str, Any]:
-        """Return the sample of dataset index `where[1]` at stream position `where[0]`."""
-        position, index = where
+    def __len__(self) -> int:
+        return len(self.dicts)
+
+    def __getitem__(self, where: StreamIndex | int) -> dict[str, Any]:
+        """Return the sample of a dataset index; a number alone stands at the stream's beginning."""
+        position, index = where if isinstance(where, tuple) else (0, where)
         return self.mapper(self.dicts[index], seed=(self.seed, position))
 
 
@@ -55,7 +65,7 @@ class TrainLoader(DataLoader[dict[str, Any]]):
         seed: what the order and every sample follow from, together with the position.
     """
 
-    def __init__(self, samples: SeededSamples, batches: StreamBatches, **options: Any) -> None:
+    def __init__(self, samples: MappedSamples, batches: StreamBatches, **options: Any) -> None:
         """Load the `batches` of `samples`; `options` are those of torch's `DataLoader`."""
         super().__init__(samples, batch_sampler=batches, **options)
         self.seed = samples.seed
@@ -91,18 +101,15 @@ def build_train_loader(cfg: CfgNode, *, seed: int | None = None) -> TrainLoader:
     dicts = _dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
     if seed is None:
         seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
-    stream = PositionSampler(
-        _training_sampler(cfg, dicts, seed), rank=comm.get_rank(), world_size=world_size
-    )
-    grouping = cfg.DATALOADER.ASPECT_RATIO_GROUPING
+    wide = [record["width"] > record["height"] for record in dicts]
     batches = StreamBatches(
-        stream,
+        _training_sampler(cfg, dicts, seed),
         batch_size // world_size,
-        is_wide=[record["width"] > record["height"] for record in dicts] if grouping else None,
+        is_wide=wide if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None,
+        rank=comm.get_rank(),
+        world_size=world_size,
     )
-    samples = SeededSamples(
-        DatasetFromList(dicts, copy=False), AlbumentationsDatasetMapper(cfg, is_train=True), seed
-    )
+    samples = MappedSamples(dicts, AlbumentationsDatasetMapper(cfg, is_train=True), seed)
     return TrainLoader(samples, batches, **_loading(cfg, persistent=True))
 
 
@@ -142,7 +149,7 @@ def _sequential_loader(
 ) -> DataLoader[dict[str, Any]]:
     dicts = _dataset_dicts((dataset_name,), filter_empty=False)[:most]
     return DataLoader(
-        _Unseeded(DatasetFromList(dicts, copy=False), mapper),
+        MappedSamples(dicts, mapper),
         batch_size=batch_size,
         sampler=InferenceSampler(len(dicts)),
         **_loading(cfg, persistent=False),
@@ -173,20 +180,6 @@ def _loading(cfg: CfgNode, *, persistent: bool) -> dict[str, Any]:
 def _leave_interrupts_to_the_trainer(_: int) -> None:
     # Ctrl-C reaches every process of the terminal; the trainer still wants its batch.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-class _Unseeded(Dataset[dict[str, Any]]):
-    """Mapped samples in which nothing is random."""
-
-    def __init__(self, dicts: Dataset[dict[str, Any]], mapper: AlbumentationsDatasetMapper) -> None:
-        self.dicts = dicts
-        self.mapper = mapper
-
-    def __len__(self) -> int:
-        return len(self.dicts)  # type: ignore[arg-type]
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.mapper(self.dicts[index], seed=0)
 
 
 def _dataset_dicts(names: tuple[str, ...], *, filter_empty: bool) -> list[dict[str, Any]]:
@@ -223,24 +216,6 @@ def _training_sampler(cfg: CfgNode, dicts: list[dict[str, Any]], seed: int) -> S
     )
 
 
-StreamIndex = tuple[int, int]
-
-
-class PositionSampler(Sampler[StreamIndex]):
-    """Number the indices of a training sampler by their position in the stream of all ranks."""
-
-    def __init__(self, sampler: Sampler[int], *, rank: int = 0, world_size: int = 1) -> None:
-        """Wrap `sampler`, which yields every `world_size`-th index of the stream, from `rank`."""
-        self.sampler = sampler
-        self.rank = rank
-        self.world_size = world_size
-
-    def __iter__(self) -> Iterator[StreamIndex]:
-        """Yield (position in the stream, index into the dataset)."""
-        positions = itertools.count(self.rank, self.world_size)
-        return zip(positions, (int(index) for index in self.sampler), strict=False)
-
-
 class StreamBatches(Sampler[list[StreamIndex]]):
     """Batches of a stream, the same from any start on.
 
@@ -252,20 +227,26 @@ class StreamBatches(Sampler[list[StreamIndex]]):
     """
 
     def __init__(
-        self, stream: PositionSampler, batch_size: int, *, is_wide: Sequence[bool] | None = None
+        self,
+        sampler: Iterable[int],
+        batch_size: int,
+        *,
+        is_wide: Sequence[bool] | None = None,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
-        """Divide `stream` into batches of `batch_size`.
+        """Divide a stream of dataset indices into batches of `batch_size`.
 
         Args:
-            stream: yields (position, dataset index); the batches of this rank.
-            batch_size: images per batch.
+            sampler: yields every `world_size`-th index of the stream of all ranks, from `rank`.
+            batch_size: images per batch, on this rank.
             is_wide: for each dataset index whether the image is wider than high; a batch then
                 holds images of one kind, in the order in which Detectron2's
                 `AspectRatioGroupedDataset` completes them. None: one after the other.
+            rank, world_size: of this process.
         """
-        self.stream = stream
-        self.batch_size = batch_size
-        self.is_wide = is_wide
+        self.sampler, self.batch_size, self.is_wide = sampler, batch_size, is_wide
+        self.rank, self.world_size = rank, world_size
         self.start = 0
 
     def __iter__(self) -> Iterator[list[StreamIndex]]:
@@ -274,10 +255,86 @@ class StreamBatches(Sampler[list[StreamIndex]]):
 
     def _batches(self) -> Iterator[list[StreamIndex]]:
         waiting: tuple[list[StreamIndex], list[StreamIndex]] = ([], [])
-        for where in self.stream:
-            kind = waiting[self.is_wide is not None and self.is_wide[where[1]]]
-            kind.append(where)
+        positions = itertools.count(self.rank, self.world_size)
+        for position, index in zip(positions, self.sampler, strict=False):
+            kind = waiting[self.is_wide is not None and self.is_wide[index]]
+            kind.append((position, int(index)))
             if len(kind) == self.batch_size:
                 batch = kind[:]
                 kind.clear()
                 yield batch
+
+
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class DatasetState:
+    """The images of a dataset in order, with a digest of each.
+
+    Attributes:
+        annotations: how many there are.
+        names: file name of each image, without its folder: a dataset may move.
+        digests: of each image's size and annotations, 16 hexadecimal digits.
+    """
+
+    annotations: int
+    names: list[str]
+    digests: list[str]
+
+    @classmethod
+    def of(cls, dicts: Sequence[Mapping[str, Any]]) -> DatasetState:
+        """Return the state of Detectron2's standard dicts."""
+        return cls(
+            annotations=sum(len(record.get("annotations", ())) for record in dicts),
+            names=[Path(record["file_name"]).name for record in dicts],
+            digests=[_digest(record) for record in dicts],
+        )
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> DatasetState:
+        """Return the dataset that `state` describes."""
+        return cls(**state)
+
+    def state(self) -> dict[str, Any]:
+        """Return it as plain containers, for a checkpoint."""
+        return asdict(self)
+
+    def difference(self, now: DatasetState) -> str:
+        """Return how `now` differs from this one, as half a sentence; empty when it does not."""
+        if self == now:
+            return ""
+        ours = dict(zip(self.names, self.digests, strict=True))
+        theirs = dict(zip(now.names, now.digests, strict=True))
+        lists = {
+            "missing": [name for name in ours if name not in theirs],
+            "new": [name for name in theirs if name not in ours],
+            "changed": [name for name in ours if theirs.get(name, ours[name]) != ours[name]],
+        }
+        found = "; ".join(f"{kind}: {_listed(names)}" for kind, names in lists.items() if names)
+        return (
+            f"had {len(self.names)} images and {self.annotations} annotations, and has "
+            f"{len(now.names)} and {now.annotations} now; {found or 'their order is another'}"
+        )
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    digest.update(f"{record.get('width')}x{record.get('height')}".encode())
+    for annotation in record.get("annotations", ()):
+        numbers = (annotation["category_id"], annotation.get("iscrowd", 0), *annotation["bbox"])
+        digest.update(np.asarray(numbers, np.float64).tobytes())
+        mask = annotation.get("segmentation")
+        if isinstance(mask, dict):
+            counts = mask["counts"]
+            digest.update(counts if isinstance(counts, bytes) else str(counts).encode())
+        elif mask:
+            for polygon in mask:
+                digest.update(np.asarray(polygon, np.float64).tobytes())
+                digest.update(b"|")
+    return digest.hexdigest()

@@ -17,6 +17,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pycocotools.mask as mask_util
@@ -96,11 +97,10 @@ def inspect_segmentation(
         parts = [segmentation]
     usable = []
     for part in parts:
-        code, polygon = _inspect_polygon(part, width, height)
+        code, polygons = _inspect_polygon(part, width, height)
         if code:
             codes.add(code)
-        if polygon is not None:
-            usable.append(polygon)
+        usable += polygons
     return codes, (usable if codes else segmentation)
 
 
@@ -207,27 +207,24 @@ def _is_numbers(value: Any) -> bool:
     return type(value) is list and all(type(n) in _NUMBERS and abs(n) < 1e9 for n in value)
 
 
-def _inspect_polygon(part: Any, width: int, height: int) -> tuple[str, list[float] | None]:
+def _inspect_polygon(part: Any, width: int, height: int) -> tuple[str, list[list[float]]]:
     if part == []:
-        return "polygon-empty", None
+        return "polygon-empty", []
     if not _is_numbers(part):
-        return "polygon-invalid", None
+        return "polygon-invalid", []
     if len(part) % 2:
-        return "polygon-odd", None
+        return "polygon-odd", []
     if len(part) < 6:
-        return "polygon-short", None
+        return "polygon-short", []
     points = np.asarray(part, np.float64).reshape(-1, 2)
     if is_on_a_line(points):
-        return "polygon-empty", None
+        return "polygon-empty", []
     low, high = points.min(axis=0), points.max(axis=0)
     beyond = max(-low[0], -low[1], high[0] - width, high[1] - height)
     if beyond <= NOISE:
-        return "", part
+        return "", [part]
     code = "polygon-outside-slightly" if beyond <= SLIGHT + NOISE else "polygon-outside"
-    points = clip_polygon(points, width, height)
-    if len(points) < 3 or is_on_a_line(points):
-        return code, None
-    return code, [float(value) for value in points.reshape(-1)]
+    return code, [piece.reshape(-1).tolist() for piece in split_polygon(points, width, height)]
 
 
 def rle_fault(rle: dict[str, Any], width: int, height: int) -> str:
@@ -313,37 +310,15 @@ def is_on_a_line(polygon: FloatArray, tolerance: float = 1e-6) -> bool:
     return bool(across.max() <= tolerance * lengths.max())
 
 
-def clip_polygon(polygon: FloatArray, width: float, height: float) -> FloatArray:
-    """Return the part of a polygon (N, 2) inside [0, width] x [0, height], as (M, 2).
-
-    M is 0 when nothing of it is inside. A concave polygon that an edge cuts into pieces stays one
-    polygon whose pieces are joined along that edge, which adds no area.
-
-    Source: Sutherland & Hodgman, "Reentrant Polygon Clipping", CACM 1974.
-    """
-    for axis, limit, sign in ((0, 0.0, 1.0), (1, 0.0, 1.0), (0, width, -1.0), (1, height, -1.0)):
-        distance = sign * (polygon[:, axis] - limit)
-        inside = distance >= 0
-        if inside.all():
-            continue
-        if not inside.any():
-            return np.zeros((0, 2))
-        following = np.roll(polygon, -1, axis=0)
-        following_distance = np.roll(distance, -1)
-        crosses = inside != np.roll(inside, -1)
-        gap = np.where(crosses, distance - following_distance, 1.0)
-        crossing = polygon + (distance / gap)[:, None] * (following - polygon)
-        crossing[:, axis] = limit
-        polygon = np.stack([polygon, crossing], axis=1)[np.stack([inside, crosses], axis=1)]
-    return polygon if len(polygon) >= 3 else np.zeros((0, 2))
-
-
 def split_polygon(polygon: FloatArray, width: float, height: float) -> list[FloatArray]:
     """Return the pieces of a polygon (N, 2) that lie inside [0, width] x [0, height].
 
     A piece is (M, 2) with M >= 3 and an area of more than `SLIVER`. A concave polygon that the
     border cuts gives several pieces, which nothing joins; the polygon itself when it is inside.
     An outline that crosses itself encloses what is inside an odd number of times, as in COCO.
+
+    Source: the rule of Sutherland & Hodgman, "Reentrant Polygon Clipping", CACM 1974, one border
+    after the other.
     """
     pieces = [polygon]
     for axis, limit, sign in ((0, 0.0, 1.0), (1, 0.0, 1.0), (0, width, -1.0), (1, height, -1.0)):
@@ -426,35 +401,22 @@ def _rings(chains: list[FloatArray], along: int) -> list[FloatArray]:
 
 def transform_points(points: FloatArray, matrix: FloatArray) -> FloatArray:
     """Map points (N, 2) by a 3 x 3 projective matrix (acting on columns (x, y, 1))."""
-    mapped = points @ matrix[:2, :2].T + matrix[:2, 2]
-    if matrix[2, 0] == 0 and matrix[2, 1] == 0:
-        return mapped / matrix[2, 2]
-    return mapped / (points @ matrix[2, :2] + matrix[2, 2])[:, None]
+    mapped = points @ matrix[:, :2].T + matrix[:, 2]
+    return mapped[:, :2] / mapped[:, 2:]
 
 
 def projective_matrix(source: FloatArray, target: FloatArray) -> FloatArray:
     """Return the 3 x 3 matrix that maps four points `source` (4, 2) to `target` (4, 2).
 
-    The last row is exactly (0, 0, 1) when the map is affine within float32 precision.
-
-    Raises: numpy.linalg.LinAlgError: when three of the four points lie on a line.
+    The last row is exactly (0, 0, 1) when an affine map comes within 1/1000 of a pixel: what
+    Albumentations returns in float32 must not look like perspective.
     """
-    x, y = source.T
-    u, v = target.T
-    zero, one = np.zeros(4), np.ones(4)
-    system = np.concatenate(
-        [
-            np.stack([x, y, one, zero, zero, zero, -u * x, -u * y], axis=1),
-            np.stack([zero, zero, zero, x, y, one, -v * x, -v * y], axis=1),
-        ]
-    )
-    matrix = np.append(np.linalg.solve(system, np.concatenate([u, v])), 1.0).reshape(3, 3)
-    # The points come back from Albumentations in float32: noise must not look like perspective.
-    if np.abs(matrix[2, :2] @ np.abs(source).max(axis=0)).max() < 1e-5:
-        basis = np.stack([x, y, one], axis=1)
-        matrix[:2] = np.linalg.lstsq(basis, target, rcond=None)[0].T
-        matrix[2] = (0.0, 0.0, 1.0)
-    return matrix
+    basis = np.column_stack([source, np.ones(4)])
+    affine = np.linalg.lstsq(basis, target, rcond=None)[0]
+    if np.abs(basis @ affine - target).max() < 1e-3:
+        return np.vstack([affine.T, [0.0, 0.0, 1.0]])
+    matrix = cv2.getPerspectiveTransform(source.astype(np.float32), target.astype(np.float32))
+    return np.asarray(matrix, np.float64)
 
 
 def extent(polygons: Sequence[FloatArray]) -> FloatArray:

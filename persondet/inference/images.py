@@ -230,10 +230,8 @@ def _partial_after(results: _ImageResults) -> Iterator[None]:
     """Turn an error into a partial result when images were annotated before it."""
     try:
         yield
-    except PartialMediaError:
-        raise
     except (MediaError, OutputExistsError) as error:
-        if not results.written:
+        if not results.written or isinstance(error, PartialMediaError):
             raise
         raise PartialMediaError(
             f"{str(error).rstrip('.')}; the images annotated before stay ({results.written})."

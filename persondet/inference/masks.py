@@ -89,10 +89,6 @@ class RegionMasks:
         mask[y0 : y0 + region.shape[0], x0 : x0 + region.shape[1]] = region
         return mask
 
-    def encode(self, i: int) -> dict[str, Any]:
-        """Return COCO's run-length encoding of a mask, `{"size": [H, W], "counts": str}`."""
-        return encode_region(self.regions[i], *self.corners[i], *self.image_size)
-
 
 def region_masks_of(instances: Instances) -> RegionMasks | None:
     """Return the masks of an image's detections, whichever field carries them; None without masks.
@@ -156,7 +152,9 @@ def encoded_masks(instances: Instances) -> list[dict[str, Any]] | None:
     Returns: for each detection `{"size": [H, W], "counts": str}`.
     """
     masks = region_masks_of(instances)
-    return None if masks is None else [masks.encode(i) for i in range(len(masks))]
+    if masks is None:
+        return None
+    return [encode_region(region, *corner, *masks.image_size) for region, corner in masks]
 
 
 def paste_masks(
@@ -180,10 +178,8 @@ def paste_masks(
     for grid, box in zip(probabilities, boxes, strict=True):
         x0, y0, x1, y1 = _rectangle(box, image_size)
         corners.append((x0, y0))
-        if x0 >= x1 or y0 >= y1:
-            regions.append(np.zeros((0, 0), bool))
-        elif exact:
-            regions.append(_resampled(grid, box.numpy(), (x0, y0, x1, y1)))
+        if exact or x0 == x1:
+            regions.append(_resampled(grid.float(), box.float().numpy(), (x0, y0, x1, y1)))
         else:
             pasted, _ = _do_paste_mask(grid[None, None], box[None], *image_size, skip_empty=True)
             regions.append((pasted[0] >= THRESHOLD).numpy())

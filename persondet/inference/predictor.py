@@ -20,8 +20,7 @@ from persondet.checkpoint.model_file import CarriedFacts, load_checkpoint
 from persondet.config import get_cfg
 from persondet.data.register import class_colors
 from persondet.engine.defaults import load_cfg
-from persondet.engine.inference_model import InferenceModel, build_inference_model
-from persondet.engine.run_folder import find_model
+from persondet.engine.run_folder import build_inference_model, find_model
 from persondet.environment import cpu_count
 from persondet.errors import CheckpointError, ConfigError
 from persondet.inference.masks import ROI_FIELD, paste_whole
@@ -64,27 +63,30 @@ class Predictor:
         self.cfg = cfg.clone()
         self.cfg.defrost()
         self.cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
-        self._built: InferenceModel = build_inference_model(self.cfg)
-        self.confidence_threshold = _threshold(confidence_threshold, cfg, self._built.facts)
-        self.model = self._built.model
+        built = build_inference_model(self.cfg)
+        asked = confidence_threshold is not None
+        known = cfg.VISUALIZATION.SCORE_THRESH or built.facts.score_threshold or DEFAULT_THRESHOLD
+        self.confidence_threshold = confidence_threshold if asked else known
+        self.model = built.model
         keep_roi_masks(self.model)
-        _drop_early(self.model, self.confidence_threshold, asked=confidence_threshold is not None)
+        _drop_early(self.model, self.confidence_threshold, asked=asked)
         if self.cfg.TEST.TILES:
             self.model = TiledModel(self.cfg, self.model)
             self.cfg = whole_size(self.cfg)
-        self.model_file = _model_name(self._built.weights)
+        # For records: run folder and file, without the path to them.
+        weights = self.cfg.MODEL.WEIGHTS
+        parts = Path(weights).resolve().parts[-2:]
+        self.model_file = weights if "://" in weights else "/".join(parts)
         self.metadata = Metadata(
             name="persondet",
-            thing_classes=list(self._built.class_names),
-            thing_colors=class_colors(len(self._built.class_names)),
+            thing_classes=list(built.class_names),
+            thing_colors=class_colors(len(built.class_names)),
         )
         on_gpu = self.cfg.MODEL.DEVICE.startswith("cuda")
         self.batch_size = self.cfg.VIDEO.BATCH_SIZE or (8 if on_gpu else 2)
         self.workers = 1 if on_gpu else min(cpu_count(), 4)
-        self._resize = T.ResizeShortestEdge(
-            [self.cfg.INPUT.MIN_SIZE_TEST, self.cfg.INPUT.MIN_SIZE_TEST],
-            self.cfg.INPUT.MAX_SIZE_TEST,
-        )
+        size = self.cfg.INPUT.MIN_SIZE_TEST
+        self._resize = T.ResizeShortestEdge([size, size], self.cfg.INPUT.MAX_SIZE_TEST)
 
     @classmethod
     def from_cfg(cls, cfg: CfgNode, *, confidence_threshold: float | None = None) -> Predictor:
@@ -193,18 +195,15 @@ def run_cfg(run_dir: str | Path) -> CfgNode:
         raise CheckpointError(f"{path}: there is no such run folder; give the OUTPUT_DIR of a run.")
     weights = find_model(path) if path.is_dir() else path
     facts = CarriedFacts.from_checkpoint(load_checkpoint(weights))
-    if not facts.config:
-        raise CheckpointError(
-            f"{weights}: carries no config, so it was not saved by persondet; use --config-file "
-            "with MODEL.WEIGHTS instead."
-        )
     cfg = get_cfg()
     try:
+        if not facts.config:
+            raise ValueError("it has none")
         cfg.merge_from_other_cfg(CfgNode.load_cfg(facts.config))
     except (AssertionError, AttributeError, KeyError, TypeError, ValueError, YAMLError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(
-            f"{weights}: the config inside is not one of this version ({reason}); use "
+            f"{weights}: carries no config of this version of persondet ({reason}); use "
             "--config-file with MODEL.WEIGHTS instead."
         ) from error
     cfg.MODEL.WEIGHTS = str(weights)
@@ -222,14 +221,3 @@ def _drop_early(model: nn.Module, threshold: float, *, asked: bool) -> None:
             # The model keeps scores above its threshold, the predictor also those equal to it.
             low = max(threshold - 1e-6, 0.0)
             module.test_score_thresh = low if asked else max(low, module.test_score_thresh)
-
-
-def _model_name(weights: str) -> str:
-    """Return the name of the model for records: run folder and file, without the path to them."""
-    return weights if "://" in weights else "/".join(Path(weights).resolve().parts[-2:])
-
-
-def _threshold(asked: float | None, cfg: CfgNode, facts: CarriedFacts) -> float:
-    if asked is not None:
-        return asked
-    return cfg.VISUALIZATION.SCORE_THRESH or facts.score_threshold or DEFAULT_THRESHOLD

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import multiprocessing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -18,26 +19,21 @@ from numpy.typing import NDArray
 
 from persondet.environment import Progress
 from persondet.files import atomic_folder, write_json, write_text
-from persondet.sample.clip import write_clip
+from persondet.sample.clip import Map, write_clip
 from persondet.sample.scene import (
     MIN_SEEN,
     SMALL_HEIGHT,
-    Plan,
     compose,
-    plan_split,
     render,
     visible_part,
 )
 
 PEOPLE_COUNTS: Mapping[str, int] = {"train": 240, "valid": 40, "test": 60}
 SIZE = (640, 360)
-HIDDEN_BELOW = 0.75
-"""A person counts as occluded when no more than this share of them is visible."""
 
 Polygon = list[float]
 
 _PROJECT = "people-walking"
-_FIRST = {"train": 0, "valid": 5000, "test": 7000}
 _ZOOM = 4
 _DATE = "2025-01-15T09:00:00+00:00"
 
@@ -45,15 +41,13 @@ _DATE = "2025-01-15T09:00:00+00:00"
 # ---- from visible masks to the json of a Roboflow COCO export ----
 
 
-def mask_to_polygons(
-    mask: NDArray[np.bool_], x: int = 0, y: int = 0, *, tolerance: float = 0.45
-) -> list[Polygon]:
+def mask_to_polygons(mask: NDArray[np.bool_], x: int = 0, y: int = 0) -> list[Polygon]:
     """Return the outlines of a mask as COCO polygons [x0, y0, x1, y1, …], the first point repeated.
 
     `mask`: bool (h, w), placed at (`x`, `y`) in the image. Coordinates are continuous image
-    pixels: the mask's pixel (0, 0) covers [x, x + 1). `tolerance` (pixels) is the largest
-    distance between an outline and its simplified form. Polygons cannot have holes: where a
-    mask has one, it is cut in two through the hole. Parts below six pixels are dropped.
+    pixels: the mask's pixel (0, 0) covers [x, x + 1). An outline is simplified by less than half a
+    pixel. Polygons cannot have holes: where a mask has one, it is cut in two through the hole.
+    Parts below six pixels are dropped.
     """
     polygons: list[Polygon] = []
     height, width = mask.shape
@@ -63,7 +57,7 @@ def mask_to_polygons(
         large = cv2.resize(large, None, fx=_ZOOM, fy=_ZOOM, interpolation=cv2.INTER_NEAREST)
         contours, _ = cv2.findContours(large, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         for contour in sorted(contours, key=lambda contour: -cv2.contourArea(contour)):
-            simple = cv2.approxPolyDP(contour, tolerance * _ZOOM, True)[:, 0].astype(np.float64)
+            simple = cv2.approxPolyDP(contour, 0.45 * _ZOOM, True)[:, 0].astype(np.float64)
             if cv2.contourArea(contour) < 6 * _ZOOM**2 or len(simple) < 3:
                 continue
             points: NDArray[Any] = (simple + 0.5) / _ZOOM - 1.0 + (left, 0)
@@ -93,83 +87,65 @@ def polygon_box(polygons: list[Polygon]) -> list[float]:
     return [round(float(value), 3) for value in (*low, *(high - low))]
 
 
-Instance = tuple[list[Polygon], float]
-"""An annotated object: class id, polygons of its visible part, and the visible share of it."""
+# A person: polygons of the visible part, their box [x, y, width, height], the visible share.
+_Instance = tuple[list[Polygon], list[float], float]
 
-
-def _annotation(instance: Instance) -> dict[str, Any]:
-    """Return the COCO annotation as Roboflow writes it: `area` is box width times height."""
-    polygons, _ = instance
-    box = polygon_box(polygons)
-    area = round(box[2] * box[3], 3)
-    return {
-        "category_id": 1,
-        "bbox": box,
-        "area": area,
-        "segmentation": polygons,
-        "iscrowd": 0,
-    }
+_NOTE = "Rendered by persondet in the layout of a Roboflow export"
+_ABOUT = {"year": "2025", "version": "1", "description": _NOTE, "contributor": "persondet"}
+_LICENCE = {"url": "https://creativecommons.org/publicdomain/zero/1.0/", "name": "Public Domain"}
 
 
 def _coco_json(
-    images: list[tuple[str, str, list[Instance]]], size: tuple[int, int]
+    images: list[tuple[str, str, list[_Instance]]], size: tuple[int, int]
 ) -> dict[str, Any]:
     """Return the content of `_annotations.coco.json` with Roboflow's conventions.
 
     Those are: ids of images and annotations from 0, and a grouping category with id 0 that is
     named after the project. `images`: file name, name before the export, and instances of each.
     """
-    groups = [(_PROJECT, "none"), ("person", _PROJECT)]
-    owners = [(number, one) for number, image in enumerate(images) for one in image[2]]
-    about = {"description": "Rendered by persondet in the layout of a Roboflow export", "url": ""}
-    licence = {"url": "https://creativecommons.org/publicdomain/zero/1.0/", "name": "Public Domain"}
+    annotations: list[dict[str, Any]] = []
+    for number, (*_, instances) in enumerate(images):
+        for polygons, box, _ in instances:
+            owner = {"id": len(annotations), "image_id": number, "category_id": 1, "iscrowd": 0}
+            # As Roboflow writes it, the area is the box's.
+            shape = {"bbox": box, "area": round(box[2] * box[3], 3), "segmentation": polygons}
+            annotations.append(owner | shape)
     frame = {"height": size[1], "width": size[0], "date_captured": _DATE}
     return {
-        "info": {
-            "year": "2025",
-            "version": "1",
-            "contributor": "persondet",
-            **about,
-            "date_created": _DATE,
-        },
-        "licenses": [{"id": 1, **licence}],
+        "info": {**_ABOUT, "url": "", "date_created": _DATE},
+        "licenses": [{"id": 1, **_LICENCE}],
         "categories": [
-            {"id": number, "name": name, "supercategory": group}
-            for number, (name, group) in enumerate(groups)
+            {"id": 0, "name": _PROJECT, "supercategory": "none"},
+            {"id": 1, "name": "person", "supercategory": _PROJECT},
         ],
         "images": [
             {"id": number, "license": 1, "file_name": name, **frame, "extra": {"name": original}}
             for number, (name, original, _) in enumerate(images)
         ],
-        "annotations": [
-            {"id": number, "image_id": image, **_annotation(one)}
-            for number, (image, one) in enumerate(owners)
-        ],
+        "annotations": annotations,
     }
 
 
 # ---- exports ----
 
 
-def render_image(
-    plan: Plan, *, seed: int, split: str, size: tuple[int, int]
-) -> tuple[bytes, list[Instance]]:
+def _render_image(
+    index: int, *, seed: int, split: str, size: tuple[int, int]
+) -> tuple[bytes, list[_Instance]]:
     """Return one image as JPEG bytes, and its instances."""
-    scene, rng = compose(seed, split, plan, size)
+    scene, rng = compose(seed, split, index, size)
     smallest = MIN_SEEN * (size[1] / 360.0) ** 2
     instances, kept = [], []
     for item in scene.items:
         if item.name == "person":
-            seen = visible_part(item, scene.items, size)
+            seen = visible_part(item, scene.items, (0, 0, *size))
             polygons = mask_to_polygons(seen.mask, seen.x, seen.y)
             if seen.area < smallest or seen.share < 0.1 or not polygons:
                 continue  # hardly to be seen: it leaves the image too, so nothing is unannotated
-            instances.append((polygons, seen.share))
+            instances.append((polygons, polygon_box(polygons), seen.share))
         kept.append(item)
     scene.items = kept
-    encoded, data = cv2.imencode(".jpg", render(scene, rng), [cv2.IMWRITE_JPEG_QUALITY, 92])
-    if not encoded:
-        raise RuntimeError("OpenCV could not encode a JPEG")
+    _, data = cv2.imencode(".jpg", render(scene, rng), [cv2.IMWRITE_JPEG_QUALITY, 92])
     return data.tobytes(), instances
 
 
@@ -179,56 +155,52 @@ def write_export(
     *,
     size: tuple[int, int] = SIZE,
     seed: int = 0,
-    workers: int = 1,
-    progress: Progress | None = None,
+    run: Map = map,
 ) -> dict[str, dict[str, float]]:
     """Write an export with `counts` images per split into `folder`, and return its shares.
 
-    `size` is (width, height) in pixels. The result for a split has `images`, `objects`,
-    `empty_images`, `occluded` (visible share 0.75 or less) and `small` (visible box under 48 pixels
-    in a frame 360 tall), the last two as shares of the objects. The same seed gives the same bytes,
-    whatever `workers` is.
+    `size` is (width, height) in pixels; `run` maps a function over the numbers of the images, in
+    order (see `drawing_pool`). The result for a split has `images`, `objects`, `empty_images`,
+    `occluded` (visible share 0.75 or less) and `small` (visible box under 48 pixels in a frame 360
+    tall), the last two as shares of the objects. The same seed gives the same bytes, whatever `run`
+    is.
     """
     folder = Path(folder)
-    total, done, result = sum(counts.values()), 0, {}
-    with _map(workers) as run:
-        for split, count in counts.items():
-            target = folder / split
-            target.mkdir(parents=True, exist_ok=True)
-            plans = plan_split(seed, split, count)
-            work = partial(render_image, seed=seed, split=split, size=size)
-            images: list[tuple[str, str, list[Instance]]] = []
-            for plan, (data, instances) in zip(plans, run(work, plans), strict=True):
-                stem = f"street_{_FIRST[split] + plan.index:04d}"
-                name = f"{stem}_jpg.rf.{hashlib.md5(data, usedforsecurity=False).hexdigest()}.jpg"
-                (target / name).write_bytes(data)
-                images.append((name, f"{stem}.jpg", instances))
-                done += 1
-                if progress is not None:
-                    progress(done, total)
-            content = json.dumps(_coco_json(images, size), separators=(",", ":"))
-            write_text(target / "_annotations.coco.json", content)
-            result[split] = _shares([instances for *_, instances in images], size)
-    readme = _README.format(images=total, size=size)
-    write_text(folder / "README.roboflow.txt", readme)
+    result = {}
+    for split, count in counts.items():
+        target = folder / split
+        target.mkdir(parents=True, exist_ok=True)
+        work = partial(_render_image, seed=seed, split=split, size=size)
+        images: list[tuple[str, str, list[_Instance]]] = []
+        for number, (data, instances) in enumerate(run(work, range(count))):
+            stem = f"street_{split}_{number:04d}"
+            name = f"{stem}_jpg.rf.{hashlib.md5(data, usedforsecurity=False).hexdigest()}.jpg"
+            (target / name).write_bytes(data)
+            images.append((name, f"{stem}.jpg", instances))
+        content = json.dumps(_coco_json(images, size), separators=(",", ":"))
+        write_text(target / "_annotations.coco.json", content)
+        result[split] = _shares([instances for *_, instances in images], size)
+    write_text(
+        folder / "README.roboflow.txt", _README.format(images=sum(counts.values()), size=size)
+    )
     return result
 
 
-def _shares(instances: list[list[Instance]], size: tuple[int, int]) -> dict[str, float]:
-    every = [one for found in instances for one in found]
-    hidden = [share <= HIDDEN_BELOW for *_, share in every]
-    small = [polygon_box(polygons)[3] < SMALL_HEIGHT * size[1] / 360.0 for polygons, _ in every]
+def _shares(images: list[list[_Instance]], size: tuple[int, int]) -> dict[str, float]:
+    every = [one for instances in images for one in instances]
+    occluded = [share <= 0.75 for *_, share in every]
+    small = [box[3] < SMALL_HEIGHT * size[1] / 360.0 for _, box, _ in every]
     return {
-        "images": len(instances),
+        "images": len(images),
         "objects": len(every),
-        "empty_images": sum(not found for found in instances),
-        "occluded": round(sum(hidden) / max(len(every), 1), 4),
-        "small": round(sum(small) / max(len(every), 1), 4),
+        "empty_images": images.count([]),
+        "occluded": round(float(np.mean(occluded or 0.0)), 4),
+        "small": round(float(np.mean(small or 0.0)), 4),
     }
 
 
 @contextmanager
-def _map(workers: int) -> Iterator[Callable[..., Any]]:
+def drawing_pool(workers: int) -> Iterator[Map]:
     """Yield a map that keeps the order, over processes when there is more than one worker."""
     if workers <= 1:
         yield map
@@ -239,15 +211,11 @@ def _map(workers: int) -> Iterator[Callable[..., Any]]:
         yield partial(pool.map, chunksize=4)
 
 
-_README = """
-people-walking - v1
+_README = """people-walking - v1
 
-persondet rendered this dataset (tools/make_sample.py) and laid it out like an export from
-roboflow.com in COCO format. It has {images} images of {size[0]}x{size[1]} pixels without
-augmentation, and no photograph and no real person in them.
-
-Annotated: person; polygons and boxes of the visible part. Clothes and bags belong to a person;
-posters do not.
+persondet (tools/make_sample.py) drew these {images} images of {size[0]}x{size[1]} pixels, and laid
+them out like an export from roboflow.com in COCO format. Annotated: person; polygons and boxes of
+the visible part. A poster is no person.
 """
 
 
@@ -269,11 +237,11 @@ def sample_is_current(folder: str | Path, seed: int) -> bool:
         record = json.loads((folder / "sample.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    if not isinstance(record, dict) or record.get("generator") != generator_digest():
-        return False
-    parts = [f"people/{split}/_annotations.coco.json" for split in _FIRST]
+    wanted = {"seed": seed, "generator": generator_digest()}
+    parts = [f"people/{split}/_annotations.coco.json" for split in PEOPLE_COUNTS]
     parts += ["city_walk.mp4", "city_walk_groundtruth.json"]
-    return record.get("seed") == seed and all((folder / part).is_file() for part in parts)
+    made = isinstance(record, dict) and wanted.items() <= record.items()
+    return made and all((folder / part).is_file() for part in parts)
 
 
 def make_sample(
@@ -296,20 +264,21 @@ def make_sample(
 
     Raises: OutputExistsError: when `output` is a used folder and `overwrite` is False.
     """
-    images = sum(counts.values())
     record: dict[str, Any] = {"version": 1, "seed": seed, "generator": generator_digest()}
+    steps = itertools.count(1)
 
-    def step(done: int, total: int | None, *, before: int = 0) -> None:
-        if progress is not None:
-            progress(before + done, images + frames)
+    def counted(function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Any]:
+        for result in run(function, tasks):
+            yield result
+            if progress is not None:
+                progress(next(steps), sum(counts.values()) + frames)
 
-    with atomic_folder(output, overwrite=overwrite) as draft:
-        record["people"] = write_export(
-            draft / "people", counts, size=size, seed=seed, workers=workers, progress=step
-        )
-        paths = draft / "city_walk.mp4", draft / "city_walk_groundtruth.json"
+    with atomic_folder(output, overwrite=overwrite) as draft, drawing_pool(workers) as run:
+        people, clip = draft / "people", draft / "city_walk.mp4"
+        record["people"] = write_export(people, counts, size=size, seed=seed, run=counted)
+        ground_truth = draft / "city_walk_groundtruth.json"
         record["city_walk"] = write_clip(
-            *paths, seed, frames=frames, size=clip_size, progress=partial(step, before=images)
+            clip, ground_truth, seed, frames=frames, size=clip_size, run=counted
         )
         write_json(draft / "sample.json", record)
     return record

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import cv2
@@ -19,13 +20,16 @@ Points = NDArray[np.float64]
 Box = tuple[int, int, int, int]
 
 _SHIFT = 4  # fractional bits of OpenCV's drawing coordinates
-_ROUND_SHADING = ((1.0, 0.0, 0.70), (0.82, 0.16, 0.88), (0.5, 0.32, 1.06))
-"""Bands that make a shape look round: width, offset towards the light, brightness."""
-_RING = np.array([(np.cos(turn), np.sin(turn)) for turn in np.linspace(0, 2 * np.pi, 25)[:-1]])
-_GREY = np.tile((0.114, 0.587, 0.299), (3, 1))  # a BGR colour's grey level, on each channel
-_HALF_RING = np.array(
-    [(np.cos(turn), np.sin(turn)) for turn in np.linspace(-0.5 * np.pi, 0.5 * np.pi, 8)]
-)
+_OVERSAMPLE = 2
+# Bands that make a shape look round: width, offset towards the light, brightness.
+_WIDTHS, _OFFSETS, _BRIGHTNESS = np.array([(1, 0, 0.7), (0.82, 0.16, 0.88), (0.5, 0.32, 1.06)]).T
+
+_TURNS = np.linspace(0, 2 * np.pi, 25)[:-1]
+_RING = np.stack([np.cos(_TURNS), np.sin(_TURNS)], axis=1)
+_CAP = np.roll(_RING, 6, axis=0)[:13]
+_HEADS = np.stack([width * _CAP + (1.0 - width, 0.0) for width in _WIDTHS])
+# Outlines (3, 26, 2) of the bands of a bar: the round head, then the tail; along and across.
+_BARS = np.concatenate([_HEADS, -_HEADS], axis=1)
 
 
 def shade(colour: Colour, factor: float) -> Colour:
@@ -40,7 +44,7 @@ def palette(colours: str) -> tuple[Colour, ...]:
     return tuple((float(blue), float(green), float(red)) for blue, green, red in rows)
 
 
-def pick_colour(rng: np.random.Generator, options: tuple[Colour, ...], worn: float = 0.8) -> Colour:
+def dye(rng: np.random.Generator, options: tuple[Colour, ...], worn: float = 0.8) -> Colour:
     """Return one of `options`, varied a little and greyed: `worn` 1 is as dyed."""
     base = np.array(options[int(rng.integers(len(options)))])
     varied = base.mean() + (base - base.mean()) * worn + rng.normal(0.0, 7.0, 3) + rng.normal(0, 8)
@@ -61,25 +65,14 @@ def noise(rng: np.random.Generator, size: tuple[int, int], cells: tuple[int, int
     return cv2.resize(grid, size, interpolation=cv2.INTER_CUBIC)
 
 
-def recolour(image: Image, matrix: ArrayLike, add: ArrayLike = (0.0, 0.0, 0.0)) -> Image:
-    """Return `matrix` (3, 3) times each BGR colour, plus `add`.
+def fade(image: Image, share: float, colour: ArrayLike) -> Image:
+    """Return `image` with this share of it replaced by `colour` (BGR).
 
-    `image`: uint8 (h, w, 3), or premultiplied BGRA (h, w, 4): `add` counts as far as it covers.
+    `image`: uint8 (h, w, 3), or premultiplied BGRA (h, w, 4): `colour` counts as far as it covers.
     """
-    linear, constant = np.asarray(matrix, np.float64), np.asarray(add, np.float64)[:, None]
-    if image.shape[2] == 3:
-        return cv2.transform(image, np.hstack([linear, constant]))
-    covered = np.hstack([linear, constant / 255.0])
-    return cv2.transform(image, np.vstack([covered, [0.0, 0.0, 0.0, 1.0]]))
-
-
-def quiet(image: Image, colour: float, contrast: float) -> Image:
-    """Return an image (BGR, or premultiplied BGRA) with these shares of colour and contrast.
-
-    An open aperture draws the street softly and pale, and people stand out from it.
-    """
-    matrix = contrast * (colour * np.eye(3) + (1.0 - colour) * _GREY)
-    return recolour(image, matrix, np.full(3, (1.0 - contrast) * 128.0))
+    matrix = np.diag([1.0 - share] * 3 + [1.0])
+    matrix[:3, 3] = share * np.asarray(colour) / (255.0 if image.shape[2] == 4 else 1.0)
+    return cv2.transform(image, matrix if image.shape[2] == 4 else matrix[:3])
 
 
 @dataclass(eq=False)
@@ -96,7 +89,7 @@ class Sprite:
         height, width = self.bgra.shape[:2]
         return self.x, self.y, self.x + width, self.y + height
 
-    @property
+    @cached_property
     def mask(self) -> NDArray[np.bool_]:
         """Where the sprite covers more than half of a pixel, bool (h, w)."""
         return np.asarray(self.bgra[:, :, 3] > 127)
@@ -105,31 +98,28 @@ class Sprite:
 class Canvas:
     """A transparent canvas over a rectangle of the frame, painted larger and reduced at the end."""
 
-    def __init__(self, bounds: Sequence[float], oversample: int = 2) -> None:
-        """Open a canvas over `bounds` (XYXY frame pixels), painted `oversample` times larger."""
+    def __init__(self, bounds: Sequence[float]) -> None:
+        """Open a canvas over `bounds` (XYXY frame pixels)."""
         left, top = int(np.floor(bounds[0])), int(np.floor(bounds[1]))
-        self.size = (
-            max(int(np.ceil(bounds[2])) - left, 1),
-            max(int(np.ceil(bounds[3])) - top, 1),
-        )
+        right, bottom = int(np.ceil(bounds[2])), int(np.ceil(bounds[3]))
+        self.size = (max(right - left, 1), max(bottom - top, 1))
         self.origin = np.array([left, top], np.float64)
-        self.oversample = oversample
-        shape = (self.size[1] * oversample, self.size[0] * oversample, 4)
+        shape = (self.size[1] * _OVERSAMPLE, self.size[0] * _OVERSAMPLE, 4)
         self.pixels: Image = np.zeros(shape, np.uint8)
 
     def _fixed(self, points: ArrayLike) -> NDArray[np.int32]:
-        scale = self.oversample << _SHIFT
-        inner = (np.asarray(points, np.float64) - self.origin) * scale - (1 << _SHIFT) / 2
-        return np.rint(inner.clip(-500000, 500000)).astype(np.int32)
+        inner = (np.asarray(points, np.float64) - self.origin) * (_OVERSAMPLE << _SHIFT)
+        return np.rint((inner - (1 << _SHIFT) / 2).clip(-500000, 500000)).astype(np.int32)
 
     def polygon(self, points: ArrayLike, colour: Colour) -> None:
         """Fill the polygon `points` (N, 2)."""
         cv2.fillPoly(self.pixels, [self._fixed(points)], (*colour, 255.0), cv2.LINE_AA, _SHIFT)
 
-    def line(self, points: ArrayLike, colour: Colour, width: float) -> None:
-        """Draw an open line through `points` (N, 2), `width` frame pixels wide."""
-        thick, fixed = max(int(round(width * self.oversample)), 1), [self._fixed(points)]
-        cv2.polylines(self.pixels, fixed, False, (*colour, 255.0), thick, cv2.LINE_AA, _SHIFT)
+    def _bands(self, outlines: Points, colour: Colour) -> None:
+        """Fill the bands (3, N, 2) of a round shape, from its dark edge to its bright middle."""
+        for outline, factor in zip(self._fixed(outlines), _BRIGHTNESS, strict=True):
+            tone = (*shade(colour, factor), 255.0)
+            cv2.fillPoly(self.pixels, [outline], tone, cv2.LINE_AA, _SHIFT)
 
     def capsule(
         self, start: Points, end: Points, radii: tuple[float, float], colour: Colour, light: float
@@ -137,30 +127,23 @@ class Canvas:
         """Paint a tapered round bar, lit from the side: `light` -1 is left, 1 is right."""
         axis = end - start
         length = float(np.hypot(axis[0], axis[1]))
-        along = np.array([1.0, 0.0]) if length < 1e-6 else axis / length
+        along = axis / length if length > 1e-6 else np.array([1.0, 0.0])
         frame = np.array([along, [-along[1], along[0]]])
+        outlines = _BARS.copy()
         # Light comes from one side and a little from above.
-        lit = frame[1] * np.clip(frame[1] @ np.array([light, -0.45]), -1.0, 1.0)
-        for width, offset, factor in _ROUND_SHADING:
-            # Narrower bands reach as far as the bar does: no dark ring where two bars meet.
-            shift = [
-                radius * (side * along * (1.0 - width) + lit * offset)
-                for radius, side in zip(radii, (-1.0, 1.0), strict=True)
-            ]
-            tail = start + shift[0] - radii[0] * width * (_HALF_RING @ frame)
-            head = end + shift[1] + radii[1] * width * (_HALF_RING @ frame)
-            self.polygon(np.concatenate([head, tail]), shade(colour, factor))
+        lit = min(max(frame[1, 0] * light - 0.45 * frame[1, 1], -1.0), 1.0)
+        outlines[:, :, 1] += lit * _OFFSETS[:, None]
+        middles, sizes = np.repeat([end, start], 13, axis=0), np.repeat(radii[::-1], 13)
+        self._bands(middles + sizes[:, None] * (outlines @ frame), colour)
 
     def column(self, centres: Points, halves: Points, colour: Colour, light: float) -> None:
-        """Paint an upright round shape from its level sections: middles (N, 2), half widths
+        """Paint an upright round shape from its level sections: middles (N, 2) and half widths
         (N,).
         """
-        for width, offset, factor in _ROUND_SHADING:
-            left, right = (
-                centres + np.stack([halves * (side * width + offset * light), 0 * halves], axis=1)
-                for side in (-1.0, 1.0)
-            )
-            self.polygon(np.concatenate([left, right[::-1]]), shade(colour, factor))
+        outlines = np.tile(np.concatenate([centres, centres[::-1]]), (3, 1, 1))
+        sides = np.repeat([-1.0, 1.0], len(halves)) * _WIDTHS[:, None] + light * _OFFSETS[:, None]
+        outlines[:, :, 0] += sides * np.concatenate([halves, halves[::-1]])
+        self._bands(outlines, colour)
 
     def finish(self) -> Sprite:
         """Return the painting at frame resolution, cut to what is painted."""
@@ -182,18 +165,16 @@ def inside(box: Box, x: int = 0, y: int = 0) -> tuple[slice, slice]:
     return slice(box[1] - y, box[3] - y), slice(box[0] - x, box[2] - x)
 
 
-def composite(image: Image, sprite: Sprite, glow: Image | None = None) -> None:
-    """Paint `sprite` over `image` (uint8 (H, W, 3) BGR, changed in place).
+def composite(image: Image, glow: Image, sprite: Sprite) -> None:
+    """Paint `sprite` over `image`, and over the light that the background gives off.
 
-    `glow` is the light that the background emits; the sprite hides it where it covers.
+    Both are uint8 (H, W, 3) BGR, and are changed in place.
     """
     part = overlap(sprite.box, (0, 0, image.shape[1], image.shape[0]))
     if part is None:
         return
     source = sprite.bgra[inside(part, sprite.x, sprite.y)]
     keep = cv2.merge([255 - source[:, :, 3]] * 3)
-    target = image[inside(part)]
-    kept = cv2.multiply(target, keep, scale=1.0 / 255.0)
-    target[:] = cv2.add(kept, cv2.cvtColor(source, cv2.COLOR_BGRA2BGR))
-    if glow is not None:
-        glow[inside(part)] = cv2.multiply(glow[inside(part)], keep, scale=1.0 / 255.0)
+    for layer in (image, glow):
+        layer[inside(part)] = cv2.multiply(layer[inside(part)], keep, scale=1.0 / 255.0)
+    image[inside(part)] += cv2.cvtColor(source, cv2.COLOR_BGRA2BGR)

@@ -59,10 +59,8 @@ def _refuse_unwritable(folder: Path) -> None:
     """
     parents = (folder, *folder.absolute().parents)
     there = next(parent for parent in parents if os.access(parent, os.F_OK))
-    if not there.is_dir():
-        raise MediaError(f"{folder} cannot be made, as {there} is a file; choose another --output.")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise MediaError(f"{there} must not be written by you; choose another --output.")
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise MediaError(f"{there} is a file or closed to writing; choose another --output.")
 
 
 def check_output(
@@ -84,10 +82,10 @@ def check_output(
     check_container(output)
     _refuse_unwritable(output.parent)  # first: a closed folder does not even let us look up names
     records = records_path(output)
-    unfinished = [partial_path(output), partial_records_path(records)]
-    targets = [output, records, *([mot_path(output)] if save_mot else []), *unfinished]
+    targets = [output, records, partial_path(output), partial_records_path(records)]
+    targets += [draft_path(output), *([mot_path(output)] if save_mot else [])]
     clip = None if is_address(source) else local_path(source)
-    for target in (*targets, draft_path(output)):
+    for target in targets:
         if clip is not None and clip.exists() and target.exists() and target.samefile(clip):
             raise MediaError(f"{target} is the source itself; choose another --output.")
         if target.is_dir():
@@ -118,9 +116,8 @@ def plan_clips(video_input: Source, output: str | Path) -> list[tuple[Source, Pa
     if not source.exists():
         raise MediaError(f"{source} does not exist; give a video file or a folder of clips.")
     if not source.is_dir():
-        if target.suffix and not _is_folder(target):
-            return [(source, target)]
-        return [(source, _inside(target, source))]
+        is_file = target.suffix and not _is_folder(target)
+        return [(source, target if is_file else _inside(target, source))]
     clips = sorted(
         path
         for path in source.iterdir()

@@ -206,14 +206,15 @@ def annotate_video(
                 Stage("encode", lambda items: _encode(items, writer, records, begin), _AHEAD),
             ]
         )
-        total = _expected_frames(reader, stride, max_frames)
+        announced = reader.expected_frames and -(-reader.expected_frames // stride)
+        total = min(filter(None, (announced, max_frames)), default=None)
+        tell = progress or (lambda *_: None)
         frames = people = people_max = 0
         # Left before the files: a running stage must not meet a closed reader.
         for count in stack.enter_context(line):
             frames, people, people_max = frames + 1, people + count, max(people_max, count)
-            if progress is not None:
-                progress(frames, total)
-        notes = _notes(reader, writer, crf)
+            tell(frames, total)
+        _add_notes(reader, writer, crf)
     if save_mot:
         try:
             write_mot(records_path(output), mot_path(output))
@@ -232,36 +233,27 @@ def annotate_video(
         damage=reader.damage,
         unique_people=None if tracker is None else tracker.unique,
         stages=line.times,
-        notes=(*writer.notes, *notes),
+        notes=tuple(writer.notes),
     )
 
 
-def _notes(reader: VideoReader, writer: VideoWriter, crf: int | None) -> list[str]:
-    """Return sentences on what the annotated clip lacks, and on players that refuse it.
+def _add_notes(reader: VideoReader, writer: VideoWriter, crf: int | None) -> None:
+    """Note what the annotated clip lacks, and that players refuse it; before the writer ends.
 
-    Sound of a clip that was read in part, or with a clock that restarts, is taken from the writer.
+    The writer loses the sound of a clip that was read in part, or with a clock that restarts.
     """
-    notes = [f"{reader.left_out} left out"] if reader.left_out else []
+    writer.notes += [f"{reader.left_out} left out"] if reader.left_out else []
     if crf == 0:
-        notes.append(
+        writer.notes.append(
             "lossless H.264 (crf 0) has a profile, High 4:4:4 Predictive, that many players and "
             "browsers do not play; 1 is nearly as good"
         )
-    if reader.sound and not (writer.sound_from and reader.complete):
-        notes.append("the sound is left out, as only a part of the clip is annotated")
+    why = "the clip's clock starts again in the middle" if reader.clock_restarts else ""
+    if not (writer.sound_from and reader.complete):
+        why = "only a part of the clip is annotated"
+    if reader.sound and why:
+        writer.notes.append(f"the sound is left out, as {why}")
         writer.sound_from = None
-    elif reader.sound and reader.clock_restarts:
-        notes.append("the sound is left out, as the clip's clock starts again in the middle")
-        writer.sound_from = None
-    return notes
-
-
-def _expected_frames(reader: VideoReader, stride: int, max_frames: int | None) -> int | None:
-    """Return the probable number of annotated frames, or None if the header says nothing."""
-    if reader.expected_frames is None:
-        return max_frames
-    total = -(-reader.expected_frames // stride)
-    return total if max_frames is None else min(total, max_frames)
 
 
 @dataclass
@@ -304,10 +296,6 @@ def detect(
         return [_AnnotatedFrame(*pair) for pair in zip(batch, results, strict=True)]
 
     batches = iter(lambda: list(islice(frames, batch_size)), [])
-    if workers == 1:
-        for batch in batches:
-            yield from annotated(batch)
-        return
     # One thread per batch need not synchronise after each layer, which is the largest cost while
     # other stages keep the cores busy.
     threads, each = torch.get_num_threads(), max(1, cpu_count() // workers)

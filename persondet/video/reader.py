@@ -7,7 +7,6 @@ functions at the end convert colours and apply rotation metadata.
 
 from __future__ import annotations
 
-import logging
 import math
 import struct
 from collections.abc import Generator, Iterator, Sequence
@@ -24,16 +23,13 @@ from persondet.errors import MediaError
 from persondet.video.source import (
     clip_start,
     frame_rate,
+    is_cut,
     left_out,
     open_source,
     shown,
     shown_name,
-    silent_damage,
-    title,
     video_stream,
 )
-
-logger = logging.getLogger(__name__)
 
 _PROGRESSIVE = (0, 1)  # AVFieldOrder: unknown, progressive
 
@@ -123,12 +119,7 @@ class VideoReader:
             self.time_base = Fraction(self._stream.time_base or 1 / self.frame_rate)
             self._describe()
             index, held = self._skip() if skip else (0, [])
-            self._times = FrameTimes(
-                self.time_base,
-                self.frame_rate,
-                self._clip_start,
-                in_coding_order=self._in_coding_order,
-            )
+            self._times = FrameTimes(self.time_base, self.frame_rate, self._clip_start)
             self._timed = self._wanted(index, held)
             self._first = next(self._timed, None)
             if self._first is None:
@@ -186,18 +177,17 @@ class VideoReader:
             yield VideoFrame(index, time, self._upright_bgr(frame))
             self.frames_read += 1
             timed = next(self._timed, None)
-        if self.damage:
-            logger.info("%s: %s; %d frames were read", self.label, self.damage, self.frames_read)
 
     def _describe(self) -> None:
         """Read from the header how long the clip is, and whether it has sound."""
         duration = self._container.duration
         self.duration = Fraction(duration, av.time_base) if duration else None
         # AVI stores when a frame is decoded, not when it is shown; the decoder's order tells that.
-        self._in_coding_order = self._container.format.name == "avi"
-        self._clip_start = clip_start(self._container, self._stream)
+        avi = self._container.format.name == "avi"
+        self._clip_start = None if avi else clip_start(self._container, self._stream)
         self.sound = bool(self._container.streams.audio)
-        self.title = title(self._container)
+        tags = {key.lower(): value for key, value in self._container.metadata.items()}
+        self.title = tags.get("title", "")
         self.left_out = left_out(self._container)
         self.announced_frames: int | None = int(self._stream.frames) or None
         if self.announced_frames is None and self.duration is not None:
@@ -211,8 +201,7 @@ class VideoReader:
     def _no_frame(self) -> str:
         """Return a sentence on why there is nothing to read."""
         if self._decoded_until is None:
-            detail = f" ({self.damage})" if self.damage else ""
-            return f"{self.label}: the clip has no frame that can be decoded{detail}."
+            return f"{self.label}: the clip has no frame that can be decoded. {self.damage}".strip()
         return (
             f"{self.label}: the clip has no frame between the chosen start, "
             f"{float(self._start):g} s, and end; its frames at hand end at "
@@ -226,7 +215,7 @@ class VideoReader:
         """
         context = self._stream.codec_context
         countable = context.name in _COUNTABLE and context.field_order in _PROGRESSIVE
-        if not countable or self._in_coding_order:
+        if not countable or self._clip_start is None:
             raise UncountableError
         origin = round(self._clip_start / self.time_base)  # the container's is in microseconds
         wanted = math.floor(self._start / self.time_base) + origin
@@ -256,14 +245,10 @@ class VideoReader:
                 yield index + self._lost_images, time, frame
             index += 1
         self._at_end = True
-        if not self._damage:
-            self._damage = silent_damage(
-                self._source,
-                self._container,
-                self._stream,
-                announced=self.announced_frames,
-                until=(self._decoded_until or Fraction(0)) + 1 / self.frame_rate,
-            )
+        until = (self._decoded_until or 0) + 1 / self.frame_rate
+        if not self._damage and is_cut(self._source, self._container, self._stream, until):
+            many = self.announced_frames or "more"
+            self._damage = f"the clip is cut: it should have {many} frames"
 
     def _decode(self, held: Sequence[av.Packet]) -> Generator[av.VideoFrame, None, None]:
         """Yield decoded frames; skip broken packets; end at a broken container.
@@ -321,55 +306,47 @@ class FrameTimes:
     """
 
     def __init__(
-        self,
-        time_base: Fraction,
-        frame_rate: Fraction,
-        clip_start: Fraction,
-        *,
-        in_coding_order: bool = False,
+        self, time_base: Fraction, frame_rate: Fraction, clip_start: Fraction | None
     ) -> None:
         """Describe the source.
 
         Args:
             time_base: seconds per tick, for frames without their own.
             frame_rate: frames per second, for frames without a time stamp.
-            clip_start: the time stamp, in seconds, that counts as zero.
-            in_coding_order: the stamps are decoding times, and the first one is zero.
+            clip_start: the time stamp, in seconds, that counts as zero; None: the stamps are
+                decoding times, and the first one is zero.
         """
-        self._time_base, self._frame_rate = time_base, frame_rate
-        self._clip_start, self._in_coding_order = clip_start, in_coding_order
+        self._time_base, self._frame_rate, self._clip_start = time_base, frame_rate, clip_start
         self._origin: int | None = None
         self._previous: Fraction | None = None
         self.moved = Fraction(0)
 
     def next(self, frame: av.VideoFrame) -> Fraction:
         """Return the time of the next frame in display order, later than the one before."""
-        self._previous = self._following(self._stamped(frame))
-        return self._previous
+        previous, told = self._previous, self._stamped(frame)
+        if previous is None:
+            time = told or Fraction(0)
+        elif told is None:
+            time = previous + 1 / self._frame_rate
+        else:
+            if previous < told <= previous + _RESTART:
+                self.moved = Fraction(0)  # the stamp before, which moved this clock, was wrong
+            elif told + self.moved < previous - _RESTART:
+                self.moved = previous + 1 / self._frame_rate - told
+            time = told + self.moved
+            time = time if time > previous else previous + self._time_base
+        self._previous = time
+        return time
 
     def _stamped(self, frame: av.VideoFrame) -> Fraction | None:
         """Return the time of the frame's own stamp, or None."""
-        stamp = frame.dts if self._in_coding_order else frame.pts
+        stamp = frame.dts if self._clip_start is None else frame.pts
         if stamp is None:
             return None
         tick = Fraction(frame.time_base or self._time_base)
         if self._origin is None:  # the container's own start is in microseconds
-            self._origin = stamp if self._in_coding_order else round(self._clip_start / tick)
+            self._origin = stamp if self._clip_start is None else round(self._clip_start / tick)
         return max(Fraction(0), (stamp - self._origin) * tick)
-
-    def _following(self, told: Fraction | None) -> Fraction:
-        """Return the time of a frame after the previous one; its own stamp says `told`."""
-        previous = self._previous
-        if previous is None:
-            return told or Fraction(0)
-        if told is None:
-            return previous + 1 / self._frame_rate
-        if previous < told <= previous + _RESTART:
-            self.moved = Fraction(0)  # the stamp before, which moved this clock, was a wrong one
-        elif told + self.moved < previous - _RESTART:
-            self.moved = previous + 1 / self._frame_rate - told
-        time = told + self.moved
-        return time if time > previous else previous + self._time_base
 
 
 # Codecs with one frame in each packet, so that counting packets counts frames.

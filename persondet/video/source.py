@@ -1,8 +1,8 @@
 """The source of a clip, a local file or a network address: opening it, what its header says.
 
 FFmpeg opens both. Labels for logs and records never show the secrets of an address. The header
-gives the main video stream, the frame rate and the length. `silent_damage` says what a clip lacks
-although FFmpeg reads it without complaint.
+gives the main video stream, the frame rate and the length. `is_cut` tells what FFmpeg does not: a
+clip lacks its end.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NETWORK = (
     "ffrtmphttp,ffrtmpcrypt,mmsh,mmst,ftp,hls,srt,rist,sctp,crypto,data"
 )
 _SCHEMES = set(_NETWORK.split(",")) - {"crypto", "data", "tls", "httpproxy"}
-_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.S)
+_ADDRESS = re.compile(r"(?!file:)[a-z][a-z0-9+.-]+://", re.I)
 _CLOCK = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
 # Lengths in headers are rounded, and the last frame may be shown for longer than the others.
 _TOLERANCE = Fraction(1, 2)
@@ -35,8 +35,7 @@ _TOLERANCE = Fraction(1, 2)
 
 def is_address(source: str | Path) -> bool:
     """Return whether `source` is a network address (`https://…`, `rtsp://…`) and not a file."""
-    match = _ADDRESS.match(source) if isinstance(source, str) else None
-    return match is not None and match[1].lower() != "file"
+    return isinstance(source, str) and _ADDRESS.match(source) is not None
 
 
 def local_path(source: str | Path) -> Path:
@@ -148,62 +147,46 @@ def clip_start(container: av.container.InputContainer, stream: av.VideoStream) -
     return max(start, min(Fraction(0), stream.start_time * stream.time_base))
 
 
-def title(container: av.container.InputContainer) -> str:
-    """Return the title of a clip, or ""."""
-    titles = (value for key, value in container.metadata.items() if key.lower() == "title")
-    return next(titles, "")
-
-
 def left_out(container: av.container.InputContainer) -> str:
     """Name the tracks besides the main video and the sound: "2 subtitle tracks", or ""."""
-    counts = {
-        "further video": len(_videos(container)) - 1,
-        "subtitle": len(container.streams.subtitles),
-    }
-    return " and ".join(
-        f"{count} {kind} track{'s' * (count > 1)}" for kind, count in counts.items() if count
-    )
+    counts = {"further video": len(_videos(container)) - 1}
+    counts["subtitle"] = len(container.streams.subtitles)
+    return " and ".join(f"{n} {kind} track{'s' * (n > 1)}" for kind, n in counts.items() if n)
 
 
 def frame_rate(stream: av.VideoStream) -> Fraction:
     """Return the nominal rate if it agrees with the average one, else the average."""
-    nominal, average = stream.base_rate, stream.average_rate
-    if not average:
-        average = stream.guessed_rate or nominal
+    nominal = stream.base_rate
+    average = stream.average_rate or stream.guessed_rate or nominal
     if nominal and average and abs(nominal / average - 1) < Fraction(1, 100):
         # The average of a short clip is off by its last frame's duration; the nominal is not.
         return Fraction(nominal)
     return Fraction(average).limit_denominator(100_000) if average else DEFAULT_FRAME_RATE
 
 
-def silent_damage(
+def is_cut(
     source: str | Path,
     container: av.container.InputContainer,
     stream: av.VideoStream,
-    *,
-    announced: int | None,
     until: Fraction,
-) -> str:
-    """Say in one sentence that a clip is cut although FFmpeg reads it without complaint, or "".
+) -> bool:
+    """Return whether a clip is cut although FFmpeg reads it without complaint.
 
     Compares the file with its own index; or, of Matroska and behind an address, the end of the last
     frame with the length in the header. The headers of other files lie too often.
 
     Args:
         source: the file or address; container, stream: as they were read to the end.
-        announced: the number of frames in the header, or None.
         until: seconds at which the last frame ends.
     """
-    cut = False
-    if is_address(source) or container.format.name.startswith("matroska"):
-        length = _length_in_header(container, stream)
-        cut = length is not None and until < length - _TOLERANCE
     if not is_address(source) and len(stream.index_entries) > 0:
         last = stream.index_entries[-1]
-        cut |= last.pos + last.size > local_path(source).stat().st_size
-    if not cut:
-        return ""
-    return f"the clip is cut: it should have {announced or 'more'} frames"
+        if last.pos + last.size > local_path(source).stat().st_size:
+            return True
+    if not is_address(source) and not container.format.name.startswith("matroska"):
+        return False
+    length = _length_in_header(container, stream)
+    return length is not None and until < length - _TOLERANCE
 
 
 def _length_in_header(

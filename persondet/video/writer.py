@@ -13,7 +13,7 @@ import heapq
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from fractions import Fraction
 from math import gcd
 from pathlib import Path
@@ -264,7 +264,7 @@ class OutputClock:
         self.frame_ticks = round(1 / self.fps / self.tick)
         self._source_tick = source_tick
         self._start: Fraction | None = None
-        self._last: int | None = None
+        self._last = -self.frame_ticks
 
     def ticks(self, time: Fraction | float | None) -> int:
         """Return the tick number of the next frame, always later than the one before.
@@ -273,11 +273,9 @@ class OutputClock:
             time: seconds from the start of the clip; None: one frame after the last.
         """
         if time is None:
-            number = 0 if self._last is None else self._last + self.frame_ticks
+            number = self._last + self.frame_ticks
         else:
-            number = round(self._exact(Fraction(time)) / self.tick)
-        if self._last is not None:
-            number = max(number, self._last + 1)
+            number = max(round(self._exact(Fraction(time)) / self.tick), self._last + 1)
         self._last = number
         return number
 
@@ -449,7 +447,7 @@ class VideoWriter:
             raise MediaError(f"{self.path}: cannot be written ({error.strerror}).") from error
         self._stream = self._add_stream(size)
         if size != (self.width, self.height):
-            self._note(
+            self.notes.append(
                 f"{self.width} x {self.height} is odd; padded by a pixel to {size[0]} x {size[1]}, "
                 "as H.264 needs it"
             )
@@ -462,16 +460,11 @@ class VideoWriter:
         stream.pix_fmt = "yuv420p"
         context = stream.codec_context
         context.time_base = self._clock.tick
-        if self._pixel_aspect != 1:
-            context.sample_aspect_ratio = self._pixel_aspect
+        context.sample_aspect_ratio = self._pixel_aspect
         # Name the colour space; a player that has to guess goes by the size.
         context.colorspace = context.color_primaries = context.color_trc = _BT709
         context.color_range = _LIMITED_RANGE
         return stream
-
-    def _note(self, sentence: str) -> None:
-        self.notes.append(sentence)
-        logger.info("%s: %s", self.path, sentence)
 
     def write(self, image: np.ndarray, time_stamp: Fraction | float | None = None) -> None:
         """Append a frame.
@@ -523,10 +516,8 @@ class VideoWriter:
             else:
                 self._keep()
         finally:
-            try:
+            with suppress(av.error.FFmpegError):  # it would hide the first error
                 self._container.close()
-            except av.error.FFmpegError:  # it would hide the first error
-                logger.debug("%s: the container did not close cleanly", self.path)
             self._draft.unlink(missing_ok=True)
             if not self.frames_written:
                 self._partial.unlink(missing_ok=True)
@@ -538,8 +529,7 @@ class VideoWriter:
         self._mux(None)
         try:
             self._container.close()
-            for note in remux(self._partial, self._draft, self.path, self.sound_from, self._title):
-                self._note(note)
+            self.notes += remux(self._partial, self._draft, self.path, self.sound_from, self._title)
             check_count(self._draft, self.path, self.frames_written)
             refuse_existing(self.path, overwrite=self._overwrite)
             os.replace(self._draft, self.path)

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 from detectron2.structures import Instances
-from PIL import ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 from persondet.text import one_line
 from persondet.visualization.drawing import Color, contrasting
@@ -35,14 +35,10 @@ def text_coverage(text: str, size: int) -> np.ndarray:
     All texts of one size have the same height, so that plates line up. `size` is in pixels.
     """
     font = _font(size)
-    width = max(1, round(font.getlength(text)))
     ascent, descent = font.getmetrics()
-    mask, (left, top) = font.getmask2(text, mode="L", anchor="ls")
-    glyphs = np.array(mask, dtype=np.uint8).reshape(mask.size[::-1])
-    coverage = np.zeros((ascent + descent, width), dtype=np.uint8)
-    y, x = max(0, ascent + top), max(0, left)
-    part = glyphs[: coverage.shape[0] - y, : coverage.shape[1] - x]
-    coverage[y : y + part.shape[0], x : x + part.shape[1]] = part
+    image = Image.new("L", (max(1, round(font.getlength(text))), ascent + descent))
+    ImageDraw.Draw(image).text((0, ascent), text, fill=255, font=font, anchor="ls")
+    coverage = np.array(image)
     coverage.flags.writeable = False
     return coverage
 
@@ -79,12 +75,9 @@ def draw_plate(
     if x0 >= x1 or y0 >= y1:
         return
     seen = (slice(y0 - y, y1 - y), slice(x0 - x, x1 - x))
-    if alpha < 1:
-        below = image[y0:y1, x0:x1]
-        share = alpha + (1 - alpha) * letters[seen][:, :, None]
-        image[y0:y1, x0:x1] = np.round(below + share * (plate[seen] - below.astype(np.float32)))
-    else:
-        image[y0:y1, x0:x1] = plate[seen]
+    below = image[y0:y1, x0:x1]
+    share = alpha + (1 - alpha) * letters[seen][:, :, None]
+    below[:] = np.round(below + share * (plate[seen] - below.astype(np.float32)))
 
 
 def draw_label(
@@ -121,6 +114,7 @@ def _plate(text: str, size: int, color: Color) -> tuple[np.ndarray, np.ndarray]:
 
 Rectangle = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels; x1 and y1 are excluded
 Size = tuple[int, int]  # width, height in pixels
+_Obstacles = tuple[np.ndarray, np.ndarray]  # heads, and what is occupied: rectangles, (N, 4)
 
 # Frames that a better place must have been free before a label moves there, or appears again.
 SETTLED = 25
@@ -130,18 +124,6 @@ REMEMBERED = 12
 SLACK = 0.1
 # The upper part of a box, where the head is: labels lie elsewhere if they can.
 HEAD = 0.2
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where a label goes.
-
-    number: of the label in the input; version: which of its sizes; corner: upper left, pixels.
-    """
-
-    number: int
-    version: int
-    corner: tuple[int, int]
 
 
 @dataclass
@@ -168,10 +150,6 @@ class LabelLayout:
         """Start without memory."""
         self._labels: dict[Hashable, _Label] = {}
         self._frame = 0
-        # Of the frame that is being laid out: heads, taken rectangles, labels; how many heads, and
-        # how many of all there are so far.
-        self._obstacles = np.zeros((0, 4))
-        self._heads = self._used = 0
 
     def place(
         self,
@@ -180,7 +158,7 @@ class LabelLayout:
         sizes: Sequence[Sequence[Size]],
         image: Size,
         taken: Sequence[Rectangle] = (),
-    ) -> list[Placement]:
+    ) -> list[tuple[int, int, tuple[int, int]]]:
         """Find the places of one frame's labels. One that finds none is left out.
 
         Those that were seen before choose first, the others in the order of the input: hand them
@@ -192,30 +170,34 @@ class LabelLayout:
             sizes: for each label its versions, the best first: all have the same number.
             image: its size.
             taken: rectangles that are occupied already.
+
+        Returns: number in the input, version and corner (upper left, pixels) of each label.
         """
         self._frame += 1
-        shown = [key in self._labels and self._labels[key].choice is not None for key in keys]
-        since = [self._labels[key].since if key in self._labels else 0 for key in keys]
+        known = [self._labels.get(key) for key in keys]
+        shown = [label is not None and label.choice is not None for label in known]
+        since = [label.since if label else 0 for label in known]
         order = sorted(range(len(keys)), key=lambda i: (not shown[i], since[i], i))
         heads = _heads(boxes, margin=2 + SLACK * max((size[0][1] for size in sizes), default=0))
-        self._obstacles = np.concatenate((heads, np.reshape(taken, (-1, 4)), np.zeros_like(heads)))
-        self._heads, self._used = len(heads), len(heads) + len(taken)
+        occupied = np.reshape(np.array(taken, np.float64), (-1, 4))
         placements = []
         for i in order:
-            label = self._settle(keys[i], boxes[i], np.array(sizes[i], np.float64), image)
+            plates = np.array(sizes[i], np.float64)
+            label = self._settle(keys[i], boxes[i], plates, image, (heads, occupied))
             if label.choice is None:
                 continue
             version = label.choice // SPOTS
             x, y = (int(value) for value in np.round(label.corner))
             width, height = sizes[i][version]
-            self._obstacles[self._used] = (x, y, x + width, y + height)
-            self._used += 1
-            placements.append(Placement(i, version, (x, y)))
+            occupied = np.vstack([occupied, (x, y, x + width, y + height)])
+            placements.append((i, version, (x, y)))
         forgotten = self._frame - REMEMBERED
         self._labels = {key: one for key, one in self._labels.items() if one.last >= forgotten}
         return placements
 
-    def _settle(self, key: Hashable, box: np.ndarray, sizes: np.ndarray, image: Size) -> _Label:
+    def _settle(
+        self, key: Hashable, box: np.ndarray, sizes: np.ndarray, image: Size, around: _Obstacles
+    ) -> _Label:
         """Decide where one label goes, and remember it."""
         plates = np.repeat(sizes, SPOTS, axis=0)
         room = np.maximum(np.array(image) - plates, -1)
@@ -227,9 +209,8 @@ class LabelLayout:
             slack = SLACK * plates[now, 1]
             held = np.minimum(np.maximum(label.corner, corners[now] - slack), corners[now] + slack)
             corners[now] = np.minimum(np.maximum(held, 0), np.maximum(room[now], 0))
-        touched = _touches(corners, plates, self._obstacles[: self._used])
-        free: np.ndarray = (room >= 0).all(axis=1) & ~touched[:, self._heads :].any(axis=1)
-        hides = touched[:, : self._heads].any(axis=1)
+        free: np.ndarray = (room >= 0).all(axis=1) & ~_touches(corners, plates, around[1])
+        hides = _touches(corners, plates, around[0])
         label.free = (label.free + 1) * free
         label.clear = (label.clear + 1) * (free & ~hides)
         if now is None and label.last:
@@ -253,13 +234,13 @@ def _first(*wishes: np.ndarray) -> int | None:
 
 
 def _touches(corners: np.ndarray, plates: np.ndarray, obstacles: np.ndarray) -> np.ndarray:
-    """Return which of K plates shares a pixel with which of M rectangles: bool, (K, M)."""
+    """Return which of K plates shares a pixel with any of the obstacles, (M, 4): bool, (K,)."""
     low = np.round(corners)
     x0, y0 = low.T[:, :, None]
     x1, y1 = (low + plates).T[:, :, None]
     left, top, right, bottom = obstacles.T
     touched: np.ndarray = (x0 < right) & (x1 > left) & (y0 < bottom) & (y1 > top)
-    return touched
+    return np.asarray(touched.any(axis=1))
 
 
 def _heads(boxes: np.ndarray, margin: float) -> np.ndarray:

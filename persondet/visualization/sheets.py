@@ -6,6 +6,7 @@ tensor `image` and `Instances`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,16 +20,7 @@ from detectron2.structures import BoxMode
 from persondet.data.image_file import read_image_file
 from persondet.errors import DatasetError, MediaError
 from persondet.files import atomic_path
-from persondet.visualization.drawing import (
-    FONT,
-    PALETTE,
-    Color,
-    contrasting,
-    draw_box,
-    draw_mask,
-    line_width,
-    palette_color,
-)
+from persondet.visualization import drawing
 from persondet.visualization.labels import draw_label
 
 BACKGROUND = (245, 245, 245)
@@ -43,46 +35,33 @@ def contact_sheet(
     *,
     columns: int,
     tile_size: tuple[int, int] = (320, 240),
-    background: tuple[int, int, int] = BACKGROUND,
 ) -> np.ndarray:
     """Return `tiles` in rows of `columns`, each letterboxed and with its caption below.
 
     Args:
         tiles: images, uint8, (H, W, 3), BGR, of any size, at least one.
-        captions: one text per tile; a longer one than its tile is cut off with "...".
+        captions: one text per tile; one that is wider than its tile is cut off.
         columns: tiles per row, at least 1.
         tile_size: (width, height) in pixels that each image is fitted into, keeping its shape.
-        background: BGR colour around the tiles.
 
     Returns:
         The sheet, uint8, (H, W, 3), BGR.
 
-    Raises: ValueError: when there is no tile, or not one caption per tile.
+    Raises: ValueError: when there is not one caption per tile.
     """
-    if not tiles or len(tiles) != len(captions) or columns < 1:
-        raise ValueError(
-            f"cannot lay out {len(tiles)} tiles with {len(captions)} captions in {columns} columns"
-        )
     width, height = tile_size
     columns = min(columns, len(tiles))
     rows = -(-len(tiles) // columns)
     cell_width, cell_height = width + MARGIN, height + CAPTION_HEIGHT + MARGIN
     shape = (rows * cell_height + MARGIN, columns * cell_width + MARGIN, 3)
-    sheet = np.full(shape, background, dtype=np.uint8)
+    sheet = np.full(shape, BACKGROUND, dtype=np.uint8)
     for index, (tile, caption) in enumerate(zip(tiles, captions, strict=True)):
         row, column = divmod(index, columns)
         x, y = MARGIN + column * cell_width, MARGIN + row * cell_height
-        sheet[y : y + height, x : x + width] = letterbox(tile, tile_size, background=background)
-        cv2.putText(
-            sheet,
-            _shortened(caption, width),
-            (x, y + height + CAPTION_HEIGHT - 7),
-            FONT,
-            CAPTION_SCALE,
-            contrasting(background),
-            1,
-            cv2.LINE_AA,
-        )
+        sheet[y : y + height, x : x + width] = letterbox(tile, tile_size)
+        below = sheet[y + height : y + height + CAPTION_HEIGHT, x : x + width]
+        place, ink = (0, CAPTION_HEIGHT - 7), drawing.contrasting(BACKGROUND)
+        cv2.putText(below, caption, place, drawing.FONT, CAPTION_SCALE, ink, 1, cv2.LINE_AA)
     return sheet
 
 
@@ -97,33 +76,19 @@ def write_sheet(path: str | Path, sheet: np.ndarray) -> Path:
     return Path(path)
 
 
-def letterbox(
-    image: np.ndarray,
-    size: tuple[int, int],
-    *,
-    background: tuple[int, int, int] = BACKGROUND,
-) -> np.ndarray:
+def letterbox(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Return `image` (uint8, (H, W, 3), BGR) fitted into the middle of `size` (width, height).
 
-    The shape of the image is kept; `background` (BGR) fills what it leaves free.
+    The shape of the image is kept; `BACKGROUND` fills what it leaves free.
     """
     height, width = image.shape[:2]
     factor = min(size[0] / width, size[1] / height)
     fitted = (max(1, round(width * factor)), max(1, round(height * factor)))
     method = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
-    canvas = np.full((size[1], size[0], 3), background, dtype=np.uint8)
+    canvas = np.full((size[1], size[0], 3), BACKGROUND, dtype=np.uint8)
     x, y = (size[0] - fitted[0]) // 2, (size[1] - fitted[1]) // 2
     canvas[y : y + fitted[1], x : x + fitted[0]] = cv2.resize(image, fitted, interpolation=method)
     return canvas
-
-
-def _shortened(text: str, width: int) -> str:
-    """Return `text`, or its beginning and "...", so that it is at most `width` pixels wide."""
-    if cv2.getTextSize(text, FONT, CAPTION_SCALE, 1)[0][0] <= width:
-        return text
-    while text and cv2.getTextSize(text + "...", FONT, CAPTION_SCALE, 1)[0][0] > width:
-        text = text[:-1]
-    return text + "..."
 
 
 # (dataset dict, seed) → what the model is trained on, or None when nothing is left of the image.
@@ -157,15 +122,14 @@ def draw_training_sample(
     if image_format == "RGB":
         image = image[:, :, ::-1]
     instances = sample["instances"]
-    masks = getattr(instances, "gt_masks", None)
-    objects = []
-    for index, box in enumerate(instances.gt_boxes.tensor.numpy()):
-        mask = None
-        if masks is not None and hasattr(masks, "polygons"):
-            mask = segmentation_to_mask(masks.polygons[index], *image.shape[:2])
-        elif masks is not None:
-            mask = masks.tensor[index].numpy()
-        objects.append((box, int(instances.gt_classes[index]), mask))
+    boxes, classes = instances.gt_boxes.tensor.numpy(), instances.gt_classes.tolist()
+    masks: Sequence[np.ndarray | None] = [None] * len(boxes)
+    if instances.has("gt_masks") and hasattr(instances.gt_masks, "polygons"):
+        polygons = instances.gt_masks.polygons
+        masks = [segmentation_to_mask(parts, *image.shape[:2]) for parts in polygons]
+    elif instances.has("gt_masks"):
+        masks = instances.gt_masks.tensor.numpy()
+    objects = list(zip(boxes, classes, masks, strict=True))
     return _draw_objects(image, objects, class_names)
 
 
@@ -208,19 +172,19 @@ def ground_truth_sheet(
     """
     tiles, captions = [], []
     for row, dataset_dict in enumerate(dataset_dicts):
-        samples = [mapper(dict(dataset_dict), (seed, row, version)) for version in range(versions)]
         tile, caption = _annotated(dataset_dict, class_names)
         tiles.append(tile)
         captions.append(caption)
-        for version, sample in enumerate(samples, start=1):
+        for version in range(versions):
+            sample = mapper(dict(dataset_dict), (seed, row, version))
             if sample is None:
                 tiles.append(np.zeros_like(tile))
-                captions.append(f"augmented {version}: left out by the mapper")
-                continue
-            tiles.append(draw_training_sample(sample, class_names, image_format=image_format))
-            height, width = tiles[-1].shape[:2]
-            objects = len(sample["instances"])
-            captions.append(f"augmented {version}: {_count(objects)}, {width} x {height}")
+                text = "left out by the mapper"
+            else:
+                tiles.append(draw_training_sample(sample, class_names, image_format=image_format))
+                height, width = tiles[-1].shape[:2]
+                text = f"{_count(len(sample['instances']))}, {width} x {height}"
+            captions.append(f"augmented {version + 1}: {text}")
     return contact_sheet(tiles, captions, columns=versions + 1, tile_size=tile_size)
 
 
@@ -273,24 +237,23 @@ def _draw_objects(
     The number of an object's colour is its index, or stands in `colors`.
     """
     image = np.array(image, order="C")
-    width = max(2, line_width(image))  # the sheet makes images smaller
-    palette = [palette_color(number) for number in colors or range(len(objects))]
+    width = max(2, round(drawing.stroke_width(image)))  # the sheet makes images smaller
+    palette = [drawing.palette_color(number) for number in colors or range(len(objects))]
     for color, (_, _, mask) in zip(palette, objects, strict=False):
         if mask is not None:
-            draw_mask(image, mask, color, outline=width)
+            drawing.draw_mask(image, mask, color, outline=width)
     for color, (box, category, _) in zip(palette, objects, strict=False):
         if box is not None:
-            draw_box(image, box, color, width=width)
+            drawing.draw_box(image, box, color, width=width)
         if len(class_names) > 1:
             draw_label(image, class_names[category], box, color)
     return image
 
 
 # Colour-blind readers tell these two apart; width and label say the same once more.
-RIGHT, WRONG, CROWD = PALETTE[1], PALETTE[5], (150, 150, 150)
-PANEL = (632, 480)  # the most pixels of one side: width, height
+RIGHT, WRONG, CROWD = drawing.PALETTE[1], drawing.PALETTE[5], (150, 150, 150)
+PANEL = (628, 480)  # the most pixels of one side: width, height
 ENLARGED = 4.0  # times, at most
-_HEADER = 26
 
 
 @dataclass(frozen=True)
@@ -325,21 +288,15 @@ def draw_side_by_side(
     Args:
         image: uint8, (H, W, 3), BGR.
         left, right: what is drawn on each panel.
-        titles: written above the panels.
+        titles: written below the panels.
         around: box (XYXY_ABS, pixels) to cut out with as much again around it; default: all.
 
     Returns: uint8, (H, W, 3), BGR.
     """
     window = _window(image, around)
     panels = [_panel(image, objects, window) for objects in (left, right)]
-    height, width = panels[0].shape[:2]
-    sheet = np.full((height + _HEADER, 2 * width + 2 * MARGIN, 3), BACKGROUND, dtype=np.uint8)
-    for number, (panel, title) in enumerate(zip(panels, titles, strict=True)):
-        x = number * (width + 2 * MARGIN)
-        sheet[_HEADER:, x : x + width] = panel
-        position, ink = (x + 2, _HEADER - 8), contrasting(BACKGROUND)
-        cv2.putText(sheet, title, position, FONT, 0.5, ink, 1, cv2.LINE_AA)
-    return sheet
+    size = panels[0].shape[1], panels[0].shape[0]
+    return contact_sheet(panels, titles, columns=2, tile_size=size)
 
 
 def _window(image: np.ndarray, around: Sequence[float] | None) -> tuple[int, int, int, int]:
@@ -348,12 +305,9 @@ def _window(image: np.ndarray, around: Sequence[float] | None) -> tuple[int, int
         return 0, 0, width, height
     x0, y0, x1, y1 = around
     margin = max(x1 - x0, y1 - y0) / 2 + 8
-    return (
-        int(np.clip(x0 - margin, 0, width - 1)),
-        int(np.clip(y0 - margin, 0, height - 1)),
-        int(np.clip(np.ceil(x1 + margin), 1, width)),
-        int(np.clip(np.ceil(y1 + margin), 1, height)),
-    )
+    left, top = np.clip((x0 - margin, y0 - margin), 0, (width - 1, height - 1)).tolist()
+    right, bottom = np.clip((x1 + margin, y1 + margin), 1, (width, height)).tolist()
+    return int(left), int(top), math.ceil(right), math.ceil(bottom)
 
 
 def _panel(
@@ -365,27 +319,22 @@ def _panel(
     method = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
     panel = cv2.resize(image[y0:y1, x0:x1], size, interpolation=method)
     # What is wrong is drawn last, on top.
-    visible = [shown for shown in objects if _meets(shown.box, window)]
-    ordered = sorted(visible, key=lambda shown: (shown.wrong, not shown.crowd))
+    ordered = sorted(objects, key=lambda shown: (shown.wrong, not shown.crowd))
     for shown in ordered:
         if shown.mask is not None:
             part = shown.mask[y0:y1, x0:x1].astype(np.uint8)
             mask = cv2.resize(part, size, interpolation=cv2.INTER_NEAREST)
-            draw_mask(panel, mask, _color(shown), alpha=0.25)
+            drawing.draw_mask(panel, mask, _color(shown), alpha=0.25)
     scaled = [((np.asarray(s.box, np.float64) - [x0, y0, x0, y0]) * factor, s) for s in ordered]
     for box, shown in scaled:
-        draw_box(panel, box, _color(shown), width=2 if shown.wrong else 1)
+        drawing.draw_box(panel, box, _color(shown), width=2 if shown.wrong else 1)
     for box, shown in scaled:
-        if shown.label:
+        if shown.label and (box[2:] > 0).all() and (box[:2] < size).all():
             draw_label(panel, shown.label, box, _color(shown))
     return panel
 
 
-def _meets(box: Sequence[float], window: tuple[int, int, int, int]) -> bool:
-    return box[0] < window[2] and box[2] > window[0] and box[1] < window[3] and box[3] > window[1]
-
-
-def _color(shown: Shown) -> Color:
+def _color(shown: Shown) -> drawing.Color:
     return WRONG if shown.wrong else CROWD if shown.crowd else RIGHT
 
 
@@ -457,47 +406,37 @@ def draw_annotations(
         image, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=_GREY
     )
     objects = []
-    for annotation in annotations:
-        mask = _mask(annotation.get("segmentation"), canvas.shape[:2], (height, width), margin)
-        box = _numbers(annotation.get("bbox"))
-        if box is not None and len(box) == 4:
-            x, y, w, h = np.clip(box + [margin, margin, 0, 0], -32768, 32767)
-            box = np.array([x, y, x + w, y + h])
-        else:
-            box = None
-        objects.append((box, 0, mask))
+    for one in annotations:
+        box = _loose_box(one.get("bbox"))
+        mask = _loose_mask(one.get("segmentation"), (height, width), margin)
+        objects.append((None if box is None else box + margin, 0, mask))
     return _draw_objects(canvas, objects, colors=colors)
 
 
-def _mask(
-    segmentation: Any, canvas: tuple[int, int], size: tuple[int, int], margin: int
-) -> np.ndarray | None:
-    if isinstance(segmentation, Mapping):
-        if segmentation.get("size") != list(size):
-            return None
-        try:
-            inner = segmentation_to_mask(segmentation, *size)
-        except (TypeError, ValueError, KeyError, OverflowError):
-            return None
-        return None if inner is None else np.pad(inner, margin)
-    if not isinstance(segmentation, list) or not segmentation:
+def _loose_box(box: Any) -> np.ndarray | None:
+    """Return the corners XYXY of a box of any content, kept near the image; None without one."""
+    try:
+        x, y, width, height = np.asarray(box, np.float64)
+    except (TypeError, ValueError):
         return None
-    parts = [segmentation] if _numbers(segmentation) is not None else segmentation
-    shifted = []
-    for part in parts:
-        numbers = _numbers(part)
-        if numbers is not None and len(numbers) >= 6:
-            points = numbers[: len(numbers) // 2 * 2].reshape(-1, 2) + margin
-            shifted.append(np.clip(points, 0, (canvas[1], canvas[0])).reshape(-1).tolist())
-    return segmentation_to_mask(shifted, *canvas) if shifted else None
+    corners = np.array([x, y, x + width, y + height])
+    return corners.clip(-32768, 32767) if np.isfinite(corners).all() else None
 
 
-def _numbers(value: Any) -> np.ndarray | None:
-    """Return a list of finite numbers as float64, None for anything else."""
-    plain = isinstance(value, list) and value
-    if not plain or not all(type(one) in (int, float) and abs(one) < 1e9 for one in value):
+def _loose_mask(segmentation: Any, size: tuple[int, int], margin: int) -> np.ndarray | None:
+    """Return a segmentation of any content as a mask of the image with its margin, or None."""
+    try:
+        if isinstance(segmentation, Mapping):
+            fits = segmentation["size"] == list(size)
+            mask = segmentation_to_mask(segmentation, *size) if fits else None
+            return None if mask is None else np.pad(mask, margin)
+        limit = size[1] + 2 * margin, size[0] + 2 * margin
+        parts = segmentation if isinstance(segmentation[0], list) else [segmentation]
+        points = [np.asarray(part, np.float64).reshape(-1, 2) + margin for part in parts]
+        polygons = [np.clip(np.nan_to_num(part), 0, limit).ravel() for part in points]
+        return segmentation_to_mask(polygons, limit[1], limit[0])
+    except (TypeError, ValueError, LookupError, OverflowError):
         return None
-    return np.asarray(value, np.float64)
 
 
 def _readable(path: Path | None) -> np.ndarray:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import itertools
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +15,10 @@ import torch
 from detectron2.structures import Instances
 from detectron2.utils.video_visualizer import VideoVisualizer
 from detectron2.utils.visualizer import ColorMode, VisImage
+from torchvision.ops import box_iou
 
 from persondet.inference.masks import RegionMasks, region_masks_of
 from persondet.visualization import drawing
-from persondet.visualization.colors import ColorAssigner
 from persondet.visualization.labels import (
     LabelLayout,
     Rectangle,
@@ -26,10 +29,100 @@ from persondet.visualization.labels import (
     plate_size,
 )
 
-MASK_ALPHA = 0.42
 OUTLINE = 0.6  # width of a mask's outline, of a box's line
 BADGE_COLOR: drawing.Color = (32, 32, 32)
 BADGE_ALPHA = 0.72
+
+# Two boxes of neighbouring frames that overlap by this much are the same person.
+SAME_PERSON_IOU = 0.3
+# Frames that a person who is not seen keeps the colour.
+PATIENCE = 12
+# People whose colour is remembered: hours of a busy street, and no end to the clip.
+MOST_PEOPLE = 4096
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A person's colour number, class, the frame when they were last seen, and their box there."""
+
+    color: int
+    label: int
+    last: int
+    box: np.ndarray
+
+
+class ColorAssigner:
+    """Tells who is who from frame to frame, and in which colour of the palette."""
+
+    def __init__(self) -> None:
+        """Start without memory."""
+        self._names = itertools.count()
+        self._seen: OrderedDict[Hashable, _Seen] = OrderedDict()  # the latest last
+        self._frame = 0
+
+    def assign(
+        self, boxes: np.ndarray, labels: np.ndarray, tracks: Sequence[Hashable] | None = None
+    ) -> tuple[list[Hashable], list[int]]:
+        """Return who each box of a frame belongs to, and the palette number of each.
+
+        Args:
+            boxes: (N, 4), XYXY_ABS, pixels.
+            labels: (N,), class numbers.
+            tracks: the N identities; None: a box that overlaps an old one of its class is the same.
+        """
+        self._frame += 1
+        latest = reversed(self._seen.items())
+        recent = dict(
+            itertools.takewhile(lambda one: self._frame - one[1].last <= PATIENCE + 1, latest)
+        )
+        keys = self._match(recent, boxes, labels) if tracks is None else list(tracks)
+        away = [one for key, one in recent.items() if key not in keys]
+        known = [self._seen[key].color if key in self._seen else None for key in keys]
+        numbers = _fill(known, boxes, away)
+        for key, number, label, box in zip(keys, numbers, labels, boxes, strict=True):
+            self._seen[key] = _Seen(number, int(label), self._frame, np.array(box, np.float64))
+            self._seen.move_to_end(key)
+        while len(self._seen) > max(MOST_PEOPLE, len(keys)):
+            self._seen.popitem(last=False)
+        return keys, numbers
+
+    def _match(
+        self, recent: dict[Hashable, _Seen], boxes: np.ndarray, labels: np.ndarray
+    ) -> list[Hashable]:
+        """Return a key for each box: of the earlier person it overlaps most, or a new one."""
+        keys: list[Hashable] = [None] * len(boxes)
+        old = list(recent.items())
+        if old and len(boxes):
+            before = torch.from_numpy(np.stack([one.box for _, one in old]))
+            iou = box_iou(before, torch.from_numpy(boxes.astype(np.float64))).nan_to_num().numpy()
+            iou[np.array([one.label for _, one in old])[:, None] != labels] = 0
+            while iou.max() >= SAME_PERSON_IOU:
+                i, j = np.unravel_index(iou.argmax(), iou.shape)
+                keys[j] = old[i][0]
+                iou[i], iou[:, j] = 0, 0
+        return [next(self._names) if key is None else key for key in keys]
+
+
+def _fill(numbers: Sequence[int | None], boxes: np.ndarray, away: Sequence[_Seen]) -> list[int]:
+    """Choose palette numbers where there is None yet: those whose next bearer is farthest away.
+
+    Colours that nobody in view has come first. People who are `away` for a moment count as near as
+    they were.
+    """
+    filled = list(numbers)
+    places = np.concatenate([boxes, *(one.box[None] for one in away)])
+    centres = (places[:, :2] + places[:, 2:]) / 2
+
+    def preference(color: int, i: int) -> tuple[bool, float, int]:
+        taken = [*filled, *(one.color for one in away)]
+        same = [j for j, number in enumerate(taken) if number == color]
+        distance = np.abs(centres[same] - centres[i]).sum(axis=1).min() if same else np.inf
+        return (color in filled, -float(distance), color)
+
+    for i, number in enumerate(filled):
+        if number is None:
+            filled[i] = min(preference(color, i) for color in range(len(drawing.PALETTE)))[2]
+    return [number for number in filled if number is not None]
 
 
 class DrawnImage(VisImage):
@@ -121,17 +214,12 @@ class PersonVideoVisualizer(VideoVisualizer):
         order = np.argsort(boxes[:, 3], kind="stable")
         if grey:
             _grey_out(image, masks)
-        width = stroke_width(image)
+        width = drawing.stroke_width(image)
         if masks is not None and self._draws_masks:
+            outline = max(1, round(OUTLINE * width))
             for i in order:
-                drawing.draw_region(
-                    image,
-                    masks.regions[i],
-                    masks.corners[i],
-                    colors[i],
-                    alpha=MASK_ALPHA,
-                    outline=max(1, round(OUTLINE * width)),
-                )
+                region, corner = masks.regions[i], masks.corners[i]
+                drawing.draw_region(image, region, corner, colors[i], outline=outline)
         for i in order:
             drawing.draw_box(image, boxes[i], colors[i], width=width)
         taken = [self._draw_count(image, len(boxes))] if self._draws_count else []
@@ -142,14 +230,12 @@ class PersonVideoVisualizer(VideoVisualizer):
         self, predictions: Instances, boxes: np.ndarray
     ) -> tuple[list[Hashable], list[drawing.Color]]:
         """Return who each instance is, the same in every frame, and a BGR colour for each."""
-        if predictions.has("ID"):
-            numbers = self._colors.by_track([int(track) for track in predictions.ID], boxes)
-        else:
-            numbers = self._colors.by_overlap(boxes, predictions.pred_classes.numpy())
+        tracks = [int(track) for track in predictions.ID] if predictions.has("ID") else None
+        keys, numbers = self._colors.assign(boxes, predictions.pred_classes.numpy(), tracks)
         colors = [drawing.palette_color(number) for number in numbers]
         if predictions.has("COLOR"):  # Detectron2's convention: RGB, 0..1
             colors = [tuple(round(255 * float(v)) for v in rgb[::-1]) for rgb in predictions.COLOR]  # type: ignore[misc]
-        return self._colors.keys, colors
+        return keys, colors
 
     def _draw_count(self, image: np.ndarray, count: int) -> Rectangle:
         """Write the number of people in view; return the rectangle that it takes."""
@@ -182,19 +268,14 @@ class PersonVideoVisualizer(VideoVisualizer):
             (image.shape[1], image.shape[0]),
             taken,
         )
-        for placement in placements:
-            i = order[placement.number]
-            draw_plate(image, texts[i][placement.version], placement.corner, size, colors[i])
+        for number, version, corner in placements:
+            i = order[number]
+            draw_plate(image, texts[i][version], corner, size, colors[i])
 
 
 def font_size(image: np.ndarray) -> int:
     """Return a font size in pixels that can be read on `image`: 11 at 360 lines, 16 at 720."""
     return max(11, round(min(image.shape[:2]) / 45))
-
-
-def stroke_width(image: np.ndarray) -> float:
-    """Return the width in pixels of a box's line: 1.5 up to 540 lines, 2 at 720, 6 at 2160."""
-    return max(1.5, min(image.shape[:2]) / 360)
 
 
 def draw_instances(

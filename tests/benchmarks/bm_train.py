@@ -24,7 +24,9 @@ from persondet.engine.train_step import AutocastTrainer
 from persondet.engine.trainer import Trainer
 from persondet.modeling.precision import resolve_device, resolve_dtype
 
-_CONFIG = Path(__file__).resolve().parents[2] / "configs" / "person_mask_rcnn_R_50_FPN.yaml"
+_CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+_CONFIG = _CONFIGS / "person_mask_rcnn_R_50_FPN.yaml"
+CPU_CONFIG = _CONFIGS / "person_mask_rcnn_EfficientNet_Lite0_FPN.yaml"
 _PEOPLE, _CORNERS = 8, 40  # per image, per outline
 # The rate of the first steps of Detectron2's warm-up. At the full rate, weights that never saw an
 # image would diverge within the benchmark.
@@ -36,36 +38,39 @@ def main(
     pairs: int = 10,
     progress: Progress | None = None,
     size: int = 800,
+    small_size: int = 320,
     batch_size: int = 2,
     dtype: str = "auto",
 ) -> dict[str, Row]:
     """Measure our training step against `SimpleTrainer`'s in float32, in turns, in one process.
 
-    Both sides train the default model (Mask R-CNN, R50-FPN, stem and res2 frozen) from the same
-    random weights on the same batch, from the same random state at every pair. On a GPU, a step
-    ends when the GPU has finished it. `size`: the shorter side of the images in pixels, of which
-    the longer one is 4/3; `dtype`: of our side of the first row and of the bytes.
+    Both sides train one model (Mask R-CNN, R50-FPN, stem and res2 frozen; and that of the config
+    for CPUs) from the same random weights on the same batch, from the same random state at every
+    pair. On a GPU, a step ends when the GPU has finished it. `size` and, for the CPU's config,
+    `small_size`: the shorter side of the images in pixels, of which the longer one is 4/3; `dtype`:
+    of our side of the first row and of the bytes.
     """
-    exact = _config("float32")
-    batch = _random_batch(size, batch_size)
-    weights = _random_weights(exact)
-    turns = Turns(pairs, rows=2, progress=progress)
+    turns = Turns(pairs, rows=3, progress=progress)
     found: dict[str, Row] = {}
-    for name, cfg in (("default", _config(dtype)), ("float32", exact)):
-        model = Trainer.build_model(cfg)
-        model.load_state_dict(weights)
-        optimizer, own_type = Trainer.build_optimizer(cfg, model), resolve_dtype(cfg)
-        batches = itertools.repeat(batch)
-        ours = _Side(AutocastTrainer(model, batches, optimizer, dtype=own_type))
-        stock = _Side(build_stock_trainer(exact, weights, batch))
+    cases = {
+        "default": (_CONFIG, dtype, size),
+        "float32": (_CONFIG, "float32", size),
+        "cpu": (CPU_CONFIG, "float32", small_size),
+    }
+    saved: dict[str, int] = {}
+    for name, (config, own_type, edge) in cases.items():
+        trainer, weights = prepared(config, own_type, size=edge, batch_size=batch_size)
+        ours = _Side(trainer)
+        exact = _config(config, "float32")
+        stock = _Side(build_stock_trainer(exact, weights, next(iter(trainer.data_loader))))
         if name == "default":
             saved = {"ours": ours.bytes_saved(), "stock": stock.bytes_saved()}
         times = turns.time(ours.step, stock.step)
         losses = {"ours": ours.mean_losses(), "stock": stock.mean_losses()}
         apart = max(abs(losses["ours"][key] / value - 1) for key, value in losses["stock"].items())
         found[name] = {
-            "what": f"training step, {str(own_type).removeprefix('torch.')}, against stock in "
-            "float32",
+            "what": f"training step of {exact.MODEL.TIMM.NAME or 'R-50'} at {edge} pixels, "
+            f"{str(trainer.dtype).removeprefix('torch.')}, against stock in float32",
             "details": f"{medians(times, '{:.2f} s')}, losses within {100 * apart:.2f} %",
             "losses": losses,
             **times,
@@ -76,6 +81,19 @@ def main(
         "ratio": saved["ours"] / saved["stock"],
     }
     return found
+
+
+def prepared(
+    config: Path, dtype: str, *, size: int, batch_size: int
+) -> tuple[AutocastTrainer, dict[str, torch.Tensor]]:
+    """Return our trainer of a config on a random batch, and the random weights it starts from."""
+    cfg = _config(config, dtype)
+    weights = _random_weights(cfg)
+    model = Trainer.build_model(cfg)
+    model.load_state_dict(weights)
+    optimizer, batches = Trainer.build_optimizer(cfg, model), _random_batch(size, batch_size)
+    repeated = itertools.repeat(batches)
+    return AutocastTrainer(model, repeated, optimizer, dtype=resolve_dtype(cfg)), weights
 
 
 def _random_batch(size: int, batch_size: int) -> list[dict[str, Any]]:
@@ -142,9 +160,9 @@ class _Side:
         return sum(size for place, size in kept.items() if place not in own)
 
 
-def _config(dtype: str) -> CfgNode:
+def _config(config: Path, dtype: str) -> CfgNode:
     opts = ["MODEL.WEIGHTS", "", "SOLVER.AMP.DTYPE", dtype, "SOLVER.BASE_LR", str(_RATE)]
-    cfg = load_cfg(_CONFIG, [*opts, "MODEL.ROI_HEADS.NUM_CLASSES", "1"])
+    cfg = load_cfg(config, [*opts, "MODEL.ROI_HEADS.NUM_CLASSES", "1"])
     cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
     return cfg
 
@@ -157,5 +175,6 @@ def _random_weights(cfg: CfgNode) -> dict[str, torch.Tensor]:
     for module in model.modules():
         if isinstance(module, FrozenBatchNorm2d):
             module.running_var.fill_(2.0)
-    model.backbone.bottom_up.stem.conv1.norm.running_var.fill_(1e4)
+    if not cfg.MODEL.TIMM.NAME:
+        model.backbone.bottom_up.stem.conv1.norm.running_var.fill_(1e4)
     return model.state_dict()

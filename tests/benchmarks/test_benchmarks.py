@@ -84,8 +84,8 @@ def test_rows_that_need_no_training(tmp_path, capsys, monkeypatch):
 def test_a_training_step_has_the_losses_of_detectron2s(monkeypatch):
     small = bm_train._CONFIG.with_name("person_mask_rcnn_R_18_FPN_scratch.yaml")
     monkeypatch.setattr(bm_train, "_CONFIG", small)
-    found = bm_train.main(pairs=1, size=64, batch_size=1, dtype="float32")
-    for name in ("default", "float32"):
+    found = bm_train.main(pairs=1, size=64, small_size=64, batch_size=1, dtype="float32")
+    for name in ("default", "float32", "cpu"):
         losses = [found[name]["losses"][side]["total_loss"] for side in ("ours", "stock")]
         assert losses[0] == pytest.approx(losses[1], rel=0.05)
     assert found["saved"]["ratio"] == found["saved"]["ours"] / found["saved"]["stock"]

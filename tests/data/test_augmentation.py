@@ -38,7 +38,7 @@ def test_ours_keep_polygons_and_leave_the_people_in(name: str) -> None:
     assert augmentation is not None
     assert keeps_straight_lines(augmentation)
     image = np.full((90, 160, 3), 100, np.uint8)
-    for seed in range(30):
+    for seed in range(20):
         augmentation.set_random_state(np.random.default_rng(seed), random.Random(seed))
         boxes = np.array([[60.0, 20, 90, 80]])
         result = augmentation(
@@ -72,12 +72,8 @@ def test_the_file_says_what_is_built(tmp_path: Path) -> None:
     # Trap 12: unless told, it would hide people and leave their masks whole.
     assert dropout.fill_mask == 0
     assert not keeps_straight_lines(built)
-
-
-def test_a_mask_may_be_left_whole_on_purpose(tmp_path: Path) -> None:
-    built = build_augmentation(_file(tmp_path, "- CoarseDropout: {fill_mask: null}"))
-    assert built is not None
-    assert built.transforms[0].fill_mask is None
+    whole = build_augmentation(_file(tmp_path, "- CoarseDropout: {fill_mask: null}"))
+    assert whole is not None and whole.transforms[0].fill_mask is None  # on purpose
 
 
 @pytest.mark.parametrize(
@@ -85,21 +81,16 @@ def test_a_mask_may_be_left_whole_on_purpose(tmp_path: Path) -> None:
     [
         ("- HorizontalFilp: {p: 1}", "did you mean 'HorizontalFlip'"),
         ("- HorizontalFlip: {prob: 1}", "HorizontalFlip has no argument 'prob'; did you mean 'p'"),
-        ("- Affine: {rotation: 4}", "no argument 'rotation'; did you mean 'rotate'"),
         ("- HorizontalFlip: {p: 3}", "HorizontalFlip refuses its arguments"),
-        ("- RandomRain: {slant_range: [5]}", "RandomRain refuses its arguments"),
-        ("- CenterCrop: {height: 10}", "CenterCrop refuses its arguments"),
         # Trap 12: several transforms support neither boxes nor points.
         ("- OverlayElements", "OverlayElements cannot be used for detection: it supports neither"),
         ("- ToTensorV2", "ToTensorV2 cannot be used for detection"),
         ("- Normalize", "the model normalises by itself"),
         ("- CenterCrop3D: {size: [1, 2, 3]}", "does not work on images"),
         ("- RandomCropNearBBox", "needs further inputs (cropping_bbox)"),
-        ("- FDA", "needs further inputs"),
         ("- Rotate: {border_mode: 4}", "mirrors or repeats"),
         ("HorizontalFlip: {p: 1}", "expected a list"),
         ("- HorizontalFlip: {p: 1}\n  VerticalFlip: {p: 1}", "not one 'Name: {arguments}'"),
-        ("- 7", "not one 'Name: {arguments}'"),
         ("- HorizontalFlip: 0.5", "must be 'name: value' pairs"),
         ("- OneOf: {p: 1}", "OneOf needs a list of 'transforms'"),
         ("- OneOf: {transforms: [Flipp]}", "no transform 'Flipp'"),

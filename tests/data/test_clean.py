@@ -1,29 +1,36 @@
-"""What cleaning mends, what it refuses, and what it leaves alone."""
+"""What cleaning mends, what it refuses, what it leaves alone; and the cleaned copy on disk."""
 
 from __future__ import annotations
 
 import copy
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pycocotools.mask as mask_util
 import pytest
 
-from persondet.data.clean import clean_coco
+from persondet.data.check import check_export
+from persondet.data.clean import CleanExport, changed_images, clean_coco, clean_dataset
 from persondet.errors import DatasetError
+from tests.data.exports import ANNOTATION_FILE, categories, compressed_rle, raster, uncompressed_rle
 
 SQUARE = [10.0, 10.0, 30.0, 10.0, 30.0, 30.0, 10.0, 30.0]
+NO_MASK: dict[str, Any] = {"segmentation": []}
 
 
-def _coco(*annotations: dict[str, Any], categories: Any = None) -> dict[str, Any]:
+GROUPED = categories((0, "people"), (1, "person", "people"))
+
+
+def _coco(*annotations: dict[str, Any], categories: Any = GROUPED) -> dict[str, Any]:
     defaults = {"image_id": 0, "category_id": 1, "bbox": [10, 10, 20, 20], "segmentation": [SQUARE]}
     return {
         "images": [{"id": 0, "file_name": "a.jpg", "width": 100, "height": 80}],
-        "categories": categories
-        or [
-            {"id": 0, "name": "people", "supercategory": "none"},
-            {"id": 1, "name": "person", "supercategory": "people"},
-        ],
+        "categories": categories,
         "annotations": [
             defaults | {"id": number} | annotation
             for number, annotation in enumerate(annotations or ({},))
@@ -31,34 +38,61 @@ def _coco(*annotations: dict[str, Any], categories: Any = None) -> dict[str, Any
     }
 
 
+def _clean(*annotations: dict[str, Any], given: Any = GROUPED, **options: Any) -> CleanExport:
+    return clean_coco({"train": _coco(*annotations, categories=given)}, **options)
+
+
 def _cleaned(*annotations: dict[str, Any], **options: Any) -> list[dict[str, Any]]:
-    result: list[dict[str, Any]] = clean_coco({"train": _coco(*annotations)}, **options).splits[
-        "train"
-    ]["annotations"]
+    result: list[dict[str, Any]] = _clean(*annotations, **options).splits["train"]["annotations"]
     return result
 
 
 # Trap 7: the grouping category.
 
 
-def test_trap_07_the_grouping_category_is_dropped() -> None:
-    clean = clean_coco({"train": _coco()})
-    assert clean.classes == ("person",)
-    assert clean.splits["train"]["categories"] == [
-        {"id": 1, "name": "person", "supercategory": "none"}
-    ]
-    assert clean.splits["train"]["annotations"][0]["category_id"] == 1
-    assert clean.changes["grouping-category"] == 1
-
-
-def test_trap_07_id_0_may_be_a_real_class() -> None:
-    categories = [
-        {"id": 0, "name": "person", "supercategory": "none"},
-        {"id": 1, "name": "dog", "supercategory": "none"},
-    ]
-    clean = clean_coco({"train": _coco({"category_id": 0}, categories=categories)})
-    assert clean.classes == ("person", "dog")
-    assert clean.splits["train"]["annotations"][0]["category_id"] == 0
+@pytest.mark.parametrize(
+    ("given", "annotations", "classes", "ids", "codes"),
+    [
+        (GROUPED, [{}], ("person",), [1], {"grouping-category"}),
+        (
+            categories((0, "person"), (1, "dog")),
+            [{"category_id": 0}],
+            ("person", "dog"),
+            [0],
+            set(),
+        ),
+        # A category above itself groups nothing.
+        (categories((1, "person"), (2, "bus", "bus")), [{}], ("person", "bus"), [1], set()),
+        (
+            categories((0, "Person"), (1, "Person", "Person")),
+            [{"category_id": 0}, {"bbox": [10, 10, 20, 21]}],
+            ("Person",),
+            [1, 1],
+            {"category-name-twice"},
+        ),
+        (
+            categories((0, "Person"), (1, "Person", "Person")),
+            [{}],
+            ("Person",),
+            [1],
+            {"grouping-category", "category-name-twice"},
+        ),
+        # The usual spelling wins.
+        (
+            categories((1, "Person"), (2, " person")),
+            [{"category_id": 2}, {"category_id": 2, "iscrowd": 1}, {}],
+            ("person",),
+            [1, 1],
+            {"category-name-case"},
+        ),
+    ],
+)
+def test_trap_07_classes(given, annotations, classes, ids, codes) -> None:
+    clean = _clean(*annotations, given=given)
+    assert clean.classes == classes
+    assert [a["category_id"] for a in clean.splits["train"]["annotations"]] == ids
+    found = {code for code in clean.findings.counts() if code.startswith(("categ", "group"))}
+    assert found == codes
 
 
 def test_trap_07_a_grouping_category_that_is_used_in_any_split_stays() -> None:
@@ -66,103 +100,55 @@ def test_trap_07_a_grouping_category_that_is_used_in_any_split_stays() -> None:
     assert clean_coco(splits).classes == ("people", "person")
 
 
-def test_trap_07_a_category_above_itself_groups_nothing() -> None:
-    categories = [{"id": 1, "name": "person"}, {"id": 2, "name": "bus", "supercategory": "bus"}]
-    assert clean_coco({"train": _coco(categories=categories)}).classes == ("person", "bus")
-
-
-def test_trap_07_two_categories_of_one_name_are_merged() -> None:
-    categories = [
-        {"id": 0, "name": "Person", "supercategory": "none"},
-        {"id": 1, "name": "Person", "supercategory": "Person"},
-    ]
-    coco = _coco(
-        {"category_id": 0}, {"category_id": 1, "bbox": [10, 10, 20, 21]}, categories=categories
-    )
-    clean = clean_coco({"train": coco})
-    assert clean.classes == ("Person",)
-    assert [a["category_id"] for a in clean.splits["train"]["annotations"]] == [1, 1]
-    assert clean.changes["category-name-twice"] == 1
-
-
-def test_trap_07_a_grouping_category_may_have_the_name_of_its_class() -> None:
-    categories = [
-        {"id": 0, "name": "Person", "supercategory": "none"},
-        {"id": 1, "name": "Person", "supercategory": "Person"},
-    ]
-    clean = clean_coco({"train": _coco(categories=categories)})
-    assert clean.findings.counts().keys() >= {"grouping-category", "category-name-twice"}
-    assert [c["id"] for c in clean.splits["train"]["categories"]] == [1]
-
-
-def test_names_that_differ_in_case_are_one_class_under_the_usual_spelling() -> None:
-    categories = [{"id": 1, "name": "Person"}, {"id": 2, "name": " person"}]
-    coco = _coco({"category_id": 2}, {"category_id": 2, "iscrowd": 1}, {}, categories=categories)
-    clean = clean_coco({"train": coco})
-    assert clean.classes == ("person",)
-    assert clean.findings.counts()["category-name-case"] == 1
-
-
 def test_one_id_with_two_names_needs_a_person() -> None:
-    categories = [{"id": 1, "name": "person"}, {"id": 1, "name": "dog"}]
     with pytest.raises(DatasetError, match="id 1 is 'person' and 'dog'"):
-        clean_coco({"train": _coco(categories=categories)})
+        _clean(given=categories((1, "person"), (1, "dog")))
 
 
 def test_classes_are_the_union_of_the_splits_in_the_order_of_the_first() -> None:
-    first = [{"id": 2, "name": "b"}, {"id": 5, "name": "a"}]
-    second = [{"id": 0, "name": "c"}, {"id": 1, "name": "a"}]
-    splits = {"train": _coco({"category_id": 5}, categories=first)}
-    splits["test"] = _coco(categories=second)
+    splits = {
+        "train": _coco({"category_id": 5}, categories=categories((2, "b"), (5, "a"))),
+        "test": _coco(categories=categories((0, "c"), (1, "a"))),
+    }
     clean = clean_coco(splits)
     assert clean.classes == ("b", "a", "c")
-    assert clean.splits["train"]["annotations"][0]["category_id"] == 2
-    assert clean.splits["test"]["annotations"][0]["category_id"] == 2
+    assert [coco["annotations"][0]["category_id"] for coco in clean.splits.values()] == [2, 2]
     assert clean.findings.counts()["classes-differ"] == 2
     assert clean.splits["train"]["categories"] == clean.splits["test"]["categories"]
 
 
 def test_classes_can_be_chosen_and_ordered() -> None:
-    categories = [{"id": 0, "name": "dog"}, {"id": 1, "name": "person"}, {"id": 2, "name": "car"}]
-    coco = _coco({"category_id": 0}, {"category_id": 1}, {"category_id": 2}, categories=categories)
-    clean = clean_coco({"train": coco}, classes=("person", "dog"))
+    given = categories((0, "dog"), (1, "person"), (2, "car"))
+    annotations = [{"category_id": number} for number in range(3)]
+    clean = _clean(*annotations, given=given, classes=("person", "dog"))
     assert clean.classes == ("person", "dog")
     assert [a["category_id"] for a in clean.splits["train"]["annotations"]] == [2, 1]
     assert clean.changes["class-left-out"] == 1
     with pytest.raises(DatasetError, match="no class 'persn', did you mean 'person'"):
-        clean_coco({"train": coco}, classes=("persn",))
+        _clean(given=given, classes=("persn",))
     with pytest.raises(DatasetError, match="named twice"):
-        clean_coco({"train": coco}, classes=("dog", "dog"))
+        _clean(given=given, classes=("dog", "dog"))
 
 
 # Trap 9: exports without masks, and mixtures.
 
 
-def test_trap_09_no_mask_at_all_means_boxes_only() -> None:
-    clean = clean_coco(
-        {"train": _coco({"segmentation": []}, {"segmentation": None, "bbox": [10, 10, 10, 10]})}
-    )
+def test_trap_09_boxes_only_and_few_masks_among_boxes() -> None:
+    boxes = [NO_MASK, {"segmentation": None, "bbox": [10, 10, 10, 10]}]
+    clean = _clean(*boxes)
     assert clean.mask_format == ""
     assert [a["segmentation"] for a in clean.splits["train"]["annotations"]] == [[], []]
     assert [a["area"] for a in clean.splits["train"]["annotations"]] == [400, 100]
-
-
-def test_trap_09_few_missing_masks_are_filled_from_the_box() -> None:
-    first, second, third = _cleaned({"segmentation": [[]]}, {}, {"iscrowd": 1})
-    assert first["segmentation"] == [[10, 10, 30, 10, 30, 30, 10, 30]]
-    assert second["segmentation"] == third["segmentation"] == [SQUARE]
-
-
-def test_trap_09_few_masks_among_boxes_are_left_out() -> None:
-    coco = _coco({}, *({"segmentation": [], "bbox": [n, 0, 5, 5]} for n in range(10)))
-    clean = clean_coco({"train": coco})
+    clean = _clean({}, *({**NO_MASK, "bbox": [n, 0, 5, 5]} for n in range(10)))
     assert clean.mask_format == ""
     assert clean.changes["mask-left-out"] == 1
 
 
-def test_trap_09_the_decision_is_one_for_all_splits() -> None:
-    splits = {"train": _coco({}, {}, {}), "test": _coco({"segmentation": []})}
-    clean = clean_coco(splits)
+def test_trap_09_few_missing_masks_are_filled_from_the_box_in_all_splits() -> None:
+    first, second, third = _cleaned({"segmentation": [[]]}, {}, {"iscrowd": 1})
+    assert first["segmentation"] == [[10, 10, 30, 10, 30, 30, 10, 30]]
+    assert second["segmentation"] == third["segmentation"] == [SQUARE]
+    clean = clean_coco({"train": _coco({}, {}, {}), "test": _coco(NO_MASK)})
     assert clean.mask_format == "polygon"
     assert clean.splits["test"]["annotations"][0]["segmentation"]
 
@@ -170,131 +156,69 @@ def test_trap_09_the_decision_is_one_for_all_splits() -> None:
 def test_trap_09_rle_among_polygons_asks_for_bitmasks() -> None:
     mask = np.zeros((80, 100), np.uint8)
     mask[5:15, 20:40] = 1
-    compressed = mask_util.encode(np.asfortranarray(mask))
-    counts = [int(n) for n in np.diff(np.flatnonzero(np.diff(mask.T.reshape(-1), prepend=2)))]
-    counts = [*counts, 8000 - sum(counts)]
-    texts = {"size": [80, 100], "counts": compressed["counts"].decode()}
-    lists = {"size": [80, 100], "counts": counts}
-    clean = clean_coco({"train": _coco({}, {"segmentation": texts}, {"segmentation": lists})})
+    texts, lists = compressed_rle(mask), uncompressed_rle(mask)
+    clean = _clean({}, {"segmentation": texts}, {"segmentation": lists})
     assert clean.mask_format == "bitmask"
-    polygon, first, second = clean.splits["train"]["annotations"]
-    assert polygon["segmentation"] == [SQUARE]
-    assert first["segmentation"] == texts
-    assert second["segmentation"] == lists
-    assert first["area"] == second["area"] == 200
+    annotations = clean.splits["train"]["annotations"]
+    assert [a["segmentation"] for a in annotations] == [[SQUARE], texts, lists]
+    assert [a["area"] for a in annotations] == [400, 200, 200]
     with pytest.raises(DatasetError, match="RLE"):
-        clean_coco({"train": _coco({}, {"segmentation": texts})}, masks="polygon")
+        _clean({}, {"segmentation": texts}, masks="polygon")
 
 
 def test_trap_09_what_may_be_asked_of_masks() -> None:
-    boxes = {"train": _coco({"segmentation": []})}
-    assert clean_coco({"train": _coco()}, masks="none").mask_format == ""
-    assert clean_coco({"train": _coco()}, masks="bitmask").mask_format == "bitmask"
-    assert clean_coco(boxes, masks="box").mask_format == "polygon"
+    assert _clean(masks="none").mask_format == ""
+    assert _clean(masks="bitmask").mask_format == "bitmask"
+    assert _clean(NO_MASK, masks="box").mask_format == "polygon"
     with pytest.raises(DatasetError, match="no annotation has one"):
-        clean_coco(boxes, masks="polygon")
+        _clean(NO_MASK, masks="polygon")
     with pytest.raises(DatasetError, match="use one of auto, polygon"):
-        clean_coco(boxes, masks="polygons")
+        _clean(NO_MASK, masks="polygons")
 
 
-# Traps 10, 11, 13.
+# Traps 11 and 13.
 
 
-def test_trap_10_ids_from_1_and_the_headings_that_pycocotools_needs() -> None:
-    coco = _coco({}, {"id": 7, "bbox": [1, 2, 3, 4]}, {"id": 7, "bbox": [2, 2, 3, 4]})
-    clean = clean_coco({"train": coco}).splits["train"]
-    assert [annotation["id"] for annotation in clean["annotations"]] == [1, 2, 3]
-    assert clean["info"] == {}
-    assert clean["licenses"] == []
-
-
-def test_trap_11_area_is_that_of_the_mask() -> None:
+def test_trap_11_area_is_that_of_the_mask_and_overlapping_parts_count_once() -> None:
     triangle = [10.0, 10.0, 30.0, 10.0, 10.0, 30.0]
-    (annotation,) = _cleaned({"segmentation": [triangle], "area": 400})
-    rle = mask_util.merge(mask_util.frPyObjects([triangle], 80, 100))
-    assert annotation["area"] == mask_util.decode(rle).sum()
-    assert annotation["area"] == pytest.approx(200, abs=15)
-
-
-def test_trap_11_parts_that_overlap_count_once() -> None:
     further_right = [20.0, 10.0, 40.0, 10.0, 40.0, 30.0, 20.0, 30.0]
-    (annotation,) = _cleaned({"segmentation": [SQUARE, further_right]})
-    assert annotation["area"] == 600
-
-
-def test_trap_13_boxes_are_clipped_and_empty_ones_dropped() -> None:
-    annotations = [
-        {"bbox": [-5, -5, 20, 20], "segmentation": []},
-        {"bbox": [90, 70, 20.5, 20.5], "segmentation": []},
-        {"bbox": [10, 10, 0, 5], "segmentation": []},
-        {"bbox": [10, 10, -3, 5], "segmentation": []},
-        {"bbox": [100, 10, 5, 5], "segmentation": []},
-        {"bbox": [float("nan"), 1, 2, 3], "segmentation": []},
-        {"bbox": [1, 2, 3], "segmentation": []},
-        {"bbox": None, "segmentation": []},
-        {"bbox": [10**30, 0, 1, 1], "segmentation": []},
-        {"bbox": [1, 2, 3, 4], "segmentation": []},
-    ]
-    clean = clean_coco({"train": _coco(*annotations)})
-    assert [a["bbox"] for a in clean.splits["train"]["annotations"]] == [
-        [0, 0, 15, 15],
-        [90, 70, 10, 10],
-        [1, 2, 3, 4],
-    ]
-    assert clean.changes["annotation-dropped"] == 7
-    found = {code: n for code, n in clean.findings.counts().items() if code.startswith("box-")}
-    assert found == {"box-invalid": 4, "box-negative": 1, "box-zero": 1, "box-outside": 3}
-
-
-def test_trap_13_a_mask_gives_the_box_that_is_unusable() -> None:
-    (annotation,) = _cleaned({"bbox": [0, 0, 0, 0]})
-    assert annotation["bbox"] == [10, 10, 20, 20]
+    box = {"bbox": [10, 10, 30, 20]}
+    one, two = _cleaned(
+        {"segmentation": [triangle], "area": 400}, {"segmentation": [SQUARE, further_right], **box}
+    )
+    assert one["area"] == raster([triangle], 80, 100).sum() == pytest.approx(200, abs=15)
+    assert two["area"] == 600
 
 
 def test_trap_13_one_image_id_twice_loses_both_images() -> None:
     coco = _coco({}, {"image_id": 1})
-    coco["images"].append({"id": 0, "file_name": "b.jpg", "width": 100, "height": 80})
-    coco["images"].append({"id": 1, "file_name": "c.jpg", "width": 100, "height": 80})
+    for number, name in ((0, "b.jpg"), (1, "c.jpg")):
+        coco["images"].append({"id": number, "file_name": name, "width": 100, "height": 80})
     clean = clean_coco({"train": coco})
     assert [image["file_name"] for image in clean.splits["train"]["images"]] == ["c.jpg"]
-    assert clean.changes["image-id-twice"] == 1
-    assert clean.changes["annotation-of-dropped-image"] == 1
+    assert clean.changes["image-id-twice"] == clean.changes["annotation-of-dropped-image"] == 1
     assert clean.dropped_images["train"] == {"a.jpg": "image-id-twice", "b.jpg": "image-id-twice"}
     with pytest.raises(DatasetError, match=r"'b\.jpg': one id .*\(id 0 is also 'a\.jpg'\)"):
         clean_coco({"train": coco}, refuse=True)
 
 
-def test_what_has_no_fault_stays_and_cleaning_twice_changes_nothing() -> None:
-    splits = {"train": _coco({"area": 1, "bbox": [10.25, 10, 20, 20]}, {"iscrowd": 1})}
+def test_what_has_no_fault_or_is_not_ours_stays_and_cleaning_twice_changes_nothing() -> None:
+    extra = {"keypoints": [1, 2, 2], "num_keypoints": 1, "attributes": {"hat": True}}
+    given = {"area": 1, "bbox": [10.25, 10, 20, 20]} | extra
+    splits = {"train": _coco(given, {"iscrowd": 1}) | {"videos": [{"id": 1}]}}
+    splits["train"]["images"][0] |= {"license": 3, "date_captured": "2024"}
     before = copy.deepcopy(splits)
     once = clean_coco(splits)
     assert splits == before
     first, second = once.splits["train"]["annotations"]
-    given_first = {"image_id": 0, "category_id": 1, "bbox": [10.25, 10, 20, 20]}
-    assert first == given_first | {"id": 1, "segmentation": [SQUARE], "area": 400, "iscrowd": 0}
-    assert first["segmentation"] is splits["train"]["annotations"][0]["segmentation"]
+    mended = {"id": 1, "segmentation": [SQUARE], "area": 400, "iscrowd": 0}
+    assert first == {"image_id": 0, "category_id": 1} | given | mended
     assert second["iscrowd"] == 1
+    assert once.splits["train"]["images"] == before["train"]["images"]
+    assert once.splits["train"]["videos"] == [{"id": 1}]
     twice = clean_coco(once.splits)
     assert twice.splits == once.splits
     assert twice.changes == {}
-
-
-def test_what_is_not_ours_stays() -> None:
-    extra = {"keypoints": [1, 2, 2], "num_keypoints": 1, "attributes": {"hat": True}}
-    coco = _coco(extra) | {"videos": [{"id": 1}]}
-    coco["images"][0] |= {"license": 3, "date_captured": "2024"}
-    clean = clean_coco({"train": coco}).splits["train"]
-    assert clean["annotations"][0].items() >= extra.items()
-    assert clean["images"] == coco["images"]
-    assert clean["videos"] == [{"id": 1}]
-
-
-def test_a_box_that_leaves_the_image_is_the_masks_where_clipping_leaves_too_little() -> None:
-    far, near = _cleaned(
-        {"bbox": [-100, 10, 110, 20]}, {"bbox": [10, -3, 20, 33], "segmentation": [SQUARE]}
-    )
-    assert far["bbox"] == [10, 10, 20, 20]
-    assert near["bbox"] == [10, 0, 20, 30]
 
 
 def test_every_mask_covers_a_pixel_so_that_truth_as_prediction_scores_100() -> None:
@@ -313,3 +237,87 @@ def test_every_mask_covers_a_pixel_so_that_truth_as_prediction_scores_100() -> N
     again = clean_coco({"train": _coco() | {"annotations": cleaned}})
     assert again.splits["train"]["annotations"] == cleaned
     assert "mask-without-pixels" not in again.findings.counts()
+
+
+# The copy on disk
+
+
+@pytest.fixture
+def export(tiny_export: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny export, with a readme, that a test may break."""
+    root = Path(shutil.copytree(tiny_export, tmp_path / "export"))
+    (root / "README.dataset.txt").write_text("CC BY 4.0")
+    return root
+
+
+def _content(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_the_copy_is_clean_and_the_same_each_time_and_the_source_as_it_was(
+    export: Path, tmp_path: Path
+) -> None:
+    before = _content(export)
+    first, second, again = (tmp_path / name for name in ("first", "second", "again"))
+    record = clean_dataset(export, first)
+    assert _content(export) == before
+    assert check_export(first)["errors"] == 0
+    assert record == json.loads((first / "cleaning.json").read_text())
+    assert record["splits"]["train"]["images"] == record["splits"]["train"]["images_before"] == 6
+    assert record["changes"]["grouping-category"] == 1
+    assert (first / "README.dataset.txt").read_text() == "CC BY 4.0"
+    assert str(tmp_path) not in (first / "cleaning.json").read_text()
+    assert clean_dataset(export, second) == record
+    assert _content(first) == _content(second)
+    assert clean_dataset(first, again)["changes"] == {}
+    strip = {"cleaning.json": b""}
+    assert _content(again) | strip == _content(first) | strip
+
+
+def test_images_are_hard_links_and_copies_where_links_are_refused(
+    export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clean_dataset(export, tmp_path / "linked")
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    clean_dataset(export, tmp_path / "copied")
+    assert _content(tmp_path / "linked") == _content(tmp_path / "copied")
+    image = next((export / "train").glob("*.jpg"))
+    for name, links in (("linked", True), ("copied", False)):
+        assert (tmp_path / name / "train" / image.name).samefile(image) == links
+
+
+def test_drop_leaks_keeps_the_later_split_whole(export: Path, tmp_path: Path) -> None:
+    twin = next((export / "train").glob("*.jpg"))
+    shutil.copyfile(next((export / "test").glob("*.jpg")), twin)
+    kept = clean_dataset(export, tmp_path / "kept")
+    assert kept["splits"]["train"]["images"] == 6
+    record = clean_dataset(export, tmp_path / "clean", drop_leaks=True)
+    assert [record["splits"][split]["images"] for split in ("train", "test")] == [5, 3]
+    assert record["dropped_images"] == {"train": {twin.name: "leak-dropped"}}
+    assert check_export(tmp_path / "clean")["leaks"]["test"]["leaked"] == 0
+
+
+def test_changed_boxes_and_dropped_images_and_nothing_else(export: Path) -> None:
+    assert changed_images(export, "train") == []
+    path = export / "train" / ANNOTATION_FILE
+    coco = json.loads(path.read_text())
+    first = coco["annotations"][0]
+    first["bbox"], first["segmentation"] = [-9, 0, 40, 20], [[0, 0, 31, 0, 31, 20]]
+    by_id = {image["id"]: image for image in coco["images"]}
+    (export / "train" / by_id[max(by_id)]["file_name"]).unlink()
+    path.write_text(json.dumps(coco))
+    clipped, dropped = changed_images(export, "train")
+    assert clipped.path == export / "train" / by_id[first["image_id"]]["file_name"]
+    assert clipped.before[0]["bbox"] == [-9, 0, 40, 20]
+    assert clipped.after is not None
+    assert clipped.after[0]["bbox"] == [0, 0, 31, 20]
+    assert clipped.codes == ("box-outside",)
+    assert clipped.origins == tuple(range(len(clipped.after)))
+    assert (dropped.after, dropped.codes) == (None, ("file-missing",))
+    shutil.rmtree(export / "test")
+    with pytest.raises(DatasetError, match="choose another --split"):
+        changed_images(export, "test")

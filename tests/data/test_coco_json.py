@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from persondet.data.coco_json import coco_digest, read_coco, read_file_names, write_coco
+from persondet.data.coco_json import read_coco, read_file_names, write_coco
 from persondet.errors import DatasetError
 
 IMAGE = {"id": 0, "file_name": "a.jpg", "width": 4, "height": 3}
 ANNOTATION = {"id": 0, "image_id": 0, "category_id": 0, "bbox": [0, 0, 1, 1]}
 COCO = {"images": [IMAGE], "annotations": [ANNOTATION], "categories": [{"id": 0, "name": "person"}]}
-MANY = [{**ANNOTATION, "id": number} for number in range(9000)]
 
 
 @pytest.mark.parametrize(
@@ -23,14 +21,13 @@ MANY = [{**ANNOTATION, "id": number} for number in range(9000)]
     [
         COCO,
         {"images": [1, None], "annotations": [{"id": "7"}], "categories": [[]]},
-        {**COCO, "annotations": MANY, "info": {"é": "\ud800"}},
+        {**COCO, "info": {"é": "\ud800"}},
     ],
 )
 def test_round_trip(tmp_path: Path, coco: dict[str, Any]) -> None:
     path = tmp_path / "a.json"
     write_coco(path, coco)
     assert read_coco(path) == json.loads(path.read_bytes()) == coco
-    assert coco_digest(coco) == hashlib.sha256(path.read_bytes()).hexdigest()
     path.write_text("\ufeff" + path.read_text())
     assert read_coco(path) == coco
 
@@ -40,12 +37,10 @@ def test_round_trip(tmp_path: Path, coco: dict[str, Any]) -> None:
     [
         ('{"images": [\n{,}]}', "line 2"),
         ("<html>", "is not JSON"),
-        ("", "is not JSON"),
         ("[]", "is not COCO"),
         ("{}", "no 'images', no 'annotations', no 'categories'"),
         (json.dumps({**COCO, "images": {}}), "'images' is not a list"),
         (json.dumps(COCO).replace("[0, 0, 1, 1]", "[0, 0, " + "9" * 5000 + ", NaN]"), "digits"),
-        (json.dumps(COCO) + "{}", "is not JSON"),
         ("[" * 100_000, "nested too deeply"),
         ("\udcff\udcd8", "UTF-8"),
         (None, "no such file"),

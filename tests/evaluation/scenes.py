@@ -59,19 +59,16 @@ def scene(truth, predictions, *, classes=("person",), size=(200, 100)):
 
 
 def random_scene(rng, *, images, classes, most):
-    """Return ground truth with crowds and empty images, and predictions with ties and many of a
-    kind; `most`: predictions on an image.
-    """
+    """Return ground truth with crowds, and predictions (`most` an image) with ties."""
     truth, predictions = [], []
+
+    def annotated():
+        box, category = _box(rng), int(rng.integers(classes)) + 1
+        area = float(box[2] * box[3] * rng.choice([1, 50, 400]))  # all sizes, whatever the image's
+        return person(box.tolist(), category, crowd=int(rng.random() < 0.2), area=area)
+
     for _ in range(images):
-        own = []
-        for _ in range(rng.integers(6)):
-            box = _box(rng)
-            # All three sizes, whatever the image's.
-            area = float(box[2] * box[3] * rng.choice([1, 50, 400]))
-            category, crowd = int(rng.integers(classes)) + 1, int(rng.random() < 0.2)
-            own.append(person(box.tolist(), category, crowd=crowd, area=area))
-        here = []
+        own, here = [annotated() for _ in range(rng.integers(6))], []
         for _ in range(rng.integers(most + 1)):
             box = _box(rng)
             if own and rng.random() < 0.8:
@@ -99,12 +96,16 @@ def indexed(coco):
     return api
 
 
-def matches_of(coco, results, task, limit=100):
-    """Return our matches, by way of the file of predictions."""
+def reader(results):
+    """Return what reads the predictions on an image."""
     file = PredictionFile()
     for image_id in {record["image_id"] for record in results}:
         file.add(image_id, [r for r in results if r["image_id"] == image_id])
-    return match(GroundTruth(indexed(coco)), file.read, task, limit)
+    return file.read
+
+
+def matches_of(coco, results, task, limit=100):
+    return match(GroundTruth(indexed(coco)), reader(results), task, limit)
 
 
 def plain_evaluation(coco, results, task, limit=100):

@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 
 from persondet.evaluation.analysis import Analysis
-from persondet.evaluation.matching import GroundTruth, match
-from persondet.evaluation.predictions import Detection
-from tests.evaluation.scenes import found, indexed, person, scene
+from tests.evaluation.scenes import found, matches_of, person, reader, scene
 
 ONE, TWO, THREE = (10, 20, 20, 40), (60, 20, 20, 40), (120, 20, 40, 60)
 NOBODY = found((150, 5, 20, 30), 0.8)
@@ -20,15 +18,11 @@ ROWS = [[found(ONE, 0.9), NOBODY], [found(THREE, 0.3)], []]
 def written(folder, truth, predictions, *, threshold=0.5):
     """Analyse a scene as an evaluator does, and return the three files."""
     coco, results = scene(truth, predictions)
-    by_image = {image["id"]: [] for image in coco["images"]}
-    for one in results:
-        by_image[one["image_id"]].append(Detection(**one))
-    files = {number: str(folder / f"{number}.png") for number in by_image}
+    files = {image["id"]: str(folder / image["file_name"]) for image in coco["images"]}
     for file in files.values():
         cv2.imwrite(file, np.full((100, 200, 3), 120, np.uint8))
-    read, known = by_image.__getitem__, GroundTruth(indexed(coco))
-    matches = {task: match(known, read, task, 100) for task in ("bbox", "segm")}
-    Analysis(matches, read).write(folder / "out", "scored", files, threshold=threshold)
+    matches = {task: matches_of(coco, results, task) for task in ("bbox", "segm")}
+    Analysis(matches, reader(results)).write(folder / "out", "scored", files, threshold=threshold)
     names = ("curves.json", "errors.json", "gallery/gallery.json")
     read_files = [json.loads((folder / "out" / n).read_text(), parse_constant=int) for n in names]
     assert all(file["schema"] == 1 for file in read_files)
@@ -90,6 +84,6 @@ def test_the_worst_images_come_first_with_a_caption_in_words(tmp_path):
 
 def test_without_ground_truth_everything_is_a_false_alarm(tmp_path):
     curves, errors, gallery = written(tmp_path, [[], []], [[found(ONE, 0.9)], []])
-    assert errors["tasks"]["bbox"]["AP50"] is None
-    assert curves["tasks"]["bbox"]["best"] is None
-    assert len(gallery["false_alarms"]) == 1
+    made = errors["tasks"]["bbox"]
+    assert {made["AP50"], made["cost_false_negatives"], *made["cost"].values()} == {None}
+    assert curves["tasks"]["bbox"]["best"] is None and len(gallery["false_alarms"]) == 1

@@ -35,14 +35,12 @@ def test_what_is_added_is_read_back_in_any_order_and_published_as_json(tmp_path)
     file.publish(path)
     assert scores(file.read(7)) == [0.25, 1 / 3, 0.75]
     assert msgspec.structs.asdict(file.read(7)[0]) == record(7, 0.25)
-    assert file.read(2) == [] and file.read(99) == []
-    assert file.image_ids == [7, 2, 5] and not file.is_empty
+    assert file.read(2) == file.read(99) == [] and file.image_ids == [7, 2, 5]
     everything = [record(7, 0.25), record(7, 1 / 3), record(7, 0.75), record(5, 0.5)]
     assert json.loads(path.read_text()) == everything
 
     # A rank's file is appended to that of the first.
     first = PredictionFile()
-    assert first.is_empty
     first.add(5, [record(5, 1.0)])
     first.extend(file.blocks())
     assert scores(first.read(5)) == [1.0, 0.5] and first.image_ids == [5, 7, 2]

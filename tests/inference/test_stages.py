@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import signal
 import threading
 import time
@@ -13,14 +12,10 @@ import pytest
 from persondet.inference.stages import THREAD_PREFIX, Stage, StageLine
 
 
-def our_threads():
-    return [t for t in threading.enumerate() if t.name.startswith(THREAD_PREFIX)]
-
-
 @pytest.fixture(autouse=True)
 def no_thread_is_left():
     yield
-    assert our_threads() == []
+    assert not [t for t in threading.enumerate() if t.name.startswith(THREAD_PREFIX)]
 
 
 def numbers(count):
@@ -46,34 +41,40 @@ def test_order_is_kept_though_a_stage_takes_several_and_yields_several():
         assert list(line) == [0, *range(4, 304), None]
 
 
-def test_a_full_queue_holds_up_what_is_before_it():
+def test_a_full_queue_holds_up_what_is_before_it_and_no_item_is_held_longer_than_needed():
+    class Frame:
+        pass
+
     made, passed = [], []
-    stages = [
-        Stage("make", lambda _: (made.append(n) or n for n in range(50)), 3),
-        Stage("pass", each(lambda item: passed.append(item) or item), 2),
-    ]
+
+    def make(_):
+        for _ in range(50):
+            frame = Frame()
+            made.append(weakref.ref(frame))
+            yield frame
+            del frame
+
+    stages = [Stage("make", make, 3), Stage("pass", each(lambda item: passed.append(1) or 1), 2)]
     with StageLine(stages) as line:
         next(iter(line))
         time.sleep(0.1)
         # One was taken; two wait behind a stage that holds a fourth; three wait before it, and
         # the first stage holds an eighth.
-        assert len(passed) == 4
-        assert len(made) == 8
+        assert (len(passed), len(made)) == (4, 8)
+        # Those that wait, the one in hand, and perhaps the one that the last stage has just used.
+        assert sum(ref() is not None for ref in made) <= 5
 
 
 def test_stages_work_at_the_same_time():
     begun = [threading.Event() for _ in range(32)]
-
-    def first(item):
-        begun[item].set()
-        return item
 
     def last(item):
         # Not ended before the first stage has begun with the one after the next.
         assert begun[min(item + 2, 29)].wait(10)
         return item
 
-    stages = [Stage("make", numbers(30)), Stage("first", each(first)), Stage("last", each(last))]
+    first = each(lambda item: begun[item].set() or item)
+    stages = [Stage("make", numbers(30)), Stage("first", first), Stage("last", each(last))]
     with StageLine(stages) as line:
         assert list(line) == list(range(30))
 
@@ -95,51 +96,23 @@ def test_an_error_arrives_after_the_items_before_it(place):
     assert got == [0, 1, 2]
 
 
-def test_of_several_errors_the_first_is_raised():
-    failed = threading.Event()
-
-    def early(items):
-        yield next(items)
-        failed.set()
-        raise KeyError("first")
-
-    def late(items):
-        for _ in items:
-            failed.wait(10)
-            time.sleep(0.05)
-            raise ValueError("second")
-            yield
-
-    stages = [Stage("make", numbers(100)), Stage("early", early), Stage("late", late)]
-    with pytest.raises(KeyError, match="first"), StageLine(stages) as line:
-        list(line)
-
-
-@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt, None])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, None])
 def test_an_early_end_stops_an_endless_source_and_closes_it(error):
     closed = threading.Event()
 
     def endless(_):
-        number = 0
         try:
             while True:
-                yield number
-                number += 1
+                yield 0
         finally:
             closed.set()
 
     def leave():
-        with StageLine([Stage("make", endless), Stage("pass", each(work))]) as line:
-            results = iter(line)
-            assert [next(results) for _ in range(3)] == [0, 1, 2]
-            if error is KeyboardInterrupt:
-                raise error
+        with StageLine([Stage("make", endless), Stage("pass", each(abs))]) as line:
+            next(iter(line))
             if error:
-                list(results)
+                raise error
         return line
-
-    def work(item):
-        return item if item < 5 or error is not ZeroDivisionError else item / 0
 
     if error is None:
         assert list(leave()) == []
@@ -150,11 +123,8 @@ def test_an_early_end_stops_an_endless_source_and_closes_it(error):
 
 
 def test_work_and_waiting_are_told_apart():
-    def slow(item):
-        time.sleep(0.02)
-        return item
-
-    stages = [Stage("make", numbers(15)), Stage("slow", each(slow)), Stage("last", each(abs))]
+    slow = each(lambda item: time.sleep(0.02) or item)
+    stages = [Stage("make", numbers(15)), Stage("slow", slow), Stage("last", each(abs))]
     with StageLine(stages) as line:
         list(line)
     make, work, last = line.times
@@ -162,30 +132,6 @@ def test_work_and_waiting_are_told_apart():
     assert work.busy >= 0.3 > 3 * work.waiting
     assert make.waiting > make.busy
     assert last.waiting >= 0.25 > last.busy
-
-
-def test_no_frame_is_held_longer_than_needed():
-    class Frame:
-        pass
-
-    seen = []
-
-    def make(_):
-        for _ in range(6):
-            frame = Frame()
-            seen.append(weakref.ref(frame))
-            yield frame
-            del frame
-
-    stages = [Stage("make", make, 1), Stage("number", lambda items: (1 for _ in items), 1)]
-    with StageLine(stages) as line:
-        results = iter(line)
-        for _ in range(4):
-            next(results)
-        time.sleep(0.05)
-        gc.collect()
-        # The queue holds one, the first stage hands over one, the second may hold one.
-        assert sum(ref() is not None for ref in seen) <= 3
 
 
 def test_further_interruptions_wait_for_the_threads_too():
@@ -213,4 +159,3 @@ def test_further_interruptions_wait_for_the_threads_too():
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert ended == [1]
-    assert our_threads() == []

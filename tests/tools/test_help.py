@@ -1,9 +1,11 @@
 """Every tool explains itself at once: `--help` imports nothing heavy."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import cli
 import pytest
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
@@ -38,3 +40,16 @@ def test_help_is_light_and_has_an_example_and_the_exit_codes(tool):
     assert "example" in done.stdout
     assert f"tools/{tool}" in done.stdout
     assert "exit codes:" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("chosen", "waits"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")]
+)
+def test_threads_sleep_while_they_wait_unless_the_user_has_chosen(monkeypatch, chosen, waits):
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in chosen.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    cli.wait_passively()
+    assert os.environ["OMP_WAIT_POLICY"] == waits

@@ -14,32 +14,21 @@ def write_export(root, *, masks=True, images=3):
     """Write an export with a train split: a white square per image, annotated."""
     folder = root / "train"
     folder.mkdir(parents=True)
-    square = [20, 10, 60, 10, 60, 50, 20, 50]
+    shape = {"bbox": [20, 10, 40, 40], "area": 1600, "iscrowd": 0, "category_id": 1}
+    shape["segmentation"] = [[20, 10, 60, 10, 60, 50, 20, 50]] if masks else []
+    size = {"height": 80, "width": 120}
+    picture = np.full((80, 120, 3), 60, dtype=np.uint8)
+    picture[10:50, 20:60] = 255
+    for index in range(images):
+        cv2.imwrite(str(folder / f"street_{index}.png"), picture)
     coco = {
         "categories": [
             {"id": 0, "name": "people", "supercategory": "none"},
             {"id": 1, "name": "person", "supercategory": "people"},
         ],
-        "images": [],
-        "annotations": [],
+        "images": [{"id": i, "file_name": f"street_{i}.png", **size} for i in range(images)],
+        "annotations": [{"id": i, "image_id": i, **shape} for i in range(images)],
     }
-    for index in range(images):
-        name = f"street_{index}.png"
-        picture = np.full((80, 120, 3), 60, dtype=np.uint8)
-        picture[10:50, 20:60] = 255
-        cv2.imwrite(str(folder / name), picture)
-        coco["images"].append({"id": index, "file_name": name, "height": 80, "width": 120})
-        coco["annotations"].append(
-            {
-                "id": index,
-                "image_id": index,
-                "category_id": 1,
-                "bbox": [20, 10, 40, 40],
-                "area": 1600,
-                "iscrowd": 0,
-                "segmentation": [square] if masks else [],
-            }
-        )
     (folder / "_annotations.coco.json").write_text(json.dumps(coco))
     return root
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.server
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
-from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
@@ -22,17 +19,17 @@ RATE = Fraction(30000, 1001)
 class BrightSquares:
     """Detects the bright square of `square_frame` and, in even positions, a second person."""
 
-    def __init__(self, masks: bool = True) -> None:
+    def __init__(self, masks=True):
         self.metadata = Metadata(name="stub", thing_classes=["person"])
         self.confidence_threshold, self.model_file, self.batch_size = 0.5, "stub.pth", 3
         self.masks = masks
-        self.batches: list[int] = []
+        self.batches = []
 
-    def predict_batch(self, images: Sequence[np.ndarray]) -> list[Instances]:
+    def predict_batch(self, images):
         self.batches.append(len(images))
         return [self.detect(image) for image in images]
 
-    def detect(self, image: np.ndarray) -> Instances:
+    def detect(self, image):
         bright = image.min(axis=2) > 160
         rows, columns = np.flatnonzero(bright.any(axis=1)), np.flatnonzero(bright.any(axis=0))
         boxes, masks = [], []
@@ -49,12 +46,11 @@ class BrightSquares:
         found.scores = torch.linspace(0.9, 0.6, count) if count else torch.zeros(0)
         found.pred_classes = torch.zeros(count, dtype=torch.int64)
         if self.masks:
-            stack = np.stack(masks) if count else np.zeros((0, *bright.shape), dtype=bool)
-            found.pred_masks = torch.from_numpy(stack)
+            found.pred_masks = torch.from_numpy(np.array(masks, bool).reshape(-1, *bright.shape))
         return found
 
 
-def square_frame(number: int, width: int = 96, height: int = 64) -> np.ndarray:
+def square_frame(number, width=96, height=64):
     """A grey frame, uint8 (H, W, 3), with a white 16-pixel square that moves with `number`."""
     image = np.full((height, width, 3), 60, dtype=np.uint8)
     x = 10 + 2 * number % (width - 30)
@@ -62,63 +58,90 @@ def square_frame(number: int, width: int = 96, height: int = 64) -> np.ndarray:
     return image
 
 
-def noise(count: int, seed: int = 0) -> np.ndarray:
+def squares(count):
+    return [square_frame(number) for number in range(count)]
+
+
+def noise(count, seed=0):
     """Frames of 96 x 64 that no codec can compress, so that each lost byte costs frames."""
     return np.random.default_rng(seed).integers(0, 255, (count, 64, 96, 3), dtype=np.uint8)
 
 
 def write_clip(
-    path: Path,
-    frames: Sequence[np.ndarray],
+    path,
+    frames,
     *,
-    rate: Fraction = RATE,
-    codec: str = "libx264",
-    pix_fmt: str = "yuv420p",
-    times: Sequence[int] | None = None,
-    time_base: Fraction | None = None,
-    matrix: Sequence[int] | None = None,
-    sound: bool = False,
-    aspect: Fraction | None = None,
-    gop: int | None = None,
-    options: Mapping[str, str] | None = None,
-    container_options: Mapping[str, str] | None = None,
-) -> Path:
-    """Write a clip with PyAV; `times` are ticks of `time_base`, `matrix` a display matrix."""
+    rate=RATE,
+    codec="libx264",
+    pix_fmt="yuv420p",
+    times=None,
+    time_base=None,
+    matrix=None,
+    sound=(),
+    sound_start=0,
+    aspect=None,
+    gop=None,
+    options=(),
+    container_options=(),
+):
+    """Write a clip with PyAV.
+
+    `times` are ticks of `time_base`, `matrix` is a display matrix, `sound` has a codec per noisy
+    track, which begin at `sound_start` seconds.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     height, width = frames[0].shape[:2]
-    with av.open(str(path), "w", options=dict(container_options or {})) as container:
-        stream = container.add_stream(codec, rate=rate, options=dict(options or {}))
+    with av.open(str(path), "w", options=dict(container_options)) as container:
+        stream = container.add_stream(codec, rate=rate, options=dict(options))
         stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
-        if time_base is not None:
-            stream.codec_context.time_base = time_base
+        stream.codec_context.time_base = time_base or 1 / rate
         if aspect is not None:
             stream.codec_context.sample_aspect_ratio = aspect
         if gop is not None:
             stream.codec_context.gop_size = gop
         if matrix is not None:
             stream.set_display_matrix(matrix)
-        if sound:
-            audio = container.add_stream("aac", rate=8000)
-            samples = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
-            samples.sample_rate, samples.pts = 8000, 0
-            container.mux([*audio.encode(samples), *audio.encode(None)])
+        rates = {name: 8000 if name.startswith("pcm") else 48000 for name in sound}
+        tracks = [container.add_stream(name, rate=rates[name], layout="mono") for name in sound]
+        for track in tracks:
+            _add_noise(container, track, len(frames) / rate, sound_start)
         for number, image in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(image, format="bgr24")
-            if times is not None:
-                frame.pts, frame.time_base = times[number], time_base
+            frame.pts = number if times is None else times[number]
+            frame.time_base = time_base or 1 / rate
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
 
 
-def noisy_clip(path: Path, frames: int = 40, **choices: Any) -> Path:
+def _add_noise(container, track, seconds, start):
+    samples = np.random.default_rng(0).normal(0, 3000, (1, int(track.rate * seconds)))
+    whole = av.AudioFrame.from_ndarray(samples.astype(np.int16), "s16", "mono")
+    whole.sample_rate = track.rate
+    kind = track.codec_context.format.name
+    resampler = av.AudioResampler(kind, "mono", track.rate, track.frame_size or 1024)
+    at = int(start * track.rate)
+    for piece in [*resampler.resample(whole), *resampler.resample(None)]:
+        piece.pts, piece.time_base = at, Fraction(1, track.rate)
+        at += piece.samples
+        container.mux(track.encode(piece))
+    container.mux(track.encode(None))
+
+
+def noisy_clip(path, frames=40, **choices):
     """Write a clip of noise at 25 frames per second; AVI gets mjpeg."""
     if path.suffix == ".avi":
         choices = {"codec": "mjpeg", "pix_fmt": "yuvj420p", **choices}
     return write_clip(path, noise(frames), rate=Fraction(25), **choices)
 
 
-def with_a_hole(path: Path, place: float = 0.5) -> Path:
+def cut(path, share=0.5):
+    """Leave the first part of a file."""
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    return path
+
+
+def with_a_hole(path, place=0.5):
     """Overwrite a tenth of a file with junk."""
     data = path.read_bytes()
     at, size = int(len(data) * place), len(data) // 10
@@ -127,7 +150,7 @@ def with_a_hole(path: Path, place: float = 0.5) -> Path:
     return path
 
 
-def frames_on_disk(path: Path) -> list[Fraction]:
+def frames_on_disk(path):
     """Times of the frames in a file that may still grow, by PyAV alone."""
     try:
         with av.open(str(path)) as container:
@@ -137,13 +160,11 @@ def frames_on_disk(path: Path) -> list[Fraction]:
 
 
 @contextlib.contextmanager
-def served(
-    get: Callable[[Any], tuple[int, dict[str, str], bytes]], post: Any = None
-) -> Iterator[int]:
+def served(get, post=None):
     """Serve HTTP on the yielded port: `get(handler)` returns (status, headers, body)."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+        def do_GET(self):
             status, headers, body = get(self)
             self.send_response(status)
             for name, value in {**headers, "Content-Length": str(len(body))}.items():
@@ -152,12 +173,12 @@ def served(
             with contextlib.suppress(ConnectionError):
                 self.wfile.write(body)
 
-        def do_POST(self) -> None:
+        def do_POST(self):
             post(self.rfile.read(int(self.headers["Content-Length"])))
             self.send_response(204)
             self.end_headers()
 
-        def log_message(self, *args: object) -> None:
+        def log_message(self, *args):
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from tests.video.clips import BrightSquares, square_frame, write_clip
+from tests.video.clips import BrightSquares, squares, write_clip
 
 
 @pytest.fixture
-def predictor() -> BrightSquares:
-    """A fresh stub predictor."""
+def predictor():
     return BrightSquares()
 
 
 @pytest.fixture
-def clip(tmp_path: Path) -> Path:
+def clip(tmp_path):
     """Ten frames of 96 x 64 at 30000/1001, whose name has a space and parentheses."""
-    return write_clip(tmp_path / "a clip (1).mp4", [square_frame(n) for n in range(10)])
+    return write_clip(tmp_path / "a clip (1).mp4", squares(10))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 from fractions import Fraction
 from types import SimpleNamespace
 
@@ -12,15 +11,14 @@ import numpy as np
 import pytest
 
 from persondet.errors import MediaError
-from persondet.video.reader import FrameTimes, VideoReader
-from persondet.video.writer import VideoWriter
-from tests.video.clips import noise, noisy_clip, square_frame, with_a_hole, write_clip
+from persondet.video import reader as reader_module
+from persondet.video.reader import FrameTimes, VideoReader, skip_to
+from tests.video.clips import cut, noise, noisy_clip, squares, with_a_hole, write_clip
 
 ONE = 1 << 16
 # Display matrices (a b u c d v x y w), the corner to which each turns the upper left one, and
 # whether width and height change places.
 MATRICES = {
-    "upright": ((ONE, 0, 0, 0, ONE, 0, 0, 0, 1 << 30), (4, 4), False),
     "clockwise, as a phone": ((0, ONE, 0, -ONE, 0, 0, 0, 0, 1 << 30), (4, -5), True),
     "half a turn": ((-ONE, 0, 0, 0, -ONE, 0, 0, 0, 1 << 30), (-5, -5), False),
     "counterclockwise": ((0, -ONE, 0, ONE, 0, 0, 0, 0, 1 << 30), (-5, 4), True),
@@ -34,9 +32,9 @@ def test_frames_times_and_rate_are_the_sources(clip):
         assert reader.frame_rate == Fraction(30000, 1001)
         assert reader.announced_frames == 10
         frames = list(reader)
-    assert [frame.index for frame in frames] == list(range(10))
-    assert [frame.time for frame in frames] == [Fraction(1001 * n, 30000) for n in range(10)]
-    assert (reader.damage, reader.complete) == ("", True)
+    times = [(frame.index, frame.time) for frame in frames]
+    assert times == [(n, Fraction(1001 * n, 30000)) for n in range(10)]
+    assert (reader.damage, reader.complete, reader.frames_read) == ("", True, 10)
     assert (frames[0].image.shape, frames[0].image.dtype) == ((64, 96, 3), np.uint8)
     with pytest.raises(RuntimeError, match="read once"):
         list(reader)
@@ -47,8 +45,8 @@ def test_rotation_is_applied_once_to_frame_and_pixel_aspect(name, tmp_path):
     matrix, corner, turned = MATRICES[name]
     image = np.zeros((48, 64, 3), dtype=np.uint8)
     image[:16, :16] = 255
-    path = tmp_path / "turned.mp4"
-    reader = VideoReader(write_clip(path, [image] * 3, matrix=matrix, aspect=Fraction(4, 3)))
+    path = write_clip(tmp_path / "turned.mp4", [image], matrix=matrix, aspect=Fraction(4, 3))
+    reader = VideoReader(path)
     frame = next(iter(reader)).image
     assert (reader.width, reader.height) == ((48, 64) if turned else (64, 48))
     assert reader.pixel_aspect == (Fraction(3, 4) if turned else Fraction(4, 3))
@@ -59,27 +57,17 @@ def test_rotation_is_applied_once_to_frame_and_pixel_aspect(name, tmp_path):
 
 
 def test_variable_frame_rate_keeps_its_times(tmp_path):
-    ticks = [0, 40, 60, 200, 210, 500]
-    frames = [square_frame(n) for n in range(6)]
-    path = tmp_path / "variable.mp4"
-    write_clip(path, frames, rate=Fraction(25), times=ticks, time_base=Fraction(1, 1000))
+    ticks, clock = [0, 40, 60, 200, 210, 500], Fraction(1, 1000)
+    path = write_clip(tmp_path / "variable.mp4", squares(6), times=ticks, time_base=clock)
     assert [frame.time for frame in VideoReader(path)] == [Fraction(t, 1000) for t in ticks]
-
-
-def test_avi_stores_when_a_frame_is_decoded_and_the_reader_tells_when_it_is_shown(tmp_path):
-    options = {"codec": "libx264", "pix_fmt": "yuv420p", "options": {"bf": "3", "b_strategy": "0"}}
-    path = noisy_clip(tmp_path / "a.avi", **options)
-    assert [frame.time for frame in VideoReader(path)] == [Fraction(n, 25) for n in range(40)]
 
 
 @pytest.mark.parametrize(
     ("name", "codec", "pixels"),
     [
         ("blue.mkv", "ffv1", "bgr0"),
-        ("grey.mkv", "ffv1", "gray"),
         ("deep grey.mkv", "ffv1", "gray16le"),
         ("ten bits.mp4", "libx264", "yuv420p10le"),
-        ("444.mp4", "libx264", "yuv444p"),
         ("422.mov", "prores_ks", "yuv422p10le"),
         ("alpha.mov", "qtrle", "argb"),
     ],
@@ -89,82 +77,52 @@ def test_pixels_of_every_kind_become_bgr(name, codec, pixels, tmp_path):
     given = np.broadcast_to(given, (64, 96, 3)).copy()
     if name == "blue.mkv":
         given[:] = (255, 0, 0)
-    frames = list(
-        VideoReader(write_clip(tmp_path / name, [given] * 2, codec=codec, pix_fmt=pixels))
-    )
+    path = write_clip(tmp_path / name, [given] * 2, codec=codec, pix_fmt=pixels)
+    frames = list(VideoReader(path))
     assert (len(frames), frames[0].image.dtype) == (2, np.uint8)
     assert np.abs(frames[0].image.astype(int) - given).mean() < 3
 
 
-def whole_clip(path, kind):
-    """Write 60 frames of noise."""
-    if kind == "index in front":
-        with VideoWriter(path, width=96, height=64, fps=Fraction(25)) as writer:
-            for image in noise(60):
-                writer.write(image)
-    elif kind == "fragments":
-        movflags = {"movflags": "frag_keyframe+empty_moov", "frag_duration": "300000"}
-        noisy_clip(path, 60, container_options=movflags)
-    else:
-        noisy_clip(path, 60, codec="libvpx") if path.suffix == ".webm" else noisy_clip(path, 60)
-    return path
+FAST_START = {"container_options": {"movflags": "faststart"}}
+FRAGMENTS = {"container_options": {"movflags": "frag_keyframe", "frag_duration": "300000"}}
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        ("a.mp4", "index in front"),
-        ("a.mp4", "fragments"),
-        ("a.avi", "index in front and behind"),
-        ("a.avi", "index behind"),
-        ("a.mkv", "no index"),
-        pytest.param("a.webm", "no index", marks=pytest.mark.slow),
-    ],
+    ("name", "choices"),
+    [("a.mp4", FAST_START), ("a.mp4", FRAGMENTS), ("a.avi", {}), ("old.avi", {}), ("a.mkv", {})],
 )
-def test_a_cut_clip_gives_the_frames_it_has_and_says_so(name, kind, tmp_path, caplog):
-    whole, cut = whole_clip(tmp_path / name, kind), tmp_path / f"cut_{name}"
-    data = whole.read_bytes()
-    if kind == "index behind":  # as older programs write AVI: nothing at the front tells
-        data = data.replace(b"indx", b"JUNK")
-    cut.write_bytes(data[: len(data) // 2])
-    reader = VideoReader(cut)
-    with caplog.at_level(logging.INFO):
-        frames = list(reader)
-    assert 15 <= len(frames) <= 45
-    assert reader.damage.startswith("the clip is cut: it should have ")
-    assert f"{len(frames)} frames were read" in caplog.text
-    reader = VideoReader(whole)
+def test_a_cut_clip_gives_the_frames_it_has_and_says_so(name, choices, tmp_path):
+    path = noisy_clip(tmp_path / name, 60, **choices)
+    reader = VideoReader(path)
     assert (len(list(reader)), reader.damage) == (60, "")
+    if name == "old.avi":  # as older programs write it: nothing at the front tells
+        path.write_bytes(path.read_bytes().replace(b"indx", b"JUNK"))
+    reader = VideoReader(cut(path))
+    assert 15 <= len(list(reader)) <= 45
+    assert reader.damage.startswith("the clip is cut: it should have ")
 
 
 @pytest.mark.parametrize("name", ["a.mkv", "a.ts", "a.mp4", "a.avi"])
 def test_a_hole_costs_its_frames_only_and_is_noticed(name, tmp_path):
-    reader = VideoReader(with_a_hole(noisy_clip(tmp_path / name)))
+    path = with_a_hole(noisy_clip(tmp_path / name))
+    reader = VideoReader(path)
     frames = list(reader)
     assert 15 < len(frames) < 40
     assert all(a.time < b.time for a, b in itertools.pairwise(frames))
     # Matroska's demuxer may pass over the hole; what is missing at the end then tells of it.
     told = ("the clip is damaged", "the clip is cut") if name == "a.mkv" else "the clip is damaged"
     assert reader.damage.startswith(told)
-
-
-def test_a_hole_before_the_chosen_end_is_noticed(tmp_path):
-    path = with_a_hole(noisy_clip(tmp_path / "a.mp4"))
-    reader = VideoReader(path, end=Fraction(35, 25))
-    assert 15 < len(list(reader)) < 35
-    assert reader.damage.startswith("the clip is damaged")
-    assert not reader.complete
-    reader = VideoReader(path, end=Fraction(5, 25))
-    assert (len(list(reader)), reader.damage) == (5, "")
-
-
-def test_a_hole_leaves_the_numbers_of_the_frames_behind_it(tmp_path):
-    path = with_a_hole(noisy_clip(tmp_path / "a.avi"))
-    frames = list(VideoReader(path))
-    assert len(frames) < 40
-    assert [frame.index for frame in frames] == [round(frame.time * 25) for frame in frames]
-    part = list(VideoReader(path, start=frames[-3].time))
-    assert [frame.index for frame in part] == [frame.index for frame in frames[-3:]]
+    if name == "a.avi":  # the frames behind the hole keep their numbers
+        assert [frame.index for frame in frames] == [round(frame.time * 25) for frame in frames]
+        part = list(VideoReader(path, start=frames[-3].time))
+        assert [frame.index for frame in part] == [frame.index for frame in frames[-3:]]
+    if name == "a.mp4":
+        reader = VideoReader(path, end=Fraction(35, 25))
+        assert 15 < len(list(reader)) < 35
+        assert reader.damage.startswith("the clip is damaged")
+        assert not reader.complete
+        reader = VideoReader(path, end=Fraction(5, 25))
+        assert (len(list(reader)), reader.damage) == (5, "")
 
 
 @pytest.mark.parametrize(
@@ -180,37 +138,35 @@ def test_a_hole_leaves_the_numbers_of_the_frames_behind_it(tmp_path):
         (None, "does not exist"),
     ],
 )
-def test_a_file_that_is_no_clip_is_refused_in_one_sentence(content, says, tmp_path):
+def test_a_file_that_is_no_clip_is_refused(content, says, tmp_path):
     path = tmp_path / "no clip.mp4"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(MediaError, match=says) as caught:
+    with pytest.raises(MediaError, match=rf"no clip\.mp4.*{says}"):
         VideoReader(path)
-    assert "no clip.mp4" in str(caught.value)
-    assert "\n" not in str(caught.value)
     with pytest.raises(MediaError, match="is a folder"):
         VideoReader(tmp_path)
 
 
-def test_sound_alone_is_no_clip(tmp_path):
-    path = tmp_path / "sound.m4a"
-    with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream("aac", rate=8000)
-        samples = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
-        samples.sample_rate = 8000
-        container.mux([*stream.encode(samples), *stream.encode(None)])
-    with pytest.raises(MediaError, match="no video stream"):
-        VideoReader(path)
-
-
 @pytest.mark.parametrize("share", [0.1, 0.98, 1])
 def test_an_mp4_that_is_cut_before_or_in_its_index_is_refused(share, tmp_path):
-    whole = noisy_clip(tmp_path / "whole.mp4").read_bytes()
+    whole = noisy_clip(tmp_path / "cut.mp4").read_bytes()
     index = whole.index(b"moov")
     assert index > whole.index(b"mdat")
     (tmp_path / "cut.mp4").write_bytes(whole[: int(index * share) + 100 * (share == 1)])
     with pytest.raises(MediaError, match=r"cut\.mp4: .* is cut"):
         VideoReader(tmp_path / "cut.mp4")
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.m4a", "aac"), ("a.mp4", "mpeg4")])
+def test_sound_alone_and_a_clip_without_a_frame_are_refused(name, codec, tmp_path):
+    with av.open(str(tmp_path / name), "w", format="mp4") as container:
+        stream = container.add_stream(codec, rate=8000)
+        if codec == "mpeg4":
+            stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        container.start_encoding()
+    with pytest.raises(MediaError, match=rf"{name}: "):
+        VideoReader(tmp_path / name)
 
 
 @pytest.mark.parametrize("count", [7, 4000])
@@ -227,39 +183,35 @@ def test_trap_a_header_with_a_wrong_number_of_frames_is_not_believed(count, tmp_
     assert reader.damage == ""
 
 
-@pytest.mark.parametrize(("name", "announced"), [("a.h264", None), ("a.ts", 40), ("a.mkv", 40)])
-def test_a_clip_without_a_number_of_frames_is_read_to_its_end(name, announced, tmp_path):
-    reader = VideoReader(noisy_clip(tmp_path / name))
+# AVI stores when a frame is decoded; the reader tells when it is shown.
+AVI = {"codec": "libx264", "pix_fmt": "yuv420p", "options": {"bf": "3", "b_strategy": "0"}}
+
+
+@pytest.mark.parametrize(
+    ("name", "announced", "choices"),
+    [("a.h264", None, {}), ("a.ts", 40, {}), ("a.mkv", 40, {}), ("a.avi", 40, AVI)],
+)
+def test_frames_are_shown_at_their_times_whatever_the_container_tells(
+    name, announced, choices, tmp_path
+):
+    reader = VideoReader(noisy_clip(tmp_path / name, **choices))
     assert reader.announced_frames == announced
     assert [frame.time for frame in reader] == [Fraction(n, 25) for n in range(40)]
     assert reader.damage == ""
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi"])
-def test_a_clip_without_any_frame_is_refused(name, tmp_path):
-    with av.open(str(tmp_path / name), "w") as container:
-        stream = container.add_stream("mpeg4", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
-        container.start_encoding()
-    with pytest.raises(MediaError, match=rf"{name}: "):
-        VideoReader(tmp_path / name)
-
-
-@pytest.mark.parametrize(("suffix", "codec"), [(".ts", "libx264"), (".mpg", "mpeg2video")])
-def test_a_clock_that_begins_again_goes_on(suffix, codec, tmp_path):
-    once = noisy_clip(tmp_path / f"once{suffix}", 60, codec=codec)
-    twice = tmp_path / f"twice{suffix}"
+def test_a_clock_that_begins_again_goes_on(tmp_path):
+    once = noisy_clip(tmp_path / "once.ts", 60)
+    twice = tmp_path / "twice.ts"
     twice.write_bytes(2 * once.read_bytes())
-    reader = VideoReader(twice)
-    frames = list(reader)
-    assert reader.clock_restarts
     reader = VideoReader(once)
     times = [frame.time for frame in reader]
     assert not reader.clock_restarts
-    assert [frame.time for frame in frames[:60]] == times
-    assert [frame.time for frame in frames[60:]] == [
-        times[-1] + Fraction(1, 25) + time - times[0] for time in times
-    ]
+    reader = VideoReader(twice)
+    frames = list(reader)
+    assert reader.clock_restarts
+    later = [times[-1] + Fraction(1, 25) + time - times[0] for time in times]
+    assert [frame.time for frame in frames] == times + later
     part = VideoReader(twice, start=frames[75].time)
     assert [(f.index, f.time) for f in part] == [(f.index, f.time) for f in frames[75:]]
 
@@ -272,9 +224,88 @@ def test_one_wrong_stamp_moves_no_other_frame():
 
     assert shown([0, 40, 5000, 5040, 0, 5120]) == [0, 40, 5000, 5040, 5080, 5120]
     assert times.moved == 0
-    assert shown([5160, 0, 40, 80]) == [5160, 5200, 5240, 5280]
+    assert shown([5160, 0, 40, 80, None]) == [5160, 5200, 5240, 5280, 5320]
+    assert shown([80, 80]) == [5321, 5322]  # times always rise
     assert times.moved != 0
-    assert shown([80, 80]) == [5281, 5282]  # times always rise
+
+
+OPEN_GOP = {"x264-params": "open-gop=1:bframes=3:b-adapt=0"}
+UNEVEN = [n * 40 + n % 3 * 7 + (500 if n > 30 else 0) for n in range(60)]
+# name: (file, codec, options, times in milliseconds, whether the start need not be decoded)
+PARTS = {
+    "variable rate": ("a.mp4", "libx264", {}, UNEVEN, True),
+    "matroska": ("a.mkv", "libx264", OPEN_GOP, None, True),
+    "AVI": ("a.avi", "libx264", {"bf": "3"}, None, False),
+    "broadcast": ("a.ts", "libx264", OPEN_GOP, None, True),
+    "program stream": ("a.mpg", "mpeg2video", {"bf": "2"}, None, True),
+    "HEVC": ("a.mp4", "libx265", {"x265-params": "log-level=none:pools=none"}, None, True),
+    "hidden frames": ("a.webm", "libvpx", {"cpu-used": "8", "auto-alt-ref": "1"}, None, False),
+}
+QUICK = {"variable rate", "matroska", "AVI"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in PARTS]
+)
+def test_a_part_is_that_part_of_the_whole_and_what_can_be_counted_is_not_decoded(
+    name, tmp_path, monkeypatch
+):
+    file, codec, options, times, countable = PARTS[name]
+    path = write_clip(
+        tmp_path / file,
+        [np.roll(noise(1, seed=1)[0], number, 1) for number in range(60)],
+        rate=Fraction(25),
+        codec=codec,
+        options=options,
+        gop=12,
+        times=times,
+        time_base=Fraction(1, 1000 if times else 25),
+    )
+    begins = []
+    monkeypatch.setattr(
+        reader_module, "skip_to", lambda *given: begins.append(skip_to(*given)) or begins[-1]
+    )
+    whole = list(VideoReader(path))
+    for number in (0, 13, 36, 54):
+        start = whole[number].time
+        end = start + Fraction(1, 2)
+        for part in ({"start": start}, {"start": start - Fraction(1, 500), "end": end}):
+            part["start"] = max(Fraction(0), part["start"])
+            wanted = [f for f in whole if part["start"] <= f.time < part.get("end", 99)]
+            for a, b in zip(VideoReader(path, **part), wanted, strict=True):
+                assert (a.index, a.time) == (b.index, b.time)
+                assert np.array_equal(a.image, b.image)
+    assert bool(begins) == countable
+    begins.clear()
+    assert next(iter(VideoReader(path, start=whole[50].time))).index == 50
+    assert len(begins) == countable
+    assert all(36 <= index <= 50 for index, _ in begins)
+
+
+def test_progress_counts_the_part_only(clip):
+    three = Fraction(3 * 1001, 30000)
+    assert [frame.index for frame in VideoReader(clip, end=three)] == [0, 1, 2]
+    for part, count in (
+        ({"end": three}, 3),
+        ({"start": three}, 7),
+        ({"start": 0.1, "end": 0.2}, 3),
+        ({"end": 100}, 10),
+    ):
+        assert VideoReader(clip, **part).expected_frames == count
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "says"),
+    [
+        (-1, None, "from -1 s to the end; start must not be negative"),
+        (3, 3, "from 3 s to 3 s; .* end must be later"),
+        (100, None, r"no frame between the chosen start, 100 s, and end; .* end at 0\.30 s"),
+        (0.001, 0.002, "no frame between"),
+    ],
+)
+def test_an_impossible_part_is_refused(start, end, says, clip):
+    with pytest.raises(MediaError, match=says):
+        VideoReader(clip, start=start, end=end)
 
 
 def test_real_bad_files_are_refused_and_the_old_avi_is_read(real_data, tmp_path):
@@ -284,9 +315,7 @@ def test_real_bad_files_are_refused_and_the_old_avi_is_read(real_data, tmp_path)
     for name in names:
         with pytest.raises(MediaError, match=r"HTML page|address|bookmark"):
             VideoReader(folder / name)
-    whole = folder / "vtest_ac3_no_people.avi"
-    assert VideoReader(whole).announced_frames == 835
-    data = whole.read_bytes()
+    data = (folder / "vtest_ac3_no_people.avi").read_bytes()
     (tmp_path / "cut.avi").write_bytes(data[: len(data) // 20])
     reader = VideoReader(tmp_path / "cut.avi")
     assert 5 < len(list(reader)) < 100

@@ -8,12 +8,11 @@ import traceback
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from persondet.errors import MediaError
 from persondet.video import source as source_module
-from persondet.video.outputs import check_clips
 from persondet.video.reader import VideoReader
 from persondet.video.source import is_address, local_path, shown, shown_name
 from tests.video.clips import noisy_clip, served
@@ -27,12 +26,9 @@ SECRETS = ("somebody", "s3cret", "t0ken")
         ("http://example.org/a/walk.mp4", "http://example.org/a/walk.mp4", "walk.mp4"),
         ("https://example.org:8443/live?key=1#t=3", "https://example.org:8443/live", "live"),
         ("RTSP://user:pass@camera/stream1", "rtsp://camera/stream1", "stream1"),
-        ("rtsp://user@camera", "rtsp://camera", "camera"),
         ("rtsp://user:p@ss@camera/1", "rtsp://camera/1", "1"),
         ("https://example.org/@some/walk.mp4", "https://example.org/@some/walk.mp4", "walk.mp4"),
         ("rtsp://user:pa/ss@camera/1", "rtsp://…", "…"),
-        ("rtsp://user:pa?ss@camera/1", "rtsp://…", "…"),
-        ("http://", "http://", "http:"),
     ],
 )
 def test_what_is_shown_of_an_address(address, label, name):
@@ -40,30 +36,26 @@ def test_what_is_shown_of_an_address(address, label, name):
     assert (shown(address), shown_name(address)) == (label, name)
 
 
-@pytest.mark.parametrize("name", ["walk.mp4", "a/b c.mp4", "a:b.mp4", "C:/walk.mp4", "C://a.mp4"])
-def test_files_are_no_addresses(name):
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [(name, name) for name in ("walk.mp4", "a:b.mp4", "C:/walk.mp4", "C://a.mp4")]
+    + [("file:///a/b%20c.mp4", "/a/b c.mp4"), ("FILE:///a/b%20c.mp4", "/a/b c.mp4")],
+)
+def test_files_are_no_addresses(name, path):
     assert not is_address(name)
-    assert not is_address(Path(name))
-    assert shown(name) == str(Path(name))
-    assert local_path(name) == Path(name)
+    assert (shown(name), local_path(name)) == (str(Path(path)), Path(path))
+    assert shown_name(name) == Path(path).name
 
 
-def test_a_file_address_is_a_file():
-    assert not is_address("file:///a/b%20c.mp4")
-    assert local_path("file:///a/b%20c.mp4") == Path("/a/b c.mp4")
-    assert shown_name("FILE:///a/b%20c.mp4") == "b c.mp4"
-
-
+@settings(max_examples=40)
 @given(
-    st.text(min_size=6, max_size=12).filter(lambda text: text.strip("/.:@?#") == text),
+    st.text("ab1/.:@?#%ß", min_size=6, max_size=12).filter(lambda t: t.strip("/.:@?#") == t),
     st.sampled_from(["/walk.mp4", "", "/a@b/c", "/x?a=b@c", "?q=@", "#@"]),
 )
 def test_a_password_is_never_shown_whatever_is_in_it(secret, rest):
-    secret = f"s3cr3t{secret}"
-    label = shown(f"rtsp://somebody:{secret}@camera{rest}")
-    assert "s3cr3t" not in label
-    assert "somebody" not in label
-    assert secret[6:] not in label or secret[6:] in f"rtsp://camera{rest}"
+    label = shown(f"rtsp://somebody:s3cr3t{secret}@camera{rest}")
+    assert not any(part in label for part in ("s3cr3t", "somebody"))
+    assert secret not in label or secret in f"rtsp://camera{rest}"
 
 
 def clips(files, wait=None):
@@ -84,7 +76,7 @@ def hides_its_secrets(text):
     return not any(secret in text for secret in SECRETS)
 
 
-def test_an_address_is_read_like_a_file(clip, tmp_path, caplog, capfd):
+def test_an_address_is_read_like_a_file(clip, caplog, capfd):
     with caplog.at_level(logging.DEBUG), clips({"/a/walk.mp4": clip.read_bytes()}) as port:
         address = f"http://somebody:s3cret@127.0.0.1:{port}/a/walk.mp4?key=t0ken#part"
         with VideoReader(address) as reader:
@@ -92,8 +84,6 @@ def test_an_address_is_read_like_a_file(clip, tmp_path, caplog, capfd):
             assert reader.label == f"http://127.0.0.1:{port}/a/walk.mp4"
             read = [(frame.index, frame.time) for frame in reader]
         part = [frame.index for frame in VideoReader(address, start=0.2)]
-        plan = [(address, tmp_path / "out.mp4")]
-        assert check_clips(plan) == (plan, [])
     assert read == [(frame.index, frame.time) for frame in VideoReader(clip.as_uri())]
     assert part == [6, 7, 8, 9]
     assert hides_its_secrets(caplog.text + "".join(capfd.readouterr()))
@@ -117,30 +107,27 @@ def test_errors_of_an_address_do_not_show_its_secrets(clip, caplog, capfd):
     assert hides_its_secrets(caplog.text + "".join(capfd.readouterr()))
 
 
-def test_a_server_that_does_not_answer_is_given_up(clip, monkeypatch):
-    monkeypatch.setattr(source_module, "ANSWER_SECONDS", 0.3)
+def test_a_server_that_does_not_answer_and_other_schemes_are_refused(clip, monkeypatch):
+    monkeypatch.setattr(source_module, "ANSWER_SECONDS", 0.2)
     never = threading.Event()
     with clips({"/walk.mp4": clip.read_bytes()}, wait=never) as port:
         with pytest.raises(MediaError, match=r"127\.0\.0\.1.*did not answer"):
             VideoReader(f"http://127.0.0.1:{port}/walk.mp4")
         never.set()
-
-
-@pytest.mark.parametrize("address", ["gopher://x/y", "unix://socket", "pipe://1", "nonsense://x"])
-def test_other_schemes_are_refused(address):
-    with pytest.raises(MediaError, match="are not opened; use http"):
-        VideoReader(address)
+    for address in ("gopher://x/y", "unix://socket", "pipe://1"):
+        with pytest.raises(MediaError, match="are not opened; use http"):
+            VideoReader(address)
 
 
 def test_a_clip_that_is_cut_is_known_behind_an_address(tmp_path):
     data = noisy_clip(tmp_path / "a.mkv", 60).read_bytes()
-    loud = noisy_clip(tmp_path / "b.mkv", 20, sound=True).read_bytes()
-    with clips({"/a.mkv": data, "/cut.mkv": data[: len(data) // 2], "/b.mkv": loud}) as port:
-        for name, least, most, damage in (
-            ("cut", 15, 45, "the clip is cut: it should have 60 frames"),
-            ("a", 60, 60, ""),
-            ("b", 20, 20, ""),
+    loud = noisy_clip(tmp_path / "b.mkv", 20, sound=("aac",)).read_bytes()
+    with clips({"/a": data, "/cut": data[: len(data) // 2], "/b": loud}) as port:
+        for name, frames, damage in (
+            ("cut", range(15, 46), "the clip is cut: it should have 60 frames"),
+            ("a", [60], ""),
+            ("b", [20], ""),
         ):
-            reader = VideoReader(f"http://somebody:s3cret@127.0.0.1:{port}/{name}.mkv")
-            assert least <= len(list(reader)) <= most
+            reader = VideoReader(f"http://somebody:s3cret@127.0.0.1:{port}/{name}")
+            assert len(list(reader)) in frames
             assert reader.damage == damage

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import collections
 import itertools
-import signal
-import subprocess
-import sys
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from persondet.errors import MediaError, PartialMediaError
@@ -27,10 +24,9 @@ from persondet.video.writer import (
     draft_path,
     partial_path,
 )
-from tests.video.clips import frames_on_disk, noise, square_frame
+from tests.video.clips import frames_on_disk, noise, square_frame, squares
 
-SIZE = {"width": 96, "height": 64}
-SQUARES = [square_frame(n) for n in range(60)]
+PLAIN = {"width": 96, "height": 64, "fps": Fraction(25)}
 
 
 def write(path, frames, fps=Fraction(25), times=None, **choices):
@@ -41,15 +37,16 @@ def write(path, frames, fps=Fraction(25), times=None, **choices):
     return path
 
 
-@pytest.mark.parametrize("rate", [Fraction(25), Fraction(30000, 1001), Fraction(24000, 1001)])
+@pytest.mark.parametrize("rate", [Fraction(25), Fraction(24000, 1001)])
 def test_codec_pixels_rate_and_fast_start(rate, tmp_path):
-    path = write(tmp_path / "clip.mp4", SQUARES[:12], rate)
+    path = write(tmp_path / "clip.mp4", squares(12), rate, pixel_aspect=Fraction(64, 45))
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         context = stream.codec_context
         assert (context.name, context.codec_tag, context.pix_fmt) == ("h264", "avc1", "yuv420p")
         assert stream.average_rate == rate
     assert frames_on_disk(path) == [n / rate for n in range(12)]
+    assert VideoReader(path).pixel_aspect == Fraction(64, 45)
     data = path.read_bytes()
     assert data.index(b"moov") < data.index(b"mdat")
 
@@ -62,26 +59,21 @@ def test_colours_survive(tmp_path):
         assert np.abs(read.image.astype(int) - frame).max() <= 8
 
 
-@pytest.mark.parametrize("size", [(95, 63), (96, 63), (95, 64)])
-def test_odd_sizes_are_padded_by_a_pixel_and_said(size, tmp_path):
-    width, height = size
-    frames = [square_frame(n, width, height) for n in range(4)]
-    path = tmp_path / "odd.mp4"
-    writer = VideoWriter(path, width=width, height=height, fps=Fraction(25), crf=5)
-    with writer:
-        for image in frames:
-            writer.write(image)
-    assert writer.notes == [
-        f"{width} x {height} is odd; padded by a pixel to {width + width % 2} x "
-        f"{height + height % 2}, as H.264 needs it"
-    ]
+@pytest.mark.parametrize(("width", "height"), [(95, 63), (96, 63), (95, 64)])
+def test_odd_sizes_are_padded_by_a_pixel_and_said(width, height, tmp_path):
+    image, path = square_frame(0, width, height), tmp_path / "odd.mp4"
+    with VideoWriter(path, width=width, height=height, fps=Fraction(25), crf=5) as writer:
+        writer.write(image)
+    even = width + width % 2, height + height % 2
+    assert len(writer.notes) == 1
+    assert f"padded by a pixel to {even[0]} x {even[1]}" in writer.notes[0]
     reader = VideoReader(path)
-    assert (reader.width, reader.height) == (width + width % 2, height + height % 2)
-    image = next(iter(reader)).image.astype(int)
-    assert np.abs(image[:height, :width] - frames[0]).mean() < 4
+    assert (reader.width, reader.height) == even
+    seen = next(iter(reader)).image.astype(int)
+    assert np.abs(seen[:height, :width] - image).mean() < 4
     # The pixel that was added repeats the border: no dark line.
-    assert np.abs(image[-1] - 60).max() < 12
-    assert np.abs(image[:, -1] - 60).max() < 12
+    assert np.abs(seen[-1] - 60).max() < 12
+    assert np.abs(seen[:, -1] - 60).max() < 12
 
 
 def test_the_same_frames_give_the_same_bytes(tmp_path):
@@ -92,29 +84,14 @@ def test_the_same_frames_give_the_same_bytes(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
 def test_times_are_kept_within_half_a_tick_of_the_coarser_clock(suffix, tmp_path):
-    tick = Fraction(1, 90_000)
-    times = [t * tick for t in (4_000, 7_003, 9_777, 30_000, 30_900, 90_001)]
-    path = tmp_path / f"variable{suffix}"
-    write(path, SQUARES[:6], Fraction(12), times, time_base=tick)
+    tick, rate = Fraction(1, 90_000), Fraction(30000, 1001)
     coarser = Fraction(1, 1000) if suffix == ".mkv" else tick
-    read = frames_on_disk(path)
-    assert all(abs(a - b) <= coarser / 2 for a, b in zip(read, times, strict=True))
-    rate = Fraction(30000, 1001)
-    path = write(tmp_path / f"regular{suffix}", SQUARES[:40], rate)
-    read = [frame.time for frame in VideoReader(path)]
-    assert all(abs(a - n / rate) <= coarser / 2 for n, a in enumerate(read))
-    assert len(read) == 40
-
-
-def test_quality_and_pixel_aspect_reach_the_file(tmp_path):
-    sizes = [
-        write(tmp_path / f"{crf}.mp4", noise(6), crf=crf).stat().st_size
-        for crf in (0, None, 20, 40)
-    ]
-    assert sizes[0] > sizes[1] == sizes[2] > sizes[3]
-    path = write(tmp_path / "tv.mp4", SQUARES[:3], pixel_aspect=Fraction(64, 45))
-    assert VideoReader(path).pixel_aspect == Fraction(64, 45)
-    assert VideoReader(tmp_path / "20.mp4").pixel_aspect == 1
+    uneven = [t * tick for t in (4_000, 7_003, 9_777, 30_000, 30_900, 90_001)]
+    path = write(tmp_path / f"a{suffix}", squares(6), Fraction(12), uneven, time_base=tick)
+    even = write(tmp_path / f"b{suffix}", squares(40), rate)
+    for written, times in ((path, uneven), (even, [n / rate for n in range(40)])):
+        read = frames_on_disk(written)
+        assert all(abs(a - b) <= coarser / 2 for a, b in zip(read, times, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -125,13 +102,9 @@ def test_quality_and_pixel_aspect_reach_the_file(tmp_path):
         ([np.zeros((64, 96, 3), np.float32)], "float32"),
     ],
 )
-def test_no_frame_or_one_of_another_size_or_type_is_refused_and_leaves_nothing(
-    images, says, tmp_path
-):
-    with (
-        pytest.raises(MediaError, match=says),
-        VideoWriter(tmp_path / "clip.mp4", **SIZE, fps=Fraction(25)) as writer,
-    ):
+def test_no_frame_or_one_of_another_size_or_type_leaves_nothing(images, says, tmp_path):
+    writer = VideoWriter(tmp_path / "clip.mp4", **PLAIN)
+    with pytest.raises(MediaError, match=says), writer:
         collections.deque(map(writer.write, images))
     assert list(tmp_path.iterdir()) == []
 
@@ -140,75 +113,55 @@ def test_no_frame_or_one_of_another_size_or_type_is_refused_and_leaves_nothing(
     ("name", "choices", "says"),
     [
         ("clip.avi", {}, "use a name in .mp4, .mov, .mkv"),
-        ("clip", {}, "use a name in"),
         ("clip.mp4", {"crf": 60}, "crf 0 to 51"),
         ("clip.mp4", {"fps": Fraction(0)}, "must be positive"),
     ],
 )
 def test_what_cannot_be_written_is_refused_at_once(name, choices, says, tmp_path):
-    choices = {"width": 96, "height": 64, "fps": Fraction(25), **choices}
     with pytest.raises(MediaError, match=says):
-        VideoWriter(tmp_path / name, **choices)
+        VideoWriter(tmp_path / name, **(PLAIN | choices))
 
 
-RATES = st.sampled_from([Fraction(n) for n in (1, 12, 24, 25, 30, 50, 60, 120)]) | st.sampled_from(
-    [Fraction(24000, 1001), Fraction(30000, 1001), Fraction(60000, 1001), Fraction(25, 3)]
-)
+RATES = st.sampled_from(
+    [Fraction(n) for n in (1, 25, 60, 120)] + [Fraction(n, 1001) for n in (24000, 30000)]
+) | st.just(Fraction(25, 3))
+CLOCKS = st.sampled_from([1000, 12800, 30000, 90000, 600, 1_000_000]).map(lambda n: Fraction(1, n))
+BEYOND_32_BITS = Fraction(1, 1_999_999_973)
 
 
-CLOCKS = st.sampled_from([1000, 12800, 15360, 30000, 90000, 600, 1_000_000]).map(
-    lambda ticks: Fraction(1, ticks)
-)
-
-
-@given(RATES, CLOCKS)
-def test_the_common_tick_divides_both(rate, clock):
+@settings(max_examples=50)
+@given(RATES, CLOCKS, st.integers(0, 10_000), st.lists(st.integers(0, 10**7), min_size=1))
+def test_ticks_divide_both_clocks_increase_and_undo_the_rounding_of_a_coarse_one(
+    rate, clock, start, numbers
+):
     tick = common_tick(rate, clock)
-    assert (1 / rate / tick).denominator == 1
-    assert (clock / tick).denominator == 1
+    assert (1 / rate / tick).denominator == (clock / tick).denominator == 1
     assert tick.denominator <= MAX_TICKS_PER_SECOND
-
-
-def test_a_clock_beyond_32_bits_keeps_the_rate_exact():
-    rate, clock = Fraction(30000, 1001), Fraction(1, 1_999_999_973)
-    tick = common_tick(rate, clock)
-    assert tick.denominator <= MAX_TICKS_PER_SECOND
-    assert (Fraction(1001, 30000) / tick).denominator == 1
-
-
-@given(RATES, CLOCKS, st.integers(0, 10_000))
-def test_the_rounding_of_a_coarse_clock_is_undone(rate, clock, start):
-    output = OutputClock(rate, clock)
-    begin = start * clock
-    rounded = [round((begin + n / rate) / clock) * clock for n in range(20)]
-    times = [output.ticks(time) * output.tick for time in rounded]
-    if 1 / rate > 2 * clock:
-        assert times == [begin + n / rate for n in range(20)]
-
-
-@given(RATES, CLOCKS, st.lists(st.integers(0, 10**7), min_size=1, max_size=20))
-def test_ticks_always_increase_and_stay_close(rate, clock, numbers):
-    output = OutputClock(rate, clock)
-    ordered = sorted(set(numbers))
+    assert common_tick(rate, BEYOND_32_BITS).denominator <= MAX_TICKS_PER_SECOND
+    assert (1 / rate / common_tick(rate, BEYOND_32_BITS)).denominator == 1
+    output, ordered = OutputClock(rate, clock), sorted(set(numbers))
     ticks = [output.ticks(n * clock) for n in ordered]
     assert all(a < b for a, b in itertools.pairwise(ticks))
     assert all(
         abs(t * output.tick - n * clock) <= clock / 2 for t, n in zip(ticks, ordered, strict=True)
     )
-    backwards = output.ticks(Fraction(0))
-    assert backwards == ticks[-1] + 1
+    assert output.ticks(Fraction(0)) == ticks[-1] + 1
+    output, begin = OutputClock(rate, clock), start * clock
+    rounded = [round((begin + n / rate) / clock) * clock for n in range(20)]
+    if 1 / rate > 2 * clock:
+        times = [output.ticks(time) * output.tick for time in rounded]
+        assert times == [begin + n / rate for n in range(20)]
 
 
-@pytest.mark.parametrize("fps", [1, 5, 25, 60])
+@pytest.mark.parametrize("fps", [1, 25])
 def test_all_but_the_last_second_is_on_the_disk_at_any_time(fps, tmp_path):
-    target = tmp_path / "clip.mp4"
-    longest = 0.0
-    with VideoWriter(target, **SIZE, fps=Fraction(fps)) as writer:
+    target, longest = tmp_path / "clip.mp4", 0.0
+    with VideoWriter(target, width=96, height=64, fps=Fraction(fps)) as writer:
         for number in range(3 * fps + 2):
             writer.write(square_frame(number))
             if number % max(1, fps // 5) == 0:
                 times = frames_on_disk(partial_path(target))
-                # Of pictures that are coded out of order, the last ones may be there first.
+                # Of frames that are coded out of order, the last ones may be there first.
                 assert set(times) >= {Fraction(n, fps) for n in range(number + 1 - fps)}
                 assert times == sorted(times)
                 assert all((time * fps).denominator == 1 for time in times)
@@ -218,22 +171,13 @@ def test_all_but_the_last_second_is_on_the_disk_at_any_time(fps, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
 
 
-def failing(target, count, **choices):
-    """Write `count` frames, then fail."""
-
-    def frames():
-        yield from SQUARES[:count]
-        raise KeyError("in the middle")
-
-    writer = VideoWriter(target, **SIZE, fps=Fraction(25), **choices)
-    with pytest.raises(KeyError), writer:
-        collections.deque(map(writer.write, frames()))
-
-
 def test_a_failure_keeps_every_frame_and_what_was_there(tmp_path, caplog):
     target = tmp_path / "clip.mp4"
     target.write_bytes(b"what was there")
-    failing(target, 40, overwrite=True)
+    writer = VideoWriter(target, **PLAIN, overwrite=True)
+    frames = itertools.chain(squares(40), [None])  # what is no image fails
+    with pytest.raises(AttributeError), writer:
+        collections.deque(map(writer.write, frames))
     partial = tmp_path / "clip.partial.mp4"
     assert target.read_bytes() == b"what was there"
     assert {path.name for path in tmp_path.iterdir()} == {"clip.mp4", "clip.partial.mp4"}
@@ -245,28 +189,23 @@ def test_a_failure_keeps_every_frame_and_what_was_there(tmp_path, caplog):
 
 def test_what_appears_meanwhile_is_not_replaced(tmp_path):
     target = tmp_path / "clip.mp4"
-    writer = VideoWriter(target, **SIZE, fps=Fraction(25))
-    writer.__enter__()
+    writer = VideoWriter(target, **PLAIN).__enter__()
     writer.write(square_frame(0))
     target.write_bytes(b"somebody else's")
-    says = r"there already.*kept in .*clip\.partial\.mp4"
-    with pytest.raises(PartialMediaError, match=says):
+    with pytest.raises(PartialMediaError, match=r"there already.*kept in .*clip\.partial"):
         writer.__exit__(None, None, None)
     assert target.read_bytes() == b"somebody else's"
     assert len(frames_on_disk(partial_path(target))) == 1
     assert not draft_path(target).exists()
 
 
-FULL_DISK = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-
-
-@FULL_DISK
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 @pytest.mark.parametrize("file", [partial_path, draft_path])
 def test_a_full_disk_says_so_and_names_what_is_kept(file, tmp_path):
     target = tmp_path / "clip.mp4"
     file(target).symlink_to("/dev/full")
-    writer = VideoWriter(target, **SIZE, fps=Fraction(25), overwrite=True)
-    with pytest.raises(MediaError, match="the disk is full.*--overwrite") as caught, writer:
+    writer = VideoWriter(target, **PLAIN, overwrite=True)
+    with pytest.raises(PartialMediaError, match="the disk is full.*--overwrite") as caught, writer:
         collections.deque(map(writer.write, noise(60)))
     assert str(partial_path(target)) in str(caught.value)
     assert not target.exists()
@@ -276,45 +215,12 @@ def test_a_full_disk_says_so_and_names_what_is_kept(file, tmp_path):
 
 
 def test_trap_a_clip_that_lost_frames_on_the_way_is_not_handed_over(tmp_path, monkeypatch):
-    target, other = tmp_path / "clip.mp4", write(tmp_path / "other.mp4", SQUARES[:7])
+    target, other = tmp_path / "clip.mp4", write(tmp_path / "other.mp4", squares(7))
     remux = writer_module.remux
     monkeypatch.setattr(writer_module, "remux", lambda _, *rest: remux(other, *rest))
-    writer = VideoWriter(target, **SIZE, fps=Fraction(25))
-    with pytest.raises(MediaError, match="has 7 of 9 frames") as caught, writer:
-        collections.deque(map(writer.write, SQUARES[:9]))
-    assert str(partial_path(target)) in str(caught.value)
+    writer = VideoWriter(target, **PLAIN)
+    with pytest.raises(PartialMediaError, match="has 7 of 9 frames.*partial"), writer:
+        collections.deque(map(writer.write, squares(9)))
     assert not target.exists()
     assert not draft_path(target).exists()
     assert len(frames_on_disk(partial_path(target))) == 9
-
-
-KILLED = """
-import sys, time
-from fractions import Fraction
-import numpy as np
-from persondet.video.writer import VideoWriter
-with VideoWriter(sys.argv[1], width=96, height=64, fps=Fraction(25)) as writer:
-    number = 0
-    while True:
-        writer.write(np.full((64, 96, 3), number % 200, np.uint8))
-        number += 1
-        print(number, flush=True)
-"""
-
-
-@pytest.mark.slow
-def test_a_killed_run_leaves_all_but_the_last_second(tmp_path):
-    target = tmp_path / "clip.mp4"
-    process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(target)], stdout=subprocess.PIPE, text=True
-    )
-    written = 0
-    while written < 137:
-        written = int(process.stdout.readline())
-    process.send_signal(signal.SIGKILL)
-    written = int(([written] + process.stdout.read().split())[-1])
-    process.wait()
-    times = frames_on_disk(partial_path(target))
-    assert set(times) >= {Fraction(n, 25) for n in range(written - 25)}
-    assert times == sorted(times)
-    assert not target.exists()

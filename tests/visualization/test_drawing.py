@@ -1,31 +1,18 @@
 """Strokes on arrays: what is painted, and what stays as it was."""
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from persondet.visualization.drawing import (
-    draw_box,
-    draw_mask,
-    draw_region,
-)
+from persondet.visualization.drawing import draw_box, draw_mask
 from persondet.visualization.labels import draw_label, plate_size
 
 ORANGE = (0, 128, 255)
 
 
-def canvas(height=40, width=60, value=100):
-    return np.full((height, width, 3), value, dtype=np.uint8)
-
-
-def test_a_mask_tints_its_pixels_and_no_other():
-    image, mask = canvas(), np.zeros((40, 60), dtype=bool)
-    mask[10:20, 30:50] = True
-    draw_mask(image, mask, ORANGE, alpha=0.5, outline=0)
-    assert (image[mask] == np.round([50, 114, 177.5])).all()
-    assert (image[~mask] == 100).all()
+def canvas(value=100):
+    return np.full((40, 60, 3), value, np.uint8)
 
 
 @given(
@@ -49,29 +36,25 @@ def test_each_pixel_takes_as_much_of_the_colour_as_the_line_covers_of_it(box, wi
     assert (image[share == 0] <= 200 * 2 / 16).all()
 
 
-def test_a_region_is_drawn_as_the_mask_that_it_stands_for():
-    rng = np.random.default_rng(1)
-    whole = np.zeros((40, 60), bool)
-    whole[8:30, 12:44] = cv2.blur(rng.random((22, 32)), (5, 5)) > 0.5
-    expected, image = canvas(), canvas()
-    draw_mask(expected, whole, ORANGE, alpha=0.4, outline=2)
-    draw_region(image, whole[5:33, 10:50], (10, 5), ORANGE, alpha=0.4, outline=2, smooth=False)
-    assert np.array_equal(image, expected)
-
-
 @pytest.mark.parametrize("alpha", [0.0, 0.42, 1.0])
-def test_a_tint_is_a_mix_within_one_level(alpha):
-    image = np.random.default_rng(2).integers(0, 256, (40, 60, 3), dtype=np.uint8)
-    before = image.astype(float)
-    draw_region(image, np.ones((40, 60), bool), (0, 0), ORANGE, alpha=alpha, outline=0)
-    assert np.abs(image - (before * (1 - alpha) + alpha * np.array(ORANGE))).max() <= 1.01
+def test_a_tint_is_a_mix_within_one_level_and_touches_the_mask_alone(alpha):
+    rng = np.random.default_rng(2)
+    image = rng.integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    mask, before = rng.random((40, 60)) < 0.3, image.astype(float)
+    draw_mask(image, mask, ORANGE, alpha=alpha, outline=0)
+    mixed = before * (1 - alpha) + alpha * np.array(ORANGE)
+    assert np.abs(image - mixed)[mask].max() <= 1.01
+    assert (image == before)[~mask].all()
 
 
-@pytest.mark.parametrize("position", [(0, 0), (1000, 1000), (-20, -20), (30, 20)])
+@pytest.mark.parametrize("position", [(0, 0), (1000, 1000)])
 def test_a_label_stays_inside_the_image(position):
-    image = canvas(60, 120)
-    draw_label(image, "person", position, ORANGE)
-    rows, columns = np.nonzero((image != 100).any(axis=2))
-    width, height = plate_size("person", 13)
+    image = canvas()
+    draw_label(image, "me", position, ORANGE)
+    changed = (image != 100).any(axis=2)
+    rows, columns = np.nonzero(changed)
+    width, height = plate_size("me", 13)
     assert columns.max() - columns.min() + 1 == width
     assert rows.max() - rows.min() + 1 == height
+    assert 0.4 < (image == ORANGE).all(axis=2)[changed].mean() < 0.95  # a plate with letters on it
+    assert image[changed].min(axis=0)[2] < 60

@@ -133,7 +133,8 @@ def draw_size_histogram(run: Run) -> Figure | None:
     edges, annotated, found = evaluation.sizes
     figure = style.new_figure(size=(7.4, 4.6))
     (axes,) = figure.axes
-    places, look = np.arange(len(annotated)) + 0.5, {"width": 0.9, "edgecolor": style.BLACK}
+    places = np.arange(len(annotated)) + 0.5
+    look: dict[str, Any] = {"width": 0.9, "edgecolor": style.BLACK}
     axes.bar(places, annotated, color="white", label=f"all {run.objects}", **look)
     axes.bar(places, found, color=style.SKY, hatch="////", label="found", **look)
     every = max(1, -(-len(edges) // 13))

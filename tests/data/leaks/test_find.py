@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,9 +19,7 @@ from persondet.data.leaks.find import (
     source_name,
 )
 from persondet.data.leaks.hashing import image_signature
-from tests.data.leaks.scenes import COPIES, grey, scene
-
-CODES = (SAME_FILE, SAME_SOURCE, NEAR_IDENTICAL, SAME_CLIP)
+from tests.data.leaks.scenes import COPIES, grey, octagons, plain_shapes, scene
 
 
 def named(leaks, code: str) -> list[tuple[str, str, str, str]]:
@@ -65,28 +64,23 @@ def test_each_kind_by_itself():
     assert (example.split, example.file, example.detail) == ("test", "b.jpg", "in train: a.jpg")
 
 
-def test_the_strongest_kind_wins_and_a_image_counts_once():
-    image = scene(np.random.default_rng(0))
-    name = "w_mp4-{}_jpg.rf.{}.jpg"
+def test_the_strongest_kind_wins_and_an_image_counts_once():
+    image, name = scene(np.random.default_rng(0)), "w_mp4-{}_jpg.rf.{}.jpg"
     images = [
         seen("train", name.format(1, "a"), image, b"1"),
         seen("train", name.format(1, "b"), image, b"2"),
         seen("test", name.format(1, "c"), image, b"1"),
     ]
-    for strongest in (SAME_FILE, SAME_SOURCE, NEAR_IDENTICAL, SAME_CLIP):
+    weaker = {
+        SAME_FILE: lambda i, p: replace(p, digest=b""),
+        SAME_SOURCE: lambda i, p: replace(p, file_name=f"w_mp4-{i}.jpg"),
+        NEAR_IDENTICAL: lambda i, p: ExportImage(p.split, p.file_name),
+        SAME_CLIP: lambda i, p: p,
+    }
+    for strongest, weaken in weaker.items():
         leaks = find_leaks(images)
-        assert {code: len(leaks.kinds[code]) for code in CODES} == {
-            code: int(code == strongest) for code in CODES
-        }
-        if strongest == SAME_FILE:
-            images = [ExportImage(p.split, p.file_name, b"", p.hashes, p.thumbnail) for p in images]
-        elif strongest == SAME_SOURCE:
-            images = [
-                ExportImage(p.split, f"w_mp4-{i}.jpg", b"", p.hashes, p.thumbnail)
-                for i, p in enumerate(images)
-            ]
-        else:
-            images = [ExportImage(p.split, p.file_name) for p in images]
+        assert {code: len(found) for code, found in leaks.kinds.items() if found} == {strongest: 1}
+        images = [weaken(i, p) for i, p in enumerate(images)]
 
 
 def test_every_version_is_dropped_wherever_the_other_lies():
@@ -95,29 +89,27 @@ def test_every_version_is_dropped_wherever_the_other_lies():
     leaks = find_leaks([*images, ExportImage("test", "t.jpg", b"1")])
     assert leaks.to_drop["valid"] == ["valid0.jpg", "valid1.jpg", "valid2.jpg"]
     assert named(leaks, SAME_FILE)[0] == ("test", "t.jpg", "train", "train0.jpg")
-
-
-def test_copies_of_copies_are_dropped_too():
-    image = scene(np.random.default_rng(3))
-    images = [seen("train", f"{i}.jpg", COPIES["recompressed"](image)) for i in range(4)]
-    leaks = find_leaks([*images, seen("test", "t.jpg", image)])
+    pixels = scene(np.random.default_rng(3))
+    copies = [seen("train", f"{i}.jpg", COPIES["recompressed"](pixels)) for i in range(4)]
+    leaks = find_leaks([*copies, seen("test", "t.jpg", pixels)])
     assert leaks.to_drop == {"train": ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]}
 
 
-def test_versions_within_one_split_are_no_leak():
-    leaks = find_leaks(
-        [ExportImage("train", "a_jpg.rf.1.jpg", b"1"), ExportImage("train", "a_jpg.rf.2.jpg", b"1")]
-    )
+def test_what_is_no_leak():
+    one_split = [ExportImage("train", f"a_jpg.rf.{i}.jpg", b"1") for i in range(2)]
+    leaks = find_leaks(one_split)
     assert not any(leaks.kinds.values()) and not leaks.shares and not leaks.to_drop
-
-
-def test_what_is_not_known_is_not_compared():
-    leaks = find_leaks(
-        [ExportImage("train", "a.jpg"), ExportImage("test", "a.jpg"), ExportImage("valid", "")]
-    )
+    unknown = [
+        ExportImage("train", "a.jpg"),
+        ExportImage("test", "a.jpg"),
+        ExportImage("valid", ""),
+    ]
+    leaks = find_leaks(unknown)
     assert not any(leaks.kinds.values())
     assert leaks.shares == {"valid": Share(1, 0, 0), "test": Share(1, 0, 0)}
     assert find_leaks([]).as_json() == {}
+    with pytest.raises(ValueError, match="train, valid, test"):
+        find_leaks([ExportImage("val", "a.jpg")])
 
 
 def test_the_order_of_the_images_does_not_matter():
@@ -135,9 +127,22 @@ def test_the_order_of_the_images_does_not_matter():
         assert find_leaks(images) == expected
 
 
-def test_another_split_is_a_mistake_of_the_caller():
-    with pytest.raises(ValueError, match="train, valid, test"):
-        find_leaks([ExportImage("val", "a.jpg")])
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [scene, octagons, plain_shapes])
+def test_copies_are_found_and_nothing_else(make):
+    rng = np.random.default_rng(21)
+    images, planted = [], set()
+    for number in range(1000):
+        image = make(rng)
+        images.append(seen("train" if number % 2 else "test", f"{number}.png", image))
+        if number % 2 and number < 20 * len(COPIES):
+            copy = list(COPIES)[number // 2 % len(COPIES)]
+            images.append(seen("test", f"copy{number}.png", COPIES[copy](image)))
+            planted.add((images[-1].file_name, images[-2].file_name))
+    leaks = find_leaks(images).kinds[NEAR_IDENTICAL]
+    found = {(leak.file_name, leak.partner) for leak in leaks}
+    assert found <= planted
+    assert len(found) >= 0.95 * len(planted)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +168,6 @@ def test_source_name(name: str, source: str):
     [
         ("DJI_0839_5meter_305_MP4-0002_jpg.rf.60cf0d.jpg", "DJI_0839_5meter_305_MP4"),
         ("out_mp4-3_jpg.rf.2ffaf2.jpg", "out_mp4"),
-        ("IMG_8496_MOV-4_jpg.rf.0f25b6.jpg", "IMG_8496_MOV"),
         ("walk.mp4_12.png", "walk.mp4"),
         ("walk.avi-frame-00012.png", "walk.avi"),
         ("clip_frame_000123.jpg", "clip"),
@@ -175,20 +179,13 @@ def test_source_name(name: str, source: str):
         ("cam1/walk_mp4-5.jpg", "cam1/walk_mp4"),
         # No frames of a clip that could be named:
         ("IMG_0001.jpg", ""),
-        ("DSC_1234.JPG", ""),
-        ("image12.jpg", ""),
-        ("00001.jpg", ""),
-        ("photo (3).jpg", ""),
         ("photo-0001.jpg", ""),
         ("frame_0001.jpg", ""),
-        ("_frame_0001.jpg", ""),
         ("timeframe_12.jpg", ""),
         ("window_frame_12.jpg", ""),
         ("video_12.jpg", ""),
         ("video_20240131.jpg", ""),
         ("street_0001_jpg.rf.0f3a.jpg", ""),
-        ("thermalImage12_jpg.rf.0f3a.jpg", ""),
-        ("Screenshot-from-2025-05-25-10-17-50_png.rf.54.jpg", ""),
         ("WhatsApp-Image-2025-05-25-at-1_06_34-PM-2-_jpeg.rf.83.jpg", ""),
         ("walk_mp4_jpg.rf.1.jpg", ""),  # a clip's one image, without a number
         ("_mp4-12.jpg", ""),

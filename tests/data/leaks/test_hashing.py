@@ -6,46 +6,28 @@ import pytest
 from persondet.data.leaks.hashing import image_signature, turned, without_bars
 
 
-def bits(one: np.uint64, other: np.uint64) -> int:
-    return (int(one) ^ int(other)).bit_count()
-
-
 def smooth(seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     return np.kron(rng.integers(0, 256, (16, 16)), np.ones((8, 8))).astype(np.uint8)
 
 
-@pytest.mark.parametrize("orientation", range(8))
-def test_turning_the_image_turns_the_hashes(orientation: int):
-    image = smooth(3)
-    hashes, thumbnail = image_signature(image)
-    again, turned_thumbnail = image_signature(np.ascontiguousarray(turned(image, orientation)))
-    assert bits(again[0], hashes[orientation]) <= 1
-    np.testing.assert_array_equal(turned_thumbnail, turned(thumbnail, orientation))
-    assert sorted(map(int, again)) == sorted(map(int, hashes)) or bits(again[0], hashes[0]) > 0
+@pytest.mark.parametrize("way", range(8))
+def test_turning_the_image_turns_the_hashes(way: int):
+    hashes, thumbnail = image_signature(smooth(3))
+    again, turned_thumbnail = image_signature(np.ascontiguousarray(turned(smooth(3), way)))
+    assert np.bitwise_count(again[0] ^ hashes[way]) <= 1
+    np.testing.assert_array_equal(turned_thumbnail, turned(thumbnail, way))
+    small = expected = np.arange(12).reshape(3, 4)
+    for bit, flip in ((4, np.transpose), (1, np.fliplr), (2, np.flipud)):
+        expected = flip(expected) if way & bit else expected
+    np.testing.assert_array_equal(turned(small, way), expected)
 
 
-def test_the_eight_ways_of_turning_are_eight():
-    image = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    ways = {(turned(image, way).shape, turned(image, way).tobytes()) for way in range(8)}
-    assert len(ways) == 8
-    assert turned(image, 0) is image
-    np.testing.assert_array_equal(turned(image, 4), image.T)
-    np.testing.assert_array_equal(turned(image, 1), np.fliplr(image))
-    np.testing.assert_array_equal(turned(image, 2), np.flipud(image))
-
-
-def test_a_plain_image_has_no_bit_set():
-    hashes, thumbnail = image_signature(np.full((50, 70), 200, np.uint8))
-    assert not hashes.any()
-    assert (thumbnail == 200).all()
-
-
-def test_types_and_shapes():
-    for shape in ((1, 1), (5, 400), (640, 640)):
-        hashes, thumbnail = image_signature(np.zeros(shape, np.uint8))
-        assert hashes.dtype == np.uint64 and hashes.shape == (8,)
-        assert thumbnail.dtype == np.uint8 and thumbnail.shape == (64, 64)
+@pytest.mark.parametrize("shape", [(1, 1), (5, 400), (640, 640)])
+def test_a_plain_image_has_no_bit_set(shape: tuple[int, int]):
+    hashes, thumbnail = image_signature(np.full(shape, 200, np.uint8))
+    assert not hashes.any() and hashes.dtype == np.uint64 and hashes.shape == (8,)
+    assert (thumbnail == 200).all() and thumbnail.shape == (64, 64)
 
 
 @pytest.mark.parametrize("shape", [(0, 5), (4, 4, 3), (4,)])
@@ -60,7 +42,7 @@ def test_brightness_does_not_matter_to_the_hash():
     np.testing.assert_array_equal(image_signature(darker)[0], image_signature(brighter)[0])
 
 
-@pytest.mark.parametrize("level", [0, 114, 255])
+@pytest.mark.parametrize("level", [0, 255])
 @pytest.mark.parametrize("bars", [(30, 30, 0, 0), (0, 40, 0, 0), (0, 0, 20, 20), (9, 9, 5, 5)])
 def test_bars_are_cut_off(level: int, bars: tuple[int, int, int, int]):
     image = np.kron(smooth(6)[::4, ::4], np.ones((3, 4), np.uint8))

@@ -32,18 +32,20 @@ def swimmers(rng: np.random.Generator) -> np.ndarray:
 @pytest.mark.parametrize("copy", COPIES)
 def test_planted_copies_are_found(copy: str):
     rng = np.random.default_rng(7)
-    originals = [scene(rng) for _ in range(20)]
+    originals = [scene(rng) for _ in range(12)]
     images = originals + [COPIES[copy](image) for image in originals]
-    pairs, skipped = near_identical_pairs(*signatures(images), groups=np.repeat([0, 1], 20))
-    assert all(other == one + 20 for one, other in pairs.tolist())
-    assert len(pairs) >= 19 and skipped == 0
+    pairs, skipped = near_identical_pairs(*signatures(images), groups=np.repeat([0, 1], 12))
+    assert all(other == one + 12 for one, other in pairs.tolist())
+    assert len(pairs) >= 11 and skipped == 0
 
 
-@pytest.mark.parametrize("bar", [None, 0, 255])
-@pytest.mark.parametrize("make", [scene, octagons, plain_shapes, swimmers])
+@pytest.mark.parametrize(
+    ("make", "bar"),
+    [(scene, 0), (octagons, None), (plain_shapes, 255), (swimmers, None), (swimmers, 0)],
+)
 def test_independent_images_raise_no_alarm_with_bars_or_without(make, bar: int | None):
     rng = np.random.default_rng(11)
-    images = [make(rng) for _ in range(100)]
+    images = [make(rng) for _ in range(60)]
     if bar is not None:
         edge = cv2.BORDER_CONSTANT
         images = [cv2.copyMakeBorder(i, 60, 60, 0, 0, edge, value=(bar,) * 3) for i in images]
@@ -52,11 +54,11 @@ def test_independent_images_raise_no_alarm_with_bars_or_without(make, bar: int |
 
 
 def test_a_letterboxed_copy_is_found():
-    images = [swimmers(np.random.default_rng(seed)) for seed in range(20)]
+    images = [swimmers(np.random.default_rng(seed)) for seed in range(10)]
     edge = cv2.BORDER_CONSTANT
     boxed = [jpeg(cv2.copyMakeBorder(i, 88, 88, 0, 0, edge), 90) for i in images]
     pairs, _ = near_identical_pairs(*signatures(images + boxed))
-    assert pairs.tolist() == [[k, k + 20] for k in range(20)]
+    assert pairs.tolist() == [[k, k + 10] for k in range(10)]
 
 
 @pytest.mark.parametrize("way", range(8))
@@ -99,7 +101,7 @@ def test_plain_images_gradients_and_horizons_are_the_same_as_nothing():
 
 @pytest.mark.parametrize("groups", [None, 3])
 def test_many_copies_do_not_make_many_pairs(groups: int | None):
-    count = 300
+    count = 60
     hashes, thumbnails = signatures([scene(np.random.default_rng(8))])
     labels = None if groups is None else np.arange(count) % groups
     pairs, _ = near_identical_pairs(
@@ -115,30 +117,20 @@ def test_each_member_has_a_partner_in_each_other_group():
     groups = np.array([0, 0, 1, 2, 1, 0, 1, 1, 1, 0, 2, 2])
     pairs, _ = near_identical_pairs(*signatures(images), groups=groups)
     found = {(a, groups[b]) for p in pairs.tolist() for a, b in (p, p[::-1])}
-    expected = {
-        (a, groups[b])
-        for a in range(12)
-        for b in range(12)
-        if a // 3 == b // 3 and groups[a] != groups[b]
-    }
-    assert found == expected
+    every = [(a, b) for a in range(12) for b in range(12) if a // 3 == b // 3]
+    assert found == {(a, groups[b]) for a, b in every if groups[a] != groups[b]}
 
 
 def test_a_budget_is_kept_and_said(caplog: pytest.LogCaptureFixture):
-    hashes = np.random.default_rng(0).integers(0, 2**64, (1000, 8), dtype=np.uint64)
-    thumbnails = np.broadcast_to(signatures([scene(np.random.default_rng(1))])[1], (1000, 64, 64))
+    hashes = np.random.default_rng(0).integers(0, 2**64, (600, 8), dtype=np.uint64)
+    thumbnails = np.broadcast_to(signatures([scene(np.random.default_rng(1))])[1], (600, 64, 64))
     assert near_identical_pairs(hashes, thumbnails, budget=1000)[1] > 0
     assert "may not have been found" in caplog.text
 
 
-@pytest.mark.parametrize("count", [0, 1])
-@pytest.mark.parametrize("grouped", [False, True])
-def test_few_images(count: int, grouped: bool):
-    hashes, thumbnails = np.zeros((count, 8), np.uint64), np.zeros((count, 64, 64), np.uint8)
-    groups = np.zeros(count, int) if grouped else None
+@pytest.mark.parametrize("groups", [None, np.zeros(0, int)])
+def test_no_images(groups: np.ndarray | None):
+    hashes, thumbnails = np.zeros((0, 8), np.uint64), np.zeros((0, 64, 64), np.uint8)
     assert near_identical_pairs(hashes, thumbnails, groups=groups)[0].shape == (0, 2)
-
-
-def test_shapes_that_do_not_fit():
     with pytest.raises(ValueError, match="8"):
-        near_identical_pairs(np.zeros((3, 7), np.uint64), np.zeros((3, 64, 64), np.uint8))
+        near_identical_pairs(hashes[:, :7], thumbnails, groups=groups)
