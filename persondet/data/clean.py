@@ -19,7 +19,7 @@ from persondet.data.coco_json import CocoDict, collector_paused, write_coco
 from persondet.data.findings import Finding, Findings
 from persondet.data.inspect import Facts, Inspection, inspect_coco
 from persondet.data.roboflow import ANNOTATION_FILE, Export, copy_readmes, read_export
-from persondet.data.shapes import box_as_polygon, mask_area, mask_areas, touched_pixels
+from persondet.data.shapes import box_as_polygon, mask_area, touched_pixels
 from persondet.environment import Progress
 from persondet.errors import DatasetError
 from persondet.files import (
@@ -197,20 +197,11 @@ def _set_areas(
     sizes: Mapping[int, tuple[int, int]],
     changes: Counter[str],
 ) -> None:
-    masked = [annotation for annotation in annotations if annotation["segmentation"]]
-    areas = iter(
-        mask_areas(
-            [annotation["segmentation"] for annotation in masked],
-            [sizes[annotation["image_id"]] for annotation in masked],
-        )
-    )
     for annotation in annotations:
-        has_mask = bool(annotation["segmentation"])
-        area = next(areas) if has_mask else annotation["bbox"][2] * annotation["bbox"][3]
-        if (
-            has_mask and area == 0
-        ):  # what clipping left, or a box, thinner than a pixel: the pixels it touches
-            size = sizes[annotation["image_id"]]
+        mask, size = annotation["segmentation"], sizes[annotation["image_id"]]
+        area = mask_area(mask, *size) if mask else annotation["bbox"][2] * annotation["bbox"][3]
+        if mask and area == 0:
+            # What clipping left, or a box, thinner than a pixel: the pixels it touches.
             annotation["segmentation"] = [touched_pixels(annotation["bbox"], *size)]
             area = mask_area(annotation["segmentation"], *size)
         changes["area-recomputed"] += annotation.get("area") != area
