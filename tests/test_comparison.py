@@ -2,36 +2,26 @@
 
 import contextlib
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
+from concurrent.futures import Future
 
+import compare_settings
 import pytest
 
 from persondet.engine import comparison
 from persondet.engine.comparison import Variant, compare, comparison_table, run_folder
 from persondet.errors import ConfigError, InterruptedRun, OutputExistsError
 from persondet.results import METRICS, write_results
-
-ROOT = Path(__file__).resolve().parents[1]
-CONFIG = ROOT / "configs/quick_schedules/person_mask_rcnn_R_18_FPN_instant_test.yaml"
-
-HEARS_CTRL_C = "import signal; signal.signal(2, signal.default_int_handler)"
+from tests.engine.toy_training import CONFIG
 
 
 def finish(output, variant, seed, box, mask):
-    """Write what a finished run leaves: scores and a curve."""
+    """Write the scores that a finished run leaves."""
     folder = run_folder(output, variant, seed)
     folder.mkdir(parents=True)
     scores = {
         task: dict.fromkeys(METRICS, value) for task, value in (("bbox", box), ("segm", mask))
     }
     write_results(folder, {"test": scores | {"images": 3}, "seconds": {"train": 1.0}})
-    rows = [{"iteration": step, "segm/AP": mask * step / 19} for step in (9, 19)]
-    (folder / "metrics.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 @pytest.fixture
@@ -64,11 +54,7 @@ def test_finished_runs_are_not_trained_again_and_make_the_table(finished):
     assert table[3].startswith("| free | 31.5 (31.0 to 32.0) | ")
     assert table[3].endswith("| 23.0 (22.0 to 24.0) |")
     assert json.loads((output / "comparison.json").read_text()) == result
-
-
-def test_another_comparison_is_not_mixed_with_an_earlier_one(finished):
-    output, variants = finished
-    with pytest.raises(OutputExistsError, match="--overwrite"):
+    with pytest.raises(OutputExistsError, match="--overwrite"):  # another comparison
         compare(output, variants, config_file=CONFIG, seeds=(1,), opts=("SOLVER.MAX_ITER", "5"))
     assert (run_folder(output, "frozen", 1) / "results.json").is_file()
 
@@ -88,65 +74,34 @@ def test_a_request_that_is_none_is_refused(tmp_path, variants, seeds, said):
     assert not (tmp_path / "new").exists()
 
 
-def slow_training(arguments, threads, folder):
-    """Take the place of a training, which Ctrl-C reaches too."""
-    (folder.parent.parent / f"began {folder.parent.name}").touch()
-    try:
-        time.sleep(30)
-    except KeyboardInterrupt:
-        raise InterruptedRun("saved") from None
-    return 30.0
+def test_an_interruption_starts_no_further_training(tmp_path, monkeypatch):
+    began = []
 
+    class Pool:
+        def submit(self, train, arguments, threads, folder):
+            began.append(folder.parent.name)
+            return Future()
 
-def interrupted_comparison(output):
-    """Compare three variants, in a process of its own."""
-    comparison._train = slow_training
-    try:
-        variants = [Variant(name) for name in "abc"]
-        compare(output, variants, config_file=CONFIG, seeds=(1,))
-    except InterruptedRun as error:
-        (Path(output) / "said").write_text(str(error))
+    def ctrl_c(*_, **__):
+        raise KeyboardInterrupt
 
-
-@pytest.mark.slow
-def test_an_interruption_ends_the_comparison_and_starts_no_further_training(tmp_path):
-    code = "import sys; from tests.test_comparison import *; interrupted_comparison(sys.argv[1])"
-    process = subprocess.Popen(
-        # A job in the background would ignore Ctrl-C, and so would its children.
-        [sys.executable, "-c", f"{HEARS_CTRL_C}; {code}", str(tmp_path)],
-        cwd=ROOT,
-        start_new_session=True,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        end = time.monotonic() + 60
-        while not (tmp_path / "began a").exists() and time.monotonic() < end:
-            time.sleep(0.1)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        process.wait(timeout=20)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    assert [path.name for path in tmp_path.glob("began *")] == ["began a"]
-    assert "the same command goes on" in (tmp_path / "said").read_text()
+    monkeypatch.setattr(comparison, "process_pool", lambda *_: contextlib.nullcontext(Pool()))
+    monkeypatch.setattr(comparison, "wait", ctrl_c)
+    with pytest.raises(InterruptedRun, match="the same command goes on") as caught:
+        compare(tmp_path, [Variant(name) for name in "abc"], config_file=CONFIG, seeds=(1,))
+    assert began == ["a"] and caught.value.exit_code == 130
 
 
 @pytest.mark.slow
-def test_the_tool_trains_scores_and_goes_on(tmp_path, tiny_export):
+def test_the_tool_trains_scores_and_goes_on(tmp_path, tiny_export, capsys):
     command = [
-        *(sys.executable, str(ROOT / "tools/compare_settings.py"), "--config-file", str(CONFIG)),
-        *("--output", str(tmp_path / "c"), "--seeds", "1", "--jobs", "2"),
-        *("--variant", "frozen", "MODEL.BACKBONE.FREEZE_AT", "2"),
-        *("--variant", "free", "MODEL.BACKBONE.FREEZE_AT", "0"),
-        *("--opts", "DATASETS.ROBOFLOW.ROOT", str(tiny_export), "SOLVER.MAX_ITER", "2"),
+        *("--config-file", str(CONFIG), "--output", str(tmp_path / "c"), "--seeds", "1"),
+        *("--variant", "frozen", "MODEL.BACKBONE.FREEZE_AT", "2", "--opts"),
+        *("DATASETS.ROBOFLOW.ROOT", str(tiny_export), "SOLVER.MAX_ITER", "1"),
+        *("INPUT.MIN_SIZE_TEST", "48", "INPUT.MIN_SIZE_TRAIN", "(48,)"),
     ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    first = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-    assert first.returncode == 0, first.stdout + first.stderr
-    assert "| frozen |" in first.stdout
-    for variant, freeze_at in (("frozen", 2), ("free", 0)):
-        results = json.loads((tmp_path / "c" / variant / "seed_1/results.json").read_text())
-        assert results["freeze_at"] == freeze_at
-    again = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-    assert again.returncode == 0
-    assert again.stdout.count("done before") == 2
+    for said in ("| frozen |", "done before"):
+        assert compare_settings.main(command) == 0
+        assert said in capsys.readouterr().out
+    results = json.loads((tmp_path / "c/frozen/seed_1/results.json").read_text())
+    assert results["freeze_at"] == 2

@@ -278,14 +278,6 @@ def non_finite_tensors(state: Any, name: str = "") -> Iterator[str]:
             yield from non_finite_tensors(inner, f"{name}.{key}".removeprefix("."))
 
 
-def first_non_finite_weight(model: nn.Module) -> str | None:
-    """Return the name of the first weight of `model` that holds NaN or infinity.
-
-    Buffers do not count: the forward pass itself spoils the running statistics of batch norm.
-    """
-    return next(non_finite_tensors(dict(model.named_parameters())), None)
-
-
 def plain(value: Any) -> Any:
     """Return `value` with numpy's numbers and arrays made Python's and torch's.
 

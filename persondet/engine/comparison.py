@@ -7,7 +7,6 @@ What is finished stays, so a comparison that was stopped goes on where it was.
 from __future__ import annotations
 
 import json
-import math
 import os
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -29,8 +28,6 @@ _KILLED = (
     "a training was killed, most likely because memory ran out; use fewer --jobs and start again."
 )
 
-Announce = Callable[[str], None]
-
 
 @dataclass(frozen=True)
 class Variant:
@@ -49,7 +46,7 @@ def compare(
     opts: Sequence[str] = (),
     jobs: int = 1,
     overwrite: bool = False,
-    announce: Announce = lambda line: None,
+    announce: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Train and score every variant with every seed, and return what `comparison.json` holds.
 
@@ -157,7 +154,7 @@ def _train_all(
     opts: Sequence[str],
     jobs: int,
     resume: bool,
-    announce: Announce,
+    announce: Callable[[str], None],
 ) -> None:
     threads = max(1, cpu_count() // jobs)
     left = []
@@ -225,7 +222,7 @@ def _summary(output: Path, variant: Variant, seeds: Sequence[int]) -> dict[str, 
 
 
 def _spread(values: Sequence[float | None]) -> dict[str, float | None]:
-    numbers = [value for value in values if value is not None and math.isfinite(value)]
+    numbers = [value for value in values if value is not None]
     if not numbers:
         return {"mean": None, "low": None, "high": None}
     return {"mean": statistics.fmean(numbers), "low": min(numbers), "high": max(numbers)}

@@ -1,5 +1,5 @@
-"""What a run says: one live line and the messages above it on a terminal, plain lines in a pipe,
-everything in `log.txt`.
+"""What a run says: on a terminal one live line with the messages above it, in a pipe plain lines,
+everything in `log.txt`; and its numbers in `metrics.json` and TensorBoard's files.
 
 A record may carry `extra={"live": True}` (how far the training is; on a terminal it is shown in
 place) or `extra={"result": True}` (what the run was for; `--quiet` shows it too).
@@ -7,15 +7,16 @@ place) or `extra={"result": True}` (what the run was for; `--quiet` shows it too
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import os
-import re
 import shutil
 import sys
-from collections import deque
 from pathlib import Path
 from typing import Any, TextIO
 
+from detectron2.utils.events import EventWriter, TensorboardXWriter, get_event_storage
 from tqdm import tqdm
 
 from persondet.files import write_text
@@ -23,9 +24,6 @@ from persondet.files import write_text
 LOGGERS = ("persondet", "detectron2", "fvcore", "py.warnings")
 _FILE_FORMAT = "[%(asctime)s] %(name)s %(levelname)s: %(message)s"
 _TIME_FORMAT = "%m/%d %H:%M:%S"
-# What Detectron2 says every few seconds of a long evaluation.
-_INFERENCE = re.compile(r"Inference done (\d+/\d+)\..*ETA=(\S+)")
-_INFERENCE_ENDED = "Total inference time"
 
 
 class ConsoleHandler(logging.Handler):
@@ -44,12 +42,18 @@ class ConsoleHandler(logging.Handler):
         self.on_terminal = stream.isatty() and os.environ.get("TERM") != "dumb"
         self._prefix = prefix
         self._bar: tqdm[Any] | None = None
-        self._before_inference: str | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record above the live line, or as the live line, or not at all."""
         try:
-            self._emit(record)
+            if not self._is_wanted(record):
+                return
+            if getattr(record, "live", False) and self.on_terminal and self.verbosity < 1:
+                self.show(record.getMessage())
+                return
+            with tqdm.external_write_mode(self.stream):
+                self.stream.write(f"{self._prefix}{self.format(record)}\n")
+                self.stream.flush()
         except Exception:
             self.handleError(record)
 
@@ -64,7 +68,6 @@ class ConsoleHandler(logging.Handler):
 
     def finish(self) -> None:
         """Leave the live line where it is and go on below it."""
-        self._before_inference = None
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -73,32 +76,6 @@ class ConsoleHandler(logging.Handler):
         """Leave the live line where it is; nothing is written any more."""
         self.finish()
         super().close()
-
-    def _emit(self, record: logging.LogRecord) -> None:
-        if self.on_terminal and self.verbosity == 0 and self._tells_of_inference(record):
-            return
-        if not self._is_wanted(record):
-            return
-        if getattr(record, "live", False) and self.on_terminal and self.verbosity < 1:
-            self.show(record.getMessage())
-            return
-        with tqdm.external_write_mode(self.stream):
-            self.stream.write(f"{self._prefix}{self.format(record)}\n")
-            self.stream.flush()
-
-    def _tells_of_inference(self, record: logging.LogRecord) -> bool:
-        """Show how far an evaluation is; when it ends, what was shown before it."""
-        text = record.getMessage()
-        if done := _INFERENCE.match(text):
-            if self._before_inference is None:
-                self._before_inference = self._bar.desc if self._bar else ""
-            self.show(f"evaluating: image {done[1]}, {done[2]} left")
-        elif text.startswith(_INFERENCE_ENDED) and self._before_inference is not None:
-            self.show(self._before_inference)
-            self._before_inference = None
-        else:
-            return False
-        return True
 
     def _is_wanted(self, record: logging.LogRecord) -> bool:
         if record.levelno >= logging.WARNING or getattr(record, "result", False):
@@ -123,8 +100,8 @@ class _PlainFormatter(logging.Formatter):
 def start_logging(output_dir: str | Path, *, verbosity: int = 0, rank: int = 0) -> None:
     """Send the log to standard output and to `log.txt` in `output_dir`; again: to another folder.
 
-    One process speaks for all: of the others the errors alone are shown, with their rank, and
-    `log.txt.rank<N>` is written when they fail.
+    One process speaks for all: the others show their errors alone, with their rank, and write them
+    into `log.txt.rank<N>`.
 
     Args:
         verbosity: -1, 0 or 1, see `ConsoleHandler`; `log.txt` gets everything at INFO always.
@@ -134,15 +111,11 @@ def start_logging(output_dir: str | Path, *, verbosity: int = 0, rank: int = 0) 
     console = ConsoleHandler(sys.stdout, verbosity, prefix=f"rank {rank}: " if rank else "")
     console.setFormatter(_PlainFormatter(names=verbosity > 0))
     console.setLevel(logging.ERROR if rank else logging.DEBUG)
-    file: logging.Handler
-    if rank:
-        file = RankLog(Path(output_dir) / f"log.txt.rank{rank}")
-    else:
-        file = _LogFile(Path(output_dir) / "log.txt", encoding="utf-8")
+    name = f"log.txt.rank{rank}" if rank else "log.txt"
+    file = _LogFile(Path(output_dir) / name, encoding="utf-8", delay=bool(rank))
     file.setFormatter(logging.Formatter(_FILE_FORMAT, _TIME_FORMAT))
-    file.setLevel(logging.INFO)
-    for name in LOGGERS:
-        log = logging.getLogger(name)
+    file.setLevel(logging.ERROR if rank else logging.INFO)
+    for log in map(logging.getLogger, LOGGERS):
         log.setLevel(logging.DEBUG if verbosity > 0 else logging.INFO)
         log.propagate = False
         log.addHandler(console)
@@ -155,43 +128,11 @@ class _LogFile(logging.FileHandler):
     """`log.txt`, which every run of a folder goes on with."""
 
 
-class RankLog(logging.Handler):
-    """Keeps the newest lines of a further rank, which `write` puts in `path` when the rank fails.
-
-    Rank 0 writes `log.txt`; the further ranks log the same, which nobody reads until one fails.
-    """
-
-    def __init__(self, path: str | Path, *, lines: int = 2000) -> None:
-        super().__init__()
-        self.path = Path(path)
-        self._lines: deque[str] = deque(maxlen=lines)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep a line."""
-        self._lines.append(self.format(record))
-
-    def write(self, last: str) -> None:
-        """Write the kept lines, and `last` below them."""
-        write_text(self.path, "\n".join([*self._lines, last]) + "\n")
-
-
-def write_rank_log(last: str) -> None:
-    """Write the log of this process with `last` below it, where it keeps one and the folder exists.
-
-    Args:
-        last: such as a traceback.
-    """
-    for handler in logging.getLogger("persondet").handlers:
-        if isinstance(handler, RankLog) and handler.path.parent.is_dir():
-            handler.write(last)
-
-
 def stop_logging() -> None:
     """Take back what `start_logging` did."""
-    for name in LOGGERS:
-        log = logging.getLogger(name)
+    for log in map(logging.getLogger, LOGGERS):
         for handler in log.handlers[:]:
-            if isinstance(handler, ConsoleHandler | _LogFile | RankLog):
+            if isinstance(handler, ConsoleHandler | _LogFile):
                 log.removeHandler(handler)
                 handler.close()
     logging.captureWarnings(False)
@@ -201,3 +142,108 @@ def current_console() -> ConsoleHandler | None:
     """Return the console that `start_logging` made, None before it."""
     handlers = logging.getLogger("persondet").handlers
     return next((handler for handler in handlers if isinstance(handler, ConsoleHandler)), None)
+
+
+# Losses are written as medians over so many iterations, as Detectron2 does.
+WINDOW = 20
+METRICS = "metrics.json"
+
+
+def event_writers(folder: str | Path, *, start: int = 0) -> list[EventWriter]:
+    """Return the writers of a run's event files.
+
+    Args:
+        folder: the run folder.
+        start: rows of this iteration and later ones are removed: they come from a run that went
+            further than the checkpoint from which this one goes on, and will be written again.
+    """
+    metrics = MetricsWriter(Path(folder) / METRICS, start=start)
+    return [metrics, TensorBoardWriter(str(folder), start=start, last_row=metrics.last_row)]
+
+
+class MetricsWriter(EventWriter):
+    """Writes `metrics.json` as Detectron2's `JSONWriter` does: a JSON object per line.
+
+    It goes on where the file ends: half a line and the rows from `start` on are removed, and what
+    the other rows hold is not written twice. A number that is not finite is written as `null`,
+    because `NaN` is no JSON. Each row is on disk when `write` returns.
+
+    Attributes:
+        last_row: the largest iteration that has been written; -1: none.
+    """
+
+    def __init__(self, path: Path, *, start: int = 0) -> None:
+        """Open the file, and make it, when it is missing."""
+        self.last_row = keep_rows_before(path, start)
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - until close()
+
+    def write(self) -> None:
+        """Write what is newer than the last row, a row for each iteration."""
+        rows: dict[int, dict[str, Any]] = {}
+        newest = get_event_storage().latest_with_smoothing_hint(WINDOW)
+        for name, (value, iteration) in newest.items():
+            if iteration > self.last_row:
+                row = rows.setdefault(iteration, {"iteration": iteration})
+                row[name] = value if math.isfinite(value) else None
+        for iteration in sorted(rows):
+            self._file.write(json.dumps(rows[iteration], sort_keys=True, allow_nan=False) + "\n")
+        self.last_row = max([self.last_row, *rows])
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class TensorBoardWriter(TensorboardXWriter):
+    """Detectron2's writer of TensorBoard events, but later events of an older run are hidden.
+
+    What `write` was given is in the file when it returns, as in `metrics.json`.
+    """
+
+    def __init__(self, folder: str, *, start: int = 0, last_row: int = -1) -> None:
+        """Write to `folder`; events from `start` on give way, those of `last_row` are there."""
+        super().__init__(folder, window_size=WINDOW, **({"purge_step": start} if start else {}))
+        self._last_write = last_row
+
+    def write(self) -> None:
+        """Write what is newer than the last row, and the images of the event storage."""
+        super().write()
+        self._writer.flush()
+
+
+def keep_rows_before(path: Path, start: int) -> int:
+    """Remove from a `metrics.json` the rows of iterations from `start` on, and half a last line.
+
+    Lines that hold no row stay where they are. The file is replaced whole or not at all.
+
+    Returns: the largest iteration that is left; -1 when there is none.
+    """
+    if path.is_file():
+        text = path.read_text(encoding="utf-8", errors="replace")
+        kept = []
+        for line in text[: text.rfind("\n") + 1].splitlines(keepends=True):
+            iteration = _iteration(line)
+            if iteration is None or iteration < start:
+                kept.append(line)
+        if "".join(kept) != text:
+            write_text(path, "".join(kept))
+    return last_row(path)
+
+
+def last_row(path: Path) -> int:
+    """Return the largest iteration of a `metrics.json`; -1 when there is none."""
+    if not path.is_file():
+        return -1
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        return max((n for n in map(_iteration, lines) if n is not None), default=-1)
+
+
+def _iteration(line: str) -> int | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    number = row.get("iteration") if isinstance(row, dict) else None
+    return number if isinstance(number, int) else None

@@ -23,7 +23,7 @@ from persondet.data.register import (
     is_registered,
     register_roboflow_coco,
 )
-from persondet.engine.console import start_logging
+from persondet.engine.console import start_logging, stop_logging
 from persondet.engine.run_folder import refuse_used_folder
 from persondet.errors import ConfigError, DatasetError, PersondetError
 from persondet.files import make_folder, write_text
@@ -63,7 +63,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     Returns: the frozen config; `DATASETS.*`, `MODEL.ROI_HEADS.NUM_CLASSES`, `INPUT.MASK_FORMAT`
     and `MODEL.DEVICE` are filled in. What was asked for is in `OUTPUT_DIR/config.yaml`.
 
-    Raises: PersondetError: in one sentence, before anything is written.
+    Raises: PersondetError: in one sentence; the run folder is as it was, but for `log.txt`.
 
     Example:
         >>> opts = ["DATASETS.ROBOFLOW.ROOT", "datasets/person", "OUTPUT_DIR", "output/setup"]
@@ -83,8 +83,9 @@ def setup(args: argparse.Namespace) -> CfgNode:
         refuse_used_folder(cfg.OUTPUT_DIR, resume=resume, overwrite=overwrite)
     if cfg.MODEL.WEIGHTS and not resume:
         check_weights(cfg.MODEL.WEIGHTS, cfg)
-    comm.synchronize()
-    with _nothing_left_by_a_refusal(cfg.OUTPUT_DIR) as records:
+    verbosity = int(getattr(args, "verbose", False)) - int(getattr(args, "quiet", False))
+    with _nothing_left_by_a_refusal(cfg.OUTPUT_DIR):
+        start_logging(cfg.OUTPUT_DIR, verbosity=verbosity, rank=comm.get_rank())
         datasets = register_datasets(cfg)
         if training and not cfg.DATASETS.TRAIN:
             raise DatasetError(
@@ -96,26 +97,12 @@ def setup(args: argparse.Namespace) -> CfgNode:
                 f"{export_root(cfg)}: the train split has no annotation that can be used, so there "
                 "is nothing to learn; see tools/prepare_dataset.py check."
             )
-    make_folder(cfg.OUTPUT_DIR)
-    verbosity = int(getattr(args, "verbose", False)) - int(getattr(args, "quiet", False))
-    start_logging(cfg.OUTPUT_DIR, verbosity=verbosity, rank=comm.get_rank())
-    for record in records:
-        logging.getLogger(record.name).handle(record)
     if training:
         schedule = resolve_schedule(cfg, epoch_size(cfg))
         for sentence in schedule.warnings:
             logger.warning(sentence)
         for sentence in schedule.facts:
             logger.info(sentence)
-        loader = cfg.DATALOADER
-        logger.debug(
-            "Loader: %s of %s, %d workers, pipeline %s, images without people %s, images of one "
-            "shape together: %s",
-            *(loader.SAMPLER_TRAIN, ", ".join(cfg.DATASETS.TRAIN), loader.NUM_WORKERS),
-            cfg.INPUT.ALBUMENTATIONS.PIPELINE,
-            "left out" if loader.FILTER_EMPTY_ANNOTATIONS else "kept",
-            loader.ASPECT_RATIO_GROUPING,
-        )
     if comm.is_main_process() and not Path(cfg.OUTPUT_DIR, "config.yaml").exists():
         write_text(Path(cfg.OUTPUT_DIR) / "config.yaml", config_text(cfg))
     if training and not cfg.DATASETS.VAL:
@@ -130,36 +117,18 @@ def setup(args: argparse.Namespace) -> CfgNode:
 
 
 @contextmanager
-def _nothing_left_by_a_refusal(output_dir: str) -> Iterator[list[logging.LogRecord]]:
-    """Hold the log back, and remove the run folder when it was made in vain; yield the records."""
+def _nothing_left_by_a_refusal(output_dir: str) -> Iterator[None]:
+    """Make the run folder, and remove it when the block raises and it was not there before."""
     existed = Path(output_dir).exists()
-    held = _Held()
-    log = logging.getLogger("persondet")
-    level, propagate = log.level, log.propagate
-    log.addHandler(held)
-    log.setLevel(logging.INFO)
-    log.propagate = False
+    comm.synchronize()  # no rank makes what another one has yet to look at
+    make_folder(output_dir)
     try:
-        yield held.records
+        yield
     except PersondetError:
+        stop_logging()
         if not existed and comm.is_main_process():
             shutil.rmtree(output_dir, ignore_errors=True)
         raise
-    finally:
-        log.removeHandler(held)
-        log.setLevel(level)
-        log.propagate = propagate
-
-
-class _Held(logging.Handler):
-    """Keeps records for later."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.records: list[logging.LogRecord] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.records.append(record)
 
 
 def config_text(cfg: CfgNode) -> str:
@@ -232,14 +201,13 @@ def check_device(cfg: CfgNode) -> None:
         return
     try:
         device = torch.device(cfg.MODEL.DEVICE)
-    except RuntimeError as error:
+        found = device.type != "cuda" or (device.index or 0) < torch.cuda.device_count()
+    except RuntimeError:
+        found = False
+    if not found:
         raise ConfigError(
-            f"config: MODEL.DEVICE is {cfg.MODEL.DEVICE!r}; use 'auto', 'cpu' or 'cuda'."
-        ) from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"config: MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, and torch finds no such GPU on this "
-            "machine; set it to 'auto' or 'cpu'."
+            f"config: MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, and torch finds no such device on this "
+            "machine; use 'auto', 'cpu' or 'cuda'."
         )
 
 

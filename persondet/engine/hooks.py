@@ -9,7 +9,6 @@ import datetime
 import json
 import logging
 import math
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,15 +23,10 @@ from detectron2.utils.events import EventStorage, EventWriter
 
 from persondet.checkpoint import SafeDetectionCheckpointer
 from persondet.checkpoint.checkpointer import remove_old_checkpoints
-from persondet.engine.console import ConsoleHandler, current_console
-from persondet.engine.interruption import Interruption
+from persondet.engine.console import ConsoleHandler
+from persondet.engine.resumption import Interruption
 from persondet.errors import InterruptedRun
 from persondet.files import write_json
-
-try:
-    import resource
-except ModuleNotFoundError:  # Windows
-    resource = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +73,8 @@ class ScoreHook(PeriodHook):
         datasets: the validation datasets, for the prefix that Detectron2 adds when there are two.
     """
 
+    _kept: tuple[str, ...] = ("best_score", "best_iteration")
+
     def __init__(
         self, metric: str, *, mode: str = "max", period: int, datasets: tuple[str, ...] = ()
     ) -> None:
@@ -102,18 +98,16 @@ class ScoreHook(PeriodHook):
         return math.inf if self.best_score is None else self._sign * (score - self.best_score)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best score and its iteration, for the checkpoint."""
-        return {
-            "metric": self._metric,
-            "best_score": self.best_score,
-            "best_iteration": self.best_iteration,
-        }
+        """Return the best score and what else the hook keeps, for the checkpoint."""
+        return {"metric": self._metric, **{name: getattr(self, name) for name in self._kept}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what `state_dict` returned; the score of another metric says nothing."""
-        if state_dict.get("metric", self._metric) == self._metric:
-            self.best_score = state_dict["best_score"]
-            self.best_iteration = state_dict["best_iteration"]
+        if state_dict.get("metric", self._metric) != self._metric:
+            logger.info("%s follows %s now, and starts anew.", type(self).__name__, self._metric)
+            return
+        for name in self._kept:
+            setattr(self, name, state_dict[name])
 
 
 class BestCheckpointHook(ScoreHook):
@@ -124,7 +118,7 @@ class BestCheckpointHook(ScoreHook):
     alone, so that `--resume` goes on from the newest model.
 
     Args:
-        checkpointer: saves the model.
+        checkpointer: saves the model; the hook belongs on the main process.
         metric, others: see `ScoreHook`.
 
     Example:
@@ -161,11 +155,8 @@ class BestCheckpointHook(ScoreHook):
             return
         self.best_score, self.best_iteration = score, iteration
         self._checkpointer.save_model("model_best", iteration=iteration)
-        if self._checkpointer.save_to_disk:
-            write_json(
-                Path(self._checkpointer.save_dir) / "model_best.json",
-                {"metric": name, "score": score, "iteration": iteration},
-            )
+        facts = {"metric": name, "score": score, "iteration": iteration}
+        write_json(Path(self._checkpointer.save_dir) / "model_best.json", facts)
         logger.info("Best %s so far: %.3f, after %d steps", name, score, iteration + 1)
 
 
@@ -201,6 +192,8 @@ class EarlyStoppingHook(ScoreHook):
         0
     """
 
+    _kept = (*ScoreHook._kept, "evaluations_without_improvement")
+
     def __init__(
         self, metric: str, *, patience: int, min_delta: float = 0.0, **others: Any
     ) -> None:
@@ -209,29 +202,18 @@ class EarlyStoppingHook(ScoreHook):
         self._min_delta = min_delta
         self.evaluations_without_improvement = 0
 
-    @property
-    def exhausted(self) -> bool:
-        """Whether patience has run out."""
-        return 0 < self._patience <= self.evaluations_without_improvement
-
     def before_step(self) -> None:
         """Stop when patience has run out, also when a run that was stopped is resumed.
 
         Raises: StopTraining: on all ranks alike.
         """
-        if not self.exhausted:
+        if not 0 < self._patience <= self.evaluations_without_improvement:
             return
         logger.info(
             "%s did not improve by %g in %d evaluations (best %s): training stops after step %d "
             "of %d.",
-            self._metric,
-            self._min_delta,
-            self.evaluations_without_improvement,
-            "none"
-            if self.best_score is None or self.best_iteration is None
-            else f"{self.best_score:.3f} after {self.best_iteration + 1} steps",
-            self.trainer.iter,
-            self.trainer.max_iter,
+            *(self._metric, self._min_delta, self.evaluations_without_improvement),
+            *(self.best_score, self.trainer.iter, self.trainer.max_iter),
         )
         raise StopTraining
 
@@ -247,19 +229,6 @@ class EarlyStoppingHook(ScoreHook):
             self.evaluations_without_improvement = 0
         else:
             self.evaluations_without_improvement += 1
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the best score and how much patience is used up, for the checkpoint."""
-        used = {"evaluations_without_improvement": self.evaluations_without_improvement}
-        return super().state_dict() | used
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned; another metric starts anew."""
-        if state_dict["metric"] != self._metric:
-            logger.info("Early stopping follows %s now, and starts anew.", self._metric)
-            return
-        super().load_state_dict(state_dict)
-        self.evaluations_without_improvement = state_dict["evaluations_without_improvement"]
 
 
 class PeriodicCheckpointHook(HookBase):
@@ -370,53 +339,34 @@ WINDOW, ETA_WINDOW = 20, 200
 class ProgressHook(HookBase):
     """Log a row per period, and keep the live line of a terminal up to date in between.
 
-    Its place is after the evaluation and before the writers, which get `eta_seconds` from it.
+    Its place is before the writers, which get `eta_seconds` from it.
 
     Args:
         period: iterations between rows.
         batch_size: images per step, over all ranks.
         epoch_size: images per epoch.
-        evaluation_period: iterations between evaluations; 0: none.
-        verbose: name every loss, not their sum alone.
+        console: shows the live line; where it is verbose a row names every loss.
     """
 
     def __init__(
-        self,
-        period: int,
-        *,
-        batch_size: int,
-        epoch_size: int,
-        evaluation_period: int = 0,
-        verbose: bool = False,
+        self, period: int, *, batch_size: int, epoch_size: int, console: ConsoleHandler | None
     ) -> None:
         self._period = period
         self._batch_size = batch_size
         self._epoch_size = epoch_size
-        self._evaluation_period = evaluation_period
-        self._verbose = verbose
-        self._console: ConsoleHandler | None = None
-        self._last_call = self._last_shown = 0.0
-        self._evaluation_seconds: list[float] = []
-
-    def before_train(self) -> None:
-        """Find the terminal, and start the clock."""
-        self._console = current_console()
-        self._last_call = time.perf_counter()
+        self._console = console
+        self._last_shown = 0.0
 
     def after_step(self) -> None:
         """Log a row when a period ends; else refresh the live line, a few times a second."""
         now = time.perf_counter()
         step = self.trainer.iter + 1
-        if period_ends(self._evaluation_period, step):
-            seconds = _mean(self.trainer.storage, "time", 1) or 0.0
-            self._evaluation_seconds.append(max(now - self._last_call - seconds, 0.0))
-        self._last_call = now
         if period_ends(self._period, step) or step == self.trainer.max_iter:
-            if _mean(self.trainer.storage, "time", WINDOW) is not None:
-                self.trainer.storage.put_scalar(
-                    "eta_seconds", self._seconds_left(step), smoothing_hint=False
-                )
-            logger.info(self._line(verbose=self._verbose), extra={"live": True})
+            if "time" in self.trainer.storage.histories():
+                left = self._seconds_left(step)
+                self.trainer.storage.put_scalar("eta_seconds", left, smoothing_hint=False)
+            verbose = self._console is not None and self._console.verbosity > 0
+            logger.info(self._line(verbose=verbose), extra={"live": True})
             self._last_shown = now
         elif self._console and now - self._last_shown >= SECONDS_BETWEEN_UPDATES:
             self._console.show(self._line())
@@ -428,10 +378,7 @@ class ProgressHook(HookBase):
             self._console.finish()
 
     def _line(self, *, verbose: bool = False) -> str:
-        """Return how far and how fast, the most important first.
-
-        Memory is on CUDA the most that was allocated, else what the process holds.
-        """
+        """Return how far and how fast, the most important first."""
         storage, step, steps = self.trainer.storage, self.trainer.iter + 1, self.trainer.max_iter
         per_epoch = self._epoch_size / self._batch_size
         digits = 1 if per_epoch < 200 else 2
@@ -439,8 +386,8 @@ class ProgressHook(HookBase):
             f"step {step:>{len(str(steps))}}/{steps}",
             f"epoch {step / per_epoch:.{digits}f}/{steps / per_epoch:.{digits}f}",
         ]
-        seconds, waited = (_mean(storage, name, WINDOW) for name in ("time", "data_time"))
-        if seconds is not None:
+        seconds, waited = (_mean(storage, name) for name in ("time", "data_time"))
+        if seconds:
             fields.append(f"ETA {datetime.timedelta(seconds=round(self._seconds_left(step)))}")
         losses = _losses(storage)
         if "total_loss" in losses:
@@ -451,22 +398,14 @@ class ProgressHook(HookBase):
             fields.append(f"rate {storage.latest()['lr'][0]:.2g}")
         if seconds:
             fields.append(f"{self._batch_size / seconds:.1f} images/s")
-            if waited is not None:
-                fields.append(f"data wait {min(waited / seconds, 1.0):.0%}")
-        if memory := _memory():
+            fields.append(f"data wait {min(waited / seconds, 1.0):.0%}")
+        if torch.cuda.is_available() and (memory := torch.cuda.max_memory_allocated()):
             fields.append(f"{memory / 2**30:.1f} GB")
         return "  ".join(fields)
 
     def _seconds_left(self, step: int) -> float:
-        """Return the time of the steps that are left, and of the evaluations, once one is known."""
         seconds = self.trainer.storage.history("time").median(ETA_WINDOW)
-        left = (self.trainer.max_iter - step) * seconds
-        if self._evaluation_seconds:
-            last = self.trainer.max_iter
-            between = (last - 1) // self._evaluation_period - step // self._evaluation_period
-            evaluations = between + 1 if step < last else 0
-            left += evaluations * sum(self._evaluation_seconds) / len(self._evaluation_seconds)
-        return left
+        return (self.trainer.max_iter - step) * seconds
 
 
 def _losses(storage: EventStorage) -> dict[str, float]:
@@ -476,20 +415,7 @@ def _losses(storage: EventStorage) -> dict[str, float]:
     }
 
 
-def _mean(storage: EventStorage, name: str, window: int) -> float | None:
+def _mean(storage: EventStorage, name: str) -> float:
     if name not in storage.histories():
-        return None
-    return float(storage.history(name).avg(storage.count_samples(name, window)))
-
-
-def _memory() -> int:
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        return int(torch.cuda.max_memory_allocated())
-    if resource is None:
-        return 0
-    try:
-        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
-        return int(pages) * resource.getpagesize()
-    except OSError:  # no Linux: the most that was held
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
+        return 0.0
+    return float(storage.history(name).avg(storage.count_samples(name, WINDOW)))

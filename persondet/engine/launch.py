@@ -10,7 +10,6 @@ import re
 import signal
 import tempfile
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -24,7 +23,6 @@ from detectron2.engine.launch import DEFAULT_TIMEOUT
 from detectron2.utils import comm
 from torch.distributed.elastic import multiprocessing as elastic
 
-from persondet.engine.console import write_rank_log
 from persondet.engine.defaults import check_export, load_cfg
 from persondet.environment import cpu_count, quiet_upstream
 from persondet.errors import ConfigError, InterruptedRun, PersondetError, RankLostError
@@ -208,8 +206,6 @@ def _be_rank(function: Callable[..., Any], args: Sequence[Any], device: str, url
     except Exception as error:
         if is_lost_peer(error):
             time.sleep(_GRACE)  # the rank that has gone is noticed first
-        elif int(os.environ["RANK"]) and not isinstance(error, InterruptedRun):
-            write_rank_log(traceback.format_exc())
         raise
 
 

@@ -1,15 +1,20 @@
-"""What a resumed run restores from its checkpoint beside weights, optimizer and hooks.
+"""Stopping and resuming: Ctrl-C between two steps, and what a resumed run restores.
 
-That is the position in the data, every random state of the process, and the event storage, so that
-smoothed values go on as if the run had never stopped.
+Beside weights, optimizer and hooks that is the position in the data, every random state of the
+process, and the event storage, so that smoothed values go on as if the run had never stopped.
 """
 
 from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterator, Mapping
+import shlex
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -22,7 +27,7 @@ from detectron2.utils.events import EventStorage
 
 from persondet.data.loaders import DatasetState
 from persondet.engine.defaults import config_text
-from persondet.errors import CheckpointError
+from persondet.errors import CheckpointError, InterruptedRun
 
 logger = logging.getLogger(__name__)
 
@@ -44,13 +49,13 @@ class RunState:
 
     Attributes:
         seed: what it goes on to follow from after a resume.
+        resumed: the state that the run goes on from; empty for a new run.
         redo: whether the hooks behind the checkpoint have yet to do their part of its step.
     """
 
     def __init__(self, cfg: CfgNode, seed: int) -> None:
         self._cfg = cfg
-        self._datasets: dict[str, list[DatasetState]] = {}
-        self._resumed: dict[str, Any] = {}
+        self.resumed: dict[str, Any] = {}
         self.seed = seed
         self.redo = False
 
@@ -62,7 +67,7 @@ class RunState:
             "log": log_state(storage),
             "datasets": {
                 role: [dataset.state() for dataset in datasets]
-                for role, datasets in self._dataset_states().items()
+                for role, datasets in self._datasets.items()
             },
         }
 
@@ -81,44 +86,34 @@ class RunState:
         logger.info("Resumed from %s: %d of %d steps are done.", path, done, steps)
         state = checkpoint.get("run_state")
         if state is None:
-            logger.warning(
-                "%s holds no random states and no log: the run goes on, but not to the bit.",
-                path,
-            )
+            logger.warning("%s: has no random states: the run goes on, but not to the bit.", path)
             return
         self._refuse_other_datasets(state["datasets"], path)
         self._warn_of_changes(state, path, config)
-        self._resumed = state
+        self.resumed = state
         self.redo = not state["step_is_complete"]
         if self._cfg.SEED < 0:
             self.seed = state["stream_seed"]
 
-    def restore_log(self, storage: EventStorage) -> None:
-        """Give a new storage the scalars of the run so far."""
-        if comm.is_main_process():
-            restore_log(storage, self._resumed.get("log", {}))
-
     def restore_random_state(self) -> None:
         """Give this rank its random states; a rank that is new keeps those it has."""
-        states = self._resumed.get("random", [])
+        states = self.resumed.get("random", [])
         if comm.get_rank() < len(states):
             restore_random_state(states[comm.get_rank()])
 
-    def _dataset_states(self) -> dict[str, list[DatasetState]]:
-        if not self._datasets:
-            roles = {"TRAIN": self._cfg.DATASETS.TRAIN, "VAL": self._cfg.DATASETS.VAL}
-            self._datasets = {
-                role: [
-                    DatasetState.of(get_detection_dataset_dicts((name,), filter_empty=False))
-                    for name in names
-                ]
-                for role, names in roles.items()
-            }
-        return self._datasets
+    @cached_property
+    def _datasets(self) -> dict[str, list[DatasetState]]:
+        return {
+            role: [
+                DatasetState.of(get_detection_dataset_dicts((name,), filter_empty=False))
+                for name in self._cfg.DATASETS[role]
+            ]
+            for role in ("TRAIN", "VAL")
+        }
 
     def _refuse_other_datasets(self, earlier: Mapping[str, Any], path: str) -> None:
         mend = "resume with the data the run began with, or start anew in another OUTPUT_DIR."
-        for role, datasets in self._dataset_states().items():
+        for role, datasets in self._datasets.items():
             names = self._cfg.DATASETS[role]
             if len(earlier[role]) != len(datasets):
                 raise CheckpointError(
@@ -209,9 +204,6 @@ def random_states_kept() -> Iterator[None]:
 
 # The longest window that anything looks back over (Detectron2's estimate of the time left).
 _KEPT = 1000
-# Detectron2 does not time the first steps of a process: until then this one has no newest value,
-# and an older one would get a row of its own.
-_TIMED_LATER = "time"
 
 
 def log_state(storage: EventStorage) -> dict[str, Any]:
@@ -243,7 +235,82 @@ def restore_log(storage: EventStorage, state: dict[str, Any]) -> None:
         history._data = list(zip(scalar["values"], scalar["iterations"], strict=True))
         history._count = scalar["count"]
         history._global_avg = scalar["average"]
-        if name != _TIMED_LATER:
+        # Detectron2 does not time the first steps of a process: until then this one has no newest
+        # value, and an older one would get a row of its own.
+        if name != "time":
             value, iteration = scalar["latest"]
             storage.latest()[name] = (value, iteration)
         storage.smoothing_hints()[name] = scalar["smoothed"]
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interruption:
+    """Inside its block the first signal is remembered; the second stops at once.
+
+    A signal that the process was started to ignore (`nohup`, a background job) stays ignored.
+
+    Attributes:
+        requested: whether this process got a signal.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._earlier: dict[int, Any] = {}
+
+    def __enter__(self) -> Interruption:
+        """Listen; in any thread but the main one nothing can be heard."""
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._earlier[number] = signal.signal(number, self._hear)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Give the signals back to whom they belonged."""
+        for number, handler in self._earlier.items():
+            signal.signal(number, handler)
+        self._earlier.clear()
+
+    def agreed(self) -> bool:
+        """Return whether any rank got a signal; all ranks ask together, and hear the same."""
+        return any(comm.all_gather(self.requested))
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+        logger.warning(
+            "%s: a checkpoint is saved when the step, or the evaluation, that is running has "
+            "ended; once more stops at once.",
+            signal.Signals(number).name,
+        )
+
+
+@contextmanager
+def saying_how_to_resume(command: Sequence[str]) -> Iterator[None]:
+    """Add the command that resumes to an interruption; a KeyboardInterrupt becomes one.
+
+    Args:
+        command: the words of the command line; empty: unknown.
+
+    Raises: InterruptedRun: with the whole sentence.
+    """
+    try:
+        yield
+    except (InterruptedRun, KeyboardInterrupt) as error:
+        how = f": {resume_command(command)}" if command else " the same command with --resume"
+        what = str(error) or "interrupted at once; what the last checkpoint has is kept"
+        raise InterruptedRun(f"{what}; go on with{how}") from None
+
+
+def resume_command(command: Sequence[str]) -> str:
+    """Return the command line that goes on with a run, quoted for a shell.
+
+    Args:
+        command: the words of the command that began or resumed it: interpreter, script, flags.
+    """
+    words = [word for word in command if word not in ("--resume", "--overwrite")]
+    script = next((n for n, word in enumerate(words) if word.endswith(".py")), len(words) - 1)
+    return shlex.join([*words[: script + 1], "--resume", *words[script + 1 :]])

@@ -10,6 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +19,14 @@ from detectron2.data import get_detection_dataset_dicts
 from detectron2.utils import comm
 from torch import nn
 
-from persondet.checkpoint.model_file import model_record, store_score_threshold
+from persondet.checkpoint.model_file import CarriedFacts, model_record, store_score_threshold
 from persondet.data.register import class_names, ground_truth, image_count
+from persondet.engine.console import METRICS, last_row
 from persondet.engine.defaults import config_text, setup
-from persondet.engine.events import METRICS, last_row
-from persondet.engine.inference_model import build_inference_model
-from persondet.engine.interruption import saying_how_to_resume
+from persondet.engine.resumption import saying_how_to_resume
 from persondet.engine.run_folder import (
     best_is_chosen,
+    build_inference_model,
     find_model,
     refuse_lost_checkpoints,
     remove_run,
@@ -41,7 +42,6 @@ from persondet.evaluation.evaluator import constant_box_scores
 from persondet.files import write_json, write_text
 from persondet.results import (
     DEFAULT_THRESHOLD,
-    RunError,
     format_results_table,
     leak_figure,
     read_results,
@@ -79,108 +79,94 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _train(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
-    start, resume = time.perf_counter(), args.resume
+    start, resume, folder = time.perf_counter(), args.resume, Path(cfg.OUTPUT_DIR)
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=resume)
     new = trainer.checkpointer.resumed_from is None
     if new and resume:
-        refuse_lost_checkpoints(cfg.OUTPUT_DIR)
+        refuse_lost_checkpoints(folder)
     if comm.is_main_process():
         if new:
             # Only now is the run known to start; refuse_used_folder has seen to the permission.
-            remove_run(Path(cfg.OUTPUT_DIR))
-        write_text(Path(cfg.OUTPUT_DIR) / "config.yaml", config_text(cfg))
+            remove_run(folder)
+        write_text(folder / "config.yaml", config_text(cfg))
         if not _is_trained(trainer):
             write_training_records(cfg, trainer.checkpointer.key_report, new=new)
     comm.synchronize()
+    valid, test = (next(iter(cfg.DATASETS[key]), None) for key in ("VAL", "TEST"))
+    names = list(dict.fromkeys([*cfg.DATASETS.VAL[:1], *cfg.DATASETS.TEST]))
     if _is_trained(trainer):
-        logger.info("%s: the training is finished; nothing is trained again.", cfg.OUTPUT_DIR)
-        earlier = _earlier_results(cfg, trainer)
-        if earlier is not None:
+        logger.info("%s: the training is finished; nothing is trained again.", folder)
+        if earlier := _earlier_results(trainer, names):
             _show(earlier)
             return earlier if comm.is_main_process() else {}
     else:
-        with provenance(cfg, args.config_file, args.opts, lambda: trainer.steps_done):
+        with provenance(
+            cfg, args.config_file, args.opts, lambda: int(trainer.scheduler.last_epoch)
+        ):
             trainer.train()
     trained = time.perf_counter()
-    if comm.is_main_process() and not best_is_chosen(cfg.OUTPUT_DIR):
+    if comm.is_main_process() and not best_is_chosen(folder):
         logger.warning("No score on a validation split: the best model is the last.")
-        trainer.checkpointer.save_model("model_best", iteration=trainer.max_iter - 1)
-        write_json(
-            Path(cfg.OUTPUT_DIR) / "model_best.json",
-            {"metric": None, "score": None, "iteration": trainer.max_iter - 1},
-        )
+        last = trainer.max_iter - 1
+        trainer.checkpointer.save_model("model_best", iteration=last)
+        unscored = {"metric": None, "score": None, "iteration": last}
+        write_json(folder / "model_best.json", unscored)
     comm.synchronize()
-    if not cfg.DATASETS.VAL and not cfg.DATASETS.TEST:
+    if not names:
         logger.warning("No validation and no test split: the run ends without a final score.")
         return {}
-    best = find_model(cfg.OUTPUT_DIR)
+    best = find_model(folder)
     trainer.checkpointer.load(str(best), checkpointables=[])
-    names = list(dict.fromkeys([*cfg.DATASETS.VAL[:1], *cfg.DATASETS.TEST]))
-    logger.info("Scoring %s on %s", best.name, ", ".join(names))
-    scores, analyses = _scores(cfg, trainer.model, names)
-    if not comm.is_main_process():
+    chosen = json.loads((folder / "model_best.json").read_text(encoding="utf-8"))
+    facts = CarriedFacts(
+        class_names=class_names(cfg.DATASETS.TRAIN[0]), iteration=chosen["iteration"]
+    )
+    written = _score(cfg, trainer.model, names, str(best), facts, tune_on=valid)
+    if not written:
         return {}
-    entries = headlines(cfg, scores)
-    valid, test = _first(cfg.DATASETS.VAL), _first(cfg.DATASETS.TEST)
-    threshold = tuned_threshold(analyses[valid], valid, best) if valid in analyses else None
-    chosen = json.loads((Path(cfg.OUTPUT_DIR) / "model_best.json").read_text(encoding="utf-8"))
-    model = model_record(str(best), chosen["iteration"])  # the threshold is in the file by now
-    points = explain(cfg, analyses, threshold, model=model)
-    classes = list(class_names(cfg.DATASETS.TRAIN[0]))
-    facts = {"model": model, "iteration": model["iteration"], "classes": classes}
-    write_dataset_results(cfg, entries, facts, points, threshold)
+    splits = {split: written[name] for split, name in (("test", test), ("valid", valid)) if name}
+    scored = next(iter(splits.values()))
     results = {
-        **facts,
         "model": best.name,
-        "model_sha256": model["sha256"],
+        "model_sha256": scored["model"]["sha256"],
+        "iteration": scored["iteration"],
+        "classes": scored["classes"],
         "steps": trainer.max_iter,
         "chosen_by": {"metric": chosen["metric"], "score": chosen["score"]},
-        **{split: entries[name] for split, name in (("test", test), ("valid", valid)) if name},
-        **_several(entries, cfg.DATASETS.TEST),
-        "operating_point": operating_point(points, threshold, valid=valid, test=test),
+        **{split: one["test"] for split, one in splits.items()},
+        **_several(written, cfg.DATASETS.TEST),
+        "operating_point": _both(splits),
         **({"constant_box": _constant_box(cfg)} if test else {}),
         "freeze_at": cfg.MODEL.BACKBONE.FREEZE_AT,
         "initial_weights": cfg.MODEL.WEIGHTS,
         "seconds": {"train": trained - start, "test": time.perf_counter() - trained},
     }
-    write_results(cfg.OUTPUT_DIR, results)
+    write_results(folder, results)
     _show(results)
     return results
 
 
-def _scores(
-    cfg: CfgNode, model: nn.Module, datasets: Sequence[str]
-) -> tuple[dict[str, dict[str, Any]], dict[str, Analysis]]:
-    """Return the scores of a model by dataset, and what explains them."""
-    scores, analyses = {}, {}
-    for name in datasets:
-        scores[name], analysis = evaluate_and_analyse(cfg, model, name, Trainer.build_test_loader)
-        if analysis is not None:
-            analyses[name] = analysis
-    return scores, analyses
+def _both(splits: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return one operating point with the counts on both splits; None when neither has any."""
+    known = {split: one["operating_point"] for split, one in splits.items()}
+    counts = {split: point and point["test"] for split, point in known.items()}
+    first = next(filter(None, known.values()), None)
+    return first and {**first, "test": None, **counts}
 
 
-def _first(datasets: Sequence[str]) -> str | None:
-    return datasets[0] if datasets else None
-
-
-def _several(entries: Mapping[str, Any], datasets: Sequence[str]) -> dict[str, Any]:
+def _several(written: Mapping[str, Any], datasets: Sequence[str]) -> dict[str, Any]:
     """Return the entry `tests` of `results.json`, which is there for several test sets alone."""
-    tests = {name: entries[name] for name in datasets}
+    tests = {name: written[name]["test"] for name in datasets}
     return {"tests": tests} if len(tests) > 1 else {}
 
 
 def _show(results: dict[str, Any]) -> None:
     split = "test" if results.get("test") else "valid"
     title = "Test split" if split == "test" else "No test split; validation split"
+    others = list(results.get("tests", {}).values())[1:]
     tables = [format_results_table(results, split)]
-    first = results[split].get("dataset")
-    tables += [
-        format_results_table({"test": entry})
-        for name, entry in results.get("tests", {}).items()
-        if name != first
-    ]
+    tables += [format_results_table({"test": entry}) for entry in others]
     logger.info("%s:\n%s", title, "\n\n".join(tables), extra={"result": True})
 
 
@@ -190,23 +176,15 @@ def _is_trained(trainer: Trainer) -> bool:
     return trainer.start_iter >= trainer.max_iter and (evaluated or not trainer.cfg.DATASETS.VAL)
 
 
-def _earlier_results(cfg: CfgNode, trainer: Trainer) -> dict[str, Any] | None:
-    """Return what a finished run has scored already, None where its scores are not there."""
-    if not (Path(cfg.OUTPUT_DIR) / RESULTS).is_file():
+def _earlier_results(trainer: Trainer, names: Sequence[str]) -> dict[str, Any] | None:
+    """Return the scores of a finished run, None where it has not scored just these datasets."""
+    if not (Path(trainer.cfg.OUTPUT_DIR) / RESULTS).is_file():
         return None
-    try:
-        earlier = read_results(cfg.OUTPUT_DIR)
-    except RunError as error:
-        logger.warning("The model is scored again: %s", error)
-        return None
-    asked = {"test": _first(cfg.DATASETS.TEST), "valid": _first(cfg.DATASETS.VAL)}
-    several = dict.fromkeys(cfg.DATASETS.TEST)
-    known = (
-        earlier.get("steps") == trainer.max_iter
-        and all((earlier.get(split) or {}).get("dataset") == name for split, name in asked.items())
-        and (len(several) < 2 or list(earlier.get("tests", {})) == list(several))
-    )
-    return earlier if known and any(asked.values()) else None
+    earlier = read_results(trainer.cfg.OUTPUT_DIR)
+    scored = [entry["dataset"] for split in ("valid", "test") if (entry := earlier.get(split))]
+    known = list(dict.fromkeys([*scored, *earlier.get("tests", ())]))
+    same = names and known == names and earlier.get("steps") == trainer.max_iter
+    return earlier if same else None
 
 
 def _evaluate_only(cfg: CfgNode, *, resume: bool) -> dict[str, Any]:
@@ -229,23 +207,14 @@ def _evaluate_only(cfg: CfgNode, *, resume: bool) -> dict[str, Any]:
         cfg.MODEL.WEIGHTS = str(find_model(cfg.OUTPUT_DIR))
         cfg.freeze()
     built = build_inference_model(cfg, classes)
-    scores, analyses = _scores(cfg, built.model, names)
-    if not comm.is_main_process():
+    facts = replace(built.facts, class_names=built.class_names)
+    # The scores lie beside the predictions; the run's own results.json stays as it is.
+    written = _score(cfg, built.model, names, cfg.MODEL.WEIGHTS, facts)
+    if not written:
         return {}
-    entries = headlines(cfg, scores)
-    threshold = built.facts.score_threshold
-    model = model_record(cfg.MODEL.WEIGHTS, built.facts.iteration)
-    points = explain(cfg, analyses, threshold, model=model)
-    facts = {
-        "model": model,
-        "iteration": built.facts.iteration,
-        "classes": list(built.class_names),
-    }
-    # Beside the predictions that they sum up; the run's own results.json stays as it is.
-    written = write_dataset_results(cfg, entries, facts, points, threshold)
     tables = "\n\n".join(format_results_table(results) for results in written.values())
     logger.info("Scores:\n%s", tables, extra={"result": True})
-    return {**written[names[0]], **_several(entries, names)}
+    return {**written[names[0]], **_several(written, names)}
 
 
 def _constant_box(cfg: CfgNode) -> dict[str, dict[str, float]]:
@@ -253,6 +222,57 @@ def _constant_box(cfg: CfgNode) -> dict[str, dict[str, float]]:
     json_file, category_ids = ground_truth(cfg.DATASETS.TEST[0])
     training = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=False)
     return constant_box_scores(training, json_file, category_ids, masks=cfg.MODEL.MASK_ON)
+
+
+def _score(
+    cfg: CfgNode,
+    model: nn.Module,
+    names: Sequence[str],
+    weights: str,
+    facts: CarriedFacts,
+    *,
+    tune_on: str | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Score a model, and write beside the predictions on each dataset what explains the scores.
+
+    Args:
+        cfg: of the run.
+        model: to score; all ranks share its work.
+        names: the datasets.
+        weights: the file that the model comes from.
+        facts: the model's classes, its iteration, and its threshold where it is tuned already.
+        tune_on: the validation set; the file gets the threshold with the best F1 on it.
+
+    Returns: by dataset the `results.json` of its folder; empty on all ranks but the first.
+    """
+    logger.info("Scoring %s on %s", Path(weights).name, ", ".join(names))
+    scores: dict[str, dict[str, Any]] = {}
+    analyses: dict[str, Analysis] = {}
+    for name in names:
+        scores[name], analysis = evaluate_and_analyse(cfg, model, name, Trainer.build_test_loader)
+        if analysis is not None:
+            analyses[name] = analysis
+    if not comm.is_main_process():
+        return {}
+    threshold = facts.score_threshold
+    if tune_on in analyses:
+        threshold = tuned_threshold(analyses[tune_on], tune_on, Path(weights))
+    record = model_record(weights, facts.iteration)  # the threshold is in the file by now
+    written = {
+        name: {
+            "model": record,
+            "iteration": facts.iteration,
+            "classes": list(facts.class_names),
+            "test": entry,
+            "operating_point": explain(cfg, name, analyses[name], threshold, model=record)
+            if name in analyses
+            else None,
+        }
+        for name, entry in headlines(cfg, scores).items()
+    }
+    for name, results in written.items():
+        write_results(dataset_folder(cfg, name), results)
+    return written
 
 
 _POINT = ("precision", "recall", "f1", "hits", "misses", "false_alarms")
@@ -283,67 +303,43 @@ def tuned_threshold(analysis: Analysis, dataset: str, model_file: Path) -> float
 
 def explain(
     cfg: CfgNode,
-    analyses: Mapping[str, Analysis],
+    dataset: str,
+    analysis: Analysis,
     threshold: float | None,
     *,
     model: Mapping[str, Any] | None = None,
-) -> dict[str, dict[str, Any]]:
-    """Write `curves.json`, `errors.json` and `gallery/` beside the predictions on each dataset.
+) -> dict[str, Any]:
+    """Write `curves.json`, `errors.json` and `gallery/` beside the predictions on a dataset.
 
     Args:
         cfg: of the run.
-        analyses: by dataset.
+        dataset: its name.
+        analysis: of the predictions on it.
         threshold: what the model carries; None: 0.5 stands in.
         model: the record of the checkpoint that made the predictions; see
             `persondet.checkpoint.model_file.model_record`.
 
-    Returns: dataset to what the threshold gives there; see `persondet.evaluation.curves.counts_at`.
+    Returns: the entry `operating_point` of its `results.json`: `task`, `iou`, `threshold`, `tuned`
+    (False: 0.5 stands in for a tuned one), `valid` (None) and `test`: `precision`, `recall`, `f1`,
+    `hits`, `misses`, `false_alarms`.
     """
-    points = {}
-    for name, analysis in analyses.items():
-        folder, files = dataset_folder(cfg, name), image_files(name)
-        analysis.write(folder, name, files, threshold=threshold, model=model)
-        used = DEFAULT_THRESHOLD if threshold is None else threshold
-        point = points[name] = {"task": analysis.task, **analysis.counts_at(used)}
-        logger.info(
-            "%s, score threshold %.4g%s: %d of %d annotated found, %d missed, %d false alarms.",
-            *(name, used, "" if threshold is not None else " (none was tuned)"),
-            *(point["hits"], point["hits"] + point["misses"]),
-            *(point["misses"], point["false_alarms"]),
-        )
-    return points
-
-
-def operating_point(
-    points: Mapping[str, Mapping[str, Any]],
-    threshold: float | None,
-    *,
-    valid: str | None,
-    test: str | None,
-) -> dict[str, Any] | None:
-    """Return the entry of `results.json`; None when nothing was scored.
-
-    Args:
-        points: what `explain` returned.
-        threshold: what the model carries.
-        valid, test: the datasets, None where there is none.
-
-    Returns: `task`, `iou`, `threshold`, `tuned` (False: 0.5 stands in for a tuned one), `valid` and
-    `test`: `precision`, `recall`, `f1`, `hits`, `misses`, `false_alarms`, or None.
-    """
-    known = {split: points.get(name or "") for split, name in (("valid", valid), ("test", test))}
-    first = known["valid"] or known["test"]
-    if first is None:
-        return None
+    records = get_detection_dataset_dicts((dataset,), filter_empty=False)
+    files = {record["image_id"]: record["file_name"] for record in records}
+    analysis.write(dataset_folder(cfg, dataset), dataset, files, threshold=threshold, model=model)
+    counts = analysis.counts_at(DEFAULT_THRESHOLD if threshold is None else threshold)
+    logger.info(
+        "%s, score threshold %.4g%s: %d of %d annotated found, %d missed, %d false alarms.",
+        *(dataset, counts["threshold"], "" if threshold is not None else " (none was tuned)"),
+        *(counts["hits"], counts["hits"] + counts["misses"]),
+        *(counts["misses"], counts["false_alarms"]),
+    )
     return {
-        "task": first["task"],
+        "task": analysis.task,
         "iou": FOUND_IOU,
-        "threshold": first["threshold"],
+        "threshold": counts["threshold"],
         "tuned": threshold is not None,
-        **{
-            split: None if point is None else {key: point[key] for key in _POINT}
-            for split, point in known.items()
-        },
+        "valid": None,
+        "test": {key: counts[key] for key in _POINT},
     }
 
 
@@ -365,41 +361,6 @@ def headlines(cfg: CfgNode, scores: Mapping[str, Mapping[str, Any]]) -> dict[str
         }
         for name, found in scores.items()
     }
-
-
-def write_dataset_results(
-    cfg: CfgNode,
-    entries: Mapping[str, Mapping[str, Any]],
-    facts: Mapping[str, Any],
-    points: Mapping[str, Mapping[str, Any]],
-    threshold: float | None,
-) -> dict[str, dict[str, Any]]:
-    """Write `results.json` beside the predictions on each dataset, and return them by name.
-
-    Args:
-        cfg: of the run.
-        entries: what `headlines` returned.
-        facts: `model` (a record), `iteration`, `classes`.
-        points: what `explain` returned.
-        threshold: what the model carries.
-    """
-    written = {
-        name: {
-            **facts,
-            "test": entry,
-            "operating_point": operating_point(points, threshold, valid=None, test=name),
-        }
-        for name, entry in entries.items()
-    }
-    for name, results in written.items():
-        write_results(dataset_folder(cfg, name), results)
-    return written
-
-
-def image_files(dataset: str) -> dict[int, str]:
-    """Return the path of each image of a registered dataset, by image id."""
-    records = get_detection_dataset_dicts((dataset,), filter_empty=False)
-    return {record["image_id"]: record["file_name"] for record in records}
 
 
 def dataset_folder(cfg: CfgNode, dataset: str) -> Path:

@@ -31,7 +31,6 @@ import platform
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -78,49 +77,33 @@ def write_training_records(cfg: CfgNode, report: KeyReport | None, *, new: bool)
         report: what `MODEL.WEIGHTS` gave to the model; None: nothing was loaded.
         new: False: the run goes on, and its first weights cannot be told any more.
     """
-    folder = Path(cfg.OUTPUT_DIR)
     writers: dict[str, Callable[[Path], Any]] = {
-        "augmentation.yaml": lambda path: _write_pipeline(cfg, path),
-        "dataset.json": lambda path: _write_dataset(cfg, path),
+        "augmentation.yaml": lambda path: write_text(
+            path, pipeline_file(cfg.INPUT.ALBUMENTATIONS.PIPELINE).read_text(encoding="utf-8")
+        ),
         "examples/ground_truth.jpg": lambda path: _write_annotations(cfg, path),
         "examples/augmentation.jpg": lambda path: _write_augmentation(cfg, path),
     }
-    if new:
-        writers["weights.txt"] = lambda path: write_text(path, weights_text(cfg, report) + "\n")
-        if report is not None:
-            weights = {"schema": SCHEMA, **report.record(cfg.MODEL.WEIGHTS)}
-            writers["weights.json"] = lambda path: write_json(path, weights)
+    if uses_export(cfg):
+        writers["dataset.json"] = lambda path: write_json(path, _looked_at(cfg))
+    if new and report is None:
+        text = "MODEL.WEIGHTS is empty: every tensor starts from random values."
+        writers["weights.txt"] = lambda path: write_text(path, f"{text}\n")
+    elif new and report is not None:
+        text = report.text(cfg.MODEL.WEIGHTS)
+        weights = {"schema": SCHEMA, **report.record(cfg.MODEL.WEIGHTS)}
+        writers["weights.txt"] = lambda path: write_text(path, f"{text}\n")
+        writers["weights.json"] = lambda path: write_json(path, weights)
     with random_states_kept():
         for name, write in writers.items():
-            path = folder / name
+            path = Path(cfg.OUTPUT_DIR) / name
             if path.exists() and not new:
                 continue
-            start = time.perf_counter()
             try:
                 make_folder(path.parent)
                 write(path)
             except (PersondetError, OSError) as error:
                 logger.warning("%s is not written: %s", name, error)
-            else:
-                logger.debug("Wrote %s in %.1f s", path, time.perf_counter() - start)
-
-
-def weights_text(cfg: CfgNode, report: KeyReport | None) -> str:
-    """Return the table of what the first weights gave, or that there were none."""
-    if report is None:
-        return "MODEL.WEIGHTS is empty: every tensor starts from random values."
-    return report.text(cfg.MODEL.WEIGHTS)
-
-
-def _write_pipeline(cfg: CfgNode, path: Path) -> None:
-    text = pipeline_file(cfg.INPUT.ALBUMENTATIONS.PIPELINE).read_text(encoding="utf-8")
-    write_text(path, text)
-
-
-def _write_dataset(cfg: CfgNode, path: Path) -> None:
-    report = _looked_at(cfg)
-    if report is not None:
-        write_json(path, report)
 
 
 def dataset_report(cfg: CfgNode, datasets: Sequence[str]) -> dict[str, Any] | None:
@@ -135,20 +118,20 @@ def dataset_report(cfg: CfgNode, datasets: Sequence[str]) -> dict[str, Any] | No
 
     Returns: None when there is no export, or it cannot be looked at.
     """
-    folder = Path(cfg.OUTPUT_DIR)
-    own = f"{cfg.DATASETS.ROBOFLOW.NAME}_"
-    places = [folder / "inference" / name / "dataset.json" for name in datasets]
-    known = _known_report(cfg, folder / "dataset.json")
-    report = known
+    if not uses_export(cfg):
+        return None
+    folder, own = Path(cfg.OUTPUT_DIR), f"{cfg.DATASETS.ROBOFLOW.NAME}_"
+    report = known = _known_report(cfg, folder / "dataset.json")
     try:
-        report = _looked_at(cfg) if known is None else known
-        for name, path in zip(datasets, places, strict=True):
-            if report is None or known is not None or not name.startswith(own):
+        report = known or _looked_at(cfg)
+        for name in datasets:
+            path = folder / "inference" / name / "dataset.json"
+            if known or not name.startswith(own):
                 path.unlink(missing_ok=True)  # what an earlier evaluation has seen
             else:
                 write_json(path, report)
     except (PersondetError, OSError) as error:
-        logger.warning("%s is not written: %s", places[0], error)
+        logger.warning("dataset.json is not written: %s", error)
     return report
 
 
@@ -156,18 +139,12 @@ def _known_report(cfg: CfgNode, path: Path) -> dict[str, Any] | None:
     """Return the run's own record, None where it is missing, damaged or of another export."""
     with suppress(OSError, ValueError):
         known = json.loads(path.read_text(encoding="utf-8"))
-        if (
-            isinstance(known, dict)
-            and uses_export(cfg)
-            and known.get("folder") == str(export_root(cfg))
-        ):
+        if isinstance(known, dict) and known.get("folder") == str(export_root(cfg)):
             return known
     return None
 
 
-def _looked_at(cfg: CfgNode) -> dict[str, Any] | None:
-    if not uses_export(cfg):
-        return None  # no export of ours: nothing that check could read
+def _looked_at(cfg: CfgNode) -> dict[str, Any]:
     names = {*cfg.DATASETS.TRAIN, *cfg.DATASETS.VAL, *cfg.DATASETS.TEST}
     decode = sum(image_count(name) for name in names) <= DECODED
     root = export_root(cfg)
@@ -179,18 +156,18 @@ def _looked_at(cfg: CfgNode) -> dict[str, Any] | None:
     }
 
 
-def _training_dicts(cfg: CfgNode) -> list[dict[str, Any]]:
-    return list(get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=False))
+def _training_images(cfg: CfgNode, count: int) -> list[dict[str, Any]]:
+    return evenly_spaced(get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=False), count)
 
 
 def _write_annotations(cfg: CfgNode, path: Path) -> None:
-    images = evenly_spaced(_training_dicts(cfg), IMAGES_SHOWN)
+    images = _training_images(cfg, IMAGES_SHOWN)
     write_sheet(path, annotation_sheet(images, class_names(cfg.DATASETS.TRAIN[0])))
 
 
 def _write_augmentation(cfg: CfgNode, path: Path) -> None:
     sheet = ground_truth_sheet(
-        evenly_spaced(_training_dicts(cfg), ROWS),
+        _training_images(cfg, ROWS),
         AlbumentationsDatasetMapper(cfg, is_train=True),
         class_names(cfg.DATASETS.TRAIN[0]),
         versions=VERSIONS,
@@ -223,25 +200,22 @@ def provenance(
     with _never_in_the_way():
         start = _describe(cfg, config_file, overrides, progress())
         _write(path, [*_earlier(path), start])
+    reason = "finished"
     try:
         yield
+        if progress() < cfg.SOLVER.MAX_ITER:
+            reason = "stopped early"
     except (KeyboardInterrupt, InterruptedRun):
-        _end(path, start, progress, "interrupted")
+        reason = "interrupted"
         raise
     except BaseException as error:
-        _end(path, start, progress, f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
         raise
-    else:
-        early = progress() < cfg.SOLVER.MAX_ITER
-        _end(path, start, progress, "stopped early" if early else "finished")
-
-
-def _end(path: Path, start: dict[str, Any], progress: Callable[[], int], reason: str) -> None:
-    if not start:  # its beginning could not be described
-        return
-    with _never_in_the_way():
-        start |= {"ended": _now(), "steps_done": progress(), "exit": reason}
-        _write(path, [*_earlier(path)[:-1], start])
+    finally:
+        with _never_in_the_way():
+            if start:  # else its beginning could not be described
+                start |= {"ended": _now(), "steps_done": progress(), "exit": reason}
+                _write(path, [*_earlier(path)[:-1], start])
 
 
 @contextmanager
@@ -278,7 +252,7 @@ def _describe(
         "steps_done": steps_done,
         "exit": None,
         "config": {
-            "files": _config_files(config_file),
+            "files": [config_file],
             "overrides": words_without_secrets(overrides),
             "sha256": hashlib.sha256(config_text(cfg).encode()).hexdigest(),
         },
@@ -298,45 +272,28 @@ def git_state(root: Path) -> dict[str, Any] | None:
     """
     if not (root / ".git").exists():
         return None
+    command = ("status", "--porcelain=v2", "--branch", "--untracked-files=no")
     try:
-        commit = _git(root, "rev-parse", "HEAD").strip()
-        changed = _git(root, "status", "--porcelain", "--untracked-files=no").splitlines()
+        told = subprocess.run(
+            # Without optional locks git only reads.
+            ("git", "--no-optional-locks", "-C", str(root), *command),
+            capture_output=True,
+            check=True,
+            encoding="utf-8",
+            timeout=10,
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return None
-    return {"commit": commit, "changed_files": len(changed)}
-
-
-def _git(root: Path, *words: str) -> str:
-    # Without optional locks git only reads.
-    return subprocess.run(
-        ("git", "--no-optional-locks", "-C", str(root), *words),
-        capture_output=True,
-        check=True,
-        encoding="utf-8",
-        timeout=10,
-    ).stdout
-
-
-def _config_files(config_file: str) -> list[str]:
-    """Return the config file and those that its `_BASE_` names, one after the other."""
-    files: list[Path] = []
-    path = Path(config_file) if config_file else None
-    while path and path not in files:
-        files.append(path)
-        base = re.search(r"^_BASE_:\s*[\"']?(.+?)[\"']?\s*(?:#.*)?$", _text(path), re.MULTILINE)
-        path = path.parent / base[1] if base else None
-    return [os.path.normpath(file) for file in files]
-
-
-def _text(path: str | Path) -> str:
-    with suppress(OSError):
-        return Path(path).read_text(encoding="utf-8", errors="replace")
-    return ""
+    commit = re.search(r"^# branch\.oid (.+)$", told, re.MULTILINE)
+    changed = re.findall(r"^[^#]", told, re.MULTILINE)
+    return {"commit": commit and commit[1], "changed_files": len(changed)}
 
 
 def _hardware() -> dict[str, Any]:
-    model = re.search(r"^model name\s*: (.+)$", _text("/proc/cpuinfo"), re.MULTILINE)
-    memory = None
+    model, memory = None, None
+    with suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        model = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
     with suppress(AttributeError, ValueError, OSError):
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     gpus = range(torch.cuda.device_count())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +18,6 @@ from detectron2.config import CfgNode
 from detectron2.engine import SimpleTrainer
 from torch import nn
 
-from persondet.checkpoint.checkpointer import first_non_finite_weight
 from persondet.errors import TrainingError
 from persondet.modeling.precision import resolve_dtype
 
@@ -66,9 +65,8 @@ class AutocastTrainer(SimpleTrainer):
             with torch.autocast(self.device.type, dtype=self.dtype, enabled=enabled):
                 losses = self.model(batch)
         except FloatingPointError as error:
-            # Detectron2's region proposal network looks at the boxes that it predicts before any
-            # loss is returned; the frame that raised knows its losses.
-            raise self._divergence(_losses_of_frames(error), batch) from error
+            # Detectron2's region proposal network looks at its boxes before any loss is returned.
+            raise self._divergence({}, batch) from error
         self.scaler.scale(sum(losses.values())).backward()
         self.after_backward()
         # Before the step: a loss that is not finite raises here, with the weights intact.
@@ -88,14 +86,12 @@ class AutocastTrainer(SimpleTrainer):
         """Return the error that names each loss that is not finite, the images, and the rate."""
         wrong = {name: value for name, value in losses.items() if not math.isfinite(value)}
         what = ", ".join(f"{name} is {value}" for name, value in wrong.items())
+        images = ", ".join(str(item["file_name"]) for item in batch if "file_name" in item)
         rate = max(group["lr"] for group in self.optimizer.param_groups)
-        weight = (first_non_finite_weight(self.model) or "").removeprefix("module.")
-        # Weights that the step before spoilt need a smaller step; else these images matter.
-        since = f"; {weight} was not finite before this step" if weight else ""
         return TrainingError(
             f"training diverged at iteration {self.iter}: "
             f"{what or 'the predicted boxes are NaN'}, at a learning rate of {rate:.3g}, on "
-            f"{_images(batch)}{since}; {_MEND}."
+            f"{images or 'images without a file name'}; {_MEND}."
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -131,58 +127,38 @@ def images_on_gpu(batch: list[dict[str, Any]], device: torch.device) -> list[dic
     return moved
 
 
-_SHOWN = 8
 _MEND = (
     "lower SOLVER.BASE_LR, lengthen SOLVER.WARMUP_ITERS, clip gradients "
     "(SOLVER.CLIP_GRADIENTS.ENABLED True, or a lower CLIP_VALUE), or start from trained weights"
 )
 
 
-def _images(batch: Sequence[Mapping[str, Any]]) -> str:
-    names = [str(item["file_name"]) for item in batch if "file_name" in item]
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more if names else "images without a file name"
-
-
-def _losses_of_frames(error: BaseException) -> dict[str, float]:
-    """Return the losses that the frames between us and the error had computed."""
-    found: dict[str, float] = {}
-    trace = error.__traceback__
-    while trace is not None:
-        losses = trace.tb_frame.f_locals.get("losses")
-        if isinstance(losses, Mapping):
-            found |= {
-                str(name): float(value.detach())
-                for name, value in losses.items()
-                if torch.is_tensor(value) and value.numel() == 1
-            }
-        trace = trace.tb_next
-    return found
-
-
-# What the sentences of others say, from the particular to the general.
-_SAID = {
-    "shared": r"Bus error|out of shared memory|unable to (write to file|open shared memory|mmap)",
-    "killed": r"DataLoader worker .*(is killed by signal: Killed|exited unexpectedly)",
-    "process": r"DefaultCPUAllocator: (can't|not enough)|could not allocate|Failed to allocate",
-    "device": r"out of memory|CUDNN_STATUS_ALLOC_FAILED|CUBLAS_STATUS_ALLOC_FAILED",
+# What the sentences of others say, and what to do beside lowering sizes.
+_SHORTAGES = {
+    "Bus error|out of shared memory|unable to (write to file|open shared memory|mmap)": (
+        "the loader's workers ran out of shared memory; enlarge /dev/shm (Docker: --shm-size 2g), "
+        "or"
+    ),
+    "DataLoader worker .*(is killed by signal: Killed|exited unexpectedly)"
+    "|DefaultCPUAllocator: (can't|not enough)|could not allocate|Failed to allocate": (
+        "the machine's memory ran out;"
+    ),
+    "out of memory|CUDNN_STATUS_ALLOC_FAILED|CUBLAS_STATUS_ALLOC_FAILED": "out of memory;",
 }
 
 
 def is_memory_shortage(error: BaseException | None) -> bool:
     """Return whether `error` means that the memory of a device, a process or /dev/shm ran out."""
-    return _kind(error) is not None
+    return _shortage(error) is not None
 
 
-def _kind(error: BaseException | None) -> str | None:
-    if isinstance(error, torch.OutOfMemoryError):
-        return "device"
+def _shortage(error: BaseException | None) -> str | None:
     if isinstance(error, MemoryError):
-        return "process"
+        return "the machine's memory ran out;"
     # What torch and its loader raise as RuntimeError, and OpenCV as an error of its own.
     if not isinstance(error, RuntimeError) and type(error).__module__ != "cv2":
         return None
-    return next((kind for kind, said in _SAID.items() if re.search(said, str(error))), None)
+    return next((told for said, told in _SHORTAGES.items() if re.search(said, str(error))), None)
 
 
 @contextmanager
@@ -194,38 +170,19 @@ def memory_in_one_sentence(cfg: CfgNode, *, training: bool) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        kind = _kind(error)
-        if kind is None:
+        told = _shortage(error)
+        if told is None:
             raise
-        raise TrainingError(f"{_shortages(cfg, training)[kind]}.") from error
-
-
-def _shortages(cfg: CfgNode, training: bool) -> dict[str, str]:
-    """Return what to say of each kind of shortage."""
-    workers = f"DATALOADER.NUM_WORKERS ({cfg.DATALOADER.NUM_WORKERS} now)"
-    sizes, precision = _sizes(cfg, training), _precision(cfg, training)
-    return {
-        "shared": "the loader's workers ran out of shared memory (/dev/shm); lower "
-        f"{workers}, to 0 if need be, or enlarge /dev/shm (Docker: --shm-size 2g)",
-        "killed": "a worker of the loader was killed, most likely because the machine's memory "
-        f"ran out; lower {workers}, {sizes}",
-        "device": f"{cfg.MODEL.DEVICE}: out of memory; lower {sizes}{precision}",
-        "process": f"the machine's memory ran out; lower {sizes}, or {workers}{precision}",
-    }
-
-
-def _sizes(cfg: CfgNode, training: bool) -> str:
-    split = "TRAIN" if training else "TEST"
-    keys = [f"INPUT.MIN_SIZE_{split}", f"INPUT.MAX_SIZE_{split}"]
-    values = [cfg.INPUT[key.partition(".")[2]] for key in keys]
-    shown = [f"{key} ({value} now)" for key, value in zip(keys, values, strict=True)]
-    if training:
-        shown.insert(0, f"SOLVER.IMS_PER_BATCH ({cfg.SOLVER.IMS_PER_BATCH} now)")
-    return f"{', '.join(shown[:-1])} or {shown[-1]}"
-
-
-def _precision(cfg: CfgNode, training: bool) -> str:
-    if not training or resolve_dtype(cfg) != torch.float32:
-        return ""
-    key = "AMP.DTYPE bfloat16" if cfg.SOLVER.AMP.ENABLED else "AMP.ENABLED True"
-    return f", or set SOLVER.{key}: the features take half (float32 now)"
+        split = "TRAIN" if training else "TEST"
+        keys = {
+            f"INPUT.MIN_SIZE_{split}": cfg.INPUT[f"MIN_SIZE_{split}"],
+            f"INPUT.MAX_SIZE_{split}": cfg.INPUT[f"MAX_SIZE_{split}"],
+            "DATALOADER.NUM_WORKERS": cfg.DATALOADER.NUM_WORKERS,
+        }
+        half = ""
+        if training:
+            keys = {"SOLVER.IMS_PER_BATCH": cfg.SOLVER.IMS_PER_BATCH} | keys
+            if resolve_dtype(cfg) == torch.float32:
+                half = "; SOLVER.AMP.ENABLED True with AMP.DTYPE bfloat16 halves the features"
+        values = ", ".join(f"{key} ({value} now)" for key, value in keys.items())
+        raise TrainingError(f"{cfg.MODEL.DEVICE}: {told} lower {values}{half}.") from error

@@ -28,9 +28,8 @@ from persondet.data.loaders import (
     build_validation_loss_loader,
 )
 from persondet.data.register import class_names, epoch_size
-from persondet.engine.console import current_console
+from persondet.engine.console import current_console, event_writers
 from persondet.engine.defaults import config_text
-from persondet.engine.events import event_writers
 from persondet.engine.hooks import (
     BestCheckpointHook,
     EarlyStoppingHook,
@@ -40,9 +39,8 @@ from persondet.engine.hooks import (
     StopTraining,
     best_metric,
 )
-from persondet.engine.interruption import Interruption
 from persondet.engine.launch import is_lost_peer
-from persondet.engine.resumption import RunState
+from persondet.engine.resumption import Interruption, RunState, restore_log
 from persondet.engine.train_step import AutocastTrainer, is_memory_shortage, memory_in_one_sentence
 from persondet.engine.validation import ValidationImagesHook, ValidationLossHook, undisturbed
 from persondet.errors import InterruptedRun, PersondetError, TrainingError
@@ -114,13 +112,8 @@ class Trainer(DefaultTrainer):
         evaluation, which may fail: what comes after it is what a resume begins with
         (`before_train`).
         """
-        cfg = self.cfg
+        cfg, is_main = self.cfg, comm.is_main_process()
         period = cfg.TEST.EVAL_PERIOD
-        validated: list[HookBase] = []
-        if cfg.DATASETS.VAL:
-            if cfg.TEST.VAL_LOSS.ENABLED:
-                validated.append(self._validation_loss_hook())
-            validated.append(hooks.EvalHook(period, self._evaluate_validation))
         self._checkpoints = PeriodicCheckpointHook(
             self.checkpointer,
             period=cfg.SOLVER.CHECKPOINT_PERIOD,
@@ -128,25 +121,35 @@ class Trainer(DefaultTrainer):
             run_state=lambda: self.run_state.state_dict(self.storage),
             interruption=self.interruption,
         )
-        last: list[HookBase] = []
-        score = {
-            "metric": best_metric(cfg),
-            "mode": cfg.SOLVER.BEST_CHECKPOINT.MODE,
-            "period": period,
-            "datasets": tuple(cfg.DATASETS.VAL),
-        }
-        if comm.is_main_process() and cfg.DATASETS.VAL:
-            last.append(ValidationImagesHook.from_config(cfg))
-            last.append(BestCheckpointHook(self.checkpointer, **score))
-        stopping = cfg.SOLVER.EARLY_STOPPING
-        if cfg.DATASETS.VAL and stopping.PATIENCE:
-            last.append(
-                EarlyStoppingHook(patience=stopping.PATIENCE, min_delta=stopping.MIN_DELTA, **score)
+        built = [hooks.IterationTimer(), hooks.LRScheduler(), self._checkpoints]
+        if cfg.DATASETS.VAL:
+            score = {
+                "metric": best_metric(cfg),
+                "mode": cfg.SOLVER.BEST_CHECKPOINT.MODE,
+                "period": period,
+                "datasets": tuple(cfg.DATASETS.VAL),
+            }
+            if cfg.TEST.VAL_LOSS.ENABLED:
+                built.append(self._validation_loss_hook())
+            built.append(hooks.EvalHook(period, self._evaluate_validation))
+            if is_main:
+                built += [
+                    ValidationImagesHook(cfg),
+                    BestCheckpointHook(self.checkpointer, **score),
+                ]
+            stopping = cfg.SOLVER.EARLY_STOPPING
+            if stopping.PATIENCE:
+                patience = {"patience": stopping.PATIENCE, "min_delta": stopping.MIN_DELTA}
+                built.append(EarlyStoppingHook(**patience, **score))
+        if is_main:
+            progress = ProgressHook(
+                cfg.LOG_PERIOD,
+                batch_size=cfg.SOLVER.IMS_PER_BATCH,
+                epoch_size=epoch_size(cfg),
+                console=current_console(),
             )
-        if comm.is_main_process():
-            last.append(self._progress_hook())
-            last.append(EventWriterHook(self.build_writers, cfg.LOG_PERIOD, period))
-        return [hooks.IterationTimer(), hooks.LRScheduler(), self._checkpoints, *validated, *last]
+            built += [progress, EventWriterHook(self.build_writers, cfg.LOG_PERIOD, period)]
+        return built
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Go on from the newest whole checkpoint in `OUTPUT_DIR`, else start from `MODEL.WEIGHTS`.
@@ -174,7 +177,7 @@ class Trainer(DefaultTrainer):
 
     def before_train(self) -> None:
         """Take up the log and the random states of a resumed run, and finish its last step."""
-        self.run_state.restore_log(self.storage)
+        restore_log(self.storage, self.run_state.resumed.get("log", {}))
         super().before_train()
         self.run_state.restore_random_state()
         if self.run_state.redo:
@@ -210,11 +213,6 @@ class Trainer(DefaultTrainer):
                 "interrupted when the training had ended, before its model is scored"
             )
 
-    @property
-    def steps_done(self) -> int:
-        """How many steps this run has done, those before a resume included."""
-        return int(self.scheduler.last_epoch)
-
     def _validation_loss_hook(self) -> ValidationLossHook:
         cfg = self.cfg
         return ValidationLossHook(
@@ -222,16 +220,6 @@ class Trainer(DefaultTrainer):
             period=cfg.TEST.EVAL_PERIOD,
             seed=cfg.TEST.VAL_LOSS.SEED,
             autocast=lambda: autocast(cfg),
-        )
-
-    def _progress_hook(self) -> ProgressHook:
-        cfg, console = self.cfg, current_console()
-        return ProgressHook(
-            cfg.LOG_PERIOD,
-            batch_size=cfg.SOLVER.IMS_PER_BATCH,
-            epoch_size=epoch_size(cfg),
-            evaluation_period=cfg.TEST.EVAL_PERIOD if cfg.DATASETS.VAL else 0,
-            verbose=console is not None and console.verbosity > 0,
         )
 
     def build_writers(self) -> list[EventWriter]:

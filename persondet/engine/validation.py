@@ -11,8 +11,6 @@ import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +61,6 @@ class ValidationLossHook(PeriodHook):
         loaders: dataset name → a callable that returns training-style batches (with "instances")
             of the whole split, in a fixed order and without augmentation.
         period: iterations between passes; the last iteration always gets one. 0: that one alone.
-        max_batches: 0: every batch; else how many of each rank.
         seed: seeds the samplers of proposals, so that the same weights give the same loss twice.
         autocast: returns the context of the forward pass.
 
@@ -80,13 +77,11 @@ class ValidationLossHook(PeriodHook):
         loaders: Mapping[str, Callable[[], Iterable[list[dict[str, Any]]]]],
         *,
         period: int,
-        max_batches: int = 0,
         seed: int = 0,
         autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         super().__init__(period)
         self._loaders = dict(loaders)
-        self._max_batches = max_batches
         self._seed = seed
         self._autocast = autocast
 
@@ -94,11 +89,8 @@ class ValidationLossHook(PeriodHook):
         """Put the losses and accuracies into the event storage; all ranks call this."""
         for name, build_loader in self._loaders.items():
             with undisturbed(self.trainer.model) as model:
-                batches: Iterable[list[dict[str, Any]]] = build_loader()
-                if self._max_batches:
-                    batches = itertools.islice(batches, self._max_batches)
                 scalars = validation_scalars(
-                    model, batches, seed=self._seed, autocast=self._autocast
+                    model, build_loader(), seed=self._seed, autocast=self._autocast
                 )
             # NaN is not JSON, and no point of a curve.
             finite = {key: value for key, value in scalars.items() if math.isfinite(value)}
@@ -106,10 +98,7 @@ class ValidationLossHook(PeriodHook):
             self.trainer.storage.put_scalars(
                 smoothing_hint=False, **{prefix + key: value for key, value in finite.items()}
             )
-            if not scalars:
-                logger.warning("%s has no image: there is no validation loss.", name)
-            elif "total_loss" in finite:
-                logger.info("Validation loss on %s: %.4f", name, finite["total_loss"])
+            logger.info("Validation loss on %s: %.4f", name, finite.get("total_loss", math.nan))
         comm.synchronize()
 
 
@@ -188,24 +177,7 @@ def _training_mode_but_batch_norm(model: nn.Module) -> None:
 
 TAG = "val/pictures"
 IMAGES_SHOWN = 4
-WIDEST = 960  # pixels; the event file grows by every image of every evaluation
-
-
-@dataclass(frozen=True)
-class ImageSource:
-    """Where the images and what is found on them come from.
-
-    Attributes:
-        records: returns Detectron2's dataset dicts of the validation set.
-        predictions: the COCO results file that the evaluator writes at each evaluation.
-        class_names: by contiguous class number.
-        category_ids: the category id in `predictions` of each of these classes.
-    """
-
-    records: Callable[[], Sequence[Mapping[str, Any]]]
-    predictions: Path
-    class_names: Sequence[str]
-    category_ids: Sequence[int]
+WIDEST = 640  # pixels; the event file grows by every image of every evaluation
 
 
 class ValidationImagesHook(PeriodHook):
@@ -216,48 +188,27 @@ class ValidationImagesHook(PeriodHook):
     scalar. Its place is between the evaluation and the writers, on the main process.
 
     Args:
-        source: see `ImageSource`.
-        period: iterations between evaluations; the last iteration always gets one.
-        threshold: predictions below this score (0 to 1) are not drawn.
-        count: number of images, spread over those that show somebody.
+        cfg: the images are of the first validation set; below `VISUALIZATION.SCORE_THRESH` (0 to 1)
+            nothing is drawn.
     """
 
-    def __init__(
-        self, source: ImageSource, *, period: int, threshold: float, count: int = IMAGES_SHOWN
-    ) -> None:
-        super().__init__(period)
-        self._source = source
-        self._threshold = threshold
-        self._count = count
-        self._records: list[Mapping[str, Any]] | None = None
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode) -> ValidationImagesHook:
-        """Return the hook of a training: the first validation set, at the drawing threshold."""
+    def __init__(self, cfg: CfgNode) -> None:
+        super().__init__(cfg.TEST.EVAL_PERIOD)
         name = cfg.DATASETS.VAL[0]
-        source = ImageSource(
-            partial(get_detection_dataset_dicts, (name,), filter_empty=False),
-            Path(cfg.OUTPUT_DIR) / "inference" / name / FILE_NAME,
-            class_names(name),
-            ground_truth(name)[1],
-        )
-        threshold = cfg.VISUALIZATION.SCORE_THRESH or DEFAULT_THRESHOLD
-        return cls(source, period=cfg.TEST.EVAL_PERIOD, threshold=threshold)
+        everything = get_detection_dataset_dicts((name,), filter_empty=False)
+        annotated = [record for record in everything if record.get("annotations")]
+        self._records = evenly_spaced(annotated or everything, IMAGES_SHOWN)
+        self._predictions = Path(cfg.OUTPUT_DIR) / "inference" / name / FILE_NAME
+        self._threshold = cfg.VISUALIZATION.SCORE_THRESH or DEFAULT_THRESHOLD
+        self._class_names = class_names(name)
+        self._numbers = {category: n for n, category in enumerate(ground_truth(name)[1])}
 
     def at_period(self, iteration: int) -> None:
         """Put the images into the event storage."""
         try:
-            if self._records is None:
-                everything = self._source.records()
-                annotated = [record for record in everything if record.get("annotations")]
-                self._records = evenly_spaced(annotated or everything, self._count)
-            if not self._source.predictions.is_file():
-                logger.debug("%s is not there: no validation images", self._source.predictions)
-                return
-            ids = [record["image_id"] for record in self._records]
-            predictions = read_predictions(self._source.predictions, ids)
+            found = read_predictions(self._predictions, (r["image_id"] for r in self._records))
             for number, record in enumerate(self._records, start=1):
-                image = self._draw(record, predictions[record["image_id"]])
+                image = self._draw(record, found[record["image_id"]])
                 rgb = np.ascontiguousarray(image[:, :, ::-1].transpose(2, 0, 1))
                 self.trainer.storage.put_image(f"{TAG}/{number}", rgb)
         except (PersondetError, OSError, ValueError, KeyError, cv2.error) as error:
@@ -271,36 +222,23 @@ class ValidationImagesHook(PeriodHook):
             Shown(
                 BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS),
                 segmentation_to_mask(a.get("segmentation"), *image.shape[:2]),
-                self._name(a["category_id"]),
+                self._class_names[a["category_id"]],
                 crowd=bool(a.get("iscrowd")),
             )
             for a in record.get("annotations", ())
         ]
-        numbers = {category: number for number, category in enumerate(self._source.category_ids)}
         shown = [
             Shown(
                 BoxMode.convert(one.bbox, BoxMode.XYWH_ABS, BoxMode.XYXY_ABS),
                 segmentation_to_mask(one.segmentation, *image.shape[:2]),
-                f"{self._name(numbers[one.category_id])} {one.score:.0%}".strip(),
+                f"{self._class_names[self._numbers[one.category_id]]} {one.score:.0%}",
             )
             for one in sorted(detections, key=lambda one: one.score)
             if one.score >= self._threshold
         ]
-        titles = (
-            f"annotated: {len(annotated)}",
-            f"found with score >= {self._threshold:g}: {len(shown)}",
-        )
-        drawn = draw_side_by_side(image, annotated, shown, titles=titles)
-        height, width = drawn.shape[:2]
-        if width <= WIDEST:
-            return drawn
-        size = (WIDEST, max(1, round(height * WIDEST / width)))
-        return cv2.resize(drawn, size, interpolation=cv2.INTER_AREA)
-
-    def _name(self, number: int) -> str:
-        """Return what is written beside an object: nothing where there is one class only."""
-        names = self._source.class_names
-        return names[number] if len(names) > 1 else ""
+        drawn = draw_side_by_side(image, annotated, shown)
+        scale = min(1.0, WIDEST / drawn.shape[1])
+        return cv2.resize(drawn, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
 
 
 # Learns from what it sees in training mode.

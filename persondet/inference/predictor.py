@@ -20,8 +20,7 @@ from persondet.checkpoint.model_file import CarriedFacts, load_checkpoint
 from persondet.config import get_cfg
 from persondet.data.register import class_colors
 from persondet.engine.defaults import load_cfg
-from persondet.engine.inference_model import build_inference_model
-from persondet.engine.run_folder import find_model
+from persondet.engine.run_folder import build_inference_model, find_model
 from persondet.environment import cpu_count
 from persondet.errors import CheckpointError, ConfigError
 from persondet.inference.masks import ROI_FIELD, paste_whole
@@ -75,8 +74,9 @@ class Predictor:
             self.model = TiledModel(self.cfg, self.model)
             self.cfg = whole_size(self.cfg)
         # For records: run folder and file, without the path to them.
-        parts = Path(built.weights).resolve().parts[-2:]
-        self.model_file = built.weights if "://" in built.weights else "/".join(parts)
+        weights = self.cfg.MODEL.WEIGHTS
+        parts = Path(weights).resolve().parts[-2:]
+        self.model_file = weights if "://" in weights else "/".join(parts)
         self.metadata = Metadata(
             name="persondet",
             thing_classes=list(built.class_names),

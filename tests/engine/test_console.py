@@ -1,18 +1,25 @@
-"""What a person sees, and what the log file keeps."""
+"""What a person sees, what `log.txt` keeps, and the numbers in `metrics.json` and TensorBoard."""
 
 import io
+import json
 import logging
+import math
 import sys
 import warnings
 
 import pytest
+from detectron2.utils.events import EventStorage, JSONWriter
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from persondet.engine.console import (
+    MetricsWriter,
     current_console,
+    event_writers,
+    keep_rows_before,
+    last_row,
     start_logging,
 )
-
-LIVE = {"live": True}
+from persondet.report.events import load_events
 
 
 class Terminal(io.StringIO):
@@ -32,108 +39,128 @@ class Terminal(io.StringIO):
         return lines
 
 
-def start(monkeypatch, folder, stream, verbosity=0):
+def speak(monkeypatch, folder, stream, verbosity=0, rank=0):
+    """Start the log, say what a run says, in short, and return the console."""
     monkeypatch.setenv("COLUMNS", "60")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stdout", stream)
-    start_logging(folder, verbosity=verbosity)
-
-
-def speak():
-    """What a run says, in short."""
+    start_logging(folder, verbosity=verbosity, rank=rank)
     ours, theirs = logging.getLogger("persondet.engine.x"), logging.getLogger("detectron2.x")
     ours.info("12 images")
     theirs.info("Serializing")
-    ours.info("step 1/3", extra=LIVE)
+    ours.info("step 1/3", extra={"live": True})
     ours.warning("a key makes no sense")
-    ours.info("step 2/3", extra=LIVE)
     theirs.warning("something is odd")
     ours.debug("a detail")
-    ours.info("step 3/3", extra=LIVE)
+    ours.info("step 3/3", extra={"live": True})
     ours.info("AP 50.0", extra={"result": True})
-
-
-PLAIN = [
-    "12 images",
-    "step 1/3",
-    "WARNING: a key makes no sense",
-    "step 2/3",
-    "WARNING: something is odd",
-    "step 3/3",
-    "AP 50.0",
-]
-FEW = ["WARNING: a key makes no sense", "WARNING: something is odd", "AP 50.0"]
-
-
-def test_in_a_pipe_there_are_clean_lines_one_row_each(tmp_path, monkeypatch):
-    stream = io.StringIO()
-    start(monkeypatch, tmp_path, stream)
-    speak()
-    console = current_console()
-    assert console is not None
-    console.show("step 2/3 and a half")  # a live line is for terminals
-    console.finish()
-    assert stream.getvalue().splitlines() == PLAIN
-
-
-def test_on_a_terminal_one_line_lives_below_what_is_said(tmp_path, monkeypatch):
-    stream = Terminal()
-    start(monkeypatch, tmp_path, stream)
-    speak()
-    assert stream.screen() == ["12 images", *FEW, "step 3/3"]
     console = current_console()
     assert console is not None
     console.show("x" * 200)
-    assert stream.screen()[-1] == "x" * 59  # a line that wraps could not be taken away
+    return console
+
+
+FEW = ["WARNING: a key makes no sense", "WARNING: something is odd"]
+
+
+def test_a_pipe_gets_clean_lines_and_on_a_terminal_one_line_lives_below_them(tmp_path, monkeypatch):
+    pipe, terminal = io.StringIO(), Terminal()
+    speak(monkeypatch, tmp_path, pipe)
+    assert pipe.getvalue().splitlines() == ["12 images", "step 1/3", *FEW, "step 3/3", "AP 50.0"]
+    console = speak(monkeypatch, tmp_path, terminal)
+    # A line that wraps could not be taken away.
+    assert terminal.screen() == ["12 images", *FEW, "AP 50.0", "x" * 59]
     console.finish()
-    stream.write("error: of the tool\n")
-    assert stream.screen()[-2:] == ["error: of the tool", ""]
-
-
-def test_an_evaluation_that_has_ended_leaves_the_line_of_before(tmp_path, monkeypatch):
-    evaluator = logging.getLogger("detectron2.evaluation.evaluator")
-    for before in ("step 9/9", ""):
-        stream = Terminal()
-        start(monkeypatch, tmp_path, stream)
-        if before:
-            logging.getLogger("persondet.engine.x").info(before, extra=LIVE)
-        for image in (11, 40):
-            evaluator.info(f"Inference done {image}/40. Dataloading: 0.1 s/iter. ETA=0:00:01")
-        evaluator.info("Total inference time: 0:00:04.2 (0.1 s / iter per device, on 1 devices)")
-        logging.getLogger("persondet.engine.x").info("AP 50.0")
-        assert stream.screen() == ["AP 50.0", before]
-
-
-@pytest.mark.parametrize("stream", [Terminal(), io.StringIO()], ids=["terminal", "pipe"])
-def test_quiet_is_warnings_errors_and_the_result(tmp_path, monkeypatch, stream):
-    start(monkeypatch, tmp_path, stream, -1)
-    speak()
-    console = current_console()
-    assert console is not None
-    console.show("step 2/3 and a half")
-    assert stream.getvalue().splitlines() == FEW
+    terminal.write("error: of the tool\n")
+    assert terminal.screen()[-2:] == ["error: of the tool", ""]
 
 
 @pytest.mark.parametrize("verbosity", [-1, 0, 1])
-def test_the_file_gets_everything_at_info_in_plain_form(tmp_path, monkeypatch, verbosity):
-    start(monkeypatch, tmp_path, Terminal(), verbosity)
-    speak()
+def test_quiet_is_warnings_and_the_result_and_the_file_gets_everything(
+    tmp_path, monkeypatch, verbosity
+):
+    stream = Terminal()
+    speak(monkeypatch, tmp_path, stream, verbosity)
+    if verbosity < 0:
+        assert stream.getvalue().splitlines() == [*FEW, "AP 50.0"]
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.warn("a library is old", stacklevel=1)
     kept = (tmp_path / "log.txt").read_text()
-    for said in ("Serializing", "step 2/3", "WARNING: a key makes no sense", "AP 50.0", "is old"):
+    for said in ("Serializing", "step 3/3", "WARNING: a key makes no sense", "AP 50.0", "is old"):
         assert said in kept
-    assert "a detail" not in kept
-    assert "\x1b" not in kept
-    assert "\r" not in kept
+    assert not any(word in kept for word in ("a detail", "\x1b", "\r"))
 
 
-def test_a_further_rank_writes_no_log_and_shows_its_errors_alone(tmp_path, monkeypatch):
+def test_a_further_rank_shows_and_keeps_its_errors_alone(tmp_path, monkeypatch):
     stream = io.StringIO()
-    monkeypatch.setattr(sys, "stdout", stream)
-    start_logging(tmp_path, rank=1)
-    speak()
+    speak(monkeypatch, tmp_path, stream, rank=1)
+    assert list(tmp_path.iterdir()) == []
     logging.getLogger("persondet").error("the image is gone")
     assert stream.getvalue() == "rank 1: ERROR: the image is gone\n"
-    assert list(tmp_path.iterdir()) == []
+    assert (tmp_path / "log.txt.rank1").read_text().endswith("ERROR: the image is gone\n")
+
+
+def put(storage, iteration):
+    storage.iter = iteration
+    storage.put_scalar("total_loss", (iteration * 7919) % 13 / 3)
+    if iteration % 4 == 0:  # not in every step, as the mask head's accuracy
+        storage.put_scalar("mask_rcnn/accuracy", iteration / 100)
+    if iteration % 9 == 8:
+        storage.put_scalar("segm/AP", float(iteration), smoothing_hint=False)
+
+
+def test_rows_are_those_of_detectron2(tmp_path):
+    writers = [JSONWriter(str(tmp_path / "stock")), MetricsWriter(tmp_path / "ours")]
+    with EventStorage() as storage:
+        for iteration in range(60):
+            put(storage, iteration)
+            if iteration % 7 == 6:
+                [writer.write() for writer in writers]
+    stock, ours = ((tmp_path / name).read_text().splitlines() for name in ("stock", "ours"))
+    # Detectron2 writes the rows of one moment in no order of time.
+    rows = sorted(map(json.loads, stock), key=lambda row: row["iteration"])
+    assert list(map(json.loads, ours)) == rows
+
+
+def test_trap_4_what_is_not_finite_is_null_and_read_as_nan(tmp_path):
+    with EventStorage() as storage:
+        for value in (1.0, math.nan, math.inf):
+            storage.put_scalar("bbox/AP", value, smoothing_hint=False)
+            storage.put_scalar("total_loss", 2.0)
+            writer = MetricsWriter(tmp_path / "metrics.json", start=storage.iter)
+            writer.write()
+            writer.close()
+            storage.iter += 1
+    text = (tmp_path / "metrics.json").read_text()
+    assert "NaN" not in text and "Infinity" not in text
+    series = load_events(tmp_path)["bbox/AP"]
+    assert series.iterations.tolist() == [0, 1, 2]
+    assert series.finite().values.tolist() == [1.0]
+
+
+def test_cutting_leaves_earlier_rows_and_foreign_lines_alone(tmp_path):
+    path = tmp_path / "metrics.json"
+    assert keep_rows_before(path, 5) == last_row(path) == -1
+    path.write_text(
+        '{"iteration": 3}\n\n# mine\n{"iteration": 9}\n{"iteration": 4, "a": NaN}\n{"it'
+    )
+    assert keep_rows_before(path, 5) == 4
+    assert path.read_text() == '{"iteration": 3}\n\n# mine\n{"iteration": 4, "a": NaN}\n'
+    assert keep_rows_before(path, 4) == 3
+    assert keep_rows_before(path, 0) == -1
+
+
+def test_tensorboard_shows_each_step_once(tmp_path):
+    for start, end in ((0, 8), (5, 10)):
+        with EventStorage(start) as storage:
+            writers = event_writers(tmp_path, start=start)
+            for iteration in range(start, end):
+                storage.iter = iteration
+                storage.put_scalar("lr", iteration + start, smoothing_hint=False)
+                for writer in writers:
+                    writer.write()
+            # Nothing is closed: a killed run keeps it.
+    events = EventAccumulator(str(tmp_path)).Reload().Scalars("lr")
+    expected = [*((i, i) for i in range(5)), *((i, i + 5) for i in range(5, 10))]
+    assert [(event.step, event.value) for event in events] == expected

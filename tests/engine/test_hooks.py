@@ -1,4 +1,4 @@
-"""The hooks, on toy models that train in milliseconds."""
+"""The hooks, on a loop that does nothing but count its steps."""
 
 import io
 import json
@@ -7,14 +7,13 @@ import re
 import sys
 
 import pytest
-import torch
-from detectron2.engine import HookBase, SimpleTrainer, TrainerBase
-from detectron2.utils.events import JSONWriter, get_event_storage
+from detectron2.engine import HookBase, TrainerBase
+from detectron2.utils.events import JSONWriter
 from torch import nn
 
 from persondet.checkpoint import SafeDetectionCheckpointer
 from persondet.engine import hooks as module
-from persondet.engine.console import start_logging
+from persondet.engine.console import current_console, start_logging
 from persondet.engine.hooks import (
     BestCheckpointHook,
     EarlyStoppingHook,
@@ -22,58 +21,25 @@ from persondet.engine.hooks import (
     ProgressHook,
     StopTraining,
 )
-from persondet.engine.validation import ValidationLossHook
 from tests.engine.test_console import Terminal
 
 
-class ToyDetector(nn.Module):
-    """Losses that depend on the input, on batch norm and on a random draw, and write events."""
+class Loop(TrainerBase):
+    """Its steps are listed and give a few scalars; a step takes half a second of `clock`."""
 
-    def __init__(self):
+    def __init__(self, clock=None):
         super().__init__()
-        self.norm = nn.BatchNorm1d(2)
-        self.linear = nn.Linear(2, 1)
+        self.steps, self.clock = [], clock or [0.0]
 
-    def forward(self, batch):
-        assert self.training
-        x = torch.stack([item["x"] for item in batch])
-        sampled = torch.rand(())
-        storage = get_event_storage()
-        storage.put_scalar("fast_rcnn/cls_accuracy", float(x.mean()))
-        storage.put_scalar("rpn/num_pos_anchors", 5)
-        return {
-            "loss_a": self.linear(self.norm(x)).pow(2).mean(),
-            "loss_b": (x.mean() - sampled).abs(),
-        }
-
-
-def batches(count=3, size=2, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return [[{"x": torch.randn(2, generator=generator)} for _ in range(size)] for _ in range(count)]
-
-
-def train(hooks, steps=6, start=0, seed=0):
-    torch.manual_seed(seed)
-    model = ToyDetector()
-    trainer = SimpleTrainer(
-        model, batches(steps, seed=1), torch.optim.SGD(model.parameters(), lr=0.1)
-    )
-    trainer.register_hooks(hooks)
-    trainer.train(start, steps)
-    return trainer, model
-
-
-def test_validation_scalars_are_twins_of_the_training_ones():
-    trainer, _ = train([ValidationLossHook({"valid": batches}, period=2)], steps=6)
-    history = trainer.storage.history("val/total_loss").values()
-    assert [iteration for _, iteration in history] == [1, 3, 6]
-    assert {"val/loss_a", "val/loss_b", "val/fast_rcnn/cls_accuracy"} <= set(
-        trainer.storage.latest()
-    )
+    def run_step(self):
+        self.steps.append(self.iter)
+        self.clock[0] += 0.5
+        for name, value in (("time", 0.5), ("data_time", 0.05), ("total_loss", 3.0)):
+            self.storage.put_scalar(name, value)
 
 
 class Evaluation(HookBase):
-    """Puts a score per evaluation into the storage, as Detectron2's EvalHook does."""
+    """Puts the score of an iteration into the storage, as Detectron2's EvalHook does."""
 
     def __init__(self, scores, name="segm/AP"):
         self.scores, self.name = scores, name
@@ -84,22 +50,31 @@ class Evaluation(HookBase):
             self.trainer.storage.put_scalar(self.name, score, smoothing_hint=False)
 
 
+def train(hooks, steps, start=0, clock=None):
+    loop = Loop(clock)
+    loop.register_hooks(hooks)
+    try:
+        loop.train(start, steps)
+    except StopTraining:
+        assert loop.iter == start + len(loop.steps)  # as at the end of a whole training
+    return loop
+
+
 def test_trap_1_each_evaluation_gets_a_row_between_two_periods(tmp_path):
     path = tmp_path / "metrics.json"
-    hooks = [
-        Evaluation({1: 10.0, 3: 30.0}),
-        EventWriterHook(lambda: [JSONWriter(str(path))], 20, evaluation_period=2),
-    ]
-    train(hooks, steps=6)
+    writers = EventWriterHook(lambda: [JSONWriter(str(path))], 20, evaluation_period=2)
+    train([Evaluation({1: 10.0, 3: 30.0}), writers], steps=6)
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     scores = {row["iteration"]: row["segm/AP"] for row in rows if "segm/AP" in row}
-    assert scores[1] == 10.0
-    assert scores[3] == 30.0
+    assert (scores[1], scores[3]) == (10.0, 30.0)
 
 
-def best_of(folder, scores, start=0, mode="max", name="segm/AP", build=BestCheckpointHook):
+def best_of(folder, scores, start=0, mode="max", name="segm/AP", state=None):
     checkpointer = SafeDetectionCheckpointer(nn.Linear(1, 1), str(folder))
-    hook = build(checkpointer, metric="segm/AP", mode=mode, period=1, datasets=("a", "b"))
+    hook = BestCheckpointHook(
+        checkpointer, metric="segm/AP", mode=mode, period=1, datasets=("a", "b")
+    )
+    hook.load_state_dict(state or hook.state_dict())
     train([Evaluation(scores, name), hook], steps=max(scores) + 2, start=start)
     return hook
 
@@ -122,73 +97,29 @@ def test_the_best_model_is_that_of_the_best_score(tmp_path, scores, mode, best):
 
 
 def test_trap_3_a_resumed_run_does_not_replace_a_better_model(tmp_path):
-    best_of(tmp_path, {0: 40.0})
+    state = best_of(tmp_path, {0: 40.0}).state_dict()
     saved = (tmp_path / "model_best.pth").read_bytes()
-    hook = best_of(tmp_path, {2: 20.0}, start=2)
-    assert hook.best_score == 40.0
+    assert best_of(tmp_path, {2: 20.0}, start=2).best_score == 40.0
     assert (tmp_path / "model_best.pth").read_bytes() == saved
     assert not (tmp_path / "last_checkpoint").exists()
-
-
-def test_trap_3_the_checkpoint_knows_the_best_score_even_without_its_file(tmp_path):
-    state = best_of(tmp_path, {0: 40.0}).state_dict()
-
-    def resumed(state):
-        def build(*args, **kwargs):
-            hook = BestCheckpointHook(*args, **kwargs)
-            hook.load_state_dict(state)
-            return hook
-
-        return build
-
-    for metric, best in (("segm/AP", 40.0), ("bbox/AP", 20.0)):  # another metric says nothing
+    # The checkpoint knows the score without that file; the score of another metric says nothing.
+    for metric, best in (("segm/AP", 40.0), ("bbox/AP", 20.0)):
         (tmp_path / "model_best.json").unlink(missing_ok=True)
-        build = resumed(state | {"metric": metric})
-        assert best_of(tmp_path, {2: 20.0}, start=2, build=build).best_score == best
+        told = state | {"metric": metric}
+        assert best_of(tmp_path, {2: 20.0}, start=2, state=told).best_score == best
 
 
 def test_trap_5_with_two_evaluation_sets_the_first_one_decides(tmp_path):
     assert best_of(tmp_path, {0: 12.5}, name="a/segm/AP").best_score == 12.5
 
 
-class Loop(TrainerBase):
-    """A loop that does nothing but count its steps."""
-
-    def __init__(self):
-        super().__init__()
-        self.steps = []
-
-    def run_step(self):
-        self.steps.append(self.iter)
-
-
-class Scores(HookBase):
-    """Puts the score of each evaluation into the storage, as Detectron2's EvalHook does."""
-
-    def __init__(self, scores, period, name):
-        self.scores, self.period, self.name = scores, period, name
-
-    def after_step(self):
-        step = self.trainer.iter + 1
-        if step % self.period == 0 and step // self.period <= len(self.scores):
-            score = self.scores[step // self.period - 1]
-            self.trainer.storage.put_scalar(self.name, score, smoothing_hint=False)
-
-
-def train_with_patience(
-    scores, *, period=2, steps=20, start=0, name="segm/AP", state=None, **settings
-):
-    loop = Loop()
-    hook = EarlyStoppingHook("segm/AP", period=period, **settings)
+def train_with_patience(scores, *, steps=20, start=0, state=None, **settings):
+    """Train with an evaluation after every second step; `scores` are those from step 2 on."""
+    hook = EarlyStoppingHook("segm/AP", period=2, **settings)
     if state is not None:
         hook.load_state_dict(state)
-    loop.register_hooks([Scores(scores, period, name), hook])
-    try:
-        loop.train(start, steps)
-    except StopTraining:
-        loop.stopped = True
-        assert loop.iter == start + len(loop.steps)  # as at the end of a whole training
-    return loop, hook
+    at = {2 * number + 1: score for number, score in enumerate(scores)}
+    return train([Evaluation(at), hook], steps, start), hook
 
 
 @pytest.mark.parametrize(
@@ -239,76 +170,25 @@ def test_every_rank_does_what_rank_0_decides(monkeypatch):
     assert hook.best_score == 10.0
 
 
-class TimedLoop(TrainerBase):
-    """Each step takes half a second by the clock of the test, a tenth of it waiting for data."""
-
-    def __init__(self, clock, seconds=None):
-        super().__init__()
-        self.clock, self.seconds = clock, seconds or {}
-
-    def run_step(self):
-        seconds = self.seconds.get(self.iter, 0.5)
-        self.clock[0] += seconds
-        put = self.storage.put_scalar
-        put("time", seconds)
-        put("data_time", 0.05)
-        put("total_loss", 3.0)
-        put("loss_cls", 1.25)
-        put("val/total_loss", 9.0)
-        put("lr", 0.0025, smoothing_hint=False)
-
-
-class SlowEvaluation(HookBase):
-    """Takes ten seconds every ten steps."""
-
-    def __init__(self, clock):
-        self.clock = clock
-
-    def after_step(self):
-        if (self.trainer.iter + 1) % 10 == 0:
-            self.clock[0] += 10.0
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(module, "_memory", lambda: 3 * 2**29)
-    return now
-
-
-def rows(clock, stream, *, start=0, steps=40, seconds=None, verbosity=0, folder, **settings):
-    """Train and return the rows of the log file."""
-    stdout, sys.stdout = sys.stdout, stream
-    try:
-        start_logging(folder, verbosity=verbosity)
-    finally:
-        sys.stdout = stdout
-    loop = TimedLoop(clock, seconds)
-    hook = ProgressHook(5, batch_size=4, epoch_size=100, **settings)
-    loop.register_hooks([SlowEvaluation(clock), hook])
-    loop.train(start, steps)
-    kept = (folder / "log.txt").read_text().splitlines()
-    return [line.partition("INFO: ")[2] for line in kept if " step " in line], loop
-
-
-def test_right_after_a_resume_the_time_left_is_that_of_the_steps_left(clock, tmp_path):
-    found, _ = rows(clock, io.StringIO(), folder=tmp_path, start=30)
-    assert found[0].startswith("step 35/40  epoch 1.4/1.6  ETA 0:00:02")
-
-
+@pytest.mark.parametrize("on_terminal", [False, True])
 def test_a_pipe_gets_a_row_per_period_and_a_terminal_every_step_in_place(
-    clock, tmp_path, monkeypatch
+    tmp_path, monkeypatch, on_terminal
 ):
+    stream, clock = (Terminal() if on_terminal else io.StringIO()), [100.0]
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("TERM", "xterm")
-    pipe, terminal = io.StringIO(), Terminal()
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    expected, _ = rows(clock, pipe, folder=tmp_path / "a")
-    assert pipe.getvalue().splitlines() == expected
-    rows(clock, terminal, folder=tmp_path / "b")
-    lines = [line for line in terminal.screen() if line]
-    assert len(lines) == 1  # left on the screen when the training is over
-    assert lines[0].startswith("step 40/40")
-    assert len(re.findall(r"step +\d+/40", terminal.getvalue())) >= 40
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(module.time, "perf_counter", lambda: clock[0])
+    start_logging(tmp_path)
+    hook = ProgressHook(5, batch_size=4, epoch_size=100, console=current_console())
+    loop = train([hook], 40, start=10, clock=clock)
+    row = "step 15/40  epoch 0.6/1.6  ETA 0:00:12  loss 3.000  8.0 images/s  data wait 10%"
+    rows = re.findall("INFO: (step.*)", (tmp_path / "log.txt").read_text())
+    assert len(rows) == 6 and rows[0].startswith(row)
+    assert loop.storage.latest()["eta_seconds"] == (0.0, 39)
+    if on_terminal:
+        lines = [line for line in stream.screen() if line]
+        assert len(lines) == 1 and lines[0].startswith("step 40/40")  # left when all is over
+        assert len(re.findall(r"step +\d+/40", stream.getvalue())) >= 30
+    else:
+        assert stream.getvalue().splitlines() == rows

@@ -1,22 +1,29 @@
-"""A run that was stopped and resumed is the run that was not."""
+"""A run that was stopped and resumed is the run that was not; the toy trainer, and the command."""
 
 import os
+import shlex
 import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
+import train_net
 from detectron2.engine import HookBase
 
 from persondet.checkpoint.model_file import load_checkpoint
 from persondet.config import get_cfg
-from persondet.engine.resumption import config_changes
+from persondet.engine.resumption import (
+    Interruption,
+    config_changes,
+    resume_command,
+    saying_how_to_resume,
+)
 from persondet.engine.run_folder import refuse_lost_checkpoints
-from persondet.errors import CheckpointError, InterruptedRun
-from tests.engine.toy_training import ToyTrainer, rows, same, toy_run
-
-
-class Killed(BaseException):
-    """Ends a training without a word, as SIGKILL would."""
+from persondet.errors import CheckpointError, ConfigError, InterruptedRun
+from tests.conftest import write_export
+from tests.engine.toy_training import CONFIG, ROOT, ToyTrainer, rows, same, toy_run
 
 
 class At(HookBase):
@@ -30,15 +37,16 @@ class At(HookBase):
             self._action()
 
 
-def _kill():
-    raise Killed
+def killed_run(export, output, *, at):
+    """Train until a step that ends the process without a word, as SIGKILL would."""
 
+    def kill():
+        raise GeneratorExit
 
-def killed_run(export, output, *overrides, at, resume=False):
-    trainer = toy_run(export, output, *overrides, resume=resume)
-    trainer.register_hooks([At(at, _kill)])
+    trainer = toy_run(export, output)
+    trainer.register_hooks([At(at, kill)])
     trainer.after_train = lambda: None  # a killed process closes nothing
-    with pytest.raises(Killed):
+    with pytest.raises(GeneratorExit):
         trainer.train()
 
 
@@ -49,9 +57,24 @@ def in_one_go(tiny_export, tmp_path_factory):
     return output
 
 
-def assert_same_run(first, second):
+@pytest.fixture(scope="module")
+def stopped(tiny_export, tmp_path_factory):
+    """A run that was killed before its sixth step; its newest checkpoint is of the fourth."""
+    output = tmp_path_factory.mktemp("stopped") / "run"
+    killed_run(tiny_export, output, at=5)
+    return output
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c_is_heard():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    assert signal.signal(signal.SIGINT, before) in (signal.default_int_handler, signal.SIG_IGN)
+
+
+def assert_same_run(first, second, *names):
     assert rows(first) == rows(second)
-    for name in ("model_final.pth", "model_best.pth"):
+    for name in names or ("model_final.pth", "model_best.pth"):
         one, other = load_checkpoint(first / name), load_checkpoint(second / name)
         for part in ("model", "trainer", "iteration", "run_state"):
             assert same(one.get(part), other.get(part)), f"{name}: {part}"
@@ -60,24 +83,22 @@ def assert_same_run(first, second):
 
 
 @pytest.mark.parametrize(
-    "at", [5, *(pytest.param(at, marks=pytest.mark.slow) for at in (4, 10, 14, 18, 23))]
+    "at", [5, *(pytest.param(at, marks=pytest.mark.slow) for at in (4, 18, 23))]
 )
 def test_a_killed_and_resumed_run_equals_one_in_one_go_to_the_bit(
     in_one_go, tiny_export, tmp_path, at
 ):
-    output = tmp_path / "run"
-    killed_run(tiny_export, output, at=at)
+    killed_run(tiny_export, tmp_path / "run", at=at)
     torch.manual_seed(at)
-    trainer = toy_run(tiny_export, output, resume=True)
+    trainer = toy_run(tiny_export, tmp_path / "run", resume=True)
     assert trainer.start_iter == at // 4 * 4
     trainer.train()
-    assert_same_run(in_one_go, output)
+    assert_same_run(in_one_go, tmp_path / "run")
 
 
 def test_a_failing_last_evaluation_costs_no_training_and_is_made_up_for(
     in_one_go, tiny_export, tmp_path, monkeypatch
 ):
-    output = tmp_path / "run"
     evaluate = ToyTrainer._evaluate_validation
 
     def fails(self):
@@ -88,128 +109,168 @@ def test_a_failing_last_evaluation_costs_no_training_and_is_made_up_for(
     with monkeypatch.context() as patch:
         patch.setattr(ToyTrainer, "_evaluate_validation", fails)
         with pytest.raises(ZeroDivisionError):
-            toy_run(tiny_export, output).train()
-    resumed = toy_run(tiny_export, output, resume=True)
+            toy_run(tiny_export, tmp_path / "run").train()
+    resumed = toy_run(tiny_export, tmp_path / "run", resume=True)
     assert resumed.start_iter == 24
     resumed.train()
-    assert_same_run(in_one_go, output)
+    assert_same_run(in_one_go, tmp_path / "run")
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
-)
-def test_a_signal_saves_the_step_and_the_run_goes_on_from_there(
-    in_one_go, tiny_export, tmp_path, number
-):
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    output = tmp_path / "run"
-    trainer = toy_run(tiny_export, output)
-    trainer.register_hooks([At(6, lambda: os.kill(os.getpid(), number))])
-    try:
-        with pytest.raises(InterruptedRun, match="after step 7 of 24.*model_0000006.pth") as caught:
-            trainer.train()
-    finally:
-        assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
+def test_a_signal_saves_the_step_and_the_run_goes_on_from_there(in_one_go, tiny_export, tmp_path):
+    trainer = toy_run(tiny_export, tmp_path / "run")
+    trainer.register_hooks([At(6, lambda: os.kill(os.getpid(), signal.SIGTERM))])
+    with pytest.raises(InterruptedRun, match="after step 7 of 24.*model_0000006.pth") as caught:
+        trainer.train()
     assert caught.value.exit_code == 130
-    toy_run(tiny_export, output, resume=True).train()
-    assert_same_run(in_one_go, output)
-
-
-def test_trap_3_a_resume_goes_on_from_the_newest_and_not_from_the_best(tiny_export, tmp_path):
-    killed_run(tiny_export, tmp_path / "run", at=22)
-    assert load_checkpoint(tmp_path / "run" / "model_best.pth")["iteration"] == 17
-    trainer = toy_run(tiny_export, tmp_path / "run", resume=True)
-    assert trainer.start_iter == 20
-    assert trainer.checkpointer.resumed_from == tmp_path / "run" / "model_0000019.pth"
+    toy_run(tiny_export, tmp_path / "run", resume=True).train()
+    assert_same_run(in_one_go, tmp_path / "run")
 
 
 def test_trap_16_a_truncated_newest_checkpoint_falls_back_to_the_one_before(
     in_one_go, tiny_export, tmp_path, caplog
 ):
+    """Trap 3: it goes on from the newest that is whole, and not from the best, which is newer."""
     output = tmp_path / "run"
-    killed_run(tiny_export, output, at=14)
-    newest = output / "model_0000011.pth"
+    killed_run(tiny_export, output, at=22)
+    assert load_checkpoint(output / "model_best.pth")["iteration"] == 17
+    newest = output / "model_0000019.pth"
     newest.write_bytes(newest.read_bytes()[:-4000])
     with caplog.at_level("WARNING", "persondet"):
         trainer = toy_run(tiny_export, output, resume=True)
-    assert trainer.start_iter == 8
+    assert trainer.checkpointer.resumed_from == output / "model_0000015.pth"
     (warning,) = [r.getMessage() for r in caplog.records if "goes on from" in r.getMessage()]
-    assert "model_0000011.pth" in warning
-    assert "model_0000007.pth" in warning
+    assert "model_0000019.pth" in warning and "model_0000015.pth" in warning
     trainer.train()  # rows and best model of the time that is lost are written anew
     assert_same_run(in_one_go, output)
 
 
-def test_other_data_is_refused_with_the_difference(tiny_export, export_writer, tmp_path):
-    output = tmp_path / "run"
-    killed_run(tiny_export, output, at=5)
-    moved = tmp_path / "moved"
-    export_writer(moved)
-    assert toy_run(moved, output, resume=True).start_iter == 4
-    other = tmp_path / "other"
-    export_writer(other, {"train": 5, "valid": 3, "test": 3})
-    with pytest.raises(CheckpointError) as caught:
-        toy_run(other, output, resume=True)
-    message = str(caught.value)
-    assert "person_train had 6 images and" in message
-    assert "and has 5 and" in message
-    assert "missing: scene_5_train" in message
-    assert "\n" not in message
-    fewer = tmp_path / "fewer"
-    export_writer(fewer, {"train": 6, "valid": 2, "test": 3})  # the same training images
-    with pytest.raises(CheckpointError, match="person_valid had 3 images and .* and has 2 and"):
-        toy_run(fewer, output, resume=True)
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ({"train": 5, "valid": 3}, "person_train had 6 images .* has 5 .*missing: scene_5_train"),
+        ({"train": 6, "valid": 2}, "person_valid had 3 images and .* and has 2 and"),
+        ({"train": 6, "valid": 3}, ""),  # the same data in another folder
+    ],
+)
+def test_other_data_is_refused_with_the_difference(stopped, tmp_path, counts, said):
+    write_export(tmp_path / "other", counts)
+    if not said:
+        assert toy_run(tmp_path / "other", stopped, resume=True).start_iter == 4
+        return
+    with pytest.raises(CheckpointError, match=said) as caught:
+        toy_run(tmp_path / "other", stopped, resume=True)
+    assert "\n" not in str(caught.value)
 
 
-def test_a_rate_and_a_decay_that_are_changed_take_effect_on_a_resumed_run(tiny_export, tmp_path):
-    killed_run(tiny_export, tmp_path / "run", at=5)
+def test_a_rate_and_a_decay_that_are_changed_take_effect_on_a_resumed_run(
+    stopped, tiny_export, tmp_path
+):
     lower = ("SOLVER.BASE_LR", 0.01, "SOLVER.WEIGHT_DECAY", 0.5)
-    resumed = toy_run(tiny_export, tmp_path / "run", *lower, resume=True)
+    resumed = toy_run(tiny_export, stopped, *lower, resume=True)
     new = toy_run(tiny_export, tmp_path / "new", *lower)
-    for step in range(6):
-        group = resumed.optimizer.param_groups[0]
-        if step < 4:  # what the checkpoint has
-            new.scheduler.step()
-            continue
-        expected = new.optimizer.param_groups[0]
+    for _ in range(4):  # what the checkpoint has
+        new.scheduler.step()
+    for _ in range(2):
         for key in ("lr", "weight_decay"):
-            assert group[key] == expected[key], key
-        for trainer in (resumed, new):
-            trainer.scheduler.step()
+            values = [trainer.optimizer.param_groups[0][key] for trainer in (resumed, new)]
+            assert values[0] == values[1], key
+        resumed.scheduler.step()
+        new.scheduler.step()
 
 
 def test_nothing_to_resume_starts_anew_and_says_so(tiny_export, tmp_path, caplog):
-    with caplog.at_level("WARNING", "persondet"):
-        trainer = toy_run(tiny_export, tmp_path / "run", resume=True)
-    assert trainer.start_iter == 0
+    assert toy_run(tiny_export, tmp_path / "run", resume=True).start_iter == 0
     assert "nothing to resume" in caplog.text
     (tmp_path / "run" / "model_best.pth").touch()
     with pytest.raises(CheckpointError, match="has a model_best.pth and no checkpoint"):
         refuse_lost_checkpoints(tmp_path / "run")
 
 
-def changes(*opts, schedule="WarmupMultiStepLR"):
+@pytest.mark.parametrize(
+    ("opts", "schedule", "expected"),
+    [
+        (("DATALOADER.NUM_WORKERS", 7, "LOG_PERIOD", 7, "TEST.EVAL_PERIOD", 7), "", []),
+        (
+            ("SEED", 7, "SOLVER.IMS_PER_BATCH", 4),
+            "",
+            ["SEED: -1 → 7", "SOLVER.IMS_PER_BATCH: 16 → 4"],
+        ),
+        (("SOLVER.MAX_ITER", 50000), "", []),
+        (("SOLVER.MAX_ITER", 50000), "WarmupCosineLR", ["SOLVER.MAX_ITER: 40000 → 50000"]),
+    ],
+)
+def test_a_change_that_makes_other_steps_is_named_with_both_values(opts, schedule, expected):
     before = get_cfg()
-    before.SOLVER.LR_SCHEDULER_NAME = schedule
+    before.SOLVER.LR_SCHEDULER_NAME = schedule or "WarmupMultiStepLR"
     now = before.clone()
     now.merge_from_list(list(opts))
-    return list(config_changes(before.dump(), now.dump()))
+    assert list(config_changes(before.dump(), now.dump())) == expected
 
 
-@pytest.mark.parametrize("key", ["DATALOADER.NUM_WORKERS", "LOG_PERIOD", "TEST.EVAL_PERIOD"])
-def test_what_the_steps_do_not_depend_on_is_no_change(key):
-    assert changes(key, 7) == []
+def test_the_first_signal_is_remembered_and_the_second_stops_at_once():
+    with Interruption() as interruption:
+        assert not interruption.agreed()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interruption.agreed()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as `nohup` does
+    with Interruption() as interruption:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert not interruption.requested
 
 
-def test_what_the_steps_depend_on_is_named_with_both_values():
-    assert changes("SEED", 7, "SOLVER.IMS_PER_BATCH", 4) == [
-        "SEED: -1 → 7",
-        "SOLVER.IMS_PER_BATCH: 16 → 4",
-    ]
+def test_an_interruption_says_how_to_go_on():
+    words = ["python", "-u", "tools/train_net.py", "--overwrite", "--config-file", "a b.yaml"]
+    words += ["OUTPUT_DIR", "it's here", "--opts", "SOLVER.STEPS", "(1, 2)"]
+    again = shlex.split(resume_command(words))
+    assert again == [*words[:3], "--resume", *words[4:]]
+    assert resume_command(again) == resume_command(words)
+    sentences = {InterruptedRun("saved"): "^saved; go on with: python", KeyboardInterrupt(): "once"}
+    for error, sentence in sentences.items():
+        with pytest.raises(InterruptedRun, match=sentence), saying_how_to_resume(words):
+            raise error
+    with pytest.raises(ConfigError), saying_how_to_resume(words):
+        raise ConfigError("another matter")
 
 
-def test_a_longer_run_has_other_rates_along_a_cosine_alone():
-    assert changes("SOLVER.MAX_ITER", 50000) == []
-    assert changes("SOLVER.MAX_ITER", 50000, schedule="WarmupCosineLR") == [
-        "SOLVER.MAX_ITER: 40000 → 50000"
-    ]
+def flags_of(export, output, *flags):
+    """Return a command line for the real model with workers: 12 steps, a checkpoint every 4th."""
+    opts = """MODEL.DEVICE cpu INPUT.ALBUMENTATIONS.PIPELINE light INPUT.MIN_SIZE_TRAIN (48,)
+        DATALOADER.NUM_WORKERS 2 SOLVER.IMS_PER_BATCH 1 SOLVER.MAX_ITER 12 SOLVER.STEPS (8,)
+        SOLVER.CHECKPOINT_PERIOD 4 TEST.EVAL_PERIOD 6 LOG_PERIOD 1""".split()
+    data = ("DATASETS.ROBOFLOW.ROOT", str(export), "OUTPUT_DIR", str(output))
+    return ["--config-file", str(CONFIG), *flags, *data, *opts]
+
+
+def start(*words):
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "tools/train_net.py"), *flags_of(*words)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.slow
+def test_12_steps_of_the_command_equal_7_and_a_kill_and_the_rest(tiny_export, tmp_path, capsys):
+    one, two = tmp_path / "one", tmp_path / "two"
+    whole, killed = start(tiny_export, one), start(tiny_export, two)
+    log = two / "metrics.json"
+    while killed.poll() is None and not (log.is_file() and '"iteration": 6' in log.read_text()):
+        time.sleep(0.02)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert (two / "model_0000003.pth").exists() and not (two / "model_final.pth").exists()
+    with open(log, "a") as metrics:  # a kill can cut a row
+        metrics.write('{"bbox/AP": 1')
+    assert start(tiny_export, two, "--resume").wait() == whole.wait() == 0
+    assert_same_run(one, two, "model_final.pth", "model_best.pth", "model_0000007.pth")
+    names = {name for row in rows(two) for name in row}
+    assert {"total_loss", "val/total_loss", "segm/AP"} <= names
+
+    # Once more: nothing is left to do, and nothing is changed.
+    before = {path.name: path.read_bytes() for path in two.glob("m*")}
+    assert train_net.main(flags_of(tiny_export, two, "--resume")) == 0
+    assert "finished" in capsys.readouterr().out
+    assert before == {path.name: path.read_bytes() for path in two.glob("m*")}

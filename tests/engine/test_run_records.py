@@ -14,32 +14,31 @@ import torch
 
 from persondet.checkpoint.checkpointer import KeyReport
 from persondet.checkpoint.model_file import load_checkpoint
-from persondet.config import get_cfg, merge_yaml
 from persondet.data.augmentation import pipeline_file
-from persondet.data.register import (
-    register_roboflow_coco,
-)
 from persondet.engine import run_records as module
-from persondet.engine import run_records as training_records
 from persondet.engine.defaults import config_text
 from persondet.engine.run_folder import remove_run
 from persondet.engine.run_records import git_state, provenance, write_training_records
 from persondet.errors import InterruptedRun
 from persondet.files import sha256_of_file
-from tests.engine.toy_training import rows, same, toy_cfg, toy_run
+from tests.engine.toy_training import ROOT, rows, same, toy_cfg, toy_run
 
-CONFIG = "configs/quick_schedules/person_mask_rcnn_R_18_FPN_instant_test.yaml"
+SHEETS = ("examples/ground_truth.jpg", "examples/augmentation.jpg")
+RECORDS = ("augmentation.yaml", "dataset.json", "weights.txt", *SHEETS)
+
+
+@pytest.fixture(scope="module")
+def toy(tiny_export, tmp_path_factory):
+    return toy_cfg(tiny_export, tmp_path_factory.mktemp("records") / "run")
 
 
 @pytest.fixture
-def cfg(tiny_export, tmp_path):
-    register_roboflow_coco("provenance", tiny_export, output_dir=tmp_path)
-    config = get_cfg()
-    merge_yaml(config, Path(__file__).resolve().parents[2] / CONFIG)
-    config.DATASETS.TRAIN, config.DATASETS.VAL = ("provenance_train",), ("provenance_valid",)
-    config.DATASETS.TEST = ("provenance_test",)
-    config.OUTPUT_DIR = str(tmp_path)
-    return config
+def cfg(toy, tmp_path):
+    """A config whose run folder is empty."""
+    cfg = toy.clone()
+    cfg.defrost()
+    cfg.OUTPUT_DIR = str(tmp_path)
+    return cfg
 
 
 def starts(cfg):
@@ -49,41 +48,34 @@ def starts(cfg):
 
 
 def run(cfg, before, after, *overrides):
-    steps = iter([before, after, after])
-    with provenance(cfg, CONFIG, overrides, lambda: next(steps)):
+    steps = iter([before, *[after] * 3])
+    with provenance(cfg, "configs/a.yaml", overrides, lambda: next(steps)):
         pass
 
 
 def test_a_training_leaves_what_it_was_made_of(cfg, monkeypatch, tiny_export):
-    monkeypatch.chdir(Path(__file__).resolve().parents[2])
-    monkeypatch.setattr(sys, "argv", ["tools/train_net.py", "--config-file", CONFIG])
-    run(cfg, 0, 20, "SOLVER.EPOCHS", "3")
-    (start,) = starts(cfg)
-    assert start["command"] == ["tools/train_net.py", "--config-file", CONFIG]
-    assert start["config"]["files"] == [
-        CONFIG,
-        "configs/sample_mask_rcnn_R_18_FPN.yaml",
-        "configs/Base-PersonMaskRCNN.yaml",
-    ]
-    assert start["config"]["overrides"] == ["SOLVER.EPOCHS", "3"]
+    monkeypatch.setattr(sys, "argv", ["tools/train_net.py", "--config-file", "configs/a.yaml"])
+    run(cfg, 0, 24, "SOLVER.EPOCHS", "3")
+    run(cfg, 24, 12)
+    first, start = starts(cfg)  # one for each start
+    assert (start["first_step"], start["steps_done"], start["exit"]) == (24, 12, "stopped early")
+    assert (first["first_step"], first["steps_done"], first["exit"]) == (0, 24, "finished")
+    assert first["command"] == sys.argv
+    assert first["config"]["files"] == ["configs/a.yaml"]
+    assert first["config"]["overrides"] == ["SOLVER.EPOCHS", "3"]
     written = Path(cfg.OUTPUT_DIR) / "config.yaml"
     written.write_text(config_text(cfg))
-    assert start["config"]["sha256"] == sha256_of_file(written)
-    assert start["seeds"] == {"SEED": 42, "TEST.VAL_LOSS.SEED": 0}
-    assert {"torch", "detectron2", "persondet", "python"} <= start["versions"].keys()
-    assert start["git"] == git_state(Path(__file__).resolve().parents[2])
-    assert start["hardware"]["cores"] >= 1
-    assert start["hardware"]["memory_bytes"] > 2**28
-    assert start["hardware"]["cpu"]
-    assert start["datasets"].keys() == {f"provenance_{s}" for s in ("train", "valid", "test")}
-    fingerprint = start["datasets"]["provenance_train"]
+    assert first["config"]["sha256"] == sha256_of_file(written)
+    assert first["seeds"] == {"SEED": 42, "TEST.VAL_LOSS.SEED": 0}
+    assert {"torch", "detectron2", "persondet", "python"} <= first["versions"].keys()
+    assert first["git"] == git_state(ROOT)
+    assert first["hardware"]["cores"] >= 1 and first["hardware"]["memory_bytes"] > 2**28
+    assert first["datasets"].keys() == {f"person_{s}" for s in ("train", "valid", "test")}
     truth = json.loads((tiny_export / "train" / "_annotations.coco.json").read_text())
-    assert fingerprint["images"] == len(truth["images"])
-    assert fingerprint["annotations"] == len(truth["annotations"])
-    assert (start["first_step"], start["steps_done"], start["exit"]) == (0, 20, "finished")
-    began, ended = (datetime.fromisoformat(start[key]) for key in ("started", "ended"))
-    assert began <= ended
-    assert began.tzinfo is not None
+    for key in ("images", "annotations"):
+        assert first["datasets"]["person_train"][key] == len(truth[key])
+    began, ended = (datetime.fromisoformat(first[key]) for key in ("started", "ended"))
+    assert began <= ended and began.tzinfo is not None
 
 
 @pytest.mark.parametrize(
@@ -92,36 +84,28 @@ def test_a_training_leaves_what_it_was_made_of(cfg, monkeypatch, tiny_export):
         (KeyboardInterrupt(), "interrupted"),
         (InterruptedRun("after step 4"), "interrupted"),
         (ValueError("no\nmemory"), "ValueError: no memory"),
-        (SystemExit(3), "SystemExit: 3"),
     ],
 )
 def test_the_way_it_ended_is_kept_and_the_error_goes_on(cfg, error, reason):
-    with pytest.raises(type(error)), provenance(cfg, CONFIG, (), lambda: 4):
+    with pytest.raises(type(error)), provenance(cfg, "a.yaml", (), lambda: 4):
         raise error
     (start,) = starts(cfg)
-    assert (start["exit"], start["steps_done"]) == (reason, 4)
-    assert start["ended"]
+    assert (start["exit"], start["steps_done"]) == (reason, 4) and start["ended"]
 
 
-@pytest.mark.parametrize("trouble", ["describing", "writing", "damaged"])
+@pytest.mark.parametrize("trouble", ["environment_report", "write_json", "damaged"])
 def test_it_never_is_a_reason_for_a_training_to_fail(cfg, trouble, monkeypatch, caplog):
     path = Path(cfg.OUTPUT_DIR) / "provenance.json"
 
     def broken(*_):
         raise OSError("the disk is full")
 
-    if trouble == "describing":
-        monkeypatch.setattr(module, "environment_report", broken)
-    elif trouble == "writing":
-        monkeypatch.setattr(module, "write_json", broken)
-    else:
+    if trouble == "damaged":
         path.write_text('{"starts": 3')
-    log = logging.getLogger("persondet")
-    log.addHandler(caplog.handler)
-    try:
-        run(cfg, 0, 20)
-    finally:
-        log.removeHandler(caplog.handler)
+    else:
+        monkeypatch.setattr(module, trouble, broken)
+    logging.getLogger("persondet").addHandler(caplog.handler)
+    run(cfg, 0, 24)
     assert "provenance.json" in caplog.text
     if trouble == "damaged":
         assert starts(cfg)[0]["exit"] == "finished"
@@ -129,78 +113,49 @@ def test_it_never_is_a_reason_for_a_training_to_fail(cfg, trouble, monkeypatch, 
         assert not path.exists()
 
 
-IMAGES_SHOWN = ("examples/ground_truth.jpg", "examples/augmentation.jpg")
-
-
-RECORDS = ("augmentation.yaml", "dataset.json", "weights.txt", *IMAGES_SHOWN)
-
-
-def _draw_from_every_state(*_):
-    random.random()
-    np.random.rand()
-    torch.rand(1)
-
-
 def test_a_run_is_the_same_to_the_bit_with_and_without_its_records(
     tiny_export, tmp_path, monkeypatch
 ):
-    keys = ("SOLVER.MAX_ITER", 8, "SOLVER.STEPS", (6,))
-    plain = toy_run(tiny_export, tmp_path / "plain", *keys)
-    plain.train()
-    recorded = toy_run(tiny_export, tmp_path / "recorded", *keys)
-    # Whatever the writers draw, today or later.
-    annotations = training_records._write_annotations
-    monkeypatch.setattr(
-        training_records,
-        "_write_annotations",
-        lambda cfg, path: (_draw_from_every_state(), annotations(cfg, path)),
-    )
-    write_training_records(recorded.cfg, recorded.checkpointer.key_report, new=True)
-    recorded.train()
-    assert all((tmp_path / "recorded" / name).stat().st_size for name in RECORDS)
+    ends = []
+    for name in ("plain", "recorded"):
+        trainer = toy_run(tiny_export, tmp_path / name, "SOLVER.MAX_ITER", 4, "SOLVER.STEPS", ())
+        if name == "recorded":  # whatever the writers draw, today or later
+            draws = lambda *_: (random.random(), np.random.rand(), torch.rand(1))  # noqa: E731
+            monkeypatch.setattr(module, "write_sheet", draws)
+            write_training_records(trainer.cfg, trainer.checkpointer.key_report, new=True)
+        trainer.train()
+        ends.append(load_checkpoint(tmp_path / name / "model_final.pth"))
     assert rows(tmp_path / "plain") == rows(tmp_path / "recorded")
-    one, other = (
-        load_checkpoint(tmp_path / name / "model_final.pth") for name in ("plain", "recorded")
-    )
     for part in ("model", "trainer", "run_state"):
-        assert same(one[part], other[part]), part
+        assert same(ends[0][part], ends[1][part]), part
 
 
-def test_the_records_tell_of_the_data_and_of_the_weights(tiny_export, tmp_path):
-    cfg = toy_cfg(tiny_export, tmp_path / "run")
+def test_the_records_tell_of_the_data_and_of_the_weights_and_a_resume_keeps_them(cfg, tmp_path):
     write_training_records(cfg, None, new=True)
-    dataset = json.loads((tmp_path / "run/dataset.json").read_text())
-    assert dataset["schema"] == 1
-    assert dataset["decoded"] is True
+    dataset = json.loads((tmp_path / "dataset.json").read_text())
+    assert (dataset["schema"], dataset["decoded"]) == (1, True)
     assert dataset["statistics"]["splits"]["train"]["images"] == 6
     assert dataset["leaks"]["test"]["leaked"] == 0
-    assert "random values" in (tmp_path / "run/weights.txt").read_text()
-    assert not (tmp_path / "run/weights.json").exists()
+    assert "random values" in (tmp_path / "weights.txt").read_text()
+    assert not (tmp_path / "weights.json").exists()
+    pipeline = pipeline_file(cfg.INPUT.ALBUMENTATIONS.PIPELINE)
+    assert (tmp_path / "augmentation.yaml").read_text() == pipeline.read_text()
+    shapes = [cv2.imread(str(tmp_path / name)).shape for name in SHEETS]
+    assert shapes[0][1] == shapes[1][1]  # four columns each
+    assert shapes[1][0] > shapes[0][0]  # four rows of augmentation, two of six images
+
     report = KeyReport(("a.b",), (("c.cls_score.weight", (6, 8), (2, 8)),), ("d",), ("e.f",))
+    (tmp_path / SHEETS[0]).unlink()
+    before = (tmp_path / "dataset.json").stat().st_mtime_ns
+    write_training_records(cfg, report, new=False)  # the run goes on
+    assert not (tmp_path / "weights.json").exists()
+    assert (tmp_path / "dataset.json").stat().st_mtime_ns == before
+    assert (tmp_path / SHEETS[0]).is_file()
     write_training_records(cfg, report, new=True)
-    told = json.loads((tmp_path / "run/weights.json").read_text())
+    told = json.loads((tmp_path / "weights.json").read_text())
     assert (told["loaded"], told["not_loaded"]) == (1, 2)
     assert told["classes"] == {"checkpoint": 5, "dataset": 1}
     loaded = {part["part"]: (part["loaded"], part["not_loaded"]) for part in told["parts"]}
     assert loaded == {"a": (1, 0), "c": (0, 1), "d": (0, 1), "e": (None, 1)}
-    assert (tmp_path / "run/augmentation.yaml").read_text() == pipeline_file(
-        cfg.INPUT.ALBUMENTATIONS.PIPELINE
-    ).read_text()
-    shapes = [cv2.imread(str(tmp_path / "run" / name)).shape for name in IMAGES_SHOWN]
-    assert shapes[0][1] == shapes[1][1]  # four columns each
-    assert shapes[1][0] > shapes[0][0]  # four rows of augmentation, two of six images
-
-
-def test_a_run_that_goes_on_keeps_its_records_and_adds_what_lacks(tiny_export, tmp_path):
-    cfg = toy_cfg(tiny_export, tmp_path / "run")
-    write_training_records(cfg, None, new=True)
-    folder = tmp_path / "run"
-    (folder / "weights.txt").write_text("as it began")
-    (folder / "examples/ground_truth.jpg").unlink()
-    before = (folder / "dataset.json").stat().st_mtime_ns
-    write_training_records(cfg, None, new=False)
-    assert (folder / "weights.txt").read_text() == "as it began"
-    assert (folder / "dataset.json").stat().st_mtime_ns == before
-    assert (folder / "examples/ground_truth.jpg").is_file()
-    remove_run(folder)
-    assert not [name for name in RECORDS if (folder / name).exists()]
+    remove_run(tmp_path)
+    assert not [name for name in RECORDS if (tmp_path / name).exists()]

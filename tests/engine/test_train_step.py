@@ -1,10 +1,6 @@
 """One training step in each precision, and the two ways in which it fails."""
 
-import sys
-from pathlib import Path
-
 import pytest
-import rank_cases
 import torch
 from detectron2.engine import SimpleTrainer
 from detectron2.solver.build import maybe_add_gradient_clipping
@@ -14,7 +10,6 @@ from torch import nn
 from persondet.checkpoint.checkpointer import non_finite_tensors
 from persondet.checkpoint.model_file import load_checkpoint
 from persondet.config import get_cfg
-from persondet.engine.launch import launch
 from persondet.engine.train_step import (
     AutocastTrainer,
     images_on_gpu,
@@ -26,91 +21,73 @@ from tests.engine.toy_training import ToyModel, toy_run
 
 
 class Recorder(nn.Module):
+    """Two losses of a linear layer; keeps the types that it computed in."""
+
     def __init__(self):
         super().__init__()
+        torch.manual_seed(0)
         self.linear = nn.Linear(3, 2)
-        self.seen = []
+        self.seen = set()
 
     def forward(self, batch):
         out = self.linear(batch)
-        self.seen.append(out.dtype)
+        self.seen.add(out.dtype)
         return {"loss_a": out.float().pow(2).mean(), "loss_b": out.float().abs().mean()}
 
 
-def steps(kind, count=3, **others):
-    torch.manual_seed(0)
-    model = Recorder()
-    data = [torch.randn(4, 3) for _ in range(count)]
-    trainer = kind(model, data, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), **others)
-    with EventStorage():
-        for trainer.iter in range(count):
+DATA = list(torch.randn(4, 4, 3, generator=torch.Generator().manual_seed(0)))
+
+
+def build(kind=AutocastTrainer, model=None, data=DATA, scale=None, lr=0.1, **others):
+    """Return a trainer; `scale` is the loss scale that float16 begins with."""
+    model = model or Recorder()
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
+    trainer = kind(model, data, optimizer, **others)
+    if scale:
+        trainer.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+    return trainer
+
+
+def run(trainer, start=0, end=4):
+    with EventStorage(start):
+        for trainer.iter in range(start, end):
             trainer.run_step()
-    return model
+    return trainer.model
 
 
-def test_float32_equals_detectron2s_own_step_to_the_bit():
-    ours, theirs = steps(AutocastTrainer), steps(SimpleTrainer)
+def test_float32_equals_detectron2s_own_step_to_the_bit_and_bfloat16_nearly():
+    theirs, ours = run(build(SimpleTrainer)), run(build())
     assert torch.equal(ours.linear.weight, theirs.linear.weight)
-    assert set(ours.seen) == {torch.float32}
-
-
-def test_bfloat16_computes_in_bfloat16_and_keeps_float32_weights():
-    model, exact = steps(AutocastTrainer, dtype=torch.bfloat16), steps(SimpleTrainer)
-    assert set(model.seen) == {torch.bfloat16}
-    assert model.linear.weight.dtype == torch.float32
-    assert torch.allclose(model.linear.weight, exact.linear.weight, atol=2e-2)
+    assert ours.seen == {torch.float32}
+    half = run(build(dtype=torch.bfloat16))
+    assert half.seen == {torch.bfloat16}
+    assert half.linear.weight.dtype == torch.float32
+    assert torch.allclose(half.linear.weight, theirs.linear.weight, atol=2e-2)
 
 
 def test_float16_scales_the_loss_and_leaves_out_a_step_that_overflows():
-    torch.manual_seed(0)
-    model = Recorder()
-    data = [torch.randn(4, 3)] * 2
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    trainer = AutocastTrainer(model, data, optimizer, dtype=torch.float16)
-    before = model.linear.weight.detach().clone()
-    with EventStorage():
-        trainer.iter = 0
-        # Beyond float16's 65504: the gradients overflow.
-        trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**24)
-        trainer.run_step()
-        assert torch.equal(model.linear.weight, before)
-        trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
-        trainer.run_step()
-    assert set(model.seen) == {torch.float16}
-    assert not torch.equal(model.linear.weight, before)
-    assert torch.isfinite(model.linear.weight).all()
+    trainer = build(dtype=torch.float16, scale=2.0**24)  # beyond float16's 65504
+    before = trainer.model.linear.weight.detach().clone()
+    run(trainer, 0, 1)
+    assert torch.equal(trainer.model.linear.weight, before)  # which is no divergence
+    assert trainer.scaler.get_scale() < 2.0**24
+    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
+    run(trainer, 1, 2)
+    assert trainer.model.seen == {torch.float16}
+    assert not torch.equal(trainer.model.linear.weight, before)
+    assert torch.isfinite(trainer.model.linear.weight).all()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_a_resumed_step_continues_to_the_bit_with_its_loss_scale(dtype):
-    def trainer(model, data):
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-        return AutocastTrainer(model, data, optimizer, dtype=dtype)
-
-    def run(part, start, end):
-        with EventStorage(start):
-            for part.iter in range(start, end):
-                part.run_step()
-
-    torch.manual_seed(0)
-    data = [torch.randn(4, 3) for _ in range(4)]
-    whole = Recorder()
-    first = Recorder()
-    first.load_state_dict(whole.state_dict())
-    one = trainer(whole, data)
-    if one.scaler.is_enabled():
-        # Off the default, so that a scale that is not restored is seen.
-        one.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**7)
-    run(one, 0, 4)
-    before = trainer(first, data[:2])
-    if dtype == torch.float16:
-        before.scaler.load_state_dict(one.scaler.state_dict())
-    run(before, 0, 2)
-    after = trainer(first, data[2:])
+    # Off the default, so that a scale that is not restored is seen.
+    scale = 2.0**7 if dtype == torch.float16 else None
+    whole = run(build(dtype=dtype, scale=scale))
+    before = build(data=DATA[:2], dtype=dtype, scale=scale)
+    after = build(model=run(before, 0, 2), data=DATA[2:], dtype=dtype)
     after.load_state_dict(before.state_dict())
     assert after.scaler.get_scale() == before.scaler.get_scale()
-    run(after, 2, 4)
-    assert torch.equal(first.linear.weight, whole.linear.weight)
+    assert torch.equal(run(after, 2, 4).linear.weight, whole.linear.weight)
 
 
 @pytest.mark.parametrize("fused", [False, True])
@@ -121,19 +98,16 @@ def test_clipping_sees_the_gradients_without_the_loss_scale(fused):
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 0.01
     moved = {}
     for dtype in (torch.float32, torch.float16):
-        torch.manual_seed(0)
         model = Recorder()
         before = model.linear.weight.detach().clone()
         plain = torch.optim.SGD(model.parameters(), lr=1.0, fused=fused)
         optimizer = maybe_add_gradient_clipping(cfg, plain)
-        trainer = AutocastTrainer(model, [torch.randn(4, 3)], optimizer, dtype=dtype)
+        trainer = AutocastTrainer(model, DATA, optimizer, dtype=dtype)
         # Small enough that float16 holds the scaled gradients.
         trainer.scaler = torch.amp.GradScaler(
             "cpu", init_scale=2.0**8, enabled=dtype == torch.float16
         )
-        with EventStorage():
-            trainer.iter = 0
-            trainer.run_step()
+        run(trainer, 0, 1)
         moved[dtype] = model.linear.weight.detach() - before
     # Clipped to the same small norm; of the scaled gradients the step would be 256 times less.
     assert torch.allclose(moved[torch.float16], moved[torch.float32], atol=2e-4)
@@ -146,14 +120,9 @@ def test_images_come_to_the_gpu_without_waiting():
         pytest.skip("no CUDA device")
     batch = [{"image": torch.randint(0, 256, (3, 64, 80), dtype=torch.uint8), "height": 64}]
     moved = images_on_gpu(batch, torch.device("cuda"))
-    assert moved[0]["image"].is_cuda
-    assert moved[0]["height"] == 64
+    assert moved[0]["image"].is_cuda and moved[0]["height"] == 64
     assert torch.equal(moved[0]["image"].cpu(), batch[0]["image"])
     assert batch[0]["image"].device.type == "cpu"
-
-
-# A new process imports the cases by their name, from the path that it inherits.
-sys.path.append(str(Path(__file__).parent))
 
 
 class TwoLosses(nn.Module):
@@ -169,76 +138,36 @@ class TwoLosses(nn.Module):
 
 
 class Proposals(TwoLosses):
-    """As Detectron2's region proposal network: it raises when its losses are in a local name."""
+    """Detectron2's region proposal network raises before any loss is returned."""
 
     def forward(self, batch):
-        losses = super().forward(batch)
-        if not all(torch.isfinite(loss) for loss in losses.values()):
+        if not torch.isfinite(batch[0]["image"]).all():
             raise FloatingPointError("Predicted boxes or scores contain Inf/NaN.")
-        return losses
-
-
-def batch(value=1.0, count=2):
-    return [
-        {"file_name": f"train/{number}.jpg", "image": torch.full((3,), value)}
-        for number in range(count)
-    ]
-
-
-def sentence(model, data, *, lr=0.25, **others):
-    """Run the step on each batch of `data`; the last one must stop with one sentence."""
-    slow = {"params": [nn.Parameter(torch.ones(1))], "lr": lr / 10}
-    optimizer = torch.optim.SGD([{"params": model.parameters(), "lr": lr}, slow], lr=lr)
-    trainer = AutocastTrainer(model, data, optimizer, **others)
-    with EventStorage():
-        for trainer.iter in range(len(data) - 1):
-            trainer.run_step()
-        trainer.iter = len(data) - 1
-        with pytest.raises(TrainingError) as caught:
-            trainer.run_step()
-    assert "\n" not in str(caught.value) and caught.value.exit_code == 2
-    return str(caught.value)
+        return super().forward(batch)
 
 
 @pytest.mark.parametrize(
     ("kind", "value", "shown"),
     [
-        (TwoLosses, float("nan"), "nan"),
-        (TwoLosses, float("inf"), "inf"),
-        (Proposals, float("nan"), "nan"),
+        (TwoLosses, "nan", "loss_mask is nan"),
+        (TwoLosses, "inf", "loss_mask is inf"),
+        (Proposals, "nan", "the predicted boxes are NaN"),
     ],
 )
 def test_the_loss_the_images_the_step_and_the_rate_are_named(kind, value, shown):
-    model = kind()
-    said = sentence(model, [batch(), batch(value)])
-    assert f"at iteration 1: loss_mask is {shown}, at a learning rate of 0.25" in said
-    assert "train/0.jpg, train/1.jpg" in said
-    assert "loss_cls" not in said and "not finite before" not in said
-    assert "SOLVER.BASE_LR" in said
-
-
-def test_the_weights_are_those_of_the_step_before():
-    model = TwoLosses()
-    before = model.weight.detach().clone()
-    sentence(model, [batch(float("nan"))])
-    assert torch.equal(model.weight, before)
-
-
-def test_a_step_that_float16_leaves_out_is_no_divergence():
-    model = TwoLosses()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    trainer = AutocastTrainer(model, [batch()], optimizer, dtype=torch.float16)
-    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=3e38)
-    trainer.iter = 0
-    with EventStorage():
-        trainer.run_step()
-    assert torch.equal(model.weight, torch.ones(1))
-    assert trainer.scaler.get_scale() < 3e38
-
-
-def bad_checkpoints(folder):
-    files = folder.rglob("*.pth")
-    return [f.name for f in files if any(non_finite_tensors(load_checkpoint(f)))]
+    batches = [
+        [{"file_name": f"train/{i}.jpg", "image": torch.full((3,), pixel)} for i in range(2)]
+        for pixel in (1.0, float(value))
+    ]
+    trainer = build(model=kind(), data=batches, lr=0.25)
+    before = run(trainer, 0, 1).weight.detach().clone()
+    with pytest.raises(TrainingError) as caught:
+        run(trainer, 1, 2)
+    said = str(caught.value)
+    assert f"at iteration 1: {shown}, at a learning rate of 0.25" in said
+    assert "train/0.jpg, train/1.jpg" in said and "SOLVER.BASE_LR" in said
+    assert "loss_cls" not in said and "\n" not in said and caught.value.exit_code == 2
+    assert torch.equal(trainer.model.weight, before)
 
 
 def test_a_run_that_diverges_leaves_only_good_checkpoints(tiny_export, tmp_path, monkeypatch):
@@ -255,95 +184,48 @@ def test_a_run_that_diverges_leaves_only_good_checkpoints(tiny_export, tmp_path,
     trainer = toy_run(tiny_export, tmp_path / "run")
     with pytest.raises(TrainingError, match="at iteration 8: loss_b is nan, at a learning rate"):
         trainer.train()
-    assert sorted(path.name for path in (tmp_path / "run").glob("*.pth")) == [
-        "model_0000003.pth",
-        "model_0000007.pth",
-        "model_best.pth",
-    ]
+    saved = sorted(path.name for path in (tmp_path / "run").glob("*.pth"))
+    assert saved == ["model_0000003.pth", "model_0000007.pth", "model_best.pth"]
     assert (tmp_path / "run/last_checkpoint").read_text() == "model_0000007.pth"
-    assert not bad_checkpoints(tmp_path / "run")
+    for name in saved:
+        assert not any(non_finite_tensors(load_checkpoint(tmp_path / "run" / name)))
     assert "Traceback" not in (tmp_path / "run/log.txt").read_text()
 
 
-@pytest.mark.slow
-def test_a_divergence_on_one_rank_ends_them_all(tmp_path):
-    with pytest.raises(TrainingError, match=r"at iteration 2: loss_cls is nan.* on rank1\.jpg;"):
-        launch(rank_cases.diverge, (str(tmp_path),), processes=2, device="cpu")
-    saved = sorted(path.name for path in tmp_path.glob("*.pth"))
-    assert saved == ["model_0.pth", "model_1.pth"]
-    assert not bad_checkpoints(tmp_path)
-
-
-def cfg(**keys):
-    node = get_cfg()
-    node.MODEL.DEVICE = "cpu"
-    node.SOLVER.IMS_PER_BATCH = 3
-    node.DATALOADER.NUM_WORKERS = 5
-    node.SOLVER.AMP.DTYPE = "float32"
-    for key, value in keys.items():
-        node.merge_from_list([key, value])
-    return node
-
-
-def said(error, *, training=True, **keys):
-    assert is_memory_shortage(error)
-    with (
-        pytest.raises(TrainingError) as caught,
-        memory_in_one_sentence(cfg(**keys), training=training),
-    ):
+def in_one_sentence(error, dtype="float32", *, training=True):
+    """Return what leaves the block that `error` is raised in."""
+    cfg = get_cfg()
+    cfg.MODEL.DEVICE, cfg.SOLVER.AMP.DTYPE = "cpu", dtype
+    cfg.SOLVER.IMS_PER_BATCH, cfg.DATALOADER.NUM_WORKERS = 3, 5
+    with pytest.raises(Exception) as caught, memory_in_one_sentence(cfg, training=training):
         raise error
-    assert "\n" not in str(caught.value) and caught.value.exit_code == 2
-    return str(caught.value)
+    return caught.value
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("error", "told"),
     [
-        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has …"),
-        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be …"),
-        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nGPU 0 …"), ""),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), ""),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "machine's"),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "machine's"),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error."), "/dev/shm"),
     ],
 )
-def test_a_full_gpu_names_the_keys_with_their_values(error):
-    sentence = said(error, **{"SOLVER.AMP.DTYPE": "float32"})
-    for words in (
-        "SOLVER.IMS_PER_BATCH (3 now)",
-        "INPUT.MIN_SIZE_TRAIN ((800,) now)",
-        "INPUT.MAX_SIZE_TRAIN (1333 now)",
-        "SOLVER.AMP.DTYPE bfloat16",
-    ):
-        assert words in sentence
-    assert "NUM_WORKERS" not in sentence
-    assert "SOLVER.AMP" not in said(error, **{"SOLVER.AMP.DTYPE": "bfloat16"})
-    assert "SOLVER.AMP.ENABLED True" in said(error, **{"SOLVER.AMP.ENABLED": False})
+def test_full_memory_names_the_keys_with_their_values(error, told):
+    assert is_memory_shortage(error)
+    ended = in_one_sentence(error)
+    assert isinstance(ended, TrainingError) and "\n" not in str(ended) and ended.exit_code == 2
+    keys = ("IMS_PER_BATCH (3 now)", "MIN_SIZE_TRAIN ((800,) now)", "MAX_SIZE_TRAIN (1333 now)")
+    for words in (*keys, "NUM_WORKERS (5 now)", "AMP.DTYPE bfloat16", told):
+        assert words in str(ended)
+    assert "SOLVER.AMP" not in str(in_one_sentence(error, "bfloat16"))
+    scoring = str(in_one_sentence(error, training=False))
+    assert "MIN_SIZE_TEST" in scoring and "SOLVER" not in scoring
 
 
 @pytest.mark.parametrize(
-    "error",
-    [
-        RuntimeError("shape mismatch"),
-        ValueError("out of memory"),
-        DatasetError("a.jpg: out of memory"),
-        KeyError("x"),
-    ],
+    "error", [RuntimeError("shape mismatch"), ValueError("out of memory"), DatasetError("a.jpg")]
 )
 def test_any_other_error_leaves_as_it_came(error):
-    assert not is_memory_shortage(error)
-    with pytest.raises(type(error)) as caught, memory_in_one_sentence(cfg(), training=True):
-        raise error
-    assert caught.value is error
-
-
-def test_a_step_that_runs_out_of_memory_ends_the_training_with_the_sentence(
-    tiny_export, tmp_path, monkeypatch
-):
-    """Also: Detectron2's loop logs no traceback of it."""
-
-    def full(self, batch):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-
-    monkeypatch.setattr(ToyModel, "forward", full)
-    trainer = toy_run(tiny_export, tmp_path / "run")
-    with pytest.raises(TrainingError, match=r"out of memory; lower SOLVER.IMS_PER_BATCH \(2 now\)"):
-        trainer.train()
-    assert "Traceback" not in (tmp_path / "run/log.txt").read_text()
+    assert in_one_sentence(error) is error

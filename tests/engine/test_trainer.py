@@ -1,24 +1,32 @@
 """The wiring: what the config says reaches the parts that train, and nobody disturbs another."""
 
+import itertools
 import json
+import logging
 import random
 
 import numpy as np
 import pytest
 import torch
+import torchvision
+from torch import nn
 
+from persondet.checkpoint.model_file import load_checkpoint
 from persondet.engine import trainer as trainer_file
 from persondet.engine.trainer import Trainer
+from persondet.errors import CheckpointError
+from persondet.inference.predictor import Predictor
+from persondet.modeling.freeze import frozen_tensors
 from tests.engine.toy_training import ToyTrainer, rows, toy_cfg
 
 
-def test_precision_optimizer_rate_and_best_model_are_those_of_the_config(tiny_export, tmp_path):
+def test_precision_optimizer_rate_and_best_model_are_those_of_the_config(
+    tiny_export, tmp_path, monkeypatch
+):
     scores = iter((30.0, 10.0, 20.0))
 
-    class Scored(ToyTrainer):
-        def _evaluate_validation(self):
-            return {"segm": {"AP": next(scores)}, "bbox": {"AP": 1.0}}
-
+    found = lambda self: {"segm": {"AP": next(scores)}}  # noqa: E731
+    monkeypatch.setattr(ToyTrainer, "_evaluate_validation", found)
     keys = {
         "SOLVER.AMP.ENABLED": True,
         "SOLVER.AMP.DTYPE": "bfloat16",
@@ -33,8 +41,7 @@ def test_precision_optimizer_rate_and_best_model_are_those_of_the_config(tiny_ex
         "TEST.EVAL_PERIOD": 2,
         "LOG_PERIOD": 1,
     }
-    overrides = (word for pair in keys.items() for word in pair)
-    trainer = Scored(toy_cfg(tiny_export, tmp_path / "run", *overrides))
+    trainer = ToyTrainer(toy_cfg(tiny_export, tmp_path / "run", *itertools.chain(*keys.items())))
     seen = set()
     trainer.model.linear.register_forward_hook(lambda *call: seen.add(call[-1].dtype))
     trainer.train()
@@ -46,17 +53,12 @@ def test_precision_optimizer_rate_and_best_model_are_those_of_the_config(tiny_ex
     assert [rates[step] for step in (2, 3, 4, 5)] == pytest.approx([0.02, 0.02, 0.002, 0.002])
     scored = {row["iteration"]: row["segm/AP"] for row in written if "segm/AP" in row}
     assert scored == {1: 30.0, 3: 10.0, 6: 20.0}
-    assert json.loads((tmp_path / "run" / "model_best.json").read_text()) == {
-        "metric": "segm/AP",
-        "score": 10.0,
-        "iteration": 3,
-    }
+    best = json.loads((tmp_path / "run" / "model_best.json").read_text())
+    assert best == {"metric": "segm/AP", "score": 10.0, "iteration": 3}
 
 
 def test_trap_2_training_is_the_same_whatever_the_scoring_draws(tiny_export, tmp_path, monkeypatch):
-    class Evaluated(ToyTrainer):
-        _evaluate_validation = Trainer._evaluate_validation
-
+    monkeypatch.setattr(ToyTrainer, "_evaluate_validation", Trainer._evaluate_validation)
     ends = []
     for draws in (0, 3):
 
@@ -68,11 +70,156 @@ def test_trap_2_training_is_the_same_whatever_the_scoring_draws(tiny_export, tmp
             return {"segm": {"AP": 1.0}, "bbox": {"AP": 1.0}}
 
         monkeypatch.setattr(trainer_file, "evaluate", evaluate)
-        output = tmp_path / f"run_{draws}"
-        trainer = Evaluated(
-            toy_cfg(tiny_export, output, "SOLVER.MAX_ITER", 4, "TEST.EVAL_PERIOD", 1)
-        )
+        keys = ("SOLVER.MAX_ITER", 4, "TEST.EVAL_PERIOD", 1)
+        trainer = ToyTrainer(toy_cfg(tiny_export, tmp_path / f"run_{draws}", *keys))
         trainer.train()
         assert trainer.model.training
         ends.append(trainer.model.linear.weight.detach().clone())
     assert torch.equal(*ends)
+
+
+class Detector(nn.Module):
+    """A backbone with batch norm, and a head."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.backbone = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+        self.linear = nn.Linear(4, 2)
+
+    def forward(self, batch):
+        pixels = torch.stack([item["image"][:, :16, :16].float() / 255 for item in batch])
+        return {"loss": self.linear(self.backbone(pixels).mean((2, 3))).square().sum()}
+
+
+class Wrapped(nn.Module):
+    """As `DistributedDataParallel` wraps a model."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, batch):
+        return self.module(batch)
+
+
+class Transfer(ToyTrainer):
+    """With the true `build_model`."""
+
+    build_model = Trainer.build_model
+
+    def _evaluate_validation(self):
+        return {"segm": {"AP": 1.0}}
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
+def test_what_is_frozen_ends_as_it_was_loaded_and_the_tables_tell(
+    tiny_export, tmp_path, monkeypatch, caplog, optimizer
+):
+    monkeypatch.setattr(trainer_file, "build_model", lambda cfg: Detector())
+    monkeypatch.setattr(trainer_file, "data_parallel", Wrapped)  # as one of several ranks
+    trained = {
+        name: torch.rand_like(tensor) + 0.5
+        for name, tensor in Detector().state_dict().items()
+        if name.startswith("backbone.") and tensor.is_floating_point()
+    }
+    torch.save({"model": trained | {"fc.weight": torch.ones(1)}}, tmp_path / "weights.pth")
+    cfg = toy_cfg(
+        tiny_export,
+        tmp_path / "run",
+        *("MODEL.WEIGHTS", tmp_path / "weights.pth", "MODEL.FREEZE.MODULES", "('back*',)"),
+        *("SOLVER.OPTIMIZER", optimizer, "SOLVER.WEIGHT_DECAY", 0.5, "SOLVER.MAX_ITER", 4),
+        *("SOLVER.STEPS", ()),
+    )
+    logging.getLogger("persondet").addHandler(caplog.handler)
+    with caplog.at_level(logging.INFO, "persondet"):
+        trainer = Transfer(cfg)
+        trainer.resume_or_load(resume=False)
+    trainer.train()
+
+    end = load_checkpoint(tmp_path / "run/model_final.pth")["model"]
+    assert [n for n, tensor in trained.items() if not torch.equal(end[n], tensor)] == []
+    assert not torch.equal(end["linear.weight"], Detector().linear.weight)
+
+    said = "\n".join(record.getMessage() for record in caplog.records)
+    lines = [line.split() for line in said.splitlines()]
+    assert ["backbone.0", "0", "16", "frozen"] in lines
+    assert ["linear", "0", "2", "not", "in", "the", "checkpoint"] in lines
+    assert "Frozen and never trained" not in said  # the checkpoint gave all that is frozen
+    table = [line.split() for line in (tmp_path / "run/parameters.txt").read_text().splitlines()]
+    assert ["backbone.1.running_mean", "4", "frozen"] in table
+    parts = json.loads((tmp_path / "run/parameters.json").read_text())["parts"]
+    frozen = {"trainable": 0, "frozen": 8, "state": "frozen", "rate": ""}
+    assert {"module": "backbone.1", **frozen} in parts
+    assert [part["module"] for part in parts][-1] == "all"  # as the report expects
+
+
+def test_weights_of_other_conventions_are_refused_before_anything_is_written(tiny_export, tmp_path):
+    with torch.device("meta"):
+        state = torchvision.models.resnet18(weights=None).state_dict()
+    empty = {name: torch.zeros(()).expand(tensor.shape) for name, tensor in state.items()}
+    torch.save(empty, tmp_path / "resnet18.pth")
+    keys = ("MODEL.WEIGHTS", tmp_path / "resnet18.pth")
+    with pytest.raises(CheckpointError, match='add to the command: INPUT.FORMAT "RGB"') as caught:
+        toy_cfg(tiny_export, tmp_path / "run", *keys)
+    assert not (tmp_path / "run").exists()
+    added = str(caught.value).partition("add to the command: ")[2].rstrip(".")
+    told = [word for part in added.split('"') if (word := part.strip())]
+    toy_cfg(tiny_export, tmp_path / "run", *keys, *told)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "norm", "freeze_at"),
+    [
+        ("test_resnet", "BN", 2),
+        ("swin_tiny_patch4_window7_224", "FrozenBN", 4),
+    ],
+)
+def test_a_backbone_of_timm_freezes_what_it_says_resumes_to_the_bit_and_makes_a_predictor(
+    name, norm, freeze_at, tiny_export, tmp_path, small_swin
+):
+    before = []
+
+    def trained(*, resume):
+        keys = {
+            "MODEL.BACKBONE.NAME": "build_timm_fpn_backbone",
+            "MODEL.BACKBONE.FREEZE_AT": freeze_at,
+            "MODEL.TIMM.NAME": name,
+            "MODEL.TIMM.NORM": norm,
+            "INPUT.MIN_SIZE_TRAIN": (64,),
+            "SOLVER.BASE_LR": 0.001,
+            "SOLVER.MAX_ITER": 5,
+            "SOLVER.STEPS": (),
+            "SOLVER.CHECKPOINT_PERIOD": 3,
+            "TEST.EVAL_PERIOD": 0,
+            "TEST.VAL_LOSS.ENABLED": False,
+        }
+        words = itertools.chain(*keys.items())
+        trainer = Trainer(toy_cfg(tiny_export, tmp_path / "run", *words, resume=resume))
+        trainer.resume_or_load(resume=resume)
+        before.append({n: t.clone() for n, t in trainer.model.state_dict().items()})
+        trainer.train()
+        return trainer
+
+    first = trained(resume=False).model
+    after = {n: t.clone() for n, t in first.state_dict().items()}
+    frozen = set(frozen_tensors(first))
+    parts = {n.split(".")[2] for n in frozen if "bottom_up" in n and "norm" not in n}
+    if norm == "BN":
+        assert parts == set(["stem", "res2", "res3", "res4", "res5"][:freeze_at])
+    assert all(torch.equal(after[name], before[0][name]) for name in frozen)
+    moved = {n for n, p in first.named_parameters() if not torch.equal(after[n], before[0][n])}
+    assert moved == {n for n, p in first.named_parameters() if p.requires_grad}
+
+    (tmp_path / "run/model_final.pth").unlink()
+    (tmp_path / "run/last_checkpoint").write_text("model_0000002.pth")
+    resumed = trained(resume=True)
+    assert resumed.start_iter == 3
+    again = resumed.model.state_dict()
+    assert [n for n, value in after.items() if not torch.equal(again[n], value)] == []
+
+    image = np.random.default_rng(0).integers(0, 255, (75, 61, 3), dtype=np.uint8)
+    people = Predictor.from_run(tmp_path / "run", confidence_threshold=0.0)(image)
+    assert people.image_size == (75, 61)
+    assert people.pred_masks.shape == (len(people), 75, 61)

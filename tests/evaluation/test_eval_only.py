@@ -14,7 +14,7 @@ from persondet.checkpoint import SafeDetectionCheckpointer
 from persondet.data.register import register_roboflow_coco
 from persondet.engine import Trainer, setup
 from persondet.engine import run as run_file
-from persondet.engine.inference_model import build_inference_model
+from persondet.engine.run_folder import build_inference_model
 from persondet.errors import CheckpointError, ConfigError
 from persondet.files import sha256_of_file
 from persondet.inference.predictor import Predictor
