@@ -111,7 +111,7 @@ def test_a_rank_that_dies_ends_the_others_with_its_error(tmp_path, how, error, s
     with pytest.raises(error, match=says) as raised:
         launch(rank_cases.end_badly, (how, str(tmp_path)), processes=2, device="cpu")
     assert isinstance(raised.value, PersondetError) == (how != "bug")
-    assert time.monotonic() - begin < 120  # far below the group's timeout, and no hang
+    assert time.monotonic() - begin < 300  # far below the group's timeout, and no hang
     for rank in (0, 1):
         with pytest.raises(ProcessLookupError):
             os.kill(int((tmp_path / f"pid_{rank}").read_text()), 0)
