@@ -31,6 +31,7 @@ DEPENDENCIES = [
     "PyYAML>=6",
     "reportlab>=4.2",  # the report as PDF: tables and page numbers, by pip alone
     "requests>=2.31",
+    "roboflow>=1.7,<2",  # forms the questions to Roboflow about an export
     "safetensors>=0.5",  # the hub's format of weights: tensors, and nothing that runs
     "setuptools<81",  # Detectron2 imports pkg_resources, which 81 and later lack
     "shapely>=2",  # outlines that cross themselves, thousands at a time

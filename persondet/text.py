@@ -31,6 +31,11 @@ def listed(names: Sequence[str]) -> str:
     return (shown or "none") + (f" and {len(names) - 12} more" if len(names) > 12 else "")
 
 
+def count_of(number: int, noun: str) -> str:
+    """Return "1 image", "2 images"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def one_line(value: object, most: int) -> str:
     """Return a name as one line for a figure, a table or an image, at most `most` columns wide.
 

@@ -25,7 +25,7 @@ EMPTY_NAMES = {"util", "utils", "helper", "helpers", "misc", "common", "manager"
 # Files that import nothing of ours but what FOR_ALL names: each counts as a room of its own, so
 # that rooms below theirs may use them. A mask and the reading of an image file are needed
 # everywhere.
-LEAVES = {"data.image_file", "inference.masks"}
+LEAVES = {"data.image_file", "inference.masks", "inference.tiles"}
 # Room → the rooms it may import, each named above it. Everyone may import these:
 FOR_ALL = {"errors", "files", "environment", "text"}
 ROOMS: dict[str, set[str]] = {
@@ -37,19 +37,23 @@ ROOMS: dict[str, set[str]] = {
     "records": set(),
     "data.image_file": set(),
     "inference.masks": set(),
+    "inference.tiles": {"inference.masks"},  # a detector that is scored as it is used
     "config": set(),
     "data": {"data.image_file"},
     "modeling": {"inference.masks"},  # which field carries the small masks
     "solver": set(),
     "checkpoint": {"modeling"},  # names of a model's parts
     "visualization": {"data.image_file", "inference.masks"},
-    "evaluation": {"data.image_file", "inference.masks", "modeling", "results", "visualization"},
+    "evaluation": {
+        *("data.image_file", "inference.masks", "inference.tiles", "modeling", "results"),
+        "visualization",
+    },
     "engine": {
         *("checkpoint", "config", "data", "data.image_file", "evaluation", "modeling", "results"),
         *("solver", "visualization"),
     },
     "inference": {
-        *("data.image_file", "inference.masks"),
+        *("data.image_file", "inference.masks", "inference.tiles"),
         # The predictor rebuilds a run's model and names its classes.
         *("checkpoint", "config", "data", "engine", "modeling", "records", "results"),
     },

@@ -114,20 +114,20 @@ def check_model_arguments(parser: argparse.ArgumentParser, args: argparse.Namesp
         parser.error("KEY VALUE overrides go with --config-file; a run carries its own config")
 
 
-def positive(text: str) -> int:
-    """Return `text` as a whole number of at least 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return number
+def number(kind: Callable[[str], Any], least: float, most: float = 1e9) -> Callable[[str], Any]:
+    """Return a type for argparse: `int` or `float` from `least` to `most`."""
+
+    def read(text: str) -> Any:
+        value = kind(text)
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text} is not from {least:g} to {most:g}")
+        return value
+
+    read.__name__ = getattr(kind, "__name__", "number")  # for "invalid int value"
+    return read
 
 
-def share(text: str) -> float:
-    """Return `text` as a number from 0 to 1."""
-    number = float(text)
-    if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return number
+positive, share = number(int, 1), number(float, 0, 1)
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -27,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     more = "leave out people when less than this share of them is visible"
     add("--min-visible", more, "SHARE", type=cli.share, default=0.2)
     more = "leave out people smaller than this"
-    add("--min-height", more, "PIXELS", type=_length, default=24.0)
+    add("--min-height", more, "PIXELS", type=cli.number(float, 0), default=24.0)
     add("--json", "print JSON instead of a table")
     args = cli.parse(parser, argv)
     cli.show_log()
@@ -48,14 +47,6 @@ def table(score: dict[str, float]) -> str:
     lines = [f"{title:<14}{100 * score[name]:>8.1f}" for name, title in shares.items()]
     rest = [name for name in score if name not in shares]
     return "\n".join(lines + [f"{name.replace('_', ' '):<14}{score[name]:>8.0f}" for name in rest])
-
-
-def _length(text: str) -> float:
-    """Return `text` as a number of pixels: finite, at least 0."""
-    number = float(text)
-    if not 0 <= number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number of pixels from 0 on")
-    return number
 
 
 if __name__ == "__main__":

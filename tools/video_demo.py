@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from persondet.video.pipeline import VideoSummary
 
 _TIME = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)")
-_CRF_WORST = 51
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -61,7 +60,7 @@ def _add_clip_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-frames", "stop after this many frames (default: all)", **count)
     add = cli.adder(parser, "output")
     more = "0 (lossless; many players and browsers cannot play it) to 51 (worst; default: 20)"
-    add("--crf", f"H.264 quality from {more}", "N", type=_crf)
+    add("--crf", f"H.264 quality from {more}", "N", type=cli.number(int, 0, 51))
     add("--save-mot", "write MOT-challenge text (.txt) too")
     add = cli.adder(parser, "people")
     add("--no-tracking", "do not follow people from frame to frame")
@@ -86,14 +85,6 @@ def clip_time(text: str) -> Fraction:
         raise argparse.ArgumentTypeError(f"{text!r} is no time; write 90, 1:30 or 0:01:30.5")
     hours, minutes, seconds = match.groups()
     return 3600 * int(hours or 0) + 60 * int(minutes or 0) + Fraction(seconds)
-
-
-def _crf(text: str) -> int:
-    """Return `text` as one of x264's constant qualities."""
-    number = int(text)
-    if not 0 <= number <= _CRF_WORST:
-        raise argparse.ArgumentTypeError(f"{text} is not from 0 (lossless) to {_CRF_WORST} (worst)")
-    return number
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,6 +7,7 @@ images. This file stands above `persondet.data.check` and `persondet.data.leaks`
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from persondet.data.coco_json import CocoDict, collector_paused, write_coco
 from persondet.data.findings import Finding, Findings
 from persondet.data.inspect import Facts, Inspection, inspect_coco
 from persondet.data.roboflow import ANNOTATION_FILE, Export, copy_readmes, read_export
-from persondet.data.shapes import box_as_polygon, mask_area, mask_areas, touched_pixels
+from persondet.data.shapes import box_as_polygon, mask_area, touched_pixels
 from persondet.environment import Progress
 from persondet.errors import DatasetError
 from persondet.files import (
@@ -196,20 +197,11 @@ def _set_areas(
     sizes: Mapping[int, tuple[int, int]],
     changes: Counter[str],
 ) -> None:
-    masked = [annotation for annotation in annotations if annotation["segmentation"]]
-    areas = iter(
-        mask_areas(
-            [annotation["segmentation"] for annotation in masked],
-            [sizes[annotation["image_id"]] for annotation in masked],
-        )
-    )
     for annotation in annotations:
-        has_mask = bool(annotation["segmentation"])
-        area = next(areas) if has_mask else annotation["bbox"][2] * annotation["bbox"][3]
-        if (
-            has_mask and area == 0
-        ):  # what clipping left, or a box, thinner than a pixel: the pixels it touches
-            size = sizes[annotation["image_id"]]
+        mask, size = annotation["segmentation"], sizes[annotation["image_id"]]
+        area = mask_area(mask, *size) if mask else annotation["bbox"][2] * annotation["bbox"][3]
+        if mask and area == 0:
+            # What clipping left, or a box, thinner than a pixel: the pixels it touches.
             annotation["segmentation"] = [touched_pixels(annotation["bbox"], *size)]
             area = mask_area(annotation["segmentation"], *size)
         changes["area-recomputed"] += annotation.get("area") != area
@@ -401,7 +393,7 @@ def changed_images(
             continue
         one = {**raw, "images": [image], "annotations": old}
         codes = inspect_coco({split: one}, facts={split: facts[split]}).findings.counts()
-        seen = [code for code, _ in Counter(codes).most_common() if _is_of_images(code)]
+        seen = [code for code, _ in Counter(codes).most_common() if _VISIBLE.match(code)]
         path = None if leads_out(name) else export.folders[split] / name
         changed.append(ChangedImage(path, old, new, _origins(old, new or ()), tuple(seen)))
     return changed
@@ -436,7 +428,7 @@ def _origins(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]) 
     return tuple(origins)
 
 
-def _is_of_images(code: str) -> bool:
-    starts = ("image-", "file-", "annotation-", "box-", "mask-", "polygon-", "rle-")
-    unseen = ("annotation-id", "image-without")
-    return code.startswith(starts) and not code.startswith(unseen)
+# Codes of what an image with its annotations drawn can show.
+_VISIBLE = re.compile(
+    r"(?!annotation-id|image-without)(image|file|annotation|box|mask|polygon|rle)-"
+)

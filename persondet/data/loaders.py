@@ -113,16 +113,14 @@ def build_train_loader(cfg: CfgNode, *, seed: int | None = None) -> TrainLoader:
     return TrainLoader(samples, batches, **_loading(cfg, persistent=True))
 
 
-def build_test_loader(
-    cfg: CfgNode, dataset_name: str, *, batch_size: int = 1
-) -> DataLoader[dict[str, Any]]:
+def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader[dict[str, Any]]:
     """Build the evaluation loader: every image once, at test size, without annotations.
 
     The inputs equal those of Detectron2's own test loader; an unreadable image is a `DatasetError`
     that names it. Ranks share the images.
     """
     mapper = AlbumentationsDatasetMapper(cfg, is_train=False)
-    return _sequential_loader(cfg, dataset_name, mapper, batch_size)
+    return _sequential_loader(cfg, dataset_name, mapper, 1)
 
 
 def build_validation_loss_loader(cfg: CfgNode, dataset_name: str) -> DataLoader[dict[str, Any]]:

@@ -112,34 +112,6 @@ def mask_area(segmentation: Segmentation, height: int, width: int) -> float:
     return float(mask_util.area(rles[0] if len(rles) == 1 else mask_util.merge(rles)))
 
 
-def mask_areas(
-    segmentations: Sequence[Segmentation], sizes: Sequence[tuple[int, int]]
-) -> list[float]:
-    """Return `mask_area` of many segmentations, faster than one by one.
-
-    Args:
-        segmentations: non-empty ones.
-        sizes: height and width in pixels of each one's image.
-    """
-    areas = [0.0] * len(segmentations)
-    single: dict[tuple[int, int], list[tuple[int, list[float]]]] = {}
-    for index, segmentation in enumerate(segmentations):
-        if isinstance(segmentation, list) and len(segmentation) == 1:
-            single.setdefault(sizes[index], []).append((index, segmentation[0]))
-        else:
-            areas[index] = mask_area(segmentation, *sizes[index])
-    for (height, width), polygons in single.items():
-        for start in range(0, len(polygons), _BATCH):
-            batch = polygons[start : start + _BATCH]
-            rles = mask_util.frPyObjects([polygon for _, polygon in batch], height, width)
-            for (index, _), area in zip(batch, mask_util.area(rles), strict=True):
-                areas[index] = float(area)
-    return areas
-
-
-_BATCH = 255  # pycocotools' area counts in a byte
-
-
 def box_of_mask(segmentation: Segmentation) -> Box:
     """Return the box that encloses a (non-empty) segmentation."""
     if isinstance(segmentation, dict):

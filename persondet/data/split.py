@@ -26,6 +26,7 @@ from persondet.data.roboflow import copy_readmes, read_export
 from persondet.environment import Progress
 from persondet.errors import DatasetError
 from persondet.files import atomic_folder, refuse_existing, write_json
+from persondet.text import count_of
 
 FRACTIONS = (0.7, 0.2, 0.1)
 SPLITTING = "splitting.json"
@@ -535,7 +536,7 @@ def _notes(
     if empty:
         yield (
             f"{' and '.join(empty)} would be empty and {'is' if len(empty) == 1 else 'are'} not "
-            f"written: {_count(len(groups), 'group')} of images for "
+            f"written: {count_of(len(groups), 'group')} of images for "
             f"{sum(share > 0 for share in shares)} splits."
         )
     large = [
@@ -554,8 +555,8 @@ def _notes(
         got = sum(images for (images, _), s in zip(groups, dealt, strict=True) if s == split)
         if got and abs(got - target) > max(2, 0.1 * target):
             yield (
-                f"{SPLITS[split]} has {_count(got, 'image')} instead of {target:.0f}: groups stay "
-                "together."
+                f"{SPLITS[split]} has {count_of(got, 'image')} instead of {target:.0f}: "
+                "groups stay together."
             )
 
 
@@ -564,15 +565,12 @@ def _left(images: int, annotations: int) -> Iterator[str]:
     if images:
         stay, they = ("stays", "it is") if images == 1 else ("stay", "they are")
         yield (
-            f"{_count(images, 'image record')} without a readable name, id or file {stay} in train "
-            f"as {they}; clean drops them."
+            f"{count_of(images, 'image record')} without a readable name, id or file {stay} in "
+            f"train as {they}; clean drops them."
         )
     if annotations:
+        stay = "stays" if annotations == 1 else "stay"
         yield (
-            f"{_count(annotations, 'annotation')} without an image "
-            f"{'stays' if annotations == 1 else 'stay'} in train; clean drops them."
+            f"{count_of(annotations, 'annotation')} without an image {stay} in train; "
+            "clean drops them."
         )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""What the predictions of a model on a dataset say: curves, kinds of mistakes, worst images.
+"""What explains a score: curves, kinds of mistakes, and the worst images of a dataset.
 
 Works from files alone, and writes `curves.json`, `errors.json` and `gallery/` beside the
 predictions. `errors.json`:
@@ -46,7 +46,7 @@ class Analysis:
 
     Args:
         matches: of each task, "bbox" first.
-        read: returns the predictions on an image; asked for the few that the galleries show.
+        read: returns the predictions on an image; the galleries ask for the few that they show.
 
     Attributes:
         task: the one that the threshold is tuned for: "segm" where masks are compared.
@@ -59,7 +59,7 @@ class Analysis:
         self.ground_truth = self._matches[self.task].ground_truth
 
     def best_threshold(self) -> float | None:
-        """Return the score threshold with the best F1 in `task`; None: nothing was found."""
+        """Return the score threshold with the best F1 in `task`; None: no prediction is a hit."""
         return best_threshold(self._detections[self.task])
 
     def counts_at(self, threshold: float) -> dict[str, Any]:
@@ -83,7 +83,7 @@ class Analysis:
             files: image id to the path of the image.
             threshold: the one that the model carries; None: 0.5 stands in.
             model: which checkpoint made the predictions, written into each file: `file`,
-                `iteration` and `sha256`; None: nobody says.
+                `iteration` and `sha256`; None: unknown.
         """
         folder = Path(folder)
         used = DEFAULT_THRESHOLD if threshold is None else threshold

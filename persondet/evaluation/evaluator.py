@@ -1,8 +1,8 @@
 """COCO AP for boxes and masks: Detectron2's `COCOEvaluator`, faster, and with flat memory.
 
-And the score of a detector that looks at no image: the same box every time. A score means little
-without it. Where every image shows one person in the middle, the constant box finds many of them; a
-model that does not beat it has learned the photographer's habit.
+The file also scores a detector that looks at no image and predicts the same box every time. If
+every image shows one person in the middle, this constant box finds many of them, and a model that
+does not beat it has learned the photographer's habit.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ logger = logging.getLogger(__name__)
 
 
 class RoboflowCOCOEvaluator(COCOEvaluator):
-    """`COCOEvaluator`'s numbers, with what it takes less of and what it leaves out.
+    """Computes the numbers of `COCOEvaluator`, in less time and memory.
 
-    Predictions go to `output_dir` image by image, where Detectron2 keeps them; the masks are
-    encoded from their boxes' regions; the overlaps are faster-coco-eval's. The numbers are
-    pycocotools'.
+    It writes predictions to disk image by image (Detectron2 holds them all in memory), encodes
+    each mask from its box's region, and takes the overlaps from faster-coco-eval. The numbers equal
+    those of pycocotools.
 
     The tasks come from the config and not from the predictions, so a model that predicts nothing
-    still gets its mask row; and a metric without predictions is 0 and not NaN. A size of which
-    the ground truth has no example keeps NaN, pycocotools' -1: there is nothing to measure.
+    still gets its mask row, and a metric without predictions is 0 and not NaN. A size without
+    ground truth keeps NaN (-1 in pycocotools): there is nothing to measure.
 
     Args:
         dataset_name: a registered dataset.
@@ -59,7 +59,7 @@ class RoboflowCOCOEvaluator(COCOEvaluator):
         intervals: add `intervals` and `notes` to the result.
 
     Attributes:
-        analysis: after `evaluate` with `intervals`: what explains the score.
+        analysis: what explains the score, after `evaluate` with `intervals`.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class RoboflowCOCOEvaluator(COCOEvaluator):
         self.reset()
 
     def reset(self) -> None:
-        """Forget what was predicted."""
+        """Forget all predictions."""
         self._predictions = PredictionFile(self._output_dir)
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
@@ -224,7 +224,7 @@ def evaluate(
 
     Args:
         build_test_loader: called with `cfg` and a dataset's name.
-        intervals: add what is no metric: the 95 % intervals and the notes.
+        intervals: add the 95 % intervals and the notes.
 
     Returns: `{"bbox": {"AP": …}, "segm": {…}, "intervals": {"bbox": {"AP": (low, high), …}, …},
     "notes": […]}`, an interval that cannot be given None, for one dataset, `{name: {…}}` for
@@ -248,8 +248,8 @@ def evaluate_and_analyse(
 ) -> tuple[dict[str, Any], Analysis | None]:
     """Run `model` over one dataset; see `evaluate`.
 
-    Returns: the metrics, and with `intervals` what explains them: the same matches, once more
-    looked at. None on all ranks but the first, and where there is nothing to compare with.
+    Returns: the metrics, and with `intervals` the analysis that explains them, from the same
+    matches; None on all ranks but the first, and without ground truth.
     """
     evaluator = build_evaluator(cfg, dataset_name, intervals=intervals)
     # pycocotools prints when it indexes; the numbers are logged below.
@@ -280,7 +280,7 @@ CONSTANT_BOX_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
 def median_boxes(dicts: Iterable[Mapping[str, Any]]) -> dict[int, tuple[float, np.ndarray]]:
-    """Return for each class the share of annotations that are of it, and its median box.
+    """Return each class's share of the annotations, and its median box.
 
     Args:
         dicts: Detectron2's standard dataset dicts; crowds are left out.

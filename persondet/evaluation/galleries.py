@@ -1,7 +1,7 @@
 """The worst images: missed people, false alarms, poor masks.
 
-Scoring a model renders them, because a report made later, or elsewhere, may no longer have the
-images. `gallery.json` lies beside them:
+Scoring a model draws them, because a later report may no longer have the images. `gallery.json`
+lies beside them:
 
     {"schema": 1, "model": {...}, "threshold": 0.43, "misses": [{"file": "misses_1.jpg",
      "image": "a.jpg", "caption": "Not found: 2 of 5 people ...", "count": 2}, ...],

@@ -41,7 +41,7 @@ REPLICATES = 1000
 LEVEL = 0.95
 """How often an interval should hold the score on all images of the kind."""
 FEW_IMAGES = 20
-"""With fewer images that hold what is measured, an interval is rough, which is said."""
+"""With fewer images that hold what is measured, an interval is rough, and a note says so."""
 LEAST_IMAGES = 8
 """With fewer no interval is given: their draws differ too little to hold the score often enough."""
 
@@ -117,10 +117,10 @@ class Told(NamedTuple):
 def told_by(
     matches: Matches, class_names: Sequence[str] | None, *, limit: int = STANDARD_LIMIT
 ) -> dict[str, Told]:
-    """Return how many images tell of each AP: those with an object of that size, of that class.
+    """Return how many images each AP rests on: those with an object of that size, of that class.
 
-    A mean over classes is told by the images of its rarest class. A metric that nothing tells of is
-    left out.
+    A mean over classes rests on the images of its rarest class. A metric without such images is
+    missing from the result.
 
     Args:
         matches, class_names, limit: as in `bootstrap_intervals`.

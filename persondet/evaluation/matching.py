@@ -1,9 +1,9 @@
 """The ground truth of a dataset, and which prediction matches which annotation: once per task.
 
 Average precision, its intervals, the curves, the kinds of mistakes and the galleries all follow
-from what is kept here, a few bytes per prediction. The overlaps come from faster-coco-eval's C++;
-what its evaluation makes of them cannot be read from Python, so the greedy matching is done here,
-for many images at once, by the rules of `pycocotools.cocoeval.COCOeval.evaluateImg`.
+from these matches, a few bytes per prediction. The overlaps come from faster-coco-eval's C++.
+Python cannot read the matches of its evaluation, so this file matches greedily, many images at
+once, by the rules of `pycocotools.cocoeval.COCOeval.evaluateImg`.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class GroundTruth:
         return np.array([is_crowd(a) for a in self.annotations[number]], np.bool_)
 
     def left_out(self, number: int) -> BoolArray:
-        """Return which annotations of an image nobody has to find, by `AREAS`: bool, (areas, G)."""
+        """Return which annotations need not be found in each range of `AREAS`: bool, (areas, G)."""
         return self.crowds(number) | _outside([a["area"] for a in self.annotations[number]])
 
     def shapes(self, number: int, task: str) -> list[Any]:

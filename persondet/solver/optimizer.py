@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -51,17 +52,14 @@ def build_optimizer(cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimiz
         "weight_decay": solver.WEIGHT_DECAY,
         **({"fused": True} if fused else {"foreach": True}),
     }
-    optimizer: torch.optim.Optimizer
-    if solver.OPTIMIZER == "AdamW":
-        optimizer = torch.optim.AdamW(groups, **common)
-    else:
-        optimizer = torch.optim.SGD(
-            groups, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV, **common
-        )
+    kind: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW
+    if solver.OPTIMIZER == "SGD":
+        kind = partial(torch.optim.SGD, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV)
+    optimizer = kind(groups, **common)
     if fused:
         optimizer.register_step_pre_hook(_same_layout)
     if solver.CLIP_GRADIENTS.ENABLED:
-        optimizer.register_step_pre_hook(ClipGradients(solver.CLIP_GRADIENTS))
+        optimizer.register_step_pre_hook(partial(_clip, solver.CLIP_GRADIENTS))
     return optimizer
 
 
@@ -106,8 +104,9 @@ def settings_of(optimizer: torch.optim.Optimizer, scheduler: LRMultiplier) -> Ca
     return give_back
 
 
-class ClipGradients:
-    """A hook before each step of an optimizer: every parameter's gradient is clipped by itself.
+@torch.no_grad()
+def _clip(keys: CfgNode, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    """Clip every parameter's gradient by itself, in place, before a step.
 
     The same as `detectron2.solver.build.maybe_add_gradient_clipping`, for all parameters at once;
     one that got no gradient, of which Detectron2's clipping by value dies, is passed over.
@@ -117,23 +116,13 @@ class ClipGradients:
             norm of order `NORM_TYPE` is `CLIP_VALUE`) or "value" (each element stays within
             ± `CLIP_VALUE`).
     """
-
-    def __init__(self, keys: CfgNode) -> None:
-        self._by_norm = keys.CLIP_TYPE == "norm"
-        self._most = float(keys.CLIP_VALUE)
-        self._order = float(keys.NORM_TYPE)
-
-    @torch.no_grad()
-    def __call__(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        """Clip the gradients of all parameters of `optimizer`, in place."""
-        parameters = (p for group in optimizer.param_groups for p in group["params"])
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        if not gradients:
-            return
-        if not self._by_norm:
-            torch._foreach_clamp_min_(gradients, -self._most)
-            torch._foreach_clamp_max_(gradients, self._most)
-            return
-        norms = torch._foreach_norm(gradients, self._order)
-        scales = self._most / (torch.stack(norms) + 1e-6)  # as torch.nn.utils.clip_grad_norm_
+    parameters = (p for group in optimizer.param_groups for p in group["params"])
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    most = float(keys.CLIP_VALUE)
+    if gradients and keys.CLIP_TYPE == "norm":
+        norms = torch._foreach_norm(gradients, float(keys.NORM_TYPE))
+        scales = most / (torch.stack(norms) + 1e-6)  # as torch.nn.utils.clip_grad_norm_
         torch._foreach_mul_(gradients, list(scales.clamp(max=1.0)))
+    elif gradients:
+        torch._foreach_clamp_min_(gradients, -most)
+        torch._foreach_clamp_max_(gradients, most)

@@ -138,18 +138,12 @@ def _mend(cfg: CfgNode) -> list[str]:
             f"would not reach its rate by then; the warm-up is {solver.WARMUP_ITERS} steps long."
         )
     cfg.TEST.EVAL_PERIOD = min(cfg.TEST.EVAL_PERIOD, solver.MAX_ITER)
-    patience = solver.EARLY_STOPPING.PATIENCE
-    if patience and not (cfg.DATASETS.VAL and cfg.TEST.EVAL_PERIOD):
-        missing = "TEST.EVAL_PERIOD is 0" if cfg.DATASETS.VAL else "there is no validation split"
+    patience, watched = solver.EARLY_STOPPING.PATIENCE, cfg.DATASETS.VAL and cfg.TEST.EVAL_PERIOD
+    before = (solver.MAX_ITER - 1) // cfg.TEST.EVAL_PERIOD if watched else 0
+    if patience and patience >= before:
         told.append(
-            f"config: SOLVER.EARLY_STOPPING.PATIENCE is {patience}, but {missing}, so nothing "
-            "stops the run early."
-        )
-    elif patience and patience >= (before := (solver.MAX_ITER - 1) // cfg.TEST.EVAL_PERIOD):
-        told.append(
-            f"config: SOLVER.EARLY_STOPPING.PATIENCE is {patience}, and there "
-            f"{'is' if before == 1 else 'are'} {before} evaluation{'s' * (before != 1)} before the "
-            "end, so nothing stops the run early."
+            f"config: SOLVER.EARLY_STOPPING.PATIENCE is {patience}, but the run has {before} "
+            "evaluations on a validation split before its end, so nothing stops the run early."
         )
     return told
 
@@ -158,15 +152,13 @@ def _describe(cfg: CfgNode, steps_per_epoch: float) -> tuple[str, str]:
     solver, test = cfg.SOLVER, cfg.TEST
     images = round(steps_per_epoch * solver.IMS_PER_BATCH)
     epochs = solver.EPOCHS or solver.MAX_ITER / steps_per_epoch
+    evaluated, saved = "evaluation at the end", "checkpoint at the end"
     if not cfg.DATASETS.VAL:
         evaluated = "no evaluation"
-    elif test.EVAL_PERIOD in (0, solver.MAX_ITER):
-        evaluated = "evaluation at the end"
-    else:
+    elif test.EVAL_PERIOD not in (0, solver.MAX_ITER):
         evaluated = f"evaluation every {test.EVAL_PERIOD:,} steps"
-    period = solver.CHECKPOINT_PERIOD
-    periodic = 0 < period < solver.MAX_ITER
-    saved = f"checkpoint every {period:,}" if periodic else "checkpoint at the end"
+    if 0 < solver.CHECKPOINT_PERIOD < solver.MAX_ITER:
+        saved = f"checkpoint every {solver.CHECKPOINT_PERIOD:,}"
     length = (
         f"{solver.MAX_ITER:,} steps of {solver.IMS_PER_BATCH} = {epochs:.3g} epochs of "
         f"{images:,} images; {evaluated}, {saved}."

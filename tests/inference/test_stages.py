@@ -96,26 +96,6 @@ def test_an_error_arrives_after_the_items_before_it(place):
     assert got == [0, 1, 2]
 
 
-def test_of_several_errors_the_first_is_raised():
-    failed = threading.Event()
-
-    def early(items):
-        yield next(items)
-        failed.set()
-        raise KeyError("first")
-
-    def late(items):
-        for _ in items:
-            failed.wait(10)
-            time.sleep(0.05)
-            raise ValueError("second")
-            yield
-
-    stages = [Stage("make", numbers(100)), Stage("early", early), Stage("late", late)]
-    with pytest.raises(KeyError, match="first"), StageLine(stages) as line:
-        list(line)
-
-
 @pytest.mark.parametrize("error", [KeyboardInterrupt, None])
 def test_an_early_end_stops_an_endless_source_and_closes_it(error):
     closed = threading.Event()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -33,25 +32,13 @@ def files_of(root: Path) -> dict[str, bytes]:
     return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
 
-def rasterise(polygons: list[list[float]], height: int, width: int) -> np.ndarray:
-    return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))) > 0
-
-
-def iou(first: np.ndarray, second: np.ndarray) -> float:
-    return float((first & second).sum() / (first | second).sum())
-
-
 @pytest.fixture(scope="module")
 def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("people")
-    write_export(folder, COUNTS, size=SIZE, seed=3)
+    shares = write_export(folder, COUNTS, size=SIZE, seed=3)
+    assert (shares["train"]["images"], shares["train"]["empty_images"]) == (COUNTS["train"], 0)
+    assert 0 < shares["train"]["occluded"] < 0.6
     return folder
-
-
-@pytest.fixture(scope="module")
-def train(people: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((people / "train/_annotations.coco.json").read_text())
-    return content
 
 
 def test_the_same_seed_gives_the_same_bytes_with_any_number_of_workers(tmp_path, people):
@@ -59,12 +46,13 @@ def test_the_same_seed_gives_the_same_bytes_with_any_number_of_workers(tmp_path,
         write_export(tmp_path / "same", COUNTS, size=SIZE, seed=3, run=run)
     assert files_of(tmp_path / "same") == files_of(people)
     write_export(tmp_path / "other", {"valid": 1}, size=SIZE, seed=4)
-    images = {path.read_bytes() for path in (people / "valid").glob("*.jpg")}
-    assert images.isdisjoint(files_of(tmp_path / "other").values())
+    same, other = ({*files_of(path / "valid").values()} for path in (people, tmp_path / "other"))
+    assert not same & other
 
 
-def test_every_image_of_the_json_is_there_in_its_size(people, train):
+def test_a_split_has_the_fields_and_habits_of_a_roboflow_export(people):
     assert len(set(files_of(people).values())) == len(files_of(people))  # no image is there twice
+    train = json.loads((people / "train/_annotations.coco.json").read_text())
     assert [row["id"] for row in train["images"]] == list(range(COUNTS["train"]))
     names = {row["file_name"] for row in train["images"]}
     assert names == {path.name for path in (people / "train").glob("*.jpg")}
@@ -73,9 +61,6 @@ def test_every_image_of_the_json_is_there_in_its_size(people, train):
         assert re.fullmatch(rf"{original}\.rf\.[0-9a-f]{{32}}\.jpg", row["file_name"])
         image = cv2.imread(str(people / "train" / row["file_name"]))
         assert image.shape == (SIZE[1], SIZE[0], 3) == (row["height"], row["width"], 3)
-
-
-def test_a_json_has_the_fields_and_habits_of_a_roboflow_export(train):
     assert list(train) == ["info", "licenses", "categories", "images", "annotations"]
     assert train["categories"] == [
         {"id": 0, "name": "people-walking", "supercategory": "none"},
@@ -95,14 +80,6 @@ def test_a_json_has_the_fields_and_habits_of_a_roboflow_export(train):
         for part in row["segmentation"]:
             assert len(part) >= 8
             assert part[:2] == part[-2:]  # closed, as Roboflow writes them
-
-
-def test_annotated_people_do_not_share_pixels(train):
-    total = np.zeros((COUNTS["train"], SIZE[1], SIZE[0]), int)
-    for row in train["annotations"]:
-        total[row["image_id"]] += rasterise(row["segmentation"], SIZE[1], SIZE[0])
-    # Outlines are simplified by less than half a pixel: neighbours may touch.
-    assert (total > 1).sum() <= 0.02 * (total > 0).sum()
 
 
 def test_a_sample_is_whole_recorded_and_replaced_only_as_a_whole(tmp_path, monkeypatch):
@@ -136,35 +113,19 @@ def test_a_sample_is_whole_recorded_and_replaced_only_as_a_whole(tmp_path, monke
 
 def test_a_rectangle_becomes_itself_and_specks_vanish():
     mask = np.zeros((20, 30), bool)
-    mask[4:14, 6:21] = True
-    mask[17, 2] = True
+    mask[4:14, 6:21] = mask[17, 2] = True
     (polygon,) = mask_to_polygons(mask, 100, 50)
     # Half a pixel of the enlarged mask is lost at each side.
     np.testing.assert_allclose(polygon_box([polygon]), [106, 54, 15, 10], atol=0.26)
     assert len(polygon) == 10
 
 
-def test_a_hole_is_cut_open():
-    mask = np.zeros((40, 40), bool)
-    mask[5:35, 5:35] = True
-    mask[12:28, 15:22] = False
-    polygons = mask_to_polygons(mask)
-    assert len(polygons) == 2
-    assert iou(rasterise(polygons, 40, 40), mask) > 0.97
-
-
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(0, 10**6))
-def test_polygons_keep_blobs(seed):
+def test_polygons_keep_blobs_and_their_holes(seed):
     noise = cv2.GaussianBlur(np.random.default_rng(seed).standard_normal((80, 80)), (0, 0), 6)
-    mask = np.pad(noise > 0.02, 3)
-    if mask.sum() > 200:
-        again = rasterise(mask_to_polygons(mask), 86, 86)
-        assert iou(again, mask) > 0.94
-        x, y, width, height = polygon_box(mask_to_polygons(mask))
-        rows, columns = np.nonzero(again)
-        np.testing.assert_allclose(
-            [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1],
-            [x, y, x + width, y + height],
-            atol=1.01,
-        )
+    mask = np.pad(noise > 0.02, 12, constant_values=True)
+    mask[40:60, 40:50] = False
+    codes = coco_mask.frPyObjects(mask_to_polygons(mask), *mask.shape)
+    again = coco_mask.decode(coco_mask.merge(codes)) > 0
+    assert (again & mask).sum() > 0.94 * (again | mask).sum()

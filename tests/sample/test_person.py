@@ -7,29 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from persondet.sample.person import (
-    FOREARM,
-    SHANK,
-    STRIDE,
-    THIGH,
-    UPPER_ARM,
-    Pose,
-    Skeleton,
-    paint_person,
-    random_looks,
-    random_pose,
-)
+from persondet.sample import person
+from persondet.sample.person import Pose, Skeleton, paint_person, random_looks, random_pose
 
 angles = st.floats(0.0, 2.0 * np.pi)
 BONES = {
-    ("hip", "knee"): THIGH,
-    ("knee", "ankle"): SHANK,
-    ("shoulder", "elbow"): UPPER_ARM,
-    ("elbow", "hand"): FOREARM,
+    ("hip", "knee"): person.THIGH,
+    ("knee", "ankle"): person.SHANK,
+    ("shoulder", "elbow"): person.UPPER_ARM,
+    ("elbow", "hand"): person.FOREARM,
 }
 
 
-@given(angles, angles, st.sampled_from(["swing", "phone", "pockets"]))
+@given(angles, angles, st.sampled_from(["swing", "phone"]))
 def test_bones_keep_their_length_and_a_foot_is_on_the_ground(heading, phase, arms):
     joints = Skeleton(Pose(heading, phase, 1.0, arms)).joints
     for side in ("left", "right"):
@@ -44,30 +34,23 @@ def test_feet_do_not_slide():
     """While a foot stands, it moves back against the body as fast as the body moves forward."""
     phases = np.linspace(0.35, 0.75, 12) * np.pi
     ankle = [Skeleton(Pose(0.0, phase)).joints["left_ankle"][0] for phase in phases]
-    ground = STRIDE * (phases - phases[0]) / (2.0 * np.pi)
+    ground = person.STRIDE * (phases - phases[0]) / (2.0 * np.pi)
     np.testing.assert_allclose(ankle - ankle[0] + ground, 0.0, atol=0.03)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10**6), st.floats(36.0, 150.0))
 def test_a_sprite_is_as_tall_as_asked_and_stands_where_asked(seed, height):
     rng = np.random.default_rng(seed)
-    sprite = paint_person(random_looks(rng), random_pose(rng), height, (200.0, 300.0))
+    looks, pose = random_looks(rng), random_pose(rng)
+    sprite, moved = (paint_person(looks, pose, height, (x, 300.0)) for x in (200.0, 200.5))
     rows, columns = np.nonzero(sprite.mask)
     top, bottom = sprite.y + rows.min(), sprite.y + rows.max() + 1
     assert bottom == pytest.approx(300.0, abs=0.03 * height + 1.5)
     assert 0.9 * height < bottom - top < 1.1 * height + 2
     assert sprite.x + columns.mean() == pytest.approx(200.0, abs=0.14 * height)
     assert (sprite.bgra[:, :, :3] <= sprite.bgra[:, :, 3:]).all()  # premultiplied
-
-
-def test_the_same_person_is_painted_the_same_and_moves_by_fractions_of_a_pixel():
-    looks = random_looks(np.random.default_rng(2))
-    first, again = (paint_person(looks, Pose(0.0, 1.0), 90.0, (50.0, 120.0)) for _ in range(2))
-    assert (first.bgra == again.bgra).all()
-    centres = []
-    for shift in (0.0, 0.25, 0.5):
-        sprite = paint_person(looks, Pose(0.3, 1.0), 120.0, (200.0 + shift, 300.0))
-        weights = sprite.bgra[:, :, 3].astype(float).sum(axis=0)
-        centres.append(sprite.x + float(np.arange(len(weights)) @ weights / weights.sum()))
-    np.testing.assert_allclose(np.diff(centres), 0.25, atol=0.06)
+    # A walker moves by fractions of a pixel.
+    weights = [one.bgra[:, :, 3].astype(float).sum(axis=0) for one in (sprite, moved)]
+    before, after = (np.arange(len(weight)) @ weight / weight.sum() for weight in weights)
+    assert moved.x + after - sprite.x - before == pytest.approx(0.5, abs=0.08)

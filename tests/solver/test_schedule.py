@@ -72,21 +72,23 @@ def test_every_schedule_of_epochs_is_sensible_and_comes_out_of_itself_unchanged(
             ours = solver.CHECKPOINT_PERIOD
             assert period % ours == 0 or ours % period == 0
     assert min(100, steps_per_epoch) <= solver.CHECKPOINT_PERIOD <= 1_000
-    before = cfg.dump()
+    before = cfg.clone()
     resolve_schedule(cfg, images)
-    assert cfg.dump() == before
+    assert cfg == before
 
 
 def test_a_warm_up_that_never_ends_and_drops_beyond_the_run_are_mended_with_a_warning():
-    cfg = config("SOLVER.MAX_ITER", 100)
+    cfg = config("SOLVER.MAX_ITER", 100, "SOLVER.EARLY_STOPPING.PATIENCE", 1)
     said = resolve_schedule(cfg, 50)
     assert cfg.SOLVER.STEPS == (67, 90)
     assert cfg.SOLVER.WARMUP_ITERS == 10
     assert cfg.TEST.EVAL_PERIOD == 100
-    steps, warmup = said.warnings
+    steps, warmup, patience = said.warnings
     assert "SOLVER.STEPS (2000, 2700)" in steps and "drops at steps 67 and 90" in steps
     assert "SOLVER.WARMUP_ITERS is 200" in warmup
-    assert not resolve_schedule(cfg, 50).warnings
+    assert "nothing stops the run early" in patience
+    assert "evaluation at the end" in said.facts[0]
+    assert resolve_schedule(cfg, 50).warnings == (patience,)
 
 
 def test_drops_out_of_order_or_at_the_very_end_which_detectron2_dies_of_are_mended():

@@ -32,6 +32,7 @@ def test_from_zip_to_clean_and_divided(tiny_export, tmp_path, capsys):
 
     assert prepare("clean", imported, "--output", clean) == 0
     assert "train: 6 of 6 images" in capsys.readouterr().out
+    assert prepare("clean", imported, "--output", clean, "--overwrite") == 0
     assert prepare("check", clean) == 0
     assert prepare("check", clean, "--strict") == 1
 

@@ -36,17 +36,15 @@ def test_what_is_shown_of_an_address(address, label, name):
     assert (shown(address), shown_name(address)) == (label, name)
 
 
-@pytest.mark.parametrize("name", ["walk.mp4", "a:b.mp4", "C:/walk.mp4", "C://a.mp4"])
-def test_files_are_no_addresses(name):
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [(name, name) for name in ("walk.mp4", "a:b.mp4", "C:/walk.mp4", "C://a.mp4")]
+    + [("file:///a/b%20c.mp4", "/a/b c.mp4"), ("FILE:///a/b%20c.mp4", "/a/b c.mp4")],
+)
+def test_files_are_no_addresses(name, path):
     assert not is_address(name)
-    assert not is_address(Path(name))
-    assert (shown(name), local_path(name)) == (str(Path(name)), Path(name))
-
-
-def test_a_file_address_is_a_file():
-    assert not is_address("file:///a/b%20c.mp4")
-    assert local_path("file:///a/b%20c.mp4") == Path("/a/b c.mp4")
-    assert shown_name("FILE:///a/b%20c.mp4") == "b c.mp4"
+    assert (shown(name), local_path(name)) == (str(Path(path)), Path(path))
+    assert shown_name(name) == Path(path).name
 
 
 @settings(max_examples=40)

@@ -1,7 +1,6 @@
 """Drawing detections: Detectron2's call, pixels where they belong and nowhere else."""
 
 import numpy as np
-import pytest
 import torch
 from detectron2.data.catalog import Metadata
 from detectron2.layers import paste_masks_in_image
@@ -18,35 +17,31 @@ HEIGHT, WIDTH = 180, 320
 BOX = (100, 60, 140, 150)
 
 
-def instances(boxes=(BOX,), *, masks=True, tracks=None):
-    found = Instances((HEIGHT, WIDTH))
-    found.pred_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
-    found.scores = torch.linspace(0.97, 0.6, len(boxes)) if len(boxes) else torch.zeros(0)
+def instances(boxes=(BOX,), *, masks=True):
+    found = Instances((HEIGHT, WIDTH), pred_boxes=Boxes(torch.tensor(boxes, dtype=torch.float32)))
+    found.scores = torch.linspace(0.97, 0.6, len(boxes))
     found.pred_classes = torch.zeros(len(boxes), dtype=torch.int64)
     if masks:
         found.pred_masks = torch.zeros((len(boxes), HEIGHT, WIDTH), dtype=torch.bool)
         for mask, (x0, y0, x1, y1) in zip(found.pred_masks, boxes, strict=True):
             mask[y0 + 10 : y1 - 10, x0 + 5 : x1 - 5] = True
-    if tracks is not None:
-        found.ID = tracks
     return found
 
 
-@pytest.fixture
-def frame():
-    return np.random.default_rng(0).integers(90, 110, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+FRAME = np.random.default_rng(0).integers(90, 110, (HEIGHT, WIDTH, 3), dtype=np.uint8)
 
 
-def draw(frame, found, **choices):
-    return PersonVideoVisualizer(METADATA, **choices).draw_instance_predictions(frame, found)
+def draw(found, *mode, **choices):
+    visualizer = PersonVideoVisualizer(METADATA, *mode, **choices)
+    return visualizer.draw_instance_predictions(FRAME, found).get_image()
 
 
-def test_pixels_outside_of_box_mask_label_and_count_stay_as_they_are(frame):
-    before = frame.copy()
-    image = draw(frame, instances()).get_image()
-    assert np.array_equal(frame, before)
-    changed = (image != frame).any(axis=2)
-    size = font_size(frame)
+def test_pixels_outside_of_box_mask_label_and_count_stay_as_they_are():
+    before = FRAME.copy()
+    image = draw(instances())
+    assert np.array_equal(FRAME, before)
+    changed = (image != FRAME).any(axis=2)
+    size = font_size(FRAME)
     allowed = np.zeros((HEIGHT, WIDTH), dtype=bool)
     x0, y0, x1, y1 = BOX
     allowed[y0:y1, x0:x1] = True
@@ -57,66 +52,60 @@ def test_pixels_outside_of_box_mask_label_and_count_stay_as_they_are(frame):
     allowed[margin : margin + height, margin : margin + width] = True
     assert changed[allowed].any()
     assert not changed[~allowed].any()
-    in_place = np.ascontiguousarray(frame[:, :, ::-1])
+    in_place = np.ascontiguousarray(FRAME[:, :, ::-1])
     PersonVideoVisualizer(METADATA).draw_on(in_place, instances())
     assert np.array_equal(in_place[:, :, ::-1], image)
 
 
-def test_the_mask_is_tinted_and_its_surroundings_in_the_box_are_not(frame):
-    image = draw(frame, instances(), labels=False, count=False).get_image().astype(int)
+def test_the_mask_is_tinted_and_its_surroundings_in_the_box_are_not():
+    image = draw(instances(), labels=False, count=False).astype(int)
     color = np.array(drawing.palette_color(0))[::-1]
     inside = image[80:130, 110:130]
-    expected = frame[80:130, 110:130] + 0.42 * (color - frame[80:130, 110:130].astype(int))
+    expected = FRAME[80:130, 110:130] + 0.42 * (color - FRAME[80:130, 110:130].astype(int))
     assert np.abs(inside - expected).max() <= 2
-    assert np.array_equal(image[62:67, 102:138], frame[62:67, 102:138])
+    assert np.array_equal(image[62:67, 102:138], FRAME[62:67, 102:138])
     assert (image[60, 100:140] == color).all()  # the box's upper edge
 
 
 LABELS = np.zeros(2, int)
 
 
-def walkers(step):
-    """Two people who walk towards each other, 3 pixels a frame."""
-    left, right = 10 + 3 * step, 300 - 3 * step
-    return np.array([[left, 50, left + 30, 120], [right, 20, right + 30, 90.0]])
-
-
 def test_people_keep_their_colours_whatever_their_order():
     colors = ColorAssigner()
-    people, first = colors.assign(walkers(0), LABELS)
+    walkers = np.array([[10, 50, 40, 120], [300, 20, 330, 90.0]])
+    people, first = colors.assign(walkers, LABELS)
     assert len(set(first)) == 2
-    for step in range(1, 30):
-        keys, now = colors.assign(walkers(step)[::-1], LABELS)
+    for _ in range(30):  # towards each other, and past
+        walkers += [[4, 0, 4, 0], [-7, 0, -7, 0]]
+        keys, now = colors.assign(walkers[::-1], LABELS)
         assert (keys[::-1], now[::-1]) == (people, first)
-    assert not set(colors.assign(walkers(30), LABELS + 1)[0]) & set(people)  # of another class
+    assert not set(colors.assign(walkers, LABELS + 1)[0]) & set(people)  # of another class
 
 
 def test_tracks_keep_their_colour_for_good_and_fill_no_memory(monkeypatch):
-    many = len(drawing.PALETTE)
-    boxes = np.array([[40 * n, 0, 40 * n + 30, 60] for n in range(many)], dtype=float)
-    colors, names = ColorAssigner(), list("abcdefghijk"[:many])
-    first = colors.assign(boxes, boxes[:, 0], names)[1]
-    assert sorted(first) == list(range(many))  # all different
+    names = list("abcdefghijk"[: len(drawing.PALETTE)])
+    boxes = np.array([[40 * n, 0, 40 * n + 30, 60.0] for n in range(len(names))])
+    colors, labels = ColorAssigner(), np.zeros(len(names), int)
+    first = colors.assign(boxes, labels, names)[1]
+    assert sorted(first) == list(range(len(names)))  # all different
     for _ in range(100):
         colors.assign(boxes[:2], LABELS, ["b", "x"])
-    assert colors.assign(boxes, boxes[:, 0], names[::-1])[1] == first[::-1]
+    assert colors.assign(boxes, labels, names[::-1])[1] == first[::-1]
     monkeypatch.setattr("persondet.visualization.visualizer.MOST_PEOPLE", 50)
     for number in range(100):
         colors.assign(boxes[:2], LABELS, [number, -1])
     assert len(colors._seen) == 50
 
 
-def test_given_colours_are_used(frame):
+def test_given_colours_are_used():
     found = instances()
     found.COLOR = [(1.0, 0.0, 0.5)]
-    image = draw(frame, found, labels=False, count=False).get_image()
+    image = draw(found, labels=False, count=False)
     assert image[60, 120].tolist() == [255, 0, 128]
 
 
-def test_grey_mode_leaves_colour_on_people_only(frame):
-    found = instances()
-    visualizer = PersonVideoVisualizer(METADATA, ColorMode.IMAGE_BW, labels=False, count=False)
-    image = visualizer.draw_instance_predictions(frame, found).get_image().astype(int)
+def test_grey_mode_leaves_colour_on_people_only():
+    image = draw(instances(), ColorMode.IMAGE_BW, labels=False, count=False).astype(int)
     assert np.ptp(image[5, 5]) == 0
     assert np.ptp(image[100, 120]) > 0
 
@@ -130,25 +119,25 @@ def raw(boxes=(BOX,)):
     return found
 
 
-def test_masks_are_the_same_image_in_whichever_field_they_come(frame):
+def test_masks_are_the_same_image_in_whichever_field_they_come():
     boxes = [BOX, (3, 2, 60, 178), (130, 70, 170, 180)]
     small, whole = raw(boxes), raw(boxes)
     masks = whole.roi_masks.tensor
     whole.pred_masks = paste_masks_in_image(masks, whole.pred_boxes, whole.image_size)
     whole.remove("roi_masks")
-    first, *others = (draw(frame, one).get_image() for one in (small, paste_regions(small), whole))
-    assert all(np.array_equal(first, other) for other in others)
-    assert not np.array_equal(first, draw(frame, small, masks=False).get_image())
-    assert small.has("roi_masks")  # left as they were
+    drawn = draw(small)
+    assert np.array_equal(draw(paste_regions(small)), drawn)
+    assert np.array_equal(draw(whole), drawn)
+    assert not np.array_equal(draw(small, masks=False), drawn)
 
 
-def test_boxes_that_are_no_numbers_are_passed_over_with_their_masks(frame):
+def test_boxes_that_are_no_numbers_are_passed_over_with_their_masks():
     found = raw([BOX, (0, 0, 50, 50)])
     found.pred_boxes.tensor[1, 2] = float("inf")
-    assert np.array_equal(draw(frame, found).get_image(), draw(frame, raw()).get_image())
+    assert np.array_equal(draw(found), draw(raw()))
 
 
-def test_a_clip_of_people_who_tremble_shows_steady_labels_and_colours(frame):
+def test_a_clip_of_people_who_tremble_shows_steady_labels_and_colours():
     """What is drawn away from boxes and masks, the labels, is the same in every frame."""
     rng = np.random.default_rng(0)
     boxes = np.array([[40, 60, 70, 150], [65, 62, 95, 155], [200, 80, 240, 170.0]])
@@ -161,6 +150,6 @@ def test_a_clip_of_people_who_tremble_shows_steady_labels_and_colours(frame):
         found = instances(boxes + rng.uniform(-0.4, 0.4, boxes.shape), masks=False)
         found.scores = torch.tensor([0.95, 0.9, 0.8]) + torch.rand(3) * 0.02
         shuffled = torch.from_numpy(rng.permutation(3))
-        image = visualizer.draw_instance_predictions(frame, found[shuffled]).get_image()
+        image = visualizer.draw_instance_predictions(FRAME, found[shuffled]).get_image()
         seen.add((image * away[:, :, None]).tobytes())
     assert len(seen) == 1

@@ -14,9 +14,10 @@ import os
 import re
 import signal
 import stat
+import sys
 import warnings
 from collections import deque
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -115,7 +116,7 @@ def _decoded(
 
     # A fork starts in milliseconds, a new interpreter in half a second. Forked workers must not
     # wait for threads of this process: Pillow and NumPy do not.
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     batches = [tasks[start : start + _BATCH] for start in range(0, len(tasks), _BATCH)]
     workers = min(workers, len(batches))
     pool = ProcessPool(max_workers=workers, initializer=_silence, context=context)
@@ -124,13 +125,14 @@ def _decoded(
     def submit(batch: Sequence[_Task]) -> Any:
         return pool.schedule(_decode_batch, args=(batch,), timeout=patience)
 
-    def results(batch: Sequence[_Task], future: Any) -> list[ImageFacts]:
+    def results(batch: Sequence[_Task], future: Any, *, again: bool = True) -> Iterator[ImageFacts]:
         try:
-            return list(future.result())
+            yield from future.result()
         except (ProcessExpired, TimeoutError) as error:
-            if len(batch) == 1:
-                return [ImageFacts("image-unreadable", _reason(error))]
-            return [fact for task in batch for fact in results([task], submit([task]))]
+            if not again:
+                yield ImageFacts("image-unreadable", _reason(error))
+            for task in batch if again else ():
+                yield from results([task], submit([task]), again=False)
 
     try:
         for batch in batches:

@@ -12,7 +12,7 @@ from typing import Any
 
 from persondet.data.check import LARGE, SMALL
 from persondet.data.findings import CHANGES, CODES
-from persondet.text import columns, listed, padded, printable
+from persondet.text import columns, count_of, listed, padded, printable
 
 WIDTH = 100
 _CLASSES = 15
@@ -61,7 +61,7 @@ def _splits(report: Mapping[str, Any]) -> Iterator[str]:
     images = sum(part["images"] for part in splits.values())
     objects = sum(part["annotations"] for part in splits.values())
     folder = printable(report["folder"], WIDTH - 40)
-    yield f"{folder}: {_count(images, 'image')}, {_count(objects, 'object')}"
+    yield f"{folder}: {count_of(images, 'image')}, {count_of(objects, 'object')}"
     rows = [["split", "folder", "images", "without objects", "objects", "per image", "at most"]]
     for split, part in splits.items():
         rows.append(
@@ -78,7 +78,7 @@ def _splits(report: Mapping[str, Any]) -> Iterator[str]:
     yield from _table(rows, left=2)
     for split, part in splits.items():
         if 0 < part["sources"] < part["images"]:
-            count = _count(part["sources"], "source")
+            count = count_of(part["sources"], "source")
             images = f"the {part['images']} {split} images"
             yield f"  versions: {images} come from {count}, by their names"
 
@@ -95,8 +95,8 @@ def _classes(statistics: Mapping[str, Any]) -> Iterator[str]:
         unused = sum(not any(entry["boxes"].values()) for entry in rest)
         note = f", {unused} of them without an object" if unused else ""
         yield f"    and {len(rest)} more{note}"
-    if statistics["unknown_class"]:
-        yield f"    and {_count(statistics['unknown_class'], 'object')} of no class that is listed"
+    if unknown := statistics["unknown_class"]:
+        yield f"    and {count_of(unknown, 'object')} of no class that is listed"
 
 
 def _per_image(statistics: Mapping[str, Any]) -> Iterator[str]:
@@ -182,12 +182,12 @@ def _leaks(report: Mapping[str, Any]) -> Iterator[str]:
                 4,
             )
     if compared and not any(s["leaked"] or s["clip_mates"] for s in compared.values()):
-        names = " and ".join(_count(s["images"], f"{name} image") for name, s in compared.items())
+        names = " and ".join(count_of(s["images"], f"{name} image") for name, s in compared.items())
         yield f"  leaks: none among {names}"
 
 
 def _of(part: int, images: int, split: str) -> str:
-    return f"{part} of {_count(images, f'{split} image')} ({_percent(part / images)})"
+    return f"{part} of {count_of(images, f'{split} image')} ({_percent(part / images)})"
 
 
 def _findings(report: Mapping[str, Any]) -> Iterator[str]:
@@ -195,7 +195,7 @@ def _findings(report: Mapping[str, Any]) -> Iterator[str]:
     if not report["findings"]:
         yield "no errors, no warnings"
         return
-    yield f"{_count(errors, 'error')}, {_count(warnings, 'warning')}"
+    yield f"{count_of(errors, 'error')}, {count_of(warnings, 'warning')}"
     for finding in sorted(report["findings"], key=lambda finding: finding["severity"]):
         splits = ", ".join(f"{split} {count}" for split, count in finding["splits"].items())
         count = f"{finding['count']}: {splits}" if len(finding["splits"]) > 1 else finding["count"]
@@ -270,10 +270,6 @@ def _wrapped(text: str, indent: int) -> list[str]:
     )
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def _percent(share: float) -> str:
     """Return a share in percent; 0 % and 100 % stand for none and all alone."""
     percent = share * 100
@@ -333,14 +329,14 @@ def split_lines(summary: Mapping[str, Any]) -> list[str]:
     groups = summary["groups"]
     if groups["of_several"]:
         lines.append(
-            f"{_count(groups['of_several'], 'group')} of versions or near copies "
+            f"{count_of(groups['of_several'], 'group')} of versions or near copies "
             f"{'stays' if groups['of_several'] == 1 else 'stay'} together, "
             f"the largest has {groups['largest']} images."
         )
     renamed = summary["renamed"]
     if renamed:
         lines.append(
-            f"{_count(len(renamed), 'file')} got another name, as it was taken: e.g. "
+            f"{count_of(len(renamed), 'file')} got another name, as it was taken: e.g. "
             f"{renamed[0]['from']!r} is {renamed[0]['to']!r}."
         )
     return lines + [str(note) for note in summary["notes"]]

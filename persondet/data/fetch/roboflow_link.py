@@ -1,10 +1,8 @@
 """From workspace, project, version and format to the link of an export on Roboflow.
 
-Three questions of Roboflow's REST API, of which its own package is a wrapper. That package waits
-without limit, prints signed addresses, and has exceptions that hold the key; here neither the key
+The `roboflow` package forms the three questions; our own session carries them. The package's would
+wait without limit and log signed addresses, and its exceptions hold the key. Here neither the key
 nor an address is in any message, exception or log.
-
-Source: docs.roboflow.com, "REST API": the routes of projects, versions and formats.
 """
 
 from __future__ import annotations
@@ -13,13 +11,15 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic, sleep
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from persondet.errors import DatasetError
+from persondet.errors import DatasetError, InstallationError
 from persondet.text import one_line, without_secrets
 
 if TYPE_CHECKING:
@@ -103,8 +103,10 @@ def resolve_link(
         timeout: seconds in all.
         on_wait: called with `generating` or `exporting` and the share that is done, 0 to 1.
 
-    Raises: DatasetError: one sentence for a wrong key, an unknown workspace, project or version, an
-        empty or unfinished one, a plan or quota that does not allow it, no network, no answer.
+    Raises:
+        DatasetError: one sentence for a wrong key, an unknown workspace, project or version, an
+            empty or unfinished one, a plan or quota that does not allow it, no network, no answer.
+        InstallationError: when the `roboflow` package is not installed.
     """
     api = _Api(name, key, timeout, on_wait or (lambda what, share: None))
     versions = api.ask("project", name.project).get("versions")
@@ -262,7 +264,7 @@ class _Api:
         for attempt in range(_TRIES):
             if attempt:
                 sleep(min(_POLL * attempt, 5))
-            fault, status, body = self._get("/".join(map(str, (self._name.workspace, *place))))
+            fault, status, body = self._get(step, place)
             if status not in (0, 200, 202):
                 kinds = {**_STATUS, 404: step}
                 fault = kinds.get(status, "server" if status >= 500 else "refused")
@@ -273,17 +275,33 @@ class _Api:
             raise self.error(fault or "answer", status=status, said=_words(content))
         return {**content, "ready": status != 202}
 
-    def _get(self, path: str) -> tuple[str, int, str]:
+    def _get(self, step: str, place: Sequence[str | int]) -> tuple[str, int, str]:
         """Return the fault of the network, "" for none, and the status and text of the answer."""
+        rfapi = _package()
+        questions = {
+            "project": rfapi.get_project,
+            "version": partial(rfapi.get_version, nocache=True),
+            "export": rfapi.get_version_export,
+        }
         answers: list[requests.Response] = []
         wait = min(SILENCE, max(self._deadline - monotonic(), 0.1))
-        query = {"api_key": self._key, "nocache": "true"}
-        fault = http_fault(
-            lambda: answers.append(
-                self._session.get(f"{self._root}/{path}", params=query, timeout=wait)
-            )
-        )
-        return (fault, 0, "") if fault else ("", answers[0].status_code, answers[0].text)
+
+        def get(address: str) -> requests.Response:
+            answers.append(self._session.get(address, timeout=wait))
+            return answers[0]
+
+        def ask() -> None:
+            # What the package makes of an answer is not needed: its errors do not tell the status.
+            with suppress(rfapi.RoboflowError):
+                questions[step](self._key, self._name.workspace, *place)
+
+        kept = rfapi.http, rfapi.API_URL
+        rfapi.http, rfapi.API_URL = SimpleNamespace(get=get), self._root
+        try:
+            fault = http_fault(ask)
+        finally:
+            rfapi.http, rfapi.API_URL = kept
+        return ("", answers[0].status_code, answers[0].text) if answers else (fault, 0, "")
 
     def error(
         self, fault: str, *, status: int = 0, said: str = "", versions: str = ""
@@ -296,6 +314,18 @@ class _Api:
         return DatasetError(
             sentence.format(name=self._name, status=status, quoted=quoted, versions=versions)
         )
+
+
+def _package() -> Any:
+    os.environ.setdefault("HOME", os.path.sep)  # the package looks for its settings below it
+    try:
+        from roboflow.adapters import rfapi
+    except ModuleNotFoundError as error:
+        raise InstallationError(
+            "the roboflow package is not installed; run `pip install 'roboflow>=1.7,<2'`, or "
+            "download the export in the browser and import the zip."
+        ) from error
+    return rfapi
 
 
 def _parsed(body: str) -> Any:

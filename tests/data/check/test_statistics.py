@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import numpy as np
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from persondet.data.check import dataset_statistics
 
@@ -109,46 +106,3 @@ def test_a_large_sample_has_the_quantiles_of_all():
     assert len(sample) == 2000
     for level in (0.01, 0.1, 0.5, 0.9, 0.99):
         assert math.isclose(np.quantile(sample, level), np.quantile(sides, level), rel_tol=0.01)
-
-
-NUMBERS = st.integers() | st.floats() | st.sampled_from([10**400, 2**63, -(2**70), "NaN", 0, 1])
-ANYTHING = st.recursive(
-    st.none() | st.booleans() | NUMBERS | st.text(max_size=3),
-    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=3), inner),
-    max_leaves=8,
-)
-BOXES = st.lists(st.integers(-3, 50) | st.floats(-3, 50), min_size=4, max_size=4)
-IDS = st.integers(0, 3)
-
-
-def records(**fields):
-    optional = {key: value | ANYTHING for key, value in fields.items()}
-    return st.lists(st.fixed_dictionaries({}, optional=optional) | ANYTHING, max_size=5) | ANYTHING
-
-
-COCO = st.fixed_dictionaries(
-    {},
-    optional={
-        "images": records(id=IDS, width=st.integers(1, 99), height=st.integers(1, 99)),
-        "annotations": records(id=IDS, image_id=IDS, category_id=IDS, bbox=BOXES),
-        "categories": records(id=IDS, name=st.sampled_from("ab")),
-    },
-)
-
-
-@settings(max_examples=30)
-@given(st.dictionaries(st.sampled_from(["train", "valid", "test"]), COCO, max_size=3))
-def test_any_json_gives_finite_numbers_that_add_up(splits):
-    found = dataset_statistics(splits)
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
-    parts = found["splits"].values()
-    for part in parts:
-        histogram = part["per_image"]["histogram"]
-        assert sum(images for _, images in histogram) == part["images"]
-        assert sum(number * images for number, images in histogram) <= part["annotations"]
-    images, annotations = (sum(part[key] for part in parts) for key in ("images", "annotations"))
-    classes = sum(number for entry in found["classes"] for number in entry["boxes"].values())
-    assert classes + found["unknown_class"] == sum(found["masks"].values()) == annotations
-    sized = sum(size["images"] for size in found["image_sizes"])
-    assert sized + found["image_sizes_unknown"] == images
-    assert len(found["box_sample"]["side"]) <= found["box_sizes"]["boxes"] <= annotations

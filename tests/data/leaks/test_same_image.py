@@ -32,20 +32,20 @@ def swimmers(rng: np.random.Generator) -> np.ndarray:
 @pytest.mark.parametrize("copy", COPIES)
 def test_planted_copies_are_found(copy: str):
     rng = np.random.default_rng(7)
-    originals = [scene(rng) for _ in range(12)]
+    originals = [scene(rng) for _ in range(10)]
     images = originals + [COPIES[copy](image) for image in originals]
-    pairs, skipped = near_identical_pairs(*signatures(images), groups=np.repeat([0, 1], 12))
-    assert all(other == one + 12 for one, other in pairs.tolist())
-    assert len(pairs) >= 11 and skipped == 0
+    pairs, skipped = near_identical_pairs(*signatures(images), groups=np.repeat([0, 1], 10))
+    assert all(other == one + 10 for one, other in pairs.tolist())
+    assert len(pairs) >= 9 and skipped == 0
 
 
 @pytest.mark.parametrize(
     ("make", "bar"),
-    [(scene, 0), (octagons, None), (plain_shapes, 255), (swimmers, None), (swimmers, 0)],
+    [(scene, 0), (octagons, None), (plain_shapes, 255), (swimmers, 0)],
 )
 def test_independent_images_raise_no_alarm_with_bars_or_without(make, bar: int | None):
     rng = np.random.default_rng(11)
-    images = [make(rng) for _ in range(60)]
+    images = [make(rng) for _ in range(30)]
     if bar is not None:
         edge = cv2.BORDER_CONSTANT
         images = [cv2.copyMakeBorder(i, 60, 60, 0, 0, edge, value=(bar,) * 3) for i in images]
