@@ -35,12 +35,13 @@ def refused(tmp_path):
         folder = tmp_path / "deep/down/folder"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        before = {path for path in tmp_path.rglob("*") if folder not in path.parents}
+        before = set(tmp_path.rglob("*"))
         with pytest.raises(kind, match=match) as caught:
             unpack(archive, folder, label="the zip")
-        assert {path for path in tmp_path.rglob("*") if folder not in path.parents} == before
-        assert str(caught.value).count("\n") == 0 and str(caught.value).endswith(".")
-        return list(folder.iterdir())
+        left = set(folder.rglob("*"))
+        assert set(tmp_path.rglob("*")) - left == before
+        assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
+        return left
 
     return go
 
@@ -179,8 +180,8 @@ def test_no_damage_ends_in_another_error(tmp_path_factory, data):
 
 
 def test_names_without_the_flag_for_utf8(tmp_path):
-    # As `zip` on some systems packs them; code page 437; a packer on Windows.
-    packed = {"żółw.jpg".encode(): "żółw.jpg", b"\x81.jpg": "ü.jpg", b"t\\a.jpg": "t/a.jpg"}
+    # As `zip` on some systems packs them; a packer on Windows; code page 437.
+    packed = {"żółw.jpg".encode(): "żółw.jpg", b"t\\a.jpg": "t/a.jpg", b"\x81.jpg": "ü.jpg"}
     archive = make(tmp_path / "a.zip", [("Q" * len(name), b"1") for name in packed])
     content = archive.read_bytes()
     for name in packed:
