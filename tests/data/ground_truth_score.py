@@ -1,7 +1,5 @@
 """Scores a dataset's own ground truth by the project's evaluator."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

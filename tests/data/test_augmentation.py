@@ -1,7 +1,5 @@
 """Pipelines in YAML: what is built, and how mistakes are named."""
 
-from __future__ import annotations
-
 import os
 import random
 import re

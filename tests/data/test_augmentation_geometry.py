@@ -1,7 +1,5 @@
 """Where annotations go, against where the pixels go: every spatial transform of Albumentations."""
 
-from __future__ import annotations
-
 import inspect
 import random
 

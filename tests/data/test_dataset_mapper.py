@@ -1,7 +1,5 @@
 """Training samples: pixels, boxes and masks in step, against rasters and stock Detectron2."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 import pycocotools.mask as mask_util

@@ -1,7 +1,5 @@
 """Decoding: the pixels of Detectron2's reader in 8 bits, and no broken file slips through."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 import pytest

@@ -1,7 +1,5 @@
 """Loaders: what comes out, in which order, and that it does not depend on the workers."""
 
-from __future__ import annotations
-
 import copy
 import itertools
 import traceback

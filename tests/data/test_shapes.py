@@ -1,7 +1,5 @@
 """Boxes, polygons and RLE: checked, measured and cut, against rasters and by properties."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Zips from strangers: what is refused, in one sentence, and that nothing is left outside."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import stat

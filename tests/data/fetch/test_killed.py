@@ -1,7 +1,5 @@
 """Killed at any moment, a command leaves nothing under the final name, or all of it."""
 
-from __future__ import annotations
-
 import os
 import random
 import shutil

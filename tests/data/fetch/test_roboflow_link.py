@@ -1,7 +1,5 @@
 """What Roboflow's API answers becomes one sentence."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 

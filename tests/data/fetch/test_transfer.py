@@ -1,7 +1,5 @@
 """Downloads over a bad line: checked, continued, begun again, given up with one sentence."""
 
-from __future__ import annotations
-
 import io
 import json
 import logging
@@ -89,15 +87,10 @@ def test_a_download_comes_through(get, roboflow, waits, answers, etag, expected,
         assert served.headers.get("If-Range") == ('"one"' if "Range" in served.headers else None)
 
 
-def test_new_bytes_renew_the_patience(get, roboflow, waits):
-    assert get(*[f"cut {len(roboflow.content) // 9}"] * 10, "whole") == roboflow.content
-    assert set(waits) == {1.0}
-
-
-def test_the_next_call_goes_on_until_the_file_is_whole(get, roboflow, tmp_path):
-    fails(get, "cut 1000", "500")
-    assert (tmp_path / ".out.download/export.zip").stat().st_size == 1000
-    for first in (999, len(roboflow.content) - 1):
+def test_new_bytes_renew_the_patience_and_the_next_call_goes_on(get, roboflow, waits, tmp_path):
+    fails(get, *["cut 100"] * 10, "500")
+    assert set(waits[:10]) == {1.0}
+    for first in (990, len(roboflow.content) - 1):
         assert get("whole") == roboflow.content
         assert ranges(roboflow)[-1] == f"bytes={first}-"
 
@@ -114,7 +107,6 @@ def test_a_partial_download_without_its_other_half_is_none(get, roboflow, tmp_pa
     else:
         with partial_download(tmp_path / "out", "two"):
             pass
-        assert not folder.exists()
     assert get("whole") == roboflow.content
     assert ranges(roboflow)[-1] == ""
 
@@ -176,13 +168,9 @@ def test_too_large_and_a_full_disk(get, roboflow, tmp_path, monkeypatch):
     assert "MiB left" in fails(get, "whole", error=OutputExistsError)
 
 
-def test_two_downloads_at_once(tmp_path):
-    with (
-        partial_download(tmp_path / "out", "one"),
-        pytest.raises(OutputExistsError, match="being downloaded by another"),
-        partial_download(tmp_path / "out", "one"),
-    ):
-        pass
+def test_two_downloads_at_once(get, tmp_path):
+    with partial_download(tmp_path / "out", "one"):
+        assert "being downloaded by another" in fails(get, "whole", error=OutputExistsError)
     assert not any(tmp_path.iterdir())
 
 
@@ -246,9 +234,8 @@ def packed(image):
 )
 def test_a_zip_that_is_refused_is_not_kept(roboflow, tmp_path, content, match):
     roboflow.content = content
-    with pytest.raises(DatasetError, match=match) as caught:
+    with pytest.raises(DatasetError, match=f"harbour/people version 3.*{match}"):
         download(tmp_path)
-    assert str(caught.value).startswith("the export of harbour/people version 3")
     assert not any(tmp_path.iterdir())
 
 
@@ -278,7 +265,7 @@ def test_what_is_there_or_no_key_is_refused_before_anybody_is_asked(
 SECRETS = (KEY, SIGNATURE, "X-Goog-Signature", "/storage/")
 # How the server answers the request for the zip, or what goes wrong in looking it up.
 FATES = [
-    *("whole", "wrong key", "key in the server's words", "no Roboflow"),
+    *("whole", "key in the server's words", "no Roboflow"),
     *("403", "cut 1000,500", "hang", "html"),
     f"redirect file:///storage/?X-Goog-Signature={SIGNATURE}",
     f"redirect http://127.0.0.1:9/storage/?X-Goog-Signature={SIGNATURE}",
@@ -298,9 +285,7 @@ def told(error):
 def test_nobody_learns_the_key_or_the_link(roboflow, tmp_path, monkeypatch, capfd, caplog, fate):
     monkeypatch.setattr(transfer, "_TRIES", 2)
     roboflow.files = fate.split(",")
-    if fate == "wrong key":
-        monkeypatch.setenv("ROBOFLOW_API_KEY", KEY + "x")
-    elif fate == "key in the server's words":
+    if fate == "key in the server's words":
         roboflow.api["export"] = (402, {"error": {"message": f"{KEY} used {roboflow.link} up"}})
     elif fate == "no Roboflow":
         monkeypatch.setenv("API_URL", "http://127.0.0.1:9/storage/")

@@ -1,7 +1,5 @@
 """Images for the tests of leaks: invented scenes, and what copying does to an image."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 
