@@ -79,7 +79,6 @@ def test_grey_of_16_bits_is_read_as_colours_of_16_bits_are(suffix, tmp_path):
     [
         (np.array([[0.0, 0.5, 1.0]], np.float32), [0, 128, 255]),
         (np.array([[0.0, 25700.0, 65535.0]], np.float32), [0, 100, 255]),
-        (np.array([[0.0, 1e6, 2e6]], np.float32), [0, 128, 255]),
         (np.array([[-3.0, np.nan, np.inf, 1.0]], np.float32), [0, 0, 0, 255]),
         (np.array([[0, 1, 255]], np.int32), [0, 1, 255]),
         (np.array([[-5, 25700, 65535]], np.int32), [0, 100, 255]),

@@ -79,17 +79,17 @@ def test_trap_12_the_stream_follows_from_the_seed_whatever_the_workers_and_the_s
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_trap_13_an_image_that_cannot_be_read_stops_the_stream_with_its_path(
+def test_trap_13_an_image_that_cannot_be_read_stops_the_stream(
     cfg, export_writer, tmp_path, workers
 ):
     export_writer(tmp_path / "own")
     register_roboflow_coco("loaded", tmp_path / "own", output_dir=tmp_path)
-    (picture,) = (tmp_path / "own" / "train").glob("scene_0_*.jpg")
-    picture.write_bytes(picture.read_bytes()[:500])
+    (image,) = (tmp_path / "own" / "train").glob("scene_0_*.jpg")
+    image.write_bytes(image.read_bytes()[:500])
     cfg.DATALOADER.NUM_WORKERS = workers
     with pytest.raises(DatasetError, match="the image cannot be read") as caught:
         _take(build_train_loader(cfg), 9)
-    assert str(picture) in str(caught.value) and "\n" not in str(caught.value)
+    assert str(image) in str(caught.value) and "\n" not in str(caught.value)
     # Left to the garbage collector, the loader in these frames waits ten seconds for its workers.
     traceback.clear_frames(caught.tb)
 

@@ -48,7 +48,6 @@ def test_the_questions_and_the_link_of_a_version_that_is_still_in_the_making(rob
         ("version", (404, {"error": "gone"}), "people has no version 3; generate"),
         ("export", (404, {"error": "no"}), "no export .* coco-segmentation"),
         ("export", (200, {"export": {"link": "file:///x"}}), "not understood"),
-        ("project", (200, "<html>sign in"), "not understood"),
     ],
 )
 def test_what_the_server_refuses(roboflow, step, answer, words):

@@ -124,7 +124,6 @@ def test_the_order_of_the_images_does_not_matter():
         ("a_jpg.rf.11_jpg.rf.22.jpg", "a_jpg"),  # exported, uploaded, exported again
         ("day 1/ä b_jpg.rf.11.jpg", "day 1/ä b_jpg"),
         ("a.jpg", ""),
-        (".rf.0f3a.jpg", ""),
         ("", ""),
     ],
 )
@@ -137,17 +136,14 @@ def test_source_name(name, source):
     [
         ("DJI_0839_5meter_305_MP4-0002_jpg.rf.60cf0d.jpg", "DJI_0839_5meter_305_MP4"),
         ("out_mp4-3_jpg.rf.2ffaf2.jpg", "out_mp4"),
-        ("walk.mp4_12.png", "walk.mp4"),
         ("walk.avi-frame-00012.png", "walk.avi"),
         ("1_1_2_15_frame383_png.rf.7f47c1.jpg", "1_1_2_15"),
         ("clip-0001_png.rf.11.jpg", "clip"),
         ("street_video_2_00017.jpg", "street_video_2"),
-        ("cam1/walk_mp4-5.jpg", "cam1/walk_mp4"),
         # No frames of a clip that could be named:
         ("IMG_0001.jpg", ""),
         ("frame_0001.jpg", ""),
         ("window_frame_12.jpg", ""),
-        ("video_12.jpg", ""),
         ("street_0001_jpg.rf.0f3a.jpg", ""),
         ("WhatsApp-Image-2025-05-25-at-1_06_34-PM-2-_jpeg.rf.83.jpg", ""),
         ("walk_mp4_jpg.rf.1.jpg", ""),  # a clip's one image, without a number
