@@ -187,7 +187,7 @@ def _plot(output: Path) -> None:
 
 def _report(output: Path) -> None:
     from persondet.report.build import build_report
-    from persondet.video.outputs import write_stills
+    from persondet.video.clip_files import write_stills
 
     write_stills(output)
     build_report(output)

@@ -223,7 +223,7 @@ def read_records(path: str | Path) -> tuple[RecordsHeader, Iterator[FrameRecord]
         values |= {"classes": tuple(row["classes"]), "frame_rate": Fraction(row["frame_rate"])}
     except OSError as error:
         raise MediaError(f"{path}: the records cannot be read ({error.strerror}).") from error
-    except (KeyError, TypeError, ValueError, ZeroDivisionError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
         raise MediaError(
             f"{path}: line 1 is not the header of {SCHEMA} version 1 or {VERSION} ({error}); "
             "give the .jsonl beside an annotated video, or annotate the video again."

@@ -25,20 +25,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--overwrite", "replace reports in a folder outside the run folder")
     args = cli.parse(parser, argv)
     cli.show_log()
-    from persondet.report.build import build_report, check_output, check_run, plots_folder
+    from persondet.errors import OutputExistsError
+    from persondet.report.build import build_report, check_output, check_run
     from persondet.report.plots import plot_run
     from persondet.results import RunError
-    from persondet.video.outputs import write_stills
+    from persondet.video.clip_files import write_stills
 
     run, output, overwrite = args.run_dir, args.output, args.overwrite
     check_run(run)
     check_output(run, output, overwrite=overwrite)
-    with plots_folder(run) as plots:
-        with suppress(RunError):  # nothing is logged yet; the report says so
-            plot_run(run, plots)
-        write_stills(run, output=plots)
-        for path in build_report(run, output, overwrite=overwrite, plots=plots):
-            print(path)
+    # Nothing is logged yet, or the run folder cannot be written: the report says what is missing.
+    with suppress(RunError, OutputExistsError):
+        plot_run(run)
+    with suppress(OutputExistsError):
+        write_stills(run)
+    for path in build_report(run, output, overwrite=overwrite):
+        print(path)
     return 0
 
 

@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _check_clip_arguments(parser, args)
     cli.check_model_arguments(parser, args)
     from persondet.errors import MediaError, PartialMediaError, PartialResultError
-    from persondet.video.outputs import check_clips, plan_clips
+    from persondet.video.clip_files import check_clips, plan_clips
     from persondet.video.source import shown_name
 
     plan = plan_clips(args.video_input, args.output)

@@ -21,7 +21,7 @@ from persondet.data.clean import refuse_nesting, write_split
 from persondet.data.coco_json import CocoDict
 from persondet.data.inspect.images import ImageFacts
 from persondet.data.leaks.find import clip_name, source_name
-from persondet.data.leaks.same_image import near_identical_pairs
+from persondet.data.leaks.verification import near_identical_pairs
 from persondet.data.roboflow import copy_readmes, read_export
 from persondet.environment import Progress
 from persondet.errors import DatasetError

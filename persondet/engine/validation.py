@@ -206,10 +206,9 @@ class ValidationImagesHook(PeriodHook):
     def at_period(self, iteration: int) -> None:
         """Put the images into the event storage."""
         try:
-            ids = [record["image_id"] for record in self._records]
-            predictions = read_predictions(self._predictions, ids)
+            found = read_predictions(self._predictions, (r["image_id"] for r in self._records))
             for number, record in enumerate(self._records, start=1):
-                image = self._draw(record, predictions[record["image_id"]])
+                image = self._draw(record, found[record["image_id"]])
                 rgb = np.ascontiguousarray(image[:, :, ::-1].transpose(2, 0, 1))
                 self.trainer.storage.put_image(f"{TAG}/{number}", rgb)
         except (PersondetError, OSError, ValueError, KeyError, cv2.error) as error:

@@ -6,16 +6,11 @@ The report as one HTML file: images embedded, no script, nothing loaded from any
 from __future__ import annotations
 
 import base64
-import logging
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from persondet.errors import OutputExistsError
-from persondet.files import make_folder, write_text
+from persondet.files import write_text
 from persondet.report.document import Block, Document, EncodedImage, as_plain_text
 from persondet.report.facts import TEMPLATES, listed
 from persondet.report.pdf import write_pdf
@@ -25,8 +20,6 @@ from persondet.report.sections.evaluation import evaluation, video
 from persondet.report.sections.summary import asked, limits, repetition
 from persondet.report.sections.training import augmentation, training, transfer
 from persondet.results import RunError
-
-logger = logging.getLogger(__name__)
 
 HTML, PDF = "report.html", "report.pdf"
 # In the order of the work.
@@ -62,25 +55,6 @@ def check_run(run_dir: str | Path) -> Path:
     return path
 
 
-@contextmanager
-def plots_folder(run_dir: str | Path) -> Iterator[Path]:
-    """Yield the folder for the images of a report: `plots` of the run, as a rule.
-
-    Where nothing can be written there, it is a temporary folder.
-    """
-    folder = Path(run_dir) / "plots"
-    try:
-        make_folder(folder)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except (OutputExistsError, OSError) as error:
-        logger.info("%s; the images are drawn for the report only.", error)
-        with tempfile.TemporaryDirectory() as temporary:
-            yield Path(temporary)
-    else:
-        yield folder
-
-
 def check_output(
     run_dir: str | Path, output: str | Path | None, *, overwrite: bool = False
 ) -> Path:
@@ -94,19 +68,18 @@ def check_output(
     return folder
 
 
-def build_document(run_dir: str | Path, *, plots: str | Path | None = None) -> Document:
+def build_document(run_dir: str | Path) -> Document:
     """Read a run folder and say all that it tells, for both writers.
 
     A file that is missing or damaged leaves a note in its place.
 
     Args:
         run_dir: the OUTPUT_DIR of a training, finished or not.
-        plots: where the run's figures lie; None: in its folder `plots`.
 
     Raises: RunError: when the folder is no run folder.
     """
     path = check_run(run_dir)
-    run = Run(path, None if plots is None else Path(plots))
+    run = Run(path)
     classes = listed([f"“{name}”" for name in run.classes], most=4)
     what = "How good it is, where it fails: the evaluation"
     if not run.evaluation_only:
@@ -125,7 +98,6 @@ def build_report(
     output: str | Path | None = None,
     *,
     overwrite: bool = False,
-    plots: str | Path | None = None,
 ) -> tuple[Path, Path]:
     """Write `report.html` and `report.pdf` of a run, and return their paths.
 
@@ -136,7 +108,6 @@ def build_report(
         run_dir: the OUTPUT_DIR of a training, finished or not.
         output: the folder for the reports; None: the run folder.
         overwrite: replace reports in a folder outside the run folder too.
-        plots: where the run's figures lie; None: in its folder `plots`.
 
     Raises: RunError: when `run_dir` is no run folder. OutputExistsError: when the reports cannot be
     written, or `output` is outside the run folder and holds reports already.
@@ -147,7 +118,7 @@ def build_report(
         ('report.html', 'report.pdf')
     """
     folder = check_output(run_dir, output, overwrite=overwrite)
-    document = build_document(run_dir, plots=plots)
+    document = build_document(run_dir)
     write_text(folder / HTML, html_of(document))
     write_pdf(document, folder / PDF)
     return folder / HTML, folder / PDF

@@ -64,11 +64,9 @@ class Run:
 
     Attributes:
         folder: the run folder, as the user gave it.
-        plots: where the files of its `plots/` lie; None: there.
     """
 
     folder: Path
-    plots: Path | None = None
     _read: dict[str, tuple[Facts, str]] = field(default_factory=dict)
 
     def facts(self, name: str) -> Facts:
@@ -101,8 +99,6 @@ class Run:
     def inside(self, name: str) -> Path | None:
         """Return the path of a file of this run, None when the name leads out of the folder."""
         try:
-            if self.plots is not None and name.startswith("plots/"):
-                return path_inside(self.plots, name.removeprefix("plots/"))
             return path_inside(self.folder, name)
         except (DatasetError, OSError, ValueError):
             return None
@@ -449,7 +445,7 @@ def _clip(path: Path) -> Clip | None:
         header, rows = read_records(path)
         for frame in rows:
             frames.append((frame.time, len(frame.people), frame.unique))
-    except (MediaError, OSError, OverflowError) as error:  # a number in a header may be infinite
+    except MediaError as error:
         logger.warning("%s What follows is left out.", error)
     frames = [frame for frame in frames if math.isfinite(frame[0])]
     if not frames:

@@ -33,7 +33,7 @@ def main(*, pairs: int = 10, images: int = 600, progress: Progress | None = None
     from bm_scenes import PEOPLE, SIZE, coco_of, outlines, write_export
 
     from persondet.data.check import check_export
-    from persondet.data.leaks.same_image import near_identical_pairs
+    from persondet.data.leaks.verification import near_identical_pairs
 
     rng = np.random.default_rng(1)
     with tempfile.TemporaryDirectory() as scratch:

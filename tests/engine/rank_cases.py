@@ -9,13 +9,9 @@ import torch
 import torch.distributed as dist
 from detectron2.engine import HookBase
 from detectron2.utils import comm
-from detectron2.utils.events import EventStorage
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
-from persondet.checkpoint import SafeDetectionCheckpointer
 from persondet.engine import Trainer, setup
-from persondet.engine.train_step import AutocastTrainer
+from persondet.results import RunError
 
 
 class SeedByRank(HookBase):
@@ -48,6 +44,8 @@ def end_badly(how, folder):
     Path(folder, f"pid_{comm.get_rank()}").write_text(str(os.getpid()))
     comm.synchronize()
     if comm.get_rank() == 1:
+        if how == "bad input":
+            raise RunError("a.json: is no run; remove it.")
         if how == "bug":
             raise ZeroDivisionError("one by nought")
         time.sleep(2)
@@ -55,30 +53,3 @@ def end_badly(how, folder):
     if how == "killed":  # the other rank is the cause, although this one ends first
         raise RuntimeError("Connection closed by peer")
     time.sleep(600)  # this rank does not even listen
-
-
-class OneLoss(nn.Module):
-    """Its loss is a weight times what the image is."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(1))
-
-    def forward(self, batch):
-        return {"loss_cls": (self.weight * batch[0]["image"]).mean()}
-
-
-def diverge(folder):
-    """Train on a rank's own images, of which the third is NaN on rank 1; save after each step."""
-    rank = comm.get_rank()
-    model = OneLoss()
-    images = [torch.full((3,), torch.nan if rank and number == 2 else 1.0) for number in range(9)]
-    batches = [[{"image": image, "file_name": f"rank{rank}.jpg"}] for image in images]
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    trainer = AutocastTrainer(DistributedDataParallel(model), batches, optimizer)
-    checkpointer = SafeDetectionCheckpointer(model, folder)
-    with EventStorage():
-        for trainer.iter in range(9):
-            trainer.run_step()
-            if rank == 0:
-                checkpointer.save(f"model_{trainer.iter}", iteration=trainer.iter)

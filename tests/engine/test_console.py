@@ -19,7 +19,6 @@ from persondet.engine.console import (
     last_row,
     start_logging,
 )
-from persondet.engine.resumption import log_state, restore_log
 from persondet.report.events import load_events
 
 
@@ -64,20 +63,16 @@ def speak(monkeypatch, folder, stream, verbosity=0, rank=0):
 FEW = ["WARNING: a key makes no sense", "WARNING: something is odd"]
 
 
-def test_in_a_pipe_there_are_clean_lines_one_row_each(tmp_path, monkeypatch):
-    stream = io.StringIO()
-    speak(monkeypatch, tmp_path, stream)
-    assert stream.getvalue().splitlines() == ["12 images", "step 1/3", *FEW, "step 3/3", "AP 50.0"]
-
-
-def test_on_a_terminal_one_line_lives_below_what_is_said(tmp_path, monkeypatch):
-    stream = Terminal()
-    console = speak(monkeypatch, tmp_path, stream)
+def test_a_pipe_gets_clean_lines_and_on_a_terminal_one_line_lives_below_them(tmp_path, monkeypatch):
+    pipe, terminal = io.StringIO(), Terminal()
+    speak(monkeypatch, tmp_path, pipe)
+    assert pipe.getvalue().splitlines() == ["12 images", "step 1/3", *FEW, "step 3/3", "AP 50.0"]
+    console = speak(monkeypatch, tmp_path, terminal)
     # A line that wraps could not be taken away.
-    assert stream.screen() == ["12 images", *FEW, "AP 50.0", "x" * 59]
+    assert terminal.screen() == ["12 images", *FEW, "AP 50.0", "x" * 59]
     console.finish()
-    stream.write("error: of the tool\n")
-    assert stream.screen()[-2:] == ["error: of the tool", ""]
+    terminal.write("error: of the tool\n")
+    assert terminal.screen()[-2:] == ["error: of the tool", ""]
 
 
 @pytest.mark.parametrize("verbosity", [-1, 0, 1])
@@ -121,33 +116,11 @@ def test_rows_are_those_of_detectron2(tmp_path):
         for iteration in range(60):
             put(storage, iteration)
             if iteration % 7 == 6:
-                for writer in writers:
-                    writer.write()
-    texts = [(tmp_path / name).read_text() for name in ("stock", "ours")]
-    stock, ours = ([json.loads(line) for line in text.splitlines()] for text in texts)
+                [writer.write() for writer in writers]
+    stock, ours = ((tmp_path / name).read_text().splitlines() for name in ("stock", "ours"))
     # Detectron2 writes the rows of one moment in no order of time.
-    assert ours == sorted(stock, key=lambda row: row["iteration"])
-
-
-def test_trap_4_a_resumed_log_equals_one_in_one_go(tmp_path):
-    def write(name, start, end, state):
-        kept = {}
-        with EventStorage(start) as storage:
-            restore_log(storage, json.loads(json.dumps(state)))
-            writer = MetricsWriter(tmp_path / name, start=start)
-            for iteration in range(start, end):
-                put(storage, iteration)
-                kept[iteration] = log_state(storage)
-                if iteration % 5 == 4:
-                    writer.write()
-        return kept
-
-    write("one", 0, 60, {})
-    state = write("two", 0, 36, {})[30]
-    with open(tmp_path / "two", "a") as file:
-        file.write('{"iteration": 35, "total_')
-    write("two", 31, 60, state)
-    assert (tmp_path / "one").read_text() == (tmp_path / "two").read_text()
+    rows = sorted(map(json.loads, stock), key=lambda row: row["iteration"])
+    assert list(map(json.loads, ours)) == rows
 
 
 def test_trap_4_what_is_not_finite_is_null_and_read_as_nan(tmp_path):

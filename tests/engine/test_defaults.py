@@ -61,13 +61,12 @@ def test_a_dataset_that_is_refused_leaves_no_run_folder(tmp_path):
         (("DATASETS.TRAIN", "('person_trian',)"), DatasetError, "person_train"),
         (("MODEL.DEVICE", "cuda:99"), ConfigError, "MODEL.DEVICE"),
         (("MODEL.DEVICE", "gpu"), ConfigError, "MODEL.DEVICE"),
-        (None, PersondetError, "holds a run already"),
     ],
 )
 def test_bad_input_is_refused_before_a_run_is_touched(tiny_export, tmp_path, opts, kind, words):
     old = tmp_path / "metrics.json"
     old.write_text("{}")
     with pytest.raises(kind, match=words) as caught:
-        setup(arguments(tiny_export, tmp_path, *(opts or ()), overwrite=opts is not None))
+        setup(arguments(tiny_export, tmp_path, *opts, overwrite=True))
     assert "\n" not in str(caught.value)
     assert old.read_text() == "{}"

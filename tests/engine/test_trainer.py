@@ -173,6 +173,9 @@ def test_weights_of_other_conventions_are_refused_before_anything_is_written(tin
     ("name", "norm", "freeze_at"),
     [
         ("test_resnet", "BN", 2),
+        ("tf_efficientnet_lite0", "FrozenBN", 3),
+        ("mobilenetv3_small_050", "BN", 0),
+        ("test_convnext", "FrozenBN", 5),
         ("swin_tiny_patch4_window7_224", "FrozenBN", 4),
     ],
 )
@@ -189,9 +192,9 @@ def test_a_backbone_of_timm_freezes_what_it_says_resumes_to_the_bit_and_makes_a_
             "MODEL.TIMM.NORM": norm,
             "INPUT.MIN_SIZE_TRAIN": (64,),
             "SOLVER.BASE_LR": 0.001,
-            "SOLVER.MAX_ITER": 5,
+            "SOLVER.MAX_ITER": 10,
             "SOLVER.STEPS": (),
-            "SOLVER.CHECKPOINT_PERIOD": 3,
+            "SOLVER.CHECKPOINT_PERIOD": 6,
             "TEST.EVAL_PERIOD": 0,
             "TEST.VAL_LOSS.ENABLED": False,
         }
@@ -213,9 +216,9 @@ def test_a_backbone_of_timm_freezes_what_it_says_resumes_to_the_bit_and_makes_a_
     assert moved == {n for n, p in first.named_parameters() if p.requires_grad}
 
     (tmp_path / "run/model_final.pth").unlink()
-    (tmp_path / "run/last_checkpoint").write_text("model_0000002.pth")
+    (tmp_path / "run/last_checkpoint").write_text("model_0000005.pth")
     resumed = trained(resume=True)
-    assert resumed.start_iter == 3
+    assert resumed.start_iter == 6
     again = resumed.model.state_dict()
     assert [n for n, value in after.items() if not torch.equal(again[n], value)] == []
 

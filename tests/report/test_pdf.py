@@ -12,7 +12,7 @@ import matplotlib.font_manager
 import pytest
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from reportlab.lib.pagesizes import A4
 
@@ -166,6 +166,7 @@ def test_names_that_are_far_too_long_fit_between_the_margins(tmp_path: Path) -> 
 
 @settings(max_examples=30)
 @given(st.lists(st.lists(st.text("mil W", max_size=60), min_size=3, max_size=3), min_size=1))
+@example([["W" * 60, "m", "W" * 30]])
 def test_the_columns_of_a_table_fit_the_page(rows: list[list[str]]) -> None:
     widths = column_widths(Table("", ("a", "b", "c"), tuple(map(tuple, rows))))
     assert sum(widths) <= WIDTH + 1e-6

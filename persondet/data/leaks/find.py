@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from persondet.data.findings import Findings
-from persondet.data.leaks.same_image import near_identical_pairs
+from persondet.data.leaks.verification import near_identical_pairs
 
 SAME_FILE, SAME_SOURCE = "leak-same-file", "leak-same-source"
 NEAR_IDENTICAL, SAME_CLIP = "leak-near-identical", "leak-same-clip"

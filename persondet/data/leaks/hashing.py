@@ -1,7 +1,7 @@
 """An image in short: a 64-bit hash of its coarse structure, and the image in 64 x 64 pixels.
 
 The hash says which images are worth comparing, the thumbnail whether they show the same (see
-`persondet.data.leaks.same_image`). Both leave out uniform bars at the borders: letterboxed images
+`persondet.data.leaks.verification`). Both leave out uniform bars at the borders: letterboxed images
 share their bars, which would make strangers look alike.
 """
 

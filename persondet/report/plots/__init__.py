@@ -8,14 +8,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from persondet.report.plots import evaluation as detection
-from persondet.report.plots import evaluation as mistakes
-from persondet.report.plots import evaluation as people
-from persondet.report.plots import training
+from persondet.report.plots import evaluation, training
 from persondet.report.plots.overlay import OVERLAYS, default_folder, plot_runs
 from persondet.report.plots.style import drawing, save
 from persondet.report.run import Run, refuse_elsewhere
@@ -23,43 +19,26 @@ from persondet.report.run import Run, refuse_elsewhere
 logger = logging.getLogger(__name__)
 
 FOLDER = "plots"
-__all__ = ["FOLDER", "OVERLAYS", "PLOTS", "Plot", "default_folder", "plot_run", "plot_runs"]
+__all__ = ["FOLDER", "OVERLAYS", "PLOTS", "default_folder", "plot_run", "plot_runs"]
 
 
-class Plot(NamedTuple):
-    """One figure: its file name, what it needs, and the function that draws it (None: cannot)."""
-
-    file_name: str
-    needs: str
-    draw: Callable[[Run], Figure | None]
-
-
-_CURVES = "inference/*/curves.json"
-_ERRORS = "inference/*/errors.json"
-PLOTS = (
-    Plot("training_curves.png", "scalar to plot in metrics.json", training.draw_overview),
-    Plot("loss.png", "total_loss and val/total_loss", training.single(training.panel_loss)),
-    Plot("loss_components.png", "loss_* and val/loss_*", training.draw_components),
-    Plot(
-        "accuracy.png",
-        "accuracy, of training or validation",
-        training.single(training.panel_accuracy),
-    ),
-    Plot(
-        "average_precision.png",
-        "bbox/AP and segm/AP",
-        training.single(training.panel_average_precision),
-    ),
-    Plot("learning_rate.png", "lr", training.single(training.panel_learning_rate)),
-    Plot("speed.png", "time of a step", training.single(training.panel_speed)),
-    Plot("pr_curve.png", f"precision-recall curve in {_CURVES}", detection.draw_precision_recall),
-    Plot("f1_curve.png", f"curve over thresholds in {_CURVES}", detection.draw_f1),
-    Plot("score_histogram.png", f"scores in {_CURVES}", detection.draw_score_histogram),
-    Plot("size_histogram.png", f"sizes in {_CURVES}", detection.draw_size_histogram),
-    Plot("errors.png", f"costs of mistakes in {_ERRORS}", mistakes.draw_errors),
-    Plot("recall_by.png", f"recall of groups in {_ERRORS}", mistakes.draw_recall),
-    Plot("people_over_time.png", "records (*.jsonl) of an annotated clip", people.draw_people),
-)
+# File → the function that draws it; None: this run has nothing for it.
+PLOTS: dict[str, Callable[[Run], Figure | None]] = {
+    "training_curves.png": training.draw_overview,
+    "loss.png": training.single(training.panel_loss),
+    "loss_components.png": training.draw_components,
+    "accuracy.png": training.single(training.panel_accuracy),
+    "average_precision.png": training.single(training.panel_average_precision),
+    "learning_rate.png": training.single(training.panel_learning_rate),
+    "speed.png": training.single(training.panel_speed),
+    "pr_curve.png": evaluation.draw_precision_recall,
+    "f1_curve.png": evaluation.draw_f1,
+    "score_histogram.png": evaluation.draw_score_histogram,
+    "size_histogram.png": evaluation.draw_size_histogram,
+    "errors.png": evaluation.draw_errors,
+    "recall_by.png": evaluation.draw_recall,
+    "people_over_time.png": evaluation.draw_people,
+}
 
 
 def plot_run(
@@ -83,21 +62,19 @@ def plot_run(
     run = Run(Path(run_dir))
     folder = Path(run_dir) / FOLDER if output is None else Path(output)
     own = folder.resolve() == (Path(run_dir) / FOLDER).resolve()
-    paths = (folder / plot.file_name for plot in PLOTS)
-    refuse_elsewhere([run_dir], paths, overwrite=overwrite)
+    refuse_elsewhere([run_dir], (folder / name for name in PLOTS), overwrite=overwrite)
     written, left_out = [], []
-    for plot in PLOTS:
-        path = folder / plot.file_name
+    for name, draw in PLOTS.items():
         with drawing():
-            figure = plot.draw(run)
+            figure = draw(run)
             if figure is not None:
-                written.append(save(figure, path))
+                written.append(save(figure, folder / name))
                 continue
-        left_out.append(plot)
-        if own and path.is_file():
-            path.unlink(missing_ok=True)
+        left_out.append(name)
+        if own and (folder / name).is_file():
+            (folder / name).unlink(missing_ok=True)
     if run.problem is not None and not written:
         raise run.problem
-    for plot in left_out:
-        logger.info("%s is left out: %s has no %s", plot.file_name, run_dir, plot.needs)
+    for name in left_out:
+        logger.info("%s is left out: %s has nothing for it", name, run_dir)
     return written

@@ -1,14 +1,8 @@
-"""How well a dataset's objects are found: precision, recall, F1, scores and sizes.
+"""What an evaluation found, what goes wrong, and people over time in annotated clips.
 
-From `inference/<dataset>/curves.json`. Shares are in percent, score thresholds from 0 to 1 as on
-the command line.
-
-What goes wrong: what each kind of mistake costs, and for whom recall is low.
-
-From `inference/<dataset>/errors.json`. Kinds of mistakes: Bolya et al., "TIDE: A General Toolbox
-for Identifying Object Detection Errors", ECCV 2020.
-
-People over time in the annotated clips of a run.
+From `inference/<dataset>/curves.json` and `errors.json`, and from the records of clips. Shares are
+in percent, score thresholds from 0 to 1 as on the command line. Kinds of mistakes: Bolya et al.,
+"TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV 2020.
 """
 
 from __future__ import annotations
@@ -20,11 +14,10 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
-from persondet.report.facts import Clip, Evaluation, Facts, TaskCurves, one_line, points
+from persondet.report.facts import Clip, Evaluation, Facts, TaskCurves, decimals, one_line, points
 from persondet.report.plots import style
-from persondet.report.plots.style import BLUE, VERMILION, add_legend, label_axes, new_figure
 from persondet.report.run import Run
 from persondet.results import TASKS
 
@@ -32,7 +25,7 @@ KINDS = {"bbox": "boxes", "segm": "masks"}
 SPLITS = {"valid": "Validation split", "test": "Test split"}
 IOU_LINES = {"50": "-", "75": ":"}
 SCORE_LABEL = "score threshold (0 to 1)"
-SMALL, MEDIUM = 32, 96  # COCO's bounds between small, medium and large, √area in pixels
+SIZES = {32: "small | medium", 96: "medium | large"}  # COCO's bounds, √area in pixels
 CROWDED = 20.0  # so much taller than the right ones' are the wrong ones' bars where both are shown
 
 
@@ -111,18 +104,13 @@ def draw_score_histogram(run: Run) -> Figure | None:
         half = np.diff(edges) / 2
         look: Any = {"align": "edge", **style.BAR}
         axes.bar(edges[:-1], right, half, color=style.BLUE, label="right", **look)
-        axes.bar(
-            edges[1:] - half,
-            wrong,
-            half,
-            color=style.VERMILION,
-            hatch="////",
-            label="wrong",
-            **look,
-        )
+        look |= {"color": style.VERMILION, "hatch": "////", "label": "wrong"}
+        axes.bar(edges[1:] - half, wrong, half, **look)
         y_label = "detections (number)"
         if np.nanmax(wrong) > CROWDED * max(1.0, np.nanmax(right)):
-            _count_by_powers_of_ten(axes)
+            axes.set_yscale("symlog", linthresh=1)
+            axes.yaxis.set_major_formatter("{x:,.0f}")
+            axes.yaxis.set_minor_locator(NullLocator())
             y_label = "detections (number; each line is 10 times the one below)"
         if run.operating_point is not None:
             label = f"threshold in use, {run.operating_point:.2f}"
@@ -146,23 +134,19 @@ def draw_size_histogram(run: Run) -> Figure | None:
     figure = style.new_figure(size=(7.4, 4.6))
     (axes,) = figure.axes
     places = np.arange(len(annotated)) + 0.5
-    axes.bar(
-        places, annotated, 0.9, color="white", edgecolor=style.BLACK, label=f"all {run.objects}"
-    )
-    axes.bar(
-        places, found, 0.9, color=style.SKY, edgecolor=style.BLACK, hatch="////", label="found"
-    )
+    look: dict[str, Any] = {"width": 0.9, "edgecolor": style.BLACK}
+    axes.bar(places, annotated, color="white", label=f"all {run.objects}", **look)
+    axes.bar(places, found, color=style.SKY, hatch="////", label="found", **look)
     every = max(1, -(-len(edges) // 13))
     axes.set_xticks(range(0, len(edges), every), [f"{edge:.0f}" for edge in edges[::every]])
     axes.set_xlim(0, len(annotated))
     axes.set_ylim(0, max(1.0, float(np.nanmax(annotated, initial=0))) * 1.15)
-    for bound in (SMALL, MEDIUM):
+    for bound, words in SIZES.items():
         if edges[0] < bound < edges[-1]:
             place = float(np.interp(bound, edges, np.arange(len(edges))))
             axes.axvline(place, 0, 0.93, color=style.BLACK, linestyle=":", linewidth=1.2)
-            words = {SMALL: "small | medium", MEDIUM: "medium | large"}[bound]
-            axes.text(place, 0.99, words, ha="center", va="top", fontsize=8, bbox=_PLATE)
-            axes.texts[-1].set_transform(axes.get_xaxis_transform())
+            look = {"ha": "center", "va": "top", "fontsize": 8, "bbox": _PLATE}
+            axes.text(place, 0.99, words, transform=axes.get_xaxis_transform(), **look)
     title = f"Sizes of the {run.objects}\n{dataset_title(evaluation)}"
     style.label_axes(axes, title, "size: √area (pixels)", f"{run.objects} (number)")
     axes.grid(axis="x", visible=False)
@@ -215,12 +199,6 @@ def _draw_threshold(axes: Axes, run: Run, evaluation: Evaluation, curves: TaskCu
         axes.plot(best.threshold, 100 * best.f1, label=label, **style.STAR)
 
 
-def _count_by_powers_of_ten(axes: Axes) -> None:
-    axes.set_yscale("symlog", linthresh=1)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes.yaxis.set_minor_locator(MultipleLocator(1e12))  # none
-
-
 KINDS_OF_MISTAKES = {
     "missed": "missed: not found at all",
     "localisation": "localisation: the place is inexact",
@@ -259,9 +237,9 @@ def draw_errors(run: Run) -> Figure | None:
         places = np.arange(len(kinds)) + (index - (len(costs) - 1) / 2) * height
         texts = [points(cost.get(kind)) + _times(counts[task][kind]) for kind in kinds]
         color, _, hatch = style.TASK_LOOKS[task]
-        widths = [cost.get(kind, 0.0) for kind in kinds]
         look = {"color": color, "hatch": hatch, "label": KINDS[task], **style.BAR}
-        axes.bar_label(axes.barh(places, widths, height, **look), texts, padding=4, fontsize=8)
+        bars = axes.barh(places, [cost.get(kind, 0.0) for kind in kinds], height, **look)
+        axes.bar_label(bars, texts, padding=4, fontsize=8)
     nobody = "nobody" if run.objects == "people" else "nothing"
     axes.set_yticks(
         range(len(kinds)), [KINDS_OF_MISTAKES[kind].replace("nobody", nobody) for kind in kinds]
@@ -272,12 +250,10 @@ def draw_errors(run: Run) -> Figure | None:
     axes.grid(axis="y", visible=False)
     title = f"What each kind of mistake costs\n{dataset_title(evaluation)}"
     if any(_times(count) for kinds in counts.values() for _, count in kinds.items()):
-        threshold = errors["threshold"].number()
-        at = "" if threshold is None else f" {threshold:.2f}"
-        title += f"\nBars: all scores; brackets: number from the threshold{at} on"
-    style.label_axes(
-        axes, title, "AP50 gained if there were none of them (points)", "kind of mistake"
-    )
+        title += "\nBars: all scores; brackets: number from the threshold "
+        title += f"{decimals(errors['threshold'])} on"
+    x_label = "AP50 gained if there were none of them (points)"
+    style.label_axes(axes, title, x_label, "kind of mistake")
     style.add_legend(axes)
     return figure
 
@@ -294,7 +270,10 @@ def draw_recall(run: Run) -> Figure | None:
         title, y_label = GROUPS[name]
         _draw_group(axes, rows)
         style.label_axes(axes, title, f"recall (% of the {run.objects})", y_label)
-    figure.suptitle(_recall_title(evaluation), x=0.01, ha="left", fontsize=10)
+    task, threshold = evaluation.errors["task"].text(), decimals(evaluation.errors["threshold"])
+    title = f"{dataset_title(evaluation)}, by {TASKS.get(task, 'object')}, detections that score "
+    title += f"{threshold} or more\nThin lines: 95 % intervals"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
     return figure
 
 
@@ -320,8 +299,6 @@ def wilson(found: float, total: float) -> tuple[float, float]:
     Source: Wilson, "Probable inference, the law of succession, and statistical inference",
     Journal of the American Statistical Association 22, 1927.
     """
-    if total <= 0:
-        return 0.0, 1.0
     share, weight = found / total, Z**2 / total
     middle = (share + weight / 2) / (1 + weight)
     spread = Z / (1 + weight) * math.sqrt(share * (1 - share) / total + weight / (4 * total))
@@ -356,20 +333,13 @@ def _groups(errors: Facts) -> dict[str, list[tuple[str, int, int]]]:
     return groups
 
 
-def _recall_title(evaluation: Evaluation) -> str:
-    task, threshold = evaluation.errors["task"].text(), evaluation.errors["threshold"].number()
-    kind = f", by {TASKS[task]}" if task in TASKS else ""
-    kept = "" if threshold is None else f", detections that score {threshold:.2f} or more"
-    return f"{dataset_title(evaluation)}{kind}{kept}\nThin lines: 95 % intervals"
-
-
 def _times(count: Facts) -> str:
     number = count.count()
     return "" if number is None else f"  ({number:,} ×)"
 
 
 MOST_CLIPS = 6
-MINUTES_FROM, HOURS_FROM = 300.0, 10800.0  # seconds
+MINUTES_FROM = 300.0  # seconds
 
 
 def draw_people(run: Run) -> Figure | None:
@@ -377,7 +347,7 @@ def draw_people(run: Run) -> Figure | None:
     clips = run.clips[:MOST_CLIPS]
     if not clips:
         return None
-    figure = new_figure(len(clips), 1, (8.2, 0.6 + 3.2 * len(clips)))
+    figure = style.new_figure(len(clips), 1, (8.2, 0.6 + 3.2 * len(clips)))
     for axes, clip in zip(figure.axes, clips, strict=True):
         _draw_clip(axes, clip)
     return figure
@@ -393,28 +363,25 @@ def moving_mean(times: np.ndarray, counts: np.ndarray, seconds: float) -> np.nda
 
 def _draw_clip(axes: Axes, clip: Clip) -> None:
     length = float(clip.times[-1])
-    unit, divisor = "seconds", 1.0
-    if length >= MINUTES_FROM:
-        unit, divisor = ("hours", 3600.0) if length >= HOURS_FROM else ("minutes", 60.0)
+    unit, divisor = ("minutes", 60.0) if length >= MINUTES_FROM else ("seconds", 1.0)
     times = clip.times / divisor
     window = max(1.0, length / 60)
     several = len(times) > 2 and length > 2 * window
     look: dict[str, Any] = {"alpha": 0.45 if several else 1.0, "drawstyle": "steps-post"}
     look |= {"label": "each frame", "marker": "o" if len(times) == 1 else None}
-    axes.plot(times, clip.counts, color=BLUE, linewidth=1.0, **look)
+    axes.plot(times, clip.counts, color=style.BLUE, linewidth=1.0, **look)
     if several:
         smooth = moving_mean(clip.times, clip.counts, window)
         label = f"mean over {window:.3g} s"
-        axes.plot(times, smooth, color=VERMILION, label=label, linestyle="--")
+        axes.plot(times, smooth, color=style.VERMILION, label=label, linestyle="--")
     most, mean = int(clip.counts.max()), float(clip.counts.mean())
-    threshold = clip.header["confidence_threshold"].number()
     facts = f"on average {mean:.1f}, at most {most}"
     facts += f", {clip.people} different people" if clip.people else ""
-    facts += "" if threshold is None else f"; score {threshold:.2f} or more"
+    facts += f"; score {decimals(clip.header['confidence_threshold'])} or more"
     title = f"People in {one_line(clip.source)}\n{facts}"
-    label_axes(axes, title, f"time in the clip ({unit})", "people in view (number)")
+    style.label_axes(axes, title, f"time in the clip ({unit})", "people in view (number)")
     axes.set_xlim(min(0.0, float(times[0])), max(float(times[-1]), 1e-3))
     axes.set_ylim(0, max(1, most) * 1.1 + 0.2)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     if several:
-        add_legend(axes, 2, lowered=0.2)
+        style.add_legend(axes, 2, lowered=0.2)

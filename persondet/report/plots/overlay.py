@@ -219,8 +219,8 @@ def _draw(panels: Sequence[Panel], runs: Sequence[Run], names: Sequence[str]) ->
     looks = [_look(index) for index in range(len(names))]
     lines = [(name, Line2D([], [], **look)) for name, look in zip(names, looks, strict=True)]
     if len({curve.dashed for _, curves in drawn for run in curves for curve in run}) == 2:
-        for label, dashes in (("training", "-"), ("validation", "--")):
-            lines.append((label, Line2D([], [], color=style.BLACK, linestyle=dashes)))
+        lines.append(("training", Line2D([], [], color=style.BLACK, linestyle="-")))
+        lines.append(("validation", Line2D([], [], color=style.BLACK, linestyle="--")))
     labels, handles = zip(*lines, strict=True)
     most = max(1, int(figure.get_figwidth() * 10 / (max(map(len, labels)) + 7)))
     figure.legend(handles, labels, loc="outside lower center", ncols=min(most, len(labels)))

@@ -108,7 +108,7 @@ def _constant_box(run: Run) -> list[Block]:
         for task, score in constant.items()
         if score.number() is not None
     ]
-    return [prose("evaluation.evaluator", scores=", ".join(scores))] if scores else []
+    return [prose("evaluation.constant_box", scores=", ".join(scores))] if scores else []
 
 
 def _leaks(run: Run) -> Block:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from persondet.data.leaks.hashing import image_signature, turned
-from persondet.data.leaks.same_image import near_identical_pairs, same_image
+from persondet.data.leaks.verification import near_identical_pairs, same_image
 from tests.data.leaks.scenes import COPIES, grey, jpeg, light, octagons, plain_shapes, scene
 
 

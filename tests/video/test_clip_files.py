@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from persondet.errors import MediaError, OutputExistsError
-from persondet.video.outputs import check_clips, plan_clips, write_stills
+from persondet.video.clip_files import check_clips, plan_clips, write_stills
 from persondet.video.pipeline import annotate_video
 from tests.video.clips import BrightSquares, squares, write_clip
 
