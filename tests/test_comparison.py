@@ -1,15 +1,12 @@
 """Several settings with several seeds: the request, the table, and a comparison that goes on."""
 
-import contextlib
 import json
-from concurrent.futures import Future
 
 import compare_settings
 import pytest
 
-from persondet.engine import comparison
 from persondet.engine.comparison import Variant, compare, comparison_table, run_folder
-from persondet.errors import ConfigError, InterruptedRun, OutputExistsError
+from persondet.errors import ConfigError, OutputExistsError
 from persondet.results import METRICS, write_results
 from tests.engine.toy_training import CONFIG
 
@@ -57,24 +54,6 @@ def test_a_request_that_is_none_is_refused(tmp_path, variants, seeds, said):
     with pytest.raises(ConfigError, match=said):
         compare(tmp_path / "new", variants, config_file=CONFIG, seeds=seeds)
     assert not (tmp_path / "new").exists()
-
-
-def test_an_interruption_starts_no_further_training(tmp_path, monkeypatch):
-    began = []
-
-    class Pool:
-        def submit(self, train, arguments, threads, folder):
-            began.append(folder.parent.name)
-            return Future()
-
-    def ctrl_c(*_, **__):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(comparison, "process_pool", lambda *_: contextlib.nullcontext(Pool()))
-    monkeypatch.setattr(comparison, "wait", ctrl_c)
-    with pytest.raises(InterruptedRun, match="the same command goes on") as caught:
-        compare(tmp_path, [Variant(name) for name in "abc"], config_file=CONFIG, seeds=(1,))
-    assert began == ["a"] and caught.value.exit_code == 130
 
 
 @pytest.mark.slow

@@ -158,11 +158,11 @@ def test_every_rank_does_what_rank_0_decides(monkeypatch):
     assert hook.best_score == 10.0
 
 
-@pytest.mark.parametrize("on_terminal", [False, True])
+@pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
 def test_a_pipe_gets_a_row_per_period_and_a_terminal_every_step_in_place(
-    tmp_path, monkeypatch, on_terminal
+    tmp_path, monkeypatch, stream
 ):
-    stream, clock = (Terminal() if on_terminal else io.StringIO()), [100.0]
+    clock = [100.0]
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stdout", stream)
@@ -174,7 +174,7 @@ def test_a_pipe_gets_a_row_per_period_and_a_terminal_every_step_in_place(
     rows = re.findall("INFO: (step.*)", (tmp_path / "log.txt").read_text())
     assert len(rows) == 6 and rows[0].startswith(row)
     assert loop.storage.latest()["eta_seconds"] == (0.0, 39)
-    if on_terminal:
+    if stream.isatty():
         lines = [line for line in stream.screen() if line]
         assert len(lines) == 1 and lines[0].startswith("step 40/40")  # left when all is over
         assert len(re.findall(r"step +\d+/40", stream.getvalue())) >= 30

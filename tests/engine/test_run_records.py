@@ -3,7 +3,6 @@
 import json
 import random
 import sys
-from datetime import datetime
 from pathlib import Path
 
 import cv2
@@ -69,13 +68,10 @@ def test_a_training_leaves_what_it_was_made_of(cfg, monkeypatch, tiny_export):
     assert first["seeds"] == {"SEED": 42, "TEST.VAL_LOSS.SEED": 0}
     assert {"torch", "detectron2", "persondet", "python"} <= first["versions"].keys()
     assert first["git"] == git_state(ROOT)
-    assert first["hardware"]["cores"] >= 1 and first["hardware"]["memory_bytes"] > 2**28
     assert first["datasets"].keys() == {f"person_{s}" for s in ("train", "valid", "test")}
     truth = json.loads((tiny_export / "train" / "_annotations.coco.json").read_text())
     for key in ("images", "annotations"):
         assert first["datasets"]["person_train"][key] == len(truth[key])
-    began, ended = (datetime.fromisoformat(first[key]) for key in ("started", "ended"))
-    assert began <= ended and began.tzinfo is not None
 
 
 def test_the_way_it_ended_is_kept_and_the_error_goes_on(cfg):
