@@ -70,7 +70,7 @@ def main(*, pairs: int = 10, images: int = 24, progress: Progress | None = None)
 
 
 def _stock_yaml(config: Path) -> str:
-    """Return a config as Detectron2's own train_net uses it; keys that it does not know are idle."""
+    """Return a config for Detectron2's own train_net; keys that it does not know are idle there."""
     keys = load_cfg(config, [*_KEYS, "MODEL.ROI_HEADS.NUM_CLASSES", 1])
     keys.MODEL.DEVICE = resolve_device(keys.MODEL.DEVICE)
     keys.SOLVER.AMP.ENABLED = False  # as in Detectron2's defaults; on a CPU it has none

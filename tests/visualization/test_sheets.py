@@ -47,8 +47,6 @@ def test_tiles_fill_rows_in_order_letterboxed():
 SQUARE = [10.0, 5.0, 30.0, 5.0, 30.0, 25.0, 10.0, 25.0]
 INSIDE = np.zeros((40, 60), dtype=bool)
 INSIDE[5:25, 10:30] = True
-
-
 ANNOTATION = {"bbox": [10, 5, 20, 20], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
 
 
