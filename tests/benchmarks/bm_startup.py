@@ -15,8 +15,6 @@ from typing import Any
 
 from bm_pairs import Progress, Row, Seconds, Turns, medians
 from bm_scenes import write_export
-from detectron2.config import CfgNode
-from detectron2.config import get_cfg as stock_cfg
 
 from persondet.engine.defaults import load_cfg
 from persondet.errors import PersondetError
@@ -51,7 +49,7 @@ def main(*, pairs: int = 10, images: int = 24, progress: Progress | None = None)
         write_export(train.parent, {"train": images, "valid": max(1, images // 6)})
         for name, file in _CONFIGS.items():
             config, stock_yaml = _ROOT / "configs" / file, folder / f"{name}.yaml"
-            stock_yaml.write_text(_stock_yaml(load_cfg(config)), encoding="utf-8")
+            stock_yaml.write_text(_stock_yaml(config), encoding="utf-8")
 
             def ours(config: Path = config) -> Seconds:
                 output = folder / f"run_{next(starts)}"
@@ -71,19 +69,10 @@ def main(*, pairs: int = 10, images: int = 24, progress: Progress | None = None)
     return found
 
 
-def _stock_yaml(cfg: CfgNode) -> str:
-    """Return the keys of a config that Detectron2 knows, for its own train_net."""
-
-    def shared(ours: CfgNode, known: CfgNode) -> dict[str, Any]:
-        return {
-            key: shared(value, known[key]) if isinstance(value, CfgNode) else value
-            for key, value in ours.items()
-            if key in known
-        }
-
-    keys = CfgNode(shared(cfg, stock_cfg()))
-    keys.merge_from_list([*_KEYS, "MODEL.ROI_HEADS.NUM_CLASSES", 1])
-    keys.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
+def _stock_yaml(config: Path) -> str:
+    """Return a config for Detectron2's own train_net; keys that it does not know are idle there."""
+    keys = load_cfg(config, [*_KEYS, "MODEL.ROI_HEADS.NUM_CLASSES", 1])
+    keys.MODEL.DEVICE = resolve_device(keys.MODEL.DEVICE)
     keys.SOLVER.AMP.ENABLED = False  # as in Detectron2's defaults; on a CPU it has none
     return str(keys.dump())
 

@@ -138,6 +138,7 @@ def stock_annotate(
 def train(config: str, output: str, marker: str) -> None:
     """Train as Detectron2's train_net does; write `marker` as soon as the first step is done."""
     cfg = get_cfg()
+    cfg.set_new_allowed(True)
     cfg.merge_from_file(config)
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST, cfg.OUTPUT_DIR = ("startup_train",), (), output
     defaults.default_setup(cfg, defaults.default_argument_parser().parse_args([]))

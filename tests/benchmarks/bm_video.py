@@ -39,7 +39,6 @@ _DRAWN_FRAMES = 12  # of one turn of paste and draw
 _GROWTH_FRAMES = (100, 3000)
 _GROWTH_SIZE = (640, 360)
 _CORES = 2
-_SAME = 0.9  # IoU of two boxes of one person
 _METADATA = Metadata(name="persondet_benchmark_video", thing_classes=["person"])
 
 
@@ -122,8 +121,7 @@ def _growth(folder: Path) -> dict[str, Any]:
     resident: dict[int, float] = {}
 
     def look(done: int, _: int | None) -> None:
-        if done in _GROWTH_FRAMES:
-            resident[done] = memory_mb(peak=False)
+        resident[done] = memory_mb(peak=False)
 
     predictor = SimulatedPredictor(_METADATA, 0.0)
     annotate_video(source, folder / "long_annotated.mp4", predictor, progress=look)
@@ -141,7 +139,7 @@ def _real_model(
     """
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:_CORES])
-    torch.set_num_threads(min(_CORES, torch.get_num_threads()))
+    torch.set_num_threads(_CORES)
     cfg = run_cfg(run)
     cfg.MODEL.DEVICE, cfg.SOLVER.AMP.DTYPE = "cpu", dtype
     predictor = Predictor(cfg)
@@ -171,10 +169,9 @@ def _people_apart(ours: list[Instances], stock: list[Instances]) -> dict[str, fl
     """Compare the people of the same frames, paired by their boxes."""
     boxes, scores = [0.0], [0.0]
     for mine, theirs in zip(ours, stock, strict=True):
-        for i, j in same_objects(mine.pred_boxes, theirs.pred_boxes, _SAME):
+        for i, j in same_objects(mine.pred_boxes, theirs.pred_boxes, 0.9):
             apart = mine.pred_boxes.tensor[i] - theirs.pred_boxes.tensor[j]
             boxes.append(float(apart.abs().max()))
             scores.append(abs(float(mine.scores[i] - theirs.scores[j])))
-    total = sum(map(len, [*ours, *stock]))
-    matched = 2 * (len(boxes) - 1) / total if total else 1.0
+    matched = 2 * (len(boxes) - 1) / max(1, sum(map(len, [*ours, *stock])))
     return {"box_apart": max(boxes), "score_apart": max(scores), "matched": matched}

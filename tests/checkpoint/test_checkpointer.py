@@ -69,14 +69,11 @@ def test_trap_16_a_kill_during_a_save_leaves_the_older_files_whole(tmp_path, mon
     assert names(tmp_path) == ["last_checkpoint", "m.pth"]
 
 
-class Command:
-    """A pickle that would make a folder when it is loaded."""
-
-    def __init__(self, folder):
-        self.folder = folder
+class Command(str):
+    """A pickle that would make a folder of this name when it is loaded."""
 
     def __reduce__(self):
-        return (Path.mkdir, (self.folder,))
+        return (Path.mkdir, (Path(self),))
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".pkl"])
@@ -179,10 +176,8 @@ def test_the_report_says_for_each_part_what_was_loaded_and_why_not(tmp_path):
 
 @pytest.fixture
 def run(tmp_path):
-    content = {"model": {"w": torch.ones(99)}}
-    for iteration in (9, 19, 29):
-        torch.save(content | {"iteration": iteration}, tmp_path / f"model_{iteration:07d}.pth")
-    torch.save(content | {"iteration": 99}, tmp_path / "model_best.pth")
+    for name in ("0000009", "0000019", "0000029", "best"):
+        torch.save({"model": {"w": torch.ones(99)}}, tmp_path / f"model_{name}.pth")
     (tmp_path / "last_checkpoint").write_text("model_0000029.pth")
     return tmp_path
 

@@ -19,6 +19,7 @@ BONES = {
 }
 
 
+@settings(max_examples=25)
 @given(angles, angles, st.sampled_from(["swing", "phone"]))
 def test_bones_keep_their_length_and_a_foot_is_on_the_ground(heading, phase, arms):
     joints = Skeleton(Pose(heading, phase, 1.0, arms)).joints
@@ -38,7 +39,7 @@ def test_feet_do_not_slide():
     np.testing.assert_allclose(ankle - ankle[0] + ground, 0.0, atol=0.03)
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(st.integers(0, 10**6), st.floats(36.0, 150.0))
 def test_a_sprite_is_as_tall_as_asked_and_stands_where_asked(seed, height):
     rng = np.random.default_rng(seed)
