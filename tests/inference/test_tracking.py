@@ -258,7 +258,6 @@ def test_the_two_kinds_of_ground_truth_say_the_same(tmp_path):
     [
         # Not to count, another class than pedestrian, counts.
         ("1,1,1,1,40,80,0,1,1\n1,2,1,1,40,80,1,7,1\n1,3,101,1,40,80,1,1,1\n", [-1, -1, 1]),
-        ("1,1,1,1,40,80,1,1,-1\n", [1]),  # visibility unknown
         ("1,1,1,1,40,80,1,1,1\n1,1,200,1,40,80,0,8,1\n", [1, -1]),  # the same number
     ],
 )
