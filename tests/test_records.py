@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import signal
 import subprocess
 import sys
 from fractions import Fraction
@@ -144,21 +143,6 @@ def test_version_1_has_no_tracks_and_begins_at_the_beginning(tmp_path):
     assert (header.start, header.tracker) == (0.0, None)
     assert header.source == HEADER.source
     assert [frame.unique for frame in frames] == [None, None]
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-def test_a_killed_run_leaves_every_frame_that_was_written(tmp_path):
-    path = tmp_path / "walk.jsonl"
-    child = os.fork()
-    if child == 0:
-        with RecordsWriter(path, HEADER) as writer:
-            for frame in frames_of(5):
-                writer.write(frame)
-            os.kill(os.getpid(), signal.SIGKILL)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    assert not path.exists()
-    _, frames = read_records(partial_path(path))
-    assert [frame.index for frame in frames] == [0, 1, 2, 3, 4]
 
 
 def test_a_failure_keeps_what_there_is_under_a_name_that_says_so(tmp_path):

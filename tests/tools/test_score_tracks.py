@@ -8,7 +8,6 @@ from fractions import Fraction
 import pytest
 import score_tracks
 
-from persondet.errors import MediaError
 from persondet.records import FrameRecord, PersonRecord, RecordsHeader, RecordsWriter
 
 
@@ -38,16 +37,7 @@ def test_the_table_and_json(files, capsys):
     assert json.loads(capsys.readouterr().out)["people"] == 0
 
 
-@pytest.mark.parametrize(("flag", "value"), [("--min-visible", "1.5"), ("--min-height", "inf")])
-def test_thresholds_that_are_none_are_refused(flag, value, files, capsys):
-    with pytest.raises(SystemExit) as end:
-        score_tracks.main([*files, f"{flag}={value}"])
-    assert end.value.code == 2
-    assert f"argument {flag}: {value} is not" in capsys.readouterr().err
-
-
-def test_files_that_are_none_are_refused(files):
-    with pytest.raises(MediaError, match=r"gt\.txt: line 1"):
-        score_tracks.main([files[1], files[1]])
-    with pytest.raises(MediaError, match="no ground truth of a clip"):
-        score_tracks.main([files[0], files[0]])
+def test_a_threshold_that_is_none_is_refused(files, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        score_tracks.main([*files, "--min-visible=1.5"])
+    assert "argument --min-visible: 1.5 is not" in capsys.readouterr().err

@@ -117,15 +117,6 @@ def test_bad_input_is_refused_before_the_model_is_loaded(tmp_path, loaded):
     assert loaded == []
 
 
-def test_parts_of_the_drawing_can_be_switched_off(tmp_path):
-    clip, images = write_clip(tmp_path / "a.mp4", frames=1), {}
-    for flag in ("--no-labels", "--no-count", "--overwrite"):
-        run(clip, tmp_path / "o.mp4", "--overwrite", flag)
-        images[flag] = next(iter(VideoReader(tmp_path / "o.mp4"))).image.astype(int)
-    for flag in ("--no-labels", "--no-count"):
-        assert np.abs(images[flag] - images["--overwrite"]).max() > 60
-
-
 @pytest.mark.parametrize(
     "words",
     [

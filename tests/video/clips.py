@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.server
-import threading
 from fractions import Fraction
 
 import av
@@ -19,10 +16,9 @@ RATE = Fraction(30000, 1001)
 class BrightSquares:
     """Detects the bright square of `square_frame` and, in even positions, a second person."""
 
-    def __init__(self, masks=True):
+    def __init__(self):
         self.metadata = Metadata(name="stub", thing_classes=["person"])
         self.confidence_threshold, self.model_file, self.batch_size = 0.5, "stub.pth", 3
-        self.masks = masks
         self.batches = []
 
     def predict_batch(self, images):
@@ -45,8 +41,7 @@ class BrightSquares:
         found.pred_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(count, 4))
         found.scores = torch.linspace(0.9, 0.6, count) if count else torch.zeros(0)
         found.pred_classes = torch.zeros(count, dtype=torch.int64)
-        if self.masks:
-            found.pred_masks = torch.from_numpy(np.array(masks, bool).reshape(-1, *bright.shape))
+        found.pred_masks = torch.from_numpy(np.array(masks, bool).reshape(-1, *bright.shape))
         return found
 
 
@@ -157,32 +152,3 @@ def frames_on_disk(path):
             return [frame.pts * frame.time_base for frame in container.decode(video=0)]
     except av.error.FFmpegError:
         return []
-
-
-@contextlib.contextmanager
-def served(get):
-    """Serve HTTP on the yielded port: `get(handler)` returns (status, headers, body)."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            status, headers, body = get(self)
-            self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(body))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            with contextlib.suppress(ConnectionError):
-                self.wfile.write(body)
-
-        def log_message(self, *args):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -286,8 +286,9 @@ def test_every_frame_has_its_own_detections_whoever_shares_the_cores(workers, mo
 
 
 def test_frames_are_not_taken_far_ahead():
-    taken = []
-    found = detect((taken.append(n) or frame for n, frame in enumerate(frames(40))), Numbered(3), 2)
+    taken, predictor = [], Numbered(3)
+    predictor.together = threading.Barrier(1)  # no worker waits for another
+    found = detect((taken.append(n) or frame for n, frame in enumerate(frames(40))), predictor, 2)
     next(found)
     assert len(taken) <= 2 * (3 + 1)
     found.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.server
 import logging
 import threading
 import traceback
@@ -15,7 +17,7 @@ from persondet.errors import MediaError
 from persondet.video import source as source_module
 from persondet.video.reader import VideoReader
 from persondet.video.source import is_address, local_path, shown, shown_name
-from tests.video.clips import noisy_clip, served
+from tests.video.clips import noisy_clip
 
 SECRETS = ("somebody", "s3cret", "t0ken")
 
@@ -47,7 +49,7 @@ def test_files_are_no_addresses(name, path):
     assert shown_name(name) == Path(path).name
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(
     st.text("ab1/.:@?#%ß", min_size=6, max_size=12).filter(lambda t: t.strip("/.:@?#") == t),
     st.sampled_from(["/walk.mp4", "", "/a@b/c", "/x?a=b@c", "?q=@", "#@"]),
@@ -58,18 +60,36 @@ def test_a_password_is_never_shown_whatever_is_in_it(secret, rest):
     assert secret not in label or secret in f"rtsp://camera{rest}"
 
 
+@contextlib.contextmanager
 def clips(files, wait=None):
-    """Serve {path: bytes} to clients with the user and the password."""
+    """Serve {path: bytes} on the yielded port, to clients with a user and a password."""
 
-    def get(handler):
-        if wait is not None:
-            wait.wait(20)
-        if "Authorization" not in handler.headers:
-            return 401, {"WWW-Authenticate": 'Basic realm="clips"'}, b""
-        body = files.get(handler.path.partition("?")[0])
-        return (404, {}, b"") if body is None else (200, {}, body)
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            if wait is not None:
+                wait.wait(20)
+            body = files.get(self.path.partition("?")[0])
+            status = 200 if body is not None else 404
+            if "Authorization" not in self.headers:
+                status = 401
+            body = body if status == 200 else b""
+            self.send_response(status)
+            self.send_header("WWW-Authenticate", 'Basic realm="clips"')
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            with contextlib.suppress(ConnectionError):
+                self.wfile.write(body)
 
-    return served(get)
+        def log_message(self, *args):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
 
 
 def hides_its_secrets(text):
@@ -121,13 +141,7 @@ def test_a_server_that_does_not_answer_and_other_schemes_are_refused(clip, monke
 
 def test_a_clip_that_is_cut_is_known_behind_an_address(tmp_path):
     data = noisy_clip(tmp_path / "a.mkv", 60).read_bytes()
-    loud = noisy_clip(tmp_path / "b.mkv", 20, sound=("aac",)).read_bytes()
-    with clips({"/a": data, "/cut": data[: len(data) // 2], "/b": loud}) as port:
-        for name, frames, damage in (
-            ("cut", range(15, 46), "the clip is cut: it should have 60 frames"),
-            ("a", [60], ""),
-            ("b", [20], ""),
-        ):
-            reader = VideoReader(f"http://somebody:s3cret@127.0.0.1:{port}/{name}")
-            assert len(list(reader)) in frames
-            assert reader.damage == damage
+    with clips({"/cut": data[: len(data) // 2]}) as port:
+        reader = VideoReader(f"http://somebody:s3cret@127.0.0.1:{port}/cut")
+        assert 15 <= len(list(reader)) <= 45
+    assert reader.damage == "the clip is cut: it should have 60 frames"

@@ -59,18 +59,15 @@ def test_colours_survive(tmp_path):
         assert np.abs(read.image.astype(int) - frame).max() <= 8
 
 
-@pytest.mark.parametrize(("width", "height"), [(95, 63), (96, 63), (95, 64)])
-def test_odd_sizes_are_padded_by_a_pixel_and_said(width, height, tmp_path):
-    image, path = square_frame(0, width, height), tmp_path / "odd.mp4"
-    with VideoWriter(path, width=width, height=height, fps=Fraction(25), crf=5) as writer:
+def test_odd_sizes_are_padded_by_a_pixel_and_said(tmp_path):
+    image, path = square_frame(0, 95, 63), tmp_path / "odd.mp4"
+    with VideoWriter(path, width=95, height=63, fps=Fraction(25), crf=5) as writer:
         writer.write(image)
-    even = width + width % 2, height + height % 2
-    assert len(writer.notes) == 1
-    assert f"padded by a pixel to {even[0]} x {even[1]}" in writer.notes[0]
-    reader = VideoReader(path)
-    assert (reader.width, reader.height) == even
-    seen = next(iter(reader)).image.astype(int)
-    assert np.abs(seen[:height, :width] - image).mean() < 4
+    (note,) = writer.notes
+    assert "padded by a pixel to 96 x 64" in note
+    seen = next(iter(VideoReader(path))).image.astype(int)
+    assert seen.shape == (64, 96, 3)
+    assert np.abs(seen[:63, :95] - image).mean() < 4
     # The pixel that was added repeats the border: no dark line.
     assert np.abs(seen[-1] - 60).max() < 12
     assert np.abs(seen[:, -1] - 60).max() < 12
