@@ -1,17 +1,13 @@
 """What a run leaves of its start: records, examples, provenance."""
 
 import json
-import random
 import sys
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
-import torch
 
 from persondet.checkpoint.checkpointer import KeyReport
-from persondet.checkpoint.model_file import load_checkpoint
 from persondet.data.augmentation import pipeline_file
 from persondet.engine import run_records as module
 from persondet.engine.defaults import config_text
@@ -19,7 +15,7 @@ from persondet.engine.run_folder import remove_run
 from persondet.engine.run_records import git_state, provenance, write_training_records
 from persondet.errors import InterruptedRun
 from persondet.files import sha256_of_file
-from tests.engine.toy_training import ROOT, rows, same, toy_cfg, toy_run
+from tests.engine.toy_training import ROOT, toy_cfg
 
 SHEETS = ("examples/ground_truth.jpg", "examples/augmentation.jpg")
 RECORDS = ("augmentation.yaml", "dataset.json", "weights.txt", *SHEETS)
@@ -102,23 +98,6 @@ def test_it_never_is_a_reason_for_a_training_to_fail(cfg, monkeypatch, caplog):
     assert "provenance.json" in caplog.text and starts(cfg)[0]["exit"] == "finished"
 
 
-def test_a_run_is_the_same_to_the_bit_with_and_without_its_records(
-    tiny_export, tmp_path, monkeypatch
-):
-    ends = []
-    for name in ("plain", "recorded"):
-        trainer = toy_run(tiny_export, tmp_path / name, "SOLVER.MAX_ITER", 4, "SOLVER.STEPS", ())
-        if name == "recorded":  # whatever the writers draw, today or later
-            draws = lambda *_: (random.random(), np.random.rand(), torch.rand(1))  # noqa: E731
-            monkeypatch.setattr(module, "write_sheet", draws)
-            write_training_records(trainer.cfg, trainer.checkpointer.key_report, new=True)
-        trainer.train()
-        ends.append(load_checkpoint(tmp_path / name / "model_final.pth"))
-    assert rows(tmp_path / "plain") == rows(tmp_path / "recorded")
-    for part in ("model", "trainer", "run_state"):
-        assert same(ends[0][part], ends[1][part]), part
-
-
 def test_the_records_tell_of_the_data_and_of_the_weights_and_a_resume_keeps_them(cfg, tmp_path):
     write_training_records(cfg, None, new=True)
     dataset = json.loads((tmp_path / "dataset.json").read_text())
@@ -130,15 +109,12 @@ def test_the_records_tell_of_the_data_and_of_the_weights_and_a_resume_keeps_them
     pipeline = pipeline_file(cfg.INPUT.ALBUMENTATIONS.PIPELINE)
     assert (tmp_path / "augmentation.yaml").read_text() == pipeline.read_text()
     truth, augmented = (cv2.imread(str(tmp_path / name)).shape for name in SHEETS)
-    assert truth[1] == augmented[1]  # four columns each
-    assert augmented[0] > truth[0]  # four rows of augmentation, two of six images
+    assert truth[1] == augmented[1] and augmented[0] > truth[0]  # four columns each, more rows
 
     report = KeyReport(("a.b",), (("c.cls_score.weight", (6, 8), (2, 8)),), ("d",), ("e.f",))
     (tmp_path / SHEETS[0]).unlink()
-    before = (tmp_path / "dataset.json").stat().st_mtime_ns
     write_training_records(cfg, report, new=False)  # the run goes on
     assert not (tmp_path / "weights.json").exists()
-    assert (tmp_path / "dataset.json").stat().st_mtime_ns == before
     assert (tmp_path / SHEETS[0]).is_file()
     write_training_records(cfg, report, new=True)
     told = json.loads((tmp_path / "weights.json").read_text())
