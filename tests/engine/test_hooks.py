@@ -158,9 +158,7 @@ def test_every_rank_does_what_rank_0_decides(monkeypatch):
 
 
 @pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
-def test_a_pipe_gets_a_row_per_period_and_a_terminal_every_step_in_place(
-    tmp_path, monkeypatch, stream
-):
+def test_a_pipe_gets_a_row_per_period_and_a_terminal_one_line(tmp_path, monkeypatch, stream):
     clock = [100.0]
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("TERM", "xterm")

@@ -71,14 +71,11 @@ def test_a_training_leaves_what_it_was_made_of(cfg, monkeypatch, tiny_export):
 
 
 def test_the_way_it_ended_is_kept_and_the_error_goes_on(cfg):
-    errors = (KeyboardInterrupt(), InterruptedRun("after step 4"), ValueError("no\nmemory"))
-    for error in errors:
+    for error in (KeyboardInterrupt(), InterruptedRun("after step 4"), ValueError("no\nmemory")):
         with pytest.raises(type(error)):
             run(cfg, 0, 4, error=error)
-    kept = starts(cfg)
-    ends = ["interrupted", "interrupted", "ValueError: no memory"]
-    assert [start["exit"] for start in kept] == ends
-    assert all(start["steps_done"] == 4 and start["ended"] for start in kept)
+    ends = [(start["exit"], start["steps_done"]) for start in starts(cfg)]
+    assert ends == [("interrupted", 4), ("interrupted", 4), ("ValueError: no memory", 4)]
 
 
 def test_it_never_is_a_reason_for_a_training_to_fail(cfg, monkeypatch, caplog):
@@ -87,15 +84,13 @@ def test_it_never_is_a_reason_for_a_training_to_fail(cfg, monkeypatch, caplog):
     def broken(*_):
         raise OSError("the disk is full")
 
-    for part in ("environment_report", "write_json"):
-        with monkeypatch.context() as patch:
-            patch.setattr(module, part, broken)
-            run(cfg, 0, 24)
-        assert "provenance.json" in caplog.text and not path.exists()
-        caplog.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_json", broken)
+        run(cfg, 0, 24)
+    assert "provenance.json" in caplog.text and not path.exists()
     path.write_text('{"starts": 3')
     run(cfg, 0, 24)
-    assert "provenance.json" in caplog.text and starts(cfg)[0]["exit"] == "finished"
+    assert starts(cfg)[0]["exit"] == "finished"
 
 
 def test_the_records_tell_of_the_data_and_of_the_weights_and_a_resume_keeps_them(cfg, tmp_path):
