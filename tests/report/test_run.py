@@ -13,7 +13,6 @@ import yaml
 
 from persondet.report.build import build_document
 from persondet.report.document import Listing
-from persondet.report.facts import Facts, Model
 from persondet.report.plots.overlay import write_results_csv
 from persondet.report.run import Run
 from tests.report.finished_run import COUNTS, curves, edit, errors, results, write_json
@@ -57,17 +56,7 @@ def csv_row(run: Path, path: Path) -> dict[str, str]:
     return row
 
 
-def test_a_killed_training_that_was_evaluated_later_has_its_score(run: Path) -> None:
-    (run / "results.json").unlink()
-    evaluate(run, "person_test")
-    document = build_document(run)
-    assert EVALUATED in words(document, "asked")
-    assert EVALUATED in words(document, "evaluation")
-    assert "At the threshold 0.62" in words(document, "evaluation")
-    assert not [text for text in notes(document, "missing") if "score" in text]
-
-
-def test_what_the_results_lack_is_taken_from_the_evaluation(run: Path) -> None:
+def test_what_the_results_lack_is_taken_from_a_later_evaluation(run: Path) -> None:
     def old(value: dict[str, Any]) -> None:
         del value["test"]["intervals"], value["operating_point"]
 
@@ -76,9 +65,14 @@ def test_what_the_results_lack_is_taken_from_the_evaluation(run: Path) -> None:
     assert "no intervals" in before
     assert "No threshold is recorded" in before
     evaluate(run, "person_test")
-    document = build_document(run)
-    assert notes(document, "missing") == []
-    assert EVALUATED in words(document, "evaluation")
+    for killed in (False, True):
+        if killed:
+            (run / "results.json").unlink()
+        document = build_document(run)
+        assert EVALUATED in words(document, "asked")
+        assert EVALUATED in words(document, "evaluation")
+        assert "At the threshold 0.62" in words(document, "evaluation")
+        assert not [text for text in notes(document, "missing") if "score" in text]
 
 
 def test_a_folder_with_an_evaluation_only_says_so_and_names_the_split(tmp_path: Path) -> None:
@@ -92,16 +86,12 @@ def test_a_folder_with_an_evaluation_only_says_so_and_names_the_split(tmp_path: 
     assert "model_best.pth, after 900 steps, on the validation split person_valid." in answer
     keys = ["asked", "dataset", "evaluation", "video", "limits", "repetition"]
     assert [s.key for s in document.sections] == keys
-    shown = words(document)
-    assert EVALUATED in shown
-    assert "test images" not in words(document, "evaluation")
-    assert "--resume" not in shown
+    assert EVALUATED in words(document)
+    assert "--resume" not in words(document)
     assert any("had a part in choosing the model" in text for text in notes(document, "warning"))
     row = csv_row(folder, tmp_path / "x.csv")
     assert (row["valid bbox AP"], row["valid bbox AP low"]) == ("33.3", "31.3")
     assert "test bbox AP" not in row
-    data = Run(folder)
-    assert (data.operating_point, data.results["model"].text()) == (0.62, "model_best.pth")
 
 
 @pytest.mark.parametrize("recorded", [True, False])
@@ -135,12 +125,10 @@ def test_two_models_are_never_mixed(run: Path, recorded: bool) -> None:
     [
         (MODEL, None, True),
         (MODEL | {"file": "copy.pth", "iteration": None}, None, True),  # the bytes count
-        (OTHER, None, False),
         (MODEL | {"sha256": "b" * 64}, None, False),
         ({"file": "model_best.pth", "iteration": 299, "sha256": None}, None, False),
         ("a/b/model_best.pth", 899, True),
         ("a/b/model_best.pth", 299, False),
-        (None, None, True),
         ([1], None, True),
     ],
 )
@@ -148,7 +136,6 @@ def test_which_record_is_of_the_model(run: Path, record: Any, iteration: Any, ow
     folder = evaluate(run, "person_test", record)
     edit(folder / "results.json", lambda value: value.update(iteration=iteration))
     assert (Run(run).other_models == {}) is own
-    assert Model.of(Facts(7)).words() == "a model without a name"
 
 
 def test_a_run_without_a_test_split_reports_its_validation_split(run: Path) -> None:
@@ -170,9 +157,7 @@ def test_a_run_without_a_test_split_reports_its_validation_split(run: Path) -> N
     assert f"OUTPUT_DIR {run} DATASETS.TEST \"('person_valid',)\"" in lines[2]
 
 
-def test_every_set_that_was_scored_has_its_table_and_none_takes_the_place_of_the_test(
-    run: Path,
-) -> None:
+def test_every_set_that_was_scored_has_its_table(run: Path) -> None:
     """Those of results.json, one that --eval-only scored later, and the validation split."""
     test = json.loads((run / "results.json").read_text())["test"]
     second = test | {"dataset": "night_test", "bbox": test["bbox"] | {"AP": 21.0, "AP@300": 53.4}}
@@ -187,33 +172,25 @@ def test_every_set_that_was_scored_has_its_table_and_none_takes_the_place_of_the
     assert rows(document, "Scores on night_test")["AP"][1] == "21.0 (47.9 to 56.0)"
     assert rows(document, "Scores on night_test")["AP@300"][1:] == ("53.4", "–")
     assert rows(document, "Scores on rain_test")["AP"][1] == "8.8 (6.8 to 10.8)"
-    short = rows(document, "The answer in short")
-    assert short["AP of the boxes on the validation split"] == ("61.7 (47.9 to 56.0)",)
     assert rows(document, "The same measures on the test and")["AP"][:2] == ("52.1", "61.7")
     row = csv_row(run, run / "x.csv")
     assert (row["test set night_test bbox AP"], row["test bbox AP"]) == ("21", "52.1")
     assert roles(run) == {"person_test": "test", "rain_test": ""}
-    (run / "config.yaml").unlink()  # results.json names them too
-    assert roles(run)["rain_test"] == ""
 
 
-@pytest.mark.parametrize("decoded", [False, None])
-def test_nobody_is_said_to_have_no_copy_where_nobody_has_looked(
-    run: Path, decoded: bool | None
-) -> None:
+def test_nobody_is_said_to_have_no_copy_where_nobody_has_looked(run: Path) -> None:
     edit(run / "results.json", lambda value: value["test"].update(leaks=None))
-    (run / "dataset.json").rename(run / "inference/person_test/dataset.json")  # of --eval-only
+    path = run / "inference/person_test/dataset.json"
+    (run / "dataset.json").rename(path)  # of --eval-only
     document = build_document(run)
     assert "No test image has a copy" in words(document, "evaluation")
     assert "Leaks between the splits" in tables(document)
-    path = run / "inference/person_test/dataset.json"
-    edit(path, lambda value: value.update(decoded=decoded))
+    edit(path, lambda value: value.update(decoded=False))
     document = build_document(run)
     assert "No test image has a copy" not in words(document)
     assert sum("compared" in text for text in notes(document, "missing")) == 2
     assert [cells[1:3] for cells in rows(document, "Leaks").values()] == [("–", "–")] * 2
     assert "Nobody has compared the test images" in words(document, "limits")
-    assert "images known from" not in words(document, "asked")
 
 
 @pytest.mark.parametrize("images", [1, 60])
@@ -231,17 +208,3 @@ def test_a_split_without_objects_or_with_one_image_sends_nobody_to_evaluate_agai
     sentence = "There is no interval" if images == 1 else "no object is annotated"
     assert any(sentence in text for text in notes(document, "warning"))
     assert notes(document, "missing") == []
-
-
-def test_the_steps_are_those_of_the_log_also_where_the_loss_is_no_number(run: Path) -> None:
-    logged = [json.loads(line) for line in (run / "metrics.json").read_text().splitlines()]
-    logged = [row for row in logged if row["iteration"] < 600]
-    lost = [
-        row | ({"total_loss": float("nan")} if row["iteration"] > 100 else {}) for row in logged
-    ]
-    (run / "metrics.json").write_text("".join(json.dumps(row) + "\n" for row in lost))
-    edit(run / "provenance.json", lambda r: r["starts"][0].update(exit=None, steps_done=None))
-    (run / "results.json").unlink()
-    document = build_document(run)
-    assert "The training has taken 600 of 900 steps" in words(document, "training")
-    assert any(text.startswith("50 of the 60 logged") for text in notes(document, "warning"))
