@@ -107,25 +107,21 @@ def write_export(
             name = f"scene_{number}_{split}_jpg.rf.{digest}.jpg"  # a source of its own
             cv2.imwrite(str(folder / name), pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])
             width, height = size
-            images.append(
-                {"id": number, "file_name": name, "width": width, "height": height, "license": 1}
-            )
+            facts = {"id": number, "file_name": name, "license": 1}
+            images.append(facts | {"width": width, "height": height})
             for polygon in polygons:
                 low, high = polygon.min(axis=0), polygon.max(axis=0)
                 annotation = {"id": len(annotations), "image_id": number, "category_id": 1}
                 annotation |= {"segmentation": [polygon.reshape(-1).tolist()], "iscrowd": 0}
                 annotation["bbox"] = [*low.tolist(), *(high - low).tolist()]
                 annotations.append(annotation | {"area": float((high - low).prod())})
-        coco = {
-            "info": {"description": "octagons"},
-            "licenses": [{"id": 1, "name": "CC0", "url": ""}],
-            "categories": [
-                {"id": 0, "name": "people", "supercategory": "none"},
-                {"id": 1, "name": "person", "supercategory": "people"},
-            ],
-            "images": images,
-            "annotations": annotations,
-        }
+        coco: dict[str, Any] = {"images": images, "annotations": annotations}
+        coco["info"] = {"description": "octagons"}
+        coco["licenses"] = [{"id": 1, "name": "CC0", "url": ""}]
+        coco["categories"] = [
+            {"id": 0, "name": "people", "supercategory": "none"},
+            {"id": 1, "name": "person", "supercategory": "people"},
+        ]
         (folder / "_annotations.coco.json").write_text(json.dumps(coco))
 
 

@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import math
 import os
 import shutil
 import subprocess
@@ -14,6 +13,8 @@ import torch
 
 from persondet.checkpoint.model_file import CarriedFacts, load_checkpoint
 from persondet.errors import PersondetError
+from persondet.files import sha256_of_file
+from persondet.inference.predictor import Predictor
 from persondet.records import read_records
 from persondet.report.events import load_events
 from persondet.sample.clip import write_clip
@@ -71,24 +72,47 @@ def test_the_run_folder_holds_scores_curves_and_models(run, folder):
     results = json.loads((run / "results.json").read_text())
     assert results["test"]["images"] == 3
     assert list(run.glob("events.out.tfevents*")) and (run / "log.txt").stat().st_size
-    facts = CarriedFacts.from_checkpoint(load_checkpoint(run / "model_best.pth"))
-    assert facts.class_names == ("person",) and "ROBOFLOW" in facts.config
 
     events = load_events(run)
     for name in ("total_loss", "loss_mask", "fast_rcnn/cls_accuracy", "mask_rcnn/accuracy"):
         for twin in (name, f"val/{name}"):
-            assert len(events[twin].values) >= 2, twin
-            assert all(math.isfinite(value) for value in events[twin].values), twin
+            assert len(events[twin].finite().values) == len(events[twin].values) >= 2, twin
     steps = list(events["total_loss"].iterations)
     assert steps == sorted(steps) and steps[-1] >= 11
     assert events["segm/AP"].iterations[0] == 2
-
     files = (folder / "half.pth", run / "model_final.pth")
     before, after = (load_checkpoint(file)["model"] for file in files)
     frozen = ("backbone.bottom_up.stem", "backbone.bottom_up.res2")
     same = {name for name in after if torch.equal(before[name], after[name])}
     assert len(same) >= 20 and {name for name in after if name.startswith(frozen)} <= same
     assert "backbone.bottom_up.res3.0.conv1.weight" in after.keys() - same
+
+
+def test_a_run_ends_with_its_operating_point_and_what_explains_its_scores(run):
+    results = json.loads((run / "results.json").read_text())
+    point, file = results["operating_point"], run / "model_best.pth"
+    best, last = (
+        CarriedFacts.from_checkpoint(load_checkpoint(path))
+        for path in (file, run / "model_final.pth")
+    )
+    assert best.class_names == ("person",) and "ROBOFLOW" in best.config
+    assert best.score_threshold == (point["threshold"] if point["tuned"] else None)
+    assert last.score_threshold is None
+    assert Predictor.from_run(run).confidence_threshold == point["threshold"]
+    digest = sha256_of_file(file)
+    model = {"file": file.name, "iteration": best.iteration, "sha256": digest}
+    told = {"model": file.name, "model_sha256": digest, "iteration": best.iteration}
+    assert told.items() <= results.items()
+    for split in ("valid", "test"):
+        folder = run / "inference" / f"person_{split}"
+        names = ("curves.json", "errors.json", "gallery/gallery.json", "results.json")
+        _, errors, _, scored = known = [json.loads((folder / name).read_text()) for name in names]
+        assert [one["model"] for one in known] == [model] * 4
+        assert scored["test"] == results[split]
+        assert scored["operating_point"]["test"] == point[split]
+        for task in ("bbox", "segm"):
+            ap50 = pytest.approx(results[split][task]["AP50"], abs=1e-6)
+            assert errors["tasks"][task]["AP50"] == ap50
 
 
 def test_scoring_alone_gives_the_same_numbers_and_leaves_the_run_as_it_is(run, folder):

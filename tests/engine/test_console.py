@@ -142,13 +142,12 @@ def test_cutting_leaves_earlier_rows_and_foreign_lines_alone(tmp_path):
 
 
 def test_tensorboard_shows_each_step_once(tmp_path):
-    for start, end in ((0, 8), (5, 10)):
+    for start, end in ((0, 8), (5, 10)):  # nothing is closed: a killed run keeps it
         with EventStorage(start) as storage:
             writers = event_writers(tmp_path, start=start)
             for storage.iter in range(start, end):
                 storage.put_scalar("lr", storage.iter + start, smoothing_hint=False)
                 [writer.write() for writer in writers]
-            # Nothing is closed: a killed run keeps it.
     events = EventAccumulator(str(tmp_path)).Reload().Scalars("lr")
     expected = [*((i, i) for i in range(5)), *((i, i + 5) for i in range(5, 10))]
     assert [(event.step, event.value) for event in events] == expected

@@ -27,12 +27,10 @@ def test_trap_20_setup_itself_registers_what_a_fresh_process_must_know(tiny_expo
         assert len(DatasetCatalog.get("person_train")) == 6
         assert MetadataCatalog.get("person_train").thing_classes == ["person"]
     # Classes, splits and device follow from the export; trap 6: no evaluation names the test split.
-    assert cfg.DATASETS.TRAIN == ("person_train",)
-    assert cfg.DATASETS.VAL == ("person_valid",)
-    assert cfg.DATASETS.TEST == ("person_test",)
-    assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 1
+    named = (cfg.DATASETS.TRAIN, cfg.DATASETS.VAL, cfg.DATASETS.TEST)
+    assert named == (("person_train",), ("person_valid",), ("person_test",))
+    assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 1 and cfg.is_frozen()
     assert cfg.MODEL.DEVICE in ("cpu", "cuda")
-    assert cfg.is_frozen()
     # What was asked is kept, so that another machine can choose its own device.
     assert load_cfg(tmp_path / "run/config.yaml").MODEL.DEVICE == "auto"
 

@@ -114,9 +114,7 @@ def test_a_rank_that_dies_ends_the_others_with_its_error(tmp_path, how, error, s
 
 
 @pytest.mark.slow
-def test_two_ranks_end_as_one_process_that_averages_the_gradients_of_the_halves(
-    tmp_path, export_writer, monkeypatch
-):
+def test_two_ranks_train_as_one_process_does(tmp_path, export_writer, monkeypatch):
     """Their validation loss and AP, too, are those of one; Detectron2's own launch starts them."""
     # The second validation set has one image: rank 1 has none of it.
     export_writer(tmp_path / "export", {"train": 6, "valid": 3, "test": 1})

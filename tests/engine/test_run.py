@@ -2,7 +2,6 @@
 
 import json
 from argparse import Namespace
-from unittest.mock import Mock
 
 import pytest
 import torch
@@ -16,10 +15,8 @@ from persondet.engine.run import explain, headlines, run, tuned_threshold
 from persondet.evaluation.analysis import Analysis
 from persondet.evaluation.matching import GroundTruth, match
 from persondet.evaluation.predictions import read_predictions
-from persondet.files import sha256_of_file
-from persondet.inference.predictor import Predictor
 from persondet.results import read_results
-from tests.engine.toy_training import CONFIG, same
+from tests.engine.toy_training import CONFIG
 
 
 def facts(file):
@@ -90,68 +87,30 @@ def test_leaks_are_those_of_the_export_that_is_scored(export_writer, tmp_path):
     record["leaks"]["test"]["leaked"] = 2
     (folder / "dataset.json").write_text(json.dumps(record))
     assert leaks()["images"] == 2  # known: not looked at again
-    assert not looked_at.exists()
-    for other in (json.dumps({**record, "folder": "elsewhere"}), "[1]"):
-        (folder / "dataset.json").write_text(other)
-        assert leaks() == asked
-        assert (folder / "dataset.json").read_text() == other
-        assert json.loads(looked_at.read_text())["folder"] == str(root)
+    other = json.dumps({**record, "folder": "elsewhere"})
+    (folder / "dataset.json").write_text(other)
+    assert leaks() == asked
+    assert (folder / "dataset.json").read_text() == other
     # What comes from elsewhere has no share in the export's leaks, whatever its name is.
     DatasetCatalog.register("test", list)
     try:
         assert leaks("test") is None
     finally:
         DatasetCatalog.remove("test")
-    assert not (folder / "inference/test").exists()
-
-
-def _run(export, output, *opts):
-    words = ("DATASETS.ROBOFLOW.ROOT", export, "OUTPUT_DIR", output, "MODEL.DEVICE", "cpu", *opts)
-    words += ("INPUT.MIN_SIZE_TEST", 48, "INPUT.MIN_SIZE_TRAIN", "(48,)")
-    flags = {"resume": False, "eval_only": False, "overwrite": False}
-    return run(Namespace(config_file=str(CONFIG), opts=[str(word) for word in words], **flags))
-
-
-@pytest.mark.slow
-def test_a_run_ends_with_its_operating_point_and_what_explains_its_scores(
-    tiny_export, tmp_path, monkeypatch
-):
-    output = tmp_path / "run"
-    matched = Mock(wraps=match)
-    monkeypatch.setattr("persondet.evaluation.evaluator.match", matched)
-    results = _run(tiny_export, output, "SOLVER.MAX_ITER", 4)
-    # The best model's predictions on both splits once per task, after one evaluation in training.
-    assert matched.call_count == 6
-    point, best = results["operating_point"], facts(output / "model_best.pth")
-    assert best.score_threshold == (point["threshold"] if point["tuned"] else None)
-    assert facts(output / "model_final.pth").score_threshold is None
-    assert Predictor.from_run(output).confidence_threshold == point["threshold"]
-    digest = sha256_of_file(output / "model_best.pth")
-    model = {"file": "model_best.pth", "iteration": best.iteration, "sha256": digest}
-    told = {"model": model["file"], "model_sha256": digest, "iteration": best.iteration}
-    assert told.items() <= results.items()
-    for split in ("valid", "test"):
-        folder = output / "inference" / f"person_{split}"
-        for name in ("curves.json", "errors.json", "gallery/gallery.json", "results.json"):
-            assert json.loads((folder / name).read_text())["model"] == model
-        scored, whole = read_results(folder), read_results(output)
-        assert same(scored["test"], whole[split])
-        assert same(scored["operating_point"]["test"], whole["operating_point"][split])
-        errors = json.loads((folder / "errors.json").read_text())
-        for task in ("bbox", "segm"):
-            ap50 = results[split][task]["AP50"]
-            assert errors["tasks"][task]["AP50"] == pytest.approx(ap50, abs=1e-6)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("split", "missing"), [("test", "valid"), ("valid", "test")])
 def test_a_run_without_a_split_reports_what_it_has(export_writer, tmp_path, split, missing):
     export_writer(tmp_path / "export", {"train": 2, split: 2})
-    keys = ("SOLVER.MAX_ITER", 1, "MODEL.MASK_ON", False)
-    results = _run(tmp_path / "export", tmp_path / "run", *keys)
+    output = tmp_path / "run"
+    words = f"""MODEL.DEVICE cpu MODEL.MASK_ON False INPUT.MIN_SIZE_TEST 48 SOLVER.MAX_ITER 1
+        INPUT.MIN_SIZE_TRAIN (48,) DATASETS.ROBOFLOW.ROOT {tmp_path}/export OUTPUT_DIR {output}"""
+    flags = {"resume": False, "eval_only": False, "overwrite": False}
+    results = run(Namespace(config_file=str(CONFIG), opts=words.split(), **flags))
     assert split in results and missing not in results
-    point = read_results(tmp_path / "run")["operating_point"]
+    point = read_results(output)["operating_point"]
     assert point is None or point[missing] is None
     if missing == "valid":
         assert results["operating_point"]["tuned"] is False
-        assert facts(tmp_path / "run/model_best.pth").score_threshold is None
+        assert facts(output / "model_best.pth").score_threshold is None

@@ -1,17 +1,13 @@
 """What a run leaves of its start: records, examples, provenance."""
 
 import json
-import random
 import sys
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
-import torch
 
 from persondet.checkpoint.checkpointer import KeyReport
-from persondet.checkpoint.model_file import load_checkpoint
 from persondet.data.augmentation import pipeline_file
 from persondet.engine import run_records as module
 from persondet.engine.defaults import config_text
@@ -19,7 +15,7 @@ from persondet.engine.run_folder import remove_run
 from persondet.engine.run_records import git_state, provenance, write_training_records
 from persondet.errors import InterruptedRun
 from persondet.files import sha256_of_file
-from tests.engine.toy_training import ROOT, rows, same, toy_cfg, toy_run
+from tests.engine.toy_training import ROOT, toy_cfg
 
 SHEETS = ("examples/ground_truth.jpg", "examples/augmentation.jpg")
 RECORDS = ("augmentation.yaml", "dataset.json", "weights.txt", *SHEETS)
@@ -75,14 +71,11 @@ def test_a_training_leaves_what_it_was_made_of(cfg, monkeypatch, tiny_export):
 
 
 def test_the_way_it_ended_is_kept_and_the_error_goes_on(cfg):
-    errors = (KeyboardInterrupt(), InterruptedRun("after step 4"), ValueError("no\nmemory"))
-    for error in errors:
+    for error in (KeyboardInterrupt(), InterruptedRun("after step 4"), ValueError("no\nmemory")):
         with pytest.raises(type(error)):
             run(cfg, 0, 4, error=error)
-    kept = starts(cfg)
-    ends = ["interrupted", "interrupted", "ValueError: no memory"]
-    assert [start["exit"] for start in kept] == ends
-    assert all(start["steps_done"] == 4 and start["ended"] for start in kept)
+    ends = [(start["exit"], start["steps_done"]) for start in starts(cfg)]
+    assert ends == [("interrupted", 4), ("interrupted", 4), ("ValueError: no memory", 4)]
 
 
 def test_it_never_is_a_reason_for_a_training_to_fail(cfg, monkeypatch, caplog):
@@ -91,32 +84,13 @@ def test_it_never_is_a_reason_for_a_training_to_fail(cfg, monkeypatch, caplog):
     def broken(*_):
         raise OSError("the disk is full")
 
-    for part in ("environment_report", "write_json"):
-        with monkeypatch.context() as patch:
-            patch.setattr(module, part, broken)
-            run(cfg, 0, 24)
-        assert "provenance.json" in caplog.text and not path.exists()
-        caplog.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_json", broken)
+        run(cfg, 0, 24)
+    assert "provenance.json" in caplog.text and not path.exists()
     path.write_text('{"starts": 3')
     run(cfg, 0, 24)
-    assert "provenance.json" in caplog.text and starts(cfg)[0]["exit"] == "finished"
-
-
-def test_a_run_is_the_same_to_the_bit_with_and_without_its_records(
-    tiny_export, tmp_path, monkeypatch
-):
-    ends = []
-    for name in ("plain", "recorded"):
-        trainer = toy_run(tiny_export, tmp_path / name, "SOLVER.MAX_ITER", 4, "SOLVER.STEPS", ())
-        if name == "recorded":  # whatever the writers draw, today or later
-            draws = lambda *_: (random.random(), np.random.rand(), torch.rand(1))  # noqa: E731
-            monkeypatch.setattr(module, "write_sheet", draws)
-            write_training_records(trainer.cfg, trainer.checkpointer.key_report, new=True)
-        trainer.train()
-        ends.append(load_checkpoint(tmp_path / name / "model_final.pth"))
-    assert rows(tmp_path / "plain") == rows(tmp_path / "recorded")
-    for part in ("model", "trainer", "run_state"):
-        assert same(ends[0][part], ends[1][part]), part
+    assert starts(cfg)[0]["exit"] == "finished"
 
 
 def test_the_records_tell_of_the_data_and_of_the_weights_and_a_resume_keeps_them(cfg, tmp_path):
@@ -130,15 +104,12 @@ def test_the_records_tell_of_the_data_and_of_the_weights_and_a_resume_keeps_them
     pipeline = pipeline_file(cfg.INPUT.ALBUMENTATIONS.PIPELINE)
     assert (tmp_path / "augmentation.yaml").read_text() == pipeline.read_text()
     truth, augmented = (cv2.imread(str(tmp_path / name)).shape for name in SHEETS)
-    assert truth[1] == augmented[1]  # four columns each
-    assert augmented[0] > truth[0]  # four rows of augmentation, two of six images
+    assert truth[1] == augmented[1] and augmented[0] > truth[0]  # four columns each, more rows
 
     report = KeyReport(("a.b",), (("c.cls_score.weight", (6, 8), (2, 8)),), ("d",), ("e.f",))
     (tmp_path / SHEETS[0]).unlink()
-    before = (tmp_path / "dataset.json").stat().st_mtime_ns
     write_training_records(cfg, report, new=False)  # the run goes on
     assert not (tmp_path / "weights.json").exists()
-    assert (tmp_path / "dataset.json").stat().st_mtime_ns == before
     assert (tmp_path / SHEETS[0]).is_file()
     write_training_records(cfg, report, new=True)
     told = json.loads((tmp_path / "weights.json").read_text())

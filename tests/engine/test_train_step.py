@@ -69,16 +69,13 @@ def test_float16_scales_the_loss_and_leaves_out_a_step_that_overflows():
     assert torch.equal(trainer.model.linear.weight, before)  # which is no divergence
     assert trainer.scaler.get_scale() < 2.0**24
     trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
-    run(trainer, 1, 2)
+    after = run(trainer, 1, 2).linear.weight
     assert trainer.model.seen == {torch.float16}
-    assert not torch.equal(trainer.model.linear.weight, before)
-    assert torch.isfinite(trainer.model.linear.weight).all()
+    assert not torch.equal(after, before) and torch.isfinite(after).all()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_a_resumed_step_continues_to_the_bit_with_its_loss_scale(dtype):
-    # Off the default, so that a scale that is not restored is seen.
-    scale = 2.0**7 if dtype == torch.float16 else None
+def test_a_resumed_step_continues_to_the_bit_with_its_loss_scale():
+    dtype, scale = torch.float16, 2.0**7  # not the default
     whole = run(build(dtype=dtype, scale=scale))
     before = build(data=DATA[:2], dtype=dtype, scale=scale)
     after = build(model=run(before, 0, 2), data=DATA[2:], dtype=dtype)
@@ -151,7 +148,6 @@ def test_the_loss_the_images_the_step_and_the_rate_are_named(value, shown):
 
 
 def test_a_run_that_diverges_leaves_only_good_checkpoints(tiny_export, tmp_path, monkeypatch):
-    """The loss is NaN at the step after a checkpoint; Detectron2 logs no traceback of it."""
     forward, factors = ToyModel.forward, iter([1.0] * 8 + [torch.nan])
 
     def spoilt(self, batch):

@@ -1,6 +1,6 @@
 """The wiring: what the config says reaches the parts that train, and nobody disturbs another."""
 
-import itertools
+import copy
 import json
 import logging
 import random
@@ -9,16 +9,14 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 import torch
-import torchvision
 from torch import nn
 
 from persondet.checkpoint.model_file import load_checkpoint
 from persondet.engine import trainer as trainer_file
 from persondet.engine.trainer import Trainer
-from persondet.errors import CheckpointError
 from persondet.inference.predictor import Predictor
 from persondet.modeling.freeze import frozen_tensors
-from tests.engine.toy_training import ToyTrainer, rows, toy_cfg, toy_run
+from tests.engine.toy_training import ToyTrainer, rows, same, toy_cfg, toy_run
 
 
 def test_precision_optimizer_rate_and_best_model_are_those_of_the_config(
@@ -122,29 +120,13 @@ def test_what_is_frozen_ends_as_it_was_loaded_and_the_tables_tell(
 
     said = "\n".join(record.getMessage() for record in caplog.records)
     lines = [line.split() for line in said.splitlines()]
-    assert ["backbone.0", "0", "16", "frozen"] in lines
     assert ["linear", "0", "2", "not", "in", "the", "checkpoint"] in lines
     assert "Frozen and never trained" not in said  # the checkpoint gave all that is frozen
     table = [line.split() for line in (tmp_path / "run/parameters.txt").read_text().splitlines()]
     assert ["backbone.1.running_mean", "4", "frozen"] in table
     parts = json.loads((tmp_path / "run/parameters.json").read_text())["parts"]
-    frozen = {"trainable": 0, "frozen": 8, "state": "frozen", "rate": ""}
-    assert {"module": "backbone.1", **frozen} in parts
-    assert [part["module"] for part in parts][-1] == "all"  # as the report expects
-
-
-def test_weights_of_other_conventions_are_refused_before_anything_is_written(tiny_export, tmp_path):
-    with torch.device("meta"):
-        state = torchvision.models.resnet18(weights=None).state_dict()
-    empty = {name: torch.zeros(()).expand(tensor.shape) for name, tensor in state.items()}
-    torch.save(empty, tmp_path / "resnet18.pth")
-    keys = ("MODEL.WEIGHTS", tmp_path / "resnet18.pth")
-    with pytest.raises(CheckpointError, match='add to the command: INPUT.FORMAT "RGB"') as caught:
-        toy_cfg(tiny_export, tmp_path / "run", *keys)
-    assert not (tmp_path / "run").exists()
-    added = str(caught.value).partition("add to the command: ")[2].rstrip(".")
-    told = [word for part in added.split('"') if (word := part.strip())]
-    toy_cfg(tiny_export, tmp_path / "run", *keys, *told)
+    frozen = {part["module"]: (part["trainable"], part["frozen"]) for part in parts}
+    assert frozen["backbone.1"] == (0, 8) and parts[-1]["module"] == "all"
 
 
 @pytest.mark.slow
@@ -164,28 +146,18 @@ def test_a_backbone_of_timm_freezes_what_it_says_resumes_to_the_bit_and_makes_a_
     before = []
 
     def trained(*, resume):
-        keys = {
-            "MODEL.BACKBONE.NAME": "build_timm_fpn_backbone",
-            "MODEL.BACKBONE.FREEZE_AT": freeze_at,
-            "MODEL.TIMM.NAME": name,
-            "MODEL.TIMM.NORM": norm,
-            "INPUT.MIN_SIZE_TRAIN": (64,),
-            "SOLVER.BASE_LR": 0.001,
-            "SOLVER.MAX_ITER": 10,
-            "SOLVER.STEPS": (),
-            "SOLVER.CHECKPOINT_PERIOD": 6,
-            "TEST.EVAL_PERIOD": 0,
-            "TEST.VAL_LOSS.ENABLED": False,
-        }
-        words = itertools.chain(*keys.items())
+        words = f"""MODEL.BACKBONE.NAME build_timm_fpn_backbone MODEL.BACKBONE.FREEZE_AT {freeze_at}
+            MODEL.TIMM.NAME {name} MODEL.TIMM.NORM {norm} INPUT.MIN_SIZE_TRAIN (64,)
+            SOLVER.BASE_LR 0.001 SOLVER.MAX_ITER 10 SOLVER.STEPS () SOLVER.CHECKPOINT_PERIOD 6
+            TEST.EVAL_PERIOD 0 TEST.VAL_LOSS.ENABLED False""".split()
         trainer = Trainer(toy_cfg(tiny_export, tmp_path / "run", *words, resume=resume))
         trainer.resume_or_load(resume=resume)
-        before.append({n: t.clone() for n, t in trainer.model.state_dict().items()})
+        before.append(copy.deepcopy(trainer.model.state_dict()))
         trainer.train()
         return trainer
 
     first = trained(resume=False).model
-    after = {n: t.clone() for n, t in first.state_dict().items()}
+    after = first.state_dict()
     frozen = set(frozen_tensors(first))
     parts = {n.split(".")[2] for n in frozen if "bottom_up" in n and "norm" not in n}
     if norm == "BN":
@@ -198,8 +170,7 @@ def test_a_backbone_of_timm_freezes_what_it_says_resumes_to_the_bit_and_makes_a_
     (tmp_path / "run/last_checkpoint").write_text("model_0000005.pth")
     resumed = trained(resume=True)
     assert resumed.start_iter == 6
-    again = resumed.model.state_dict()
-    assert [n for n, value in after.items() if not torch.equal(again[n], value)] == []
+    assert same(dict(resumed.model.state_dict()), dict(after))
 
     image = np.random.default_rng(0).integers(0, 255, (75, 61, 3), dtype=np.uint8)
     people = Predictor.from_run(tmp_path / "run", confidence_threshold=0.0)(image)

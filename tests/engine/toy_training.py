@@ -59,23 +59,12 @@ class ToyTrainer(Trainer):
 
 def toy_cfg(export, output, *overrides, resume=False):
     """Return the config of a toy run: 24 steps, a checkpoint every 4th, an evaluation every 6th."""
-    keys = {
-        "DATASETS.ROBOFLOW.ROOT": export,
-        "OUTPUT_DIR": output,
-        "MODEL.DEVICE": "cpu",
-        "INPUT.MIN_SIZE_TRAIN": (24,),
-        "INPUT.ALBUMENTATIONS.PIPELINE": "light",
-        "SOLVER.MAX_ITER": 24,
-        "SOLVER.STEPS": (16,),
-        "SOLVER.BASE_LR": 0.05,
-        "SOLVER.CHECKPOINT_PERIOD": 4,
-        "SOLVER.EARLY_STOPPING.PATIENCE": 4,
-        "SOLVER.EARLY_STOPPING.MIN_DELTA": 0.5,
-        "TEST.EVAL_PERIOD": 6,
-        "LOG_PERIOD": 5,
-    }
-    keys |= dict(zip(overrides[::2], overrides[1::2], strict=True))
-    opts = [str(word) for pair in keys.items() for word in pair]
+    keys = """MODEL.DEVICE cpu INPUT.MIN_SIZE_TRAIN (24,) INPUT.ALBUMENTATIONS.PIPELINE light
+        SOLVER.MAX_ITER 24 SOLVER.STEPS (16,) SOLVER.BASE_LR 0.05 SOLVER.CHECKPOINT_PERIOD 4
+        SOLVER.EARLY_STOPPING.PATIENCE 4 SOLVER.EARLY_STOPPING.MIN_DELTA 0.5
+        TEST.EVAL_PERIOD 6 LOG_PERIOD 5""".split()
+    paths = ("DATASETS.ROBOFLOW.ROOT", export, "OUTPUT_DIR", output)
+    opts = [str(word) for word in (*keys, *paths, *overrides)]
     return setup(Namespace(config_file=str(CONFIG), opts=opts, resume=resume, overwrite=False))
 
 
