@@ -58,25 +58,14 @@ def test_what_is_not_coco_is_refused_by_name(tmp_path: Path, text: str | None, s
     assert "\n" not in message
 
 
-@pytest.mark.parametrize(
-    ("text", "value", "written"),
-    [
-        ("NaN", float("nan"), None),
-        ("-Infinity", float("-inf"), None),
-        ("1e999", float("inf"), None),
-        ("9" * 30, int("9" * 30), int("9" * 30)),
-    ],
-)
-def test_numbers_that_are_none_are_read_for_others_to_judge(
-    tmp_path: Path, text: str, value: float, written: int | None
-) -> None:
-    path = tmp_path / "a.json"
-    path.write_text(json.dumps(COCO).replace("[0, 0, 1, 1]", f"[0, 0, {text}, 1]"))
+def test_numbers_that_are_none_are_read_for_others_to_judge(tmp_path: Path) -> None:
+    path, huge = tmp_path / "a.json", int("9" * 30)
+    path.write_text(json.dumps(COCO).replace("[0, 0, 1, 1]", f"[NaN, -Infinity, 1e999, {huge}]"))
     coco = read_coco(path)
-    assert repr(coco["annotations"][0]["bbox"][2]) == repr(value)
+    assert repr(coco["annotations"][0]["bbox"]) == f"[nan, -inf, inf, {huge}]"
     assert read_file_names(path, "it", 10**6) == ["a.jpg"]
     write_coco(path, coco)
-    assert json.loads(path.read_text())["annotations"][0]["bbox"][2] == written
+    assert json.loads(path.read_text())["annotations"][0]["bbox"] == [None, None, None, huge]
 
 
 def test_file_names_are_read_once_each_from_whatever_stands_around_them(tmp_path: Path) -> None:
