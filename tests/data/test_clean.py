@@ -50,41 +50,21 @@ def _cleaned(*annotations: dict[str, Any], **options: Any) -> list[dict[str, Any
 # Trap 7: the grouping category.
 
 
+SAME, OTHER = categories((0, "Person"), (1, "Person", "Person")), {"category_id": 0}
+OWN_GROUP = categories((1, "person"), (2, "bus", "bus"))  # a category above itself groups nothing
+SPELLINGS = categories((1, "Person"), (2, " person"))  # the usual spelling wins
+TWO, TWICE = {"category_id": 2}, "category-name-twice"
+
+
 @pytest.mark.parametrize(
     ("given", "annotations", "classes", "ids", "codes"),
     [
         (GROUPED, [{}], ("person",), [1], {"grouping-category"}),
-        (
-            categories((0, "person"), (1, "dog")),
-            [{"category_id": 0}],
-            ("person", "dog"),
-            [0],
-            set(),
-        ),
-        # A category above itself groups nothing.
-        (categories((1, "person"), (2, "bus", "bus")), [{}], ("person", "bus"), [1], set()),
-        (
-            categories((0, "Person"), (1, "Person", "Person")),
-            [{"category_id": 0}, {"bbox": [10, 10, 20, 21]}],
-            ("Person",),
-            [1, 1],
-            {"category-name-twice"},
-        ),
-        (
-            categories((0, "Person"), (1, "Person", "Person")),
-            [{}],
-            ("Person",),
-            [1],
-            {"grouping-category", "category-name-twice"},
-        ),
-        # The usual spelling wins.
-        (
-            categories((1, "Person"), (2, " person")),
-            [{"category_id": 2}, {"category_id": 2, "iscrowd": 1}, {}],
-            ("person",),
-            [1, 1],
-            {"category-name-case"},
-        ),
+        (categories((0, "person"), (1, "dog")), [OTHER], ("person", "dog"), [0], set()),
+        (OWN_GROUP, [{}], ("person", "bus"), [1], set()),
+        (SAME, [OTHER, {"bbox": [10, 10, 20, 21]}], ("Person",), [1, 1], {TWICE}),
+        (SAME, [{}], ("Person",), [1], {"grouping-category", TWICE}),
+        (SPELLINGS, [TWO, TWO | {"iscrowd": 1}, {}], ("person",), [1, 1], {"category-name-case"}),
     ],
 )
 def test_trap_07_classes(given, annotations, classes, ids, codes) -> None:
