@@ -52,6 +52,8 @@ def test_what_is_registered(tiny_export: Path, tmp_path: Path) -> None:
     assert metadata.thing_dataset_id_to_contiguous_id == {1: 0}
     assert metadata.json_file == str(datasets.json_files["train"])
     assert Path(metadata.image_root) == (tiny_export / "train").resolve()
+    assert len(set(class_colors(12))) == 12
+    assert class_colors(3) == class_colors(12)[:3]
     # Processes that are spawned pickle the loader (trap 20).
     loader = pickle.loads(pickle.dumps(dict(DatasetCatalog)["tiny_train"]))
     assert loader() == dicts
@@ -135,12 +137,6 @@ def test_refusals_name_the_export(export: Path, tmp_path: Path) -> None:
     for split in ("train", "valid", "test"):
         edit(export, lambda coco: coco.update(images=[], annotations=[]), split)
     refused("no split names an image")
-
-
-def test_colors_are_distinct_and_stable() -> None:
-    colors = class_colors(12)
-    assert len(set(colors)) == 12
-    assert class_colors(3) == colors[:3]
 
 
 def test_a_dataset_that_was_registered_elsewhere_has_its_class_numbers_as_categories(

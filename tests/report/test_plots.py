@@ -97,7 +97,8 @@ def test_a_run_plots_what_it_has_and_the_log_names_the_rest(tmp_path, caplog):
         write_json(tmp_path / "plots" / name, "old")
     assert plot_run(run) == [path]
     assert path.read_bytes().startswith(b"\x89PNG")
-    nothing = ({"iteration": 3, "eta_seconds": 0.5}, '{"iteration": 9, "total')
+    lost = {"iteration": 4, "total_loss": float("nan")}
+    nothing = ({"iteration": 3, "eta_seconds": 0.5}, lost, '{"iteration": 9, "total')
     with caplog.at_level(logging.INFO, logger="persondet"):
         assert plot_run(str(write_metrics(run, *nothing))) == []
     assert "speed.png is left out" in caplog.text
