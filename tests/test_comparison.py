@@ -1,15 +1,12 @@
 """Several settings with several seeds: the request, the table, and a comparison that goes on."""
 
-import contextlib
 import json
-from concurrent.futures import Future
 
 import compare_settings
 import pytest
 
-from persondet.engine import comparison
 from persondet.engine.comparison import Variant, compare, comparison_table, run_folder
-from persondet.errors import ConfigError, InterruptedRun, OutputExistsError
+from persondet.errors import ConfigError, OutputExistsError
 from persondet.results import METRICS, write_results
 from tests.engine.toy_training import CONFIG
 
@@ -18,45 +15,30 @@ def finish(output, variant, seed, box, mask):
     """Write the scores that a finished run leaves."""
     folder = run_folder(output, variant, seed)
     folder.mkdir(parents=True)
-    scores = {
-        task: dict.fromkeys(METRICS, value) for task, value in (("bbox", box), ("segm", mask))
-    }
+    scores = {"bbox": dict.fromkeys(METRICS, box), "segm": dict.fromkeys(METRICS, mask)}
     write_results(folder, {"test": scores | {"images": 3}, "seconds": {"train": 1.0}})
 
 
-@pytest.fixture
-def finished(tmp_path):
-    """A comparison of two variants with two seeds each, all trained before."""
+def test_finished_runs_are_not_trained_again_and_make_the_table(tmp_path):
     variants = [Variant("frozen", ("MODEL.BACKBONE.FREEZE_AT", "2")), Variant("free")]
+    request = {"schema": 1, "config_file": str(CONFIG), "opts": []}
+    request["variants"] = [{"name": v.name, "opts": list(v.opts)} for v in variants]
+    (tmp_path / "request.json").write_text(json.dumps(request))
     for name, box, mask in (("frozen", 50, 40), ("free", 30, 20)):
         for seed in (1, 2):
             finish(tmp_path, name, seed, box + seed, mask + 2 * seed)
-    request = {
-        "schema": 1,
-        "config_file": str(CONFIG),
-        "opts": [],
-        "variants": [{"name": v.name, "opts": list(v.opts)} for v in variants],
-    }
-    (tmp_path / "request.json").write_text(json.dumps(request))
-    return tmp_path, variants
-
-
-def test_finished_runs_are_not_trained_again_and_make_the_table(finished):
-    output, variants = finished
     said = []
-    result = compare(output, variants, config_file=CONFIG, seeds=(1, 2), announce=said.append)
-    assert said == [
-        f"{name}, seed {seed}: done before" for seed in (1, 2) for name in ("frozen", "free")
-    ]
+    result = compare(tmp_path, variants, config_file=CONFIG, seeds=(1, 2), announce=said.append)
+    assert len(said) == 4 and all(words.endswith("done before") for words in said)
     assert result["variants"][0]["bbox"]["AP"] == {"mean": 51.5, "low": 51.0, "high": 52.0}
     table = comparison_table(result).splitlines()
     assert table[0] == "| variant | box AP | box AP50 | mask AP | mask AP50 |"
     assert table[3].startswith("| free | 31.5 (31.0 to 32.0) | ")
     assert table[3].endswith("| 23.0 (22.0 to 24.0) |")
-    assert json.loads((output / "comparison.json").read_text()) == result
+    assert json.loads((tmp_path / "comparison.json").read_text()) == result
     with pytest.raises(OutputExistsError, match="--overwrite"):  # another comparison
-        compare(output, variants, config_file=CONFIG, seeds=(1,), opts=("SOLVER.MAX_ITER", "5"))
-    assert (run_folder(output, "frozen", 1) / "results.json").is_file()
+        compare(tmp_path, variants, config_file=CONFIG, seeds=(1,), opts=("SOLVER.MAX_ITER", "5"))
+    assert (run_folder(tmp_path, "frozen", 1) / "results.json").is_file()
 
 
 @pytest.mark.parametrize(
@@ -72,24 +54,6 @@ def test_a_request_that_is_none_is_refused(tmp_path, variants, seeds, said):
     with pytest.raises(ConfigError, match=said):
         compare(tmp_path / "new", variants, config_file=CONFIG, seeds=seeds)
     assert not (tmp_path / "new").exists()
-
-
-def test_an_interruption_starts_no_further_training(tmp_path, monkeypatch):
-    began = []
-
-    class Pool:
-        def submit(self, train, arguments, threads, folder):
-            began.append(folder.parent.name)
-            return Future()
-
-    def ctrl_c(*_, **__):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(comparison, "process_pool", lambda *_: contextlib.nullcontext(Pool()))
-    monkeypatch.setattr(comparison, "wait", ctrl_c)
-    with pytest.raises(InterruptedRun, match="the same command goes on") as caught:
-        compare(tmp_path, [Variant(name) for name in "abc"], config_file=CONFIG, seeds=(1,))
-    assert began == ["a"] and caught.value.exit_code == 130
 
 
 @pytest.mark.slow

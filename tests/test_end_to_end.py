@@ -24,7 +24,7 @@ from tests.engine.toy_training import CONFIG, ROOT
 pytestmark = pytest.mark.slow
 
 
-def tool(name, *arguments, expect=0):
+def tool(name, *arguments, expect=0, limit=400):
     """Run a tool as a person does, from another folder than the repository; return its output."""
     result = subprocess.run(
         [sys.executable, str(ROOT / "tools" / f"{name}.py"), *map(str, arguments)],
@@ -32,7 +32,7 @@ def tool(name, *arguments, expect=0):
         text=True,
         cwd=Path(sys.prefix),
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        timeout=400,
+        timeout=limit,
     )
     assert result.returncode == expect, f"exit {result.returncode}\n{result.stdout}{result.stderr}"
     return result.stdout + result.stderr
@@ -70,11 +70,7 @@ def run(folder):
 def test_the_run_folder_holds_scores_curves_and_models(run, folder):
     results = json.loads((run / "results.json").read_text())
     assert results["test"]["images"] == 3
-    for task in ("bbox", "segm"):
-        assert 0 <= results["test"][task]["AP50"] <= 100
-    names = {path.name for path in run.iterdir()}
-    assert {"model_best.pth", "model_final.pth", "config.yaml", "log.txt"} <= names
-    assert any(name.startswith("events.out.tfevents") for name in names)
+    assert list(run.glob("events.out.tfevents*")) and (run / "log.txt").stat().st_size
     facts = CarriedFacts.from_checkpoint(load_checkpoint(run / "model_best.pth"))
     assert facts.class_names == ("person",) and "ROBOFLOW" in facts.config
 
@@ -95,11 +91,12 @@ def test_the_run_folder_holds_scores_curves_and_models(run, folder):
     assert "backbone.bottom_up.res3.0.conv1.weight" in after.keys() - same
 
 
-def test_scoring_alone_leaves_the_run_as_it_is(run, folder):
+def test_scoring_alone_gives_the_same_numbers_and_leaves_the_run_as_it_is(run, folder):
     before = _models_and_numbers(run)
-    words = ("--config-file", run / "config.yaml", "--eval-only")
-    weights = ("MODEL.WEIGHTS", run / "model_best.pth", "OUTPUT_DIR", folder / "scored")
-    assert code_of("train_net", *words, *weights) == 0
+    words = ("--config-file", run / "config.yaml", "--eval-only", "OUTPUT_DIR", folder / "scored")
+    weights = ("MODEL.WEIGHTS", run / "model_best.pth")
+    hidden = ("VISUALIZATION.SCORE_THRESH", 0.999)  # it decides what is drawn, not what is scored
+    assert code_of("train_net", *words, *weights, *hidden) == 0
     again, own = (f / "inference/person_test/results.json" for f in (folder / "scored", run))
     assert json.loads(again.read_text()) == json.loads(own.read_text())
     assert _models_and_numbers(run) == before
@@ -127,23 +124,21 @@ def _models_and_numbers(run):
 
 def test_bad_input_is_one_sentence_and_exit_2_with_nothing_overwritten(run, folder, tmp_path):
     before = _models_and_numbers(run)
-    config, people = ("--config-file", CONFIG), ("DATASETS.ROBOFLOW.ROOT", folder / "people")
+    people = ("--config-file", CONFIG, "DATASETS.ROBOFLOW.ROOT", folder / "people")
     (tmp_path / "not_coco/train").mkdir(parents=True)
     (tmp_path / "not_coco/train/_annotations.coco.json").write_text('{"pictures": []}')
     foreign, text = tmp_path / "foreign.pth", tmp_path / "clip.mp4"
     torch.save({"model": {"w": torch.ones(1)}}, foreign)
     text.write_text("<html>not a clip</html>")
-    out, replaced = ("OUTPUT_DIR", tmp_path / "out"), ("--overwrite", *people, "OUTPUT_DIR", run)
-    video = ("video_demo", "--run", run)
+    replace = ("train_net", "--overwrite", *people, "OUTPUT_DIR", run)
+    video = ("video_demo", "--run", run, "--video-input", text)
     cases = [
-        ("train_net", *config, "DATASETS.ROBOFLOW.ROOT", tmp_path / "nowhere", *out),
-        ("train_net", *config, "DATASETS.ROBOFLOW.ROOT", tmp_path / "not_coco", *out),
-        ("train_net", *config, *people, *out, "SOLVER.MAX_ITR", 3),
-        ("train_net", *config, *people, *out, "MODEL.WEIGHTS", foreign),
-        ("train_net", *config, *people, "OUTPUT_DIR", run),
-        (*video, "--video-input", text, "--output", tmp_path / "out.mp4"),
-        ("train_net", *config, *replaced, "MODEL.FREEZE.MODULES", "('x',)"),
-        ("train_net", *config, *replaced, "MODEL.WEIGHTS", foreign),
+        (*replace, "DATASETS.ROBOFLOW.ROOT", tmp_path / "not_coco"),
+        (*replace, "SOLVER.MAX_ITR", 3),
+        (*replace, "MODEL.FREEZE.MODULES", "('x',)"),
+        (*replace, "MODEL.WEIGHTS", foreign),
+        ("train_net", *people, "OUTPUT_DIR", run),
+        (*video, "--output", tmp_path / "out.mp4"),
         ("plot_metrics", tmp_path / "nowhere"),
     ]
     for case in cases:

@@ -102,11 +102,9 @@ def test_a_cut_last_line_is_passed_over_with_a_warning(tmp_path, caplog):
     ("old", "new"),
     [
         ('"people":[{', '"people":{'),
-        ('"track_id":0', '"track_id":"abc"'),
         ('"track_id":0', '"track_id":1.5'),
         ('"track_id":0', '"track_id":99999999999999999999'),
         ('"index":1', '"index":1e999'),
-        ('"score":0.9', '"score":1' + "0" * 400),
     ],
 )
 def test_a_damaged_line_is_an_error(old, new, tmp_path):
@@ -121,7 +119,6 @@ def test_a_damaged_line_is_an_error(old, new, tmp_path):
     ("content", "says"),
     [
         ("", "line 1 is not the header"),
-        ("[]\n", "line 1"),
         ('{"schema": "persondet-video-records", "version": 3}\n', "version 1 or 2"),
         ('{"schema": "persondet-video-records", "version": 2}\n', "'source'"),
         (None, "cannot be read"),

@@ -66,7 +66,9 @@ class Predictor:
         built = build_inference_model(self.cfg)
         asked = confidence_threshold is not None
         known = cfg.VISUALIZATION.SCORE_THRESH or built.facts.score_threshold or DEFAULT_THRESHOLD
-        self.confidence_threshold = confidence_threshold if asked else known
+        self.confidence_threshold = float(
+            known if confidence_threshold is None else confidence_threshold
+        )
         self.model = built.model
         keep_roi_masks(self.model)
         _drop_early(self.model, self.confidence_threshold, asked=asked)

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 THREAD_PREFIX = "persondet-"
 
@@ -104,7 +104,7 @@ class _Worker(threading.Thread):
         started = time.monotonic()
         try:
             results = self.stage.work(self._taken())
-            with closing(results) if hasattr(results, "close") else nullcontext():
+            with closing(cast("Any", results)) if hasattr(results, "close") else nullcontext():
                 for result in results:
                     self._timed(self._after.put, result)
                     del result  # release the frame before the next one is made

@@ -332,7 +332,7 @@ def _draw(
     """Draw the detections on each frame."""
     for item in items:
         visualizer.unique_people = item.unique
-        image = np.require(item.frame.image, requirements="CW")
+        image = np.require(item.frame.image, requirements=["C", "W"])
         visualizer.draw_on(image, item.instances)
         item.frame = VideoFrame(item.frame.index, item.frame.time, image)
         yield item

@@ -233,9 +233,10 @@ class VideoReader:
             index, held: of the first frame, and packets from its key frame on: see `skip_to`.
         """
         self._decoded_until: Fraction | None = None
+        first = held[0].pts if held else None
         for frame in self._decode(held):
-            if held and self._decoded_until is None and frame.pts != held[0].pts:
-                if frame.pts is not None and frame.pts < held[0].pts:
+            if held and self._decoded_until is None and frame.pts != first:
+                if frame.pts is not None and first is not None and frame.pts < first:
                     continue  # a frame that belongs before the key frame
                 raise UncountableError
             time = self._decoded_until = self._times.next(frame)

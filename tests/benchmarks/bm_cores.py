@@ -8,15 +8,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import timeit
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from statistics import median
-from typing import Any
+from unittest import mock
 
 from bm_pairs import Progress, Row, in_own_process
 
-_POLICIES = {"passive": "PASSIVE", "active": "ACTIVE", "default": ""}
+_POLICIES: dict[str, dict[str, str]] = {
+    "passive": {"OMP_WAIT_POLICY": "PASSIVE"},
+    "active": {"OMP_WAIT_POLICY": "ACTIVE"},
+    "default": {},
+}
 _WORKS = ("training step", "inference")
 _THREADS = 2
 
@@ -32,14 +36,16 @@ def main(*, pairs: int = 10, progress: Progress | None = None) -> dict[str, Row]
     cores and with a loop on one of them, and `ratio`, the second over the first.
     """
     found: dict[str, Row] = {}
-    total = 2 * len(_POLICIES)
     for i, (name, policy) in enumerate(_POLICIES.items()):
         seconds = []
         for busy in (False, True):
-            with _environment(policy), _busy_core(wanted=busy):
+            with mock.patch.dict(os.environ), _busy_core() if busy else nullcontext():
+                os.environ.pop("GOMP_SPINCOUNT", None)
+                os.environ.pop("OMP_WAIT_POLICY", None)
+                os.environ.update(policy)
                 seconds.append(in_own_process(_measure, pairs))
             if progress is not None:
-                progress(2 * i + busy + 1, total)
+                progress(2 * i + busy + 1, 2 * len(_POLICIES))
         for work, free, taken in zip(_WORKS, *seconds, strict=True):
             found[f"{work}, {name}"] = {
                 "what": f"{work}, waiting {name}: one core taken against two free cores",
@@ -56,34 +62,16 @@ def _cores() -> list[int]:
 
 
 @contextmanager
-def _environment(policy: str) -> Iterator[None]:
-    before = dict(os.environ)
-    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
-        os.environ.pop(name, None)
-    if policy:
-        os.environ["OMP_WAIT_POLICY"] = policy
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-
-
-@contextmanager
-def _busy_core(*, wanted: bool) -> Iterator[None]:
-    if not wanted:
-        yield
-        return
+def _busy_core() -> Iterator[None]:
     loop = f"import os; os.sched_setaffinity(0, {_cores()[:1]})\nwhile True: pass"
-    neighbour = subprocess.Popen([sys.executable, "-c", loop])
-    try:
-        yield
-    finally:
-        neighbour.kill()
-        neighbour.wait()
+    with subprocess.Popen([sys.executable, "-c", loop]) as neighbour:
+        try:
+            yield
+        finally:
+            neighbour.kill()
 
 
-def _measure(calls: int) -> tuple[float, ...]:
+def _measure(calls: int) -> tuple[float, float]:
     os.sched_setaffinity(0, _cores())
     import torch
     from bm_train import CPU_CONFIG, prepared
@@ -102,15 +90,9 @@ def _measure(calls: int) -> tuple[float, ...]:
         with torch.inference_mode():
             model([{"image": frame, "height": 360, "width": 640}])
 
-    seconds = [_median(step, calls)]
+    def seconds(work: Callable[[], None]) -> float:
+        return median(timeit.repeat(work, number=1, repeat=calls + 2)[2:])
+
+    steps = seconds(step)
     model.eval()
-    return (*seconds, _median(predict, calls))
-
-
-def _median(work: Any, calls: int) -> float:
-    seconds = []
-    for _ in range(calls + 2):
-        start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
-    return median(seconds[2:])
+    return steps, seconds(predict)

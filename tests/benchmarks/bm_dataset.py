@@ -52,17 +52,11 @@ def main(*, pairs: int = 10, images: int = 600, progress: Progress | None = None
     near_identical_pairs(hashes, np.broadcast_to(thumbnail, (_HASHES, 64, 64)))
     searched = time.perf_counter() - start
     rates = medians(check, "{:.0f} images/s", lambda seconds: images / seconds)
-    what = f"{_ANNOTATIONS} annotations read, cleaned and written"
     told = "{seconds:.1f} s, at most {peak_mb:.0f} MB".format(**json_work)
-    return {
-        "check": {"what": "check, against a bare parallel cv2.imread", "details": rates, **check},
-        "json": {"what": what, "details": told, **json_work},
-        "leaks": {
-            "what": f"leaks: {_HASHES} hashes searched",
-            "details": f"{searched:.1f} s",
-            "seconds": searched,
-        },
-    }
+    json_work |= {"what": f"{_ANNOTATIONS} annotations read, cleaned and written", "details": told}
+    check |= {"what": "check, against a bare parallel cv2.imread", "details": rates}
+    leaks = {"what": f"leaks: {_HASHES} hashes searched", "details": f"{searched:.1f} s"}
+    return {"check": check, "json": json_work, "leaks": {**leaks, "seconds": searched}}
 
 
 def bare_decode(files: list[str]) -> None:

@@ -8,7 +8,7 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,8 @@ _SIZE = (640, 480)  # COCO's usual image
 _KINDS = 32  # images that differ; the others repeat them under other ids, with other scores
 _ENCODED_IMAGES = 200  # enough for the row that looks at masks alone
 _BEFORE = 64  # images before memory is looked at, so that everything is loaded
-_Result = tuple[dict[str, Any], Instances]
 _Build = Callable[[str, str], COCOEvaluator]
+_Work = Callable[[dict[str, Any], Instances], Any]
 
 
 def main(
@@ -52,48 +52,52 @@ def main(
         both = turns.time(ours.turn, stock.turn)
         alone = statistics(ours.evaluated[-pairs:], stock.evaluated[-pairs:])
         several = min(images, _ENCODED_IMAGES)
-        evaluator = build_stock_evaluator(_DATASET, "")
-        evaluator.reset()
-
-        def encoded_by_stock(asked: dict[str, Any], raw: Instances) -> None:
-            pasted = detector_postprocess(raw, asked["height"], asked["width"])
-            evaluator.process([asked], [{"instances": pasted}])
-
         encode = turns.time(
-            lambda: _seconds(
-                _predictions(several, raw=True),
-                lambda asked, raw: encoded_masks(roi_postprocess(raw, *_SIZE[::-1])),
-            ),
-            lambda: _seconds(_predictions(several, raw=True), encoded_by_stock),
+            lambda: _seconds(several, _encoded_by_us, raw=True),
+            lambda: _seconds(several, _encoded_by_stock(), raw=True),
         )
         grown = {
             name: in_own_process(_grow, build, folder / f"{name}.json", images, folder / name)
             for name, build in (("ours", _our_evaluator), ("stock", build_stock_evaluator))
         }
-    scores, form = stock.scores, "{:.2f} s"
     apart = max(
         abs(ours.scores[task][metric] - value)
         for task in ("bbox", "segm")
-        for metric, value in scores[task].items()
+        for metric, value in stock.scores[task].items()
         if not math.isnan(value)
     )
-    both |= {
-        "what": f"process() and evaluate(), {images} images with {PEOPLE} masks each, "
-        "against COCOEvaluator with pycocotools",
-        "details": f"{medians(both, form)}, scores within {apart:.4f} points",
-        "apart": apart,
+    what = f"process() and evaluate(), {images} images with {PEOPLE} masks each, against "
+    what += "COCOEvaluator with pycocotools"
+    told = [medians(times, "{:.2f} s") for times in (both, alone, encode)]
+    told[0] += f", scores within {apart:.4f} points"
+    told[2] += f" for {several} images"
+    return {
+        "both": {"what": what, "details": told[0], "apart": apart, **both},
+        "evaluate": {"what": "evaluate() alone", "details": told[1], **alone},
+        "encode": {"what": "from the mask head's output to COCO's code", "details": told[2]}
+        | encode,
+        "memory": {
+            "what": f"memory that grows over {images} images",
+            "details": "{ours:.0f} MB, {stock:.0f} MB".format(**grown),
+            "ratio": grown["ours"] / max(grown["stock"], 1e-9),
+            **grown,
+        },
     }
-    alone |= {"what": "evaluate() alone", "details": medians(alone, form)}
-    encode |= {
-        "what": "from the mask head's output to COCO's code",
-        "details": f"{medians(encode, form)} for {several} images",
-    }
-    memory = grown | {
-        "what": f"memory that grows over {images} images",
-        "details": "{ours:.0f} MB, {stock:.0f} MB".format(**grown),
-        "ratio": grown["ours"] / max(grown["stock"], 1e-9),
-    }
-    return {"both": both, "evaluate": alone, "encode": encode, "memory": memory}
+
+
+def _encoded_by_us(asked: dict[str, Any], raw: Instances) -> None:
+    encoded_masks(roi_postprocess(raw, asked["height"], asked["width"]))
+
+
+def _encoded_by_stock() -> _Work:
+    evaluator = build_stock_evaluator(_DATASET, "")
+    evaluator.reset()
+
+    def work(asked: dict[str, Any], raw: Instances) -> None:
+        pasted = detector_postprocess(raw, asked["height"], asked["width"])
+        evaluator.process([asked], [{"instances": pasted}])
+
+    return work
 
 
 def _people() -> list[np.ndarray]:
@@ -108,27 +112,17 @@ def _register(json_file: Path, images: int) -> None:
     register(_DATASET, str(json_file))
 
 
-def _predictions(images: int, *, raw: bool = False) -> Iterator[_Result]:
-    """Yield the input and the result of each image, the same ones at every call.
+def _results(*, raw: bool) -> list[Instances]:
+    """Return a result for each kind of image, the same at every call.
 
     `raw`: the mask head's output (`pred_masks` float32, (N, 1, 28, 28)) instead of whole masks.
     """
-    rng = np.random.default_rng(1)
-    width, height = _SIZE
-    results = []
+    rng, results = np.random.default_rng(1), []
     for people in _people():
         boxes = boxes_of(people)
         boxes += rng.normal(0, 0.03, boxes.shape) * (boxes[:, 3:] - boxes[:, 1:2])
-        boxes = np.clip(boxes, 0, [*_SIZE, *_SIZE])
-        result = raw_result(boxes, np.ones(PEOPLE), _SIZE)
-        results.append(result if raw else detector_postprocess(result, height, width))
-
-    scores = np.random.default_rng(2)
-    for image_id in range(1, images + 1):
-        drawn = -np.sort(-scores.uniform(0.05, 1.0, PEOPLE)).astype(np.float32)
-        result = Instances((height, width), **results[image_id % _KINDS].get_fields())
-        result.scores = torch.from_numpy(drawn)
-        yield {"image_id": image_id, "height": height, "width": width}, result
+        results.append(raw_result(np.clip(boxes, 0, [*_SIZE, *_SIZE]), np.ones(PEOPLE), _SIZE))
+    return results if raw else [detector_postprocess(one, *one.image_size) for one in results]
 
 
 class _Side:
@@ -145,7 +139,7 @@ class _Side:
         evaluator.reset()
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its table
             processed = _seconds(
-                _predictions(self.images),
+                self.images,
                 lambda asked, result: evaluator.process([asked], [{"instances": result}]),
             )
             start = time.perf_counter()
@@ -154,12 +148,14 @@ class _Side:
         return Seconds(processed + self.evaluated[-1])
 
 
-def _seconds(
-    results: Iterator[_Result], work: Callable[[dict[str, Any], Instances], Any]
-) -> Seconds:
+def _seconds(images: int, work: _Work, *, raw: bool = False) -> Seconds:
     """Return how long the work on all results takes, without the making of the results."""
-    seconds = 0.0
-    for asked, result in results:
+    results, rng, seconds = _results(raw=raw), np.random.default_rng(2), 0.0
+    for image_id in range(1, images + 1):
+        drawn = -np.sort(-rng.uniform(0.05, 1.0, PEOPLE)).astype(np.float32)
+        asked = dict(zip(("image_id", "width", "height"), (image_id, *_SIZE), strict=True))
+        result = Instances(_SIZE[::-1], **results[image_id % _KINDS].get_fields())
+        result.scores = torch.from_numpy(drawn)
         start = time.perf_counter()
         work(asked, result)
         seconds += time.perf_counter() - start

@@ -11,7 +11,6 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-import yaml
 from bm_pairs import Progress, Row, Turns, medians
 from bm_scenes import same_objects, write_export
 from bm_stock import RasterisingMapper, resize_and_flip
@@ -22,7 +21,6 @@ from persondet.data.dataset_mapper import AlbumentationsDatasetMapper
 from persondet.data.register import load_dataset_dicts
 
 _SIZE, _MAX_SIZE = 800, 1333
-_MIN_VISIBILITY = 0.2
 _FLIP = "- HorizontalFlip: {p: 0.5}\n"
 _GEOMETRY = _FLIP + (
     "- Affine: {scale: [0.8, 1.2], translate_percent: [-0.06, 0.06], rotate: [-5, 5], "
@@ -54,10 +52,7 @@ def main(*, pairs: int = 10, images: int = 16, progress: Progress | None = None)
         train = folder / "train"
         dicts = load_dataset_dicts(train / "_annotations.coco.json", train)
         for name, what in _ROWS.items():
-            file = folder / f"{name}.yaml"
-            text = {"geometry": _GEOMETRY, "flip": _FLIP}.get(name)
-            file.write_text(text or (PIPELINE_FOLDER / f"{name}.yaml").read_text("utf-8"), "utf-8")
-            ours, theirs = _ours(file), _theirs(name, file)
+            ours, theirs = _sides(name, folder / f"{name}.yaml")
             times = turns.time(partial(_all, ours, dicts), partial(_all, theirs, dicts))
             rates = medians(times, "{:.1f} images/s", lambda seconds: images / seconds)
             found[name] = {"what": what, "details": rates, **times}
@@ -73,31 +68,22 @@ def main(*, pairs: int = 10, images: int = 16, progress: Progress | None = None)
 Mapper = Callable[[dict[str, Any], int], dict[str, Any]]
 
 
-def _ours(pipeline: Path) -> Mapper:
-    keep = {"min_visibility": _MIN_VISIBILITY, "min_box_size": 1.0}
-    augmentation = build_augmentation(str(pipeline), **keep)
-    return AlbumentationsDatasetMapper(
-        augmentation=augmentation,
-        min_sizes=(_SIZE,),
-        max_size=_MAX_SIZE,
-        mask_format="polygon",
-        **keep,
-    )
-
-
-def _theirs(name: str, pipeline: Path) -> Mapper:
+def _sides(name: str, pipeline: Path) -> tuple[Mapper, Mapper]:
+    text = {"geometry": _GEOMETRY, "flip": _FLIP}.get(name)
+    pipeline.write_text(text or (PIPELINE_FOLDER / pipeline.name).read_text("utf-8"), "utf-8")
+    keep = {"min_visibility": 0.2, "min_box_size": 1.0}
+    edges = {"min_sizes": (_SIZE,), "max_size": _MAX_SIZE, "mask_format": "polygon"}
+    build = partial(build_augmentation, str(pipeline), **keep)
+    ours = AlbumentationsDatasetMapper(augmentation=build(), **edges, **keep)
     if name != "flip":
-        entries, longest = yaml.safe_load(pipeline.read_text("utf-8")), _MAX_SIZE
-        return RasterisingMapper(
-            entries, size=_SIZE, max_size=longest, min_visibility=_MIN_VISIBILITY
-        )
-    mapper = resize_and_flip(_SIZE, _MAX_SIZE)
+        return ours, RasterisingMapper(build(), size=_SIZE, max_size=_MAX_SIZE)
+    mapper = resize_and_flip()
 
     def seeded(dataset_dict: dict[str, Any], seed: int) -> dict[str, Any]:
         np.random.seed(seed)
         return dict(mapper(dataset_dict))
 
-    return seeded
+    return ours, seeded
 
 
 def _all(mapper: Mapper, dicts: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -20,12 +20,10 @@ from persondet.video.writer import VideoWriter
 PEOPLE = 10  # in each image
 SIZE = (1280, 720)  # width and height of an image, pixels
 FPS = 25
-_CORNERS = 30
-_SPEED = 2.0  # pixels per frame, at 1280 pixels
 
 
 def outlines(
-    rng: np.random.Generator, size: tuple[int, int], count: int = PEOPLE, corners: int = _CORNERS
+    rng: np.random.Generator, size: tuple[int, int], count: int = PEOPLE, corners: int = 30
 ) -> np.ndarray:
     """Return upright outlines with rough edges, a tenth to six tenths of the image's height tall.
 
@@ -48,20 +46,9 @@ def coco_of(
     images: Sequence[np.ndarray], size: tuple[int, int] = SIZE, split: str = "train"
 ) -> dict[str, Any]:
     """Return the COCO json of the outlines of each image; ids from 1, names as Roboflow's."""
-    annotations: list[dict[str, Any]] = []
-    for image_id, people in enumerate(images, start=1):
-        for outline, (left, top, right, bottom) in zip(people, boxes_of(people), strict=True):
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image_id,
-                    "category_id": 1,
-                    "bbox": [float(v) for v in (left, top, right - left, bottom - top)],
-                    "area": float(cv2.contourArea(outline.astype(np.float32))),
-                    "segmentation": [outline.ravel().tolist()],
-                    "iscrowd": 0,
-                }
-            )
+    crowd = [(number, outline) for number, people in enumerate(images, 1) for outline in people]
+    boxes = boxes_of(np.stack([outline for _, outline in crowd]))
+    boxes[:, 2:] -= boxes[:, :2]
     return {
         "info": {},
         "categories": [{"id": 1, "name": "person", "supercategory": "none"}],
@@ -74,7 +61,20 @@ def coco_of(
             }
             for number in range(1, len(images) + 1)
         ],
-        "annotations": annotations,
+        "annotations": [
+            {
+                "id": number,
+                "image_id": image_id,
+                "category_id": 1,
+                "bbox": box,
+                "area": float(cv2.contourArea(outline.astype(np.float32))),
+                "segmentation": [outline.ravel().tolist()],
+                "iscrowd": 0,
+            }
+            for number, ((image_id, outline), box) in enumerate(
+                zip(crowd, boxes.tolist(), strict=True), start=1
+            )
+        ],
     }
 
 
@@ -119,7 +119,7 @@ def raw_people(index: int, size: tuple[int, int] = SIZE) -> Instances:
     number = np.arange(PEOPLE)
     tall = height * (0.25 + 0.05 * number)
     wide = tall * 0.4
-    way = _SPEED * width / 1280 * index * np.where(number % 2, 1, -1)
+    way = width / 640 * index * np.where(number % 2, 1, -1)
     left = (number * width / PEOPLE + way) % (width - wide)
     top = height * 0.95 - tall - number % 3 * height * 0.03
     boxes = np.stack((left, top, left + wide, top + tall), axis=1)
@@ -135,38 +135,32 @@ def small_masks(result: Instances) -> Instances:
 
 def same_objects(first: Boxes, second: Boxes, least: float) -> list[tuple[int, int]]:
     """Return the pairs of boxes that overlap each other best, with an IoU of at least `least`."""
-    if not len(first) or not len(second):
-        return []
     overlap = pairwise_iou(first, second)
+    if not overlap.numel():
+        return []
     best, back = overlap.argmax(dim=1).tolist(), overlap.argmax(dim=0).tolist()
     return [(i, j) for i, j in enumerate(best) if back[j] == i and overlap[i, j] >= least]
 
 
 def write_street(path: Path, frames: int, size: tuple[int, int]) -> Path:
     """Write a clip of `frames` frames of (width, height): a pan over a background, and back."""
-    width, height = size
-    wide = background(np.random.default_rng(0), (width + 64, height))
-    steps = [*range(0, 64, 2), *range(64, 0, -2)]
-    with VideoWriter(
-        path, width=width, height=height, fps=Fraction(FPS), preset="ultrafast", overwrite=True
-    ) as writer:
+    wide = background(np.random.default_rng(0), (size[0] + 64, size[1]))
+    kind = {"fps": Fraction(FPS), "preset": "ultrafast", "overwrite": True}
+    with VideoWriter(path, width=size[0], height=size[1], **kind) as writer:
         for index in range(frames):
-            left = steps[index % len(steps)]
-            writer.write(wide[:, left : left + width], Fraction(index, FPS))
+            left = 64 - abs(2 * index % 128 - 64)
+            writer.write(wide[:, left : left + size[0]], Fraction(index, FPS))
     return path
 
 
 class SimulatedPredictor:
-    """Stands in for a model on another device: waits, and finds the ten people of each frame.
+    """Stands in for a model on another device: waits, and detects ten people in each next frame."""
 
-    Frames must come in order.
-    """
+    confidence_threshold, model_file, batch_size, frames = 0.5, "simulated", 4, 0
 
-    def __init__(self, metadata: object, seconds: float, batch_size: int = 4) -> None:
+    def __init__(self, metadata: object, seconds: float) -> None:
         """`seconds`: how long one frame takes; the processor is free meanwhile."""
-        self.metadata, self.seconds, self.batch_size = metadata, seconds, batch_size
-        self.confidence_threshold, self.model_file = 0.5, "simulated"
-        self.frames = 0
+        self.metadata, self.seconds = metadata, seconds
 
     def predict_frames(self, images: Sequence[np.ndarray]) -> list[Instances]:
         """Return ten people with small masks for each frame."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -28,9 +29,9 @@ _CONFIGS = {
     "small": "quick_schedules/person_mask_rcnn_R_18_FPN_instant_test.yaml",
     "default": "person_mask_rcnn_R_50_FPN.yaml",
 }
-_WORKERS = 2  # of both sides' loaders
+# Of both sides. A side whose benchmark was killed ends by itself, after three steps.
+_KEYS = ["DATALOADER.NUM_WORKERS", 2, "MODEL.WEIGHTS", "", "SOLVER.MAX_ITER", 3, "SOLVER.STEPS", ()]
 _PATIENCE = 300.0  # seconds for one start
-_GLANCE = 0.004  # seconds between looks at the marker
 
 
 def main(*, pairs: int = 10, images: int = 24, progress: Progress | None = None) -> dict[str, Row]:
@@ -54,11 +55,9 @@ def main(*, pairs: int = 10, images: int = 24, progress: Progress | None = None)
 
             def ours(config: Path = config) -> Seconds:
                 output = folder / f"run_{next(starts)}"
-                keys = ["DATASETS.ROBOFLOW.ROOT", train.parent, "OUTPUT_DIR", output]
-                keys += ["DATALOADER.NUM_WORKERS", _WORKERS, "MODEL.WEIGHTS", "", "LOG_PERIOD", 1]
-                keys += ["SOLVER.MAX_ITER", 3, "SOLVER.STEPS", ()]
-                words = [_ROOT / "tools" / "train_net.py", "--config-file", config, *keys]
-                return _until(output / "metrics.json", words)
+                keys = ["DATASETS.ROBOFLOW.ROOT", train.parent, "OUTPUT_DIR", output, *_KEYS]
+                words = [_ROOT / "tools/train_net.py", "--config-file", config, *keys]
+                return _until(output / "metrics.json", [*words, "LOG_PERIOD", 1])
 
             def stock(config: Path = stock_yaml) -> Seconds:
                 output = folder / f"run_{next(starts)}"
@@ -83,12 +82,9 @@ def _stock_yaml(cfg: CfgNode) -> str:
         }
 
     keys = CfgNode(shared(cfg, stock_cfg()))
+    keys.merge_from_list([*_KEYS, "MODEL.ROI_HEADS.NUM_CLASSES", 1])
     keys.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
-    keys.MODEL.WEIGHTS, keys.DATALOADER.NUM_WORKERS = "", _WORKERS
-    # A side whose benchmark was killed ends by itself.
-    keys.SOLVER.MAX_ITER, keys.SOLVER.STEPS = 3, ()
     keys.SOLVER.AMP.ENABLED = False  # as in Detectron2's defaults; on a CPU it has none
-    keys.MODEL.ROI_HEADS.NUM_CLASSES = 1
     return str(keys.dump())
 
 
@@ -98,16 +94,16 @@ def _until(marker: Path, words: list[Any]) -> Seconds:
     with tempfile.TemporaryFile() as log:
         start = time.perf_counter()
         # A group of its own, so that the loader's workers end with it.
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, process_group=0)
+        process = subprocess.Popen(command, stdout=log, stderr=log, process_group=0)
         try:
             while not (marker.exists() and b"\n" in marker.read_bytes()):
                 if process.poll() is not None or time.perf_counter() - start > _PATIENCE:
                     log.seek(0)
                     said = " ".join(log.read().decode("utf-8", "replace").split())[-400:]
                     raise PersondetError(f"{words[0]} came to no first step; it said last: {said}")
-                time.sleep(_GLANCE)
+                time.sleep(0.004)
             return Seconds(time.perf_counter() - start)
         finally:
-            if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()

@@ -52,17 +52,15 @@ def main(
     """
     turns = Turns(pairs, rows=3, progress=progress)
     found: dict[str, Row] = {}
-    cases = {
-        "default": (_CONFIG, dtype, size),
-        "float32": (_CONFIG, "float32", size),
-        "cpu": (CPU_CONFIG, "float32", small_size),
-    }
-    saved: dict[str, int] = {}
-    for name, (config, own_type, edge) in cases.items():
+    for name, config, own_type, edge in (
+        ("default", _CONFIG, dtype, size),
+        ("float32", _CONFIG, "float32", size),
+        ("cpu", CPU_CONFIG, "float32", small_size),
+    ):
         trainer, weights = prepared(config, own_type, size=edge, batch_size=batch_size)
-        ours = _Side(trainer)
         exact = _config(config, "float32")
         stock = _Side(build_stock_trainer(exact, weights, next(iter(trainer.data_loader))))
+        ours = _Side(trainer)
         if name == "default":
             saved = {"ours": ours.bytes_saved(), "stock": stock.bytes_saved()}
         times = turns.time(ours.step, stock.step)

@@ -21,8 +21,9 @@ from bm_scenes import (
     small_masks,
     write_street,
 )
-from bm_stock import build_stock_predictor, stock_annotate, stock_draw, stock_paste
+from bm_stock import build_stock_predictor, stock_annotate, stock_draw
 from detectron2.data.catalog import Metadata
+from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Instances
 from detectron2.utils.video_visualizer import VideoVisualizer
 
@@ -88,7 +89,7 @@ def _draw(turns: Turns) -> dict[str, Any]:
     def stock() -> None:
         visualizer = VideoVisualizer(_METADATA)
         for result in results:
-            stock_draw(visualizer, image, stock_paste(result))
+            stock_draw(visualizer, image, detector_postprocess(result, *result.image_size))
 
     what = f"paste and draw, 1280 x 720, {PEOPLE} people, against VideoVisualizer"
     return {"what": what, "frames": _DRAWN_FRAMES, **turns.time(ours, stock)}
@@ -106,7 +107,7 @@ def _simulated(folder: Path, turns: Turns, frames: int) -> dict[str, Any]:
         raw = SimulatedPredictor(_METADATA, MODEL_SECONDS).raw
 
         def predict(image: np.ndarray) -> dict[str, Any]:
-            return {"instances": stock_paste(raw(image))}
+            return {"instances": detector_postprocess(raw(image), *image.shape[:2])}
 
         stock_annotate(str(source), str(folder / "stock.mp4"), predict, _METADATA, frames)
 

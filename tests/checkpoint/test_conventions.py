@@ -23,8 +23,7 @@ def cfg_of(name="person_mask_rcnn_R_50_FPN.yaml", **keys):
     cfg = get_cfg()
     merge_yaml(cfg, CONFIGS / name)
     cfg.MODEL.DEVICE = "cpu"
-    for key, value in keys.items():
-        cfg.MODEL.RESNETS[key] = value
+    cfg.MODEL.RESNETS.update(keys)
     return cfg
 
 
@@ -54,12 +53,10 @@ def test_converted_weights_give_torchvisions_own_features(tmp_path, depth, norm)
     ours = nn.ModuleDict({"backbone": build_backbone(cfg)}).eval()
     SafeDetectionCheckpointer(ours).load(str(tmp_path / "resnet.pth"))
     image = torch.randint(0, 256, (1, 3, 64, 96)).float()  # RGB, 0..255
-    mean, std = (
-        torch.tensor(v)[:, None, None] for v in (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD)
-    )
+    ours_like = torchvision.transforms.Normalize(cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD)
     normalize = torchvision.transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     with torch.no_grad():
-        features = ours["backbone"].bottom_up((image - mean) / std)
+        features = ours["backbone"].bottom_up(ours_like(image))
         x = normalize(image / 255)
         x = theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(x))))
         for stage in (1, 2, 3, 4):
@@ -75,11 +72,9 @@ def test_torchvisions_conventions_are_demanded_in_one_sentence(tmp_path):
     torch.save({name: torch.zeros(()).expand(value.shape) for name, value in state.items()}, path)
     with pytest.raises(CheckpointError, match="INPUT.FORMAT is BGR") as caught:
         check_weights(str(path), cfg_of())
-    for words in (
-        *('INPUT.FORMAT "RGB"', 'MODEL.PIXEL_MEAN "[123.675, 116.28, 103.53]"'),
-        *('PIXEL_STD "[58.395, 57.12, 57.375]"', 'MODEL.RESNETS.STRIDE_IN_1X1 "False"'),
-    ):
-        assert words in str(caught.value)
+    keys = ("INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", "MODEL.RESNETS.STRIDE_IN_1X1")
+    for key, value in zip(keys, ("RGB", "[123.675", "[58.395", "False"), strict=True):
+        assert f'{key} "{value}' in str(caught.value)
     check_weights(str(path), cfg_of(TORCHVISION))
 
 

@@ -74,9 +74,8 @@ EVIL = {
 @pytest.mark.parametrize("evil", EVIL.values(), ids=EVIL)
 def test_trap_15_arrays_of_addresses_and_unread_memory_are_refused(tmp_path, evil):
     path = written(tmp_path, pickle.dumps({"model": {"w": evil}}, protocol=2))
-    with pytest.raises(CheckpointError, match="not a pickle of plain arrays") as caught:
+    with pytest.raises(CheckpointError, match="not a pickle of plain arrays"):
         load_arrays(path)
-    assert "\n" not in str(caught.value)
 
 
 def test_an_ordered_dict_cannot_bring_methods_of_its_own(tmp_path):
@@ -89,23 +88,20 @@ def test_an_ordered_dict_cannot_bring_methods_of_its_own(tmp_path):
 
 @pytest.mark.parametrize("protocol", range(6))
 def test_arrays_of_every_kind_come_back_as_they_were(tmp_path, protocol):
-    arrays = {
-        "matrix": np.arange(6, dtype=np.float32).reshape(2, 3),
-        "by columns": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
-        "other byte order": np.arange(3, dtype=">i4"),
-        "half": np.ones(3, np.float16),
-        "flags": np.array([True, False]),
-        "text": np.array(["conv1", "bn"]),
-        "none": np.zeros((0, 4), np.float64),
-        "one": np.array(3.5),
-        "scalar": np.float32(2.5),
-    }
+    arrays = [
+        np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        np.arange(3, dtype=">i4"),
+        np.ones(3, np.float16),
+        np.array(["conv1", "bn"]),
+        np.zeros((0, 4), bool),
+        np.array(3.5),
+        np.float32(2.5),
+    ]
     content = pickle.dumps({"model": arrays, "list": [1, "x", (2.5, None)]}, protocol)
     loaded = load_arrays(written(tmp_path, content))
-    for name, array in arrays.items():
-        assert np.array_equal(loaded["model"][name], array), name
-        assert loaded["model"][name].dtype == array.dtype, name
-    assert loaded["model"]["matrix"].flags.writeable
+    for array, got in zip(arrays, loaded["model"], strict=True):
+        assert np.array_equal(got, array) and got.dtype == array.dtype
+    assert loaded["model"][0].flags.writeable
     assert loaded["list"] == [1, "x", (2.5, None)]
 
 

@@ -71,13 +71,12 @@ def test_the_wheel_is_known_by_its_digest(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 # timm's names of a ResNet are torchvision's, which Detectron2's ResNet gets translated.
-@pytest.mark.parametrize("name", ["test_resnet", "test_convnext"])
-def test_trap_the_names_of_a_whole_model_fit_one_of_feature_maps(name: str, tmp_path: Path) -> None:
-    state, path = timm.create_model(name).state_dict(), tmp_path / "weights"
-    if name == "test_resnet":
-        torch.save(state, path := path.with_suffix(".pth"))
-    else:
-        save_file(state, path := path.with_suffix(".safetensors"))
+@pytest.mark.parametrize(
+    ("name", "suffix"), [("test_resnet", ".pth"), ("test_convnext", ".safetensors")]
+)
+def test_trap_names_of_a_whole_model_fit_one_of_feature_maps(name, suffix, tmp_path) -> None:
+    state, path = timm.create_model(name).state_dict(), tmp_path / f"weights{suffix}"
+    (torch.save if suffix == ".pth" else save_file)(state, path)
     model = loaded(cfg_of(name), path).model
     for tensor, value in model.backbone.bottom_up.state_dict().items():
         own = tensor.partition(".")[2]
@@ -118,9 +117,7 @@ def test_a_file_of_the_hub_is_told_with_its_revision_and_digest(
     save_file({"w": torch.ones(1)}, folder / "snapshots" / revision / "model.safetensors")
     source = source_of("timm://test_resnet.r160_in1k")
     assert (source["hf_hub_id"], source["revision"]) == ("timm/test_resnet.r160_in1k", revision)
-    for name, said in (
-        ("resnet18.a1_in1k", r"model.safetensors of timm/resnet18.*\.pth\.$"),
-        ("resnet18.nope", "it has resnet18.a1_in1k"),
-    ):
-        with pytest.raises(CheckpointError, match=said):
-            timm_file(f"timm://{name}")
+    with pytest.raises(CheckpointError, match=r"model.safetensors of timm/resnet18.*\.pth\.$"):
+        timm_file("timm://resnet18.a1_in1k")
+    with pytest.raises(CheckpointError, match="it has resnet18.a1_in1k"):
+        timm_file("timm://resnet18.nope")

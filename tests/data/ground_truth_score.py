@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -21,15 +18,15 @@ from tests.data.exports import raster
 class GroundTruth(nn.Module):
     """Predicts what a registered dataset says."""
 
-    def __init__(self, dataset: str, masks: bool) -> None:
+    def __init__(self, dataset, masks):
         super().__init__()
         self.truth = {record["image_id"]: record for record in DatasetCatalog.get(dataset)}
         self.masks = masks
 
-    def forward(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def forward(self, inputs):
         return [{"instances": self._predict(self.truth[item["image_id"]])} for item in inputs]
 
-    def _predict(self, record: dict[str, Any]) -> Instances:
+    def _predict(self, record):
         size = (record["height"], record["width"])
         objects = [one for one in record["annotations"] if not one["iscrowd"]]
         boxes = torch.tensor([one["bbox"] for one in objects]).reshape(-1, 4)
@@ -44,14 +41,8 @@ class GroundTruth(nn.Module):
         return out
 
 
-def assert_ground_truth_scores_100(name: str, root: Path, output: Path) -> None:
-    """Assert AP 100 for boxes and masks in the last split of a cleaned folder.
-
-    Args:
-        name: the dataset's name in the catalog; another one in each test.
-        root: a folder that `clean` wrote.
-        output: the run folder.
-    """
+def assert_ground_truth_scores_100(name, root, output):
+    """Assert AP 100 for boxes and masks in the last split of `root`, which `clean` wrote."""
     datasets = register_roboflow_coco(name, root, output_dir=output)
     *_, dataset = datasets.names.values()
     scores = scores_of_ground_truth(dataset, datasets.has_masks, output)
@@ -59,7 +50,7 @@ def assert_ground_truth_scores_100(name: str, root: Path, output: Path) -> None:
         assert scores[task]["AP"] == pytest.approx(100, abs=1e-9), task
 
 
-def scores_of_ground_truth(dataset: str, masks: bool, output: Path) -> dict[str, Any]:
+def scores_of_ground_truth(dataset, masks, output):
     """The scores, by task, of predicting what a registered dataset says."""
     cfg = get_cfg()
     cfg.MODEL.DEVICE = "cpu"
@@ -67,7 +58,5 @@ def scores_of_ground_truth(dataset: str, masks: bool, output: Path) -> dict[str,
     cfg.SOLVER.AMP.ENABLED = False
     cfg.OUTPUT_DIR = str(output)
 
-    def loader(_: Any, name: str) -> list[list[dict[str, Any]]]:
-        return [[record] for record in DatasetCatalog.get(name)]
-
-    return dict(evaluate(cfg, GroundTruth(dataset, masks), [dataset], loader))
+    batches = [[record] for record in DatasetCatalog.get(dataset)]
+    return evaluate(cfg, GroundTruth(dataset, masks), [dataset], lambda *_: batches)

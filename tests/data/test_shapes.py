@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import pycocotools.mask as mask_util
 import pytest
-import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from persondet.data.inspect.annotations import outline_crosses, screen_polygons
 from persondet.data.shapes import (
-    SLIVER,
     compressed_rle,
     extent,
     inspect_box,
@@ -47,13 +44,12 @@ NAN = math.nan
         ([10, 10, 0, 5], "box-zero", None),
         ([10, 10, 5, -1], "box-negative", None),
         ([NAN, 1, 2, 3], "box-invalid", None),
-        ([1, 2, math.inf, 3], "box-invalid", None),
         ([1, 2, True, 3], "box-invalid", None),
         ([10**400, 0, 1, 1], "box-invalid", None),
         (None, "box-invalid", None),
     ],
 )
-def test_boxes(box: Any, code: str, usable: Any) -> None:
+def test_boxes(box, code, usable):
     found, result = inspect_box(box, 100, 80)
     assert found == code
     assert result == (pytest.approx(usable) if usable else None)
@@ -66,10 +62,8 @@ def test_boxes(box: Any, code: str, usable: Any) -> None:
     [
         ([SQUARE], set(), [SQUARE]),
         (None, set(), []),
-        ([], set(), []),
         (SQUARE, {"polygon-flat"}, [SQUARE]),
         (SQUARE[:-1], {"polygon-flat", "polygon-odd"}, []),
-        ([[]], {"polygon-empty"}, []),
         ([[1, 1, 2, 2, 3, 3]], {"polygon-empty"}, []),
         ([BOW_TIE], set(), [BOW_TIE]),
         ([[1, 2, 3, 4]], {"polygon-short"}, []),
@@ -82,10 +76,9 @@ def test_boxes(box: Any, code: str, usable: Any) -> None:
         ([[-9, 0, -1, 0, -1, 10]], {"polygon-outside"}, []),
         # What the border cuts in two becomes two polygons.
         ([COMB], {"polygon-outside"}, [[0, 1, 10, 1, 10, 3, 0, 3], [0, 5, 10, 5, 10, 7, 0, 7]]),
-        ({"size": [80, 100], "counts": [8000]}, {"rle-empty"}, []),
     ],
 )
-def test_masks(segmentation: Any, codes: set[str], usable: Any) -> None:
+def test_masks(segmentation, codes, usable):
     found, result = inspect_segmentation(segmentation, 100, 80)
     assert found == codes
     if usable is not None:
@@ -103,7 +96,7 @@ parts = st.one_of(st.lists(numbers, max_size=9), st.sampled_from([SQUARE, BOW_TI
 
 @settings(max_examples=30)
 @given(st.lists(st.one_of(st.lists(parts, max_size=3), parts), min_size=1, max_size=6))
-def test_the_fast_look_clears_nothing_that_the_close_look_faults(segmentations: list[Any]) -> None:
+def test_the_fast_look_clears_nothing_that_the_close_look_faults(segmentations):
     screen = screen_polygons(segmentations, [(100, 80)] * len(segmentations))
     for index, segmentation in enumerate(segmentations):
         codes, usable = inspect_segmentation(segmentation, 100, 80)
@@ -111,21 +104,14 @@ def test_the_fast_look_clears_nothing_that_the_close_look_faults(segmentations: 
             assert not codes
             assert usable is segmentation
             assert screen.crosses[index] == outline_crosses(segmentation)
-
-
-def test_outlines_that_cross_themselves() -> None:
     assert outline_crosses([BOW_TIE])
     touching = [0, 0, 10, 0, 10, 10, 5, 0, 0, 10]  # comes back to its own edge in one point
     assert not outline_crosses([touching])
 
 
-def test_areas_equal_the_decoded_pixels() -> None:
-    rng = np.random.default_rng(0)
-    masks: list[Any] = [
-        [rng.uniform(0, 50, 8).tolist() for _ in range(rng.integers(1, 3))] for _ in range(60)
-    ]
-    masks[3] = {"size": [50, 60], "counts": [5, 20, 50 * 60 - 25]}
-    for mask in masks:
+def test_areas_equal_the_decoded_pixels():
+    parts = np.random.default_rng(0).uniform(0, 50, (30, 2, 8)).tolist()
+    for mask in (*parts, {"size": [50, 60], "counts": [5, 20, 50 * 60 - 25]}):
         rle = mask_util.frPyObjects(mask, 50, 60)
         merged = mask_util.merge(rle) if isinstance(mask, list) else rle
         assert mask_area(mask, 50, 60) == np.asarray(mask_util.decode(merged)).sum()
@@ -134,7 +120,6 @@ def test_areas_equal_the_decoded_pixels() -> None:
 @pytest.mark.parametrize(
     ("rle", "fault"),
     [
-        ({"size": [80, 100], "counts": [10, 5, 7985]}, ""),
         ({"size": [80, 100], "counts": [8001]}, "rle-invalid"),
         ({"size": [80, 100], "counts": [10, -5, 7995]}, "rle-invalid"),
         ({"size": [80, 100], "counts": "o" * 40}, "rle-invalid"),
@@ -144,13 +129,14 @@ def test_areas_equal_the_decoded_pixels() -> None:
         ({"size": [80, 100], "counts": [8000]}, "rle-empty"),
     ],
 )
-def test_what_is_wrong_is_named(rle: Any, fault: str) -> None:
+def test_what_is_wrong_is_named(rle, fault):
     assert rle_fault(rle, 100, 80) == fault
+    assert inspect_segmentation(rle, 100, 80) == ({fault}, [])
 
 
 @settings(max_examples=20)
 @given(st.lists(st.integers(1, 70), min_size=1, max_size=40))
-def test_compressed_runs_are_understood_as_pycocotools_writes_them(runs: list[int]) -> None:
+def test_compressed_runs_are_understood_as_pycocotools_writes_them(runs):
     counts = [*runs, 8000 - sum(runs)]
     lists = {"size": [80, 100], "counts": counts}
     rle = mask_util.frPyObjects(lists, 80, 100)
@@ -162,33 +148,21 @@ def test_compressed_runs_are_understood_as_pycocotools_writes_them(runs: list[in
     assert rle_fault(shortened, 100, 80) == "rle-invalid"
 
 
-polygons = arrays(
-    np.int32, st.tuples(st.integers(3, 9), st.just(2)), elements=st.integers(-3200, 9600)
-).map(lambda points: points / 64.0)
-
-
-def test_area_of_known_shapes() -> None:
-    triangle = np.array([[0.0, 0], [4, 0], [0, 3]])
-    assert polygon_area(triangle) == 6
-    assert polygon_area(triangle[::-1]) == 6
-    assert polygon_area(triangle + 1e6) == pytest.approx(6)
-
-
-def test_a_cut_takes_a_comb_apart() -> None:
+def test_known_cuts_and_areas():
     comb = np.reshape(COMB, (-1, 2)).astype(float)
     teeth = split_polygon(comb, 100, 100)
     assert [extent([tooth]).tolist() for tooth in teeth] == [[0, 1, 10, 3], [0, 5, 10, 7]]
-    assert [len(tooth) for tooth in teeth] == [4, 4]
     assert split_polygon(comb - 50, 100, 100) == []
     inside = comb + 20
     assert split_polygon(inside, 100, 100)[0] is inside
     # What only touches the border from outside is nothing, not a sliver.
     assert split_polygon(np.array([[0.0, 0], [0, 9], [-9, 5]]), 100, 100) == []
-    corners = split_polygon(np.array([[50.0, -40], [140, 50], [50, 140], [-40, 50]]), 100, 100)
-    assert polygon_area(corners[0]) == pytest.approx(10_000 - 4 * 50)
+    (octagon,) = split_polygon(np.array([[50.0, -40], [140, 50], [50, 140], [-40, 50]]), 100, 100)
+    for polygon in (octagon, octagon[::-1], octagon + 1e6):
+        assert polygon_area(polygon) == pytest.approx(10_000 - 4 * 50)
 
 
-def _odd(polygon: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _odd(polygon, x, y):
     """Whether an outline encloses each point an odd number of times, by rays to the right."""
     inside = np.zeros(x.shape, bool)
     for (x0, y0), (x1, y1) in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
@@ -198,8 +172,9 @@ def _odd(polygon: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 @settings(max_examples=30)
-@given(polygons)
-def test_the_pieces_hold_what_was_inside_crossing_outlines_too(polygon: np.ndarray) -> None:
+@given(arrays(np.int32, (7, 2), elements=st.integers(-3200, 9600)))
+def test_the_pieces_hold_what_was_inside_crossing_outlines_too(points):
+    polygon = points / 64.0
     x, y = np.meshgrid(np.arange(0, 100, 2) + 0.5137, np.arange(0, 80, 2) + 0.4871)
     pieces = split_polygon(polygon, 100, 80)
     found = np.zeros(x.shape, bool)
@@ -213,30 +188,10 @@ def test_the_pieces_hold_what_was_inside_crossing_outlines_too(polygon: np.ndarr
 
 @settings(max_examples=30)
 @given(
-    st.lists(st.floats(5, 90), min_size=4, max_size=12), st.floats(-30, 130), st.floats(-30, 110)
-)
-def test_the_pieces_of_a_simple_polygon_are_those_of_the_intersection(
-    radii: list[float], x: float, y: float
-) -> None:
-    angles = np.arange(len(radii)) * 2 * np.pi / len(radii) + 0.1
-    star = np.array([x, y]) + np.array(radii)[:, None] * np.stack(
-        [np.cos(angles), np.sin(angles)], 1
-    )
-    pieces = split_polygon(star, 100, 80)
-    common = shapely.intersection(shapely.Polygon(star), shapely.box(0, 0, 100, 80))
-    truth = [part.area for part in getattr(common, "geoms", [common]) if part.area > SLIVER * 2]
-    areas = sorted(polygon_area(piece) for piece in pieces)
-    assert sum(areas) == pytest.approx(sum(truth), abs=0.1)
-    assert len([area for area in areas if area > SLIVER * 2]) == len(truth)
-    assert all(shapely.Polygon(piece).is_valid for piece in pieces if polygon_area(piece) > 0.1)
-
-
-@settings(max_examples=30)
-@given(
     arrays(np.float64, (2, 3), elements=st.floats(-2, 2, width=32)),
     arrays(np.float64, 2, elements=st.floats(-1e-4, 1e-4)),
 )
-def test_a_matrix_is_found_again_from_four_points(affine: np.ndarray, tilt: np.ndarray) -> None:
+def test_a_matrix_is_found_again_from_four_points(affine, tilt):
     matrix = np.vstack([affine, [*tilt, 1.0]])
     matrix[:2, :2] += 3 * np.eye(2)
     source = np.array([[0.5, 0.5], [639.5, 0.5], [639.5, 359.5], [0.5, 359.5]])

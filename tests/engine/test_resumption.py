@@ -100,13 +100,8 @@ def test_a_failing_last_evaluation_costs_no_training_and_is_made_up_for(
     in_one_go, tiny_export, tmp_path, monkeypatch
 ):
     evaluate = ToyTrainer._evaluate_validation
-
-    def fails(self):
-        if self.iter == 24:
-            raise ZeroDivisionError
-        return evaluate(self)
-
     with monkeypatch.context() as patch:
+        fails = lambda self: evaluate(self) if self.iter < 24 else 1 / 0  # noqa: E731
         patch.setattr(ToyTrainer, "_evaluate_validation", fails)
         with pytest.raises(ZeroDivisionError):
             toy_run(tiny_export, tmp_path / "run").train()
@@ -144,19 +139,11 @@ def test_trap_16_a_truncated_newest_checkpoint_falls_back_to_the_one_before(
     assert_same_run(in_one_go, output)
 
 
-@pytest.mark.parametrize(
-    ("counts", "said"),
-    [
-        ({"train": 5, "valid": 3}, "person_train had 6 images .* has 5 .*missing: scene_5_train"),
-        ({"train": 6, "valid": 2}, "person_valid had 3 images and .* and has 2 and"),
-        ({"train": 6, "valid": 3}, ""),  # the same data in another folder
-    ],
-)
-def test_other_data_is_refused_with_the_difference(stopped, tmp_path, counts, said):
-    write_export(tmp_path / "other", counts)
-    if not said:
-        assert toy_run(tmp_path / "other", stopped, resume=True).start_iter == 4
-        return
+def test_other_data_is_refused_with_the_difference(stopped, tmp_path):
+    write_export(tmp_path / "same", {"train": 6, "valid": 3})
+    assert toy_run(tmp_path / "same", stopped, resume=True).start_iter == 4
+    write_export(tmp_path / "other", {"train": 5, "valid": 3})
+    said = "person_train had 6 images .* has 5 .*missing: scene_5_train"
     with pytest.raises(CheckpointError, match=said) as caught:
         toy_run(tmp_path / "other", stopped, resume=True)
     assert "\n" not in str(caught.value)
@@ -171,9 +158,9 @@ def test_a_rate_and_a_decay_that_are_changed_take_effect_on_a_resumed_run(
     for _ in range(4):  # what the checkpoint has
         new.scheduler.step()
     for _ in range(2):
-        for key in ("lr", "weight_decay"):
-            values = [trainer.optimizer.param_groups[0][key] for trainer in (resumed, new)]
-            assert values[0] == values[1], key
+        groups = [trainer.optimizer.param_groups[0] for trainer in (resumed, new)]
+        assert [g["lr"] for g in groups] == [groups[1]["lr"]] * 2
+        assert [g["weight_decay"] for g in groups] == [groups[1]["weight_decay"]] * 2
         resumed.scheduler.step()
         new.scheduler.step()
 
@@ -187,23 +174,17 @@ def test_nothing_to_resume_starts_anew_and_says_so(tiny_export, tmp_path, caplog
 
 
 @pytest.mark.parametrize(
-    ("opts", "schedule", "expected"),
+    ("schedule", "expected"),
     [
-        (("DATALOADER.NUM_WORKERS", 7, "LOG_PERIOD", 7, "TEST.EVAL_PERIOD", 7), "", []),
-        (
-            ("SEED", 7, "SOLVER.IMS_PER_BATCH", 4),
-            "",
-            ["SEED: -1 → 7", "SOLVER.IMS_PER_BATCH: 16 → 4"],
-        ),
-        (("SOLVER.MAX_ITER", 50000), "", []),
-        (("SOLVER.MAX_ITER", 50000), "WarmupCosineLR", ["SOLVER.MAX_ITER: 40000 → 50000"]),
+        ("WarmupMultiStepLR", ["SEED: -1 → 7"]),
+        ("WarmupCosineLR", ["SEED: -1 → 7", "SOLVER.MAX_ITER: 40000 → 50000"]),
     ],
 )
-def test_a_change_that_makes_other_steps_is_named_with_both_values(opts, schedule, expected):
+def test_a_change_that_makes_other_steps_is_named_with_both_values(schedule, expected):
     before = get_cfg()
-    before.SOLVER.LR_SCHEDULER_NAME = schedule or "WarmupMultiStepLR"
+    before.SOLVER.LR_SCHEDULER_NAME = schedule
     now = before.clone()
-    now.merge_from_list(list(opts))
+    now.SEED, now.LOG_PERIOD, now.SOLVER.MAX_ITER = 7, 7, 50000
     assert list(config_changes(before.dump(), now.dump())) == expected
 
 
@@ -221,8 +202,7 @@ def test_the_first_signal_is_remembered_and_the_second_stops_at_once():
 
 
 def test_an_interruption_says_how_to_go_on():
-    words = ["python", "-u", "tools/train_net.py", "--overwrite", "--config-file", "a b.yaml"]
-    words += ["OUTPUT_DIR", "it's here", "--opts", "SOLVER.STEPS", "(1, 2)"]
+    words = ["python", "-u", "tools/train_net.py", "--overwrite", "OUTPUT_DIR", "it's here"]
     again = shlex.split(resume_command(words))
     assert again == [*words[:3], "--resume", *words[4:]]
     assert resume_command(again) == resume_command(words)

@@ -13,7 +13,6 @@ from persondet.errors import CheckpointError, OutputExistsError
 
 @pytest.mark.parametrize("mark", ["metrics.json", "model_0000099.pth", "results.json"])
 def test_a_used_folder_is_refused_unless_asked(tmp_path, mark):
-    refuse_used_folder(tmp_path / "new", resume=False, overwrite=False)
     (tmp_path / "metrics.json").touch()  # what a start that failed leaves
     refuse_used_folder(tmp_path, resume=False, overwrite=False)
     (tmp_path / mark).write_text("{}")

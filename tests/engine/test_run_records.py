@@ -1,10 +1,8 @@
 """What a run leaves of its start: records, examples, provenance."""
 
 import json
-import logging
 import random
 import sys
-from datetime import datetime
 from pathlib import Path
 
 import cv2
@@ -47,19 +45,20 @@ def starts(cfg):
     return list(record["starts"])
 
 
-def run(cfg, before, after, *overrides):
+def run(cfg, before, after, *overrides, error=None):
     steps = iter([before, *[after] * 3])
     with provenance(cfg, "configs/a.yaml", overrides, lambda: next(steps)):
-        pass
+        if error:
+            raise error
 
 
 def test_a_training_leaves_what_it_was_made_of(cfg, monkeypatch, tiny_export):
     monkeypatch.setattr(sys, "argv", ["tools/train_net.py", "--config-file", "configs/a.yaml"])
     run(cfg, 0, 24, "SOLVER.EPOCHS", "3")
     run(cfg, 24, 12)
-    first, start = starts(cfg)  # one for each start
-    assert (start["first_step"], start["steps_done"], start["exit"]) == (24, 12, "stopped early")
-    assert (first["first_step"], first["steps_done"], first["exit"]) == (0, 24, "finished")
+    first, _ = both = starts(cfg)  # one for each start
+    known = [(one["first_step"], one["steps_done"], one["exit"]) for one in both]
+    assert known == [(0, 24, "finished"), (24, 12, "stopped early")]
     assert first["command"] == sys.argv
     assert first["config"]["files"] == ["configs/a.yaml"]
     assert first["config"]["overrides"] == ["SOLVER.EPOCHS", "3"]
@@ -69,48 +68,38 @@ def test_a_training_leaves_what_it_was_made_of(cfg, monkeypatch, tiny_export):
     assert first["seeds"] == {"SEED": 42, "TEST.VAL_LOSS.SEED": 0}
     assert {"torch", "detectron2", "persondet", "python"} <= first["versions"].keys()
     assert first["git"] == git_state(ROOT)
-    assert first["hardware"]["cores"] >= 1 and first["hardware"]["memory_bytes"] > 2**28
     assert first["datasets"].keys() == {f"person_{s}" for s in ("train", "valid", "test")}
     truth = json.loads((tiny_export / "train" / "_annotations.coco.json").read_text())
     for key in ("images", "annotations"):
         assert first["datasets"]["person_train"][key] == len(truth[key])
-    began, ended = (datetime.fromisoformat(first[key]) for key in ("started", "ended"))
-    assert began <= ended and began.tzinfo is not None
 
 
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        (KeyboardInterrupt(), "interrupted"),
-        (InterruptedRun("after step 4"), "interrupted"),
-        (ValueError("no\nmemory"), "ValueError: no memory"),
-    ],
-)
-def test_the_way_it_ended_is_kept_and_the_error_goes_on(cfg, error, reason):
-    with pytest.raises(type(error)), provenance(cfg, "a.yaml", (), lambda: 4):
-        raise error
-    (start,) = starts(cfg)
-    assert (start["exit"], start["steps_done"]) == (reason, 4) and start["ended"]
+def test_the_way_it_ended_is_kept_and_the_error_goes_on(cfg):
+    errors = (KeyboardInterrupt(), InterruptedRun("after step 4"), ValueError("no\nmemory"))
+    for error in errors:
+        with pytest.raises(type(error)):
+            run(cfg, 0, 4, error=error)
+    kept = starts(cfg)
+    ends = ["interrupted", "interrupted", "ValueError: no memory"]
+    assert [start["exit"] for start in kept] == ends
+    assert all(start["steps_done"] == 4 and start["ended"] for start in kept)
 
 
-@pytest.mark.parametrize("trouble", ["environment_report", "write_json", "damaged"])
-def test_it_never_is_a_reason_for_a_training_to_fail(cfg, trouble, monkeypatch, caplog):
+def test_it_never_is_a_reason_for_a_training_to_fail(cfg, monkeypatch, caplog):
     path = Path(cfg.OUTPUT_DIR) / "provenance.json"
 
     def broken(*_):
         raise OSError("the disk is full")
 
-    if trouble == "damaged":
-        path.write_text('{"starts": 3')
-    else:
-        monkeypatch.setattr(module, trouble, broken)
-    logging.getLogger("persondet").addHandler(caplog.handler)
+    for part in ("environment_report", "write_json"):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, part, broken)
+            run(cfg, 0, 24)
+        assert "provenance.json" in caplog.text and not path.exists()
+        caplog.clear()
+    path.write_text('{"starts": 3')
     run(cfg, 0, 24)
-    assert "provenance.json" in caplog.text
-    if trouble == "damaged":
-        assert starts(cfg)[0]["exit"] == "finished"
-    else:
-        assert not path.exists()
+    assert "provenance.json" in caplog.text and starts(cfg)[0]["exit"] == "finished"
 
 
 def test_a_run_is_the_same_to_the_bit_with_and_without_its_records(
@@ -140,9 +129,9 @@ def test_the_records_tell_of_the_data_and_of_the_weights_and_a_resume_keeps_them
     assert not (tmp_path / "weights.json").exists()
     pipeline = pipeline_file(cfg.INPUT.ALBUMENTATIONS.PIPELINE)
     assert (tmp_path / "augmentation.yaml").read_text() == pipeline.read_text()
-    shapes = [cv2.imread(str(tmp_path / name)).shape for name in SHEETS]
-    assert shapes[0][1] == shapes[1][1]  # four columns each
-    assert shapes[1][0] > shapes[0][0]  # four rows of augmentation, two of six images
+    truth, augmented = (cv2.imread(str(tmp_path / name)).shape for name in SHEETS)
+    assert truth[1] == augmented[1]  # four columns each
+    assert augmented[0] > truth[0]  # four rows of augmentation, two of six images
 
     report = KeyReport(("a.b",), (("c.cls_score.weight", (6, 8), (2, 8)),), ("d",), ("e.f",))
     (tmp_path / SHEETS[0]).unlink()

@@ -13,10 +13,9 @@ from persondet.config import get_cfg
 from persondet.engine.train_step import (
     AutocastTrainer,
     images_on_gpu,
-    is_memory_shortage,
     memory_in_one_sentence,
 )
-from persondet.errors import DatasetError, TrainingError
+from persondet.errors import TrainingError
 from tests.engine.toy_training import ToyModel, toy_run
 
 
@@ -58,10 +57,8 @@ def run(trainer, start=0, end=4):
 def test_float32_equals_detectron2s_own_step_to_the_bit_and_bfloat16_nearly():
     theirs, ours = run(build(SimpleTrainer)), run(build())
     assert torch.equal(ours.linear.weight, theirs.linear.weight)
-    assert ours.seen == {torch.float32}
     half = run(build(dtype=torch.bfloat16))
-    assert half.seen == {torch.bfloat16}
-    assert half.linear.weight.dtype == torch.float32
+    assert (ours.seen, half.seen) == ({torch.float32}, {torch.bfloat16})
     assert torch.allclose(half.linear.weight, theirs.linear.weight, atol=2e-2)
 
 
@@ -93,20 +90,15 @@ def test_a_resumed_step_continues_to_the_bit_with_its_loss_scale(dtype):
 @pytest.mark.parametrize("fused", [False, True])
 def test_clipping_sees_the_gradients_without_the_loss_scale(fused):
     cfg = get_cfg()
-    cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
-    cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "norm"
-    cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 0.01
+    clip = cfg.SOLVER.CLIP_GRADIENTS
+    clip.ENABLED, clip.CLIP_TYPE, clip.CLIP_VALUE = True, "norm", 0.01
     moved = {}
-    for dtype in (torch.float32, torch.float16):
-        model = Recorder()
+    for dtype, scale in ((torch.float32, None), (torch.float16, 2.0**8)):
+        trainer = build(dtype=dtype, scale=scale)  # float16 can hold gradients of this scale
+        model = trainer.model
         before = model.linear.weight.detach().clone()
         plain = torch.optim.SGD(model.parameters(), lr=1.0, fused=fused)
-        optimizer = maybe_add_gradient_clipping(cfg, plain)
-        trainer = AutocastTrainer(model, DATA, optimizer, dtype=dtype)
-        # Small enough that float16 holds the scaled gradients.
-        trainer.scaler = torch.amp.GradScaler(
-            "cpu", init_scale=2.0**8, enabled=dtype == torch.float16
-        )
+        trainer.optimizer = maybe_add_gradient_clipping(cfg, plain)
         run(trainer, 0, 1)
         moved[dtype] = model.linear.weight.detach() - before
     # Clipped to the same small norm; of the scaled gradients the step would be 256 times less.
@@ -134,56 +126,41 @@ class TwoLosses(nn.Module):
 
     def forward(self, batch):
         pixels = torch.stack([item["image"] for item in batch])
+        if torch.isinf(pixels).any():  # as Detectron2's region proposal network does
+            raise FloatingPointError("Predicted boxes or scores contain Inf/NaN.")
         return {"loss_cls": self.weight.square().sum(), "loss_mask": (self.weight * pixels).mean()}
 
 
-class Proposals(TwoLosses):
-    """Detectron2's region proposal network raises before any loss is returned."""
-
-    def forward(self, batch):
-        if not torch.isfinite(batch[0]["image"]).all():
-            raise FloatingPointError("Predicted boxes or scores contain Inf/NaN.")
-        return super().forward(batch)
-
-
 @pytest.mark.parametrize(
-    ("kind", "value", "shown"),
-    [
-        (TwoLosses, "nan", "loss_mask is nan"),
-        (TwoLosses, "inf", "loss_mask is inf"),
-        (Proposals, "nan", "the predicted boxes are NaN"),
-    ],
+    ("value", "shown"), [("nan", "loss_mask is nan"), ("inf", "the predicted boxes are NaN")]
 )
-def test_the_loss_the_images_the_step_and_the_rate_are_named(kind, value, shown):
+def test_the_loss_the_images_the_step_and_the_rate_are_named(value, shown):
     batches = [
         [{"file_name": f"train/{i}.jpg", "image": torch.full((3,), pixel)} for i in range(2)]
         for pixel in (1.0, float(value))
     ]
-    trainer = build(model=kind(), data=batches, lr=0.25)
+    trainer = build(model=TwoLosses(), data=batches, lr=0.25)
     before = run(trainer, 0, 1).weight.detach().clone()
     with pytest.raises(TrainingError) as caught:
         run(trainer, 1, 2)
     said = str(caught.value)
     assert f"at iteration 1: {shown}, at a learning rate of 0.25" in said
     assert "train/0.jpg, train/1.jpg" in said and "SOLVER.BASE_LR" in said
-    assert "loss_cls" not in said and "\n" not in said and caught.value.exit_code == 2
+    assert "loss_cls" not in said and "\n" not in said
     assert torch.equal(trainer.model.weight, before)
 
 
 def test_a_run_that_diverges_leaves_only_good_checkpoints(tiny_export, tmp_path, monkeypatch):
     """The loss is NaN at the step after a checkpoint; Detectron2 logs no traceback of it."""
-    forward = ToyModel.forward
-    calls = []
+    forward, factors = ToyModel.forward, iter([1.0] * 8 + [torch.nan])
 
     def spoilt(self, batch):
-        calls.append(len(calls))
         losses = forward(self, batch)
-        return losses if calls[-1] < 8 else losses | {"loss_b": losses["loss_b"] * torch.nan}
+        return losses | {"loss_b": losses["loss_b"] * next(factors)}
 
     monkeypatch.setattr(ToyModel, "forward", spoilt)
-    trainer = toy_run(tiny_export, tmp_path / "run")
     with pytest.raises(TrainingError, match="at iteration 8: loss_b is nan, at a learning rate"):
-        trainer.train()
+        toy_run(tiny_export, tmp_path / "run").train()
     saved = sorted(path.name for path in (tmp_path / "run").glob("*.pth"))
     assert saved == ["model_0000003.pth", "model_0000007.pth", "model_best.pth"]
     assert (tmp_path / "run/last_checkpoint").read_text() == "model_0000007.pth"
@@ -206,26 +183,18 @@ def in_one_sentence(error, dtype="float32", *, training=True):
     ("error", "told"),
     [
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nGPU 0 …"), ""),
-        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), ""),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "machine's"),
-        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "machine's"),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error."), "/dev/shm"),
     ],
 )
 def test_full_memory_names_the_keys_with_their_values(error, told):
-    assert is_memory_shortage(error)
     ended = in_one_sentence(error)
-    assert isinstance(ended, TrainingError) and "\n" not in str(ended) and ended.exit_code == 2
-    keys = ("IMS_PER_BATCH (3 now)", "MIN_SIZE_TRAIN ((800,) now)", "MAX_SIZE_TRAIN (1333 now)")
-    for words in (*keys, "NUM_WORKERS (5 now)", "AMP.DTYPE bfloat16", told):
+    assert isinstance(ended, TrainingError) and "\n" not in str(ended)
+    keys = ("IMS_PER_BATCH (3 now)", "MIN_SIZE_TRAIN ((800,) now)", "NUM_WORKERS (5 now)")
+    for words in (*keys, "AMP.DTYPE bfloat16", told):
         assert words in str(ended)
     assert "SOLVER.AMP" not in str(in_one_sentence(error, "bfloat16"))
     scoring = str(in_one_sentence(error, training=False))
     assert "MIN_SIZE_TEST" in scoring and "SOLVER" not in scoring
-
-
-@pytest.mark.parametrize(
-    "error", [RuntimeError("shape mismatch"), ValueError("out of memory"), DatasetError("a.jpg")]
-)
-def test_any_other_error_leaves_as_it_came(error):
-    assert in_one_sentence(error) is error
+    for other in (RuntimeError("shape mismatch"), ValueError("out of memory")):
+        assert in_one_sentence(other) is other

@@ -4,6 +4,7 @@ import itertools
 import json
 import logging
 import random
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -17,31 +18,21 @@ from persondet.engine.trainer import Trainer
 from persondet.errors import CheckpointError
 from persondet.inference.predictor import Predictor
 from persondet.modeling.freeze import frozen_tensors
-from tests.engine.toy_training import ToyTrainer, rows, toy_cfg
+from tests.engine.toy_training import ToyTrainer, rows, toy_cfg, toy_run
 
 
 def test_precision_optimizer_rate_and_best_model_are_those_of_the_config(
     tiny_export, tmp_path, monkeypatch
 ):
     scores = iter((30.0, 10.0, 20.0))
-
     found = lambda self: {"segm": {"AP": next(scores)}}  # noqa: E731
     monkeypatch.setattr(ToyTrainer, "_evaluate_validation", found)
-    keys = {
-        "SOLVER.AMP.ENABLED": True,
-        "SOLVER.AMP.DTYPE": "bfloat16",
-        "SOLVER.OPTIMIZER": "AdamW",
-        "SOLVER.LR_SCHEDULER_NAME": "WarmupMultiStepLR",
-        "SOLVER.BASE_LR": 0.02,
-        "SOLVER.WARMUP_ITERS": 2,
-        "SOLVER.STEPS": (4,),
-        "SOLVER.MAX_ITER": 6,
-        "SOLVER.BEST_CHECKPOINT.MODE": "min",
-        "SOLVER.EARLY_STOPPING.PATIENCE": 0,
-        "TEST.EVAL_PERIOD": 2,
-        "LOG_PERIOD": 1,
-    }
-    trainer = ToyTrainer(toy_cfg(tiny_export, tmp_path / "run", *itertools.chain(*keys.items())))
+    keys = """AMP.ENABLED True AMP.DTYPE bfloat16 OPTIMIZER AdamW BASE_LR 0.02 WARMUP_ITERS 2
+        LR_SCHEDULER_NAME WarmupMultiStepLR STEPS (4,) MAX_ITER 6 EARLY_STOPPING.PATIENCE 0
+        BEST_CHECKPOINT.MODE min""".split()
+    keys[::2] = [f"SOLVER.{key}" for key in keys[::2]]
+    keys += ["TEST.EVAL_PERIOD", 2, "LOG_PERIOD", 1]
+    trainer = ToyTrainer(toy_cfg(tiny_export, tmp_path / "run", *keys))
     seen = set()
     trainer.model.linear.register_forward_hook(lambda *call: seen.add(call[-1].dtype))
     trainer.train()
@@ -63,15 +54,13 @@ def test_trap_2_training_is_the_same_whatever_the_scoring_draws(tiny_export, tmp
     for draws in (0, 3):
 
         def evaluate(cfg, model, *_, count=draws, **__):
-            torch.rand(count)
-            np.random.rand(count)
-            [random.random() for _ in range(count)]
+            [(torch.rand(1), np.random.rand(), random.random()) for _ in range(count)]
             model.eval()
             return {"segm": {"AP": 1.0}, "bbox": {"AP": 1.0}}
 
         monkeypatch.setattr(trainer_file, "evaluate", evaluate)
         keys = ("SOLVER.MAX_ITER", 4, "TEST.EVAL_PERIOD", 1)
-        trainer = ToyTrainer(toy_cfg(tiny_export, tmp_path / f"run_{draws}", *keys))
+        trainer = toy_run(tiny_export, tmp_path / f"run_{draws}", *keys)
         trainer.train()
         assert trainer.model.training
         ends.append(trainer.model.linear.weight.detach().clone())
@@ -92,17 +81,6 @@ class Detector(nn.Module):
         return {"loss": self.linear(self.backbone(pixels).mean((2, 3))).square().sum()}
 
 
-class Wrapped(nn.Module):
-    """As `DistributedDataParallel` wraps a model."""
-
-    def __init__(self, module):
-        super().__init__()
-        self.module = module
-
-    def forward(self, batch):
-        return self.module(batch)
-
-
 class Transfer(ToyTrainer):
     """With the true `build_model`."""
 
@@ -117,7 +95,8 @@ def test_what_is_frozen_ends_as_it_was_loaded_and_the_tables_tell(
     tiny_export, tmp_path, monkeypatch, caplog, optimizer
 ):
     monkeypatch.setattr(trainer_file, "build_model", lambda cfg: Detector())
-    monkeypatch.setattr(trainer_file, "data_parallel", Wrapped)  # as one of several ranks
+    wrapped = lambda model: nn.Sequential(OrderedDict(module=model))  # noqa: E731
+    monkeypatch.setattr(trainer_file, "data_parallel", wrapped)  # as one of several ranks
     trained = {
         name: torch.rand_like(tensor) + 0.5
         for name, tensor in Detector().state_dict().items()

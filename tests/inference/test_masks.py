@@ -146,7 +146,6 @@ def some_masks(seed=3, people=4):
         (slice(1, None), [1, 2, 3]),
         (torch.tensor([True, False, True, False]), [0, 2]),
         (np.array([2, 0]), [2, 0]),
-        (torch.zeros(0, dtype=torch.int64), []),
         (3, [3]),
     ],
 )

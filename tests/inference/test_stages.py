@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 import weakref
@@ -132,30 +131,3 @@ def test_work_and_waiting_are_told_apart():
     assert work.busy >= 0.3 > 3 * work.waiting
     assert make.waiting > make.busy
     assert last.waiting >= 0.25 > last.busy
-
-
-def test_further_interruptions_wait_for_the_threads_too():
-    main, leaving, ended = threading.main_thread(), threading.Event(), []
-
-    def endless(_):
-        while True:
-            yield 0
-
-    def last(items):
-        for item in items:
-            yield item
-            leaving.wait(10)
-            for _ in range(2):
-                signal.pthread_kill(main.ident, signal.SIGINT)
-                time.sleep(0.1)
-            ended.append(1)
-
-    def interrupted():
-        with StageLine([Stage("make", endless), Stage("last", last)]) as line:
-            next(iter(line))
-            leaving.set()
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert ended == [1]

@@ -26,28 +26,21 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[np.ndarray], di
 
 
 def masks_of(frame: dict[str, Any]) -> dict[int, np.ndarray]:
-    return {
-        person["track_id"]: decode_mask(person["mask"]["counts"], SIZE[1], SIZE[0])
-        for person in frame["people"]
-    }
+    codes = {person["track_id"]: person["mask"]["counts"] for person in frame["people"]}
+    return {number: decode_mask(code, SIZE[1], SIZE[0]) for number, code in codes.items()}
 
 
 def test_boxes_are_the_extent_of_the_masks_and_masks_are_disjoint(clip):
     images, content = clip
     assert [image.shape for image in images] == [(SIZE[1], SIZE[0], 3)] * FRAMES
     assert [frame["index"] for frame in content["frames"]] == list(range(FRAMES))
-    assert (content["version"], content["fps"], content["width"], content["height"]) == (
-        1,
-        25,
-        *SIZE,
-    )
+    assert [content[key] for key in ("version", "fps", "width", "height")] == [1, 25, *SIZE]
     for frame in content["frames"]:
         masks = masks_of(frame)
         assert sum(masks.values(), np.zeros(SIZE[::-1], int)).max() <= 1
         for person in frame["people"]:
-            rows, columns = np.nonzero(masks[person["track_id"]])
-            extent = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-            assert person["box"] == extent
+            points = np.argwhere(masks[person["track_id"]])[:, ::-1]
+            assert person["box"] == [*points.min(axis=0), *points.max(axis=0) + 1]
             assert 0.1 <= person["visible_share"] <= 1.0
 
 

@@ -11,7 +11,6 @@ from persondet.sample.scene import Item, Scene, compose, render, visible_part
 from persondet.sample.street import Camera
 
 SIZE = (320, 180)
-FRAME = (0, 0, *SIZE)
 
 
 def box_item(name: str, x: int, y: int, width: int, height: int, depth: float) -> Item:
@@ -49,7 +48,7 @@ def people_of(scene: Scene) -> list[Item]:
 
 
 def full_mask(item: Item, items: list[Item]) -> np.ndarray:
-    seen, mask = visible_part(item, items, FRAME), np.zeros(SIZE[::-1], bool)
+    seen, mask = visible_part(item, items, (0, 0, *SIZE)), np.zeros(SIZE[::-1], bool)
     height, width = seen.mask.shape
     mask[seen.y : seen.y + height, seen.x : seen.x + width] = seen.mask
     return mask

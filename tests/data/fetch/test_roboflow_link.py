@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -19,7 +20,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(roboflow_link, "_POLL", 0.01)
 
 
-def sentence(name: VersionName = NAME, key: str = KEY, timeout: float = 20.0) -> str:
+def sentence(name=NAME, key=KEY, timeout=20.0):
     with pytest.raises(DatasetError) as caught:
         resolve_link(name, key=key, timeout=timeout)
     text = str(caught.value)
@@ -28,54 +29,49 @@ def sentence(name: VersionName = NAME, key: str = KEY, timeout: float = 20.0) ->
 
 
 def test_the_questions_and_the_link_of_a_version_that_is_still_in_the_making(roboflow):
-    roboflow.generating, roboflow.exporting = 2, 3
-    seen: list[tuple[str, float]] = []
+    roboflow.generating, roboflow.exporting, roboflow.faults = 2, 3, 2
+    seen = []
     name = VersionName("harbour", "people", 3, "coco")
     found = resolve_link(name, key=KEY, timeout=20.0, on_wait=lambda *step: seen.append(step))
     assert found == roboflow.link
     assert seen == [("generating", 0.5)] * 2 + [("exporting", 0.25)] * 3
-    paths = ["/harbour/people", *["/harbour/people/3"] * 3, *["/harbour/people/3/coco"] * 4]
+    # Two answers of a fault are asked for again.
+    paths = ["/harbour/people"] * 3 + ["/harbour/people/3"] * 3 + ["/harbour/people/3/coco"] * 4
     assert [served.path for served in roboflow.asked] == paths
 
 
 @pytest.mark.parametrize(
-    ("state", "timeout", "words"),
+    ("step", "answer", "words"),
     [
-        ({"generating": 10_000}, 0.1, "still being generated"),
-        ({"exporting": 10_000}, 0.1, "still preparing the export"),
-        ({"images": 0}, 9.0, "version 3 is empty: it has 0 images"),
-        ({"api": {"project": (403, {"error": "Forbidden"})}}, 9.0, "may not read .*Forbidden"),
-        ({"api": {"export": (402, {"error": {"message": "Upgrade"}})}}, 9.0, "quota.*Upgrade"),
-        ({"api": {"version": (429, "slow down")}}, 9.0, r"limit of requests .*\(slow down\)"),
-        ({"api": {"project": (502, "<html>bad")}}, 9.0, r"fault of its own \(status 502\);"),
-        ({"api": {"version": (404, {"error": "gone"})}}, 9.0, "people has no version 3; generate"),
-        ({"api": {"export": (404, {"error": "no"})}}, 9.0, "no export .* coco-segmentation"),
-        ({"api": {"export": (400, {"error": "bad"})}}, 9.0, r"refuses .*\(status 400\) \(bad\)"),
-        ({"api": {"export": (200, {"export": {"link": "file:///x"}})}}, 9.0, "not understood"),
-        ({"api": {"export": (200, {"done": 1})}}, 9.0, "not understood"),
-        ({"api": {"project": (200, "<html>sign in")}}, 9.0, "is not understood"),
+        ("project", (403, {"error": "Forbidden"}), "may not read .*Forbidden"),
+        ("export", (402, {"error": {"message": "Upgrade"}}), "quota.*Upgrade"),
+        ("version", (429, "slow down"), r"limit of requests .*\(slow down\)"),
+        ("project", (502, "<html>bad"), r"fault of its own \(status 502\);"),
+        ("version", (404, {"error": "gone"}), "people has no version 3; generate"),
+        ("export", (404, {"error": "no"}), "no export .* coco-segmentation"),
+        ("export", (200, {"export": {"link": "file:///x"}}), "not understood"),
+        ("project", (200, "<html>sign in"), "not understood"),
     ],
 )
-def test_what_the_server_refuses(roboflow, state, timeout, words):
-    vars(roboflow).update(state)
-    assert re.search(words, sentence(timeout=timeout))
+def test_what_the_server_refuses(roboflow, step, answer, words):
+    roboflow.api[step] = answer
+    assert re.search(words, sentence())
 
 
 @pytest.mark.parametrize(
-    ("fields", "words"),
+    ("state", "words"),
     [
-        (("ghost", "people", 3), "no project people in a workspace ghost"),
-        (("harbour", "ghost", 3), "no project ghost in a workspace harbour"),
-        (("harbour", "people", 2), "people has no version 2; its newest versions are 1, 3"),
+        ({"generating": 10_000}, "still being generated"),
+        ({"exporting": 10_000}, "still preparing the export"),
+        ({"images": 0}, "version 3 is empty: it has 0 images"),
     ],
 )
-def test_unknown_names(roboflow, fields, words):
-    assert words in sentence(VersionName(*fields))
-
-
-def test_a_fault_that_passes_is_not_one(roboflow):
-    roboflow.faults = 2
-    assert resolve_link(NAME, key=KEY, timeout=20.0) == roboflow.link
+def test_a_version_that_is_not_ready(roboflow, state, words):
+    vars(roboflow).update(state)
+    assert words in sentence(timeout=0.1)
+    assert "no project ghost in a workspace harbour" in sentence(VersionName("harbour", "ghost", 3))
+    unknown = VersionName("harbour", "people", 2)
+    assert "people has no version 2; its newest versions are 1, 3" in sentence(unknown)
 
 
 def test_a_server_that_hangs_and_none(roboflow, monkeypatch):
@@ -105,16 +101,9 @@ def test_the_key_and_the_server_s_words_about_it(roboflow, monkeypatch):
     assert api_key() == KEY
 
 
-@pytest.mark.parametrize(
-    ("fields", "words"),
-    [
-        (("a/b", "people", 3), "--workspace 'a/b'"),
-        (("harbour", "../x", 3), "--project '../x'"),
-        (("harbour", "people", 0), "--version 0"),
-        (("harbour", "people", 3, "yolov8"), "--format 'yolov8' cannot be read"),
-    ],
-)
-def test_names_that_are_none(fields, words):
-    with pytest.raises(DatasetError) as caught:
-        VersionName(*fields)
-    assert words in str(caught.value)
+def test_names_that_are_none():
+    for flag, field in (("workspace", "a/b"), ("project", "../x"), ("version", 0)):
+        with pytest.raises(DatasetError, match=f"--{flag} {field!r}"):
+            replace(NAME, **{flag: field})
+    with pytest.raises(DatasetError, match="--format 'yolov8'"):
+        VersionName("harbour", "people", 3, "yolov8")

@@ -5,11 +5,9 @@ from __future__ import annotations
 import io
 import json
 import logging
-import os
 import shutil
 import traceback
 import zipfile
-from pathlib import Path
 
 import pytest
 import requests
@@ -23,9 +21,9 @@ PATH = "/storage/export.zip"
 
 
 @pytest.fixture(autouse=True)
-def waits(monkeypatch) -> list[float]:
+def waits(monkeypatch):
     """Wait for nothing; collects how long it would have been."""
-    waited: list[float] = []
+    waited = []
     monkeypatch.setattr(transfer, "sleep", waited.append)
     monkeypatch.setattr(roboflow_link, "SILENCE", 0.15)
     return waited
@@ -35,7 +33,7 @@ def waits(monkeypatch) -> list[float]:
 def get(roboflow, tmp_path):
     """Download the server's zip by the given answers, and return its bytes."""
 
-    def go(*answers: str, link: str = "", **named) -> bytes:
+    def go(*answers, link="", **named):
         roboflow.files = list(answers)
         with partial_download(tmp_path / "out", "one") as partial:
             fetch(link or roboflow.link, partial, "it", **named)
@@ -44,7 +42,7 @@ def get(roboflow, tmp_path):
     return go
 
 
-def fails(get, *answers: str, error: type = DatasetError, **named) -> str:
+def fails(get, *answers, error=DatasetError, **named):
     with pytest.raises(error) as caught:
         get(*answers, **named)
     text = str(caught.value)
@@ -53,14 +51,14 @@ def fails(get, *answers: str, error: type = DatasetError, **named) -> str:
     return text
 
 
-def ranges(roboflow) -> list[str]:
+def ranges(roboflow):
     return [served.headers.get("Range", "") for served in roboflow.asked]
 
 
 def test_a_plain_download(get, roboflow, tmp_path, monkeypatch, waits):
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password secret")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    steps: list[tuple[int, int | None]] = []
+    steps = []
     answers = (f"redirect {roboflow.link}", "whole")
     assert get(*answers, progress=lambda *step: steps.append(step)) == roboflow.content
     assert steps[-1] == (len(roboflow.content), len(roboflow.content)) and not waits
@@ -114,8 +112,8 @@ def test_a_partial_download_without_its_other_half_is_none(get, roboflow, tmp_pa
         (folder / "export.zip").unlink()
         (folder / "export.zip").symlink_to("/etc/hostname")
     else:
-        with partial_download(tmp_path / "out", "two") as partial:
-            assert partial.size == 0 and partial.validator == ""
+        with partial_download(tmp_path / "out", "two"):
+            pass
         assert not folder.exists()
     assert get("whole") == roboflow.content
     assert ranges(roboflow)[-1] == ""
@@ -135,7 +133,6 @@ def test_a_file_that_changed_begins_again(get, roboflow, answers):
         (["500"], "download of it broke off: the server answers 500; run the command", 5),
         (["429 3600"], "answers 429", 1),
         (["410"], "is not served", 1),
-        (["418"], "cannot be downloaded: the server answers 418", 1),
         (["html"], "a web page instead of the zip", 1),
         (["hang"], "does not answer", 5),
         (["redirect"], "in a circle", 6),
@@ -151,13 +148,9 @@ def test_a_fault_that_stays(get, roboflow, tmp_path, answers, words, times):
     assert not (tmp_path / ".out.download").exists()
 
 
-def test_no_server_and_no_zip(get, roboflow):
-    assert "no connection" in fails(get, "whole", link="http://127.0.0.1:9/storage?sig=1")
-    roboflow.content = b"\x1f\x8b gzip"
-    assert "is no zip" in fails(get, "whole")
-
-
 def test_only_http_and_never_from_https_to_it(get, roboflow, monkeypatch):
+    assert "no connection" in fails(get, "whole", link="http://127.0.0.1:9/storage?sig=1")
+
     def send(adapter, request, **_):
         assert request.url == "https://x/y"
         answer = requests.Response()
@@ -172,13 +165,12 @@ def test_only_http_and_never_from_https_to_it(get, roboflow, monkeypatch):
 
 
 def test_too_large_and_a_full_disk(get, roboflow, tmp_path, monkeypatch):
-    steps: list[tuple[int, int | None]] = []
+    steps = []
     monkeypatch.setattr(archive, "MAX_BYTES", 1000)
     assert "is larger than" in fails(get, "whole", progress=lambda *step: steps.append(step))
     assert not steps  # by what it announces
     assert "is larger than" in fails(get, "no-length")
     monkeypatch.undo()
-    assert not (tmp_path / ".out.download").exists()
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     assert "MiB left" in fails(get, "whole", error=OutputExistsError)
@@ -197,27 +189,21 @@ def test_two_downloads_at_once(tmp_path):
 # The whole road from Roboflow to a folder.
 
 
-def download(tmp_path: Path, version: int = 3, **named) -> dict[str, int]:
+def download(tmp_path, version=3, **named):
     named = {"timeout": 20.0, **named}
     return download_export("harbour", "people", version, tmp_path / "out", **named)
 
 
-def names(folder: Path) -> list[str]:
+def names(folder):
     return [path.name for path in folder.iterdir()]
 
 
-def test_a_download_is_the_export(roboflow, tiny_export, tmp_path):
-    steps: list[tuple[int, int | None]] = []
-    result = download(tmp_path, progress=lambda *step: steps.append(step))
-    assert result == {"train": 6, "valid": 3, "test": 3}
-    assert contents(tmp_path / "out") == contents(tiny_export)
-    assert names(tmp_path) == ["out"]
-    assert (len(roboflow.content),) * 2 in steps and steps[-1][0] == steps[-1][1]
-
-
-def test_an_expired_link_is_asked_for_again_once(roboflow, tmp_path):
+def test_a_download_is_the_export_and_asks_for_an_expired_link_again_once(
+    roboflow, tiny_export, tmp_path
+):
     roboflow.files = ["cut 1000", "403", "whole"]
-    download(tmp_path)
+    assert download(tmp_path) == {"train": 6, "valid": 3, "test": 3}
+    assert contents(tmp_path / "out") == contents(tiny_export)
     assert roboflow.times("/harbour/people") == 2
     assert roboflow.asked[-1].headers["Range"] == "bytes=999-"  # and goes on where it stopped
     roboflow.files = ["403"]
@@ -226,21 +212,13 @@ def test_an_expired_link_is_asked_for_again_once(roboflow, tmp_path):
     assert roboflow.times("/harbour/people") == 4 and names(tmp_path) == ["out"]
 
 
-@pytest.mark.parametrize(
-    ("error", "other"),
-    [
-        (KeyboardInterrupt, {}),
-        (DatasetError, {}),
-        (DatasetError, {"dataset_format": "coco"}),
-    ],
-)
-def test_an_interrupted_download_is_no_dataset_and_goes_on(roboflow, tmp_path, error, other):
-    def stop(done: int, total: int | None) -> None:
-        if error is KeyboardInterrupt:
-            raise KeyboardInterrupt
+@pytest.mark.parametrize("other", [{}, {"dataset_format": "coco"}])
+def test_an_interrupted_download_is_no_dataset_and_goes_on(roboflow, tmp_path, other):
+    def stop(*_):
+        raise KeyboardInterrupt
 
     roboflow.files = ["cut 1000", "500"]
-    with pytest.raises(error, match=None if error is KeyboardInterrupt else "broke off"):
+    with pytest.raises(KeyboardInterrupt):
         download(tmp_path, progress=stop)
     assert names(tmp_path) == [".out.download"]
     roboflow.files = ["whole"]
@@ -249,23 +227,21 @@ def test_an_interrupted_download_is_no_dataset_and_goes_on(roboflow, tmp_path, e
     assert roboflow.asked[-1].headers.get("Range") == (None if other else "bytes=999-")
 
 
-def packed(name: str, *images: str) -> bytes:
-    """A zip of one file: a json that lists `images`, if it is called so."""
+def packed(image):
+    """A zip of one json, which lists `image`."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
-        archive.writestr(name, json.dumps({"images": [{"file_name": image} for image in images]}))
+        coco = json.dumps({"images": [{"file_name": image}]})
+        archive.writestr("train/_annotations.coco.json", coco)
     return content.getvalue()
-
-
-JSON = "train/_annotations.coco.json"
 
 
 @pytest.mark.parametrize(
     ("content", "match"),
     [
+        (b"\x1f\x8b gzip", "is no zip"),
         (b"PK\3\4 and nothing", "is cut off"),
-        (packed("train/../../x.jpg"), "leads out of the folder"),
-        (packed(JSON, "../x.jpg"), "leads out of its"),
+        (packed("../x.jpg"), "leads out of its"),
     ],
 )
 def test_a_zip_that_is_refused_is_not_kept(roboflow, tmp_path, content, match):
@@ -277,7 +253,7 @@ def test_a_zip_that_is_refused_is_not_kept(roboflow, tmp_path, content, match):
 
 
 def test_missing_images_leave_the_zip_to_the_user(roboflow, tmp_path):
-    roboflow.content = packed(JSON, "a.jpg")
+    roboflow.content = packed("a.jpg")
     with pytest.raises(DatasetError, match="1 of the 1 images .* the zip is kept as") as caught:
         download(tmp_path)
     kept = tmp_path / ".out.download/export.zip"
@@ -300,41 +276,28 @@ def test_what_is_there_or_no_key_is_refused_before_anybody_is_asked(
 
 
 SECRETS = (KEY, SIGNATURE, "X-Goog-Signature", "/storage/")
-# How the server answers the request for the zip; None: what goes wrong is the looking up.
-FATES = {
-    "fine": "whole",
-    "wrong key": None,
-    "key in the server's words": None,
-    "no Roboflow": None,
-    "Roboflow hangs": None,
-    "link refused": "403",
-    "broken off": "cut 1000,500",
-    "circle": "redirect",
-    "elsewhere": f"redirect file:///storage/?X-Goog-Signature={SIGNATURE}",
-    "hang": "hang",
-    "no server": f"redirect http://127.0.0.1:9/storage/?X-Goog-Signature={SIGNATURE}",
-    "html": "html",
-    "damaged": "whole",
-}
+# How the server answers the request for the zip, or what goes wrong in looking it up.
+FATES = [
+    *("whole", "wrong key", "key in the server's words", "no Roboflow"),
+    *("403", "cut 1000,500", "hang", "html"),
+    f"redirect file:///storage/?X-Goog-Signature={SIGNATURE}",
+    f"redirect http://127.0.0.1:9/storage/?X-Goog-Signature={SIGNATURE}",
+]
 
 
-def told(error: BaseException) -> str:
+def told(error):
     """Everything that an exception holds: its chain, also what `from None` hides, and its state."""
-    text, waiting, seen = "", [error], set()
-    while waiting:
-        one = waiting.pop()
-        if id(one) in seen:
-            continue
-        seen.add(id(one))
+    text, one = "".join(traceback.format_exception(error)), error
+    while one is not None:
         text += f"{one!r} {one} {one.args} {vars(one)} {getattr(one, '__notes__', '')}"
-        waiting += [other for other in (one.__cause__, one.__context__) if other is not None]
-    return text + "".join(traceback.format_exception(error))
+        one = one.__cause__ or one.__context__
+    return text
 
 
 @pytest.mark.parametrize("fate", FATES)
 def test_nobody_learns_the_key_or_the_link(roboflow, tmp_path, monkeypatch, capfd, caplog, fate):
     monkeypatch.setattr(transfer, "_TRIES", 2)
-    roboflow.files = (FATES[fate] or "whole").split(",")
+    roboflow.files = fate.split(",")
     if fate == "wrong key":
         monkeypatch.setenv("ROBOFLOW_API_KEY", KEY + "x")
     elif fate == "key in the server's words":
@@ -342,26 +305,20 @@ def test_nobody_learns_the_key_or_the_link(roboflow, tmp_path, monkeypatch, capf
     elif fate == "no Roboflow":
         monkeypatch.setenv("API_URL", "http://127.0.0.1:9/storage/")
         monkeypatch.setattr(roboflow_link, "_POLL", 0.0)
-    elif fate == "Roboflow hangs":
-        roboflow.api["project"] = "hang"
-    elif fate == "damaged":
-        roboflow.content = roboflow.content[:200] + b"?" + roboflow.content[201:]
     text = ""
     with caplog.at_level(logging.DEBUG):
         try:
             download(tmp_path)
-            assert fate == "fine"
+            assert fate == "whole"
         except PersondetError as error:
             text = told(error)
-            assert fate != "fine"
+            assert fate != "whole"
     out, err = capfd.readouterr()
     text += out + err + caplog.text + "".join(str(vars(record)) for record in caplog.records)
-    for folder, _, files in os.walk(tmp_path):
-        text += "".join(files)
-        text += "".join((Path(folder) / file).read_bytes().decode("latin-1") for file in files)
+    text += "".join(f"{name} {data.decode('latin-1')}" for name, data in contents(tmp_path).items())
     assert not [secret for secret in SECRETS if secret.lower() in text.lower()]
     # The HTTP library would have logged the link: the look above is where there is something.
-    if fate == "fine":
+    if fate == "whole":
         with caplog.at_level(logging.DEBUG):
             requests.get(roboflow.link, timeout=5)
         assert SIGNATURE in caplog.text

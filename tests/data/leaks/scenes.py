@@ -1,18 +1,13 @@
-"""Pictures for the tests of leaks: invented scenes, and what copying does to a picture."""
+"""Images for the tests of leaks: invented scenes, and what copying does to an image."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Any
 
 import cv2
 import numpy as np
 
-Picture = np.ndarray[Any, Any]
 
-
-def scene(rng: np.random.Generator, size: tuple[int, int] = (160, 120)) -> Picture:
-    """A picture (H, W, 3), uint8, with light and shade, boxes and discs, and a little noise."""
+def scene(rng, size=(160, 120)):
+    """An image (H, W, 3), uint8, with light and shade, boxes and discs, and a little noise."""
     width, height = size
     coarse = rng.integers(40, 200, (7, 9, 3), dtype=np.uint8)
     pixels = cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC)
@@ -27,7 +22,7 @@ def scene(rng: np.random.Generator, size: tuple[int, int] = (160, 120)) -> Pictu
     return np.clip(pixels + rng.normal(0, 4, pixels.shape), 0, 255).astype(np.uint8)
 
 
-def octagons(rng: np.random.Generator, size: tuple[int, int] = (320, 240)) -> Picture:
+def octagons(rng, size=(320, 240)):
     """One to three bright octagons on dark noise: what few, plain shapes are."""
     pixels = rng.integers(60, 90, (size[1], size[0], 3), dtype=np.uint8)
     angles = np.linspace(0, 2 * np.pi, 8, endpoint=False)
@@ -39,38 +34,26 @@ def octagons(rng: np.random.Generator, size: tuple[int, int] = (320, 240)) -> Pi
     return pixels
 
 
-def plain_shapes(rng: np.random.Generator, size: tuple[int, int] = (320, 240)) -> Picture:
-    """Two to five discs and rectangles on plain ground."""
-    pixels = np.full((size[1], size[0], 3), rng.integers(0, 256, 3), np.uint8)
-    for number in range(int(rng.integers(2, 6))):
-        color = rng.integers(0, 256, 3).tolist()
-        x, y, w, h = (int(v) for v in rng.integers((20, 20, 16, 16), (*size, 100, 100)))
-        if number % 2:
-            cv2.circle(pixels, (x, y), w // 2, color, -1)
-        else:
-            cv2.rectangle(pixels, (x, y), (x + w, y + h), color, -1)
-    return pixels
+def jpeg(pixels, quality):
+    """What is left of an image after JPEG."""
+    _, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return cv2.imdecode(data, cv2.IMREAD_COLOR)
 
 
-def jpeg(pixels: Picture, quality: int) -> Picture:
-    """What is left of a picture after JPEG."""
-    ok, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    assert ok
-    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    assert decoded is not None
-    return decoded
-
-
-def light(pixels: Picture, factor: float, offset: float) -> Picture:
+def light(pixels, factor, offset):
     """Brightness and contrast, clipped to 0..255."""
     return np.clip(pixels.astype(float) * factor + offset, 0, 255).astype(np.uint8)
 
 
-def resized(pixels: Picture, x: float, y: float) -> Picture:
+def resized(pixels, x, y):
     return cv2.resize(pixels, None, fx=x, fy=y, interpolation=cv2.INTER_AREA)
 
 
-COPIES: dict[str, Callable[[Picture], Picture]] = {
+def grey(pixels):
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
+
+
+COPIES = {
     "recompressed": lambda p: jpeg(p, 30),
     "half the size": lambda p: jpeg(resized(p, 0.5, 0.5), 90),
     "another aspect": lambda p: jpeg(resized(p, 0.8, 1.2), 90),
@@ -83,12 +66,6 @@ COPIES: dict[str, Callable[[Picture], Picture]] = {
     "upside down": lambda p: jpeg(p[::-1].copy(), 90),
     "turned": lambda p: jpeg(np.rot90(p).copy(), 90),
     "turned back": lambda p: jpeg(np.rot90(p, 3).copy(), 90),
-    "grey": lambda p: jpeg(
-        cv2.cvtColor(cv2.cvtColor(p, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR), 90
-    ),
+    "grey": lambda p: jpeg(np.dstack([grey(p)] * 3), 90),
     "everything": lambda p: jpeg(light(resized(p[:, ::-1], 0.6, 0.6), 1.2, -10), 40),
 }
-
-
-def grey(pixels: Picture) -> Picture:
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)

@@ -19,14 +19,14 @@ from persondet.data.leaks.find import (
     source_name,
 )
 from persondet.data.leaks.hashing import image_signature
-from tests.data.leaks.scenes import COPIES, grey, octagons, plain_shapes, scene
+from tests.data.leaks.scenes import COPIES, grey, scene
 
 
-def named(leaks, code: str) -> list[tuple[str, str, str, str]]:
+def named(leaks, code):
     return [(k.split, k.file_name, k.partner_split, k.partner) for k in leaks.kinds[code]]
 
 
-def seen(split: str, name: str, pixels: np.ndarray, digest: bytes = b"") -> ExportImage:
+def seen(split, name, pixels, digest=b""):
     return ExportImage(split, name, digest, *image_signature(grey(pixels)))
 
 
@@ -89,22 +89,14 @@ def test_every_version_is_dropped_wherever_the_other_lies():
     leaks = find_leaks([*images, ExportImage("test", "t.jpg", b"1")])
     assert leaks.to_drop["valid"] == ["valid0.jpg", "valid1.jpg", "valid2.jpg"]
     assert named(leaks, SAME_FILE)[0] == ("test", "t.jpg", "train", "train0.jpg")
-    pixels = scene(np.random.default_rng(3))
-    copies = [seen("train", f"{i}.jpg", COPIES["recompressed"](pixels)) for i in range(4)]
-    leaks = find_leaks([*copies, seen("test", "t.jpg", pixels)])
-    assert leaks.to_drop == {"train": ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]}
 
 
 def test_what_is_no_leak():
     one_split = [ExportImage("train", f"a_jpg.rf.{i}.jpg", b"1") for i in range(2)]
     leaks = find_leaks(one_split)
     assert not any(leaks.kinds.values()) and not leaks.shares and not leaks.to_drop
-    unknown = [
-        ExportImage("train", "a.jpg"),
-        ExportImage("test", "a.jpg"),
-        ExportImage("valid", ""),
-    ]
-    leaks = find_leaks(unknown)
+    unknown = {"train": "a.jpg", "test": "a.jpg", "valid": ""}
+    leaks = find_leaks([ExportImage(*one) for one in unknown.items()])
     assert not any(leaks.kinds.values())
     assert leaks.shares == {"valid": Share(1, 0, 0), "test": Share(1, 0, 0)}
     assert find_leaks([]).as_json() == {}
@@ -115,34 +107,15 @@ def test_what_is_no_leak():
 def test_the_order_of_the_images_does_not_matter():
     rng = np.random.default_rng(4)
     images = []
-    for number in range(12):
+    for number in range(8):
         image = scene(rng)
-        for split in ("train", "valid", "test"):
-            if rng.random() < 0.6:
-                images.append(seen(split, f"{split}{number}.jpg", image, bytes([number % 5])))
+        for split in rng.choice(["train", "valid", "test"], 2, replace=False).tolist():
+            images.append(seen(split, f"{split}{number}.jpg", image, bytes([number % 5])))
     expected = find_leaks(images)
     assert any(expected.kinds.values())
     for seed in range(3):
         random.Random(seed).shuffle(images)
         assert find_leaks(images) == expected
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("make", [scene, octagons, plain_shapes])
-def test_copies_are_found_and_nothing_else(make):
-    rng = np.random.default_rng(21)
-    images, planted = [], set()
-    for number in range(1000):
-        image = make(rng)
-        images.append(seen("train" if number % 2 else "test", f"{number}.png", image))
-        if number % 2 and number < 20 * len(COPIES):
-            copy = list(COPIES)[number // 2 % len(COPIES)]
-            images.append(seen("test", f"copy{number}.png", COPIES[copy](image)))
-            planted.add((images[-1].file_name, images[-2].file_name))
-    leaks = find_leaks(images).kinds[NEAR_IDENTICAL]
-    found = {(leak.file_name, leak.partner) for leak in leaks}
-    assert found <= planted
-    assert len(found) >= 0.95 * len(planted)
 
 
 @pytest.mark.parametrize(
@@ -153,13 +126,11 @@ def test_copies_are_found_and_nothing_else(make):
         ("a_jpg.rf.11_jpg.rf.22.jpg", "a_jpg"),  # exported, uploaded, exported again
         ("day 1/ä b_jpg.rf.11.jpg", "day 1/ä b_jpg"),
         ("a.jpg", ""),
-        ("a.rfx.jpg", ""),
         (".rf.0f3a.jpg", ""),
-        ("day/.rf.0f3a.jpg", ""),
         ("", ""),
     ],
 )
-def test_source_name(name: str, source: str):
+def test_source_name(name, source):
     assert source_name(name) == source
 
 
@@ -170,27 +141,20 @@ def test_source_name(name: str, source: str):
         ("out_mp4-3_jpg.rf.2ffaf2.jpg", "out_mp4"),
         ("walk.mp4_12.png", "walk.mp4"),
         ("walk.avi-frame-00012.png", "walk.avi"),
-        ("clip_frame_000123.jpg", "clip"),
         ("1_1_2_15_frame383_png.rf.7f47c1.jpg", "1_1_2_15"),
-        ("walk (2)_frame7.jpg", "walk (2)"),
         ("clip-0001_png.rf.11.jpg", "clip"),
-        ("video3-0012.png", "video3"),
         ("street_video_2_00017.jpg", "street_video_2"),
         ("cam1/walk_mp4-5.jpg", "cam1/walk_mp4"),
         # No frames of a clip that could be named:
         ("IMG_0001.jpg", ""),
-        ("photo-0001.jpg", ""),
         ("frame_0001.jpg", ""),
-        ("timeframe_12.jpg", ""),
         ("window_frame_12.jpg", ""),
         ("video_12.jpg", ""),
-        ("video_20240131.jpg", ""),
         ("street_0001_jpg.rf.0f3a.jpg", ""),
         ("WhatsApp-Image-2025-05-25-at-1_06_34-PM-2-_jpeg.rf.83.jpg", ""),
         ("walk_mp4_jpg.rf.1.jpg", ""),  # a clip's one image, without a number
-        ("_mp4-12.jpg", ""),
         ("", ""),
     ],
 )
-def test_clip_name(name: str, clip: str):
+def test_clip_name(name, clip):
     assert clip_name(name) == clip

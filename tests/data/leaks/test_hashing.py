@@ -6,13 +6,13 @@ import pytest
 from persondet.data.leaks.hashing import image_signature, turned, without_bars
 
 
-def smooth(seed: int) -> np.ndarray:
+def smooth(seed):
     rng = np.random.default_rng(seed)
     return np.kron(rng.integers(0, 256, (16, 16)), np.ones((8, 8))).astype(np.uint8)
 
 
 @pytest.mark.parametrize("way", range(8))
-def test_turning_the_image_turns_the_hashes(way: int):
+def test_turning_the_image_turns_the_hashes(way):
     hashes, thumbnail = image_signature(smooth(3))
     again, turned_thumbnail = image_signature(np.ascontiguousarray(turned(smooth(3), way)))
     assert np.bitwise_count(again[0] ^ hashes[way]) <= 1
@@ -24,16 +24,12 @@ def test_turning_the_image_turns_the_hashes(way: int):
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (5, 400), (640, 640)])
-def test_a_plain_image_has_no_bit_set(shape: tuple[int, int]):
+def test_a_plain_image_has_no_bit_set(shape):
     hashes, thumbnail = image_signature(np.full(shape, 200, np.uint8))
     assert not hashes.any() and hashes.dtype == np.uint64 and hashes.shape == (8,)
     assert (thumbnail == 200).all() and thumbnail.shape == (64, 64)
-
-
-@pytest.mark.parametrize("shape", [(0, 5), (4, 4, 3), (4,)])
-def test_what_is_no_grey_image(shape: tuple[int, ...]):
     with pytest.raises(ValueError, match="grey"):
-        image_signature(np.zeros(shape, np.uint8))
+        image_signature(np.zeros((*shape, 3), np.uint8))
 
 
 def test_brightness_does_not_matter_to_the_hash():
@@ -44,7 +40,7 @@ def test_brightness_does_not_matter_to_the_hash():
 
 @pytest.mark.parametrize("level", [0, 255])
 @pytest.mark.parametrize("bars", [(30, 30, 0, 0), (0, 40, 0, 0), (0, 0, 20, 20), (9, 9, 5, 5)])
-def test_bars_are_cut_off(level: int, bars: tuple[int, int, int, int]):
+def test_bars_are_cut_off(level, bars):
     image = np.kron(smooth(6)[::4, ::4], np.ones((3, 4), np.uint8))
     top, bottom, left, right = bars
     barred = np.pad(image, ((top, bottom), (left, right)), constant_values=level)

