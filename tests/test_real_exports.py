@@ -22,26 +22,16 @@ LEAKS = ("leak-same-file", "leak-same-source", "leak-near-identical", "leak-same
 
 
 class Real(NamedTuple):
-    """What is true of an export.
+    """What is true of an export; lists hold a number for each of train, valid and test."""
 
-    Attributes:
-        folder: below the folder of real inputs.
-        images, annotations: of train, valid and test.
-        errors: code to count.
-        warnings: code to count; leaks are judged apart.
-        classes: after cleaning.
-        leaked: (at least, at most) images of valid and test that have a leak or a clip-mate.
-        sources: of train, valid and test: different images before augmentation.
-    """
-
-    folder: str
+    folder: str  # below the folder of real inputs
     images: list[int]
     annotations: list[int]
     errors: dict[str, int]
-    warnings: dict[str, int]
-    classes: list[str]
-    leaked: tuple[int, int]
-    sources: list[int]
+    warnings: dict[str, int]  # leaks are judged apart
+    classes: list[str]  # after cleaning
+    leaked: tuple[int, int]  # at least and at most, of valid and test, with clip-mates
+    sources: list[int]  # different images before augmentation
 
 
 VARIANTS = "tiny-roboflow-variants/tests/assets"

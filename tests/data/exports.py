@@ -67,12 +67,8 @@ def octagon(cell: int, width: int, height: int) -> dict[str, Any]:
     unit = [(1, 0), (3, 0), (4, 1), (4, 3), (3, 4), (1, 4), (0, 3), (0, 1)]
     polygon = [v for x, y in unit for v in (left + x / 4 * wide, top + y / 4 * high)]
     area = float(raster([polygon], height, width).sum())
-    return {
-        "bbox": [left, top, wide, high],
-        "segmentation": [polygon],
-        "area": area,
-        "iscrowd": 0,
-    }
+    box = [left, top, wide, high]
+    return {"bbox": box, "segmentation": [polygon], "area": area, "iscrowd": 0}
 
 
 def without_mask(cell: int, width: int, height: int) -> dict[str, Any]:
@@ -107,11 +103,9 @@ def coco_of(
     classes: list[dict[str, Any]] = PERSON,
 ) -> Coco:
     """A COCO dict of images of these (height, width), each a list of (shape, category id)."""
-    coco: Coco = {"info": {}, "licenses": [], "categories": classes, "images": []}
-    coco["annotations"] = []
-    for index, (objects, name, (height, width)) in enumerate(
-        zip(images, names, sizes, strict=True)
-    ):
+    coco: Coco = {"info": {}, "categories": classes, "images": [], "annotations": []}
+    rows = zip(images, names, sizes, strict=True)
+    for index, (objects, name, (height, width)) in enumerate(rows):
         image = {"id": index, "file_name": name, "height": height, "width": width}
         coco["images"].append(image)
         for cell, (shape, category) in enumerate(objects):

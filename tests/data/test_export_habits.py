@@ -9,7 +9,6 @@ import pytest
 
 from persondet.data.check import check_export
 from persondet.data.clean import clean_dataset
-from persondet.errors import DatasetError
 from tests.data.exports import (
     Objects,
     categories,
@@ -45,23 +44,11 @@ HABITS: dict[str, tuple[dict[str, Any], dict[str, int | None], list[str], dict[s
         [f"class {n}" for n in range(1, 109)],
         {"categories": MANY},
     ),
-    "one class of many": (
-        _three(people(2, category=50)),
-        {"grouping-category": None, "class-unused": None},
-        ["class 50"],
-        {"categories": MANY, "classes": ("class 50",)},
-    ),
     "id 0 is a real class": (
         _three([(octagon, 0), (octagon, 1), (octagon, 0)]),
         {},
         ["person", "rider"],
         {"categories": categories((0, "person", "none"), (1, "rider", "person"))},
-    ),
-    "two categories of one name": (
-        _three([(octagon, 0), (octagon, 1)]),
-        {"category-name-twice": None},
-        ["Person"],
-        {"categories": categories((0, "Person", "none"), (1, "Person", "Person"))},
     ),
     "flat, an image is missing": (
         {"": [people(2)] * 5},
@@ -124,29 +111,14 @@ def test_check_is_true_and_what_clean_writes_scores_100(name: str, tmp_path: Pat
         shares = report["leaks"]
         assert (shares["test"]["leaked"], shares["test"]["clip_mates"]) == (0, 2)
         assert shares["valid"]["clip_mates"] == 1
-    options = {key: options[key] for key in ("classes", "masks") if key in options}
+    options = {key: options[key] for key in ("masks",) if key in options}
     with in_this_process():
         summary = clean_dataset(root, tmp_path / "clean", **options)
         assert check_export(tmp_path / "clean")["errors"] == 0
-    for code in ("file-missing", "mask-missing", "category-name-twice"):
+    for code in ("file-missing", "mask-missing"):
         assert summary["changes"].get(code, 0) == found.get(code, 0)
     assert summary["classes"] == classes
     if name == "RLE among polygons":
         assert masks(tmp_path / "clean") == masks(root)  # either form is kept as it is
-    if findings.keys() <= {
-        "category-name-twice",
-        "mask-missing",
-        "mask-formats-mixed",
-        "masks-none",
-    }:
+    if findings.keys() <= {"mask-missing", "mask-formats-mixed", "masks-none"}:
         assert_ground_truth_scores_100(f"habit {name}", tmp_path / "clean", tmp_path / "run")
-
-
-def test_an_export_whose_only_image_is_missing_leaves_nothing_to_write(tmp_path: Path) -> None:
-    root = write_habit(tmp_path / "export", {"": [people(2)]})
-    (root / "a.jpg").unlink()
-    report = check_export(root)
-    assert (counts(report)["file-missing"], report["errors"]) == (1, 1)
-    with pytest.raises(DatasetError):
-        clean_dataset(root, tmp_path / "clean")
-    assert [path.name for path in tmp_path.iterdir()] == ["export"]

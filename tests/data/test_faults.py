@@ -199,20 +199,17 @@ def test_trap_13_a_fault_of_an_annotation_is_named_and_mended_alone(row: Row) ->
             judge(code, valid, broken, "dropped" if unboxed else fate)
 
 
-@pytest.mark.parametrize("record", [None, "x", 5, []])
-def test_an_annotation_that_is_no_object_is_dropped(record: Any) -> None:
+def test_an_annotation_that_is_no_object_or_a_repetition_is_dropped() -> None:
     valid = valid_coco("polygons")
-    broken = copy.deepcopy(valid)
-    broken["annotations"][VICTIM] = record
-    judge("annotation-malformed", valid, broken, "dropped")
-
-
-@pytest.mark.parametrize("number", [1, 99])
-def test_a_repeated_annotation_is_dropped(number: int) -> None:
+    for record in (None, "x", 5, []):
+        broken = copy.deepcopy(valid)
+        broken["annotations"][VICTIM] = record
+        judge("annotation-malformed", valid, broken, "dropped")
     valid = valid_coco("rle")
-    broken = copy.deepcopy(valid)
-    broken["annotations"].append(broken["annotations"][0] | {"id": number})
-    judge("annotation-repeated", valid, broken, "dropped", victim=len(valid["annotations"]))
+    for number in (1, 99):
+        broken = copy.deepcopy(valid)
+        broken["annotations"].append(broken["annotations"][0] | {"id": number})
+        judge("annotation-repeated", valid, broken, "dropped", victim=len(valid["annotations"]))
 
 
 def test_every_code_of_annotations_has_a_row() -> None:

@@ -14,7 +14,6 @@ from detectron2.data.datasets import load_coco_json, register_coco_instances
 from pycocotools.coco import COCO
 
 from persondet.data.register import (
-    RoboflowDatasets,
     class_colors,
     class_names,
     ground_truth,
@@ -53,6 +52,8 @@ def test_what_is_registered(tiny_export: Path, tmp_path: Path) -> None:
     assert metadata.thing_dataset_id_to_contiguous_id == {1: 0}
     assert metadata.json_file == str(datasets.json_files["train"])
     assert Path(metadata.image_root) == (tiny_export / "train").resolve()
+    assert len(set(class_colors(12))) == 12
+    assert class_colors(3) == class_colors(12)[:3]
     # Processes that are spawned pickle the loader (trap 20).
     loader = pickle.loads(pickle.dumps(dict(DatasetCatalog)["tiny_train"]))
     assert loader() == dicts
@@ -61,7 +62,21 @@ def test_what_is_registered(tiny_export: Path, tmp_path: Path) -> None:
     assert scores["bbox"]["AP"] == scores["segm"]["AP"] == pytest.approx(100)
 
 
-def _same_as_detectron2(datasets: RoboflowDatasets) -> None:
+@pytest.mark.parametrize(("masks", "kept"), [("auto", "bitmask"), ("none", "")])
+def test_loading_equals_detectron2s_load_coco_json(
+    export: Path, tmp_path: Path, masks: str, kept: str
+) -> None:
+    def shuffle(coco: dict[str, Any]) -> None:
+        coco["images"].reverse()
+        coco["categories"].append({"id": 17, "name": "dog", "supercategory": "people"})
+        coco["annotations"][0]["category_id"] = 17
+        coco["annotations"][1]["iscrowd"] = 1
+        coco["annotations"][2]["segmentation"] = {"size": [64, 96], "counts": [100, 64, 5980]}
+
+    edit(export, shuffle)
+    datasets = register_roboflow_coco("tiny", export, masks=masks, output_dir=tmp_path)
+    assert datasets.classes == ("person", "dog")
+    assert (datasets.mask_format, datasets.has_masks) == (kept, bool(kept))
     for split, name in datasets.names.items():
         metadata = MetadataCatalog.get(name)
         reference = f"reference_of_{name}"
@@ -72,28 +87,6 @@ def _same_as_detectron2(datasets: RoboflowDatasets) -> None:
         assert judge.thing_dataset_id_to_contiguous_id == metadata.thing_dataset_id_to_contiguous_id
         assert len(expected) == datasets.image_counts[split]
         MetadataCatalog.remove(reference)
-
-
-def test_loading_equals_detectron2s_load_coco_json(export: Path, tmp_path: Path) -> None:
-    def shuffle(coco: dict[str, Any]) -> None:
-        coco["images"].reverse()
-        coco["categories"].append({"id": 17, "name": "dog", "supercategory": "people"})
-        coco["annotations"][0]["category_id"] = 17
-        coco["annotations"][1]["iscrowd"] = 1
-        coco["annotations"][2]["segmentation"] = {"size": [64, 96], "counts": [100, 64, 5980]}
-
-    edit(export, shuffle)
-    datasets = register_roboflow_coco("tiny", export, output_dir=tmp_path)
-    assert datasets.classes == ("person", "dog")
-    assert datasets.mask_format == "bitmask"
-    _same_as_detectron2(datasets)
-
-
-def test_loading_without_masks_equals_detectron2s(tiny_export: Path, tmp_path: Path) -> None:
-    datasets = register_roboflow_coco("tiny", tiny_export, masks="none", output_dir=tmp_path)
-    assert not datasets.has_masks
-    assert "segmentation" not in DatasetCatalog.get("tiny_train")[0]["annotations"][0]
-    _same_as_detectron2(datasets)
 
 
 def test_trap_08_other_content_is_another_file(export: Path, tmp_path: Path) -> None:
@@ -130,29 +123,20 @@ def test_trap_10_pycocotools_reads_what_is_registered(export: Path, tmp_path: Pa
     assert len(truth.loadRes([box]).anns) == 1
 
 
-def test_missing_images_are_counted(export: Path, tmp_path: Path) -> None:
-    for picture in sorted((export / "train").glob("*.jpg"))[:2]:
-        picture.unlink()
-    with pytest.raises(DatasetError, match=r"'scene_0_train.* is not there.*, and 1 more like it"):
-        register_roboflow_coco("tiny", export, output_dir=tmp_path)
-
-
 def test_refusals_name_the_export(export: Path, tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"export: the export has no class 'Person'"):
-        register_roboflow_coco("tiny", export, classes=["Person"], output_dir=tmp_path)
+    def refused(match: str, name: str = "tiny", **options: Any) -> None:
+        with pytest.raises(DatasetError, match=match):
+            register_roboflow_coco(name, export, output_dir=tmp_path, **options)
+
+    refused(r"export: the export has no class 'Person'", classes=["Person"])
     DatasetCatalog.register("taken_train", list)
-    with pytest.raises(DatasetError, match="'taken_train' belongs to another dataset"):
-        register_roboflow_coco("taken", export, output_dir=tmp_path)
+    refused("'taken_train' belongs to another dataset", "taken")
+    for path in sorted((export / "train").glob("*.jpg"))[:2]:
+        path.unlink()
+    refused(r"'scene_0_train.* is not there.*, and 1 more like it")
     for split in ("train", "valid", "test"):
         edit(export, lambda coco: coco.update(images=[], annotations=[]), split)
-    with pytest.raises(DatasetError, match="no split names an image"):
-        register_roboflow_coco("tiny", export, output_dir=tmp_path)
-
-
-def test_colors_are_distinct_and_stable() -> None:
-    colors = class_colors(12)
-    assert len(set(colors)) == 12
-    assert class_colors(3) == colors[:3]
+    refused("no split names an image")
 
 
 def test_a_dataset_that_was_registered_elsewhere_has_its_class_numbers_as_categories(

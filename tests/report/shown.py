@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from persondet.report.document import Document, Note, Table
@@ -26,15 +25,4 @@ def words(value: Any, key: str = "") -> str:
     """Return every string of a document, or of its section `key`."""
     if key:
         value = next(section for section in value.sections if section.key == key)
-    return "\n".join(_texts(value))
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, tuple):
-        for item in value:
-            yield from _texts(item)
-    elif hasattr(value, "__dataclass_fields__"):
-        for name in value.__dataclass_fields__:
-            yield from _texts(getattr(value, name))
+    return repr(value)

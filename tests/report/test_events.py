@@ -31,8 +31,7 @@ def losses(value, *iterations, **more):
         ((20, 40, 60, 80), (60, 80, 100), {20: 9, 40: 9, 60: 1, 80: 1, 100: 1}, (60,)),
         # the resumed run stopped earlier than the first: what that had logged is gone
         ((20, 40, 60, 80), (40,), {20: 9, 40: 1}, (40,)),
-        # an old run in front, also one that was killed at its first row
-        (range(19, 500, 20), (19, 39, 59), {19: 1, 39: 1, 59: 1}, (19,)),
+        # an old run in front that was killed at its first row
         ((19,), (19, 39), {19: 1, 39: 1}, (19,)),
     ],
 )

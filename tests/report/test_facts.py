@@ -21,11 +21,7 @@ def test_numbers_are_rounded_as_a_reader_expects(words, values, said):
     assert ", ".join(map(words, values)) == said
     assert words(None) == words(Facts("text")) == DASH
     assert words(Facts(values[0])) == words(values[0])
-
-
-def test_counts_and_lists():
     assert [several(1, "image"), several(2000, "image")] == ["1 image", "2,000 images"]
-    assert listed(["a", "b", "c"]) == "a, b and c"
     assert listed(list("abcde"), most=3) == "a, b and 3 more"
 
 

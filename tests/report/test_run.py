@@ -191,20 +191,3 @@ def test_nobody_is_said_to_have_no_copy_where_nobody_has_looked(run: Path) -> No
     assert sum("compared" in text for text in notes(document, "missing")) == 2
     assert [cells[1:3] for cells in rows(document, "Leaks").values()] == [("–", "–")] * 2
     assert "Nobody has compared the test images" in words(document, "limits")
-
-
-@pytest.mark.parametrize("images", [1, 60])
-def test_a_split_without_objects_or_with_one_image_sends_nobody_to_evaluate_again(
-    run: Path, images: int
-) -> None:
-    def change(value: dict[str, Any]) -> None:
-        del value["test"]["intervals"]
-        value["test"]["images"] = images
-        for task in ("bbox", "segm") if images == 60 else ():
-            value["test"][task] = dict.fromkeys(value["test"][task])
-
-    edit(run / "results.json", change)
-    document = build_document(run)
-    sentence = "There is no interval" if images == 1 else "no object is annotated"
-    assert any(sentence in text for text in notes(document, "warning"))
-    assert notes(document, "missing") == []

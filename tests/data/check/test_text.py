@@ -50,16 +50,13 @@ def leak(images, leaked, clip_mates=0):
 def test_what_is_there():
     lines = lines_of(BOTH)
     assert lines[0] == "data: 4 images, 7 objects"
-    train, test = (
-        next(line for line in lines if line.split()[:1] == [name]) for name in ("train", "test")
-    )
+    train, test = (line for line in lines if line.split()[:1] in (["train"], ["test"]))
     assert train.split() == ["train", "train", "3", "0", "6", "2.0", "2"]
     assert test.split() == ["test", "test", "1", "0", "1", "1.0", "1"]
     assert len(train) == len(test)  # numbers are aligned to the right
     text = "\n".join(lines)
     for part in ("objects per image: 1 in 1, 2 in 3", "100 % small", "4 of 64 x 48 px"):
         assert part in text
-    assert "masks: 7 without a mask (box only) (100 %)" in text
     assert lines[-1] == "Nothing to mend." and "no errors, no warnings" in lines
 
 
@@ -67,21 +64,16 @@ def test_leaks_are_a_sentence_each():
     splits = {"train": coco(), "valid": coco(), "test": coco()}
     text = " ".join(lines_of(splits, leaks={"test": leak(60, 3, 4), "valid": leak(40, 1)}))
     text = " ".join(text.split())
-    assert "leaks: 3 of 60 test images (5 %) have a version in train or valid: " in text
+    assert "3 of 60 test images (5 %) have a version in train or valid: " in text
     assert "4 of 60 test images (7 %) are frames of a clip that is in train or valid too" in text
     assert "1 of 40 valid images (2 %) has a version in train:" in text
     assert text.endswith("clean data --output data-clean --drop-leaks")
-    none = lines_of(splits, leaks={"test": leak(60, 0), "valid": leak(1, 0)})
-    assert "  leaks: none among 60 test images and 1 valid image" in none
     assert "leaks" not in "".join(lines_of({"test": coco()}, leaks={"test": leak(60, 0)}))
 
 
-@pytest.mark.parametrize(
-    ("part", "of", "percent"),
-    [(1, 9999, "0.1 %"), (999, 1000, "99.9 %"), (1, 2, "50 %"), (2, 2, "100 %")],
-)
-def test_a_share_is_never_rounded_to_none_or_all(part, of, percent):
-    assert f"({percent})" in "\n".join(lines_of(BOTH, leaks={"test": leak(of, part)}))
+def test_a_share_is_never_rounded_to_none_or_all():
+    for part, of, percent in ((1, 9999, "0.1"), (999, 1000, "99.9"), (1, 2, "50"), (2, 2, "100")):
+        assert f"({percent} %)" in "\n".join(lines_of(BOTH, leaks={"test": leak(of, part)}))
 
 
 def test_findings_come_with_all_that_a_person_needs():
@@ -114,13 +106,10 @@ def test_the_next_step_fits_what_was_found(splits, codes, folder, last):
     assert last in lines_of(splits, *codes, folder=folder)[-1]
 
 
-@pytest.mark.parametrize(
-    "nasty",
-    [
-        *("\x1b[2J\x1b[31mred", "a\nb", "\u202egnp.exe", "日本語" * 40, "x" * 500, "", "\0"),
-        *("half \ud800", "e\u0301" * 60, "{}", "%s"),
-    ],
-)
+NASTY = ["\x1b[2J\x1b[31mred", "a\nb", "\u202egnp.exe", "日本語" * 40, "x" * 500, "", "\0"]
+
+
+@pytest.mark.parametrize("nasty", [*NASTY, "half \ud800", "e\u0301" * 60, "{}", "%s"])
 def test_names_of_strangers_stay_on_their_line(nasty):
     findings = Findings()
     for code in CODES:

@@ -15,7 +15,7 @@ from persondet.data.inspect import inspect_coco, validate_coco
 from persondet.data.inspect.annotations import turned
 from persondet.data.inspect.images import ImageFacts, inspect_images
 from persondet.errors import DatasetError
-from tests.data.exports import compressed_rle, raster
+from tests.data.exports import categories, compressed_rle, raster
 
 
 def _coco(**changes: Any) -> dict[str, Any]:
@@ -33,11 +33,8 @@ def _coco(**changes: Any) -> dict[str, Any]:
     [
         ({"annotations": []}, "no-annotations"),
         ({"categories": []}, "no-class"),
-        ({"categories": [{"id": 1, "name": " "}]}, "no-class"),
-        (
-            {"categories": [{"id": 1, "name": "person"}, {"id": 1, "name": "dog"}]},
-            "category-id-twice",
-        ),
+        ({"categories": categories((1, " "))}, "no-class"),
+        ({"categories": categories((1, "person"), (1, "dog"))}, "category-id-twice"),
     ],
 )
 def test_what_nobody_can_mend_is_an_error_and_refused(changes: dict[str, Any], code: str) -> None:
@@ -50,17 +47,11 @@ def test_what_nobody_can_mend_is_an_error_and_refused(changes: dict[str, Any], c
     assert "\n" not in str(refusal.value)
 
 
-def test_a_split_without_annotations_beside_one_with_is_a_warning() -> None:
+def test_an_empty_split_is_a_warning_and_an_export_of_none_refused() -> None:
     found = validate_coco({"train": _coco(), "valid": _coco(annotations=[])})
     assert found.of("error") == []
-    assert found.counts() == {
-        "split-without-annotations": 1,
-        "image-without-annotations": 1,
-        "masks-none": 1,
-    }
-
-
-def test_a_split_that_names_no_image_is_left_out_and_an_export_of_none_refused() -> None:
+    codes = ("split-without-annotations", "image-without-annotations", "masks-none")
+    assert found.counts() == dict.fromkeys(codes, 1)
     empty = _coco(images=[], annotations=[])
     inspection = inspect_coco({"train": _coco(), "test": empty})
     assert list(inspection.images) == ["train"]
