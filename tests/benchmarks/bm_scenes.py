@@ -145,7 +145,7 @@ def same_objects(first: Boxes, second: Boxes, least: float) -> list[tuple[int, i
 def write_street(path: Path, frames: int, size: tuple[int, int]) -> Path:
     """Write a clip of `frames` frames of (width, height): a pan over a background, and back."""
     wide = background(np.random.default_rng(0), (size[0] + 64, size[1]))
-    kind = {"fps": Fraction(FPS), "preset": "ultrafast", "overwrite": True}
+    kind: dict[str, Any] = {"fps": Fraction(FPS), "preset": "ultrafast", "overwrite": True}
     with VideoWriter(path, width=size[0], height=size[1], **kind) as writer:
         for index in range(frames):
             left = 64 - abs(2 * index % 128 - 64)

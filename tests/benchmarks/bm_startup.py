@@ -28,7 +28,16 @@ _CONFIGS = {
     "default": "person_mask_rcnn_R_50_FPN.yaml",
 }
 # Of both sides. A side whose benchmark was killed ends by itself, after three steps.
-_KEYS = ["DATALOADER.NUM_WORKERS", 2, "MODEL.WEIGHTS", "", "SOLVER.MAX_ITER", 3, "SOLVER.STEPS", ()]
+_KEYS: list[Any] = [
+    "DATALOADER.NUM_WORKERS",
+    2,
+    "MODEL.WEIGHTS",
+    "",
+    "SOLVER.MAX_ITER",
+    3,
+    "SOLVER.STEPS",
+    (),
+]
 _PATIENCE = 300.0  # seconds for one start
 
 
@@ -71,7 +80,7 @@ def main(*, pairs: int = 10, images: int = 24, progress: Progress | None = None)
 
 def _stock_yaml(config: Path) -> str:
     """Return a config for Detectron2's own train_net; keys that it does not know are idle there."""
-    keys = load_cfg(config, [*_KEYS, "MODEL.ROI_HEADS.NUM_CLASSES", 1])
+    keys = load_cfg(config, [*_KEYS, "MODEL.ROI_HEADS.NUM_CLASSES", "1"])
     keys.MODEL.DEVICE = resolve_device(keys.MODEL.DEVICE)
     keys.SOLVER.AMP.ENABLED = False  # as in Detectron2's defaults; on a CPU it has none
     return str(keys.dump())
