@@ -18,7 +18,6 @@ MODES = {
     "train": "training steps of two models against Detectron2's SimpleTrainer",
     "cores": "training and inference with one of two cores taken, for three waiting policies",
     "mapper": "training samples per second and core against two other mappers",
-    "startup": "from the command to the end of the first step against Detectron2's train_net",
     "evaluate": "scoring 5,000 images against Detectron2's COCOEvaluator with pycocotools",
     "video": "annotated frames per second against DefaultPredictor with VideoVisualizer",
 }
@@ -30,13 +29,13 @@ def get_parser() -> argparse.ArgumentParser:
         "Measure speed and memory. Both sides of a ratio run in turns; the table "
         "shows the median ratio and its spread (10th to 90th percentile). Run nothing"
         " else meanwhile.",
-        example="python tools/benchmark.py train mapper startup --json benchmark.json",
+        example="python tools/benchmark.py train mapper --json benchmark.json",
     )
     add = cli.adder(parser)
     what = "; ".join(f"{name}: {what}" for name, what in MODES.items())
     add("modes", what, "MODE", nargs="+", choices=list(MODES))
     add("--pairs", "turns of each side", "N", type=int, default=10)
-    more = "600 for dataset, 16 for mapper, 24 for startup, 5000 for evaluate, 60 frames for video"
+    more = "600 for dataset, 16 for mapper, 5000 for evaluate, 60 frames for video"
     add("--images", f"images (default: {more})", "N", type=int)
     add("--run", "trained run, for two video rows", "DIR", type=Path)
     add("--clip", "clip that the run annotates", "FILE", type=Path)

@@ -1,17 +1,10 @@
-"""The other side of the benchmarks: Detectron2 as its users write it, with nothing of this project.
-
-The startup benchmark runs this file as a script:
-`python bm_stock.py CONFIG JSON IMAGES OUTPUT MARKER`. What Detectron2's own train_net does not
-import (the visualizer) the function that needs it imports itself.
-"""
+"""The other side of the benchmarks: Detectron2 as its users write it, without this project."""
 
 from __future__ import annotations
 
 import itertools
 import random
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -22,7 +15,7 @@ from detectron2.data import DatasetMapper
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.data.datasets import load_coco_json, register_coco_instances
-from detectron2.engine import DefaultPredictor, DefaultTrainer, SimpleTrainer, defaults, hooks
+from detectron2.engine import DefaultPredictor, SimpleTrainer
 from detectron2.evaluation import COCOEvaluator
 from detectron2.modeling import build_model
 from detectron2.solver import build_optimizer
@@ -133,23 +126,3 @@ def stock_annotate(
         writer.write(stock_draw(visualizer, image, predict(image)["instances"]))
     clip.release()
     writer.release()
-
-
-def train(config: str, output: str, marker: str) -> None:
-    """Train as Detectron2's train_net does; write `marker` as soon as the first step is done."""
-    cfg = get_cfg()
-    cfg.set_new_allowed(True)
-    cfg.merge_from_file(config)
-    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST, cfg.OUTPUT_DIR = ("startup_train",), (), output
-    defaults.default_setup(cfg, defaults.default_argument_parser().parse_args([]))
-    trainer = DefaultTrainer(cfg)
-    trainer.resume_or_load(resume=False)
-    step_is_done = hooks.CallbackHook(after_step=lambda _: Path(marker).write_text("done\n"))
-    trainer.register_hooks([step_is_done])
-    trainer.train()
-
-
-if __name__ == "__main__":
-    config_file, json_file, images, folder, marker_file = sys.argv[1:]
-    register_coco_instances("startup_train", {}, json_file, images)
-    train(config_file, folder, marker_file)

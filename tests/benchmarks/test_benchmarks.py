@@ -8,7 +8,6 @@ import json
 import benchmark
 import bm_pairs
 import bm_scenes
-import bm_startup
 import bm_train
 import bm_video
 import numpy as np
@@ -89,9 +88,3 @@ def test_a_training_step_has_the_losses_of_detectron2s(monkeypatch):
         losses = [found[name]["losses"][side]["total_loss"] for side in ("ours", "stock")]
         assert losses[0] == pytest.approx(losses[1], rel=0.05)
     assert found["saved"]["ratio"] == found["saved"]["ours"] / found["saved"]["stock"]
-
-
-@pytest.mark.slow
-def test_both_sides_come_to_a_first_step(monkeypatch):
-    monkeypatch.delitem(bm_startup._CONFIGS, "default")
-    assert min(bm_startup.main(pairs=1, images=4)["small"]["first_seconds"]) > 0.5
