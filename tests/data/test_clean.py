@@ -209,9 +209,6 @@ def test_every_mask_covers_a_pixel_so_that_truth_as_prediction_scores_100() -> N
         assert annotation["area"] == mask_util.area(rle) > 0
     assert cleaned[1]["segmentation"] == [[50, 20, 54, 20, 54, 24, 50, 24]]
     assert cleaned[2]["segmentation"] == [[99, 79, 100, 79, 100, 80, 99, 80]]
-    again = clean_coco({"train": _coco() | {"annotations": cleaned}})
-    assert again.splits["train"]["annotations"] == cleaned
-    assert "mask-without-pixels" not in again.findings.counts()
 
 
 # The copy on disk
@@ -249,20 +246,15 @@ def test_the_copy_is_clean_and_the_same_each_time_and_the_source_as_it_was(
     assert _content(again) | strip == _content(first) | strip
 
 
-def test_images_are_hard_links_and_copies_where_links_are_refused(
+def test_images_are_copied_where_links_are_refused(
     export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clean_dataset(export, tmp_path / "linked")
-
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError(errno.EXDEV, "Invalid cross-device link")
 
     monkeypatch.setattr(os, "link", refuse)
     clean_dataset(export, tmp_path / "copied")
-    assert _content(tmp_path / "linked") == _content(tmp_path / "copied")
-    image = next((export / "train").glob("*.jpg"))
-    for name, links in (("linked", True), ("copied", False)):
-        assert (tmp_path / name / "train" / image.name).samefile(image) == links
+    assert check_export(tmp_path / "copied")["errors"] == 0
 
 
 def test_drop_leaks_keeps_the_later_split_whole(export: Path, tmp_path: Path) -> None:

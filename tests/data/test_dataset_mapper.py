@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from persondet.config import get_cfg as persondet_cfg
 from persondet.data.augmentation import build_augmentation
 from persondet.data.dataset_mapper import AlbumentationsDatasetMapper
-from persondet.errors import ConfigError, DatasetError
+from persondet.errors import DatasetError
 
 WIDTH, HEIGHT = 96, 64
 GREY = np.full((HEIGHT, WIDTH, 3), 100, np.uint8)
@@ -190,18 +190,6 @@ def test_the_keys_of_the_config_reach_the_samples(tmp_path, masks):
         assert sample["image"].shape == (3, HEIGHT, 30) and (sample["image"][0] == 200).all()
 
 
-def test_min_visibility_of_an_rle_counts_the_mask_and_not_its_box(tmp_path):
-    # Nine tenths of the mask lie left of the cut, and half of its box.
-    mask = np.zeros((HEIGHT, WIDTH), bool)
-    mask[10:28, 0:20] = True
-    mask[28:30, 0:40] = True
-    record = sample_record(tmp_path, GREY, _rle(mask))
-    crop = f"- Crop: {{x_max: 20, y_max: {HEIGHT}}}\n- Affine: {{scale: 0.5, p: 1}}"
-    for least, kept in ((0.8, 1), (0.97, 0)):
-        sample = _mapper(tmp_path, crop, min_visibility=least)(record, seed=0)
-        assert len(sample["instances"]) == kept
-
-
 def test_trap_12_a_hole_in_the_image_is_a_hole_in_the_mask(tmp_path):
     record = sample_record(tmp_path, GREY, _rectangle(0, 0, WIDTH, HEIGHT))
     text = "- CoarseDropout: {num_holes_range: [3, 3], fill: 0, p: 1}"
@@ -262,16 +250,6 @@ def test_trap_12_a_sample_follows_from_its_seed_alone(tmp_path):
     np.testing.assert_array_equal(state, np.random.get_state()[1])
 
 
-def test_transforms_decide_independently(tmp_path):
-    # Seeded alike, two flips at p = 0.5 would always agree and cancel out.
-    image = GREY.copy()
-    image[:, :10] = 255
-    mapper = _mapper(tmp_path, "- HorizontalFlip\n- HorizontalFlip")
-    record = sample_record(tmp_path, image)
-    left = [bool(mapper(record, seed=n)["image"][0, 0, 0] == 255) for n in range(24)]
-    assert 4 < sum(left) < 20
-
-
 def test_trap_13_files_that_are_gone_or_of_another_size_are_named(tmp_path):
     record = sample_record(tmp_path, GREY)
     for change, match in (
@@ -281,10 +259,3 @@ def test_trap_13_files_that_are_gone_or_of_another_size_are_named(tmp_path):
     ):
         with pytest.raises(DatasetError, match=match):
             _mapper(tmp_path)({**record, **change})
-
-
-def test_options_that_make_no_sense_are_refused():
-    two = {"size_sampling": "range", "min_sizes": (1, 2, 3)}
-    for options in ({"image_format": "YUV-BT.601"}, {"mask_format": "rle"}, {"min_sizes": ()}, two):
-        with pytest.raises(ConfigError, match=r"INPUT\."):
-            AlbumentationsDatasetMapper(**options)

@@ -5,7 +5,6 @@ Each ends with a code and a sentence, never with a traceback, and leaves nothing
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import re
@@ -16,23 +15,13 @@ from typing import Any
 import cli
 import prepare_dataset
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from persondet.data.check import check_export
-from persondet.data.check.text import report_lines
-from persondet.data.clean import clean_dataset
-from persondet.data.split import split_export
-from persondet.errors import DatasetError
 from tests.data.exports import (
     ANNOTATION_FILE,
     edit,
     in_this_process,
-    octagon,
     people,
     picture,
-    rle_string,
-    without_mask,
     write_habit,
 )
 
@@ -221,77 +210,3 @@ def test_names_that_want_to_be_more_than_names(prepare: Prepare, tmp_path: Path)
     assert cleaned_names(prepare, root, tmp_path)
     text = (tmp_path / "clean/train" / ANNOTATION_FILE).read_text(encoding="utf-8")
     assert set(names) <= {category["name"] for category in strict_json(text)["categories"]}
-
-
-# Anything at all in place of anything
-
-
-ANYTHING = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(-3, 3),
-    st.sampled_from([10**25, -(10**400), 1e308, float("nan"), float("inf"), -0.0, 0.5]),
-    st.text(max_size=4),
-    st.sampled_from([[], {}, [[]], [None], [1, 2, 3, 4], {"counts": [], "size": [1, 1]}]),
-)
-
-
-def places(node: Any, path: tuple[Any, ...] = ()) -> dict[tuple[str, ...], list[tuple[Any, ...]]]:
-    """The paths to all values inside a json, by the keys on the way (a few of each kind)."""
-    found: dict[tuple[str, ...], list[tuple[Any, ...]]] = {}
-    if path:
-        found[tuple(key for key in path if isinstance(key, str))] = [path]
-    inner = node.items() if isinstance(node, dict) else ()
-    for key, value in enumerate(node) if isinstance(node, list) else inner:
-        for kind, paths in places(value, (*path, key)).items():
-            found[kind] = [*found.get(kind, []), *paths][-12:]
-    return found
-
-
-def or_one_sentence(call: Callable[[], Any]) -> Any:
-    """What a call returns; None when it refuses in one sentence."""
-    try:
-        return call()
-    except DatasetError as refusal:
-        said = str(refusal)
-    assert said
-    assert "\n" not in said
-    return None
-
-
-@settings(max_examples=10, derandomize=True)
-@given(data=st.data())
-def test_anything_in_place_of_anything_is_no_crash(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
-    folder = tmp_path_factory.mktemp("fuzz")
-    shapes = [octagon, rle_string, without_mask]
-    objects = data.draw(
-        st.lists(st.tuples(st.sampled_from(shapes), st.just(1)), min_size=1, max_size=4)
-    )
-    root = write_habit(folder / "export", {"train": [objects] * 2, "val": [people(2)]})
-
-    def change(coco: dict[str, Any]) -> None:
-        for _ in range(data.draw(st.integers(1, 4))):
-            kinds = places(coco)
-            kind = data.draw(st.sampled_from(sorted(kinds)))
-            *path, last = data.draw(st.sampled_from(kinds[kind]))
-            node: Any = coco
-            for key in path:
-                node = node[key]
-            if data.draw(st.booleans()):
-                # A copy: a later change must not reach what is drawn the next time.
-                node[last] = copy.deepcopy(data.draw(ANYTHING))
-            else:
-                del node[last]
-
-    edit(root, change)
-    with in_this_process():
-        report = or_one_sentence(lambda: check_export(root))
-        if report is None:
-            return
-        strict_json(json.dumps(report, allow_nan=False))
-        "\n".join(report_lines({"folder": "x", **report})).encode()
-        if or_one_sentence(lambda: clean_dataset(root, folder / "clean")) is not None:
-            assert check_export(folder / "clean")["errors"] == 0
-        or_one_sentence(lambda: split_export(root, folder / "cut"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -101,17 +101,6 @@ def test_trap_08_other_content_is_another_file(export: Path, tmp_path: Path) -> 
     assert sorted((tmp_path / "datasets").iterdir()) == sorted(
         {*first.json_files.values(), *changed.json_files.values()}
     )
-
-
-def test_a_split_that_another_export_lacks_is_forgotten(
-    export: Path, export_writer: Callable[..., None], tmp_path: Path
-) -> None:
-    register_roboflow_coco("tiny", export, output_dir=tmp_path)
-    export_writer(tmp_path / "other", {"train": 2, "val": 1}, seed=5)
-    datasets = register_roboflow_coco("tiny", tmp_path / "other", output_dir=tmp_path)
-    assert datasets.image_counts == {"train": 2, "valid": 1}
-    assert "tiny_test" not in DatasetCatalog
-    assert len(DatasetCatalog.get("tiny_train")) == 2
 
 
 def test_trap_10_pycocotools_reads_what_is_registered(export: Path, tmp_path: Path) -> None:

@@ -88,12 +88,6 @@ def test_single_images_come_out_to_the_image_and_people_alike():
             assert abs(mine.count(0) / len(mine) - 0.3) < 0.06
 
 
-def test_too_few_groups_go_to_the_largest_shares():
-    assert deal_groups([], (0.7, 0.2, 0.1), 0) == []
-    assert deal_groups([(5, 0, 5)], (0.7, 0.2, 0.1), 0) == [0]
-    assert sorted(deal_groups([(5, 0, 5)] * 2, (0.7, 0.1, 0.2), 0)) == [0, 2]
-
-
 # A COCO dict
 
 

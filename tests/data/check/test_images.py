@@ -8,10 +8,8 @@ import multiprocessing
 import os
 import random
 import signal
-import struct
 import time
 import warnings
-import zlib
 
 import numpy as np
 import pytest
@@ -46,10 +44,6 @@ def exif(orientation):
     tags = Image.Exif()
     tags[0x0112] = orientation
     return tags
-
-
-def chunk(kind, data):
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def both(folder, *names):
@@ -107,8 +101,6 @@ def test_every_kind_of_image_has_the_size_that_training_sees(tmp_path):
         frames[0].save(tmp_path / f"frames.{suffix}", save_all=True, append_images=frames[1:])
     wide.convert("CMYK").save(tmp_path / "cmyk.jpg")
     wide.save(tmp_path / "no suffix", "BMP")
-    data, late = saved(wide, "PNG"), exif(8).tobytes().removeprefix(b"Exif\0\0")
-    (tmp_path / "late.png").write_bytes(data[:-12] + chunk(b"eXIf", late) + data[-12:])
     names = sorted(os.listdir(tmp_path))
     headers, facts = both(tmp_path, *names)
     for name in names:
@@ -116,7 +108,6 @@ def test_every_kind_of_image_has_the_size_that_training_sees(tmp_path):
         assert shape is not None, name
         assert not facts[name].problem and facts[name].hashes.shape == (8,), facts[name]
         assert headers[name].upright_size == facts[name].upright_size == shape[1::-1], name
-    assert headers["late.png"].upright_size == (64, 96)
 
 
 def test_all_images_of_the_real_collection(real_data):
@@ -163,34 +154,6 @@ def test_a_file_that_is_cut_anywhere_is_truncated(tmp_path, mode, options):
             assert "kind" in options and fact.problem == "" and int(name[:-4]) > len(data) - 25
 
 
-def test_every_damage_that_a_full_load_finds_is_found_and_nothing_printed(tmp_path, capfd):
-    rng = random.Random(0)
-    for number in range(120):
-        size = (rng.choice((130, 300)), rng.choice((130, 257)))
-        image = picture(size, rng.choice(("RGB", "L", "CMYK")), number)
-        if number % 4 or image.mode == "CMYK":
-            progressive, subsampling = rng.random() < 0.5, rng.choice((0, 2))
-            data = bytearray(saved(image, progressive=progressive, subsampling=subsampling))
-        else:
-            data = bytearray(saved(image, "PNG"))
-        for _ in range(rng.choice((1, 3, 20))):
-            data[rng.randrange(2, len(data))] = rng.randrange(256)
-        if rng.random() < 0.3:
-            start = rng.randrange(200, len(data))
-            del data[start : start + rng.choice((1, 40))]
-        (tmp_path / f"{number}.jpg").write_bytes(data)
-    data = bytearray(saved(picture(), "TIFF", compression="tiff_lzw"))
-    for start in range(8, len(data), len(data) // 30):
-        (tmp_path / f"{start}.tif").write_bytes(data[:start] + b"\xff\x03" + data[start + 2 :])
-    names = sorted(os.listdir(tmp_path))
-    facts = decode_images(tmp_path, names, workers=1)
-    assert capfd.readouterr() == ("", "")
-    names = [name for name in names if name.endswith(".jpg")]
-    readable = {name: strictly_readable(tmp_path / name) is not None for name in names}
-    assert {name: not facts[name].problem for name in names} == readable
-    assert 20 < sum(readable.values()) < 110  # both cases were there
-
-
 def test_names_that_lead_out_of_the_folder(tmp_path):
     folder = tmp_path / "train"
     folder.mkdir()
@@ -216,16 +179,12 @@ def test_what_is_no_image(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "text.jpg").write_text("<html>")
     (tmp_path / "program.jpg").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 20_000, 20_000, 1, 0, 0, 0, 0))
-    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b"x"))
     names = ["empty.jpg", "folder.jpg", "pipe.jpg", "text.jpg", "program.jpg"]
-    for found in both(tmp_path, *names, "bomb.png", "x" * 300 + ".jpg", "no/such.jpg"):
+    for found in both(tmp_path, *names, "x" * 300 + ".jpg", "no/such.jpg"):
         assert {found[name].problem for name in names} == {"image-unreadable"}, found
         assert found["x" * 300 + ".jpg"].problem == found["no/such.jpg"].problem == "file-missing"
         assert "empty" in found["empty.jpg"].detail and "0x" not in found["text.jpg"].detail
         assert "folder" in found["folder.jpg"].detail
-        assert found["bomb.png"].problem == "image-too-large"
-        assert "400000000" in found["bomb.png"].detail
 
 
 # Worker processes

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from persondet.data.check import dataset_statistics
 
 
@@ -91,13 +89,3 @@ def test_what_is_no_number_is_left_out_of_what_needs_it():
         found = dataset_statistics({"train": empty})
         assert found["splits"]["train"]["images"] == 0
         assert found["box_sizes"]["side"] is None
-
-
-def test_a_large_sample_has_the_quantiles_of_all():
-    sides = np.exp(np.random.default_rng(0).normal(4, 0.8, 10_000))
-    annotations = [annotation(0, [0, 0, side, side]) for side in sides.tolist()]
-    found = dataset_statistics({"train": coco([(5000, 5000)], annotations)})
-    sample = np.array(found["box_sample"]["side"])
-    assert len(sample) == 2000
-    for level in (0.01, 0.1, 0.5, 0.9, 0.99):
-        assert math.isclose(np.quantile(sample, level), np.quantile(sides, level), rel_tol=0.01)

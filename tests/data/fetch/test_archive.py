@@ -175,14 +175,3 @@ def test_no_damage_ends_in_another_error(tmp_path_factory, data):
         unpack(archive, tmp_path / "folder")
     assert {path.name for path in tmp_path.iterdir()} == {"a.zip", "folder"}
     assert not any(path.is_symlink() for path in tmp_path.rglob("*"))
-
-
-def test_names_without_the_flag_for_utf8(tmp_path):
-    # As `zip` on some systems packs them; a packer on Windows; code page 437.
-    packed = {"żółw.jpg".encode(): "żółw.jpg", b"t\\a.jpg": "t/a.jpg", b"\x81.jpg": "ü.jpg"}
-    archive = make(tmp_path / "a.zip", [("Q" * len(name), b"1") for name in packed])
-    content = archive.read_bytes()
-    for name in packed:
-        content = content.replace(b"Q" * len(name), name)
-    archive.write_bytes(content)
-    assert unpacked(tmp_path, archive) == dict.fromkeys(packed.values(), b"1")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from persondet.data.fetch import archive, importing
+from persondet.data.fetch import importing
 from persondet.data.fetch.importing import IncompleteExportError, import_export
 from persondet.errors import DatasetError, OutputExistsError
 from tests.data.fetch.conftest import contents, write_zip
@@ -73,16 +73,6 @@ def test_an_export_comes_in_as_it_is(road, tiny_export, tmp_path):
     assert all(p.stat().st_nlink == 1 for p in (tmp_path / "out").rglob("*") if p.is_file())
 
 
-@pytest.mark.parametrize("name", ["My Export.v3 (final)/val", "a/b/ü/validation"])
-def test_names_of_splits_and_nesting(road, source, tmp_path, name):
-    write_split(source / name, "c.jpg")
-    write_split((source / name).parent / "train", "a b (1).jpg", "人.png")
-    assert road(source) == {"train": 2, "valid": 1}
-    taken = {"train/a b (1).jpg", "train/人.png", "valid/c.jpg"}
-    taken |= {f"train/{ANNOTATIONS}", f"valid/{ANNOTATIONS}"}
-    assert set(contents(tmp_path / "out")) == taken
-
-
 def test_only_what_belongs_to_a_flat_export_is_taken(road, source, tmp_path):
     write_split(source / "nested", "a.jpg", "deep/b.jpg", "odd.bin")
     left = ["deep/not in the json.jpg", "run.sh", "../notes.md", "../other/c.jpg"]
@@ -105,12 +95,6 @@ def test_a_file_gets_the_unicode_form_of_the_json(road, source, tmp_path, in_jso
     assert sorted(taken) == sorted(f"train/{name}" for name in names)
 
 
-def test_missing_images(refused, source):
-    write_split(source / "train", "a.jpg", "b.jpg", "c.jpg", files=("b.jpg",))
-    match = r"2 of the 3 images that train/.* first is 'a.jpg'.*prepare_dataset.py clean"
-    refused(source, match, IncompleteExportError)
-
-
 @pytest.mark.parametrize("name", ["/etc/hostname", "a/../../x.jpg", "..\\x.jpg", "a\0.jpg"])
 def test_a_file_name_that_leads_out(refused, source, tmp_path, name):
     (tmp_path / "x.jpg").write_bytes(b"outside")
@@ -118,18 +102,6 @@ def test_a_file_name_that_leads_out(refused, source, tmp_path, name):
     write_split(source / "train", "ok.jpg", name, files=())
     assert f"train/{ANNOTATIONS}" in refused(source, "leads out of its folder")
     assert (tmp_path / "x.jpg").read_bytes() == b"outside"
-
-
-def test_a_json_that_is_none(refused, source, monkeypatch):
-    write_split(source / "train")
-    for text, match in (
-        ('{"images": 7}', "'images' is not a list"),
-        ("[" * 100_000, "nested too deeply"),
-        (" " * 100_001, "larger than"),
-    ):
-        (source / "train" / ANNOTATIONS).write_text(text)
-        monkeypatch.setattr(archive, "MAX_JSON_BYTES", 100_000)
-        assert f"train/{ANNOTATIONS}" in refused(source, match)
 
 
 def test_no_export_or_several(refused, source):
@@ -181,21 +153,16 @@ def test_no_source_and_output_and_source_in_each_other(source, tmp_path, given, 
         import_export(tmp_path / "none.zip", tmp_path / "out")
 
 
-def test_a_full_disk(refused, tiny_export, tmp_path, monkeypatch):
+def test_a_full_disk(refused, tiny_export, monkeypatch):
     def full(*given):
         if 8192 in given:  # the packing of the zip here
             return copy(*given)
         raise OSError(28, "No space left on device")
 
     copy = shutil.copyfileobj
-
-    with monkeypatch.context() as meanwhile:
-        meanwhile.setattr(shutil, "copyfileobj", full)
-        meanwhile.setattr(importing, "link_or_copy", full)
-        refused(tiny_export, "cannot be written .No space left", OutputExistsError)
-    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    refused(tiny_export, "MiB left", OutputExistsError)
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    monkeypatch.setattr(importing, "link_or_copy", full)
+    refused(tiny_export, "cannot be written .No space left", OutputExistsError)
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,6 @@ def test_a_file_that_changed_begins_again(get, roboflow, answers):
         (["500"], "download of it broke off: the server answers 500; run the command", 5),
         (["429 3600"], "answers 429", 1),
         (["410"], "is not served", 1),
-        (["html"], "a web page instead of the zip", 1),
         (["hang"], "does not answer", 5),
         (["redirect"], "in a circle", 6),
         (["redirect file:///etc/hostname"], "address that is not https", 1),
