@@ -12,7 +12,7 @@ VENV_PYTHON := .venv/bin/python
 BOOT_PYTHON = $(or $(PYTHON),$(shell $(VENV_PYTHON) -c '' 2>/dev/null && echo $(VENV_PYTHON) || echo python3))
 # Test processes, one per core. Four of them need about 12 GB.
 TEST_WORKERS ?= $(shell $(VENV_PYTHON) -c 'import os; print(min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))' 2>/dev/null || echo 1)
-PYTEST = $(VENV_PYTHON) -m pytest -n "$(TEST_WORKERS)" --dist loadfile
+PYTEST = $(VENV_PYTHON) -m pytest -n "$(TEST_WORKERS)" --dist loadfile --no-loadscope-reorder
 
 export NO_ALBUMENTATIONS_UPDATE := 1
 
@@ -29,10 +29,10 @@ install: ## create .venv with the pinned packages, Detectron2 and persondet
 demo: install ## train on the sample, evaluate, annotate a clip, report: output/demo
 	@$(VENV_PYTHON) tools/demo.py --output output/demo
 
-test: install ## run the fast and the slow tests (about twelve minutes on two older cores)
+test: install ## run the fast and the slow tests (about seven minutes on two older cores)
 	@$(PYTEST) -m "not soak and not gpu"
 
-test-fast: install ## run only the fast tests (about three and a half minutes)
+test-fast: install ## run only the fast tests (about two minutes)
 	@$(PYTEST) -m "not slow and not soak and not gpu"
 
 test-all: install ## run all tests, long ones too; GPU tests need a GPU

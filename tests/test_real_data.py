@@ -17,14 +17,14 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def run(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """100 steps at a small size on a real export whose split is called `validation`."""
+    """50 steps at a small size on a real export whose split is called `validation`."""
     folder: Path = tmp_path_factory.mktemp("real run")
     export = real_data / "roboflow-multimodal-human-polygons" / "dataset"
     tool(
         "train_net",
         *("--config-file", CONFIG),
         *("DATASETS.ROBOFLOW.ROOT", export, "OUTPUT_DIR", folder / "run"),
-        *("SOLVER.MAX_ITER", 100, "TEST.EVAL_PERIOD", 50, "SOLVER.CHECKPOINT_PERIOD", 50),
+        *("SOLVER.MAX_ITER", 50, "TEST.EVAL_PERIOD", 50, "SOLVER.CHECKPOINT_PERIOD", 50),
     )
     return folder / "run"
 
