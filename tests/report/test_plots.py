@@ -14,15 +14,13 @@ from matplotlib.text import Text
 from persondet.report.build import build_document
 from persondet.report.events import smooth, smoothing_window
 from persondet.report.plots import PLOTS, evaluation, plot_run
-from persondet.report.plots.evaluation import moving_mean, wilson
+from persondet.report.plots.evaluation import moving_mean
 from persondet.report.plots.style import drawing
 from persondet.report.plots.training import draw_overview, panel_average_precision, single
 from persondet.report.run import Run
-from persondet.results import RunError
 from tests.report.finished_run import (
     curves,
     edit,
-    errors,
     training_rows,
     write_json,
     write_metrics,
@@ -105,18 +103,6 @@ def test_a_run_plots_what_it_has_and_the_log_names_the_rest(tmp_path, caplog):
     assert [path.name for path in (run / "plots").iterdir()] == ["mine.png"]
 
 
-def test_what_is_scored_without_a_training_is_plotted(tmp_path):
-    with pytest.raises(RunError, match=r"metrics\.json"):
-        plot_run(tmp_path)
-    assert list(tmp_path.iterdir()) == []
-    content = curves("street")
-    for task in content["tasks"].values():
-        task.pop("thresholds"), task.pop("score_histogram")
-    write_json(tmp_path / "inference/street/curves.json", content | {"sizes": None})
-    assert [path.stem for path in plot_run(tmp_path)] == ["pr_curve"]
-    assert "Dataset: street, 60 images" in texts(draw(evaluation.draw_precision_recall, tmp_path))
-
-
 def test_values_that_are_not_finite_leave_a_gap_and_spikes_do_not_flatten_the_curve(tmp_path):
     values = [1.0, float("nan"), *[1.0] * 30, 5e6]
     losses = [{"iteration": i, "total_loss": v} for i, v in enumerate(values)]
@@ -148,26 +134,6 @@ def test_trap_5_two_validation_sets_are_both_drawn(tmp_path):
     scores = {"a/bbox/AP": 10.0, "b/bbox/AP": 20.0}
     figure = overview(tmp_path / "run", {"iteration": 9, **losses, **scores})
     assert {"validation, a", "validation, b", "box AP, a", "box AP, b"} <= set(texts(figure))
-
-
-def test_names_full_of_markup_are_shown_as_text(tmp_path):
-    run, name = tmp_path / "run", "<b>$\\frac{1}{0}$&amp;_valid"
-    write_json(run / "inference" / name / "curves.json", curves(name))
-    content = errors()
-    content["recall"]["size"][0]["label"] = HOSTILE
-    write_json(run / "inference" / "person_test" / "errors.json", content)
-    write_records(run / "walk.jsonl", [1, 2, 3], source=HOSTILE)
-    figures = [
-        draw(function, run)
-        for function in (evaluation.draw_people, evaluation.draw_f1, evaluation.draw_recall)
-    ]
-    with drawing():
-        figures[0].canvas.draw()  # no formula is set
-    people, f1, recall = map(texts, figures)
-    (title,) = (t for t in people if t.startswith("People in <img src=x onerror"))
-    assert len(title.partition("\n")[0]) <= 50 and "\u202e" not in title
-    assert any("<b>$" in text for text in f1)
-    assert any(text.startswith("<img src=x") for text in recall)
 
 
 def test_the_curves_are_those_of_the_file(drawn):
@@ -232,16 +198,6 @@ def test_the_moving_mean_follows_time_and_not_frames():
     times, counts = np.array([0.0, 0.1, 0.2, 5.0]), np.array([1, 2, 3, 9])
     expected = [counts[abs(times - t) <= 0.5].mean() for t in times]
     assert np.allclose(moving_mean(times, counts, 1.0), expected)
-
-
-def test_the_interval_of_a_share_covers_it():
-    """Wilson's interval, by simulation: about 95 of 100 hold the true share."""
-    rng = np.random.default_rng(0)
-    for share in (0.5, 0.9):
-        found = rng.binomial(40, share, 2000)
-        inside = [low <= share <= high for low, high in (wilson(k, 40) for k in found)]
-        assert 0.92 <= np.mean(inside) <= 0.98
-    assert (wilson(0, 10)[0], wilson(10, 10)[1]) == (0.0, 1.0)
 
 
 def test_smoothing_is_the_mean_of_what_is_known_in_the_window():

@@ -3,7 +3,6 @@
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import make_environment
@@ -46,24 +45,10 @@ def test_clean_keeps_data_and_results(make, tmp_path):
     assert [name for name in kept + gone if (folder / name).exists()] == list(kept)
 
 
-def test_continuous_integration_runs_make_test():
-    script = ROOT / ".ci" / "run"
-    assert script.read_text().rstrip().endswith("exec make test")
-    assert script.stat().st_mode & 0o111
-
-
 @pytest.fixture(autouse=True)
 def nothing_runs(monkeypatch):
     """No test may start a real installation, not even when the check it tests is broken."""
     monkeypatch.setattr(make_environment, "run", lambda *_: pytest.fail("it ran something"))
-
-
-def test_made_environment_is_left_alone(tmp_path):
-    venv = tmp_path / "venv"
-    (venv / "bin").mkdir(parents=True)
-    (venv / "bin" / "python").symlink_to(sys.executable)
-    (venv / "persondet.sha256").write_text(make_environment.digest(venv))
-    assert make_environment.main(["--venv", str(venv)]) == 0
 
 
 def test_digest_follows_the_place_and_the_pins(tmp_path, monkeypatch):

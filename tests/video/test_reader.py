@@ -263,13 +263,6 @@ def test_a_part_is_that_part_of_the_whole_and_what_can_be_counted_is_not_decoded
     assert all(36 <= index <= 50 for index, _ in begins)
 
 
-def test_progress_counts_the_part_only(clip):
-    three = Fraction(3 * 1001, 30000)
-    assert [frame.index for frame in VideoReader(clip, end=three)] == [0, 1, 2]
-    for part, count in (({"end": three}, 3), ({"start": three}, 7), ({"end": 100}, 10)):
-        assert VideoReader(clip, **part).expected_frames == count
-
-
 @pytest.mark.parametrize(
     ("start", "end", "says"),
     [
