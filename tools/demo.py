@@ -12,7 +12,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.build_parser(
         "Make the sample, transfer a model from ImageNet to people with frozen layers, "
         "score on the test split, annotate the clip, draw the plots, write the report (HTML and "
-        "PDF). About 12 minutes on two CPU cores.",
+        "PDF). About 8 minutes on two CPU cores.",
         example="python tools/demo.py --output output/demo",
     )
     add = cli.adder(parser)
