@@ -32,7 +32,7 @@ demo: install ## train on the sample, evaluate, annotate a clip, report: output/
 test: install ## run the fast and the slow tests (about seven minutes on two older cores)
 	@$(PYTEST) -m "not soak and not gpu"
 
-test-fast: install ## run only the fast tests (about two minutes)
+test-fast: install ## run only the fast tests (about a minute and a half)
 	@$(PYTEST) -m "not slow and not soak and not gpu"
 
 test-all: install ## run all tests, long ones too; GPU tests need a GPU
