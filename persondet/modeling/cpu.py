@@ -17,7 +17,7 @@ from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
 from torch import nn
 
 from persondet.modeling.backbones import TimmBackbone
-from persondet.modeling.freeze import FrozenBatchNormAct2d
+from persondet.modeling.freeze import FrozenBatchNormAct2d, asks_for_gradient
 
 
 class ExactROIAlign(ROIAlign):
@@ -407,7 +407,7 @@ def _convolve(
     if (
         type(activation) in _FUSED
         and (x.device.type, x.dtype, weight.dtype) == ("cpu", torch.float32, torch.float32)
-        and not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad))
+        and not asks_for_gradient(x, weight)
         and not (torch.is_autocast_enabled("cpu") or torch.jit.is_tracing())
     ):
         place = (conv.padding, conv.stride, conv.dilation, conv.groups)
@@ -431,7 +431,7 @@ def pad_same(
         for size, k, s, d in zip(x.shape[2:], kernel, stride, dilation, strict=True)
     ]
     (above, below), (left, right) = ((need // 2, need - need // 2) for need in needs)
-    if torch.is_grad_enabled() and x.requires_grad:
+    if asks_for_gradient(x):
         return F.pad(x, (left, right, above, below))
     # `F.pad` fills the whole map before it copies.
     height, width = x.shape[2:]

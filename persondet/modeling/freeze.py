@@ -103,6 +103,11 @@ def freeze_batch_norm(module: nn.Module) -> nn.Module:
     return module
 
 
+def asks_for_gradient(*tensors: torch.Tensor) -> bool:
+    """Return whether a result computed of `tensors` now is one that a backward pass may reach."""
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
 def freeze_from_cfg(cfg: CfgNode, model: nn.Module) -> nn.Module:
     """Freeze what `MODEL.FREEZE.MODULES` names (`FREEZE_AT` acts while the backbone is built)."""
     freeze_modules(model, cfg.MODEL.FREEZE.MODULES)
