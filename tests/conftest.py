@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import hashlib
 import json
 import logging
@@ -17,6 +18,9 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has a core
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# What is imported lives as long as the process: no collection needs to look at it.
+gc.disable()
 
 import cv2
 import numpy as np
@@ -147,3 +151,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that train: the processes then end at about the same time."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish() -> None:
+    """From here on there is garbage; all that was imported is passed over."""
+    gc.freeze()
+    gc.enable()

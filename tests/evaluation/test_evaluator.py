@@ -22,6 +22,7 @@ from persondet.modeling.precision import autocast
 from tests.data.ground_truth_score import GroundTruth
 from tests.engine.toy_training import CONFIG
 from tests.evaluation.scenes import person, scene
+from tests.inference.tiny_model import NARROW
 
 
 class Blind(GroundTruth):
@@ -69,7 +70,7 @@ def test_trap_19_a_class_has_its_row_and_no_prediction_is_0(export_writer, tmp_p
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_model_scores_as_with_detectron2s_evaluator(tiny_export, tmp_path, dtype):
-    cfg = load_cfg(CONFIG)
+    cfg = load_cfg(CONFIG, NARROW)
     cfg.MODEL.DEVICE, cfg.OUTPUT_DIR = "cpu", str(tmp_path)
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = 1
     cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.DTYPE = True, dtype
