@@ -1,7 +1,5 @@
 """Fixtures that all tests share."""
 
-from __future__ import annotations
-
 import functools
 import gc
 import hashlib
@@ -19,13 +17,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has a core
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# What is imported lives as long as the process: no collection needs to look at it.
-gc.disable()
-
 import cv2
 import numpy as np
 import pytest
 from hypothesis import settings
+
+# What the tests import lives as long as the process: see `pytest_collection_finish`.
+gc.disable()
 
 # A background job inherits "ignore Ctrl-C", and hands it on; many tests send it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -1,7 +1,5 @@
 """`import persondet` is free, and its names are there when they are used."""
 
-from __future__ import annotations
-
 import contextlib
 import doctest
 import shutil

@@ -3,8 +3,6 @@
 Each ends with a code and a sentence, never with a traceback, and leaves nothing outside its output.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """A tiny Mask R-CNN with random weights, saved as a run."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch
