@@ -225,7 +225,7 @@ anything = st.recursive(
 spoiled = st.lists(st.dictionaries(st.sampled_from(KEYS.split()), anything, max_size=4), max_size=2)
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(spoiled, spoiled, spoiled)
 def test_values_of_any_kind_are_judged_or_refused(
     prepare: Prepare, tmp_path: Path, images: Any, annotations: Any, classes: Any
