@@ -1,8 +1,7 @@
 """Fixtures that all tests share."""
 
-from __future__ import annotations
-
 import functools
+import gc
 import hashlib
 import json
 import logging
@@ -22,6 +21,9 @@ import cv2
 import numpy as np
 import pytest
 from hypothesis import settings
+
+# What the tests import lives as long as the process: see `pytest_collection_finish`.
+gc.disable()
 
 # A background job inherits "ignore Ctrl-C", and hands it on; many tests send it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -147,3 +149,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that train: the processes then end at about the same time."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish() -> None:
+    """From here on there is garbage; all that was imported is passed over."""
+    gc.freeze()
+    gc.enable()

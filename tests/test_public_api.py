@@ -1,7 +1,5 @@
 """`import persondet` is free, and its names are there when they are used."""
 
-from __future__ import annotations
-
 import contextlib
 import doctest
 import shutil
@@ -25,6 +23,7 @@ import persondet
 from persondet.data.coco_json import read_coco
 from persondet.data.leaks.find import ExportImage
 from persondet.data.roboflow import read_export
+from tests.inference.tiny_model import NARROW
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -85,18 +84,19 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, tiny_export: Path) -> di
         trained.checkpointer.save_model("model_best", iteration=0)
         Path("output/person/metrics.json").write_text('{"iteration": 0, "total_loss": 0.5}\n')
         cfg = persondet.setup(_arguments("output/new"))
+        model = persondet.Trainer.build_model(cfg)
     functions = (Fraction, Namespace, ExportImage, inference_on_dataset, read_coco, read_export)
     return {name: getattr(persondet, name) for name in persondet.__all__} | {
         **{function.__name__: function for function in functions},
         **{"cv2": cv2, "np": np, "torch": torch, "detectron2": detectron2},
-        **{"DatasetCatalog": DatasetCatalog, "folder": folder, "cfg": cfg},
+        **{"DatasetCatalog": DatasetCatalog, "folder": folder, "cfg": cfg, "model": model},
     }
 
 
 def _arguments(output: str) -> Namespace:
     opts = ["DATASETS.ROBOFLOW.ROOT", "datasets/person", "OUTPUT_DIR", output]
     opts += ["MODEL.DEVICE", "cpu", "SOLVER.MAX_ITER", "2", "TEST.EVAL_PERIOD", "2"]
-    opts += ["DATALOADER.NUM_WORKERS", "0"]
+    opts += ["DATALOADER.NUM_WORKERS", "0", *NARROW]
     config = "configs/quick_schedules/person_mask_rcnn_R_18_FPN_instant_test.yaml"
     return Namespace(config_file=config, opts=opts)
 
@@ -116,8 +116,7 @@ def test_every_public_name_has_an_example_that_runs(
     name: str, workplace: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(workplace["folder"])
-    model = persondet.Trainer.build_model(workplace["cfg"])
-    names = workplace | {"trainer": TrainerBase(), "model": model}
+    names = workplace | {"trainer": TrainerBase()}
     text = getattr(persondet, name).__doc__
     example = doctest.DocTestParser().get_doctest(text, names, name, None, None)
     assert len(example.examples) >= 2

@@ -1,7 +1,5 @@
 """Real exports and clips, unchanged, from PERSONDET_REAL_DATA."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

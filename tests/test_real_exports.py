@@ -1,8 +1,6 @@
 """Real exports, unchanged: `check` says what is true of each and nothing else, and `clean` mends
 it. What plain counting can tell is counted here, from the raw json, without persondet."""
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple

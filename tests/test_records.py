@@ -1,7 +1,5 @@
 """Records: round trip, other decoders, the rest of a killed run, version 1, MOT-challenge text."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

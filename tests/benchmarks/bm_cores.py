@@ -3,8 +3,6 @@
 Each measurement runs in a process of its own, because OpenMP reads its waiting policy once.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -3,8 +3,6 @@
 The imports at the top are few: the memory of the json work is all that its process ever had.
 """
 
-from __future__ import annotations
-
 import json
 import tempfile
 import time

@@ -1,7 +1,5 @@
 """How fast predictions become scores beside Detectron2's own evaluator, and in how much memory."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

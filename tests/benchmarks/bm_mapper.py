@@ -1,7 +1,5 @@
 """Training samples per second on one core: our mapper against two others."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable
 from functools import partial

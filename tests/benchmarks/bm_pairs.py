@@ -1,7 +1,5 @@
 """Timing two sides in turns, so that a machine's moods meet both alike, and printing the ratios."""
 
-from __future__ import annotations
-
 import gc
 import multiprocessing
 import resource

@@ -1,7 +1,5 @@
 """What the benchmarks measure with: people without a photograph, and results without a model."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from fractions import Fraction

@@ -1,7 +1,5 @@
 """The other side of the benchmarks: Detectron2 as its users write it, without this project."""
 
-from __future__ import annotations
-
 import itertools
 import random
 from collections.abc import Callable

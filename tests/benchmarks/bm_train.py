@@ -1,7 +1,5 @@
 """How fast a training step is beside Detectron2's own, and what it keeps for the way back."""
 
-from __future__ import annotations
-
 import itertools
 from pathlib import Path
 from statistics import fmean

@@ -1,7 +1,5 @@
 """How fast a clip is annotated beside the serial way with Detectron2 and OpenCV alone."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import tempfile

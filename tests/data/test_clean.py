@@ -1,7 +1,5 @@
 """What cleaning mends, what it refuses, what it leaves alone; and the cleaned copy on disk."""
 
-from __future__ import annotations
-
 import copy
 import errno
 import json

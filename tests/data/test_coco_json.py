@@ -1,7 +1,5 @@
 """`read_coco` admits COCO and refuses the rest in one sentence."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

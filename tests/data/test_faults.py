@@ -1,8 +1,6 @@
 """Every way in which an annotation or an image can be wrong: `check` names it once and nothing
 else, `clean` mends it and touches nothing else."""
 
-from __future__ import annotations
-
 import copy
 import io
 import os

@@ -1,7 +1,5 @@
 """The table of codes: whole, documented, and what findings count by."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

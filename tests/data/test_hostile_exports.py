@@ -3,11 +3,10 @@
 Each ends with a code and a sentence, never with a traceback, and leaves nothing outside its output.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ from typing import Any
 import cli
 import prepare_dataset
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.data.exports import (
     ANNOTATION_FILE,
@@ -210,3 +211,35 @@ def test_names_that_want_to_be_more_than_names(prepare: Prepare, tmp_path: Path)
     assert cleaned_names(prepare, root, tmp_path)
     text = (tmp_path / "clean/train" / ANNOTATION_FILE).read_text(encoding="utf-8")
     assert set(names) <= {category["name"] for category in strict_json(text)["categories"]}
+
+
+KEYS = "id image_id category_id file_name width height name bbox segmentation counts area iscrowd"
+ATOMS = [None, True, -1, 0, 1, 2.5, 1e400, 10**30, "", "1", "39.0", "person", "afolder.jpg", "../x"]
+anything = st.recursive(
+    st.sampled_from(ATOMS),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(KEYS.split()), inner)
+    ),
+    max_leaves=12,
+)
+spoiled = st.lists(st.dictionaries(st.sampled_from(KEYS.split()), anything, max_size=4), max_size=2)
+
+
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(spoiled, spoiled, spoiled)
+def test_values_of_any_kind_are_judged_or_refused(
+    prepare: Prepare, tmp_path: Path, images: Any, annotations: Any, classes: Any
+) -> None:
+    """Good records with some keys replaced, one good image beside them."""
+    shutil.rmtree(tmp_path / "clean", ignore_errors=True)  # of the example before
+    root = write_habit(tmp_path / "export", {"train": [people(1)] * 2})
+
+    def spoil(coco: dict[str, Any]) -> None:
+        for key, rows in zip(coco, (None, classes, images, annotations), strict=True):
+            if rows is not None:
+                coco[key] += [coco[key][0] | row for row in rows]
+
+    edit(root, spoil)
+    assert prepare("check", root)[0] in (0, 1, 2)
+    if prepare("clean", root, tmp_path / "clean")[0] == 0:
+        assert prepare("check", tmp_path / "clean")[0] == 0

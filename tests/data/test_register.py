@@ -1,7 +1,5 @@
 """Registering an export: counts, Detectron2's own loader and evaluator as the judge, refusals."""
 
-from __future__ import annotations
-
 import pickle
 import shutil
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Where an export lies, and which of its folders are its splits."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

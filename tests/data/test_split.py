@@ -1,7 +1,5 @@
 """Merging and splitting: nothing is lost, cut or told apart wrongly."""
 
-from __future__ import annotations
-
 import copy
 import json
 import os

@@ -20,12 +20,13 @@ from persondet.files import sha256_of_file
 from persondet.inference.predictor import Predictor
 from persondet.results import read_results, write_results
 from tests.engine.toy_training import CONFIG
+from tests.inference.tiny_model import NARROW
 
 
 def arguments(export, folder, *opts, **flags):
     data = ["DATASETS.ROBOFLOW.ROOT", str(export), "OUTPUT_DIR", str(folder)]
     known = {"resume": False, "eval_only": True, "overwrite": False, "config_file": str(CONFIG)}
-    opts = [*data, "MODEL.DEVICE", "cpu", "INPUT.MIN_SIZE_TEST", "64", *map(str, opts)]
+    opts = [*data, "MODEL.DEVICE", "cpu", "INPUT.MIN_SIZE_TEST", "64", *NARROW, *map(str, opts)]
     return argparse.Namespace(opts=opts, **{**known, **flags})
 
 

@@ -16,12 +16,14 @@ from detectron2.structures import BoxMode
 from persondet.config import get_cfg
 from persondet.data.register import register_roboflow_coco
 from persondet.engine.defaults import load_cfg
-from persondet.evaluation import evaluate
+from persondet.evaluation import evaluate, evaluator
 from persondet.evaluation.evaluator import constant_box_scores, median_boxes
+from persondet.evaluation.matching import match
 from persondet.modeling.precision import autocast
 from tests.data.ground_truth_score import GroundTruth
 from tests.engine.toy_training import CONFIG
 from tests.evaluation.scenes import person, scene
+from tests.inference.tiny_model import NARROW
 
 
 class Blind(GroundTruth):
@@ -47,7 +49,9 @@ def score(name, folder, *, limit=100, kind=Moved, **options):
     return dict(evaluate(cfg, kind(name, True), [name], lambda *_: records, **options))
 
 
-def test_trap_19_a_class_has_its_row_and_no_prediction_is_0(export_writer, tmp_path, caplog):
+def test_trap_19_a_class_has_its_row_and_no_prediction_is_0(
+    export_writer, tmp_path, caplog, monkeypatch
+):
     """Training writes each value to metrics.json; the final evaluation has the intervals too."""
     export_writer(tmp_path / "export", {"train": 11})  # the last one shows nobody
     name = register_roboflow_coco("scored", tmp_path / "export", output_dir=tmp_path).names["train"]
@@ -56,7 +60,10 @@ def test_trap_19_a_class_has_its_row_and_no_prediction_is_0(export_writer, tmp_p
     assert all(isinstance(value, float) for task in plain.values() for value in task.values())
     assert plain["bbox"]["AP-person"] == plain["bbox"]["AP"]
     assert math.isnan(plain["bbox"]["APl"])  # the images are 96 x 64: nobody is large
+    tasks = []
+    monkeypatch.setattr(evaluator, "match", lambda *a: tasks.append(a[2]) or match(*a))
     full = score(name, tmp_path, limit=200)
+    assert tasks == ["bbox", "segm"]  # the metrics, intervals and the analysis share the matches
     assert full["segm"].keys() == plain["segm"].keys() | {"AP@200"}
     low, high = full["intervals"]["segm"]["AP"]
     assert 0 <= low < full["segm"]["AP"] == plain["segm"]["AP"] < high <= 100
@@ -69,7 +76,7 @@ def test_trap_19_a_class_has_its_row_and_no_prediction_is_0(export_writer, tmp_p
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_model_scores_as_with_detectron2s_evaluator(tiny_export, tmp_path, dtype):
-    cfg = load_cfg(CONFIG)
+    cfg = load_cfg(CONFIG, NARROW)
     cfg.MODEL.DEVICE, cfg.OUTPUT_DIR = "cpu", str(tmp_path)
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = 1
     cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.DTYPE = True, dtype

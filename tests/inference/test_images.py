@@ -1,7 +1,5 @@
 """Single images: strict reading, what goes where, COCO results that pycocotools loads."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

@@ -1,7 +1,5 @@
 """Masks in their rectangle are those of the whole image: pasted, chosen, encoded, bit for bit."""
 
-from __future__ import annotations
-
 from copy import deepcopy
 
 import numpy as np

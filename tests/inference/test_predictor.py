@@ -1,7 +1,5 @@
 """The predictor, on a tiny model with random weights."""
 
-from __future__ import annotations
-
 import pickle
 import shutil
 

@@ -1,7 +1,5 @@
 """Stages at the same time: order, bounds, errors, an early end, and where the time went."""
 
-from __future__ import annotations
-
 import threading
 import time
 import weakref

@@ -3,8 +3,6 @@
 The scene is drawn here: people who walk at their own speeds, near and far, and hide one another.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from itertools import permutations

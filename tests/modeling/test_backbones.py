@@ -1,7 +1,5 @@
 """timm's models as backbones: their maps, their stages, and what freezing them means."""
 
-from __future__ import annotations
-
 import pytest
 import timm
 import torch

@@ -1,7 +1,5 @@
 """A finished run folder, made once, and a copy that a test may change."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Run folders as a training leaves them, small and without a training: for tests of the report."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

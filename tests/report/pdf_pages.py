@@ -1,7 +1,5 @@
 """The text of a PDF that ReportLab wrote, page by page: enough of the format for tests."""
 
-from __future__ import annotations
-
 import base64
 import re
 import zlib

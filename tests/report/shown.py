@@ -1,7 +1,5 @@
 """What a document shows: its notes, tables and words."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from persondet.report.document import Document, Note, Table

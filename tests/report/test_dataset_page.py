@@ -1,7 +1,5 @@
 """The page on a dataset: drawn whole for any names and numbers, and to scale."""
 
-from __future__ import annotations
-
 import warnings
 from itertools import combinations
 

@@ -1,7 +1,5 @@
 """metrics.json as it really looks: resumed, cut off, with NaN, with keys missing."""
 
-from __future__ import annotations
-
 import json
 import math
 

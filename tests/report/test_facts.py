@@ -1,7 +1,5 @@
 """What the files of a run say: values of no wrong kind, and numbers in words."""
 
-from __future__ import annotations
-
 import pytest
 
 from persondet.report.facts import DASH, Facts, duration, listed, plain, points, several, share

@@ -1,7 +1,5 @@
 """Several runs in one figure, and their numbers in one table."""
 
-from __future__ import annotations
-
 import csv
 
 import pytest

@@ -1,7 +1,5 @@
 """The PDF: pages with numbers, contents that are right, names of every kind, nothing cut off."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

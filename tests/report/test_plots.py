@@ -1,7 +1,5 @@
 """The figures of a run as PNG files: all of them, some of them, and none; and what they show."""
 
-from __future__ import annotations
-
 import logging
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The document of a run: complete, in order, and never stopped by what is missing."""
 
-from __future__ import annotations
-
 import ast
 import json
 import random

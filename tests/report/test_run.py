@@ -1,7 +1,5 @@
 """What counts as the score of a run: results.json, later evaluations, and of which model."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import json

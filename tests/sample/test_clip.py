@@ -1,7 +1,5 @@
 """The clip and its ground truth: decoded again, they belong together."""
 
-from __future__ import annotations
-
 import json
 from itertools import pairwise
 from typing import Any

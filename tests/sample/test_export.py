@@ -1,7 +1,5 @@
 """The exports: Roboflow's conventions, the same bytes for the same seed, nothing half written."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """People: a body that keeps its proportions, walks without sliding, and stands on the ground."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given, settings

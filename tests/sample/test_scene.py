@@ -1,7 +1,5 @@
 """Scenes: who hides whom, checked against what is really painted; shares of the splits."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """The model of the tools that use one, as a stand-in."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import pytest

@@ -1,7 +1,5 @@
 """tools/make_report.py: files, refusals and exit codes."""
 
-from __future__ import annotations
-
 import make_report
 import pytest
 

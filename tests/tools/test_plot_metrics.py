@@ -1,7 +1,5 @@
 """tools/plot_metrics.py: files, refusals and exit codes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import plot_metrics

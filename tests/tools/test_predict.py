@@ -1,7 +1,5 @@
 """The command line of predict: outputs, messages and exit codes; the model is a stand-in."""
 
-from __future__ import annotations
-
 import json
 import os
 

@@ -1,7 +1,5 @@
 """The command line of score_tracks: its table, its JSON, its refusals."""
 
-from __future__ import annotations
-
 import json
 from fractions import Fraction
 

@@ -1,7 +1,5 @@
 """The command line of video_demo: outputs, messages and exit codes; the model is a stand-in."""
 
-from __future__ import annotations
-
 import argparse
 from fractions import Fraction
 

@@ -1,7 +1,5 @@
 """Clips and a predictor for tests: written with PyAV alone, and without a model."""
 
-from __future__ import annotations
-
 from fractions import Fraction
 
 import av

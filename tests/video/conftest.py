@@ -1,7 +1,5 @@
 """Fixtures of the video tests: a predictor that needs no model, and a clip."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.video.clips import BrightSquares, squares, write_clip

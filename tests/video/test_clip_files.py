@@ -1,7 +1,5 @@
 """Which clips are meant, which files must not be written, and the stills of annotated clips."""
 
-from __future__ import annotations
-
 import json
 from fractions import Fraction
 

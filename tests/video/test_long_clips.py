@@ -1,7 +1,5 @@
 """What only long runs show: flat memory, every frame in its place, a kill at any moment."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

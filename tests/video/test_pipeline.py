@@ -1,7 +1,5 @@
 """From clip to annotated clip and records, with a predictor that needs no model."""
 
-from __future__ import annotations
-
 import errno
 import os
 import threading

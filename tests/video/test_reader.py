@@ -1,7 +1,5 @@
 """Reading clips: frames come out upright, timed and complete, or damage is reported."""
 
-from __future__ import annotations
-
 import itertools
 from fractions import Fraction
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """Sound: copied packet by packet, in step with the frames, or left out with a sentence."""
 
-from __future__ import annotations
-
 from fractions import Fraction
 
 import av

@@ -1,7 +1,5 @@
 """Clips behind an address: read like files, and no label, log or error shows their secrets."""
 
-from __future__ import annotations
-
 import contextlib
 import http.server
 import logging

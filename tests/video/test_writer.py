@@ -1,7 +1,5 @@
 """Writing clips: every frame at its time, in a file that browsers play and that survives a kill."""
 
-from __future__ import annotations
-
 import collections
 import itertools
 from fractions import Fraction

@@ -1,7 +1,5 @@
 """Image files: what training can read, and nothing else, is without a problem."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import multiprocessing

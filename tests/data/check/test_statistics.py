@@ -1,7 +1,5 @@
 """Numbers about an export: known answers, and none that a fault of the json can spoil."""
 
-from __future__ import annotations
-
 import math
 
 from persondet.data.check import dataset_statistics

@@ -1,7 +1,5 @@
 """The report in words: true and aligned, with the next step."""
 
-from __future__ import annotations
-
 import pytest
 
 from persondet.data.check import dataset_statistics

@@ -1,7 +1,5 @@
 """A local server that speaks Roboflow's API, and exports to serve."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

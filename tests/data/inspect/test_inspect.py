@@ -1,7 +1,5 @@
 """What the jsons and the image files tell, and what nobody can mend."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
