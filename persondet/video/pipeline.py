@@ -61,8 +61,8 @@ class FrameTracker(Protocol):
 
     unique: int
 
-    def update(self, instances: Instances) -> None:
-        """Set `instances.ID`, one number per detection of the next frame."""
+    def update(self, instances: Instances, time: float) -> None:
+        """Set `instances.ID`, one number per detection of the next frame, shown at `time` (s)."""
 
 
 class FrameVisualizer(Protocol):
@@ -242,7 +242,7 @@ def _add_notes(reader: VideoReader, writer: VideoWriter, crf: int | None) -> Non
 
     The writer loses the sound of a clip that was read in part, or with a clock that restarts.
     """
-    writer.notes += [f"{reader.left_out} left out"] if reader.left_out else []
+    writer.notes += reader.notes
     if crf == 0:
         writer.notes.append(
             "lossless H.264 (crf 0) has a profile, High 4:4:4 Predictive, that many players and "
@@ -319,7 +319,7 @@ def _track(
     """Number the detections of each frame, paste their masks, make their records."""
     for item in items:
         if tracker is not None:
-            tracker.update(item.instances)
+            tracker.update(item.instances, float(item.frame.time))
             item.unique = tracker.unique
         item.instances = paste_regions(item.instances)
         item.people = people_of(item.instances, classes, encoded_masks(item.instances))

@@ -2,7 +2,7 @@
 
 `VideoReader` opens a clip and yields its frames. `FrameTimes` turns time stamps into exact, rising
 times. A start in the middle counts the packets before it instead of decoding them (`skip_to`). The
-functions at the end convert colours and apply rotation metadata.
+functions at the end deinterlace, map high dynamic range, and apply rotation metadata.
 """
 
 from __future__ import annotations
@@ -10,13 +10,17 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 
 import av
 import av.error
+import av.filter
+import cv2
 import numpy as np
 
 from persondet.errors import MediaError
@@ -63,7 +67,7 @@ class VideoReader:
         expected_frames: the share of `announced_frames` between start and end, or None.
         sound: the clip has sound.
         title: the clip's title, or "".
-        left_out: other tracks, such as subtitles, in words, or "".
+        notes: sentences for the user on what was read, as far as it was.
         frames_read: frames yielded so far.
 
     Example:
@@ -101,6 +105,7 @@ class VideoReader:
             )
         self.frames_read = 0
         self._started = False
+        self._noted: dict[str, None] = {}
         try:
             self._begin(skip=self._start > 0)
         except UncountableError:
@@ -110,12 +115,12 @@ class VideoReader:
     def _begin(self, *, skip: bool) -> None:
         """Open the source and decode up to the first wanted frame."""
         self._container = open_source(self._source)
-        self._lost = self._lost_images = 0
+        self._lost = self._lost_images = self._flagged = 0
         self._damage, self._at_end = "", False
         try:
             self._stream = video_stream(self._container, self._source)
             self._stream.thread_type = "AUTO"
-            self.frame_rate = frame_rate(self._stream)
+            self.frame_rate = frame_rate(self._stream, self._source)
             self.time_base = Fraction(self._stream.time_base or 1 / self.frame_rate)
             self._describe()
             index, held = self._skip() if skip else (0, [])
@@ -147,6 +152,14 @@ class VideoReader:
         if self._lost and not self._damage:
             return f"the clip is damaged and {self._lost} of its packets could not be decoded"
         return self._damage
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of the clip, as far as it was read."""
+        others, flagged = left_out(self._container), self._flagged and not self.damage
+        notes = [*self._noted, *([f"{others} left out"] if others else [])]
+        many = f"{self._flagged} of its packets are flagged as damaged, but every frame decoded"
+        return [*notes, *([many] if flagged else [])]
 
     @property
     def complete(self) -> bool:
@@ -188,7 +201,6 @@ class VideoReader:
         self.sound = bool(self._container.streams.audio)
         tags = {key.lower(): value for key, value in self._container.metadata.items()}
         self.title = tags.get("title", "")
-        self.left_out = left_out(self._container)
         self.announced_frames: int | None = int(self._stream.frames) or None
         if self.announced_frames is None and self.duration is not None:
             self.announced_frames = max(1, round(self.duration * self.frame_rate))
@@ -234,7 +246,7 @@ class VideoReader:
         """
         self._decoded_until: Fraction | None = None
         first = held[0].pts if held else None
-        for frame in self._decode(held):
+        for frame in self._deinterlaced(self._decode(held)):
             if held and self._decoded_until is None and frame.pts != first:
                 if frame.pts is not None and first is not None and frame.pts < first:
                     continue  # a frame that belongs before the key frame
@@ -260,7 +272,7 @@ class VideoReader:
         at_end = len(held) > 0 and held[-1].size == 0
         try:
             for packet in chain(held, () if at_end else self._container.demux(self._stream)):
-                self._lost += packet.is_corrupt
+                self._flagged += packet.is_corrupt
                 try:
                     for frame in packet.decode():
                         self._lost += frame.is_corrupt
@@ -276,6 +288,26 @@ class VideoReader:
             except av.error.FFmpegError:
                 self._lost += 1
 
+    def _deinterlaced(self, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+        """Yield the frames; from the first interlaced one on, FFmpeg's bwdif fills their lines."""
+        graph: av.filter.Graph | None = None
+        shape = None
+        for frame in chain(frames, (None,)):
+            if graph is not None and (frame is None or shape != _shape(frame)):
+                graph.push(None)
+                yield from _pulled(graph)
+                graph = None
+            if frame is None:
+                return
+            if graph is None and (frame.interlaced_frame or shape is not None):
+                self._noted["the clip is interlaced, and its frames are deinterlaced"] = None
+                graph, shape = _bwdif(frame), _shape(frame)
+            if graph is None:
+                yield frame
+            else:
+                graph.push(frame)
+                yield from _pulled(graph)
+
     def _upright_bgr(self, frame: av.VideoFrame) -> np.ndarray:
         """Convert to BGR and turn upright; scale a frame of another size back.
 
@@ -289,6 +321,9 @@ class VideoReader:
         image = frame.to_ndarray(
             width=width, height=height, format="bgr24", src_colorspace=colorspace
         )
+        if frame.color_trc in (_PQ, _HLG):
+            self._noted["its high dynamic range is mapped to the standard one (BT.709)"] = None
+            image = _standard_range(image, frame.color_trc)
         return image if not any(self._turn) else _turned(image, *self._turn)
 
 
@@ -403,6 +438,73 @@ def skip_to(packets: Iterator[av.Packet], pts: int) -> tuple[int, list[av.Packet
     # Some packets follow the key frame in the file and precede it on the screen.
     leading = sum(stamp < held[0].pts for stamp in stamps)
     return before + leading, held
+
+
+def _shape(frame: av.VideoFrame) -> tuple[int, int, str]:
+    return frame.width, frame.height, frame.format.name
+
+
+def _bwdif(frame: av.VideoFrame) -> av.filter.Graph:
+    """Return a deinterlacer for frames like this one; it leaves progressive ones as they are."""
+    graph = av.filter.Graph()
+    given = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
+    )
+    filters = graph.add("bwdif", "deint=interlaced:mode=send_frame"), graph.add("buffersink")
+    graph.link_nodes(given, *filters).configure()
+    return graph
+
+
+def _pulled(graph: av.filter.Graph) -> Iterator[av.VideoFrame]:
+    """Yield the frames that bwdif has ready, timed by their own clock; bwdif's is twice as fine."""
+    with suppress(av.error.BlockingIOError, av.error.EOFError):
+        while True:
+            frame = graph.vpull()
+            frame.pts = None if frame.pts is None else frame.pts // 2
+            frame.time_base = 2 * frame.time_base
+            yield frame
+
+
+# AVColorTransferCharacteristic of high dynamic range: ITU-R BT.2100.
+_PQ, _HLG = 16, 18
+_PEAK, _WHITE = 1000, 203  # cd/m²: of an HLG screen, of a white sheet (ITU-R BT.2408)
+# From BT.2020's primaries to BT.709's (ITU-R BT.2407), for BGR.
+_TO_BT709 = np.array(
+    [[1.1187, -0.1006, -0.0182], [-0.0083, 1.1329, -0.1246], [-0.0728, -0.5876, 1.6605]]
+)
+
+
+@lru_cache
+def _light(transfer: int) -> np.ndarray:
+    """Return what each 8-bit signal shines: uint16, (256,), 65535 for `_PEAK`."""
+    signal = np.arange(256) / 255
+    if transfer == _PQ:
+        root = signal ** (32 / 2523)
+        shares = np.maximum(root - 3424 / 4096, 0) / (2413 / 128 - 2392 / 128 * root)
+        light = 10_000 / _PEAK * shares ** (16384 / 2610)
+    else:
+        upper = (np.exp((signal - 0.55991073) / 0.17883277) + 0.28466892) / 12
+        light = np.where(signal <= 0.5, signal**2 / 3, upper) ** 1.2
+    return np.round(65535 * np.minimum(light, 1)).astype(np.uint16)
+
+
+@lru_cache
+def _signal() -> np.ndarray:
+    """Return the 8-bit BT.709 signal of each light: uint8, (65536,).
+
+    Up to seven tenths of white it is what a standard camera gives; brighter light shares the rest.
+    """
+    signal = (np.arange(65536) / 65535 * _PEAK / _WHITE) ** (1 / 2.4)
+    knee, most = 0.85, signal[-1]
+    over, limit = (np.maximum(x - knee, 0) / (1 - knee) for x in (signal, most))
+    rolled = knee + (1 - knee) * over * (1 + over / limit**2) / (1 + over)
+    return np.round(255 * np.minimum(signal, rolled)).astype(np.uint8)
+
+
+def _standard_range(image: np.ndarray, transfer: int) -> np.ndarray:
+    """Map high dynamic range to standard: uint8, (H, W, 3), BGR, both; white becomes 236."""
+    light = cv2.transform(cv2.LUT(image, _light(transfer)), _TO_BT709)
+    return np.take(_signal(), light)
 
 
 _UNSPECIFIED_COLORSPACE = 2
