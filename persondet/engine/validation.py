@@ -33,12 +33,7 @@ from persondet.engine.resumption import random_states_kept
 from persondet.errors import PersondetError
 from persondet.evaluation.predictions import FILE_NAME, Detection, read_predictions
 from persondet.results import DEFAULT_THRESHOLD
-from persondet.visualization.sheets import (
-    Shown,
-    draw_side_by_side,
-    evenly_spaced,
-    segmentation_to_mask,
-)
+from persondet.visualization.sheets import Shown, draw_side_by_side, evenly_spaced
 
 logger = logging.getLogger(__name__)
 
@@ -177,7 +172,7 @@ def _training_mode_but_batch_norm(model: nn.Module) -> None:
 
 TAG = "val/pictures"
 IMAGES_SHOWN = 4
-WIDEST = 640  # pixels; the event file grows by every image of every evaluation
+PANEL = (308, 308)  # pixels of a side; the event file grows by every image of every evaluation
 
 
 class ValidationImagesHook(PeriodHook):
@@ -216,12 +211,12 @@ class ValidationImagesHook(PeriodHook):
             logger.warning("There are no validation images of this evaluation: %s", error)
 
     def _draw(self, record: Mapping[str, Any], detections: Sequence[Detection]) -> np.ndarray:
-        """Return an image twice, side by side: uint8, (H, W, 3), BGR, at most `WIDEST` wide."""
+        """Return an image twice, side by side: uint8, (H, W, 3), BGR."""
         image = read_image_file(record["file_name"])
         annotated = [
             Shown(
                 BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS),
-                segmentation_to_mask(a.get("segmentation"), *image.shape[:2]),
+                a.get("segmentation"),
                 self._class_names[a["category_id"]],
                 crowd=bool(a.get("iscrowd")),
             )
@@ -230,15 +225,13 @@ class ValidationImagesHook(PeriodHook):
         shown = [
             Shown(
                 BoxMode.convert(one.bbox, BoxMode.XYWH_ABS, BoxMode.XYXY_ABS),
-                segmentation_to_mask(one.segmentation, *image.shape[:2]),
+                one.segmentation,
                 f"{self._class_names[self._numbers[one.category_id]]} {one.score:.0%}",
             )
             for one in sorted(detections, key=lambda one: one.score)
             if one.score >= self._threshold
         ]
-        drawn = draw_side_by_side(image, annotated, shown)
-        scale = min(1.0, WIDEST / drawn.shape[1])
-        return cv2.resize(drawn, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        return draw_side_by_side(image, annotated, shown, panel=PANEL)
 
 
 # Learns from what it sees in training mode.

@@ -33,7 +33,7 @@ from persondet.evaluation.matching import (
 )
 from persondet.evaluation.predictions import Detection
 from persondet.files import atomic_folder, write_json
-from persondet.visualization.sheets import Shown, draw_side_by_side, segmentation_to_mask
+from persondet.visualization.sheets import Shown, draw_side_by_side
 
 logger = logging.getLogger(__name__)
 
@@ -181,15 +181,12 @@ def _sheet(
     detections: Mapping[int, Detection],
 ) -> np.ndarray:
     """Return an image twice, annotated and found, in the colours of the entry."""
-    size = image.shape[:2]
     left = [
-        _shown(one, size, "crowd" if is_crowd(one) else "", wrong=n in entry.wrong_annotations)
+        _shown(one, "crowd" if is_crowd(one) else "", wrong=n in entry.wrong_annotations)
         for n, one in enumerate(annotations)
     ]
     right = [
-        _shown(
-            msgspec.structs.asdict(one), size, f"{one.score:.2f}", wrong=n in entry.wrong_detections
-        )
+        _shown(msgspec.structs.asdict(one), f"{one.score:.2f}", wrong=n in entry.wrong_detections)
         for n, one in detections.items()
     ]
     boxes = [one.box for one in (*left, *right) if one.wrong]
@@ -197,10 +194,10 @@ def _sheet(
     return draw_side_by_side(image, left, right, around=around if entry.zoom else None)
 
 
-def _shown(one: Mapping[str, Any], size: tuple[int, int], label: str, *, wrong: bool) -> Shown:
+def _shown(one: Mapping[str, Any], label: str, *, wrong: bool) -> Shown:
     x, y, width, height = one["bbox"]
-    mask = segmentation_to_mask(one.get("segmentation"), *size)
-    return Shown((x, y, x + width, y + height), mask, label, wrong, is_crowd(one))
+    box = x, y, x + width, y + height
+    return Shown(box, one.get("segmentation"), label, wrong, is_crowd(one))
 
 
 def _nouns(ground_truth: GroundTruth) -> tuple[str, str]:

@@ -76,14 +76,15 @@ def test_polygons_and_run_lengths_compressed_or_not_give_the_same_mask():
 def test_a_training_sample_looks_like_its_dataset_dict(image_format, masks):
     plain = np.full((40, 60, 3), (10, 90, 200), np.uint8)
     record = {"annotations": [ANNOTATION | {"segmentation": [SQUARE] if masks else []}]}
-    drawn = draw_dataset_dict(plain, record)
+    drawn = draw_dataset_dict(plain, record, size=(60, 40))
     assert (plain == (10, 90, 200)).all()
     changed = (drawn != plain).any(axis=2)
     assert changed[INSIDE].all() == bool(masks)
     assert not (changed & (cv2.dilate(INSIDE.astype(np.uint8), np.ones((5, 5))) == 0)).any()
     pixels = plain if image_format == "BGR" else plain[:, :, ::-1]
     image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
-    again = draw_training_sample(training_sample(image, masks), image_format=image_format)
+    sample = training_sample(image, masks)
+    again = draw_training_sample(sample, size=(60, 40), image_format=image_format)
     assert np.array_equal(again, drawn)
 
 
@@ -130,9 +131,11 @@ IMAGE = np.zeros((60, 100, 3), np.uint8)
 
 
 def test_a_box_that_leaves_the_image_is_seen_on_the_margin():
-    margin, bare = round(MARGIN * 100), draw_annotations(IMAGE, [])
-    assert bare.shape == (60 + 2 * margin, 100 + 2 * margin, 3)
-    changed = (draw_annotations(IMAGE, [{"bbox": [-5, 10, 20, 20]}]) != bare).any(axis=2)
+    margin, outside = round(MARGIN * 100), [{"bbox": [-5, 10, 20, 20]}]
+    size = (100 + 2 * margin, 60 + 2 * margin)
+    bare = draw_annotations(IMAGE, [], size=size)
+    assert bare.shape == (*size[::-1], 3)
+    changed = (draw_annotations(IMAGE, outside, size=size) != bare).any(axis=2)
     assert changed[:, :margin].any() and not changed[:, margin + 20 :].any()
 
 
