@@ -156,16 +156,21 @@ class _TooLongError(Exception):
     """Decoding the images takes longer than a training waits."""
 
 
+def _late_after(seconds: float) -> Callable[[], bool]:
+    end = time.monotonic() + seconds
+    return lambda: time.monotonic() > end
+
+
 def _looked_at(cfg: CfgNode, seconds: float = math.inf) -> dict[str, Any]:
     """Return what `check_export` says; only of the headers when decoding takes too long."""
-    root, decode, end = export_root(cfg), _is_small(cfg), time.monotonic() + seconds
+    root, decode, late = export_root(cfg), _is_small(cfg), _late_after(seconds)
 
     def in_time(*_: Any) -> None:
-        if time.monotonic() > end:
+        if decode and late():
             raise _TooLongError
 
     try:
-        found = check_export(root, decode=decode, progress=in_time if decode else None)
+        found = check_export(root, decode=decode, progress=in_time)
     except _TooLongError:
         decode, found = False, check_export(root, decode=False)
     return {"schema": SCHEMA, "folder": str(root), "decoded": decode, **found}
@@ -182,7 +187,7 @@ def _training_images(cfg: CfgNode, count: int) -> list[dict[str, Any]]:
 
 def _write_annotations(cfg: CfgNode, path: Path) -> None:
     images, classes = _training_images(cfg, IMAGES_SHOWN), class_names(cfg.DATASETS.TRAIN[0])
-    write_sheet(path, annotation_sheet(images, classes, seconds=_SECONDS_TO_BEGIN))
+    write_sheet(path, annotation_sheet(images, classes, late=_late_after(_SECONDS_TO_BEGIN)))
 
 
 def _write_augmentation(cfg: CfgNode, path: Path) -> None:
@@ -193,7 +198,7 @@ def _write_augmentation(cfg: CfgNode, path: Path) -> None:
         versions=VERSIONS,
         seed=max(0, cfg.SEED),
         image_format=cfg.INPUT.FORMAT,
-        seconds=_SECONDS_TO_BEGIN,
+        late=_late_after(_SECONDS_TO_BEGIN),
     )
     write_sheet(path, sheet)
 

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import msgspec
 import numpy as np
 import torch
 import torch.distributed as dist
 from detectron2.config import CfgNode
 from detectron2.data import get_detection_dataset_dicts
-from detectron2.structures import BoxMode
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import nn
@@ -214,18 +214,12 @@ class ValidationImagesHook(PeriodHook):
         """Return an image twice, side by side: uint8, (H, W, 3), BGR."""
         image = read_image_file(record["file_name"])
         annotated = [
-            Shown(
-                BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS),
-                a.get("segmentation"),
-                self._class_names[a["category_id"]],
-                crowd=bool(a.get("iscrowd")),
-            )
-            for a in record.get("annotations", ())
+            Shown.of(one, self._class_names[one["category_id"]])
+            for one in record.get("annotations", ())
         ]
         shown = [
-            Shown(
-                BoxMode.convert(one.bbox, BoxMode.XYWH_ABS, BoxMode.XYXY_ABS),
-                one.segmentation,
+            Shown.of(
+                msgspec.structs.asdict(one),
                 f"{self._class_names[self._numbers[one.category_id]]} {one.score:.0%}",
             )
             for one in sorted(detections, key=lambda one: one.score)

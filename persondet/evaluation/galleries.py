@@ -182,22 +182,16 @@ def _sheet(
 ) -> np.ndarray:
     """Return an image twice, annotated and found, in the colours of the entry."""
     left = [
-        _shown(one, "crowd" if is_crowd(one) else "", wrong=n in entry.wrong_annotations)
+        Shown.of(one, "crowd" if is_crowd(one) else "", wrong=n in entry.wrong_annotations)
         for n, one in enumerate(annotations)
     ]
     right = [
-        _shown(msgspec.structs.asdict(one), f"{one.score:.2f}", wrong=n in entry.wrong_detections)
-        for n, one in detections.items()
+        Shown.of(msgspec.structs.asdict(d), f"{d.score:.2f}", wrong=n in entry.wrong_detections)
+        for n, d in detections.items()
     ]
     boxes = [one.box for one in (*left, *right) if one.wrong]
     around = (*np.min(boxes, axis=0)[:2].tolist(), *np.max(boxes, axis=0)[2:].tolist())
     return draw_side_by_side(image, left, right, around=around if entry.zoom else None)
-
-
-def _shown(one: Mapping[str, Any], label: str, *, wrong: bool) -> Shown:
-    x, y, width, height = one["bbox"]
-    box = x, y, x + width, y + height
-    return Shown(box, one.get("segmentation"), label, wrong, is_crowd(one))
 
 
 def _nouns(ground_truth: GroundTruth) -> tuple[str, str]:

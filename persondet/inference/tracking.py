@@ -118,7 +118,7 @@ class PersonTracker:
         usable = np.isfinite(boxes).all(axis=1) & np.isfinite(scores)
         boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1.0)  # a line overlaps nothing
         passed = self._passed(time)
-        for _ in range(min(passed - 1, self._hidden)):  # frames that the clip does not have
+        for _ in range(min(passed - 1, self._hidden + 1)):  # frames that the clip does not have
             self._tracker.update()
         period = min(passed, self._known)
         self._tracker.update(

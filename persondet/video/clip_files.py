@@ -45,14 +45,6 @@ _CLIPS = 2  # the first by name; a report is no cinema
 _MOST_FRAMES = 3000  # to decode of a clip: two minutes of video, about ten seconds of work
 
 
-def _is_folder(path: Path) -> bool:
-    """Return whether a path is a folder; False if nobody may look it up."""
-    try:
-        return path.is_dir()
-    except OSError:
-        return False
-
-
 def _refuse_unwritable(folder: Path) -> None:
     """Refuse a folder in which nothing can be written, or that cannot be made.
 
@@ -112,8 +104,9 @@ def plan_clips(
         is no file.
     """
     target = Path(output)
+    is_folder = os.access(f"{output}/", os.F_OK)  # no error if nobody may look it up
     if is_address(video_input):
-        if _is_folder(target) or not target.suffix:
+        if is_folder or not target.suffix:
             raise MediaError(
                 f"{target} names no file, and {shown(video_input)} has no name to take; "
                 "give --output a name that ends in .mp4, .mov or .mkv."
@@ -123,7 +116,7 @@ def plan_clips(
     if not source.exists():
         raise MediaError(f"{source} does not exist; give a video file or a folder of clips.")
     if not source.is_dir():
-        is_file = target.suffix and not _is_folder(target)
+        is_file = target.suffix and not is_folder
         return [(source, target if is_file else target / f"{source.stem}{_ANNOTATED}.mp4")]
     clips = sorted(
         path.relative_to(source)

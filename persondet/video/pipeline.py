@@ -65,18 +65,6 @@ class FrameTracker(Protocol):
         """Set `instances.ID`, one number per detection of the next frame, shown at `time` (s)."""
 
 
-class FrameVisualizer(Protocol):
-    """What a visualizer must offer; `PersonVideoVisualizer` does.
-
-    unique_people: the pipeline sets it before each frame, to None without tracking.
-    """
-
-    unique_people: int | None
-
-    def draw_on(self, image: np.ndarray, instances: Instances) -> None:
-        """Draw in place on a frame, uint8 (H, W, 3) BGR."""
-
-
 @dataclass(frozen=True)
 class VideoSummary:
     """What was done with a clip.
@@ -106,7 +94,7 @@ def annotate_video(
     output: str | Path,
     predictor: BatchPredictor,
     *,
-    visualizer: FrameVisualizer | None = None,
+    visualizer: PersonVideoVisualizer | None = None,
     tracker: Literal["auto"] | FrameTracker | None = "auto",
     start: Seconds | None = None,
     end: Seconds | None = None,
@@ -327,7 +315,7 @@ def _track(
 
 
 def _draw(
-    items: Iterator[_AnnotatedFrame], visualizer: FrameVisualizer
+    items: Iterator[_AnnotatedFrame], visualizer: PersonVideoVisualizer
 ) -> Iterator[_AnnotatedFrame]:
     """Draw the detections on each frame."""
     for item in items:

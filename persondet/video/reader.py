@@ -13,8 +13,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 
 import av
@@ -105,7 +104,6 @@ class VideoReader:
             )
         self.frames_read = 0
         self._started = False
-        self._noted: dict[str, None] = {}
         try:
             self._begin(skip=self._start > 0)
         except UncountableError:
@@ -121,6 +119,8 @@ class VideoReader:
             self._stream = video_stream(self._container, self._source)
             self._stream.thread_type = "AUTO"
             self.frame_rate = frame_rate(self._stream, self._source)
+            others = left_out(self._container)
+            self.notes = [f"{others} left out"] if others else []
             self.time_base = Fraction(self._stream.time_base or 1 / self.frame_rate)
             self._describe()
             index, held = self._skip() if skip else (0, [])
@@ -134,6 +134,9 @@ class VideoReader:
             raise
         self._first_index, _, frame = self._first
         self._turn = _turn(frame)
+        self._tables = _range_tables(frame.color_trc)
+        if self._tables is not None:
+            self.notes.append("its high dynamic range is mapped to the standard one (BT.709)")
         self._coded_size = (frame.width, frame.height)
         turned = self._turn[0]
         self.width, self.height = self._coded_size[::-1] if turned else self._coded_size
@@ -152,14 +155,6 @@ class VideoReader:
         if self._lost and not self._damage:
             return f"the clip is damaged and {self._lost} of its packets could not be decoded"
         return self._damage
-
-    @property
-    def notes(self) -> list[str]:
-        """What the user should know of the clip, as far as it was read."""
-        others, flagged = left_out(self._container), self._flagged and not self.damage
-        notes = [*self._noted, *([f"{others} left out"] if others else [])]
-        many = f"{self._flagged} of its packets are flagged as damaged, but every frame decoded"
-        return [*notes, *([many] if flagged else [])]
 
     @property
     def complete(self) -> bool:
@@ -258,6 +253,9 @@ class VideoReader:
                 yield index + self._lost_images, time, frame
             index += 1
         self._at_end = True
+        if self._flagged and not self.damage:
+            many = f"{self._flagged} of its packets are flagged as damaged"
+            self.notes.append(f"{many}, but every frame could be decoded")
         until = (self._decoded_until or 0) + 1 / self.frame_rate
         if not self._damage and is_cut(self._source, self._container, self._stream, until):
             many = self.announced_frames or "more"
@@ -290,23 +288,21 @@ class VideoReader:
 
     def _deinterlaced(self, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
         """Yield the frames; from the first interlaced one on, FFmpeg's bwdif fills their lines."""
-        graph: av.filter.Graph | None = None
-        shape = None
-        for frame in chain(frames, (None,)):
-            if graph is not None and (frame is None or shape != _shape(frame)):
-                graph.push(None)
-                yield from _pulled(graph)
-                graph = None
-            if frame is None:
-                return
-            if graph is None and (frame.interlaced_frame or shape is not None):
-                self._noted["the clip is interlaced, and its frames are deinterlaced"] = None
-                graph, shape = _bwdif(frame), _shape(frame)
-            if graph is None:
-                yield frame
-            else:
-                graph.push(frame)
-                yield from _pulled(graph)
+        note = "the clip is interlaced, and its frames are deinterlaced"
+        for _, alike in groupby(
+            frames, lambda frame: (frame.width, frame.height, frame.format.name)
+        ):
+            graph: av.filter.Graph | None = None
+            for frame in alike:
+                if graph is None and frame.interlaced_frame:
+                    graph = _bwdif(frame)
+                    self.notes += [] if note in self.notes else [note]
+                if graph is None:
+                    yield frame
+                else:
+                    yield from _filtered(graph, frame)
+            if graph is not None:
+                yield from _filtered(graph, None)
 
     def _upright_bgr(self, frame: av.VideoFrame) -> np.ndarray:
         """Convert to BGR and turn upright; scale a frame of another size back.
@@ -321,9 +317,9 @@ class VideoReader:
         image = frame.to_ndarray(
             width=width, height=height, format="bgr24", src_colorspace=colorspace
         )
-        if frame.color_trc in (_PQ, _HLG):
-            self._noted["its high dynamic range is mapped to the standard one (BT.709)"] = None
-            image = _standard_range(image, frame.color_trc)
+        if self._tables is not None:
+            light, signal = self._tables
+            image = np.take(signal, cv2.transform(cv2.LUT(image, light), _TO_BT709))
         return image if not any(self._turn) else _turned(image, *self._turn)
 
 
@@ -440,10 +436,6 @@ def skip_to(packets: Iterator[av.Packet], pts: int) -> tuple[int, list[av.Packet
     return before + leading, held
 
 
-def _shape(frame: av.VideoFrame) -> tuple[int, int, str]:
-    return frame.width, frame.height, frame.format.name
-
-
 def _bwdif(frame: av.VideoFrame) -> av.filter.Graph:
     """Return a deinterlacer for frames like this one; it leaves progressive ones as they are."""
     graph = av.filter.Graph()
@@ -455,59 +447,51 @@ def _bwdif(frame: av.VideoFrame) -> av.filter.Graph:
     return graph
 
 
-def _pulled(graph: av.filter.Graph) -> Iterator[av.VideoFrame]:
-    """Yield the frames that bwdif has ready, timed by their own clock; bwdif's is twice as fine."""
+def _filtered(graph: av.filter.Graph, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
+    """Yield what bwdif has ready after one more frame (None: the end), in the clip's own clock."""
+    graph.push(frame)
     with suppress(av.error.BlockingIOError, av.error.EOFError):
         while True:
-            frame = graph.vpull()
-            frame.pts = None if frame.pts is None else frame.pts // 2
-            frame.time_base = 2 * frame.time_base
-            yield frame
+            ready = graph.vpull()
+            # bwdif's clock is twice as fine.
+            ready.pts = None if ready.pts is None else ready.pts // 2
+            ready.time_base *= 2
+            yield ready
 
 
+_UNSPECIFIED_COLORSPACE = 2
 # AVColorTransferCharacteristic of high dynamic range: ITU-R BT.2100.
 _PQ, _HLG = 16, 18
 _PEAK, _WHITE = 1000, 203  # cd/m²: of an HLG screen, of a white sheet (ITU-R BT.2408)
+_KNEE = 0.85  # the standard signal from which on bright light is compressed
 # From BT.2020's primaries to BT.709's (ITU-R BT.2407), for BGR.
 _TO_BT709 = np.array(
     [[1.1187, -0.1006, -0.0182], [-0.0083, 1.1329, -0.1246], [-0.0728, -0.5876, 1.6605]]
 )
 
 
-@lru_cache
-def _light(transfer: int) -> np.ndarray:
-    """Return what each 8-bit signal shines: uint16, (256,), 65535 for `_PEAK`."""
-    signal = np.arange(256) / 255
+def _range_tables(transfer: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return what maps high dynamic range to standard; None: the clip has none.
+
+    Returns: the light of each 8-bit signal, uint16, (256,), 65535 for `_PEAK`; and the 8-bit BT.709
+    signal of each light, uint8, (65536,). Up to seven tenths of white it is that of a standard
+    camera; brighter light shares the rest, and white becomes 236.
+    """
+    if transfer not in (_PQ, _HLG):
+        return None
+    given = np.arange(256) / 255
     if transfer == _PQ:
-        root = signal ** (32 / 2523)
+        root = given ** (32 / 2523)
         shares = np.maximum(root - 3424 / 4096, 0) / (2413 / 128 - 2392 / 128 * root)
         light = 10_000 / _PEAK * shares ** (16384 / 2610)
     else:
-        upper = (np.exp((signal - 0.55991073) / 0.17883277) + 0.28466892) / 12
-        light = np.where(signal <= 0.5, signal**2 / 3, upper) ** 1.2
-    return np.round(65535 * np.minimum(light, 1)).astype(np.uint16)
-
-
-@lru_cache
-def _signal() -> np.ndarray:
-    """Return the 8-bit BT.709 signal of each light: uint8, (65536,).
-
-    Up to seven tenths of white it is what a standard camera gives; brighter light shares the rest.
-    """
+        upper = (np.exp((given - 0.55991073) / 0.17883277) + 0.28466892) / 12
+        light = np.where(given <= 0.5, given**2 / 3, upper) ** 1.2
     signal = (np.arange(65536) / 65535 * _PEAK / _WHITE) ** (1 / 2.4)
-    knee, most = 0.85, signal[-1]
-    over, limit = (np.maximum(x - knee, 0) / (1 - knee) for x in (signal, most))
-    rolled = knee + (1 - knee) * over * (1 + over / limit**2) / (1 + over)
-    return np.round(255 * np.minimum(signal, rolled)).astype(np.uint8)
-
-
-def _standard_range(image: np.ndarray, transfer: int) -> np.ndarray:
-    """Map high dynamic range to standard: uint8, (H, W, 3), BGR, both; white becomes 236."""
-    light = cv2.transform(cv2.LUT(image, _light(transfer)), _TO_BT709)
-    return np.take(_signal(), light)
-
-
-_UNSPECIFIED_COLORSPACE = 2
+    over, most = (np.maximum(x - _KNEE, 0) / (1 - _KNEE) for x in (signal, signal[-1]))
+    rolled = _KNEE + (1 - _KNEE) * over * (1 + over / most**2) / (1 + over)
+    coded = np.round(255 * np.minimum(signal, rolled)).astype(np.uint8)
+    return np.round(65535 * np.minimum(light, 1)).astype(np.uint16), coded
 
 
 def _turn(frame: av.VideoFrame) -> tuple[bool, bool, bool]:

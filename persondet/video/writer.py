@@ -31,7 +31,6 @@ FULL = {errno.ENOSPC, errno.EDQUOT}
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 # Sound that FFmpeg claims to write but then refuses, or that browsers do not play in the container.
 _BECOMES_AAC = {".mov": ("flac", "opus"), ".mp4": ("pcm_", "vorbis")}
-_AAC_RATES = {96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000}
 # The channel layout by number of channels, for sources that do not tell: mp4 must know it. As in
 # FFmpeg's av_channel_layout_default.
 _LAYOUTS = dict(enumerate(["mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1"], start=1))
@@ -176,8 +175,8 @@ def _sound_stream(
         if track.layout.name == f"{channels} channels" and channels in _LAYOUTS:
             copied.codec_context.layout = av.AudioLayout(_LAYOUTS[channels])
     else:
-        rate = track.rate if track.rate in _AAC_RATES else 48000
-        copied = output.add_stream("aac", rate=rate, layout="mono" if channels == 1 else "stereo")
+        layout = "mono" if channels == 1 else "stereo"
+        copied = output.add_stream("aac", rate=48000, layout=layout)
         notes.append(f"the sound ({codec}) becomes AAC, as few players know it in {suffix}")
     for key in {"language", "title"} & track.metadata.keys():
         copied.metadata[key] = track.metadata[key]

@@ -7,8 +7,7 @@ tensor `image` and `Instances`.
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,13 +38,13 @@ def contact_sheet(
     columns: int,
     tile_size: tuple[int, int] = (320, 240),
 ) -> np.ndarray:
-    """Return `tiles` in rows of `columns`, each letterboxed and with its caption below.
+    """Return `tiles` in rows of `columns`, each in the middle of its cell, its caption below.
 
     Args:
-        tiles: images, uint8, (H, W, 3), BGR, of any size, at least one.
+        tiles: images, uint8, (H, W, 3), BGR, none larger than `tile_size`, at least one.
         captions: one text per tile; one that is wider than its tile is cut off.
         columns: tiles per row, at least 1.
-        tile_size: (width, height) in pixels that each image is fitted into, keeping its shape.
+        tile_size: (width, height) in pixels of a cell.
 
     Returns:
         The sheet, uint8, (H, W, 3), BGR.
@@ -61,7 +60,9 @@ def contact_sheet(
     for index, (tile, caption) in enumerate(zip(tiles, captions, strict=True)):
         row, column = divmod(index, columns)
         x, y = MARGIN + column * cell_width, MARGIN + row * cell_height
-        sheet[y : y + height, x : x + width] = letterbox(tile, tile_size)
+        tall, wide = tile.shape[:2]
+        left, top = x + (width - wide) // 2, y + (height - tall) // 2
+        sheet[top : top + tall, left : left + wide] = tile
         below = sheet[y + height : y + height + CAPTION_HEIGHT, x : x + width]
         place, ink = (0, CAPTION_HEIGHT - 7), drawing.contrasting(BACKGROUND)
         cv2.putText(below, caption, place, drawing.FONT, CAPTION_SCALE, ink, 1, cv2.LINE_AA)
@@ -77,21 +78,6 @@ def write_sheet(path: str | Path, sheet: np.ndarray) -> Path:
         if not cv2.imwrite(str(temporary), sheet):
             raise MediaError(f"{path}: the image cannot be written; end its name in .png.")
     return Path(path)
-
-
-def letterbox(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return `image` (uint8, (H, W, 3), BGR) fitted into the middle of `size` (width, height).
-
-    The shape of the image is kept; `BACKGROUND` fills what it leaves free.
-    """
-    height, width = image.shape[:2]
-    factor = min(size[0] / width, size[1] / height)
-    fitted = (max(1, round(width * factor)), max(1, round(height * factor)))
-    method = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
-    canvas = np.full((size[1], size[0], 3), BACKGROUND, dtype=np.uint8)
-    x, y = (size[0] - fitted[0]) // 2, (size[1] - fitted[1]) // 2
-    canvas[y : y + fitted[1], x : x + fitted[0]] = cv2.resize(image, fitted, interpolation=method)
-    return canvas
 
 
 # (dataset dict, seed) → what the model is trained on, or None when nothing is left of the image.
@@ -125,6 +111,14 @@ class Shown:
     crowd: bool = False
     color: int | None = None
 
+    @classmethod
+    def of(cls, one: Mapping[str, Any], label: str = "", **more: Any) -> Shown:
+        """Return the object of an annotation or a detection, COCO's or Detectron2's dict."""
+        mode = one.get("bbox_mode", BoxMode.XYWH_ABS)
+        box = BoxMode.convert(list(one["bbox"]), mode, BoxMode.XYXY_ABS)
+        crowd = bool(one.get("iscrowd"))
+        return cls(box, one.get("segmentation"), label, crowd=crowd, **more)
+
 
 def draw_shown(
     image: np.ndarray, objects: Sequence[Shown], size: tuple[int, int], window: Window | None = None
@@ -155,7 +149,7 @@ def draw_shown(
     for shown in ordered:
         mask = segmentation_to_mask(shown.segmentation, height, width, window, shape)
         if mask is not None:
-            drawing.draw_mask(panel, mask, _color(shown), alpha=0.35)
+            drawing.draw_region(panel, mask, (0, 0), _color(shown), alpha=0.35)
     scaled = [
         ((np.asarray(shown.box, np.float64) - (x0, y0, x0, y0)) * factor, shown)
         for shown in ordered
@@ -188,8 +182,8 @@ def segmentation_to_mask(
     Source of the outlines: the rasteriser of pycocotools, which the COCO evaluation uses.
 
     Args:
-        segmentation: a list of polygons [x0, y0, x1, y1, …] in pixels, a run-length code,
-            compressed or not, or a mask of the image, bool, (height, width).
+        segmentation: a list of polygons [x0, y0, x1, y1, …] in pixels, or a run-length code,
+            compressed or not.
         height, width: of the image.
         window: the part of the image that the mask shows; default: all.
         shape: width and height of the mask; default: those of the image.
@@ -197,27 +191,23 @@ def segmentation_to_mask(
     x0, y0, x1, y1 = window or (0, 0, width, height)
     across, down = shape or (width, height)
     scale = np.array([across / (x1 - x0), down / (y1 - y0)])
-    if not isinstance(segmentation, Mapping | np.ndarray):
+    if not isinstance(segmentation, Mapping):
         points = [np.asarray(p, np.float64).reshape(-1, 2) for p in segmentation or ()]
         polygons = [((p - (x0, y0)) * scale).ravel().tolist() for p in points if len(p) > 2]
         if not polygons:
             return None
         codes = pycocotools.mask.frPyObjects(polygons, down, across)
         return pycocotools.mask.decode(pycocotools.mask.merge(codes)).astype(bool)
+    ends = np.cumsum(rle_runs(segmentation["counts"]))  # of the runs, column by column
     columns = np.floor(x0 + (np.arange(across) + 0.5) / scale[0]).astype(np.int64)
     rows = np.floor(y0 + (np.arange(down) + 0.5) / scale[1]).astype(np.int64)
-    first, last = 0, width - 1
-    if isinstance(segmentation, Mapping):
-        ends = np.cumsum(rle_runs(segmentation["counts"]))  # column by column
-        first, last = ends[0] // height, min(last, ends[len(ends) // 2 * 2 - 1] // height)
-    x = np.flatnonzero((columns >= first) & (columns <= last))
+    # Between the first and the last object pixel, so that a small object costs little.
+    low, high = ends[0] // height, min(width - 1, ends[len(ends) // 2 * 2 - 1] // height)
+    x = np.flatnonzero((columns >= low) & (columns <= high))
     y = np.flatnonzero((rows >= 0) & (rows < height))
-    places = np.ix_(rows[y], columns[x])
+    places = columns[x] * height + rows[y][:, None]
     mask = np.zeros((down, across), bool)
-    if isinstance(segmentation, Mapping):
-        mask[np.ix_(y, x)] = np.searchsorted(ends, places[1] * height + places[0], "right") % 2
-    else:
-        mask[np.ix_(y, x)] = segmentation[places]
+    mask[np.ix_(y, x)] = np.searchsorted(ends, places, "right") % 2
     return mask
 
 
@@ -232,10 +222,9 @@ def draw_dataset_dict(
     Each object has its own colour; a class name is written where `class_names` has more than one.
     """
     annotations = dataset_dict.get("annotations", ())
-    boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
-    classes = [annotation["category_id"] for annotation in annotations]
-    masks = [annotation.get("segmentation") for annotation in annotations]
-    return draw_shown(image, _numbered(boxes, masks, classes, class_names), size)
+    labels = [_label(one["category_id"], class_names) for one in annotations]
+    pairs = enumerate(zip(annotations, labels, strict=True))
+    return draw_shown(image, [Shown.of(one, label, color=n) for n, (one, label) in pairs], size)
 
 
 def draw_training_sample(
@@ -259,17 +248,15 @@ def draw_training_sample(
     if instances.has("gt_masks") and hasattr(instances.gt_masks, "polygons"):
         masks = instances.gt_masks.polygons
     elif instances.has("gt_masks"):
-        masks = instances.gt_masks.tensor.numpy()
-    return draw_shown(image, _numbered(boxes, masks, classes, class_names), size)
-
-
-def _numbered(
-    boxes: Sequence[Any], masks: Sequence[Any], classes: Sequence[int], names: Sequence[str]
-) -> list[Shown]:
-    """Return objects, each in a colour of its own, labelled where there are several classes."""
-    labels = [names[number] if len(names) > 1 else "" for number in classes]
+        whole = instances.gt_masks.tensor.numpy().astype(np.uint8).transpose(1, 2, 0)
+        masks = pycocotools.mask.encode(np.asfortranarray(whole))
+    labels = [_label(number, class_names) for number in classes]
     rows = enumerate(zip(boxes, masks, labels, strict=True))
-    return [Shown(box, mask, label, color=n) for n, (box, mask, label) in rows]
+    return draw_shown(image, [Shown(*row, color=number) for number, row in rows], size)
+
+
+def _label(category: int, class_names: Sequence[str]) -> str:
+    return class_names[category] if len(class_names) > 1 else ""
 
 
 def ground_truth_sheet(
@@ -281,19 +268,21 @@ def ground_truth_sheet(
     seed: int = 0,
     tile_size: tuple[int, int] = TILE,
     image_format: str = "BGR",
-    seconds: float = math.inf,
+    late: Callable[[], bool] = lambda: False,
 ) -> np.ndarray:
     """Return a contact sheet with a row per image: as annotated, then `versions` times augmented.
 
     `mapper` turns a dataset dict and a seed into a training sample (see `draw_training_sample`);
     the seeds follow from `seed`, the row and the version. The left column is drawn from the dataset
     dict without the mapper, so that the two can be compared. The sheet is uint8, (H, W, 3), BGR.
-    After `seconds` nothing further is begun.
+    Once `late` says so, nothing further is begun.
 
     Raises: DatasetError: when an image is missing or cannot be read.
     """
     tiles, captions = [], []
-    for row, (dataset_dict, late) in enumerate(_in_time(dataset_dicts, seconds)):
+    for row, dataset_dict in enumerate(dataset_dicts):
+        if row and late():
+            break
         tile, caption = _annotated(dataset_dict, class_names, tile_size)
         tiles.append(tile)
         captions.append(caption)
@@ -316,33 +305,21 @@ def annotation_sheet(
     dataset_dicts: Sequence[Mapping[str, Any]],
     class_names: Sequence[str] = (),
     *,
-    columns: int = 4,
-    tile_size: tuple[int, int] = TILE,
-    seconds: float = math.inf,
+    late: Callable[[], bool] = lambda: False,
 ) -> np.ndarray:
     """Return a contact sheet of images with their annotations: uint8, (H, W, 3), BGR.
 
-    After `seconds` nothing further is begun.
+    Once `late` says so, nothing further is begun.
 
     Raises: DatasetError: when an image is missing or cannot be read.
     """
-    images = (one for one, _ in _in_time(dataset_dicts, seconds))
-    drawn = [_annotated(one, class_names, tile_size) for one in images]
-    tiles, captions = zip(*drawn, strict=True)
-    return contact_sheet(tiles, captions, columns=columns, tile_size=tile_size)
-
-
-def _in_time(items: Sequence[Any], seconds: float) -> Iterator[tuple[Any, Callable[[], bool]]]:
-    """Yield items until the time is up, at least one, each with a function that says if it is."""
-    end = time.monotonic() + seconds
-
-    def late() -> bool:
-        return time.monotonic() > end
-
-    for number, item in enumerate(items):
-        if number and late():
-            return
-        yield item, late
+    pairs = [
+        _annotated(one, class_names, TILE)
+        for number, one in enumerate(dataset_dicts)
+        if not (number and late())
+    ]
+    tiles, captions = zip(*pairs, strict=True)
+    return contact_sheet(tiles, captions, columns=4, tile_size=TILE)
 
 
 def _annotated(
@@ -373,7 +350,6 @@ def draw_side_by_side(
     left: Sequence[Shown],
     right: Sequence[Shown],
     *,
-    titles: tuple[str, str] = ("annotated", "found"),
     around: Sequence[float] | None = None,
     panel: tuple[int, int] = PANEL,
 ) -> np.ndarray:
@@ -382,7 +358,6 @@ def draw_side_by_side(
     Args:
         image: uint8, (H, W, 3), BGR.
         left, right: what is drawn on each panel.
-        titles: written below the panels.
         around: box (XYXY_ABS, pixels) to cut out with as much again around it; default: all.
         panel: the most pixels of each: width, height.
 
@@ -391,7 +366,7 @@ def draw_side_by_side(
     window = _window(image, around)
     panels = [draw_shown(image, objects, panel, window) for objects in (left, right)]
     size = panels[0].shape[1], panels[0].shape[0]
-    return contact_sheet(panels, titles, columns=2, tile_size=size)
+    return contact_sheet(panels, ("annotated", "found"), columns=2, tile_size=size)
 
 
 def _window(image: np.ndarray, around: Sequence[float] | None) -> Window:

@@ -1,6 +1,7 @@
 """Sheets of several images: layout, ground truth, before beside after."""
 
 import math
+import time
 
 import cv2
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from detectron2.structures import BitMasks, Boxes, BoxMode, Instances, PolygonMasks
 
+from persondet.visualization import sheets
 from persondet.visualization.drawing import PALETTE
 from persondet.visualization.sheets import (
     CROWD,
@@ -18,6 +20,7 @@ from persondet.visualization.sheets import (
     contact_sheet,
     draw_annotations,
     draw_dataset_dict,
+    draw_shown,
     draw_side_by_side,
     draw_training_sample,
     ground_truth_sheet,
@@ -31,9 +34,9 @@ def extent(sheet, color):
     return cv2.boundingRect((sheet == color).all(axis=2).astype(np.uint8))
 
 
-def test_tiles_fill_rows_in_order_letterboxed():
+def test_tiles_fill_rows_in_order_each_in_the_middle_of_its_cell():
     colors = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 255, 255)]
-    shapes = [(30, 40), (10, 80), (300, 100), (60, 80)]
+    shapes = [(60, 80), (10, 80), (60, 20), (60, 80)]
     fitted = np.array([(0, 0, 80, 60), (0, 25, 80, 10), (30, 0, 20, 60), (0, 0, 80, 60)])
     tiles = [np.full((*s, 3), color, np.uint8) for s, color in zip(shapes, colors, strict=True)]
     sheet = contact_sheet(tiles, ["a caption " * 9] * 4, columns=3, tile_size=(80, 60))
@@ -61,8 +64,14 @@ def training_sample(image, masks=None):
 def test_polygons_and_run_lengths_compressed_or_not_give_the_same_mask():
     code = pycocotools.mask.encode(np.asfortranarray(INSIDE.astype(np.uint8)))
     runs = [10 * 40 + 5, *[20, 20] * 19, 20, 30 * 40 + 15]
+    half, beyond = INSIDE[1::2, 1::2], np.pad(INSIDE, 4)
     for segmentation in ([SQUARE], code, {"size": [40, 60], "counts": runs}):
         assert np.array_equal(segmentation_to_mask(segmentation, 40, 60), INSIDE)
+        small = segmentation_to_mask(segmentation, 40, 60, None, (30, 20))
+        # Two edges of the polygon lie on half a pixel.
+        assert (small != half).sum() <= (20 if segmentation == [SQUARE] else 0)
+        around = segmentation_to_mask(segmentation, 40, 60, (-4, -4, 64, 44), (68, 48))
+        assert np.array_equal(around, beyond)
 
 
 @pytest.mark.parametrize(
@@ -104,6 +113,43 @@ def test_a_sheet_has_a_row_per_image_and_each_version_its_own_seed(tmp_path):
     assert seeds == [(7, 0, 0), (7, 0, 1), (7, 1, 0), (7, 1, 1)]
     assert sheet.shape[1] > 3 * 120 and sheet.shape[0] > 2 * 80
     assert shows(sheet, PALETTE[0])
+
+
+def test_a_large_image_with_many_objects_costs_what_is_shown_of_it():
+    image = np.zeros((3000, 4000, 3), np.uint8)
+    code = {"size": [3000, 4000], "counts": [3000 * 20 + 9, 40, 3000 * 3980 - 49]}
+    crowded = [Shown((9, 9, 99, 99), one, "person") for one in [[SQUARE], code] * 150]
+    began = time.perf_counter()
+    panel = draw_shown(image, crowded, (120, 90))
+    assert time.perf_counter() - began < 1  # drawn at full size: 20 s
+    assert panel.shape == (90, 120, 3)
+    # A box of three lines bears no label, one of sixty does.
+    bare, named = (
+        draw_shown(image, [Shown((0, 1000, 3000, 1000 + tall), label=label)], (120, 90))
+        for tall, label in ((100, "person"), (100, ""))
+    )
+    assert np.array_equal(bare, named)
+    plain, named = (
+        draw_shown(image, [Shown((0, 1000, 3000, 2999), label=label)], (120, 90))
+        for label in ("", "person")
+    )
+    assert not np.array_equal(plain, named)
+
+
+def test_a_sheet_ends_when_its_time_is_up():
+    late, made = iter([False, True, True, True, True]), []
+    record = {"file_name": "none.png", "annotations": []}
+    image = {"image": torch.zeros(3, 40, 60, dtype=torch.uint8)}
+
+    def mapper(_, seed):
+        made.append(seed)
+        return image | {"instances": training_sample(None)["instances"]}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sheets, "read_image_file", lambda _: np.zeros((40, 60, 3), np.uint8))
+        sheet = ground_truth_sheet([record] * 3, mapper, versions=2, late=lambda: next(late))
+    assert made == [(0, 0, 0)]
+    assert sheet.shape[0] < 2 * 270  # one row
 
 
 def shows(panel, color):
