@@ -6,7 +6,6 @@ import itertools
 from fractions import Fraction
 from types import SimpleNamespace
 
-import av
 import numpy as np
 import pytest
 
@@ -97,19 +96,10 @@ HLG, PQ = np.array([[0, 0.0974, 0.3787, 0.75, 1], [0, 0.1499, 0.3793, 0.5807, 0.
 
 @pytest.mark.parametrize(("transfer", "signal"), [(18, HLG), (16, PQ)])
 def test_high_dynamic_range_becomes_standard_and_white_is_white(transfer, signal, tmp_path):
-    path = tmp_path / "phone.mkv"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx265", rate=25, options={"x265-params": "log-level=0"})
-        stream.width, stream.height, stream.pix_fmt = 320, 64, "yuv420p10le"
-        context = stream.codec_context
-        context.color_trc, context.color_primaries, context.colorspace = transfer, 9, 9
-        context.color_range = 1
-        luma = np.repeat(np.round(64 + 876 * signal), 64).astype(np.uint16)
-        planes = [np.broadcast_to(luma, (64, 320)), np.full((32, 320), 512, np.uint16)]
-        frame = av.VideoFrame.from_ndarray(np.concatenate(planes), format="yuv420p10le")
-        frame.pts, frame.time_base = 0, Fraction(1, 25)
-        container.mux([*stream.encode(frame), *stream.encode(None)])
-    reader = VideoReader(path)
+    given = np.broadcast_to(np.repeat(65535 * signal, 64)[:, None], (64, 320, 3)).astype(np.uint16)
+    tags = {"color_trc": transfer, "color_primaries": 9, "colorspace": 9, "color_range": 1}
+    choices = {"codec": "libx265", "pix_fmt": "yuv420p10le", "tags": tags}
+    reader = VideoReader(write_clip(tmp_path / "phone.mkv", [given], **choices))
     image = next(iter(reader)).image[32, 32::64]
     assert np.ptp(image, axis=1).max() <= 2  # grey stays grey
     _, dark, middle, white, lamp = image[:, 1].astype(float)

@@ -67,14 +67,10 @@ def test_packets_are_copied_bit_for_bit_and_in_step(source, codecs, target, shif
     assert max(map(abs, shifts)) <= Fraction(1, 1000)
 
 
-def click_at(path):
-    """Seconds of the first loud sample of a clip, and its codec."""
+def samples_of(path):
     with av.open(str(path)) as container:
-        track = container.streams.audio[0]
-        for frame in container.decode(track):
-            loud = np.flatnonzero(np.abs(frame.to_ndarray()[0].astype(float)) > 0.3)
-            if len(loud):
-                return float(frame.pts * frame.time_base) + loud[0] / frame.rate, track.name
+        frames = list(container.decode(audio=0))
+        return np.concatenate([f.to_ndarray()[0].astype(float) for f in frames]), frames[0].rate
 
 
 @pytest.mark.parametrize(
@@ -88,23 +84,13 @@ def click_at(path):
 def test_sound_that_is_not_played_becomes_aac_in_step_and_costs_no_other_track(
     source, codec, target, tmp_path
 ):
-    source, target = tmp_path / source, tmp_path / target
-    samples = np.zeros((1, 48000), np.int16)
-    samples[0, 24000:24200] = 30000 * np.sin(np.arange(200))
-    with av.open(str(source), "w") as container:
-        stream = container.add_stream("mpeg4", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
-        tracks = [container.add_stream(name, rate=48000, layout="mono") for name in (codec, "aac")]
-        for track in tracks:
-            sound = av.AudioFrame.from_ndarray(samples, "s16", "mono")
-            sound.sample_rate, sound.pts = 48000, 0
-            container.mux([*track.encode(sound), *track.encode(None)])
-        for image in squares(25):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
-        container.mux(stream.encode(None))
-    (note,) = annotated(source, target).notes
-    assert f"the sound ({codec}) becomes AAC" in note
-    assert click_at(target) == (pytest.approx(0.5, abs=0.002), "aac")
+    source, target = loud_clip(tmp_path / source, [codec, "aac"]), tmp_path / target
+    assert annotated(source, target).notes == [
+        f"the sound ({codec}) becomes AAC, as few players know it in {target.suffix}"
+    ]
+    (given, rate), (coded, new_rate) = samples_of(source), samples_of(target)
+    coded = coded[:: new_rate // rate][: len(given)]
+    assert np.corrcoef(given[: len(coded)], coded)[0, 1] > 0.4  # noise: a sample off gives 0
     assert bytes_of(target)[1] == bytes_of(source)[1]
     assert {path.name for path in tmp_path.iterdir()} == {source.name, target.name}
 
@@ -130,15 +116,6 @@ def test_sound_of_a_source_that_breaks_off_is_copied_as_far_as_it_goes(tmp_path)
     (given,), (copied,) = bytes_of(source), bytes_of(tmp_path / "out.mkv")
     assert 5 < len(copied) < len(given)
     assert copied == given[: len(copied)]
-
-
-def test_real_sound(real_data, tmp_path):
-    source, target = real_data / "clips" / "legs.small.mp4", tmp_path / "legs.mp4"
-    image = next(iter(VideoReader(source))).image
-    size = {"width": image.shape[1], "height": image.shape[0]}
-    with VideoWriter(target, **size, fps=Fraction(25), sound_from=source) as writer:
-        writer.write(image)
-    assert packets_of(target) == packets_of(source)
 
 
 def test_language_default_and_lengths_stay(tmp_path):

@@ -10,7 +10,6 @@ import pytest
 import torch
 from detectron2.structures import BitMasks, Boxes, BoxMode, Instances, PolygonMasks
 
-from persondet.visualization import sheets
 from persondet.visualization.drawing import PALETTE
 from persondet.visualization.sheets import (
     CROWD,
@@ -113,6 +112,12 @@ def test_a_sheet_has_a_row_per_image_and_each_version_its_own_seed(tmp_path):
     assert seeds == [(7, 0, 0), (7, 0, 1), (7, 1, 0), (7, 1, 1)]
     assert sheet.shape[1] > 3 * 120 and sheet.shape[0] > 2 * 80
     assert shows(sheet, PALETTE[0])
+    over = iter([False, *[True] * 9])  # the time is up after the first version
+    short = ground_truth_sheet(
+        records, mapper, versions=2, tile_size=(120, 80), late=lambda: next(over)
+    )
+    assert seeds[4:] == [(0, 0, 0)]
+    assert short.shape[0] < sheet.shape[0]
 
 
 def test_a_large_image_with_many_objects_costs_what_is_shown_of_it():
@@ -123,33 +128,10 @@ def test_a_large_image_with_many_objects_costs_what_is_shown_of_it():
     panel = draw_shown(image, crowded, (120, 90))
     assert time.perf_counter() - began < 1  # drawn at full size: 20 s
     assert panel.shape == (90, 120, 3)
-    # A box of three lines bears no label, one of sixty does.
-    bare, named = (
-        draw_shown(image, [Shown((0, 1000, 3000, 1000 + tall), label=label)], (120, 90))
-        for tall, label in ((100, "person"), (100, ""))
-    )
-    assert np.array_equal(bare, named)
-    plain, named = (
-        draw_shown(image, [Shown((0, 1000, 3000, 2999), label=label)], (120, 90))
-        for label in ("", "person")
-    )
-    assert not np.array_equal(plain, named)
-
-
-def test_a_sheet_ends_when_its_time_is_up():
-    late, made = iter([False, True, True, True, True]), []
-    record = {"file_name": "none.png", "annotations": []}
-    image = {"image": torch.zeros(3, 40, 60, dtype=torch.uint8)}
-
-    def mapper(_, seed):
-        made.append(seed)
-        return image | {"instances": training_sample(None)["instances"]}
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sheets, "read_image_file", lambda _: np.zeros((40, 60, 3), np.uint8))
-        sheet = ground_truth_sheet([record] * 3, mapper, versions=2, late=lambda: next(late))
-    assert made == [(0, 0, 0)]
-    assert sheet.shape[0] < 2 * 270  # one row
+    for tall, labelled in ((100, False), (2000, True)):  # 3 lines of the panel bear no label
+        boxes = [Shown((0, 900, 3000, 900 + tall), label=label) for label in ("", "person")]
+        bare, named = (draw_shown(image, [box], (120, 90)) for box in boxes)
+        assert (bare != named).any() == labelled
 
 
 def shows(panel, color):
