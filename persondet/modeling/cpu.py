@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -326,31 +327,24 @@ class FoldedConv2d(Conv2d):
 
     `conv(x, w) * s + b` equals `conv(x, w * s) + b`, and the second form does not pass over the
     whole map twice more. The weights are small, so folding costs next to nothing, and nothing is
-    kept that loading or training could leave stale. The gradient flows through `w * s`.
+    kept that loading or training could leave stale. The gradient flows through `w * s`. Without a
+    gradient a batch norm in evaluation mode is folded too.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Convolve float x (N, C, H, W), and apply norm and activation, as Detectron2's does."""
         norm = self.norm
-        if not isinstance(norm, FrozenBatchNorm2d) or torch.jit.is_tracing():
+        still = type(norm) is nn.BatchNorm2d and not (norm.training or torch.is_grad_enabled())
+        if torch.jit.is_tracing() or not (still or isinstance(norm, FrozenBatchNorm2d)):
             return super().forward(x)
-        weight, bias = _folded(self, norm)
-        x = F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
-        return x if self.activation is None else self.activation(x)
-
-
-def _folded(conv: nn.Conv2d, norm: FrozenBatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
-    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    bias = norm.bias - norm.running_mean * scale
-    if conv.bias is not None:
-        bias = bias + conv.bias * scale
-    return conv.weight * scale[:, None, None, None], bias
+        return _convolve(self, x, norm, self.activation)
 
 
 class ConvWithNorm2d(nn.Conv2d):
     """A convolution of timm's that does the work of the frozen batch norm behind it.
 
-    As `FoldedConv2d`, for layers that are two modules and not one.
+    As `FoldedConv2d`, for layers that are two modules and not one. The activation inside the norm
+    is its work too.
     """
 
     # In a tuple it is no submodule, so that the names of tensors stay.
@@ -358,10 +352,14 @@ class ConvWithNorm2d(nn.Conv2d):
     same_padding: bool
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Convolve float x (N, C, H, W) and normalise; the module behind activates alone."""
+        """Convolve float x (N, C, H, W), normalise and activate."""
+        (norm,) = self.norm_behind
         if self.same_padding:
             x = pad_same(x, self.kernel_size, self.stride, self.dilation)
-        return self._conv_forward(x, *_folded(self, *self.norm_behind))
+        inside = norm.act if isinstance(norm, FrozenBatchNormAct2d) else None
+        if inside is not None and not isinstance(norm.drop, nn.Identity):
+            inside = nn.Sequential(norm.drop, inside)
+        return _convolve(self, x, norm, inside)
 
 
 class NormInConv(FrozenBatchNorm2d):
@@ -372,13 +370,53 @@ class NormInConv(FrozenBatchNorm2d):
         return x
 
 
-class NormActInConv(FrozenBatchNormAct2d):
+class NormActInConv(FrozenBatchNormAct2d, NormInConv):
     """As `NormInConv`, with an activation."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Activate float x (N, C, H, W)."""
-        activated: torch.Tensor = self.act(self.drop(x))
-        return activated
+        """Return x (N, C, H, W) as it is."""
+        return x
+
+
+_FUSED: dict[type[Any], tuple[str, list[float]]] = {
+    type(None): ("none", []),
+    nn.Identity: ("none", []),
+    nn.ReLU: ("relu", []),
+    nn.ReLU6: ("hardtanh", [0.0, 6.0]),
+    nn.Hardswish: ("hardswish", []),
+    nn.SiLU: ("swish", []),
+}
+
+
+def _convolve(
+    conv: nn.Conv2d,
+    x: torch.Tensor,
+    norm: Any,
+    activation: Callable[[torch.Tensor], torch.Tensor] | None,
+) -> torch.Tensor:
+    """Convolve, normalise and activate float x (N, C, H, W).
+
+    Where no gradient is asked for (inference, frozen stages), oneDNN activates each value before it
+    leaves the registers, and the maps of the first stages are the ones that no cache holds.
+    """
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    bias = norm.bias - norm.running_mean * scale
+    if conv.bias is not None:
+        bias = bias + conv.bias * scale
+    weight = conv.weight * scale[:, None, None, None]
+    if (
+        type(activation) in _FUSED
+        and (x.device.type, x.dtype, weight.dtype) == ("cpu", torch.float32, torch.float32)
+        and not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad))
+        and not (torch.is_autocast_enabled("cpu") or torch.jit.is_tracing())
+    ):
+        place = (conv.padding, conv.stride, conv.dilation, conv.groups)
+        fused: torch.Tensor = torch.ops.mkldnn._convolution_pointwise(
+            x, weight, bias, *place, *_FUSED[type(activation)], ""
+        )
+        return fused
+    x = F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+    return x if activation is None else activation(x)
 
 
 def pad_same(
@@ -393,7 +431,17 @@ def pad_same(
         for size, k, s, d in zip(x.shape[2:], kernel, stride, dilation, strict=True)
     ]
     (above, below), (left, right) = ((need // 2, need - need // 2) for need in needs)
-    return F.pad(x, (left, right, above, below))
+    if torch.is_grad_enabled() and x.requires_grad:
+        return F.pad(x, (left, right, above, below))
+    # `F.pad` fills the whole map before it copies.
+    height, width = x.shape[2:]
+    layout = torch.channels_last if x.stride(1) == 1 else torch.contiguous_format
+    size = (*x.shape[:2], above + height + below, left + width + right)
+    padded = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=layout)
+    padded[:, :, above : above + height, left : left + width] = x
+    padded[:, :, :above] = padded[:, :, above + height :] = 0
+    padded[:, :, :, :left] = padded[:, :, :, left + width :] = 0
+    return padded
 
 
 def _fold_norms(backbone: TimmBackbone) -> None:
