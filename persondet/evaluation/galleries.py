@@ -189,7 +189,7 @@ def _sheet(
         Shown.of(msgspec.structs.asdict(d), f"{d.score:.2f}", wrong=n in entry.wrong_detections)
         for n, d in detections.items()
     ]
-    boxes = [one.box for one in (*left, *right) if one.wrong]
+    boxes = [np.asarray(one.box) for one in (*left, *right) if one.wrong]
     around = (*np.min(boxes, axis=0)[:2].tolist(), *np.max(boxes, axis=0)[2:].tolist())
     return draw_side_by_side(image, left, right, around=around if entry.zoom else None)
 

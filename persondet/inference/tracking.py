@@ -96,7 +96,7 @@ class PersonTracker:
             past_detections_length=0,
         )
         self.unique = 0
-        self._rate, self._hidden, self._known = frame_rate, hidden, known
+        self._rate, self._hidden, self._known, self._begin = frame_rate, hidden, known, 0.0
         self._believed_after = max(1, round(_SECONDS_SEEN * frame_rate))
         self._frames = self._tick = self._numbers_given = self._believed = self._fullest = 0
         # Of each track: its number, and for how many frames at the usual rate it was seen.

@@ -159,7 +159,9 @@ def check_clips(
     Raises: MediaError: when no clip is readable, or a target cannot be written.
         OutputExistsError: when the only target exists.
     """
-    readable, unreadable, existing = [], [], []
+    readable: list[tuple[Source, Path]] = []
+    unreadable: list[str] = []
+    existing: list[str] = []
     for clip, target in plan:
         try:
             check_output(clip, target, save_mot=save_mot, overwrite=overwrite)

@@ -253,13 +253,13 @@ class VideoReader:
                 yield index + self._lost_images, time, frame
             index += 1
         self._at_end = True
-        if self._flagged and not self.damage:
-            many = f"{self._flagged} of its packets are flagged as damaged"
-            self.notes.append(f"{many}, but every frame could be decoded")
         until = (self._decoded_until or 0) + 1 / self.frame_rate
         if not self._damage and is_cut(self._source, self._container, self._stream, until):
             many = self.announced_frames or "more"
             self._damage = f"the clip is cut: it should have {many} frames"
+        if self._flagged and not self.damage:
+            flagged = f"{self._flagged} of its packets are flagged as damaged"
+            self.notes.append(f"{flagged}, but every frame could be decoded")
 
     def _decode(self, held: Sequence[av.Packet]) -> Generator[av.VideoFrame, None, None]:
         """Yield decoded frames; skip broken packets; end at a broken container.
@@ -319,7 +319,7 @@ class VideoReader:
         )
         if self._tables is not None:
             light, signal = self._tables
-            image = np.take(signal, cv2.transform(cv2.LUT(image, light), _TO_BT709))
+            image = np.take(signal, np.asarray(cv2.transform(cv2.LUT(image, light), _TO_BT709)))
         return image if not any(self._turn) else _turned(image, *self._turn)
 
 
@@ -455,7 +455,7 @@ def _filtered(graph: av.filter.Graph, frame: av.VideoFrame | None) -> Iterator[a
             ready = graph.vpull()
             # bwdif's clock is twice as fine.
             ready.pts = None if ready.pts is None else ready.pts // 2
-            ready.time_base *= 2
+            ready.time_base = 2 * Fraction(ready.time_base or 0)
             yield ready
 
 
@@ -463,7 +463,6 @@ _UNSPECIFIED_COLORSPACE = 2
 # AVColorTransferCharacteristic of high dynamic range: ITU-R BT.2100.
 _PQ, _HLG = 16, 18
 _PEAK, _WHITE = 1000, 203  # cd/m²: of an HLG screen, of a white sheet (ITU-R BT.2408)
-_KNEE = 0.85  # the standard signal from which on bright light is compressed
 # From BT.2020's primaries to BT.709's (ITU-R BT.2407), for BGR.
 _TO_BT709 = np.array(
     [[1.1187, -0.1006, -0.0182], [-0.0083, 1.1329, -0.1246], [-0.0728, -0.5876, 1.6605]]
@@ -488,10 +487,9 @@ def _range_tables(transfer: int) -> tuple[np.ndarray, np.ndarray] | None:
         upper = (np.exp((given - 0.55991073) / 0.17883277) + 0.28466892) / 12
         light = np.where(given <= 0.5, given**2 / 3, upper) ** 1.2
     signal = (np.arange(65536) / 65535 * _PEAK / _WHITE) ** (1 / 2.4)
-    over, most = (np.maximum(x - _KNEE, 0) / (1 - _KNEE) for x in (signal, signal[-1]))
-    rolled = _KNEE + (1 - _KNEE) * over * (1 + over / most**2) / (1 + over)
-    coded = np.round(255 * np.minimum(signal, rolled)).astype(np.uint8)
-    return np.round(65535 * np.minimum(light, 1)).astype(np.uint16), coded
+    signal = np.interp(signal, (0, 0.85, 1, signal[-1]), (0, 0.85, 0.925, 1))
+    light = np.round(65535 * np.minimum(light, 1))
+    return light.astype(np.uint16), np.round(255 * signal).astype(np.uint8)
 
 
 def _turn(frame: av.VideoFrame) -> tuple[bool, bool, bool]:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from fractions import Fraction
 from itertools import islice, pairwise
 from pathlib import Path
-from statistics import median_low
+from statistics import StatisticsError, median_low
 from urllib.parse import unquote, urlsplit
 
 import av
@@ -177,16 +177,13 @@ def frame_rate(stream: av.VideoStream, source: str | Path) -> Fraction:
 
 def _measured_rate(source: str | Path) -> Fraction:
     """Return the rate of the usual step between a file's first time stamps."""
-    stamps: list[int] = []
-    tick: Fraction | None = None
-    if not is_address(source):  # it may be live, or refuse a second reader
-        with open_source(source) as container, suppress(av.error.FFmpegError):
-            stream = video_stream(container, source)
-            tick = stream.time_base
-            packets = islice(container.demux(stream), _PACKETS_MEASURED)
-            stamps = sorted({packet.pts for packet in packets if packet.pts is not None})
-    steps = [later - earlier for earlier, later in pairwise(stamps)]
-    return 1 / (median_low(steps) * tick) if steps and tick else DEFAULT_FRAME_RATE
+    if is_address(source):  # it may be live, or refuse a second reader
+        return DEFAULT_FRAME_RATE
+    with suppress(av.error.FFmpegError, StatisticsError), open_source(source) as container:
+        packets = islice(container.demux(video_stream(container, source)), _PACKETS_MEASURED)
+        stamps = sorted({p.pts * p.time_base for p in packets if p.pts is not None})
+        return 1 / Fraction(median_low(later - earlier for earlier, later in pairwise(stamps)))
+    return DEFAULT_FRAME_RATE
 
 
 def is_cut(

@@ -88,7 +88,7 @@ TILE = (360, 270)  # width and height, in pixels, into which an image is fitted
 PANEL = (628, 480)  # the same of one side of a pair
 # Colour-blind readers tell these two apart; width and label say the same once more.
 RIGHT, WRONG, CROWD = drawing.PALETTE[1], drawing.PALETTE[5], (150, 150, 150)
-_GREY = (120, 120, 120)
+_GREY = 120
 
 
 @dataclass(frozen=True)
@@ -139,15 +139,15 @@ def draw_shown(
     factor = min(size[0] / (x1 - x0), size[1] / (y1 - y0))
     shape = (max(1, round((x1 - x0) * factor)), max(1, round((y1 - y0) * factor)))
     part = image[max(0, y0) : y1, max(0, x0) : x1]
-    around = [max(0, beyond) for beyond in (-y0, y1 - height, -x0, x1 - width)]
-    if any(around):
-        part = cv2.copyMakeBorder(part, *around, cv2.BORDER_CONSTANT, value=_GREY)
+    beyond = ((-y0, y1 - height), (-x0, x1 - width), (0, 0))
+    if np.max(beyond) > 0:
+        part = np.pad(part, np.maximum(beyond, 0), constant_values=_GREY)
     method = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
     panel = cv2.resize(part, shape, interpolation=method)
     # What is wrong is drawn last, on top.
     ordered = sorted(objects, key=lambda shown: (shown.wrong, not shown.crowd))
     for shown in ordered:
-        mask = segmentation_to_mask(shown.segmentation, height, width, window, shape)
+        mask = segmentation_to_mask(shown.segmentation, window, shape)
         if mask is not None:
             drawing.draw_region(panel, mask, (0, 0), _color(shown), alpha=0.35)
     scaled = [
@@ -171,11 +171,7 @@ def _color(shown: Shown) -> drawing.Color:
 
 
 def segmentation_to_mask(
-    segmentation: Any,
-    height: int,
-    width: int,
-    window: Window | None = None,
-    shape: tuple[int, int] | None = None,
+    segmentation: Any, window: Window, shape: tuple[int, int]
 ) -> np.ndarray | None:
     """Return a segmentation as a bool mask, at the cost of the mask's size; None when it is empty.
 
@@ -184,29 +180,28 @@ def segmentation_to_mask(
     Args:
         segmentation: a list of polygons [x0, y0, x1, y1, …] in pixels, or a run-length code,
             compressed or not.
-        height, width: of the image.
-        window: the part of the image that the mask shows; default: all.
-        shape: width and height of the mask; default: those of the image.
+        window: the part of the image that the mask shows.
+        shape: width and height of the mask.
     """
-    x0, y0, x1, y1 = window or (0, 0, width, height)
-    across, down = shape or (width, height)
-    scale = np.array([across / (x1 - x0), down / (y1 - y0)])
+    x0, y0, x1, y1 = window
+    scale = np.array([shape[0] / (x1 - x0), shape[1] / (y1 - y0)])
     if not isinstance(segmentation, Mapping):
         points = [np.asarray(p, np.float64).reshape(-1, 2) for p in segmentation or ()]
         polygons = [((p - (x0, y0)) * scale).ravel().tolist() for p in points if len(p) > 2]
         if not polygons:
             return None
-        codes = pycocotools.mask.frPyObjects(polygons, down, across)
+        codes = pycocotools.mask.frPyObjects(polygons, *shape[::-1])
         return pycocotools.mask.decode(pycocotools.mask.merge(codes)).astype(bool)
-    ends = np.cumsum(rle_runs(segmentation["counts"]))  # of the runs, column by column
-    columns = np.floor(x0 + (np.arange(across) + 0.5) / scale[0]).astype(np.int64)
-    rows = np.floor(y0 + (np.arange(down) + 0.5) / scale[1]).astype(np.int64)
+    height, width = segmentation["size"]
+    ends = np.cumsum(rle_runs(segmentation["counts"]) or [0])  # of the runs, column by column
+    columns = np.floor(x0 + (np.arange(shape[0]) + 0.5) / scale[0]).astype(np.int64)
+    rows = np.floor(y0 + (np.arange(shape[1]) + 0.5) / scale[1]).astype(np.int64)
     # Between the first and the last object pixel, so that a small object costs little.
     low, high = ends[0] // height, min(width - 1, ends[len(ends) // 2 * 2 - 1] // height)
     x = np.flatnonzero((columns >= low) & (columns <= high))
     y = np.flatnonzero((rows >= 0) & (rows < height))
     places = columns[x] * height + rows[y][:, None]
-    mask = np.zeros((down, across), bool)
+    mask = np.zeros(shape[::-1], bool)
     mask[np.ix_(y, x)] = np.searchsorted(ends, places, "right") % 2
     return mask
 

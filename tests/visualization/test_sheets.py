@@ -47,7 +47,7 @@ def test_tiles_fill_rows_in_order_each_in_the_middle_of_its_cell():
 
 
 SQUARE = [10.0, 5.0, 30.0, 5.0, 30.0, 25.0, 10.0, 25.0]
-INSIDE = np.zeros((40, 60), dtype=bool)
+ALL, INSIDE = (0, 0, 60, 40), np.zeros((40, 60), dtype=bool)
 INSIDE[5:25, 10:30] = True
 ANNOTATION = {"bbox": [10, 5, 20, 20], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
 
@@ -65,11 +65,11 @@ def test_polygons_and_run_lengths_compressed_or_not_give_the_same_mask():
     runs = [10 * 40 + 5, *[20, 20] * 19, 20, 30 * 40 + 15]
     half, beyond = INSIDE[1::2, 1::2], np.pad(INSIDE, 4)
     for segmentation in ([SQUARE], code, {"size": [40, 60], "counts": runs}):
-        assert np.array_equal(segmentation_to_mask(segmentation, 40, 60), INSIDE)
-        small = segmentation_to_mask(segmentation, 40, 60, None, (30, 20))
+        assert np.array_equal(segmentation_to_mask(segmentation, ALL, (60, 40)), INSIDE)
+        small = segmentation_to_mask(segmentation, ALL, (30, 20))
         # Two edges of the polygon lie on half a pixel.
         assert (small != half).sum() <= (20 if segmentation == [SQUARE] else 0)
-        around = segmentation_to_mask(segmentation, 40, 60, (-4, -4, 64, 44), (68, 48))
+        around = segmentation_to_mask(segmentation, (-4, -4, 64, 44), (68, 48))
         assert np.array_equal(around, beyond)
 
 
