@@ -113,7 +113,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not done and not existing:
         kept = any(isinstance(error, PartialMediaError) for error in failed)
         raise (PartialMediaError if kept else MediaError)(faults[-1])
-    print("\n".join(_stage_table(done)))
+    for line in _stage_table(done):
+        print(line)
     if faults:
         raise PartialResultError(
             f"{len(faults)} of {len(plan)} clips are not annotated to the end; the rest is."

@@ -258,8 +258,8 @@ class VideoReader:
             many = self.announced_frames or "more"
             self._damage = f"the clip is cut: it should have {many} frames"
         if self._flagged and not self.damage:
-            flagged = f"{self._flagged} of its packets are flagged as damaged"
-            self.notes.append(f"{flagged}, but every frame could be decoded")
+            told = f"packets flagged as damaged: {self._flagged}, and all of them could be decoded"
+            self.notes.append(told)
 
     def _decode(self, held: Sequence[av.Packet]) -> Generator[av.VideoFrame, None, None]:
         """Yield decoded frames; skip broken packets; end at a broken container.
