@@ -349,15 +349,3 @@ def test_real_bad_files_are_refused_and_the_old_avi_is_read(real_data, tmp_path)
     reader = VideoReader(tmp_path / "cut.avi")
     assert 5 < len(list(reader)) < 100
     assert reader.damage == "the clip is cut: it should have 835 frames"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "frames"), [("legs", 250), ("people", 341), ("shopping_mall", 300), ("walk", 623)]
-)
-def test_real_clips_are_read_whole(name, frames, real_data):
-    reader = VideoReader(real_data / "clips" / f"{name}.small.mp4")
-    times = [frame.time for frame in reader]
-    assert (len(times), reader.announced_frames, reader.damage) == (frames, frames, "")
-    assert all(a < b for a, b in itertools.pairwise(times))
-    assert reader.sound == (name == "legs")
