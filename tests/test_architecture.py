@@ -23,9 +23,9 @@ INSTALLER = {"cli", "detectron2_wheel", "install_detectron2", "make_environment"
 EMPTY_NAMES = {"util", "utils", "helper", "helpers", "misc", "common", "manager", "stuff", "tools"}
 
 # Files that import nothing of ours but what FOR_ALL names: each counts as a room of its own, so
-# that rooms below theirs may use them. A mask and the reading of an image file are needed
-# everywhere.
-LEAVES = {"data.image_file", "inference.masks", "inference.tiles"}
+# that rooms below theirs may use them. A mask, its outline and code, and the reading of an image
+# file are needed everywhere.
+LEAVES = {"data.image_file", "data.shapes", "inference.masks", "inference.tiles"}
 # Room → the rooms it may import, each named above it. Everyone may import these:
 FOR_ALL = {"errors", "files", "environment", "text"}
 ROOMS: dict[str, set[str]] = {
@@ -36,14 +36,15 @@ ROOMS: dict[str, set[str]] = {
     "results": set(),
     "records": set(),
     "data.image_file": set(),
+    "data.shapes": set(),
     "inference.masks": set(),
     "inference.tiles": {"inference.masks"},  # a detector that is scored as it is used
     "config": set(),
-    "data": {"data.image_file"},
+    "data": {"data.image_file", "data.shapes"},
     "modeling": {"inference.masks"},  # which field carries the small masks
     "solver": set(),
     "checkpoint": {"modeling"},  # names of a model's parts
-    "visualization": {"data.image_file", "inference.masks"},
+    "visualization": {"data.image_file", "data.shapes", "inference.masks"},
     "evaluation": {
         *("data.image_file", "inference.masks", "inference.tiles", "modeling", "results"),
         "visualization",

@@ -14,6 +14,7 @@ import cli
 from progress import Progress
 
 if TYPE_CHECKING:
+    from persondet.errors import MediaError
     from persondet.inference.predictor import Predictor
     from persondet.video.pipeline import VideoSummary
 
@@ -46,13 +47,14 @@ def _add_clip_arguments(parser: argparse.ArgumentParser) -> None:
     add("--video-input", more, "PATH", required=True)
     add(
         "--output",
-        ".mp4, .mov or .mkv for one clip; a folder gets <stem>_annotated.mp4 of each clip. The "
-        "records (.jsonl) lie beside the clip",
+        ".mp4, .mov or .mkv for one clip; a folder gets <stem>_annotated.mp4 of each clip (the "
+        "name for the stem where two share it). The records (.jsonl) lie beside the clip",
         "PATH",
         required=True,
         type=Path,
     )
-    add("--overwrite", "replace existing outputs")
+    add("--recursive", "search the sub-folders of a folder too")
+    add("--overwrite", "replace existing outputs, which a folder's clips skip otherwise")
     add = cli.adder(parser, "part of the clip")
     add("--start", "first moment: 90, 1:30 or 0:01:30.5 (default: the beginning)", **moment)
     add("--end", "end of the part, exclusive (default: the end of the clip)", **moment)
@@ -95,22 +97,41 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.check_model_arguments(parser, args)
     from persondet.errors import MediaError, PartialMediaError, PartialResultError
     from persondet.video.clip_files import check_clips, plan_clips
-    from persondet.video.source import shown_name
 
-    plan = plan_clips(args.video_input, args.output)
-    readable, faults = check_clips(
+    plan = plan_clips(args.video_input, args.output, recursive=args.recursive)
+    readable, faults, existing = check_clips(
         plan,
         save_mot=args.save_mot,
         overwrite=args.overwrite,
         start=args.start,
         end=args.end,
     )
-    for fault in faults:
-        _say(f"skipped: {fault}")
+    for reason in (*faults, *existing):
+        _say(f"skipped: {reason}")
+    done, failed = _annotate_all(readable, args, alone=len(plan) == 1) if readable else ([], [])
+    faults += [str(error) for error in failed] + [one.damage for one in done if one.damage]
+    if not done and not existing:
+        kept = any(isinstance(error, PartialMediaError) for error in failed)
+        raise (PartialMediaError if kept else MediaError)(faults[-1])
+    for line in _stage_table(done):
+        print(line)
+    if faults:
+        raise PartialResultError(
+            f"{len(faults)} of {len(plan)} clips are not annotated to the end; the rest is."
+        )
+    return 0
+
+
+def _annotate_all(
+    clips: Sequence[tuple[str | Path, Path]], args: argparse.Namespace, *, alone: bool
+) -> tuple[list[VideoSummary], list[MediaError]]:
+    """Load the model and annotate clips; return what was done, and what failed unless `alone`."""
     from persondet.environment import require_detectron2
 
     require_detectron2()
+    from persondet.errors import MediaError
     from persondet.inference.predictor import load_predictor
+    from persondet.video.source import shown_name
 
     predictor = load_predictor(
         args.run,
@@ -119,30 +140,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         confidence_threshold=args.confidence_threshold,
         tiles=args.tiles,
     )
-    done = []
-    kept = False
-    for clip, target in readable:
+    done: list[VideoSummary] = []
+    failed: list[MediaError] = []
+    for clip, target in clips:
         try:
-            summary = annotate(clip, target, predictor, args)
+            done.append(annotate(clip, target, predictor, args))
         except MediaError as error:
-            if len(plan) == 1:
+            if alone:
                 raise
-            faults.append(str(error))
-            kept |= isinstance(error, PartialMediaError)
+            failed.append(error)
             _say(f"failed: {error}")
-            continue
-        done.append(summary)
-        _show_summary(shown_name(clip), summary)
-        if summary.damage:
-            faults.append(summary.damage)
-    if not done:
-        raise (PartialMediaError if kept else MediaError)(faults[-1])
-    print("\n".join(_stage_table(done)))
-    if faults:
-        raise PartialResultError(
-            f"{len(faults)} of {len(plan)} clips could not be read to the end; the rest is written."
-        )
-    return 0
+        else:
+            _show_summary(shown_name(clip), done[-1])
+    return done, failed
 
 
 def annotate(

@@ -209,7 +209,7 @@ def rle_fault(rle: dict[str, Any], width: int, height: int) -> str:
         return "rle-invalid"
     if size != [height, width]:
         return "rle-size"
-    runs = _runs(rle.get("counts"))
+    runs = rle_runs(rle.get("counts"))
     if runs is None or sum(runs) != height * width:
         return "rle-invalid"
     return "" if any(runs[1::2]) else "rle-empty"
@@ -226,8 +226,10 @@ def compressed_rle(rle: dict[str, Any]) -> dict[str, Any]:
     return {"size": [height, width], "counts": encoded["counts"].decode("ascii")}
 
 
-def _runs(counts: Any) -> list[int] | None:
-    """Return the lengths of the runs, None when they cannot be read."""
+def rle_runs(counts: Any) -> list[int] | None:
+    """Return the lengths of an RLE's runs, compressed or not; None when they cannot be read."""
+    if isinstance(counts, bytes):
+        counts = counts.decode("ascii", errors="replace")
     if isinstance(counts, list):
         whole = all(type(count) is int and 0 <= count < 2**32 for count in counts)
         return counts if whole and counts else None

@@ -26,11 +26,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import platform
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -67,6 +69,8 @@ SCHEMA = 1
 IMAGES_SHOWN, ROWS, VERSIONS = 12, 4, 3
 # Reading every pixel finds copies between the splits; of more images it would take minutes.
 DECODED = 2000
+# How long a training waits for one of its records; a sheet begins its last image earlier.
+MOST_SECONDS, _SECONDS_TO_BEGIN = 2.0, 1.0
 
 
 def write_training_records(cfg: CfgNode, report: KeyReport | None, *, new: bool) -> None:
@@ -85,7 +89,7 @@ def write_training_records(cfg: CfgNode, report: KeyReport | None, *, new: bool)
         "examples/augmentation.jpg": lambda path: _write_augmentation(cfg, path),
     }
     if uses_export(cfg):
-        writers["dataset.json"] = lambda path: write_json(path, _looked_at(cfg))
+        writers["dataset.json"] = lambda path: write_json(path, _looked_at(cfg, MOST_SECONDS))
     if new and report is None:
         text = "MODEL.WEIGHTS is empty: every tensor starts from random values."
         writers["weights.txt"] = lambda path: write_text(path, f"{text}\n")
@@ -109,8 +113,9 @@ def write_training_records(cfg: CfgNode, report: KeyReport | None, *, new: bool)
 def dataset_report(cfg: CfgNode, datasets: Sequence[str]) -> dict[str, Any] | None:
     """Return what `dataset.json` says of the config's export, which is looked at if need be.
 
-    The file of a run belongs to its training, and is never written here. Where it is of another
-    export, or not there, the look goes into `inference/<dataset>/dataset.json`.
+    The file of a run belongs to its training: here it only gets the comparison of the images that
+    would have kept the training waiting. Where it is of another export, or not there, the look goes
+    into `inference/<dataset>/dataset.json`.
 
     Args:
         cfg: of the run.
@@ -123,6 +128,9 @@ def dataset_report(cfg: CfgNode, datasets: Sequence[str]) -> dict[str, Any] | No
     folder, own = Path(cfg.OUTPUT_DIR), f"{cfg.DATASETS.ROBOFLOW.NAME}_"
     report = known = _known_report(cfg, folder / "dataset.json")
     try:
+        if known and not known["decoded"] and _is_small(cfg):
+            report = known = _looked_at(cfg)
+            write_json(folder / "dataset.json", known)
         report = known or _looked_at(cfg)
         for name in datasets:
             path = folder / "inference" / name / "dataset.json"
@@ -144,16 +152,33 @@ def _known_report(cfg: CfgNode, path: Path) -> dict[str, Any] | None:
     return None
 
 
-def _looked_at(cfg: CfgNode) -> dict[str, Any]:
+class _TooLongError(Exception):
+    """Decoding the images takes longer than a training waits."""
+
+
+def _late_after(seconds: float) -> Callable[[], bool]:
+    end = time.monotonic() + seconds
+    return lambda: time.monotonic() > end
+
+
+def _looked_at(cfg: CfgNode, seconds: float = math.inf) -> dict[str, Any]:
+    """Return what `check_export` says; only of the headers when decoding takes too long."""
+    root, decode, late = export_root(cfg), _is_small(cfg), _late_after(seconds)
+
+    def in_time(*_: Any) -> None:
+        if decode and late():
+            raise _TooLongError
+
+    try:
+        found = check_export(root, decode=decode, progress=in_time)
+    except _TooLongError:
+        decode, found = False, check_export(root, decode=False)
+    return {"schema": SCHEMA, "folder": str(root), "decoded": decode, **found}
+
+
+def _is_small(cfg: CfgNode) -> bool:
     names = {*cfg.DATASETS.TRAIN, *cfg.DATASETS.VAL, *cfg.DATASETS.TEST}
-    decode = sum(image_count(name) for name in names) <= DECODED
-    root = export_root(cfg)
-    return {
-        "schema": SCHEMA,
-        "folder": str(root),
-        "decoded": decode,
-        **check_export(root, decode=decode),
-    }
+    return sum(image_count(name) for name in names) <= DECODED
 
 
 def _training_images(cfg: CfgNode, count: int) -> list[dict[str, Any]]:
@@ -161,8 +186,8 @@ def _training_images(cfg: CfgNode, count: int) -> list[dict[str, Any]]:
 
 
 def _write_annotations(cfg: CfgNode, path: Path) -> None:
-    images = _training_images(cfg, IMAGES_SHOWN)
-    write_sheet(path, annotation_sheet(images, class_names(cfg.DATASETS.TRAIN[0])))
+    images, classes = _training_images(cfg, IMAGES_SHOWN), class_names(cfg.DATASETS.TRAIN[0])
+    write_sheet(path, annotation_sheet(images, classes, late=_late_after(_SECONDS_TO_BEGIN)))
 
 
 def _write_augmentation(cfg: CfgNode, path: Path) -> None:
@@ -173,6 +198,7 @@ def _write_augmentation(cfg: CfgNode, path: Path) -> None:
         versions=VERSIONS,
         seed=max(0, cfg.SEED),
         image_format=cfg.INPUT.FORMAT,
+        late=_late_after(_SECONDS_TO_BEGIN),
     )
     write_sheet(path, sheet)
 

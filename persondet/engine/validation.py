@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import msgspec
 import numpy as np
 import torch
 import torch.distributed as dist
 from detectron2.config import CfgNode
 from detectron2.data import get_detection_dataset_dicts
-from detectron2.structures import BoxMode
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import nn
@@ -33,12 +33,7 @@ from persondet.engine.resumption import random_states_kept
 from persondet.errors import PersondetError
 from persondet.evaluation.predictions import FILE_NAME, Detection, read_predictions
 from persondet.results import DEFAULT_THRESHOLD
-from persondet.visualization.sheets import (
-    Shown,
-    draw_side_by_side,
-    evenly_spaced,
-    segmentation_to_mask,
-)
+from persondet.visualization.sheets import Shown, draw_side_by_side, evenly_spaced
 
 logger = logging.getLogger(__name__)
 
@@ -177,7 +172,7 @@ def _training_mode_but_batch_norm(model: nn.Module) -> None:
 
 TAG = "val/pictures"
 IMAGES_SHOWN = 4
-WIDEST = 640  # pixels; the event file grows by every image of every evaluation
+PANEL = (308, 308)  # pixels of a side; the event file grows by every image of every evaluation
 
 
 class ValidationImagesHook(PeriodHook):
@@ -216,29 +211,21 @@ class ValidationImagesHook(PeriodHook):
             logger.warning("There are no validation images of this evaluation: %s", error)
 
     def _draw(self, record: Mapping[str, Any], detections: Sequence[Detection]) -> np.ndarray:
-        """Return an image twice, side by side: uint8, (H, W, 3), BGR, at most `WIDEST` wide."""
+        """Return an image twice, side by side: uint8, (H, W, 3), BGR."""
         image = read_image_file(record["file_name"])
         annotated = [
-            Shown(
-                BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS),
-                segmentation_to_mask(a.get("segmentation"), *image.shape[:2]),
-                self._class_names[a["category_id"]],
-                crowd=bool(a.get("iscrowd")),
-            )
-            for a in record.get("annotations", ())
+            Shown.of(one, self._class_names[one["category_id"]])
+            for one in record.get("annotations", ())
         ]
         shown = [
-            Shown(
-                BoxMode.convert(one.bbox, BoxMode.XYWH_ABS, BoxMode.XYXY_ABS),
-                segmentation_to_mask(one.segmentation, *image.shape[:2]),
+            Shown.of(
+                msgspec.structs.asdict(one),
                 f"{self._class_names[self._numbers[one.category_id]]} {one.score:.0%}",
             )
             for one in sorted(detections, key=lambda one: one.score)
             if one.score >= self._threshold
         ]
-        drawn = draw_side_by_side(image, annotated, shown)
-        scale = min(1.0, WIDEST / drawn.shape[1])
-        return cv2.resize(drawn, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        return draw_side_by_side(image, annotated, shown, panel=PANEL)
 
 
 # Learns from what it sees in training mode.

@@ -33,7 +33,7 @@ from persondet.evaluation.matching import (
 )
 from persondet.evaluation.predictions import Detection
 from persondet.files import atomic_folder, write_json
-from persondet.visualization.sheets import Shown, draw_side_by_side, segmentation_to_mask
+from persondet.visualization.sheets import Shown, draw_side_by_side
 
 logger = logging.getLogger(__name__)
 
@@ -181,26 +181,17 @@ def _sheet(
     detections: Mapping[int, Detection],
 ) -> np.ndarray:
     """Return an image twice, annotated and found, in the colours of the entry."""
-    size = image.shape[:2]
     left = [
-        _shown(one, size, "crowd" if is_crowd(one) else "", wrong=n in entry.wrong_annotations)
+        Shown.of(one, "crowd" if is_crowd(one) else "", wrong=n in entry.wrong_annotations)
         for n, one in enumerate(annotations)
     ]
     right = [
-        _shown(
-            msgspec.structs.asdict(one), size, f"{one.score:.2f}", wrong=n in entry.wrong_detections
-        )
-        for n, one in detections.items()
+        Shown.of(msgspec.structs.asdict(d), f"{d.score:.2f}", wrong=n in entry.wrong_detections)
+        for n, d in detections.items()
     ]
-    boxes = [one.box for one in (*left, *right) if one.wrong]
+    boxes = [np.asarray(one.box) for one in (*left, *right) if one.wrong]
     around = (*np.min(boxes, axis=0)[:2].tolist(), *np.max(boxes, axis=0)[2:].tolist())
     return draw_side_by_side(image, left, right, around=around if entry.zoom else None)
-
-
-def _shown(one: Mapping[str, Any], size: tuple[int, int], label: str, *, wrong: bool) -> Shown:
-    x, y, width, height = one["bbox"]
-    mask = segmentation_to_mask(one.get("segmentation"), *size)
-    return Shown((x, y, x + width, y + height), mask, label, wrong, is_crowd(one))
 
 
 def _nouns(ground_truth: GroundTruth) -> tuple[str, str]:

@@ -57,7 +57,7 @@ class PersonTracker:
     so memory stays flat.
 
     Args:
-        frame_rate: frames per second that `update` gets; a stride divides the clip's rate.
+        frame_rate: frames per second that `update` usually gets; a stride divides the clip's rate.
 
     Attributes:
         name: of the method, for the records.
@@ -96,17 +96,19 @@ class PersonTracker:
             past_detections_length=0,
         )
         self.unique = 0
+        self._rate, self._hidden, self._known, self._begin = frame_rate, hidden, known, 0.0
         self._believed_after = max(1, round(_SECONDS_SEEN * frame_rate))
-        self._frames = self._numbers_given = self._believed = self._fullest = 0
-        # Of each track: its number and the number of frames with it.
+        self._frames = self._tick = self._numbers_given = self._believed = self._fullest = 0
+        # Of each track: its number, and for how many frames at the usual rate it was seen.
         self._tracks: dict[TrackedObject, tuple[int, int]] = {}
 
-    def update(self, instances: Instances) -> None:
+    def update(self, instances: Instances, time: float | None = None) -> None:
         """Number the people of the next frame.
 
         Args:
             instances: `pred_boxes` (XYXY_ABS, pixels) and `scores` (0 to 1), on any device; the
                 field `ID` is set in place: list[int], one number per detection, no two the same.
+            time: seconds from the start of the clip; None: one usual step after the last frame.
         """
         from norfair import Detection
 
@@ -115,11 +117,16 @@ class PersonTracker:
         # A box with NaN would match everything; it gets a new number and no track.
         usable = np.isfinite(boxes).all(axis=1) & np.isfinite(scores)
         boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1.0)  # a line overlaps nothing
+        passed = self._passed(time)
+        for _ in range(min(passed - 1, self._hidden + 1)):  # frames that the clip does not have
+            self._tracker.update()
+        period = min(passed, self._known)
         self._tracker.update(
             [
                 Detection(boxes[k].reshape(2, 2), data=(self._frames, int(k)))
                 for k in np.flatnonzero(usable)
-            ]
+            ],
+            period,
         )
         matched: dict[int, TrackedObject] = {}
         for track in self._tracker.tracked_objects:
@@ -127,7 +134,8 @@ class PersonTracker:
             if frame == self._frames:
                 matched[k] = track
         instances.ID = [
-            self._number(matched[k]) if k in matched else self._new() for k in range(len(boxes))
+            self._number(matched[k], period) if k in matched else self._new()
+            for k in range(len(boxes))
         ]
         self._fullest = max(self._fullest, int(usable.sum()))
         self.unique = max(self._believed, self._fullest)
@@ -139,11 +147,20 @@ class PersonTracker:
         self._numbers_given += 1
         return self._numbers_given
 
-    def _number(self, track: TrackedObject) -> int:
-        """Return the number of a track, and count the sighting."""
+    def _passed(self, time: float | None) -> int:
+        """Return for how many steps of the usual rate the frame before this one was shown."""
+        before = self._tick
+        self._tick = before + 1
+        if time is not None:
+            self._begin = time - 1 / self._rate if before == 0 else self._begin
+            self._tick = max(before + 1, round((time - self._begin) * self._rate))
+        return self._tick - before
+
+    def _number(self, track: TrackedObject, period: int) -> int:
+        """Return the number of a track, and count the steps for which it is seen."""
         number, count = self._tracks[track] if track in self._tracks else (self._new(), 0)
-        self._tracks[track] = (number, count + 1)
-        self._believed += count + 1 == self._believed_after
+        self._tracks[track] = (number, count + period)
+        self._believed += count < self._believed_after <= count + period
         return number
 
 

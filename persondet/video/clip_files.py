@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from itertools import islice
@@ -20,7 +21,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from persondet.errors import MediaError
+from persondet.errors import MediaError, OutputExistsError
 from persondet.files import atomic_path, refuse_existing, write_json
 from persondet.files import partial_path as partial_records_path
 from persondet.records import FrameRecord, mot_path, read_records, records_path
@@ -42,14 +43,6 @@ _WIDEST = 1280  # pixels of a still
 _QUALITY = 90
 _CLIPS = 2  # the first by name; a report is no cinema
 _MOST_FRAMES = 3000  # to decode of a clip: two minutes of video, about ten seconds of work
-
-
-def _is_folder(path: Path) -> bool:
-    """Return whether a path is a folder; False if nobody may look it up."""
-    try:
-        return path.is_dir()
-    except OSError:
-        return False
 
 
 def _refuse_unwritable(folder: Path) -> None:
@@ -93,20 +86,27 @@ def check_output(
         refuse_existing(target, overwrite=overwrite)
 
 
-def plan_clips(video_input: Source, output: str | Path) -> list[tuple[Source, Path]]:
+def plan_clips(
+    video_input: Source, output: str | Path, *, recursive: bool = False
+) -> list[tuple[Source, Path]]:
     """Return (clip, target) pairs for a file, a folder of clips, or an address.
 
     The target of a file is `output` if that has a suffix and is no folder, else
     `output/<stem>_annotated.mp4`; the clips of a folder, sorted by name, always go into the folder
-    `output`. An address needs a file name as `output`. Results of earlier calls (`…_annotated`) and
-    unfinished ones (`….partial`) are no input.
+    `output`, and into the same sub-folders there. Where the stem is that of another clip too, the
+    name takes its place: `x.mkv_annotated.mp4`. An address needs a file name as `output`. Results
+    of earlier calls (`…_annotated`) and unfinished ones (`….partial`) are no input.
 
-    Raises: MediaError: when the input is missing, a folder has no clip, the output of an address
-        is no file, or two clips would get the same target.
+    Args:
+        recursive: search the sub-folders of a folder too; hidden ones are passed over.
+
+    Raises: MediaError: when the input is missing, a folder has no clip, or the output of an address
+        is no file.
     """
     target = Path(output)
+    is_folder = os.access(f"{output}/", os.F_OK)  # no error if nobody may look it up
     if is_address(video_input):
-        if _is_folder(target) or not target.suffix:
+        if is_folder or not target.suffix:
             raise MediaError(
                 f"{target} names no file, and {shown(video_input)} has no name to take; "
                 "give --output a name that ends in .mp4, .mov or .mkv."
@@ -116,29 +116,25 @@ def plan_clips(video_input: Source, output: str | Path) -> list[tuple[Source, Pa
     if not source.exists():
         raise MediaError(f"{source} does not exist; give a video file or a folder of clips.")
     if not source.is_dir():
-        is_file = target.suffix and not _is_folder(target)
-        return [(source, target if is_file else _inside(target, source))]
+        is_file = target.suffix and not is_folder
+        return [(source, target if is_file else target / f"{source.stem}{_ANNOTATED}.mp4")]
     clips = sorted(
-        path
-        for path in source.iterdir()
+        path.relative_to(source)
+        for path in (source.rglob("*") if recursive else source.iterdir())
         if path.suffix.lower() in CLIP_SUFFIXES
         and path.is_file()
         and not path.stem.endswith((_ANNOTATED, *_UNFINISHED))
-        and not path.name.startswith(".")
+        and not any(part.startswith(".") for part in path.relative_to(source).parts)
     )
     if not clips:
         known = " ".join(sorted(CLIP_SUFFIXES))
-        raise MediaError(f"{source}: the folder has no clip; names must end in one of {known}.")
-    plan: dict[Path, Path] = {}
-    for clip in clips:
-        place = _inside(target, clip)
-        if place in plan:
-            raise MediaError(
-                f"{plan[place].name} and {clip.name} in {source} would both become {place.name}; "
-                "rename one of them."
-            )
-        plan[place] = clip
-    return [(clip, place) for place, clip in plan.items()]
+        more = "" if recursive else "; add --recursive to search its sub-folders"
+        raise MediaError(f"{source}: the folder has no clip, a name in one of {known}{more}.")
+    taken = Counter(name for clip in clips for name in (clip.with_suffix(""), clip))
+    named = (
+        (clip, clip if taken[clip.with_suffix("")] > 1 else clip.with_suffix("")) for clip in clips
+    )
+    return [(source / clip, target / f"{name}{_ANNOTATED}.mp4") for clip, name in named]
 
 
 def check_clips(
@@ -148,7 +144,7 @@ def check_clips(
     overwrite: bool = False,
     start: Fraction | None = None,
     end: Fraction | None = None,
-) -> tuple[list[tuple[Source, Path]], list[str]]:
+) -> tuple[list[tuple[Source, Path]], list[str], list[str]]:
     """Check all clips and targets before loading a model.
 
     Args:
@@ -157,28 +153,32 @@ def check_clips(
         overwrite: allow targets that exist.
         start, end: seconds; a clip without a frame between them is unreadable.
 
-    Returns: the pairs with a readable clip, and a sentence for each of the others.
+    Returns: the pairs to annotate, a sentence for each clip that is unreadable or was left
+        unfinished, and one for each of several clips whose target exists.
 
     Raises: MediaError: when no clip is readable, or a target cannot be written.
-        OutputExistsError: when a target exists.
+        OutputExistsError: when the only target exists.
     """
-    readable, unreadable = [], []
+    readable: list[tuple[Source, Path]] = []
+    unreadable: list[str] = []
+    existing: list[str] = []
     for clip, target in plan:
-        check_output(clip, target, save_mot=save_mot, overwrite=overwrite)
+        try:
+            check_output(clip, target, save_mot=save_mot, overwrite=overwrite)
+        except OutputExistsError as error:
+            if len(plan) == 1:
+                raise
+            (existing if target.exists() else unreadable).append(str(error))
+            continue
         try:
             VideoReader(clip, start=start, end=end).close()
             readable.append((clip, target))
         except MediaError as error:
             unreadable.append(str(error))
-    if not readable:
+    if unreadable and not readable and not existing:
         more = f" (and {len(unreadable) - 1} more clips)" if len(unreadable) > 1 else ""
         raise MediaError(f"{unreadable[0]}{more}")
-    return readable, unreadable
-
-
-def _inside(folder: Path, clip: Path) -> Path:
-    """Return the target of a clip in a folder."""
-    return folder / f"{clip.stem}{_ANNOTATED}.mp4"
+    return readable, unreadable, existing
 
 
 def write_stills(

@@ -61,20 +61,8 @@ class FrameTracker(Protocol):
 
     unique: int
 
-    def update(self, instances: Instances) -> None:
-        """Set `instances.ID`, one number per detection of the next frame."""
-
-
-class FrameVisualizer(Protocol):
-    """What a visualizer must offer; `PersonVideoVisualizer` does.
-
-    unique_people: the pipeline sets it before each frame, to None without tracking.
-    """
-
-    unique_people: int | None
-
-    def draw_on(self, image: np.ndarray, instances: Instances) -> None:
-        """Draw in place on a frame, uint8 (H, W, 3) BGR."""
+    def update(self, instances: Instances, time: float) -> None:
+        """Set `instances.ID`, one number per detection of the next frame, shown at `time` (s)."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +94,7 @@ def annotate_video(
     output: str | Path,
     predictor: BatchPredictor,
     *,
-    visualizer: FrameVisualizer | None = None,
+    visualizer: PersonVideoVisualizer | None = None,
     tracker: Literal["auto"] | FrameTracker | None = "auto",
     start: Seconds | None = None,
     end: Seconds | None = None,
@@ -242,7 +230,7 @@ def _add_notes(reader: VideoReader, writer: VideoWriter, crf: int | None) -> Non
 
     The writer loses the sound of a clip that was read in part, or with a clock that restarts.
     """
-    writer.notes += [f"{reader.left_out} left out"] if reader.left_out else []
+    writer.notes += reader.notes
     if crf == 0:
         writer.notes.append(
             "lossless H.264 (crf 0) has a profile, High 4:4:4 Predictive, that many players and "
@@ -319,7 +307,7 @@ def _track(
     """Number the detections of each frame, paste their masks, make their records."""
     for item in items:
         if tracker is not None:
-            tracker.update(item.instances)
+            tracker.update(item.instances, float(item.frame.time))
             item.unique = tracker.unique
         item.instances = paste_regions(item.instances)
         item.people = people_of(item.instances, classes, encoded_masks(item.instances))
@@ -327,7 +315,7 @@ def _track(
 
 
 def _draw(
-    items: Iterator[_AnnotatedFrame], visualizer: FrameVisualizer
+    items: Iterator[_AnnotatedFrame], visualizer: PersonVideoVisualizer
 ) -> Iterator[_AnnotatedFrame]:
     """Draw the detections on each frame."""
     for item in items:

@@ -2,7 +2,7 @@
 
 `VideoReader` opens a clip and yields its frames. `FrameTimes` turns time stamps into exact, rising
 times. A start in the middle counts the packets before it instead of decoding them (`skip_to`). The
-functions at the end convert colours and apply rotation metadata.
+functions at the end deinterlace, map high dynamic range, and apply rotation metadata.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 
 import av
 import av.error
+import av.filter
+import cv2
 import numpy as np
 
 from persondet.errors import MediaError
@@ -63,7 +66,7 @@ class VideoReader:
         expected_frames: the share of `announced_frames` between start and end, or None.
         sound: the clip has sound.
         title: the clip's title, or "".
-        left_out: other tracks, such as subtitles, in words, or "".
+        notes: sentences for the user on what was read, as far as it was.
         frames_read: frames yielded so far.
 
     Example:
@@ -110,12 +113,14 @@ class VideoReader:
     def _begin(self, *, skip: bool) -> None:
         """Open the source and decode up to the first wanted frame."""
         self._container = open_source(self._source)
-        self._lost = self._lost_images = 0
+        self._lost = self._lost_images = self._flagged = 0
         self._damage, self._at_end = "", False
         try:
             self._stream = video_stream(self._container, self._source)
             self._stream.thread_type = "AUTO"
-            self.frame_rate = frame_rate(self._stream)
+            self.frame_rate = frame_rate(self._stream, self._source)
+            others = left_out(self._container)
+            self.notes = [f"{others} left out"] if others else []
             self.time_base = Fraction(self._stream.time_base or 1 / self.frame_rate)
             self._describe()
             index, held = self._skip() if skip else (0, [])
@@ -129,6 +134,9 @@ class VideoReader:
             raise
         self._first_index, _, frame = self._first
         self._turn = _turn(frame)
+        self._tables = _range_tables(frame.color_trc)
+        if self._tables is not None:
+            self.notes.append("its high dynamic range is mapped to the standard one (BT.709)")
         self._coded_size = (frame.width, frame.height)
         turned = self._turn[0]
         self.width, self.height = self._coded_size[::-1] if turned else self._coded_size
@@ -188,7 +196,6 @@ class VideoReader:
         self.sound = bool(self._container.streams.audio)
         tags = {key.lower(): value for key, value in self._container.metadata.items()}
         self.title = tags.get("title", "")
-        self.left_out = left_out(self._container)
         self.announced_frames: int | None = int(self._stream.frames) or None
         if self.announced_frames is None and self.duration is not None:
             self.announced_frames = max(1, round(self.duration * self.frame_rate))
@@ -234,7 +241,7 @@ class VideoReader:
         """
         self._decoded_until: Fraction | None = None
         first = held[0].pts if held else None
-        for frame in self._decode(held):
+        for frame in self._deinterlaced(self._decode(held)):
             if held and self._decoded_until is None and frame.pts != first:
                 if frame.pts is not None and first is not None and frame.pts < first:
                     continue  # a frame that belongs before the key frame
@@ -250,6 +257,9 @@ class VideoReader:
         if not self._damage and is_cut(self._source, self._container, self._stream, until):
             many = self.announced_frames or "more"
             self._damage = f"the clip is cut: it should have {many} frames"
+        if self._flagged and not self.damage:
+            told = f"packets flagged as damaged: {self._flagged}, and all of them could be decoded"
+            self.notes.append(told)
 
     def _decode(self, held: Sequence[av.Packet]) -> Generator[av.VideoFrame, None, None]:
         """Yield decoded frames; skip broken packets; end at a broken container.
@@ -260,7 +270,7 @@ class VideoReader:
         at_end = len(held) > 0 and held[-1].size == 0
         try:
             for packet in chain(held, () if at_end else self._container.demux(self._stream)):
-                self._lost += packet.is_corrupt
+                self._flagged += packet.is_corrupt
                 try:
                     for frame in packet.decode():
                         self._lost += frame.is_corrupt
@@ -276,6 +286,24 @@ class VideoReader:
             except av.error.FFmpegError:
                 self._lost += 1
 
+    def _deinterlaced(self, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+        """Yield the frames; from the first interlaced one on, FFmpeg's bwdif fills their lines."""
+        note = "the clip is interlaced, and its frames are deinterlaced"
+        for _, alike in groupby(
+            frames, lambda frame: (frame.width, frame.height, frame.format.name)
+        ):
+            graph: av.filter.Graph | None = None
+            for frame in alike:
+                if graph is None and frame.interlaced_frame:
+                    graph = _bwdif(frame)
+                    self.notes += [] if note in self.notes else [note]
+                if graph is None:
+                    yield frame
+                else:
+                    yield from _filtered(graph, frame)
+            if graph is not None:
+                yield from _filtered(graph, None)
+
     def _upright_bgr(self, frame: av.VideoFrame) -> np.ndarray:
         """Convert to BGR and turn upright; scale a frame of another size back.
 
@@ -289,6 +317,9 @@ class VideoReader:
         image = frame.to_ndarray(
             width=width, height=height, format="bgr24", src_colorspace=colorspace
         )
+        if self._tables is not None:
+            light, signal = self._tables
+            image = np.take(signal, np.asarray(cv2.transform(cv2.LUT(image, light), _TO_BT709)))
         return image if not any(self._turn) else _turned(image, *self._turn)
 
 
@@ -405,7 +436,60 @@ def skip_to(packets: Iterator[av.Packet], pts: int) -> tuple[int, list[av.Packet
     return before + leading, held
 
 
+def _bwdif(frame: av.VideoFrame) -> av.filter.Graph:
+    """Return a deinterlacer for frames like this one; it leaves progressive ones as they are."""
+    graph = av.filter.Graph()
+    given = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
+    )
+    filters = graph.add("bwdif", "deint=interlaced:mode=send_frame"), graph.add("buffersink")
+    graph.link_nodes(given, *filters).configure()
+    return graph
+
+
+def _filtered(graph: av.filter.Graph, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
+    """Yield what bwdif has ready after one more frame (None: the end), in the clip's own clock."""
+    graph.push(frame)
+    with suppress(av.error.BlockingIOError, av.error.EOFError):
+        while True:
+            ready = graph.vpull()
+            # bwdif's clock is twice as fine.
+            ready.pts = None if ready.pts is None else ready.pts // 2
+            ready.time_base = 2 * Fraction(ready.time_base or 0)
+            yield ready
+
+
 _UNSPECIFIED_COLORSPACE = 2
+# AVColorTransferCharacteristic of high dynamic range: ITU-R BT.2100.
+_PQ, _HLG = 16, 18
+_PEAK, _WHITE = 1000, 203  # cd/m²: of an HLG screen, of a white sheet (ITU-R BT.2408)
+# From BT.2020's primaries to BT.709's (ITU-R BT.2407), for BGR.
+_TO_BT709 = np.array(
+    [[1.1187, -0.1006, -0.0182], [-0.0083, 1.1329, -0.1246], [-0.0728, -0.5876, 1.6605]]
+)
+
+
+def _range_tables(transfer: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return what maps high dynamic range to standard; None: the clip has none.
+
+    Returns: the light of each 8-bit signal, uint16, (256,), 65535 for `_PEAK`; and the 8-bit BT.709
+    signal of each light, uint8, (65536,). Up to seven tenths of white it is that of a standard
+    camera; brighter light shares the rest, and white becomes 236.
+    """
+    if transfer not in (_PQ, _HLG):
+        return None
+    given = np.arange(256) / 255
+    if transfer == _PQ:
+        root = given ** (32 / 2523)
+        shares = np.maximum(root - 3424 / 4096, 0) / (2413 / 128 - 2392 / 128 * root)
+        light = 10_000 / _PEAK * shares ** (16384 / 2610)
+    else:
+        upper = (np.exp((given - 0.55991073) / 0.17883277) + 0.28466892) / 12
+        light = np.where(given <= 0.5, given**2 / 3, upper) ** 1.2
+    signal = (np.arange(65536) / 65535 * _PEAK / _WHITE) ** (1 / 2.4)
+    signal = np.interp(signal, (0, 0.85, 1, signal[-1]), (0, 0.85, 0.925, 1))
+    light = np.round(65535 * np.minimum(light, 1))
+    return light.astype(np.uint16), np.round(255 * signal).astype(np.uint8)
 
 
 def _turn(frame: av.VideoFrame) -> tuple[bool, bool, bool]:

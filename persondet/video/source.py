@@ -8,8 +8,11 @@ clip lacks its end.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from fractions import Fraction
+from itertools import islice, pairwise
 from pathlib import Path
+from statistics import StatisticsError, median_low
 from urllib.parse import unquote, urlsplit
 
 import av
@@ -20,6 +23,8 @@ from persondet.files import describe_foreign_file
 
 ANSWER_SECONDS = 30.0
 DEFAULT_FRAME_RATE = Fraction(25)
+_FASTEST = 240  # frames per second of a camera
+_PACKETS_MEASURED = 200
 # Nothing from the network may lead to a local file, and no file to the network.
 _FILES = "file,crypto,data"
 _NETWORK = (
@@ -154,14 +159,31 @@ def left_out(container: av.container.InputContainer) -> str:
     return " and ".join(f"{n} {kind} track{'s' * (n > 1)}" for kind, n in counts.items() if n)
 
 
-def frame_rate(stream: av.VideoStream) -> Fraction:
-    """Return the nominal rate if it agrees with the average one, else the average."""
+def frame_rate(stream: av.VideoStream, source: str | Path) -> Fraction:
+    """Return the nominal rate if it agrees with the average one, else the average.
+
+    Where the clip tells neither, FFmpeg takes each tick of its clock for a frame; the rate then
+    follows from the time stamps.
+    """
     nominal = stream.base_rate
     average = stream.average_rate or stream.guessed_rate or nominal
+    if average and average > _FASTEST:
+        return _measured_rate(source)
     if nominal and average and abs(nominal / average - 1) < Fraction(1, 100):
         # The average of a short clip is off by its last frame's duration; the nominal is not.
         return Fraction(nominal)
     return Fraction(average).limit_denominator(100_000) if average else DEFAULT_FRAME_RATE
+
+
+def _measured_rate(source: str | Path) -> Fraction:
+    """Return the rate of the usual step between a file's first time stamps."""
+    if is_address(source):  # it may be live, or refuse a second reader
+        return DEFAULT_FRAME_RATE
+    with suppress(av.error.FFmpegError, StatisticsError), open_source(source) as container:
+        packets = islice(container.demux(video_stream(container, source)), _PACKETS_MEASURED)
+        stamps = sorted({p.pts * p.time_base for p in packets if p.pts is not None})
+        return 1 / Fraction(median_low(later - earlier for earlier, later in pairwise(stamps)))
+    return DEFAULT_FRAME_RATE
 
 
 def is_cut(

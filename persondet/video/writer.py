@@ -12,11 +12,12 @@ import errno
 import heapq
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from fractions import Fraction
 from math import gcd
 from pathlib import Path
+from typing import Any
 
 import av
 import av.error
@@ -28,8 +29,8 @@ from persondet.video.source import clip_start, open_source, video_stream
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
-# Codecs that FFmpeg claims to write into a container, but then refuses.
-_REFUSED_AFTER_ALL = {".mov": {"flac", "opus"}}
+# Sound that FFmpeg claims to write but then refuses, or that browsers do not play in the container.
+_BECOMES_AAC = {".mov": ("flac", "opus"), ".mp4": ("pcm_", "vorbis")}
 # The channel layout by number of channels, for sources that do not tell: mp4 must know it. As in
 # FFmpeg's av_channel_layout_default.
 _LAYOUTS = dict(enumerate(["mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1"], start=1))
@@ -50,7 +51,7 @@ def remux(
         sound_from: the clip with the sound, or None.
         title: the clip's title in players.
 
-    Returns: sentences on sound that was left out.
+    Returns: sentences on sound that was left out or encoded anew.
 
     Raises: av.error.FFmpegError: when a file cannot be written.
     """
@@ -62,13 +63,8 @@ def remux(
         reason = getattr(error, "strerror", None) or str(error).rstrip(".")
     _remux(partial, draft, target, None, title)
     note = f"the sound is left out, as it could not be copied ({reason})"
-    return [note + _use_matroska(target)]
-
-
-def _use_matroska(target: Path) -> str:
-    """Return the advice to use .mkv, "" if it is one already."""
-    is_one = target.suffix.lower() == ".mkv"
-    return "" if is_one else f"; name the output {target.stem}.mkv to keep it"
+    is_matroska = target.suffix.lower() == ".mkv"
+    return [note + ("" if is_matroska else f"; name the output {target.stem}.mkv to keep it")]
 
 
 def _remux(
@@ -78,22 +74,24 @@ def _remux(
         source = stack.enter_context(av.open(f"file:{partial.resolve()}"))
         original = source.streams.video[0]
         options = _TIMES_AS_THEY_ARE
-        if target.suffix.lower() != ".mkv":
+        suffix = target.suffix.lower()
+        if suffix != ".mkv":
             options = {"movflags": "+faststart", **movie_clock(Fraction(original.time_base or 1))}
-        container = CONTAINERS[target.suffix.lower()]
-        output = stack.enter_context(
-            av.open(f"file:{draft.resolve()}", "w", format=container, options=options)
-        )
+        file = f"file:{draft.resolve()}"
+        output = stack.enter_context(av.open(file, "w", format=CONTAINERS[suffix], options=options))
         if title:
             output.metadata["title"] = title
         frames = (packet for packet in source.demux(original) if packet.size)
-        packets = _retargeted(frames, {0: _copy_of(output, original)})
+        packets = _retargeted(frames, {0: (_copy_of(output, original), False)})
         notes: list[str] = []
         if sound_from is not None:
             sound = stack.enter_context(open_source(sound_from))
-            tracks = _tracks_to_copy(sound, output, target, notes)
-            copies = {track.index: _copy_of(output, track) for track in tracks}
-            copied = _retargeted(_sound_packets(sound, tracks, notes), copies)
+            tracks = sound.streams.audio
+            if sound.duration is None:
+                notes.append("the sound is left out, as the source is live and was not recorded")
+                tracks = ()
+            streams = {t.index: _sound_stream(output, t, suffix, notes) for t in tracks}
+            copied = _retargeted(_sound_packets(sound, tracks, notes), streams)
             packets = heapq.merge(packets, copied, key=_seconds)
         for packet in packets:
             output.mux_one(packet)
@@ -126,34 +124,8 @@ def check_count(draft: Path, target: Path, expected: int) -> None:
         raise MediaError(f"{target}: the finished clip has {count} of {expected} frames.")
 
 
-def _tracks_to_copy(
-    source: av.container.InputContainer,
-    output: av.container.OutputContainer,
-    target: Path,
-    notes: list[str],
-) -> list[av.AudioStream]:
-    """Return the sound tracks that `output`, which becomes `target`, can hold; note the others."""
-    if source.duration is None:
-        notes.append("the sound is left out, as the source is live and was not recorded")
-        return []
-    tracks = []
-    suffix = target.suffix.lower()
-    holds = output.supported_codecs - _REFUSED_AFTER_ALL.get(suffix, set())
-    for track in source.streams.audio:
-        codec = track.codec.canonical_name
-        if codec in holds:
-            tracks.append(track)
-            continue
-        note = f"the sound ({codec}) is left out, as {suffix} cannot hold it"
-        # The container that is asked here is never written.
-        if codec in av.open("file:asked.mkv", "w", format="matroska").supported_codecs:
-            note += _use_matroska(target)
-        notes += [] if note in notes else [note]
-    return tracks
-
-
 def _sound_packets(
-    source: av.container.InputContainer, tracks: list[av.AudioStream], notes: list[str]
+    source: av.container.InputContainer, tracks: Sequence[av.AudioStream], notes: list[str]
 ) -> Iterator[av.Packet]:
     """Yield the tracks' packets in order, timed from the start of the clip.
 
@@ -181,27 +153,52 @@ def _sound_packets(
 
 
 def _copy_of(output: av.container.OutputContainer, stream: av.stream.Stream) -> av.stream.Stream:
-    """Add a stream with the parameters and the clock of another; of sound, the language too."""
+    """Add a stream with the parameters and the clock of another."""
     copy = output.add_stream_from_template(stream)
     copy.time_base = stream.time_base
-    if isinstance(stream, av.AudioStream) and isinstance(copy, av.AudioStream):
-        layout = stream.codec_context.layout
-        if layout.name == f"{layout.nb_channels} channels" and layout.nb_channels in _LAYOUTS:
-            copy.codec_context.layout = av.AudioLayout(_LAYOUTS[layout.nb_channels])
-        for key in ("language", "title"):
-            if key in stream.metadata:
-                copy.metadata[key] = stream.metadata[key]
-        copy.disposition = stream.disposition
     return copy
 
 
+def _sound_stream(
+    output: av.container.OutputContainer, track: av.AudioStream, suffix: str, notes: list[str]
+) -> tuple[av.AudioStream, bool]:
+    """Add a copy of a sound track, with its language; or, with a note, an AAC encoder for it.
+
+    Returns: the stream, and whether it encodes.
+    """
+    codec, channels = track.codec.canonical_name, track.layout.nb_channels
+    known = codec in output.supported_codecs
+    encodes = not known or codec.startswith(_BECOMES_AAC.get(suffix, ()))
+    copied: Any
+    if not encodes:
+        copied = _copy_of(output, track)
+        if track.layout.name == f"{channels} channels" and channels in _LAYOUTS:
+            copied.codec_context.layout = av.AudioLayout(_LAYOUTS[channels])
+    else:
+        layout = "mono" if channels == 1 else "stereo"
+        copied = output.add_stream("aac", rate=48000, layout=layout)
+        notes.append(f"the sound ({codec}) becomes AAC, as few players know it in {suffix}")
+    for key in {"language", "title"} & track.metadata.keys():
+        copied.metadata[key] = track.metadata[key]
+    copied.disposition = track.disposition
+    return copied, encodes
+
+
 def _retargeted(
-    packets: Iterator[av.Packet], streams: dict[int, av.stream.Stream]
+    packets: Iterator[av.Packet], streams: dict[int, tuple[Any, bool]]
 ) -> Iterator[av.Packet]:
-    """Move packets from their stream to the one with the same index in `streams`."""
+    """Move packets to the stream of their index in `streams`, or encode there what they hold."""
     for packet in packets:
-        packet.stream = streams[packet.stream_index]
-        yield packet
+        stream, encodes = streams[packet.stream_index]
+        if encodes:
+            for frame in packet.decode():
+                yield from stream.encode(frame)
+        else:
+            packet.stream = stream
+            yield packet
+    for stream, encodes in streams.values():
+        if encodes:
+            yield from stream.encode(None)
 
 
 def _seconds(packet: av.Packet) -> float:
@@ -219,12 +216,6 @@ MAX_TICKS_PER_SECOND = 2**31 - 1
 ENCODER_THREADS = 4
 _BT709 = 1
 _LIMITED_RANGE = 1
-# Seconds of video inside the encoder, and in a fragment before it reaches the disk: together less
-# than the second that a killed run may lose.
-_ENCODER_SECONDS = Fraction(62, 100)
-_FRAGMENT_SECONDS = Fraction(1, 4)
-# Frames that x264 looks ahead at the presets up to `superfast`.
-_LOOKAHEAD, _B_FRAMES = 10, 3
 
 
 def common_tick(fps: Fraction, time_base: Fraction | None) -> Fraction:
@@ -289,26 +280,16 @@ class OutputClock:
         return regular if abs(time - regular) <= self._source_tick / 2 else time
 
 
-def _x264_options(fps: Fraction, crf: int, preset: str, threads: int) -> dict[str, str]:
-    """Return the encoder's options; at low frame rates it looks less far ahead.
+def _x264_options(crf: int, preset: str, threads: int) -> dict[str, str]:
+    """Return the encoder's options: it holds back one frame, so that a kill costs hardly more.
 
-    x264 holds back the frames of its lookahead and one per further thread: 0.5 s at 25 frames per
-    second, but 7 s at two.
+    Ten frames of lookahead and three B-frames would save a tenth of the bytes, but a model that
+    takes a second per frame would have nothing on the disk for a quarter of a minute.
     """
     # Only without its lookahead thread does x264 give the same bytes from run to run.
     # `superfast` plus macroblock tree: two thirds of the time of `veryfast`, a tenth more bytes.
-    options = ["sync-lookahead=0", "mbtree=1"]
-    ahead = int(fps * _ENCODER_SECONDS) - threads
-    if ahead < 1:
-        options += ["rc-lookahead=0", "bframes=0", "sliced-threads=1", "force-cfr=1"]
-    else:
-        options += [f"rc-lookahead={min(ahead, _LOOKAHEAD)}", f"bframes={min(ahead, _B_FRAMES)}"]
-    return {
-        "crf": str(crf),
-        "preset": preset,
-        "threads": str(threads),
-        "x264-params": ":".join(options),
-    }
+    params = "sync-lookahead=0:mbtree=1:rc-lookahead=1:bframes=0:sliced-threads=1:force-cfr=1"
+    return {"crf": str(crf), "preset": preset, "threads": str(threads), "x264-params": params}
 
 
 def _encodable(image: np.ndarray) -> av.VideoFrame:
@@ -354,11 +335,11 @@ class VideoWriter:
     """An H.264 clip (yuv420p, BT.709, fast start) that gets its name only when it is whole.
 
     Use it as a context manager. The frames go to `<stem>.partial.mp4` beside the target, a
-    fragmented mp4 that plays whenever the program stops: all but the last second is on the disk. On
-    success the writer remuxes it with the sound, counts the frames and renames it to the target; on
-    failure the partial file stays unless it is empty. The same frames give the same bytes if the
-    width is a multiple of 256; otherwise x264's macroblock tree reads slightly beyond its rows and
-    sometimes decides differently.
+    fragmented mp4 that plays whenever the program stops: all but the last two frames are on the
+    disk. On success the writer remuxes it with the sound, counts the frames and renames it to the
+    target; on failure the partial file stays unless it is empty. The same frames give the same
+    bytes if the width is a multiple of 256; otherwise x264's macroblock tree reads slightly beyond
+    its rows and sometimes decides differently.
 
     Attributes:
         frames_written: frames handed to the encoder so far.
@@ -420,7 +401,7 @@ class VideoWriter:
         self._draft = draft_path(self.path)
         self.sound_from, self._title, self._overwrite = sound_from, title, overwrite
         self._pixel_aspect = Fraction(pixel_aspect or 1)
-        self._options = _x264_options(self.fps, crf, preset, threads)
+        self._options = _x264_options(crf, preset, threads)
         self._clock = OutputClock(self.fps, time_base)
         self._broken = False
 
@@ -437,8 +418,7 @@ class VideoWriter:
                 "w",
                 format="mp4",
                 options={
-                    "movflags": "+delay_moov+default_base_moof",
-                    "frag_duration": str(int(_FRAGMENT_SECONDS * 1_000_000)),
+                    "movflags": "+delay_moov+default_base_moof+frag_every_frame",
                     "flush_packets": "1",
                     **movie_clock(self._clock.tick),
                 },

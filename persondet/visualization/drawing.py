@@ -38,29 +38,6 @@ def stroke_width(image: np.ndarray) -> float:
     return max(1.5, min(image.shape[:2]) / 360)
 
 
-def draw_mask(
-    image: np.ndarray,
-    mask: np.ndarray,
-    color: Color,
-    *,
-    alpha: float = 0.42,
-    outline: int = 1,
-) -> None:
-    """Tint the pixels of `mask` (bool or uint8, (H, W)) with `color`, and draw its outline.
-
-    `alpha` is the share of the colour in the mix (0 nothing, 1 opaque), and `outline` the width of
-    the outline in pixels (0: none). Only the mask's own rectangle is touched.
-
-    Raises: ValueError: when the mask and the image differ in size.
-    """
-    if mask.shape != image.shape[:2]:
-        raise ValueError(f"the mask is {mask.shape} and the image {image.shape[:2]}")
-    mask = np.ascontiguousarray(mask, dtype=np.uint8)
-    x, y, width, height = cv2.boundingRect(mask)
-    region = mask[y : y + height, x : x + width]
-    draw_region(image, region, (x, y), color, alpha=alpha, outline=outline, smooth=False)
-
-
 def draw_region(
     image: np.ndarray,
     region: np.ndarray,
@@ -69,15 +46,14 @@ def draw_region(
     *,
     alpha: float = 0.42,
     outline: int = 1,
-    smooth: bool = True,
 ) -> None:
     """Tint and outline a mask of which only a rectangle is given, at the cost of the rectangle.
 
     Args:
         region: bool or uint8, (h, w); lies inside the image.
         corner: (x, y), pixels, of the region's upper left corner.
-        alpha, outline: as of `draw_mask`.
-        smooth: draw the outline with soft edges, and without the steps of the pixels.
+        alpha: the share of the colour in the mix, 0 nothing to 1 opaque.
+        outline: the width of the outline in pixels; 0: none.
     """
     if not region.size:
         return
@@ -90,10 +66,9 @@ def draw_region(
     tinted = cv2.add(pale, (blue, green, red, 0.0))  # type: ignore[call-overload]
     cv2.copyTo(tinted, region, part)
     if outline > 0:
-        steps = cv2.CHAIN_APPROX_TC89_L1 if smooth else cv2.CHAIN_APPROX_NONE
-        contours, _ = cv2.findContours(region, cv2.RETR_CCOMP, steps)
-        line = cv2.LINE_AA if smooth else cv2.LINE_8
-        cv2.drawContours(image, contours, -1, color, outline, line, offset=(x, y))
+        # Soft edges, and without the steps of the pixels.
+        contours, _ = cv2.findContours(region, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_TC89_L1)
+        cv2.drawContours(image, contours, -1, color, outline, cv2.LINE_AA, offset=(x, y))
 
 
 def draw_box(

@@ -18,15 +18,17 @@ import pycocotools.mask
 from detectron2.structures import BoxMode
 
 from persondet.data.image_file import read_image_file
+from persondet.data.shapes import rle_runs
 from persondet.errors import DatasetError, MediaError
 from persondet.files import atomic_path
 from persondet.visualization import drawing
-from persondet.visualization.labels import draw_label
+from persondet.visualization.labels import draw_label, plate_size
 
 BACKGROUND = (245, 245, 245)
 MARGIN = 8
 CAPTION_HEIGHT = 22
 CAPTION_SCALE = 0.45
+LABEL_SIZE = 13  # pixels
 
 
 def contact_sheet(
@@ -36,13 +38,13 @@ def contact_sheet(
     columns: int,
     tile_size: tuple[int, int] = (320, 240),
 ) -> np.ndarray:
-    """Return `tiles` in rows of `columns`, each letterboxed and with its caption below.
+    """Return `tiles` in rows of `columns`, each in the middle of its cell, its caption below.
 
     Args:
-        tiles: images, uint8, (H, W, 3), BGR, of any size, at least one.
+        tiles: images, uint8, (H, W, 3), BGR, none larger than `tile_size`, at least one.
         captions: one text per tile; one that is wider than its tile is cut off.
         columns: tiles per row, at least 1.
-        tile_size: (width, height) in pixels that each image is fitted into, keeping its shape.
+        tile_size: (width, height) in pixels of a cell.
 
     Returns:
         The sheet, uint8, (H, W, 3), BGR.
@@ -58,7 +60,9 @@ def contact_sheet(
     for index, (tile, caption) in enumerate(zip(tiles, captions, strict=True)):
         row, column = divmod(index, columns)
         x, y = MARGIN + column * cell_width, MARGIN + row * cell_height
-        sheet[y : y + height, x : x + width] = letterbox(tile, tile_size)
+        tall, wide = tile.shape[:2]
+        left, top = x + (width - wide) // 2, y + (height - tall) // 2
+        sheet[top : top + tall, left : left + wide] = tile
         below = sheet[y + height : y + height + CAPTION_HEIGHT, x : x + width]
         place, ink = (0, CAPTION_HEIGHT - 7), drawing.contrasting(BACKGROUND)
         cv2.putText(below, caption, place, drawing.FONT, CAPTION_SCALE, ink, 1, cv2.LINE_AA)
@@ -76,44 +80,156 @@ def write_sheet(path: str | Path, sheet: np.ndarray) -> Path:
     return Path(path)
 
 
-def letterbox(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return `image` (uint8, (H, W, 3), BGR) fitted into the middle of `size` (width, height).
-
-    The shape of the image is kept; `BACKGROUND` fills what it leaves free.
-    """
-    height, width = image.shape[:2]
-    factor = min(size[0] / width, size[1] / height)
-    fitted = (max(1, round(width * factor)), max(1, round(height * factor)))
-    method = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
-    canvas = np.full((size[1], size[0], 3), BACKGROUND, dtype=np.uint8)
-    x, y = (size[0] - fitted[0]) // 2, (size[1] - fitted[1]) // 2
-    canvas[y : y + fitted[1], x : x + fitted[0]] = cv2.resize(image, fitted, interpolation=method)
-    return canvas
-
-
 # (dataset dict, seed) → what the model is trained on, or None when nothing is left of the image.
 SampleMapper = Callable[[dict[str, Any], Sequence[int]], dict[str, Any] | None]
+Window = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels of the image; it may reach beyond
+
+TILE = (360, 270)  # width and height, in pixels, into which an image is fitted
+PANEL = (628, 480)  # the same of one side of a pair
+# Colour-blind readers tell these two apart; width and label say the same once more.
+RIGHT, WRONG, CROWD = drawing.PALETTE[1], drawing.PALETTE[5], (150, 150, 150)
+_GREY = 120
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One object of an image.
+
+    Attributes:
+        box: XYXY_ABS, pixels of the image, or None.
+        segmentation: what `segmentation_to_mask` takes.
+        label: written beside it; empty: nothing.
+        wrong: whether it stands out.
+        crowd: whether it is a region of people whom nobody counted.
+        color: number of its colour in the palette; None: it follows from `wrong` and `crowd`.
+    """
+
+    box: Sequence[float] | np.ndarray | None
+    segmentation: Any = None
+    label: str = ""
+    wrong: bool = False
+    crowd: bool = False
+    color: int | None = None
+
+    @classmethod
+    def of(cls, one: Mapping[str, Any], label: str = "", **more: Any) -> Shown:
+        """Return the object of an annotation or a detection, COCO's or Detectron2's dict."""
+        mode = one.get("bbox_mode", BoxMode.XYWH_ABS)
+        box = BoxMode.convert(list(one["bbox"]), mode, BoxMode.XYXY_ABS)
+        crowd = bool(one.get("iscrowd"))
+        return cls(box, one.get("segmentation"), label, crowd=crowd, **more)
+
+
+def draw_shown(
+    image: np.ndarray, objects: Sequence[Shown], size: tuple[int, int], window: Window | None = None
+) -> np.ndarray:
+    """Return an image, or a part of it, fitted into `size`, with objects drawn at that size.
+
+    A label is left out where it would hide its object.
+
+    Args:
+        image: uint8, (H, W, 3), BGR.
+        size: most pixels of the result: width, height.
+        window: the part; what lies beyond the image is grey.
+
+    Returns: uint8, (h, w, 3), BGR.
+    """
+    height, width = image.shape[:2]
+    x0, y0, x1, y1 = window = window or (0, 0, width, height)
+    factor = min(size[0] / (x1 - x0), size[1] / (y1 - y0))
+    shape = (max(1, round((x1 - x0) * factor)), max(1, round((y1 - y0) * factor)))
+    part = image[max(0, y0) : y1, max(0, x0) : x1]
+    beyond = ((-y0, y1 - height), (-x0, x1 - width), (0, 0))
+    if np.max(beyond) > 0:
+        part = np.pad(part, np.maximum(beyond, 0), constant_values=_GREY)
+    method = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    panel = cv2.resize(part, shape, interpolation=method)
+    # What is wrong is drawn last, on top.
+    ordered = sorted(objects, key=lambda shown: (shown.wrong, not shown.crowd))
+    for shown in ordered:
+        mask = segmentation_to_mask(shown.segmentation, window, shape)
+        if mask is not None:
+            drawing.draw_region(panel, mask, (0, 0), _color(shown), alpha=0.35)
+    scaled = [
+        ((np.asarray(shown.box, np.float64) - (x0, y0, x0, y0)) * factor, shown)
+        for shown in ordered
+        if shown.box is not None
+    ]
+    for box, shown in scaled:
+        drawing.draw_box(panel, box, _color(shown), width=2.5 if shown.wrong else 1.5)
+    for box, shown in scaled:
+        seen = (box[2:] > 0).all() and (box[:2] < shape).all()
+        if shown.label and seen and box[3] - box[1] >= 2 * plate_size(shown.label, LABEL_SIZE)[1]:
+            draw_label(panel, shown.label, box, _color(shown), size=LABEL_SIZE)
+    return panel
+
+
+def _color(shown: Shown) -> drawing.Color:
+    if shown.color is not None:
+        return drawing.palette_color(shown.color)
+    return WRONG if shown.wrong else CROWD if shown.crowd else RIGHT
+
+
+def segmentation_to_mask(
+    segmentation: Any, window: Window, shape: tuple[int, int]
+) -> np.ndarray | None:
+    """Return a segmentation as a bool mask, at the cost of the mask's size; None when it is empty.
+
+    Source of the outlines: the rasteriser of pycocotools, which the COCO evaluation uses.
+
+    Args:
+        segmentation: a list of polygons [x0, y0, x1, y1, …] in pixels, or a run-length code,
+            compressed or not.
+        window: the part of the image that the mask shows.
+        shape: width and height of the mask.
+    """
+    x0, y0, x1, y1 = window
+    scale = np.array([shape[0] / (x1 - x0), shape[1] / (y1 - y0)])
+    if not isinstance(segmentation, Mapping):
+        points = [np.asarray(p, np.float64).reshape(-1, 2) for p in segmentation or ()]
+        polygons = [((p - (x0, y0)) * scale).ravel().tolist() for p in points if len(p) > 2]
+        if not polygons:
+            return None
+        codes = pycocotools.mask.frPyObjects(polygons, *shape[::-1])
+        return pycocotools.mask.decode(pycocotools.mask.merge(codes)).astype(bool)
+    height, width = segmentation["size"]
+    ends = np.cumsum(rle_runs(segmentation["counts"]) or [0])  # of the runs, column by column
+    columns = np.floor(x0 + (np.arange(shape[0]) + 0.5) / scale[0]).astype(np.int64)
+    rows = np.floor(y0 + (np.arange(shape[1]) + 0.5) / scale[1]).astype(np.int64)
+    # Between the first and the last object pixel, so that a small object costs little.
+    low, high = ends[0] // height, min(width - 1, ends[len(ends) // 2 * 2 - 1] // height)
+    x = np.flatnonzero((columns >= low) & (columns <= high))
+    y = np.flatnonzero((rows >= 0) & (rows < height))
+    places = columns[x] * height + rows[y][:, None]
+    mask = np.zeros(shape[::-1], bool)
+    mask[np.ix_(y, x)] = np.searchsorted(ends, places, "right") % 2
+    return mask
 
 
 def draw_dataset_dict(
-    image: np.ndarray, dataset_dict: Mapping[str, Any], class_names: Sequence[str] = ()
+    image: np.ndarray,
+    dataset_dict: Mapping[str, Any],
+    class_names: Sequence[str] = (),
+    size: tuple[int, int] = TILE,
 ) -> np.ndarray:
-    """Return a copy of `image` (uint8, (H, W, 3), BGR) with the annotations of its dataset dict.
+    """Return `image` (uint8, (H, W, 3), BGR), fitted into `size`, with its dict's annotations.
 
     Each object has its own colour; a class name is written where `class_names` has more than one.
     """
-    objects = []
-    for annotation in dataset_dict.get("annotations", ()):
-        box = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)
-        mask = segmentation_to_mask(annotation.get("segmentation"), *image.shape[:2])
-        objects.append((box, annotation["category_id"], mask))
-    return _draw_objects(image, objects, class_names)
+    annotations = dataset_dict.get("annotations", ())
+    labels = [_label(one["category_id"], class_names) for one in annotations]
+    pairs = enumerate(zip(annotations, labels, strict=True))
+    return draw_shown(image, [Shown.of(one, label, color=n) for n, (one, label) in pairs], size)
 
 
 def draw_training_sample(
-    sample: Mapping[str, Any], class_names: Sequence[str] = (), *, image_format: str = "BGR"
+    sample: Mapping[str, Any],
+    class_names: Sequence[str] = (),
+    size: tuple[int, int] = TILE,
+    *,
+    image_format: str = "BGR",
 ) -> np.ndarray:
-    """Return the image (uint8, (H, W, 3), BGR) of what a mapper gives to the model.
+    """Return the image (uint8, (h, w, 3), BGR), fitted into `size`, that the model is given.
 
     `sample` holds `image`, a uint8 or float tensor (3, H, W) in `image_format` ("BGR" or "RGB"),
     and `instances` with `gt_boxes`, `gt_classes` and, in either mask format, `gt_masks`.
@@ -123,33 +239,19 @@ def draw_training_sample(
         image = image[:, :, ::-1]
     instances = sample["instances"]
     boxes, classes = instances.gt_boxes.tensor.numpy(), instances.gt_classes.tolist()
-    masks: Sequence[np.ndarray | None] = [None] * len(boxes)
+    masks: Sequence[Any] = [None] * len(boxes)
     if instances.has("gt_masks") and hasattr(instances.gt_masks, "polygons"):
-        polygons = instances.gt_masks.polygons
-        masks = [segmentation_to_mask(parts, *image.shape[:2]) for parts in polygons]
+        masks = instances.gt_masks.polygons
     elif instances.has("gt_masks"):
-        masks = instances.gt_masks.tensor.numpy()
-    objects = list(zip(boxes, classes, masks, strict=True))
-    return _draw_objects(image, objects, class_names)
+        whole = instances.gt_masks.tensor.numpy().astype(np.uint8).transpose(1, 2, 0)
+        masks = pycocotools.mask.encode(np.asfortranarray(whole))
+    labels = [_label(number, class_names) for number in classes]
+    rows = enumerate(zip(boxes, masks, labels, strict=True))
+    return draw_shown(image, [Shown(*row, color=number) for number, row in rows], size)
 
 
-def segmentation_to_mask(segmentation: Any, height: int, width: int) -> np.ndarray | None:
-    """Return a COCO segmentation as a bool mask of (height, width); None when it is empty.
-
-    `segmentation` is a list of polygons [x0, y0, x1, y1, …] in pixels, or a run-length code,
-    compressed or not. Source: the rasteriser of pycocotools, which the COCO evaluation uses.
-    """
-    if isinstance(segmentation, Mapping):
-        code = dict(segmentation)
-        if isinstance(code["counts"], list):
-            code = pycocotools.mask.frPyObjects(code, height, width)
-        return pycocotools.mask.decode(code).astype(bool)
-    polygons = [np.asarray(p, dtype=np.float64).tolist() for p in segmentation or ()]
-    polygons = [polygon for polygon in polygons if len(polygon) >= 6]
-    if not polygons:
-        return None
-    codes = pycocotools.mask.frPyObjects(polygons, height, width)
-    return pycocotools.mask.decode(pycocotools.mask.merge(codes)).astype(bool)
+def _label(category: int, class_names: Sequence[str]) -> str:
+    return class_names[category] if len(class_names) > 1 else ""
 
 
 def ground_truth_sheet(
@@ -159,31 +261,37 @@ def ground_truth_sheet(
     *,
     versions: int = 3,
     seed: int = 0,
-    tile_size: tuple[int, int] = (360, 270),
+    tile_size: tuple[int, int] = TILE,
     image_format: str = "BGR",
+    late: Callable[[], bool] = lambda: False,
 ) -> np.ndarray:
     """Return a contact sheet with a row per image: as annotated, then `versions` times augmented.
 
     `mapper` turns a dataset dict and a seed into a training sample (see `draw_training_sample`);
     the seeds follow from `seed`, the row and the version. The left column is drawn from the dataset
     dict without the mapper, so that the two can be compared. The sheet is uint8, (H, W, 3), BGR.
+    Once `late` says so, nothing further is begun.
 
     Raises: DatasetError: when an image is missing or cannot be read.
     """
     tiles, captions = [], []
     for row, dataset_dict in enumerate(dataset_dicts):
-        tile, caption = _annotated(dataset_dict, class_names)
+        if row and late():
+            break
+        tile, caption = _annotated(dataset_dict, class_names, tile_size)
         tiles.append(tile)
         captions.append(caption)
         for version in range(versions):
-            sample = mapper(dict(dataset_dict), (seed, row, version))
+            sample = None if late() else mapper(dict(dataset_dict), (seed, row, version))
             if sample is None:
                 tiles.append(np.zeros_like(tile))
-                text = "left out by the mapper"
+                text = "left out, as it takes long" if late() else "left out by the mapper"
             else:
-                tiles.append(draw_training_sample(sample, class_names, image_format=image_format))
-                height, width = tiles[-1].shape[:2]
+                height, width = sample["image"].shape[1:]
                 text = f"{_count(len(sample['instances']))}, {width} x {height}"
+                tiles.append(
+                    draw_training_sample(sample, class_names, tile_size, image_format=image_format)
+                )
             captions.append(f"augmented {version + 1}: {text}")
     return contact_sheet(tiles, captions, columns=versions + 1, tile_size=tile_size)
 
@@ -192,27 +300,33 @@ def annotation_sheet(
     dataset_dicts: Sequence[Mapping[str, Any]],
     class_names: Sequence[str] = (),
     *,
-    columns: int = 4,
-    tile_size: tuple[int, int] = (360, 270),
+    late: Callable[[], bool] = lambda: False,
 ) -> np.ndarray:
     """Return a contact sheet of images with their annotations: uint8, (H, W, 3), BGR.
 
+    Once `late` says so, nothing further is begun.
+
     Raises: DatasetError: when an image is missing or cannot be read.
     """
-    tiles, captions = zip(*(_annotated(one, class_names) for one in dataset_dicts), strict=True)
-    return contact_sheet(tiles, captions, columns=columns, tile_size=tile_size)
+    pairs = [
+        _annotated(one, class_names, TILE)
+        for number, one in enumerate(dataset_dicts)
+        if not (number and late())
+    ]
+    tiles, captions = zip(*pairs, strict=True)
+    return contact_sheet(tiles, captions, columns=4, tile_size=TILE)
 
 
 def _annotated(
-    dataset_dict: Mapping[str, Any], class_names: Sequence[str]
+    dataset_dict: Mapping[str, Any], class_names: Sequence[str], size: tuple[int, int]
 ) -> tuple[np.ndarray, str]:
-    """Return an image with its annotations, and its caption."""
+    """Return an image with its annotations, fitted into `size`, and its caption."""
     try:
         image = read_image_file(dataset_dict["file_name"])
     except MediaError as error:
         raise DatasetError(str(error)) from error
     count = _count(len(dataset_dict.get("annotations", ())))
-    tile = draw_dataset_dict(image, dataset_dict, class_names)
+    tile = draw_dataset_dict(image, dataset_dict, class_names, size)
     return tile, f"{count}: {Path(dataset_dict['file_name']).name}"
 
 
@@ -226,80 +340,31 @@ def _count(objects: int) -> str:
     return "1 object" if objects == 1 else f"{objects} objects"
 
 
-def _draw_objects(
-    image: np.ndarray,
-    objects: Sequence[tuple[Any, int, np.ndarray | None]],
-    class_names: Sequence[str] = (),
-    colors: Sequence[int] | None = None,
-) -> np.ndarray:
-    """Return a copy of `image` with (box XYXY_ABS or None, class, mask or None) per object.
-
-    The number of an object's colour is its index, or stands in `colors`.
-    """
-    image = np.array(image, order="C")
-    width = max(2, round(drawing.stroke_width(image)))  # the sheet makes images smaller
-    palette = [drawing.palette_color(number) for number in colors or range(len(objects))]
-    for color, (_, _, mask) in zip(palette, objects, strict=False):
-        if mask is not None:
-            drawing.draw_mask(image, mask, color, outline=width)
-    for color, (box, category, _) in zip(palette, objects, strict=False):
-        if box is not None:
-            drawing.draw_box(image, box, color, width=width)
-        if len(class_names) > 1:
-            draw_label(image, class_names[category], box, color)
-    return image
-
-
-# Colour-blind readers tell these two apart; width and label say the same once more.
-RIGHT, WRONG, CROWD = drawing.PALETTE[1], drawing.PALETTE[5], (150, 150, 150)
-PANEL = (628, 480)  # the most pixels of one side: width, height
-ENLARGED = 4.0  # times, at most
-
-
-@dataclass(frozen=True)
-class Shown:
-    """One object of a panel.
-
-    Attributes:
-        box: XYXY_ABS, pixels of the image.
-        mask: bool, (H, W) of the image, or None.
-        label: written beside it; empty: nothing.
-        wrong: whether it stands out.
-        crowd: whether it is a region of people whom nobody counted.
-    """
-
-    box: Sequence[float]
-    mask: np.ndarray | None = None
-    label: str = ""
-    wrong: bool = False
-    crowd: bool = False
-
-
 def draw_side_by_side(
     image: np.ndarray,
     left: Sequence[Shown],
     right: Sequence[Shown],
     *,
-    titles: tuple[str, str] = ("annotated", "found"),
     around: Sequence[float] | None = None,
+    panel: tuple[int, int] = PANEL,
 ) -> np.ndarray:
-    """Return one image with two panels, at most 1,280 pixels wide.
+    """Return one image with two panels.
 
     Args:
         image: uint8, (H, W, 3), BGR.
         left, right: what is drawn on each panel.
-        titles: written below the panels.
         around: box (XYXY_ABS, pixels) to cut out with as much again around it; default: all.
+        panel: the most pixels of each: width, height.
 
     Returns: uint8, (H, W, 3), BGR.
     """
     window = _window(image, around)
-    panels = [_panel(image, objects, window) for objects in (left, right)]
+    panels = [draw_shown(image, objects, panel, window) for objects in (left, right)]
     size = panels[0].shape[1], panels[0].shape[0]
-    return contact_sheet(panels, titles, columns=2, tile_size=size)
+    return contact_sheet(panels, ("annotated", "found"), columns=2, tile_size=size)
 
 
-def _window(image: np.ndarray, around: Sequence[float] | None) -> tuple[int, int, int, int]:
+def _window(image: np.ndarray, around: Sequence[float] | None) -> Window:
     height, width = image.shape[:2]
     if around is None:
         return 0, 0, width, height
@@ -310,36 +375,7 @@ def _window(image: np.ndarray, around: Sequence[float] | None) -> tuple[int, int
     return int(left), int(top), math.ceil(right), math.ceil(bottom)
 
 
-def _panel(
-    image: np.ndarray, objects: Sequence[Shown], window: tuple[int, int, int, int]
-) -> np.ndarray:
-    x0, y0, x1, y1 = window
-    factor = min(PANEL[0] / (x1 - x0), PANEL[1] / (y1 - y0), ENLARGED)
-    size = (max(1, round((x1 - x0) * factor)), max(1, round((y1 - y0) * factor)))
-    method = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
-    panel = cv2.resize(image[y0:y1, x0:x1], size, interpolation=method)
-    # What is wrong is drawn last, on top.
-    ordered = sorted(objects, key=lambda shown: (shown.wrong, not shown.crowd))
-    for shown in ordered:
-        if shown.mask is not None:
-            part = shown.mask[y0:y1, x0:x1].astype(np.uint8)
-            mask = cv2.resize(part, size, interpolation=cv2.INTER_NEAREST)
-            drawing.draw_mask(panel, mask, _color(shown), alpha=0.25)
-    scaled = [((np.asarray(s.box, np.float64) - [x0, y0, x0, y0]) * factor, s) for s in ordered]
-    for box, shown in scaled:
-        drawing.draw_box(panel, box, _color(shown), width=2 if shown.wrong else 1)
-    for box, shown in scaled:
-        if shown.label and (box[2:] > 0).all() and (box[:2] < size).all():
-            draw_label(panel, shown.label, box, _color(shown))
-    return panel
-
-
-def _color(shown: Shown) -> drawing.Color:
-    return WRONG if shown.wrong else CROWD if shown.crowd else RIGHT
-
-
 MARGIN_OF_CLEANING_SHEET = 0.08  # of the image's longer side: what leaves the image is seen in it
-_GREY = (120, 120, 120)
 
 
 @dataclass(frozen=True)
@@ -375,9 +411,9 @@ def cleaning_sheet(
     tiles, captions = [], []
     for one in images:
         image = _readable(one.path)
-        tiles.append(draw_annotations(image, one.before))
+        tiles.append(draw_annotations(image, one.before, size=tile_size))
         captions.append(f"before: {len(one.before)}; {one.found or 'class or mask left out'}")
-        tiles.append(draw_annotations(image, one.after or (), one.origins))
+        tiles.append(draw_annotations(image, one.after or (), one.origins, size=tile_size))
         name = one.path.name if one.path else "outside of its folder"
         captions.append(f"after: {'dropped' if one.after is None else len(one.after)}; {name}")
         if one.after is None:
@@ -389,28 +425,32 @@ def draw_annotations(
     image: np.ndarray,
     annotations: Sequence[Mapping[str, Any]],
     colors: Sequence[int] | None = None,
+    *,
+    size: tuple[int, int] = TILE,
 ) -> np.ndarray:
-    """Return `image` with a margin, and on it COCO annotations of any content.
+    """Return `image` with a margin, fitted into `size`, and on it COCO annotations of any content.
 
     Args:
         image: uint8, (H, W, 3), BGR.
         annotations: with `bbox` (XYWH, pixels) and `segmentation` (polygons, a flat polygon, or
             RLE); what cannot be drawn is left out.
         colors: number of each one's colour; by default its index.
+        size: width and height, in pixels.
 
-    Returns: uint8, (H + 2 m, W + 2 m, 3), BGR, with m = `MARGIN` of the longer side.
+    Returns: uint8, (h, w, 3), BGR; the margin is `MARGIN_OF_CLEANING_SHEET` of the longer side.
     """
     height, width = image.shape[:2]
     margin = round(MARGIN_OF_CLEANING_SHEET * max(height, width))
-    canvas = cv2.copyMakeBorder(
-        image, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=_GREY
-    )
-    objects = []
-    for one in annotations:
-        box = _loose_box(one.get("bbox"))
-        mask = _loose_mask(one.get("segmentation"), (height, width), margin)
-        objects.append((None if box is None else box + margin, 0, mask))
-    return _draw_objects(canvas, objects, colors=colors)
+    window = (-margin, -margin, width + margin, height + margin)
+    objects = [
+        Shown(
+            _loose_box(one.get("bbox")),
+            _loose_segmentation(one.get("segmentation"), window),
+            color=number,
+        )
+        for one, number in zip(annotations, colors or range(len(annotations)), strict=False)
+    ]
+    return draw_shown(image, objects, size, window)
 
 
 def _loose_box(box: Any) -> np.ndarray | None:
@@ -423,18 +463,16 @@ def _loose_box(box: Any) -> np.ndarray | None:
     return corners.clip(-32768, 32767) if np.isfinite(corners).all() else None
 
 
-def _loose_mask(segmentation: Any, size: tuple[int, int], margin: int) -> np.ndarray | None:
-    """Return a segmentation of any content as a mask of the image with its margin, or None."""
+def _loose_segmentation(segmentation: Any, window: Window) -> Any:
+    """Return a segmentation of any content as one that can be drawn, kept near the image."""
+    x0, y0, x1, y1 = window
     try:
         if isinstance(segmentation, Mapping):
-            fits = segmentation["size"] == list(size)
-            mask = segmentation_to_mask(segmentation, *size) if fits else None
-            return None if mask is None else np.pad(mask, margin)
-        limit = size[1] + 2 * margin, size[0] + 2 * margin
+            fits = segmentation["size"] == [y1 + y0, x1 + x0]
+            return segmentation if fits and rle_runs(segmentation["counts"]) else None
         parts = segmentation if isinstance(segmentation[0], list) else [segmentation]
-        points = [np.asarray(part, np.float64).reshape(-1, 2) + margin for part in parts]
-        polygons = [np.clip(np.nan_to_num(part), 0, limit).ravel() for part in points]
-        return segmentation_to_mask(polygons, limit[1], limit[0])
+        points = [np.asarray(part, np.float64).reshape(-1, 2) for part in parts]
+        return [np.clip(np.nan_to_num(part), (x0, y0), (x1, y1)) for part in points]
     except (TypeError, ValueError, LookupError, OverflowError):
         return None
 

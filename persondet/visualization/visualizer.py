@@ -32,6 +32,7 @@ from persondet.visualization.labels import (
 OUTLINE = 0.6  # width of a mask's outline, of a box's line
 BADGE_COLOR: drawing.Color = (32, 32, 32)
 BADGE_ALPHA = 0.72
+LEGIBLE = 100  # the shorter side, in pixels, of an image on which text leaves room for people
 
 # Two boxes of neighbouring frames that overlap by this much are the same person.
 SAME_PERSON_IOU = 0.3
@@ -148,7 +149,8 @@ class PersonVideoVisualizer(VideoVisualizer):
     """Draws detections on the frames of a clip, in order.
 
     A person keeps the colour as long as the boxes of neighbouring frames overlap, or for good where
-    the instances carry an `ID`; labels keep their place. Sizes follow from the image's. Instances
+    the instances carry an `ID`; labels keep their place. Sizes follow from the image's, and text is
+    left out where its shorter side is below `LEGIBLE`. Instances
     with keypoints, and the methods for segmentation, are left to Detectron2.
 
     Attributes:
@@ -222,8 +224,9 @@ class PersonVideoVisualizer(VideoVisualizer):
                 drawing.draw_region(image, region, corner, colors[i], outline=outline)
         for i in order:
             drawing.draw_box(image, boxes[i], colors[i], width=width)
-        taken = [self._draw_count(image, len(boxes))] if self._draws_count else []
-        if self._draws_labels:
+        legible = min(image.shape[:2]) >= LEGIBLE
+        taken = self._draw_count(image, len(boxes)) if self._draws_count and legible else []
+        if self._draws_labels and legible:
             self._draw_labels(image, predictions, keys, colors, taken)
 
     def _people(
@@ -237,14 +240,16 @@ class PersonVideoVisualizer(VideoVisualizer):
             colors = [tuple(round(255 * float(v)) for v in rgb[::-1]) for rgb in predictions.COLOR]  # type: ignore[misc]
         return keys, colors
 
-    def _draw_count(self, image: np.ndarray, count: int) -> Rectangle:
-        """Write the number of people in view; return the rectangle that it takes."""
+    def _draw_count(self, image: np.ndarray, count: int) -> list[Rectangle]:
+        """Write the number of people in view if there is room; return the rectangle it takes."""
         text = count_text(count, self.unique_people, self.metadata.get("thing_classes", ()))
         size = font_size(image) * 5 // 4
         margin = size // 2
-        draw_plate(image, text, (margin, margin), size, BADGE_COLOR, BADGE_ALPHA)
         width, height = plate_size(text, size)
-        return (margin, margin, margin + width, margin + height)
+        if width + 2 * margin > image.shape[1]:
+            return []
+        draw_plate(image, text, (margin, margin), size, BADGE_COLOR, BADGE_ALPHA)
+        return [(margin, margin, margin + width, margin + height)]
 
     def _draw_labels(
         self,

@@ -3,6 +3,7 @@
 The scene is drawn here: people who walk at their own speeds, near and far, and hide one another.
 """
 
+import itertools
 import json
 import math
 from itertools import permutations
@@ -67,12 +68,12 @@ def detections(boxes):
     return found
 
 
-def tracked(tracker, frames):
+def tracked(tracker, frames, times=()):
     """Return what a tracker makes of the boxes of each frame, for `score_tracks`."""
     result = []
-    for boxes in frames:
+    for boxes, time in itertools.zip_longest(frames, times):
         found = detections(boxes)
-        tracker.update(found)
+        tracker.update(found, time)
         rows = zip(boxes.tolist(), found.ID, strict=True)
         result.append([{"box": box, "track_id": number} for box, number in rows])
     return result
@@ -91,6 +92,27 @@ def test_people_keep_their_numbers_although_boxes_are_missing(seed, stride):
     if stride > 1:  # the tracker needs the true frame rate
         wrong = score_tracks(tracked(PersonTracker(4 * FPS), boxes), people)
         assert score.idf1 > wrong.idf1 + 0.1
+
+
+@pytest.mark.parametrize("rate", [FPS, 2 * FPS])
+def test_people_keep_their_numbers_at_a_variable_or_a_wrong_rate(rate):
+    kept = [number for number in range(260) if number % 6 not in (1, 2)]
+    people, boxes = degraded(0)
+    tracker, times = PersonTracker(rate), [number / FPS for number in kept]
+    found = tracked(tracker, [boxes[number] for number in kept], times)
+    score = score_tracks(found, [people[number] for number in kept])
+    assert score.idf1 >= 0.9  # a count of frames at twice the rate gives 0.85
+    assert abs(tracker.unique - PEOPLE) <= 2
+
+
+def test_after_a_hole_of_twenty_seconds_there_are_other_people():
+    tracker, ids = PersonTracker(FPS), []
+    for time in (*np.arange(30) / FPS, *(20 + np.arange(30) / FPS)):
+        found = detections([[10.0, 10, 50, 90]])
+        tracker.update(found, time)
+        ids += found.ID
+    assert ids == [1] * 30 + [2] * 30
+    assert tracker.unique == 2
 
 
 def walk(position, frames, *, speed, hidden=range(0)):

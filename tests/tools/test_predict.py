@@ -16,8 +16,8 @@ pytestmark = pytest.mark.usefixtures("loaded")
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "in").mkdir()
-    for name in ("a.png", "b c.png"):
-        cv2.imwrite(str(tmp_path / "in" / name), np.full((64, 96, 3), 90, np.uint8))
+    for name, shape in (("a.png", (128, 192, 3)), ("b c.png", (64, 96, 3))):
+        cv2.imwrite(str(tmp_path / "in" / name), np.full(shape, 90, np.uint8))
     return tmp_path / "in"
 
 
@@ -37,6 +37,8 @@ def test_images_and_results_are_written_and_a_second_run_passes_over_them(folder
     drawn = cv2.imread(str(out / "a.png"))
     assert (drawn[20, 8:40] != 90).any(axis=1).all()  # the box's upper edge
     assert (drawn[:10, 8:60] != 90).any()  # the count
+    small = cv2.imread(str(out / "b c.png"))
+    assert (small[20, 8:40] != 90).any() and (small[:10, 8:60] == 90).all()  # no room for text
     assert capsys.readouterr().out.startswith("2 images, 2 people; written to")
 
 

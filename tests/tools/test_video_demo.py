@@ -66,6 +66,22 @@ def test_a_folder_of_clips_costs_no_clip_for_another_and_names_do_not_steer_the_
     assert f"it should have 60 frames; {kept} were annotated" in shown.err
 
 
+def test_a_second_run_of_a_folder_does_what_is_missing(tmp_path, capsys, loaded):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    write_clip(folder / "a.mp4")
+    run(folder, out)
+    write_clip(folder / "deeper" / "b.mp4")
+    before = (out / "a_annotated.mp4").stat().st_mtime_ns
+    capsys.readouterr()
+    for expected in ("b.mp4: 3 frames", ""):
+        assert run(folder, out, "--recursive") == 0
+        shown = capsys.readouterr()
+        assert shown.out.startswith(expected)
+        assert "skipped: " in shown.err and "a_annotated.mp4 is there already" in shown.err
+    assert (out / "a_annotated.mp4").stat().st_mtime_ns == before
+    assert len(loaded) == 2  # no model where there is nothing to do
+
+
 def test_every_flag_reaches_the_pipeline(tmp_path, monkeypatch):
     clip, target, asked = write_clip(tmp_path / "a.mp4"), tmp_path / "o.mkv", []
 

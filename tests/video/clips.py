@@ -76,11 +76,13 @@ def write_clip(
     gop=None,
     options=(),
     container_options=(),
+    tags=(),
 ):
     """Write a clip with PyAV.
 
     `times` are ticks of `time_base`, `matrix` is a display matrix, `sound` has a codec per noisy
-    track, which begin at `sound_start` seconds.
+    track, which begin at `sound_start` seconds; `tags` are attributes of the codec's context.
+    Frames are uint8 BGR or uint16 RGB.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     height, width = frames[0].shape[:2]
@@ -88,6 +90,8 @@ def write_clip(
         stream = container.add_stream(codec, rate=rate, options=dict(options))
         stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
         stream.codec_context.time_base = time_base or 1 / rate
+        for name, value in dict(tags).items():
+            setattr(stream.codec_context, name, value)
         if aspect is not None:
             stream.codec_context.sample_aspect_ratio = aspect
         if gop is not None:
@@ -99,7 +103,8 @@ def write_clip(
         for track in tracks:
             _add_noise(container, track, len(frames) / rate, sound_start)
         for number, image in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(image, format="bgr24")
+            kind = "bgr24" if image.dtype == np.uint8 else "rgb48le"
+            frame = av.VideoFrame.from_ndarray(image, format=kind)
             frame.pts = number if times is None else times[number]
             frame.time_base = time_base or 1 / rate
             container.mux(stream.encode(frame))

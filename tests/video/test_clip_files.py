@@ -31,10 +31,27 @@ def test_what_cannot_be_planned_is_refused(tmp_path):
         plan_clips(tmp_path / "none", tmp_path)
     with pytest.raises(MediaError, match="has no clip"):
         plan_clips(tmp_path, tmp_path)
-    for name in ("a.avi", "a.mp4"):
-        (tmp_path / name).touch()
-    with pytest.raises(MediaError, match=r"a\.avi and a\.mp4"):
+    (tmp_path / "deeper").mkdir()
+    (tmp_path / "deeper" / "a.mp4").touch()
+    with pytest.raises(MediaError, match="add --recursive"):
         plan_clips(tmp_path, tmp_path)
+
+
+def test_clips_of_one_stem_are_kept_apart_and_sub_folders_stay(tmp_path):
+    clips = ("a.avi", "a.mp4", "b.mp4", "b.mp4.mkv", "s/a.mp4", ".old/c.mp4", "s/a_annotated.mp4")
+    for name in clips:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    out = tmp_path / "out"
+    plan = plan_clips(tmp_path, out, recursive=True)
+    assert {str(clip.relative_to(tmp_path)): str(t.relative_to(out)) for clip, t in plan} == {
+        "a.avi": "a.avi_annotated.mp4",
+        "a.mp4": "a.mp4_annotated.mp4",
+        "b.mp4": "b_annotated.mp4",
+        "b.mp4.mkv": "b.mp4.mkv_annotated.mp4",  # the stem b.mp4 is another clip's name
+        "s/a.mp4": "s/a_annotated.mp4",
+    }
+    assert len(plan_clips(tmp_path, out)) == 4
 
 
 def test_an_address_stays_as_it_is_and_needs_a_file_to_go_to(tmp_path):
@@ -50,8 +67,8 @@ def test_broken_clips_are_told_apart_from_good_ones_before_a_model_is_loaded(cli
     bad = tmp_path / "bad.mp4"
     bad.write_text("<html>")
     plan = [(bad, tmp_path / "x.mp4"), (clip, tmp_path / "y.mp4")]
-    readable, (fault,) = check_clips(plan, start=Fraction(1, 10), end=Fraction(1))
-    assert readable == plan[1:]
+    readable, (fault,), existing = check_clips(plan, start=Fraction(1, 10), end=Fraction(1))
+    assert (readable, existing) == (plan[1:], [])
     assert "HTML" in fault
     with pytest.raises(MediaError, match="HTML"):
         check_clips(plan[:1])
@@ -59,8 +76,11 @@ def test_broken_clips_are_told_apart_from_good_ones_before_a_model_is_loaded(cli
         check_clips(plan[1:], start=Fraction(60))
     (tmp_path / "y.mp4").touch()
     with pytest.raises(OutputExistsError):
-        check_clips(plan)
-
+        check_clips(plan[1:])
+    (tmp_path / "z.partial.mp4").touch()
+    readable, faults, (told,) = check_clips([*plan, (clip, tmp_path / "z.mp4")])
+    assert (readable, len(faults)) == ([], 2)  # what a killed run left counts as not done
+    assert "y.mp4 is there already" in told
     with pytest.raises(MediaError, match=r"\.mp4 is a file or closed"):
         check_clips([(clip, clip / "y.mp4")])
 

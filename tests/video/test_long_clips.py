@@ -74,7 +74,7 @@ annotate_video(*sys.argv[1:], BrightSquares(), progress=told)
 
 
 @pytest.mark.slow
-def test_a_kill_at_any_time_costs_the_last_second_at_most(tmp_path):
+def test_a_kill_at_any_time_costs_two_frames_at_most(tmp_path):
     source = write_street(tmp_path / "street.mp4", 300, (320, 192))
     process = subprocess.Popen(
         [sys.executable, "-c", KILLED, source, tmp_path / "out.mp4"],
@@ -91,8 +91,6 @@ def test_a_kill_at_any_time_costs_the_last_second_at_most(tmp_path):
     written = [frame.index for frame in read_records(tmp_path / "out.partial.jsonl")[1]]
     assert written == list(range(len(written)))
     kept = [time * FPS for time in frames_on_disk(tmp_path / "out.partial.mp4")]
-    # At the very end a frame may lack whose neighbours were coded before it.
-    assert kept[: done - FPS] == list(range(done - FPS))
-    assert kept == sorted(set(kept))
-    assert set(kept) <= set(written)
+    assert kept == list(range(len(kept)))
+    assert done - 2 <= len(kept) <= len(written)
     assert not (tmp_path / "out.mp4").exists()

@@ -235,17 +235,6 @@ def test_the_title_stays_and_a_note_names_other_tracks(tmp_path, predictor):
         assert container.metadata["title"] == "A walk"
 
 
-def test_a_real_clip_keeps_its_times(real_data, tmp_path, predictor):
-    (clip,) = (real_data / "roboflow-drone-person-polygons").glob("*(*).mp4")
-    times = frames_on_disk(
-        annotate_video(clip, tmp_path / "a.mp4", predictor, max_frames=20).output
-    )
-    reader = VideoReader(clip)
-    shifts = [abs(frame.time - time) for frame, time in zip(reader, times, strict=False)]
-    assert len(times) == len(shifts) == 20
-    assert max(shifts) <= reader.time_base / 2
-
-
 class Numbered:
     """Returns for each image the number that is in it, from as many threads as it is asked for."""
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from persondet.visualization.drawing import draw_box, draw_mask
+from persondet.visualization.drawing import draw_box, draw_region
 from persondet.visualization.labels import draw_label, plate_size
 
 ORANGE = (0, 128, 255)
@@ -38,7 +38,7 @@ def test_a_tint_is_a_mix_within_one_level_and_touches_the_mask_alone(alpha):
     rng = np.random.default_rng(2)
     image = rng.integers(0, 256, (40, 60, 3), dtype=np.uint8)
     mask, before = rng.random((40, 60)) < 0.3, image.astype(float)
-    draw_mask(image, mask, ORANGE, alpha=alpha, outline=0)
+    draw_region(image, mask, (0, 0), ORANGE, alpha=alpha, outline=0)
     mixed = before * (1 - alpha) + alpha * np.array(ORANGE)
     assert np.abs(image - mixed)[mask].max() <= 1.01
     assert (image == before)[~mask].all()

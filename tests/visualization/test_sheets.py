@@ -1,6 +1,7 @@
 """Sheets of several images: layout, ground truth, before beside after."""
 
 import math
+import time
 
 import cv2
 import numpy as np
@@ -18,6 +19,7 @@ from persondet.visualization.sheets import (
     contact_sheet,
     draw_annotations,
     draw_dataset_dict,
+    draw_shown,
     draw_side_by_side,
     draw_training_sample,
     ground_truth_sheet,
@@ -31,9 +33,9 @@ def extent(sheet, color):
     return cv2.boundingRect((sheet == color).all(axis=2).astype(np.uint8))
 
 
-def test_tiles_fill_rows_in_order_letterboxed():
+def test_tiles_fill_rows_in_order_each_in_the_middle_of_its_cell():
     colors = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 255, 255)]
-    shapes = [(30, 40), (10, 80), (300, 100), (60, 80)]
+    shapes = [(60, 80), (10, 80), (60, 20), (60, 80)]
     fitted = np.array([(0, 0, 80, 60), (0, 25, 80, 10), (30, 0, 20, 60), (0, 0, 80, 60)])
     tiles = [np.full((*s, 3), color, np.uint8) for s, color in zip(shapes, colors, strict=True)]
     sheet = contact_sheet(tiles, ["a caption " * 9] * 4, columns=3, tile_size=(80, 60))
@@ -45,7 +47,7 @@ def test_tiles_fill_rows_in_order_letterboxed():
 
 
 SQUARE = [10.0, 5.0, 30.0, 5.0, 30.0, 25.0, 10.0, 25.0]
-INSIDE = np.zeros((40, 60), dtype=bool)
+ALL, INSIDE = (0, 0, 60, 40), np.zeros((40, 60), dtype=bool)
 INSIDE[5:25, 10:30] = True
 ANNOTATION = {"bbox": [10, 5, 20, 20], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
 
@@ -61,8 +63,14 @@ def training_sample(image, masks=None):
 def test_polygons_and_run_lengths_compressed_or_not_give_the_same_mask():
     code = pycocotools.mask.encode(np.asfortranarray(INSIDE.astype(np.uint8)))
     runs = [10 * 40 + 5, *[20, 20] * 19, 20, 30 * 40 + 15]
+    half, beyond = INSIDE[1::2, 1::2], np.pad(INSIDE, 4)
     for segmentation in ([SQUARE], code, {"size": [40, 60], "counts": runs}):
-        assert np.array_equal(segmentation_to_mask(segmentation, 40, 60), INSIDE)
+        assert np.array_equal(segmentation_to_mask(segmentation, ALL, (60, 40)), INSIDE)
+        small = segmentation_to_mask(segmentation, ALL, (30, 20))
+        # Two edges of the polygon lie on half a pixel.
+        assert (small != half).sum() <= (20 if segmentation == [SQUARE] else 0)
+        around = segmentation_to_mask(segmentation, (-4, -4, 64, 44), (68, 48))
+        assert np.array_equal(around, beyond)
 
 
 @pytest.mark.parametrize(
@@ -76,14 +84,15 @@ def test_polygons_and_run_lengths_compressed_or_not_give_the_same_mask():
 def test_a_training_sample_looks_like_its_dataset_dict(image_format, masks):
     plain = np.full((40, 60, 3), (10, 90, 200), np.uint8)
     record = {"annotations": [ANNOTATION | {"segmentation": [SQUARE] if masks else []}]}
-    drawn = draw_dataset_dict(plain, record)
+    drawn = draw_dataset_dict(plain, record, size=(60, 40))
     assert (plain == (10, 90, 200)).all()
     changed = (drawn != plain).any(axis=2)
     assert changed[INSIDE].all() == bool(masks)
     assert not (changed & (cv2.dilate(INSIDE.astype(np.uint8), np.ones((5, 5))) == 0)).any()
     pixels = plain if image_format == "BGR" else plain[:, :, ::-1]
     image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
-    again = draw_training_sample(training_sample(image, masks), image_format=image_format)
+    sample = training_sample(image, masks)
+    again = draw_training_sample(sample, size=(60, 40), image_format=image_format)
     assert np.array_equal(again, drawn)
 
 
@@ -103,6 +112,26 @@ def test_a_sheet_has_a_row_per_image_and_each_version_its_own_seed(tmp_path):
     assert seeds == [(7, 0, 0), (7, 0, 1), (7, 1, 0), (7, 1, 1)]
     assert sheet.shape[1] > 3 * 120 and sheet.shape[0] > 2 * 80
     assert shows(sheet, PALETTE[0])
+    over = iter([False, *[True] * 9])  # the time is up after the first version
+    short = ground_truth_sheet(
+        records, mapper, versions=2, tile_size=(120, 80), late=lambda: next(over)
+    )
+    assert seeds[4:] == [(0, 0, 0)]
+    assert short.shape[0] < sheet.shape[0]
+
+
+def test_a_large_image_with_many_objects_costs_what_is_shown_of_it():
+    image = np.zeros((3000, 4000, 3), np.uint8)
+    code = {"size": [3000, 4000], "counts": [3000 * 20 + 9, 40, 3000 * 3980 - 49]}
+    crowded = [Shown((9, 9, 99, 99), one, "person") for one in [[SQUARE], code] * 150]
+    began = time.perf_counter()
+    panel = draw_shown(image, crowded, (120, 90))
+    assert time.perf_counter() - began < 1  # drawn at full size: 20 s
+    assert panel.shape == (90, 120, 3)
+    for tall, labelled in ((100, False), (2000, True)):  # 3 lines of the panel bear no label
+        boxes = [Shown((0, 900, 3000, 900 + tall), label=label) for label in ("", "person")]
+        bare, named = (draw_shown(image, [box], (120, 90)) for box in boxes)
+        assert (bare != named).any() == labelled
 
 
 def shows(panel, color):
@@ -130,9 +159,11 @@ IMAGE = np.zeros((60, 100, 3), np.uint8)
 
 
 def test_a_box_that_leaves_the_image_is_seen_on_the_margin():
-    margin, bare = round(MARGIN * 100), draw_annotations(IMAGE, [])
-    assert bare.shape == (60 + 2 * margin, 100 + 2 * margin, 3)
-    changed = (draw_annotations(IMAGE, [{"bbox": [-5, 10, 20, 20]}]) != bare).any(axis=2)
+    margin, outside = round(MARGIN * 100), [{"bbox": [-5, 10, 20, 20]}]
+    size = (100 + 2 * margin, 60 + 2 * margin)
+    bare = draw_annotations(IMAGE, [], size=size)
+    assert bare.shape == (*size[::-1], 3)
+    changed = (draw_annotations(IMAGE, outside, size=size) != bare).any(axis=2)
     assert changed[:, :margin].any() and not changed[:, margin + 20 :].any()
 
 
