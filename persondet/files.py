@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import tempfile
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -219,6 +220,11 @@ def leads_out(name: str) -> bool:
     absolute = PurePosixPath(name).is_absolute() or bool(PureWindowsPath(name).anchor)
     nameable = "\0" not in name and name.encode(errors="ignore").decode() == name
     return absolute or ".." in parts or not nameable
+
+
+def folded(name: str) -> str:
+    """Return what two names share that some file systems take for one: case, Unicode form."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def path_inside(root: str | Path, name: str) -> Path:

@@ -14,16 +14,23 @@ import numpy as np
 import numpy.typing as npt
 
 from persondet.data.check.images import decode_splits, read_headers
+from persondet.data.image_file import is_image_name
 from persondet.data.inspect import inspect_coco
 from persondet.data.inspect.images import ImageFacts
 from persondet.data.leaks.find import ExportImage, Leaks, find_leaks, source_name
-from persondet.data.roboflow import SPLIT_FOLDERS, Export, file_names, read_export
+from persondet.data.roboflow import (
+    SPLIT_FOLDERS,
+    Export,
+    file_names,
+    list_files,
+    read_export,
+)
 from persondet.environment import Progress
 
 Facts = dict[str, dict[str, ImageFacts]]
 FloatArray = npt.NDArray[np.float64]
 
-IMAGE_SUFFIXES = frozenset(".bmp .gif .jpeg .jpg .png .tif .tiff .webp".split())
+_MISSING = ImageFacts("file-missing")
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 SMALL, LARGE = 32.0, 96.0
 """Sides in pixels (√area) at which COCO's evaluation separates small, medium and large."""
@@ -59,6 +66,11 @@ def check_export(
     for split, folder in export.folders.items():
         for name in sorted(_unlisted(folder, facts[split])):
             findings.add("file-not-listed", split, name)
+        for name, file in export.respelled[split].items():
+            findings.add("file-name-spelled", split, file, detail=f"{name!r} in the json")
+        for name, fact in facts[split].items():
+            if fact.detail and not fact.problem:
+                findings.add("image-grey-scaled", split, name, detail=fact.detail)
     leaks = leaks_of(facts)
     leaks.add_to(findings)
     return {
@@ -85,8 +97,15 @@ def look_at_images(
     """
     names = {split: file_names(coco) for split, coco in export.splits.items()}
     if decode:
-        return decode_splits(export.folders, names, workers=workers, progress=progress)
-    return {split: read_headers(folder, names[split]) for split, folder in export.folders.items()}
+        facts = decode_splits(export.folders, names, workers=workers, progress=progress)
+    else:
+        facts = {split: read_headers(export.folders[split], names[split]) for split in names}
+    for split, found in facts.items():
+        for name in [name for name, fact in found.items() if fact.problem == "file-missing"]:
+            for other in facts:
+                if other != split and facts[other].get(name, _MISSING).problem == "":
+                    found[name] = ImageFacts("file-of-other-split", f"it lies in {other}")
+    return facts
 
 
 def leaks_of(facts: Facts) -> Leaks:
@@ -108,14 +127,9 @@ def leaks_of(facts: Facts) -> Leaks:
 def _unlisted(folder: Path, listed: dict[str, ImageFacts]) -> Iterator[str]:
     """Yield the images of a split's folder that its json does not list, as relative names."""
     known = {os.path.normpath(name) for name in listed}
-    for base, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith((".", "__"))]
-        for name in files:
-            path = Path(base, name)
-            is_image = path.suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
-            relative = path.relative_to(folder).as_posix()
-            if is_image and relative not in known:
-                yield relative
+    for name in list_files(folder):
+        if is_image_name(name) and name not in known:
+            yield name
 
 
 # Statistics
