@@ -43,7 +43,7 @@ def is_image_name(name: str | Path) -> bool:
 
 def why_unknown(head: bytes) -> str:
     """Return why no reader takes an image, by its first 12 bytes."""
-    if head[4:8] == b"ftyp" and head[8:12] in _HEIF:
+    if head[4:8] == b"ftyp" and head[8:12] in _HEIF and "HEIF" not in Image.OPEN:
         return "it is HEIC, which needs the package pi-heif; run `pip install pi-heif`"
     return "it is no image of a known format"
 

@@ -53,7 +53,8 @@ def check_export(
         progress: called with the number of images done and of all.
 
     Returns: plain lists and dicts: `version` (1), `splits` (split to folder name), `statistics`,
-    `findings` (see `Findings.as_json`), `errors` and `warnings` (numbers of codes), `leaks`.
+    `findings` (see `Findings.as_json`), `errors` and `warnings` (numbers of codes), `leaks`, and
+    `leaks_not_compared` (images that the search's budget left out).
 
     Raises: DatasetError: when there is no export, a json cannot be read, or none names an image.
     """
@@ -81,6 +82,7 @@ def check_export(
         "errors": len(findings.of("error")),
         "warnings": len(findings.of("warning")),
         "leaks": leaks.as_json(),
+        "leaks_not_compared": leaks.not_compared,
     }
 
 

@@ -3,7 +3,6 @@
 import filecmp
 import json
 import shutil
-import unicodedata
 from pathlib import Path
 
 import pytest
