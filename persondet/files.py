@@ -261,6 +261,18 @@ def refuse_existing(path: str | Path, *, overwrite: bool = False) -> None:
         )
 
 
+def refuse_nesting(source: Path, output: Path) -> None:
+    """Refuse an output inside its source, which would grow, and a source that goes with its output.
+
+    Raises: OutputExistsError: naming both.
+    """
+    inner, outer = source.resolve(), output.resolve()
+    if source.exists() and (inner.is_relative_to(outer) or outer.is_relative_to(inner)):
+        raise OutputExistsError(
+            f"{output} and its source {source} lie in each other; choose an --output beside it."
+        )
+
+
 def partial_path(path: str | Path) -> Path:
     """Return where a file lies while it is written: `walk.partial.jsonl` for `walk.jsonl`."""
     path = Path(path)

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -112,12 +112,15 @@ def read_export(root: str | Path, label: str = "", layout: Layout = "roboflow") 
         names = file_names(coco)
         means = match_names(names, list_files(folders[split]))
         changed = {name: means[name] for name in names if means.get(name, name) != name}
-        export.splits[split], export.respelled[split] = _renamed(coco, changed), changed
+        export.splits[split], export.respelled[split] = coco, changed
+        for image in coco["images"] if changed else ():
+            if isinstance(image, dict) and isinstance(name := image.get("file_name"), str):
+                image["file_name"] = changed.get(name, name)
         if changed:
             where = _called(path, root, label)
             name, file = next(iter(changed.items()))
             logger.warning(
-                "%s: %d of %d names differ from their files in form only (%a is %a); the files' "
+                "%s: %d of %d images are spelled otherwise than their files (%a is %a); the files' "
                 "names are used.",
                 *(where, len(changed), len(names), name, file),
             )
@@ -129,7 +132,7 @@ def _called(path: Path, root: Path, label: str) -> str:
     return f"{label}: {path.relative_to(root).as_posix()}" if label else str(path)
 
 
-def match_names(names: Iterable[str], files: Collection[str]) -> dict[str, str]:
+def match_names(names: Iterable[str], files: Iterable[str]) -> dict[str, str]:
     """Return which of `files` each name means, for the names that mean one alone.
 
     A name that is no file means the one that differs only in Unicode form, case, `\\` for `/` or
@@ -140,7 +143,7 @@ def match_names(names: Iterable[str], files: Collection[str]) -> dict[str, str]:
         names: as a json has them.
         files: relative to the folder of the images, with slashes.
     """
-    names = list(names)
+    names, files = list(names), set(files)
     found = {name: name for name in names if name in files}
     forms: tuple[Callable[[str], str], ...] = (
         _spelling,
@@ -162,18 +165,6 @@ def match_names(names: Iterable[str], files: Collection[str]) -> dict[str, str]:
 
 def _spelling(name: str) -> str:
     return folded(str(PurePosixPath(unquote(name).replace("\\", "/"))))
-
-
-def _renamed(coco: CocoDict, names: dict[str, str]) -> CocoDict:
-    if not names:
-        return coco
-    images = [
-        {**image, "file_name": names[image["file_name"]]}
-        if isinstance(image, dict) and image.get("file_name") in names
-        else image
-        for image in coco["images"]
-    ]
-    return {**coco, "images": images}
 
 
 def list_files(folder: Path) -> list[str]:
@@ -233,7 +224,7 @@ def _image_folder(split: str, names: list[str], files: list[str]) -> str:
 
     def score(folder: str) -> tuple[int, int, bool, int]:
         inside = [file[len(folder) :] for file in files if file.startswith(folder)]
-        means = match_names(names, set(inside))
+        means = match_names(names, inside)
         exact = sum(name == file for name, file in means.items())
         return len(means), exact, _split_in(folder) == split, -len(folder)
 

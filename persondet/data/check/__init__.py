@@ -30,7 +30,6 @@ from persondet.environment import Progress
 Facts = dict[str, dict[str, ImageFacts]]
 FloatArray = npt.NDArray[np.float64]
 
-_MISSING = ImageFacts("file-missing")
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 SMALL, LARGE = 32.0, 96.0
 """Sides in pixels (√area) at which COCO's evaluation separates small, medium and large."""
@@ -102,11 +101,12 @@ def look_at_images(
         facts = decode_splits(export.folders, names, workers=workers, progress=progress)
     else:
         facts = {split: read_headers(export.folders[split], names[split]) for split in names}
-    for split, found in facts.items():
-        for name in [name for name, fact in found.items() if fact.problem == "file-missing"]:
-            for other in facts:
-                if other != split and facts[other].get(name, _MISSING).problem == "":
-                    found[name] = ImageFacts("file-of-other-split", f"it lies in {other}")
+    whole = [(split, name) for split in facts for name, f in facts[split].items() if not f.problem]
+    lies_in = {name: split for split, name in whole}
+    for found in facts.values():
+        for name, fact in found.items():
+            if fact.problem == "file-missing" and name in lies_in:
+                found[name] = ImageFacts("file-of-other-split", f"it lies in {lies_in[name]}")
     return facts
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shlex
 import shutil
 import stat
@@ -23,8 +22,14 @@ from persondet.data.roboflow import (
     read_export,
 )
 from persondet.environment import Progress
-from persondet.errors import DatasetError, OutputExistsError
-from persondet.files import atomic_folder, leads_out, link_or_copy, refuse_existing
+from persondet.errors import DatasetError
+from persondet.files import (
+    atomic_folder,
+    leads_out,
+    link_or_copy,
+    refuse_existing,
+    refuse_nesting,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +49,9 @@ def import_export(
     layout: Layout = "auto",
     overwrite: bool = False,
     progress: Progress | None = None,
+    label: str = "",
+    mend: str = "",
+    finish: Callable[[], None] = lambda: None,
 ) -> dict[str, int]:
     """Copy an export to `output` as `train/`, `valid/`, `test/`, each with its json and images.
 
@@ -51,11 +59,14 @@ def import_export(
     does not change and shares no file with the result.
 
     Args:
-        source: a zip or a folder; see `find_export` for what it may hold.
+        source: a zip or a folder; see `read_export` for what it may hold.
         output: the folder to make.
         layout: see `read_export`.
         overwrite: replace `output` if it exists.
         progress: called with bytes done and bytes in all.
+        label: what errors call the source; default its path.
+        mend: what to do when images are missing, the end of that sentence.
+        finish: called after verification, just before the folder gets its name.
 
     Returns:
         dict from each split of the export to the number of images in its json.
@@ -65,79 +76,50 @@ def import_export(
             names that lead out of it.
         OutputExistsError: when `output` exists already or cannot be written.
     """
-    source, output = Path(source), Path(output)
-    _refuse_overlap(source, output)
+    source, output, label = Path(source), Path(output), label or str(source)
+    refuse_nesting(source, output)
     refuse_existing(output, overwrite=overwrite)
-    if not source.is_dir():
-        mend = (
-            "unpack the zip by hand and run `python tools/prepare_dataset.py clean` on the folder, "
-            "or export it again"
-        )
-        return import_archive(
-            source,
-            output,
-            str(source),
-            mend,
-            layout=layout,
-            overwrite=overwrite,
-            progress=progress,
-        )
-    mend = (
-        f"run `python tools/prepare_dataset.py clean {shlex.quote(str(source))} --output "
-        f"{shlex.quote(str(output))}` to go on without them, or export it again"
-    )
-    taken = _take_export(source, str(source), mend, layout)
-    with atomic_folder(output, overwrite=overwrite) as draft, writing():
-        require_space(draft, taken.total_bytes)
-        done = 0
-        for target, path in taken.files.items():
-            done += _copy(path, draft / target)
-            if progress is not None:
-                progress(done, taken.total_bytes)
-        taken.write_jsons(draft)
-    return taken.images
-
-
-def import_archive(
-    source: Path,
-    output: Path,
-    label: str,
-    mend: str,
-    *,
-    layout: Layout = "auto",
-    overwrite: bool = False,
-    progress: Progress | None = None,
-    finish: Callable[[], None] | None = None,
-) -> dict[str, int]:
-    """Unpack an export's zip to `output`; the part of `import_export` that a download shares.
-
-    Args:
-        source: the zip.
-        output: the folder to make.
-        label: what errors call the archive.
-        mend: what to do when images are missing, the end of that sentence.
-        layout, overwrite, progress: as for `import_export`.
-        finish: called after verification, just before the folder gets its name.
-
-    Returns, Raises: as `import_export`.
-    """
-    if not source.is_file():
+    is_folder = source.is_dir()
+    if not is_folder and not source.is_file():
         raise DatasetError(
             f"{label}: there is no such file; give an export's zip, or the folder it was unpacked "
             "into."
         )
     with atomic_folder(output, overwrite=overwrite) as draft, writing():
-        unpacked = draft / _UNPACKED
-        unpacked.mkdir()
-        unpack(source, unpacked, label=label, progress=progress)
-        taken = _take_export(unpacked, label, mend, layout)
+        folder = source if is_folder else draft / _UNPACKED
+        if not is_folder:
+            folder.mkdir()
+            unpack(source, folder, label=label, progress=progress)
+        taken = _take_export(folder, label, mend or _mend(source, output), layout)
+        if is_folder:
+            require_space(draft, taken.total_bytes)
+        done = 0
         for target, path in taken.files.items():
-            link_or_copy(path, draft / target)
-        taken.write_jsons(draft)
-        shutil.rmtree(unpacked)
-        if finish is not None:
-            finish()
+            if not is_folder:
+                link_or_copy(path, draft / target)
+                continue
+            done += _copy(path, draft / target)
+            if progress is not None:
+                progress(done, taken.total_bytes)
+        for target, coco in taken.jsons.items():
+            write_coco(draft / target, coco)
+        if not is_folder:
+            shutil.rmtree(folder)
+        finish()
     return taken.images
+
+
+def _mend(source: Path, output: Path) -> str:
+    """Return what to do when images of a Roboflow export are missing."""
+    clean = "python tools/prepare_dataset.py clean"
+    if not source.is_dir():
+        return (
+            f"unpack the zip by hand and run `{clean}` on the folder, or export the dataset again"
+        )
+    return (
+        f"run `{clean} {shlex.quote(str(source))} --output {shlex.quote(str(output))}` to go on "
+        "without them, or export the dataset again"
+    )
 
 
 @dataclass
@@ -168,11 +150,6 @@ class _Taken:
             raise DatasetError(f"{label}: {path.name!r} is {what}.")
         self.files[target] = path
         self.total_bytes += found.st_size
-
-    def write_jsons(self, folder: Path) -> None:
-        """Write the jsons that are not copied."""
-        for target, coco in self.jsons.items():
-            write_coco(folder / target, coco)
 
 
 def _take_export(folder: Path, label: str, mend: str, layout: Layout) -> _Taken:
@@ -228,23 +205,10 @@ def _take_export(folder: Path, label: str, mend: str, layout: Layout) -> _Taken:
 
 
 def _copy(path: Path, target: Path) -> int:
-    """Copy a plain file's bytes to a file that is not there yet, and return their number."""
+    """Copy a file's bytes to a file that is not there yet, and return their number."""
+    target.parent.mkdir(parents=True, exist_ok=True)
     with reading(str(path)):
-        # Between the look at the folder and now a link or a pipe may have taken the file's place.
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with os.fdopen(handle, "rb") as source:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise DatasetError(f"{path} is not a plain file; remove it.")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with open(target, "xb") as copy:
-            shutil.copyfileobj(source, copy, _CHUNK)
-            return copy.tell()
-
-
-def _refuse_overlap(source: Path, output: Path) -> None:
-    """Raise when one of the two lies in the other: overwriting would remove the source."""
-    inner, outer = source.resolve(), output.resolve()
-    if source.exists() and (inner.is_relative_to(outer) or outer.is_relative_to(inner)):
-        raise OutputExistsError(
-            f"{output} and {source} lie in each other; choose an --output outside of the export."
-        )
+        source = open(path, "rb")  # noqa: SIM115
+    with source, open(target, "xb") as copy:
+        shutil.copyfileobj(source, copy, _CHUNK)
+        return copy.tell()
