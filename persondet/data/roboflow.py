@@ -294,8 +294,6 @@ def find_export(root: str | Path, label: str = "") -> tuple[Path, dict[str, Path
         found = _search(root, label)
         if found is not None:
             return found, _splits_of(found, label)
-        for _, folder in _split_folders(root):
-            raise _NoExportError(str(_without_json(label, folder)))
     except OSError as error:
         raise DatasetError(f"{label} cannot be read ({error.strerror or error}).") from None
     raise _NoExportError(f"{label} holds no export; {_EXPECTED}.")
@@ -305,7 +303,7 @@ def _search(root: Path, label: str) -> Path | None:
     """Return the highest folder with annotations, None when there is none."""
     level, looked = [root], 0
     for _ in range(_DEEPEST):
-        found = [place for place in level if _holds_annotations(place)]
+        found = [f for f in level if any(map(_has_json, (f, *(s for _, s in _split_folders(f)))))]
         if len(found) > 1:
             names = " and ".join(repr(str(place.relative_to(root))) for place in found[:2])
             raise DatasetError(f"{label} holds several exports, e.g. {names}; give one of them.")
@@ -316,11 +314,6 @@ def _search(root: Path, label: str) -> Path | None:
         if looked > _MOST_FOLDERS:
             break
     return None
-
-
-def _holds_annotations(folder: Path) -> bool:
-    places = [folder, *(place for _, place in _split_folders(folder))]
-    return any(map(_has_json, places))
 
 
 def _has_json(folder: Path) -> bool:
@@ -334,7 +327,10 @@ def _splits_of(root: Path, label: str) -> dict[str, Path]:
         if not _has_json(folder):
             if flat or not any(folder.iterdir()):
                 continue
-            raise _without_json(label, folder)
+            raise DatasetError(
+                f"{label}: {folder.name}/ has no {ANNOTATION_FILE}; export the dataset as COCO, or "
+                "remove the folder if the split is not wanted."
+            )
         if flat:
             raise DatasetError(
                 f"{label} has {ANNOTATION_FILE} itself and in {folder.name}/; keep one of them."
@@ -351,13 +347,6 @@ def _splits_of(root: Path, label: str) -> dict[str, Path]:
         if _has_json(folder) and folder not in splits.values():
             logger.warning("%s: %s/ is left out; its name is no split's.", label, folder.name)
     return {split: splits[split] for split in SPLIT_FOLDERS if split in splits}
-
-
-def _without_json(label: str, folder: Path) -> DatasetError:
-    return DatasetError(
-        f"{label}: {folder.name}/ has no {ANNOTATION_FILE}; export the dataset as COCO, or remove "
-        "the folder if the split is not wanted."
-    )
 
 
 def _split_folders(root: Path) -> list[tuple[str, Path]]:

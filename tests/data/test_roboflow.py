@@ -56,7 +56,7 @@ def test_an_export_is_found(tmp_path: Path, files: str, found: str, splits: str)
     [
         ("a.jpg images/a.jpg", "holds no export; expected a Roboflow export"),
         ("a/b/c/d/e/train/+", "holds no export"),
-        ("train/a.jpg", r"train/ has no _annotations\.coco\.json; export the dataset as COCO"),
+        ("train/a.jpg", "holds no export"),
         ("train/+ valid/a.jpg", r"valid/ has no _annotations\.coco\.json"),
         ("val/+ valid/+", r"val/ and valid/ are the same split \(valid\)"),
         ("+ valid/+", "itself and in valid/; keep one"),
@@ -95,19 +95,16 @@ def test_readmes_are_copied_but_not_through_links(tmp_path: Path) -> None:
 # Other layouts and spellings: where the json and the images of a split lie, and their splits
 
 THREE = ("train", "valid", "test")
+LONG = {"train": "training", "valid": "validation", "test": "testing"}
 LAYOUTS: dict[str, tuple[tuple[str, ...], Callable[[str], tuple[str, str]]]] = {
     "Roboflow": (THREE, lambda s: (f"{s}/_annotations.coco.json", s)),
     "upper case": (THREE, lambda s: (f"{s.upper()}/_annotations.coco.json", s.upper())),
-    "long names": (
-        THREE,
-        lambda s: (f"{LONG[s]}/_annotations.coco.json", LONG[s]),
-    ),
+    "long names": (THREE, lambda s: (f"{LONG[s]}/_annotations.coco.json", LONG[s])),
     "COCO": (THREE, lambda s: (f"annotations/instances_{s[:5]}2017.json", f"{s[:5]}2017")),
     "data": (THREE, lambda s: (f"data/annotations/{s}.json", f"data/images/{s}")),
     "CVAT": (("train",), lambda s: ("annotations/instances_default.json", "images/default")),
     "Label Studio": (("train",), lambda s: ("result.json", "images")),
 }
-LONG = {"train": "training", "valid": "validation", "test": "testing"}
 SPELLINGS: dict[str, Callable[[str], str]] = {
     "the file's": str,
     "backslash": lambda name: f".\\{name}",

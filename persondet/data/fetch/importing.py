@@ -193,12 +193,14 @@ def _take_export(folder: Path, label: str, mend: str, layout: Layout) -> _Taken:
                 f"{label}: {len(missing)} of the {len(paths)} images that {where} names are "
                 f"missing, the first is {missing[0]!r}; {mend if roboflow else _PUT_THERE}."
             )
-        others = sorted(path for path in files - paths.keys() if is_image_name(path))
-        beside = [path for path in others if roboflow and "/" not in path]
-        for path in (*paths, *beside):
+        beside = [path for path in files if roboflow and "/" not in path and is_image_name(path)]
+        for path in sorted({*paths, *beside}):
             taken.add(f"{split}/{path}", place / path, label)
-        if left := len(others) - len(beside):
-            logger.warning("%s: %d images that it does not name are left out.", where, left)
+    images = {path for path in list_files(export.root) if is_image_name(path)}
+    if left := images - {path.relative_to(export.root).as_posix() for path in taken.files.values()}:
+        logger.warning(
+            "%s: no json names %d images, e.g. %s; left out.", label, len(left), min(left)
+        )
     for readme in find_readmes(export.root):
         taken.add(readme.name, readme, label)
     return taken
