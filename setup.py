@@ -42,6 +42,8 @@ DEPENDENCIES = [
     "torchvision>=0.19",
     "tqdm>=4.66",
 ]
+# Photos of phones. Optional: the wheel brings libheif and libde265, which are under the LGPL.
+HEIC = ["pi-heif>=1,<2"]
 # Ruff and mypy are pinned here too: another version formats and complains differently.
 DEVELOPMENT = [
     "hypothesis>=6.100",
@@ -65,5 +67,5 @@ setup(
     package_data={"persondet.report": ["templates/*"]},
     python_requires=">=3.11",
     install_requires=DEPENDENCIES,
-    extras_require={"dev": DEVELOPMENT},
+    extras_require={"dev": DEVELOPMENT, "heic": HEIC},
 )

@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import tempfile
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -221,6 +222,11 @@ def leads_out(name: str) -> bool:
     return absolute or ".." in parts or not nameable
 
 
+def folded(name: str) -> str:
+    """Return what two names share that some file systems take for one: case, Unicode form."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
 def path_inside(root: str | Path, name: str) -> Path:
     """Return `root / name` for a relative `name` that stays inside `root`.
 
@@ -252,6 +258,18 @@ def refuse_existing(path: str | Path, *, overwrite: bool = False) -> None:
     if used and not overwrite:
         raise OutputExistsError(
             f"{path} is there already; choose another --output, or add --overwrite to replace it."
+        )
+
+
+def refuse_nesting(source: Path, output: Path) -> None:
+    """Refuse an output inside its source, which would grow, and a source that goes with its output.
+
+    Raises: OutputExistsError: naming both.
+    """
+    inner, outer = source.resolve(), output.resolve()
+    if source.exists() and (inner.is_relative_to(outer) or outer.is_relative_to(inner)):
+        raise OutputExistsError(
+            f"{output} and its source {source} lie in each other; choose an --output beside it."
         )
 
 

@@ -63,7 +63,11 @@ def import_(args: argparse.Namespace) -> int:
 
     with Progress(str(args.source), "MB", size=1_000_000) as progress:
         images = import_export(
-            args.source, args.output, overwrite=args.overwrite, progress=progress
+            args.source,
+            args.output,
+            layout=args.layout,
+            overwrite=args.overwrite,
+            progress=progress,
         )
     return _say([f"{name}: {count} images" for name, count in images.items()], args.output)
 
@@ -159,10 +163,14 @@ def _add_import(commands: Commands) -> None:
         commands,
         "import",
         "Unpack or copy an export to train/, valid/ and test/. It may be a zip or a folder, flat "
-        "or nested; valid may be called val or validation; splits may be missing.",
+        "or nested, in Roboflow's layout or another of COCO's (CVAT, Label Studio); valid may be "
+        "called val, validation, dev or eval; splits may be missing.",
         example=f"{PROGRAM} import ~/Downloads/export.zip --output datasets/person",
     )
-    cli.adder(parser)("source", "zip file or folder", "SRC", type=Path)
+    add = cli.adder(parser)
+    add("source", "zip file or folder", "SRC", type=Path)
+    more = "roboflow: each json beside its images; coco: jsons and images in any folders"
+    add("--layout", more, choices=["auto", "roboflow", "coco"], default="auto")
     cli.add_output(parser, "DIR", "folder to write")
 
 

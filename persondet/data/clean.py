@@ -28,6 +28,7 @@ from persondet.files import (
     link_or_copy,
     path_inside,
     refuse_existing,
+    refuse_nesting,
     sha256_of_file,
     write_json,
 )
@@ -299,18 +300,6 @@ def _is_file(folder: Path, name: Any) -> bool:
         return isinstance(name, str) and name != "" and (folder / name).is_file()
     except OSError:  # the name is too long for a file
         return False
-
-
-def refuse_nesting(root: Path, output: Path) -> None:
-    """Refuse an output inside its source, and a source inside its output.
-
-    Raises: DatasetError: naming both.
-    """
-    source, target = root.resolve(), output.resolve()
-    if source == target or source in target.parents or target in source.parents:
-        raise DatasetError(
-            f"{output} and its source {root} lie one in the other; choose an --output beside it."
-        )
 
 
 def _record(export: Export, clean: CleanExport, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import gc
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,29 @@ from persondet.files import atomic_path
 CocoDict = dict[str, Any]
 
 _LISTS = ("images", "annotations", "categories")
+_MOST_BYTES = 4 * 1024**3
 _AGAIN = "export the dataset again, or mend the file."
 
+_VIA = (
+    "of the VGG Image Annotator; export it there with 'Export Annotations (COCO format)', or turn "
+    "its rectangles into COCO with the package globox"
+)
+_OTHER_TOOLS = (  # keys of a json or of its first record, whose it is, and what converts it
+    ({"_via_img_metadata"}, _VIA),
+    ({"filename", "regions"}, _VIA),
+    (
+        {"shapes", "imagePath"},
+        "of LabelMe; turn its folder into COCO with the package labelme2coco",
+    ),
+    ({"data", "annotations"}, "of Label Studio; export the project there in the format 'COCO'"),
+)
 
-def read_coco(path: str | Path) -> CocoDict:
+
+class OtherToolError(DatasetError):
+    """The json of another tool, which has to be converted first."""
+
+
+def read_coco(path: str | Path, label: str = "") -> CocoDict:
     """Read a COCO instances json and check its outline: an object with three lists.
 
     What is inside the records is not judged here (see `persondet.data.inspection`); NaN and
@@ -30,43 +49,28 @@ def read_coco(path: str | Path) -> CocoDict:
 
     Args:
         path: the json file, UTF-8.
+        label: what errors call it; default `path`.
 
     Returns:
         dict with the lists `images`, `annotations`, `categories`, and whatever else the file holds.
 
     Raises:
-        DatasetError: when the file is missing, is not JSON (the line is named), or is not COCO.
+        DatasetError: when the file is missing or over 4 GiB, is not JSON (the line is named), or is
+            not COCO; `OtherToolError` when it is known whose it is.
     """
-    content = _content(path, str(path))
+    label = label or str(path)
+    content = _content(path, label)
     with collector_paused():
-        coco = _parse(str(path), content)
-    _check_outline(str(path), coco, _LISTS)
+        coco = _parse(label, content)
+    _check_outline(label, coco)
     return coco
 
 
-def read_file_names(path: str | Path, label: str, most_bytes: int) -> list[str]:
-    """Read each `file_name` of a COCO json once.
-
-    The function judges nothing but the list of images: the rest of the json may be anything.
-
-    Args:
-        path: the json file, UTF-8.
-        label: what errors call it.
-        most_bytes: refuse a larger file.
-
-    Raises: DatasetError: when the file cannot be read, is larger or not JSON, or has no images.
-    """
-    coco = _parse(label, _content(path, label, most_bytes))
-    _check_outline(label, coco, ("images",))
-    names = [image.get("file_name") for image in coco["images"] if isinstance(image, dict)]
-    return list(dict.fromkeys(name for name in names if isinstance(name, str)))
-
-
-def _content(path: str | Path, label: str, most_bytes: float = math.inf) -> bytes:
+def _content(path: str | Path, label: str) -> bytes:
     try:
         with open(path, "rb") as file:
-            if os.fstat(file.fileno()).st_size > most_bytes:
-                size = f"{most_bytes / 1024**2:,.0f} MiB"
+            if os.fstat(file.fileno()).st_size > _MOST_BYTES:
+                size = f"{_MOST_BYTES / 1024**2:,.0f} MiB"
                 raise DatasetError(f"{label} is larger than {size}, which no export's json is.")
             return file.read()
     except FileNotFoundError:
@@ -141,18 +145,23 @@ def _parse(label: str, content: bytes) -> Any:
         raise DatasetError(f"{label} holds a number with too many digits; {_AGAIN}") from None
 
 
-def _check_outline(label: str, coco: Any, lists: Sequence[str]) -> None:
+def _check_outline(label: str, coco: Any) -> None:
+    records = coco.values() if isinstance(coco, dict) else coco if isinstance(coco, list) else ()
+    first = next(iter(records), None)
+    for keys, whose in _OTHER_TOOLS:
+        if any(isinstance(one, dict) and keys <= one.keys() for one in (coco, first)):
+            raise OtherToolError(f"{label} is not COCO but {whose}.")
     if not isinstance(coco, dict):
         raise DatasetError(
             f"{label} is not COCO: the file holds a {type(coco).__name__}, "
             "but COCO is an object with images, annotations and categories."
         )
-    missing = [key for key in lists if key not in coco]
+    missing = [key for key in _LISTS if key not in coco]
     if missing:
         raise DatasetError(
             f"{label} is not COCO: it has no {', no '.join(repr(key) for key in missing)} list; "
             "export the dataset in the format 'COCO' or 'COCO Segmentation'."
         )
-    for key in lists:
+    for key in _LISTS:
         if not isinstance(coco[key], list):
             raise DatasetError(f"{label} is not COCO: {key!r} is not a list; {_AGAIN}")

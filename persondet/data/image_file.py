@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import io
 import logging
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from detectron2.data.detection_utils import convert_PIL_to_numpy
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from persondet.errors import DatasetError, MediaError
@@ -25,6 +27,26 @@ _BROKEN = (
 )
 _EXIF_KEYS = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
 
+IMAGE_SUFFIXES = frozenset(
+    ".avif .bmp .gif .heic .heif .jfif .jp2 .jpe .jpeg .jpg .png .tif .tiff .webp".split()
+)
+_HEIF = (b"heic", b"heix", b"hevc", b"mif1", b"msf1")  # what follows `ftyp` in an HEIC file
+for _package in ("pi_heif", "pillow_heif"):
+    with suppress(ImportError):
+        importlib.import_module(_package).register_heif_opener()
+
+
+def is_image_name(name: str | Path) -> bool:
+    """Return whether a file's name says that it is an image."""
+    return Path(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def why_unknown(head: bytes) -> str:
+    """Return why no reader takes an image, by its first 12 bytes."""
+    if head[4:8] == b"ftyp" and head[8:12] in _HEIF and "HEIF" not in Image.OPEN:
+        return "it is HEIC, which needs the package pi-heif; run `pip install pi-heif`"
+    return "it is no image of a known format"
+
 
 def read_image_file(path: str | Path) -> npt.NDArray[np.uint8]:
     """Return a whole image, upright: uint8, (H, W, 3), BGR, contiguous.
@@ -37,7 +59,7 @@ def read_image_file(path: str | Path) -> npt.NDArray[np.uint8]:
     try:
         return np.ascontiguousarray(_decoded(path)[:, :, ::-1])
     except _BROKEN as error:
-        raise MediaError(f"{path}: the image cannot be read ({_reason(error)}).") from error
+        raise MediaError(f"{path}: the image cannot be read ({_reason(path, error)}).") from error
 
 
 def read_rgb(dataset_dict: dict[str, Any]) -> npt.NDArray[np.uint8]:
@@ -61,8 +83,8 @@ def read_rgb(dataset_dict: dict[str, Any]) -> npt.NDArray[np.uint8]:
         raise DatasetError(f"{path}: the image is gone; unpack the export again.") from None
     except _BROKEN as error:
         raise DatasetError(
-            f"{path}: the image cannot be read ({_reason(error)}); replace it or remove it from "
-            "the json."
+            f"{path}: the image cannot be read ({_reason(path, error)}); replace it or remove it "
+            "from the json."
         ) from None
     height, width = image.shape[:2]
     expected = dataset_dict.get("height", height), dataset_dict.get("width", width)
@@ -89,34 +111,53 @@ def _decoded(path: str | Path) -> npt.NDArray[np.uint8]:
                 ImageOps.exif_transpose(stored, in_place=True)
             except _BROKEN as error:
                 logger.debug("%s: EXIF that cannot be read turns nothing: %s", path, error)
-            image = np.array(convert_PIL_to_numpy(eight_bit(stored), "RGB"), order="C")
+            image = np.array(eight_bit(stored).convert("RGB"))
         return image
 
 
-def _reason(error: Exception) -> str:
+def _reason(path: str | Path, error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):  # its own words show our buffer's address
-        return "it is no image of a known format"
+        with open(path, "rb") as file:
+            return why_unknown(file.read(12))
     return " ".join(str(error).split()).removesuffix(".") or type(error).__name__
 
 
 def eight_bit(image: Image.Image) -> Image.Image:
     """Return grey of more than 8 bits as `L`, scaled; other images as they are.
 
-    Pillow's `convert`, and so Detectron2's `read_image`, cuts such images off at 255. Grey of 16
-    bits keeps its upper 8, as Pillow does with colours of 16 bits. Grey of 32 bits and floats says
-    nowhere where its white is: it is 1 (floats), 255 or 65535, whichever is the first that no pixel
-    passes, and else the brightest pixel. What is below 0 or not finite is black.
+    Pillow's `convert`, and so Detectron2's `read_image`, cuts such images off at 255. They say
+    nowhere where their white is: it is the most of 8, 10, 12, 14 or 16 bits (1 for floats up to 1),
+    whichever is the first that no pixel passes, and else the brightest pixel. What is below 0 or
+    not finite is black. Grey of 16 bits that uses them all keeps its upper 8, as Pillow does with
+    colours of 16 bits.
     """
-    if not image.mode.startswith("I;16") and image.mode not in ("I", "F"):
+    white = white_of(image)
+    if white is None:
         return image
-    pixels = np.asarray(image)
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((pixels >> 8).astype(np.uint8))
-    grey = np.nan_to_num(pixels.astype(np.float64), posinf=0.0, neginf=0.0).clip(min=0)
-    most = float(grey.max(initial=0))
-    usual = (1, 255, 65535) if image.mode == "F" else (255, 65535)
-    white = next((white for white in usual if most <= white), most)
-    return Image.fromarray(np.round(grey * (255 / white)).astype(np.uint8))
+    if white < 65535:
+        _say_scaled(f"{white:g}")
+    grey = np.nan_to_num(np.asarray(image, np.float64), posinf=0.0, neginf=0.0).clip(min=0)
+    scaled = np.round(grey * (255 / white)) if white == 1 else grey * 256 // (white + 1)
+    return Image.fromarray(scaled.astype(np.uint8))
+
+
+def white_of(image: Image.Image) -> float | None:
+    """Return the value that `eight_bit` takes for white, None for images that it leaves alone."""
+    if not image.mode.startswith("I;16") and image.mode not in ("I", "F"):
+        return None
+    most = float(np.nan_to_num(np.asarray(image, np.float64), posinf=0.0).max(initial=0))
+    usual = (
+        *((1.0,) if image.mode == "F" else ()),
+        *(2.0**bits - 1 for bits in (8, 10, 12, 14, 16)),
+    )
+    return next((white for white in usual if most <= white), most)
+
+
+@functools.cache
+def _say_scaled(white: str) -> None:
+    logger.warning(
+        "Grey images of more than 8 bits do not use them all; %s is taken as white.", white
+    )
 
 
 def _plain_jpeg(stored: Image.Image, data: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | None:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from persondet.data.check import look_at_images
-from persondet.data.clean import refuse_nesting, write_split
+from persondet.data.clean import write_split
 from persondet.data.coco_json import CocoDict
 from persondet.data.inspect.images import ImageFacts
 from persondet.data.leaks.find import clip_name, source_name
@@ -25,7 +25,7 @@ from persondet.data.leaks.verification import near_identical_pairs
 from persondet.data.roboflow import copy_readmes, read_export
 from persondet.environment import Progress
 from persondet.errors import DatasetError
-from persondet.files import atomic_folder, refuse_existing, write_json
+from persondet.files import atomic_folder, refuse_existing, refuse_nesting, write_json
 from persondet.text import count_of
 
 FRACTIONS = (0.7, 0.2, 0.1)

@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 from detectron2.structures import Instances
 
-from persondet.data.image_file import read_image_file
+from persondet.data.image_file import IMAGE_SUFFIXES, is_image_name, read_image_file
 from persondet.environment import Progress
 from persondet.errors import MediaError, OutputExistsError, PartialMediaError
 from persondet.files import (
@@ -39,7 +39,6 @@ from persondet.inference.masks import encoded_masks, paste_regions
 from persondet.inference.stages import Stage, StageLine
 from persondet.records import PersonRecord, json_line, people_of, person_rows
 
-IMAGE_SUFFIXES = frozenset(".bmp .jpeg .jpg .png .tif .tiff .webp".split())
 JPEG_QUALITY = 92
 PREDICTIONS, IMAGES, RECORDS = "predictions.json", "images.json", "records.jsonl"
 SCHEMA, VERSION = "persondet-picture-records", 1
@@ -124,15 +123,20 @@ def _matches(entry: str) -> Iterator[tuple[Path, str]]:
     path = Path(entry)
     if entry and path.is_dir():
         for file in sorted(path.rglob("*")):
-            if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file():
-                yield file, file.relative_to(path).as_posix()
+            if is_image_name(file) and file.is_file():
+                yield file, _result_name(file.relative_to(path).as_posix())
     elif path.is_file():
-        if path.suffix.lower() in IMAGE_SUFFIXES:
-            yield path, path.name
+        if is_image_name(path):
+            yield path, _result_name(path.name)
     elif entry:
         root = next(filter(Path.is_dir, path.parents))
         for match in sorted(root.glob(str(path.relative_to(root)))):
             yield from _matches(str(match))
+
+
+def _result_name(name: str) -> str:
+    """Return the name of a result: the image's, and `.jpg` where nothing writes its format."""
+    return name if cv2.haveImageWriter(name) else f"{name}.jpg"
 
 
 def load_image(path: str | Path) -> np.ndarray:

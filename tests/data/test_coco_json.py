@@ -2,11 +2,10 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from persondet.data.coco_json import read_coco, read_file_names, write_coco
+from persondet.data.coco_json import read_coco, write_coco
 from persondet.errors import DatasetError
 
 IMAGE = {"id": 0, "file_name": "a.jpg", "width": 4, "height": 3}
@@ -54,18 +53,5 @@ def test_numbers_that_are_none_are_read_for_others_to_judge(tmp_path: Path) -> N
     path.write_text(json.dumps(COCO).replace("[0, 0, 1, 1]", f"[NaN, -Infinity, 1e999, {huge}]"))
     coco = read_coco(path)
     assert repr(coco["annotations"][0]["bbox"]) == f"[nan, -inf, inf, {huge}]"
-    assert read_file_names(path, "it", 10**6) == ["a.jpg"]
     write_coco(path, coco)
     assert json.loads(path.read_text())["annotations"][0]["bbox"] == [None, None, None, huge]
-
-
-def test_file_names_are_read_once_each_from_whatever_stands_around_them(tmp_path: Path) -> None:
-    path = tmp_path / "a.json"
-    images: list[Any] = [{"file_name": "é.jpg", "x": [1]}, {"file_name": "é.jpg"}, {"file_name": 3}]
-    for more in ([], [4, None]):
-        path.write_text(json.dumps({"images": images + more, "annotations": 7}))
-        assert read_file_names(path, "it", 10**6) == ["é.jpg"]
-    with pytest.raises(DatasetError, match="^it is larger than"):
-        read_file_names(path, "it", 10)
-    with pytest.raises(DatasetError, match="^it cannot be read"):
-        read_file_names(tmp_path, "it", 10**6)

@@ -270,3 +270,28 @@ def test_each_fault_of_an_image_is_named_once_and_the_rest_stays(tmp_path: Path)
     coco = read_splits(tmp_path / "out")["train"]
     assert [i["file_name"] for i in coco["images"]] == [names[c] for c in ("fine", *kept)]
     assert len(coco["annotations"]) == 2 * (1 + len(kept))
+
+
+def test_a_split_that_lists_the_images_of_another_is_said_to(tmp_path: Path) -> None:
+    root = write_habit(tmp_path, {"train": [people(1)] * 3}, name=lambda _, index: f"{index}.jpg")
+    write_habit(root, {"valid": [people(1)] * 3}, name=lambda _, index: f"{index}.jpg")
+    for path in root.glob("valid/*.jpg"):
+        path.unlink()
+    with in_this_process():
+        report = check_export(root)
+    found = counts(report)
+    assert found["file-of-other-split"] == 3 and "file-missing" not in found
+    (finding,) = (one for one in report["findings"] if one["code"] == "file-of-other-split")
+    assert finding["splits"] == {"valid": 3} and finding["examples"][0]["detail"] == (
+        "it lies in train"
+    )
+
+
+def test_names_in_another_form_are_a_finding_and_cleaned(tmp_path: Path) -> None:
+    root = write_habit(tmp_path / "in", {"train": [people(1)]}, name=lambda *_: "a b.jpg")
+    edit(root, lambda coco: coco["images"][0].update(file_name="a%20b.JPG"))
+    with in_this_process():
+        assert counts(check_export(root))["file-name-spelled"] == 1
+        clean_dataset(root, tmp_path / "out")
+    assert read_splits(tmp_path / "out")["train"]["images"][0]["file_name"] == "a b.jpg"
+    assert (tmp_path / "out/train/a b.jpg").is_file()

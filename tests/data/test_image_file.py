@@ -6,6 +6,8 @@ import pytest
 from detectron2.data.detection_utils import read_image
 from PIL import Image
 
+from persondet.data import image_file
+from persondet.data.check.images import decode_splits, read_headers
 from persondet.data.image_file import eight_bit, read_image_file, read_rgb
 from persondet.errors import DatasetError, MediaError
 
@@ -72,6 +74,37 @@ def test_grey_of_16_bits_is_read_as_colours_of_16_bits_are(suffix, tmp_path):
     np.testing.assert_array_equal(read, read_rgb({"file_name": str(grey)}))
     other_order = Image.frombytes("I;16B", (8, 6), SHADES.astype(">u2").tobytes())
     np.testing.assert_array_equal(np.asarray(eight_bit(other_order)), SHADES >> 8)
+
+
+@pytest.mark.parametrize(("bits", "white"), [(8, 255), (10, 1023), (12, 4000), (14, 9000)])
+def test_grey_of_16_bits_that_uses_fewer_is_scaled_by_them_and_said_once(
+    bits, white, tmp_path, caplog
+):
+    image_file._say_scaled.cache_clear()
+    cv2.imwrite(str(tmp_path / "a.png"), np.array([[0, white]], np.uint16))
+    for _ in range(2):
+        read = read_image_file(tmp_path / "a.png")[0, :, 0].tolist()
+    assert read == [0, white * 256 >> bits]
+    assert caplog.text.count(f"{2**bits - 1} is taken as white") == 1
+    facts = decode_splits({"train": tmp_path}, {"train": ["a.png"]})["train"]["a.png"]
+    assert facts.detail == f"white is {2**bits - 1} of 65535"
+    assert facts.thumbnail.max() == white * 256 >> bits
+
+
+def test_an_heic_file_names_the_package_that_reads_it(tmp_path, monkeypatch):
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(12))
+    monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
+    with pytest.raises(MediaError, match=r"a\.heic: .* `pip install pi-heif`"):
+        read_image_file(tmp_path / "a.heic")
+    assert "pi-heif" in read_headers(tmp_path, ["a.heic"])["a.heic"].detail
+
+
+@pytest.mark.parametrize("suffix", [".avif", ".gif", ".jp2"])
+def test_other_types_that_pillow_reads_are_read(suffix, tmp_path):
+    IMAGE.save(tmp_path / f"a{suffix}")
+    assert (
+        np.abs(read_image_file(tmp_path / f"a{suffix}") - PIXELS[..., ::-1].astype(int)).mean() < 9
+    )
 
 
 @pytest.mark.parametrize(

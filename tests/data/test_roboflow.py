@@ -1,11 +1,22 @@
 """Where an export lies, and which of its folders are its splits."""
 
+import hashlib
+import itertools
+import json
+import unicodedata
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import pytest
+from detectron2.data import DatasetCatalog
 
-from persondet.data.roboflow import copy_readmes, find_export
+from persondet.data.fetch.importing import import_export
+from persondet.data.register import register_roboflow_coco
+from persondet.data.roboflow import copy_readmes, find_export, match_names, read_export
 from persondet.errors import DatasetError
+from tests.data.exports import people, write_habit
 
 
 def _make(root: Path, text: str) -> None:
@@ -43,7 +54,7 @@ def test_an_export_is_found(tmp_path: Path, files: str, found: str, splits: str)
     [
         ("a.jpg images/a.jpg", "holds no export; expected a Roboflow export"),
         ("a/b/c/d/e/train/+", "holds no export"),
-        ("train/a.jpg", r"train/ has no _annotations\.coco\.json; export the dataset as COCO"),
+        ("train/a.jpg", "holds no export"),
         ("train/+ valid/a.jpg", r"valid/ has no _annotations\.coco\.json"),
         ("val/+ valid/+", r"val/ and valid/ are the same split \(valid\)"),
         ("+ valid/+", "itself and in valid/; keep one"),
@@ -77,3 +88,129 @@ def test_readmes_are_copied_but_not_through_links(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         *("README.dataset.txt", "readme.txt"),
     }
+
+
+# Other layouts and spellings: where the json and the images of a split lie, and their splits
+
+THREE = ("train", "valid", "test")
+LONG = {"train": "training", "valid": "validation", "test": "testing"}
+LAYOUTS: dict[str, tuple[tuple[str, ...], Callable[[str], tuple[str, str]]]] = {
+    "Roboflow": (THREE, lambda s: (f"{s}/_annotations.coco.json", s)),
+    "upper case": (THREE, lambda s: (f"{s.upper()}/_annotations.coco.json", s.upper())),
+    "long names": (THREE, lambda s: (f"{LONG[s]}/_annotations.coco.json", LONG[s])),
+    "COCO": (THREE, lambda s: (f"annotations/instances_{s[:5]}2017.json", f"{s[:5]}2017")),
+    "data": (THREE, lambda s: (f"data/annotations/{s}.json", f"data/images/{s}")),
+    "CVAT": (("train",), lambda s: ("annotations/instances_default.json", "images/default")),
+    "Label Studio": (("train",), lambda s: ("result.json", "images")),
+}
+SPELLINGS: dict[str, Callable[[str], str]] = {
+    "the file's": str,
+    "backslash": lambda name: f".\\{name}",
+    "another Unicode form": lambda name: unicodedata.normalize("NFD", name),
+    "case of the extension": lambda name: name.replace(".jpg", ".JPG"),
+    "percent-escapes": quote,
+    "Label Studio's": lambda name: f"..\\..\\media\\{name}",
+    "absolute": lambda name: f"/srv/media/{name}",
+}
+
+
+def _registered(root: Path, work: Path) -> dict[str, list[dict[str, Any]]]:
+    """What Detectron2 gets of a dataset, with the bytes of the images in place of their paths."""
+    datasets = register_roboflow_coco("layout", root, output_dir=work)
+    dicts: dict[str, list[dict[str, Any]]] = {}
+    for split, name in datasets.names.items():
+        dicts[split] = [dict(record) for record in DatasetCatalog.get(name)]
+        for record in dicts[split]:
+            content = Path(record.pop("file_name")).read_bytes()
+            record["digest"] = hashlib.sha256(content).hexdigest()
+    return dicts
+
+
+def test_every_layout_and_spelling_registers_the_same_dataset(tmp_path: Path) -> None:
+    plain = write_habit(
+        tmp_path / "plain",
+        {split: [people(1), people(2)] for split in THREE},
+        name=lambda split, index: f"é {index}.jpg",  # the same names in every split
+    )
+    expected = _registered(plain, tmp_path)
+    for number, (layout, spelling) in enumerate(itertools.product(LAYOUTS, SPELLINGS)):
+        splits, places = LAYOUTS[layout]
+        source, target = tmp_path / f"in{number}", tmp_path / f"out{number}"
+        for split in splits:
+            coco = json.loads((plain / split / "_annotations.coco.json").read_text())
+            json_file, images = (source / place for place in places(split))
+            images.mkdir(parents=True, exist_ok=True)
+            json_file.parent.mkdir(parents=True, exist_ok=True)
+            for image in coco["images"]:
+                name = image["file_name"]
+                (images / name).hardlink_to(plain / split / name)
+                image["file_name"] = SPELLINGS[spelling](name)
+            json_file.write_text(json.dumps(coco))
+        assert import_export(source, target) == dict.fromkeys(splits, 2), (layout, spelling)
+        found = _registered(target, tmp_path)
+        assert found == {split: expected[split] for split in splits}, (layout, spelling)
+        if layout == "Roboflow":  # which every command reads where it lies
+            assert _registered(source, tmp_path) == expected, spelling
+
+
+@pytest.mark.parametrize(
+    ("names", "files", "means"),
+    [
+        ("a.jpg", "a.jpg A.JPG", "a.jpg=a.jpg"),
+        ("x.jpg", "X.jpg X.JPG", ""),  # one of two
+        ("x.jpg x.JPG", "X.jpg", ""),  # two for one
+        ("x.jpg X.jpg", "X.jpg", "X.jpg=X.jpg"),
+        ("b/1.jpg", "a/1.jpg", ""),  # another folder is more than another form
+        ("../../1.jpg", "a/1.jpg", "../../1.jpg=a/1.jpg"),
+        ("../../1.jpg", "a/1.jpg b/1.jpg", ""),
+    ],
+)
+def test_a_name_means_a_file_when_no_other_could_be_meant(
+    names: str, files: str, means: str
+) -> None:
+    found = match_names(names.split(), files.split())
+    assert " ".join(f"{name}={file}" for name, file in found.items()) == means
+
+
+EMPTY = '{"images": [], "annotations": [], "categories": []}'
+
+
+@pytest.mark.parametrize(
+    ("files", "match"),
+    [
+        ({"via.json": '{"_via_img_metadata": {}}'}, "of the VGG Image Annotator; .* globox"),
+        ({"via.json": '{"a1": {"filename": "a", "regions": []}}'}, "of the VGG Image Annotator"),
+        ({"a.json": '{"shapes": [], "imagePath": "a.jpg"}'}, "of LabelMe; .* labelme2coco"),
+        ({"tasks.json": '[{"annotations": [], "data": {}}]'}, "of Label Studio; export"),
+        ({"train/labels/a.txt": "0 .5 .5 1 1", "data.yaml": ""}, "YOLO's labels; .* supervision"),
+        ({"train/a.xml": "<annotation>"}, "Pascal VOC's annotations; .* supervision"),
+        (
+            {"a/train.json": EMPTY, "b/train.json": EMPTY},
+            r"train\.json and .* are of the same split",
+        ),
+        ({"package.json": "{}"}, "holds no export; expected"),
+    ],
+)
+def test_whose_a_folder_is_that_is_not_coco(
+    tmp_path: Path, files: dict[str, str], match: str
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    for layout in ("roboflow", "auto"):
+        with pytest.raises(DatasetError, match=match):
+            read_export(tmp_path, layout=layout)
+
+
+def test_what_is_left_out_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("train", "extra"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "_annotations.coco.json").write_text(EMPTY)
+    assert list(read_export(tmp_path).folders) == ["train"]
+    assert "extra/ is left out" in caplog.text
+    (tmp_path / "other").mkdir()
+    for name in ("instances_train", "person_keypoints_train"):
+        (tmp_path / f"other/{name}.json").write_text(EMPTY)
+    with pytest.raises(DatasetError, match=r"instances_train\.json is COCO, but not in Roboflow's"):
+        read_export(tmp_path / "other")
+    assert "person_keypoints_train.json is left out" in caplog.text

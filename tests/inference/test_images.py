@@ -78,12 +78,14 @@ def rows_of(folder):
         (["[x]/*.jpg"], ["x.jpg"]),  # a folder that looks like a pattern
         (["m[no]re/c1.png"], ["c1.png"]),
         (["in", "in/a.jpg"], ["a.jpg", "deep/b.PNG"]),
+        (["phone"], ["x.heic.jpg"]),  # which nothing here writes
     ],
 )
 def test_files_folders_and_globs_are_found(inputs, found, tmp_path, monkeypatch):
     for name in "in/a.jpg in/deep/b.PNG more/c1.png more/c2.png d.bmp [x]/x.jpg".split():
         write(tmp_path / name)
     (tmp_path / "in" / "notes.txt").touch()
+    write(tmp_path / "phone/x.jpg").rename(tmp_path / "phone/x.heic")
     monkeypatch.chdir(tmp_path)
     assert names(find_images(inputs)) == found
     assert names(find_images([tmp_path / entry for entry in inputs])) == found

@@ -14,16 +14,22 @@ import numpy as np
 import numpy.typing as npt
 
 from persondet.data.check.images import decode_splits, read_headers
+from persondet.data.image_file import is_image_name
 from persondet.data.inspect import inspect_coco
 from persondet.data.inspect.images import ImageFacts
 from persondet.data.leaks.find import ExportImage, Leaks, find_leaks, source_name
-from persondet.data.roboflow import SPLIT_FOLDERS, Export, file_names, read_export
+from persondet.data.roboflow import (
+    SPLIT_FOLDERS,
+    Export,
+    file_names,
+    list_files,
+    read_export,
+)
 from persondet.environment import Progress
 
 Facts = dict[str, dict[str, ImageFacts]]
 FloatArray = npt.NDArray[np.float64]
 
-IMAGE_SUFFIXES = frozenset(".bmp .gif .jpeg .jpg .png .tif .tiff .webp".split())
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 SMALL, LARGE = 32.0, 96.0
 """Sides in pixels (√area) at which COCO's evaluation separates small, medium and large."""
@@ -46,7 +52,8 @@ def check_export(
         progress: called with the number of images done and of all.
 
     Returns: plain lists and dicts: `version` (1), `splits` (split to folder name), `statistics`,
-    `findings` (see `Findings.as_json`), `errors` and `warnings` (numbers of codes), `leaks`.
+    `findings` (see `Findings.as_json`), `errors` and `warnings` (numbers of codes), `leaks`, and
+    `leaks_not_compared` (images that the search's budget left out).
 
     Raises: DatasetError: when there is no export, a json cannot be read, or none names an image.
     """
@@ -59,6 +66,11 @@ def check_export(
     for split, folder in export.folders.items():
         for name in sorted(_unlisted(folder, facts[split])):
             findings.add("file-not-listed", split, name)
+        for name, file in export.respelled[split].items():
+            findings.add("file-name-spelled", split, file, detail=f"{name!r} in the json")
+        for name, fact in facts[split].items():
+            if fact.detail and not fact.problem:
+                findings.add("image-grey-scaled", split, name, detail=fact.detail)
     leaks = leaks_of(facts)
     leaks.add_to(findings)
     return {
@@ -69,6 +81,7 @@ def check_export(
         "errors": len(findings.of("error")),
         "warnings": len(findings.of("warning")),
         "leaks": leaks.as_json(),
+        "leaks_not_compared": leaks.not_compared,
     }
 
 
@@ -85,8 +98,16 @@ def look_at_images(
     """
     names = {split: file_names(coco) for split, coco in export.splits.items()}
     if decode:
-        return decode_splits(export.folders, names, workers=workers, progress=progress)
-    return {split: read_headers(folder, names[split]) for split, folder in export.folders.items()}
+        facts = decode_splits(export.folders, names, workers=workers, progress=progress)
+    else:
+        facts = {split: read_headers(export.folders[split], names[split]) for split in names}
+    whole = [(split, name) for split in facts for name, f in facts[split].items() if not f.problem]
+    lies_in = {name: split for split, name in whole}
+    for found in facts.values():
+        for name, fact in found.items():
+            if fact.problem == "file-missing" and name in lies_in:
+                found[name] = ImageFacts("file-of-other-split", f"it lies in {lies_in[name]}")
+    return facts
 
 
 def leaks_of(facts: Facts) -> Leaks:
@@ -108,14 +129,9 @@ def leaks_of(facts: Facts) -> Leaks:
 def _unlisted(folder: Path, listed: dict[str, ImageFacts]) -> Iterator[str]:
     """Yield the images of a split's folder that its json does not list, as relative names."""
     known = {os.path.normpath(name) for name in listed}
-    for base, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith((".", "__"))]
-        for name in files:
-            path = Path(base, name)
-            is_image = path.suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
-            relative = path.relative_to(folder).as_posix()
-            if is_image and relative not in known:
-                yield relative
+    for name in list_files(folder):
+        if is_image_name(name) and name not in known:
+            yield name
 
 
 # Statistics

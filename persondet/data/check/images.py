@@ -25,6 +25,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from persondet.data.image_file import eight_bit, white_of, why_unknown
 from persondet.data.inspect.images import ImageFacts
 from persondet.data.leaks.hashing import image_signature
 from persondet.environment import Progress, cpu_count
@@ -231,14 +232,16 @@ def _read(file: BinaryIO, digest: bytes, decode: bool) -> ImageFacts:
             image.load()
             if image.format != "TIFF":  # which Pillow has turned by now
                 orientation = _orientation(image)
-            pixels = image if image.mode in _SAME_AS_RGB else image.convert("RGB")
+            white = white_of(image)
+            pixels = image if image.mode in _SAME_AS_RGB else eight_bit(image).convert("RGB")
             grey = np.asarray(pixels.convert("L"))
     except _Problem:
         raise
     except Exception as error:
         raise _Problem(*_diagnosis(file, error)) from error
     hashes, thumbnail = image_signature(grey)
-    return ImageFacts("", "", width, height, orientation, digest, hashes, thumbnail)
+    scaled = f"white is {white:g} of 65535" if white is not None and white < 65535 else ""
+    return ImageFacts("", scaled, width, height, orientation, digest, hashes, thumbnail)
 
 
 def _orientation(image: Image.Image, *, whole: bool = True) -> int:
@@ -270,7 +273,8 @@ def _diagnosis(file: BinaryIO, error: Exception) -> tuple[str, str]:
         return "image-too-large", "there is not enough memory for it"
     words = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, UnidentifiedImageError):
-        words = "no image that Pillow knows"  # its own words hold an address in memory
+        file.seek(0)
+        words = why_unknown(file.read(12))  # its own words hold an address in memory
     try:
         if not os.fstat(file.fileno()).st_size:
             return "image-unreadable", "the file is empty"

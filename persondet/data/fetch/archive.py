@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import stat
 import struct
-import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
 
 from persondet.environment import Progress
 from persondet.errors import DatasetError, OutputExistsError
-from persondet.files import leads_out
+from persondet.files import folded, leads_out
 
 MAX_FILES = 500_000
 """Files in an archive or a folder; this and the limits below stop a bomb, and no export."""
 
 MAX_BYTES = 200 * 1024**3
 """Bytes of an archive, and of all its files together, unpacked."""
-
-MAX_JSON_BYTES = 1024**3
-"""Bytes of one annotation file, which has to fit into memory."""
 
 _MAX_RATIO = 100  # unpacked bytes per byte of the archive; images have 1, annotations below 30
 _RATIO_FROM_BYTES = 16 * 1024**2  # the ratio does not count when less is unpacked
@@ -71,11 +67,15 @@ def unpack(
     """
     folder, label = Path(folder), label or str(archive)
     with _reading_zip(label):
-        file = open(archive, "rb")  # noqa: SIM115
+        file = _Archive(archive, label)
     with file:
         packed = os.fstat(file.fileno()).st_size
         with _reading_zip(label):
-            _judge_directory(file, label)
+            if not zipfile.is_zipfile(file):
+                file.seek(0)
+                cut = file.read(2) == b"PK"
+                what = "is cut off: its end is missing" if cut else "is not a zip archive"
+                raise DamagedArchiveError(f"{label} {what}; download it again.")
             opened = zipfile.ZipFile(file)
         with opened, writing():
             members = _judged_members(opened.infolist(), label, packed)
@@ -190,22 +190,20 @@ def _unpack_one(
             raise _damaged(label)
 
 
-def _judge_directory(file: BinaryIO, label: str) -> None:
-    """Refuse a zip by its end, before `zipfile` makes an object of each entry of its directory.
+class _Archive(io.FileIO):
+    """A zip from which nobody reads a directory of too many entries in one go.
 
-    Millions of entries fit in a small file, and the number that is announced may be a lie. The
-    size of the directory is none: `zipfile` reads so many bytes.
-
-    Raises: DatasetError: when there is no end (not a zip, or cut off), or the directory is too
-        large.
+    `zipfile` makes an object of each entry of the directory, which it reads whole. Millions of
+    entries fit in a small file, and the number that is announced may be a lie; the size is none.
     """
-    end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
-    if end is None:
-        file.seek(0)
-        cut = file.read(2) == b"PK"
-        what = "is cut off: its end is missing" if cut else "is not a zip archive"
-        raise DamagedArchiveError(f"{label} {what}; download it again.")
-    refuse_number(end[zipfile._ECD_SIZE] // _MAX_ENTRY_BYTES, label)  # type: ignore[attr-defined]
+
+    def __init__(self, path: str | Path, label: str) -> None:
+        super().__init__(path)
+        self._label = label
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        refuse_number((size or 0) // _MAX_ENTRY_BYTES, self._label)
+        return super().read(size)
 
 
 def _judged_members(
@@ -232,14 +230,14 @@ def _judged_members(
         path = _safe_path(info, label)
         if not _judge_kind(info, path, label):
             continue
-        key = _key(path)
+        key = folded(str(path))
         if key in members:
             raise DatasetError(
                 f"{label} holds {str(members[key][1])!r} and {str(path)!r}, which are one file on "
                 "some computers; keep one of them and pack it again."
             )
         members[key] = info, path
-    folders = {_key(parent) for _, path in members.values() for parent in path.parents}
+    folders = {folded(str(parent)) for _, path in members.values() for parent in path.parents}
     for key in folders & members.keys():
         raise DatasetError(
             f"{label}: {str(members[key][1])!r} is a file and a folder; pack the export again."
@@ -294,8 +292,3 @@ def _judge_kind(info: zipfile.ZipInfo, path: PurePosixPath, label: str) -> bool:
             "zip ('deflate')."
         )
     return True
-
-
-def _key(path: PurePosixPath) -> str:
-    """Return what two names share that some file systems take for one."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(path)).casefold())

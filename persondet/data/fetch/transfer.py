@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from persondet.data.fetch import archive, roboflow_link
 from persondet.data.fetch.archive import require_space, writing
-from persondet.data.fetch.importing import IncompleteExportError, import_archive
+from persondet.data.fetch.importing import IncompleteExportError, import_export
 from persondet.data.fetch.roboflow_link import (
     FORMATS,
     VersionName,
@@ -108,13 +108,13 @@ def download_export(
             "`python tools/prepare_dataset.py clean` on the folder, or generate a new version"
         )
         try:
-            return import_archive(
+            return import_export(
                 partial.archive,
                 output,
-                label,
-                mend,
                 overwrite=overwrite,
                 progress=progress,
+                label=label,
+                mend=mend,
                 finish=partial.remove,
             )
         except IncompleteExportError:

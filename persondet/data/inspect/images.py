@@ -22,7 +22,8 @@ class ImageFacts:
 
     Attributes:
         problem: "" when the image can be read, else one of the codes `file-name-outside`,
-            `file-missing`, `image-unreadable`, `image-truncated`, `image-too-large`.
+            `file-missing`, `file-of-other-split`, `image-unreadable`, `image-truncated`,
+            `image-too-large`.
         detail: a few words about the problem.
         width, height: the size in pixels as stored, before EXIF turns the image; 0: not known.
         orientation: EXIF's, 1 (upright) to 8.

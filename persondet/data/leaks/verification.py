@@ -26,8 +26,9 @@ Floats = npt.NDArray[np.float32]
 
 MAX_DISTANCE, MIN_CORRELATION, MAX_REFUSALS = 10, 0.7, 4
 BUDGET = 40_000_000_000
-"""Comparisons of hashes: some five minutes. A candidate costs as much as `_CANDIDATE` of them."""
-_CANDIDATE = 200
+"""Comparisons of hashes: some five minutes, but no time, so that the same export gives the same.
+A candidate costs as much as `_CANDIDATE` of them, a closer look as much as `_LOOK`."""
+_CANDIDATE, _LOOK = 200, 100_000
 _BLOCK = 1 << 18  # hashes that are compared together: what the processor's cache holds
 _TILE = 8  # pixels of the thumbnail
 _NOISE, _STRONG = 0.7, 0.6  # grey levels: no detail below, no more weight above
@@ -114,7 +115,7 @@ class _Search:
             one, other, way = self._candidates(slice(start, stop), first)
             budget -= 8 * (stop - start) * (count - first) + _CANDIDATE * len(one)
             for index, mine in _runs(one):
-                self._look_at(index, other[mine], way[mine])
+                budget -= _LOOK * self._look_at(index, other[mine], way[mine])
         return 0
 
     def _candidates(self, rows: slice, first: int) -> tuple[Indices, Indices, Indices]:
@@ -129,8 +130,8 @@ class _Search:
         order = np.flatnonzero(wanted)[np.argsort(one[wanted], kind="stable")]
         return one[order], other[order], ways[order]
 
-    def _look_at(self, one: int, others: Indices, ways: Indices) -> None:
-        """Look closer at the candidates of an image, the most alike first."""
+    def _look_at(self, one: int, others: Indices, ways: Indices) -> int:
+        """Look closer at the candidates of an image, the most alike first; return how many."""
         wanted = self._wants(one, others)
         others, ways = others[wanted], ways[wanted]
         alike = np.empty(len(others), np.float32)
@@ -138,7 +139,7 @@ class _Search:
             here = ways == way
             mine = np.ascontiguousarray(turned(self._small[one], way)).ravel()
             alike[here] = self._small[others[here]].reshape(-1, 256) @ mine
-        refusals = 0
+        looks = refusals = 0
         for index in np.argsort(-alike, kind="stable").tolist():
             if refusals == MAX_REFUSALS or alike[index] < MIN_CORRELATION:
                 break
@@ -146,10 +147,12 @@ class _Search:
             if not self._wants(one, other):
                 continue
             mine = np.ascontiguousarray(turned(self._thumbnails[one], int(ways[index])))
+            looks += 1
             if same_image(mine, self._thumbnails[other]):
                 self._add(one, other)
             else:
                 refusals += 1
+        return looks
 
     def _wants(self, one: int | Indices, other: int | Indices) -> npt.NDArray[np.bool_]:
         """Whether pairs would connect something, or give someone a partner."""

@@ -218,7 +218,8 @@ def packed(image):
     """A zip of one json, which lists `image`."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
-        coco = json.dumps({"images": [{"file_name": image}]})
+        lists = {"images": [{"file_name": image}], "annotations": [], "categories": []}
+        coco = json.dumps(lists)
         archive.writestr("train/_annotations.coco.json", coco)
     return content.getvalue()
 

@@ -2,6 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
+from persondet.data.leaks import verification
 from persondet.data.leaks.hashing import image_signature
 from persondet.data.leaks.verification import near_identical_pairs, same_image
 from tests.data.leaks.scenes import COPIES, grey, jpeg, light, octagons, scene
@@ -110,6 +111,16 @@ def test_a_budget_is_kept_and_said(caplog):
     thumbnails = np.broadcast_to(signatures([scene(np.random.default_rng(1))])[1], (600, 64, 64))
     assert near_identical_pairs(hashes, thumbnails, budget=1000)[1] > 0
     assert "may not have been found" in caplog.text
+
+
+def test_a_crowd_of_look_alikes_spends_the_budget_by_looking(monkeypatch):
+    street = signatures([scene(np.random.default_rng(5))])[1]
+    frames = np.repeat(street, 60, axis=0)  # a fixed camera, and somebody else in each frame
+    for index, frame in enumerate(frames):
+        frame[index % 8 * 8 :, index // 8 * 8 :][:8, :8] ^= 255
+    monkeypatch.setattr(verification, "_BLOCK", 600)
+    _, skipped = near_identical_pairs(np.zeros((60, 8), np.uint64), frames, budget=15_000_000)
+    assert 0 < skipped < 60
 
 
 def test_no_images():
