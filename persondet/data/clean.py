@@ -149,11 +149,7 @@ def _refusal(finding: Finding) -> str:
 
 def _finished(inspection: Inspection, split: str, raw: CocoDict, changes: Counter[str]) -> CocoDict:
     found, table = inspection.annotations[split], inspection.table
-    changes["class-left-out"] += found.of_other_classes
-    changes["annotation-of-dropped-image"] += found.of_dropped_images
-    changes["annotation-dropped"] += found.dropped
-    changes["crowd-to-object"] += found.from_crowds
-    changes["corners-reordered"] += found.reordered
+    changes.update(found.changes)
     sizes = {image["id"]: (image["height"], image["width"]) for image in inspection.images[split]}
     for number, (annotation, name) in enumerate(
         zip(found.kept, found.class_names, strict=True), start=1

@@ -48,8 +48,9 @@ def test_precision_optimizer_rate_and_best_model_are_those_of_the_config(
 
 
 def test_a_training_in_which_no_object_reached_the_model_fails(tiny_export, tmp_path):
+    trainer = toy_run(tiny_export, tmp_path, "INPUT.ALBUMENTATIONS.MIN_BOX_SIZE", "5e3")
     with pytest.raises(TrainingError, match="no object reached the model"):
-        toy_run(tiny_export, tmp_path, "INPUT.ALBUMENTATIONS.MIN_BOX_SIZE", "5000")
+        trainer.train()
 
 
 def test_trap_2_training_is_the_same_whatever_the_scoring_draws(tiny_export, tmp_path, monkeypatch):

@@ -135,7 +135,7 @@ def _report_export(inspection: Inspection) -> None:
     reasons = {code for dropped in inspection.dropped_images.values() for code in dropped.values()}
     if reasons == {"file-missing"} and not any(inspection.images.values()):
         findings.add("images-missing", first)
-    elif not any(found.kept or found.of_other_classes for found in found_in.values()):
+    elif not any(found.kept or found.changes["class-left-out"] for found in found_in.values()):
         findings.add("no-annotations", first)
     learnable: dict[str, set[str]] = {}
     for split, found in found_in.items():

@@ -5,6 +5,7 @@ NumPy and GEOS screen thousands at a time; only the rest goes through `inspect_s
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -48,22 +49,14 @@ class InspectedAnnotations:
         class_names: the class of each, in step with `kept`.
         raw_ids: the annotation ids as a report may show them, in step with `kept`.
         absent: indices into `kept` of those whose json has no mask at all.
-        of_other_classes: how many were left out because their class was not asked for.
-        of_dropped_images: how many went with an image that cannot be used.
-        dropped: how many were dropped for a fault of their own.
-        from_crowds: how many crowds became objects.
-        reordered: how many had their corners put in order.
+        changes: how many were left out, or changed as asked, by their name in `findings.CHANGES`.
     """
 
     kept: list[dict[str, Any]] = field(default_factory=list)
     class_names: list[str] = field(default_factory=list)
     raw_ids: list[Any] = field(default_factory=list)
     absent: set[int] = field(default_factory=set)
-    of_other_classes: int = 0
-    of_dropped_images: int = 0
-    dropped: int = 0
-    from_crowds: int = 0
-    reordered: int = 0
+    changes: Counter[str] = field(default_factory=Counter)
 
 
 class _Candidate(NamedTuple):
@@ -111,10 +104,10 @@ class _Inspector:
     crossings: bool
     crowds_as_objects: bool
     reorder_corners: bool
-    result: InspectedAnnotations = field(default_factory=InspectedAnnotations)
-    ids: set[int] = field(default_factory=set)
+    result: InspectedAnnotations = field(init=False, default_factory=InspectedAnnotations)
+    ids: set[int] = field(init=False, default_factory=set)
     # image, class, box and crowd flag to the masks
-    seen: dict[Any, list[Any]] = field(default_factory=dict)
+    seen: dict[Any, list[Any]] = field(init=False, default_factory=dict)
 
     def candidate(self, annotation: Any) -> _Candidate | None:
         """Return an annotation with its image and class, None when it has none to be kept for."""
@@ -130,20 +123,20 @@ class _Inspector:
             self._drop("annotation-unknown-image", "", number, f"image {shown(image)}")
             return None
         if use.record is None:
-            self.result.of_dropped_images += 1
+            self.result.changes["annotation-of-dropped-image"] += 1
             return None
         if category not in self.classes:
             self._drop("annotation-unknown-category", file, number, f"category {shown(category)}")
             return None
         name = self.classes[category]
         if name is None:
-            self.result.of_other_classes += 1
+            self.result.changes["class-left-out"] += 1
             return None
         return _Candidate(annotation, use, use.record, name)
 
     def _drop(self, code: str, file: str, number: Any, detail: str = "") -> None:
         self.findings.add(code, self.split, file, shown(number), detail)
-        self.result.dropped += 1
+        self.result.changes["annotation-dropped"] += 1
 
     def _inspect_id(self, number: Any, file: str) -> None:
         code = ""
@@ -170,7 +163,7 @@ class _Inspector:
                 codes.add("crowd-flag-invalid")
             if crowd and self.crowds_as_objects:
                 crowd = 0
-                self.result.from_crowds += 1
+                self.result.changes["crowd-to-object"] += 1
             codes |= _unused_fields(candidate.annotation)
             number = shown(candidate.annotation.get("id"))
             for code in sorted(codes):
@@ -201,7 +194,7 @@ class _Inspector:
             if self.reorder_corners and parts != segmentation:
                 segmentation = parts
                 codes.discard("polygon-corners-crossed")
-                self.result.reordered += 1
+                self.result.changes["corners-reordered"] += 1
         around = mask_extent(segmentation, known[1])
         if covers_no_pixel(segmentation, known[0], around, width, height):
             codes.add("mask-without-pixels")
@@ -225,7 +218,7 @@ class _Inspector:
         if box is None and segmentation:
             box = box_of_mask(segmentation)
         if box is None or min(box[2:]) <= 0:
-            result.dropped += 1
+            result.changes["annotation-dropped"] += 1
             return
         masks = self.seen.setdefault((image["id"], class_name, tuple(box), bool(crowd)), [])
         if segmentation in masks:
@@ -248,12 +241,11 @@ class _Inspector:
 
 def _unused_fields(annotation: Mapping[str, Any]) -> set[str]:
     """Return the codes of what an annotation has and nothing here uses."""
-    codes = {"keypoints-unused"} if annotation.get("keypoints") else set()
-    attributes = annotation.get("attributes")  # CVAT's place
-    angle = annotation.get("rotation") or (
-        attributes.get("rotation") if isinstance(attributes, dict) else 0
-    )
-    return codes | {"rotation-unused"} if type(angle) in _NUMBERS and angle else codes
+    places = [annotation, annotation.get("attributes")]  # the latter is CVAT's
+    angles = [place.get("rotation") for place in places if isinstance(place, dict)]
+    turned = any(type(angle) in _NUMBERS and angle for angle in angles)
+    keypoints = {"keypoints-unused"} if annotation.get("keypoints") else set()
+    return keypoints | ({"rotation-unused"} if turned else set())
 
 
 def _detail(code: str, annotation: Mapping[str, Any]) -> str:
@@ -262,10 +254,10 @@ def _detail(code: str, annotation: Mapping[str, Any]) -> str:
         return str(shown(repr(annotation.get("bbox"))))
     if code != "polygon-corners-crossed":
         return ""
-    outlines = [np.reshape(part, (-1, 2)) for part in annotation["segmentation"] if len(part) > 5]
-    ordered = [np.reshape(in_order(part), (-1, 2)) for part in annotation["segmentation"]]
-    now = shapely.area(shapely.make_valid([shapely.Polygon(part) for part in outlines])).sum()
-    whole = sum(map(polygon_area, ordered))
+    parts = [part for part in annotation["segmentation"] if _is_outline(part)]
+    outlines = [shapely.Polygon(np.reshape(part, (-1, 2))) for part in parts]
+    now = shapely.area(shapely.make_valid(outlines)).sum()
+    whole = sum(polygon_area(np.reshape(in_order(part), (-1, 2))) for part in parts)
     return f"{100 - 100 * now / whole:.0f} % of the area is lost"
 
 

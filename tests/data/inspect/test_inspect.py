@@ -127,7 +127,7 @@ def test_annotations_of_dropped_images_are_not_looked_at() -> None:
     inspection = inspect_coco({"train": coco})
     assert inspection.findings.counts().keys() == {"file-name-outside", "masks-none"}
     assert inspection.dropped_images["train"] == {"/etc/hostname": "file-name-outside"}
-    assert inspection.annotations["train"].of_dropped_images == 1
+    assert inspection.annotations["train"].changes == {"annotation-of-dropped-image": 1}
 
 
 # Image records against what their files are
