@@ -39,6 +39,8 @@ def get_parser() -> argparse.ArgumentParser:
     add("--images", f"images (default: {more})", "N", type=int)
     add("--run", "trained run, for two video rows", "DIR", type=Path)
     add("--clip", "clip that the run annotates", "FILE", type=Path)
+    more = "python of an environment with Ultralytics 8.4, for two rows more with --run"
+    add("--yolo", more, "FILE", type=Path)
     more = "print the source of what each mode is measured against, and measure nothing"
     add("--show-baseline", more)
     add = cli.adder(parser, "output")
@@ -91,7 +93,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _options(mode: str, args: argparse.Namespace) -> dict[str, Any]:
     options = {"images": args.images} if args.images and mode not in ("train", "cores") else {}
-    return options | ({"run": args.run, "clip": args.clip} if mode == "video" else {})
+    return options | (
+        {"run": args.run, "clip": args.clip, "yolo": args.yolo} if mode == "video" else {}
+    )
 
 
 if __name__ == "__main__":

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import tempfile
 from functools import partial
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
-from bm_pairs import Progress, Row, Turns, in_own_process, medians, memory_mb
+from bm_pairs import Progress, Row, Seconds, Turns, in_own_process, medians, memory_mb
 from bm_scenes import (
     PEOPLE,
     SIZE,
@@ -48,6 +51,7 @@ def main(
     images: int = 60,
     run: Path | None = None,
     clip: Path | None = None,
+    yolo: Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Row]:
     """Measure drawing and whole clips against `DefaultPredictor`, `VideoVisualizer`, `VideoWriter`.
@@ -58,6 +62,7 @@ def main(
     Args:
         run: folder or checkpoint of a trained model; without one, its rows are left out.
         clip: that the trained model annotates.
+        yolo: the python of an environment with Ultralytics, for a row on one frame.
     """
     turns = Turns(pairs, rows=2, progress=progress)
     with tempfile.TemporaryDirectory() as scratch:
@@ -67,6 +72,9 @@ def main(
             rest = (str(run), str(clip), folder, pairs, images)
             for name, dtype in (("exact", "float32"), ("default", "auto")):
                 found[name] = in_own_process(_real_model, dtype, *rest)
+            for threads in (1, _CORES) if yolo else ():
+                given = (str(yolo), threads, str(run), str(clip), pairs)
+                found[f"yolo {threads}"] = in_own_process(_against_yolo, *given)
         for row in found.values():
             each = "{:.1f} ms/frame"
             told = medians(row, each, lambda seconds: 1000 * seconds / row["frames"])  # noqa: B023
@@ -163,6 +171,58 @@ def _real_model(
         **times,
         **apart,
     }
+
+
+# Ultralytics limits its threads when it first predicts, so they are set after that.
+_YOLO = """
+import sys, time, numpy, torch
+from ultralytics import YOLO
+model, frame = YOLO("yolo11n-seg.yaml"), numpy.load(sys.argv[1])
+def predict(): model.predict(frame, imgsz=640, device="cpu", verbose=False)
+predict()
+torch.set_num_threads(int(sys.argv[2]))
+print("ready", file=sys.stderr, flush=True)
+for _ in sys.stdin:
+    start = time.perf_counter()
+    predict()
+    print(time.perf_counter() - start, file=sys.stderr, flush=True)
+"""
+
+
+def _against_yolo(python: str, threads: int, run: str, clip: str, pairs: int) -> dict[str, Any]:
+    """Time a trained model and YOLO11n-seg with random weights, which finds nobody, on one frame.
+
+    The frame has 640 x 360 pixels; both run eagerly in float32 with as many threads.
+    """
+    cfg = run_cfg(run)
+    cfg.MODEL.DEVICE, cfg.SOLVER.AMP.DTYPE = "cpu", "float32"
+    predictor = Predictor(cfg)
+    torch.set_num_threads(threads)
+    with VideoReader(clip) as reader:
+        frame = cv2.resize(next(iter(reader)).image, (640, 360), interpolation=cv2.INTER_AREA)
+    with tempfile.NamedTemporaryFile(suffix=".npy") as file:
+        np.save(file, frame)
+        file.flush()
+        command = [python, "-c", _YOLO, file.name, str(threads)]
+        with subprocess.Popen(
+            command, text=True, stdin=PIPE, stdout=subprocess.DEVNULL, stderr=PIPE
+        ) as yolo:
+            ask, answer = yolo.stdin, yolo.stderr
+            assert ask is not None and answer is not None
+            while (line := answer.readline()) != "ready\n":
+                if not line:
+                    raise RuntimeError(f"{python}: YOLO11n-seg cannot be run there.")
+
+            def theirs() -> Seconds:
+                ask.write("\n")
+                ask.flush()
+                return Seconds(answer.readline())
+
+            times = Turns(pairs, rows=1).time(lambda: predictor.predict_frames([frame]), theirs)
+            people = len(predictor.predict_frames([frame])[0])
+            ask.close()
+    what = f"one frame of 640 x 360, {threads} thread(s), against Ultralytics' yolo11n-seg"
+    return {"what": what, "details": f", {people} people", "frames": 1, **times}
 
 
 def _people_apart(ours: list[Instances], stock: list[Instances]) -> dict[str, float]:
