@@ -45,7 +45,6 @@ class AutocastTrainer(SimpleTrainer):
         super().__init__(model, data_loader, optimizer, **others)
         self.dtype = dtype
         self.device = next(model.parameters()).device
-        self.objects: int | None = None  # that this process gave to the model; None: no step yet
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16)
 
     def run_step(self) -> None:
@@ -57,8 +56,6 @@ class AutocastTrainer(SimpleTrainer):
         batch = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
 
-        given = sum(len(sample["instances"]) for sample in batch if "instances" in sample)
-        self.objects = (self.objects or 0) + given
         if self.device.type == "cuda":
             batch = images_on_gpu(batch, self.device)
         # Before the forward pass: the gradients of the last step need not lie beside this one's.

@@ -209,7 +209,11 @@ class Trainer(DefaultTrainer):
             ) from error
         finally:
             log.removeFilter(_without_mendable)
-        objects = [given for given in comm.all_gather(self._trainer.objects) if given is not None]
+        objects = [
+            given
+            for given in comm.all_gather(self._trainer.data_loader.objects)
+            if given is not None
+        ]
         if objects and not any(objects):
             raise TrainingError(
                 "no object reached the model in the whole training, so it learned none; look at "
