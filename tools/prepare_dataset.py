@@ -107,6 +107,8 @@ def clean(args: argparse.Namespace) -> int:
             args.output,
             classes=args.classes,
             masks=args.masks,
+            crowds=args.crowds,
+            reorder_corners=args.reorder_corners,
             drop_leaks=args.drop_leaks,
             overwrite=args.overwrite,
             progress=progress,
@@ -214,6 +216,9 @@ def _add_clean(commands: Commands) -> None:
         choices=["auto", "polygon", "bitmask", "box", "none"],
         default="auto",
     )
+    more = "object: make an object of every crowd (`iscrowd` 1), as for masks drawn by brush"
+    add("--crowds", more, choices=["keep", "object"], default="keep")
+    add("--reorder-corners", "put four corners in order where their outline crosses itself")
     more = "drop images from train and valid when a later split has a version of them"
     add("--drop-leaks", more)
     cli.add_output(parser, "DIR", "folder to write")

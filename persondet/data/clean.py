@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from persondet.data.check import leaks_of, look_at_images
-from persondet.data.coco_json import CocoDict, collector_paused, write_coco
-from persondet.data.findings import Finding, Findings
-from persondet.data.inspect import Facts, Inspection, inspect_coco
+from persondet.data.coco_json import CocoDict, collector_paused, with_numbers, write_coco
+from persondet.data.findings import Finding, Findings, remedy
+from persondet.data.inspect import FEW_MASKS, Facts, Inspection, inspect_coco
 from persondet.data.roboflow import ANNOTATION_FILE, Export, copy_readmes, read_export
 from persondet.data.shapes import box_as_polygon, mask_area, touched_pixels
 from persondet.environment import Progress
@@ -36,9 +36,6 @@ from persondet.files import (
 CLEANING = "cleaning.json"
 MASK_MODES = ("auto", "polygon", "bitmask", "box", "none")
 
-FEW_MASKS = 0.1
-"""Share of annotations with a mask below which `"auto"` takes an export as one of boxes."""
-
 
 @dataclass(frozen=True)
 class CleanExport:
@@ -46,6 +43,7 @@ class CleanExport:
 
     Attributes:
         splits: split name to a COCO dict; the ids of its categories rise in the order of `classes`.
+            A split without a usable image is left out.
         classes: the class names; index is the contiguous class number that models predict.
         mask_format: `"polygon"`, `"bitmask"` (RLE among them), or `""` when there are no masks.
         findings: the faults before cleaning, without outlines that cross themselves: those stay.
@@ -68,6 +66,8 @@ def clean_coco(
     *,
     classes: Sequence[str] = (),
     masks: str = "auto",
+    crowds: str = "keep",
+    reorder_corners: bool = False,
     facts: Facts | None = None,
     drop: Mapping[str, Mapping[str, str]] | None = None,
     refuse: bool = False,
@@ -86,6 +86,8 @@ def clean_coco(
             `"box"`, every annotation that lacks a mask gets its filled box as one. Dropping it
             would teach that a person is background, and Detectron2 cannot train on a mixture.
             `"polygon"` refuses RLE masks, `"bitmask"` asks for rasters also where all are polygons.
+        crowds: `"object"` makes an object of every crowd, `"keep"` does not.
+        reorder_corners: put the corners of four-cornered outlines that cross themselves in order.
         facts: facts about the image files; None: trust the jsons.
         drop: split to file name to code: more images to drop, counted under the code.
         refuse: raise where mending would drop an image with its annotations.
@@ -102,7 +104,15 @@ def clean_coco(
     """
     if masks not in MASK_MODES:
         raise DatasetError(f"masks is {masks!r}; use one of {', '.join(MASK_MODES)}.")
-    inspection = inspect_coco(splits, classes=classes, facts=facts, drop=drop, crossings=False)
+    inspection = inspect_coco(
+        splits,
+        classes=classes,
+        facts=facts,
+        drop=drop,
+        crossings=False,
+        crowds_as_objects=crowds == "object",
+        reorder_corners=reorder_corners,
+    )
     for finding in inspection.findings.refused():
         if refuse or not finding.code.changes:
             raise DatasetError(_refusal(finding))
@@ -114,8 +124,9 @@ def clean_coco(
         changes.update(names.values())
     annotations = [one for found in inspection.annotations.values() for one in found.kept]
     mask_format = _settle_masks(annotations, masks, changes)
+    finished = {s: _finished(inspection, s, splits[s], changes) for s in inspection.images}
     return CleanExport(
-        splits={s: _finished(inspection, s, splits[s], changes) for s in inspection.images},
+        splits={split: coco for split, coco in finished.items() if coco["images"]},
         classes=inspection.table.names,
         mask_format=mask_format,
         findings=inspection.findings,
@@ -130,19 +141,16 @@ def _refusal(finding: Finding) -> str:
     where = f"{example.split}: " + (f"{example.file!r}: " if example.file else "")
     detail = f" ({example.detail})" if example.detail else ""
     more = f", and {finding.count - 1} more like it" if finding.count > 1 else ""
-    mend = (
-        f"`python tools/prepare_dataset.py clean` writes a dataset without it ({code.mend})"
-        if code.changes
-        else "mend the json, or export the dataset again"
-    )
+    command = remedy([code.name])
+    mend = f"`python tools/prepare_dataset.py {command}` writes a dataset without it ({code.mend})"
+    if command == "export":
+        mend = "mend the json, or export the dataset again"
     return f"{where}{code.meaning}{detail}{more}; {mend}."
 
 
 def _finished(inspection: Inspection, split: str, raw: CocoDict, changes: Counter[str]) -> CocoDict:
     found, table = inspection.annotations[split], inspection.table
-    changes["class-left-out"] += found.of_other_classes
-    changes["annotation-of-dropped-image"] += found.of_dropped_images
-    changes["annotation-dropped"] += found.dropped
+    changes.update(found.changes)
     sizes = {image["id"]: (image["height"], image["width"]) for image in inspection.images[split]}
     for number, (annotation, name) in enumerate(
         zip(found.kept, found.class_names, strict=True), start=1
@@ -218,6 +226,8 @@ def clean_dataset(
     *,
     classes: Sequence[str] = (),
     masks: str = "auto",
+    crowds: str = "keep",
+    reorder_corners: bool = False,
     drop_leaks: bool = False,
     overwrite: bool = False,
     workers: int = 0,
@@ -231,7 +241,7 @@ def clean_dataset(
     Args:
         root: the export's folder.
         output: the folder to write.
-        classes, masks: see `clean_coco`.
+        classes, masks, crowds, reorder_corners: see `clean_coco`.
         drop_leaks: drop an image from train or valid if a later split has a version of it.
         overwrite: replace an existing `output`.
         workers: processes that decode images; 0: one per core.
@@ -239,7 +249,8 @@ def clean_dataset(
 
     Returns: what stands in `output/cleaning.json`: `version` (1), `options`, `source` (SHA-256 of
     each split's json), `splits` (images and annotations before and after), `classes`, `masks`
-    (`polygon`, `bitmask` or ""), `changes` (see `CleanExport.changes`), `dropped_images`.
+    (`polygon`, `bitmask` or ""), `changes` (see `CleanExport.changes`), `dropped_images`,
+    `left_out` (splits without a usable image).
 
     Raises:
         DatasetError: when the export cannot be read, or not be cleaned without a decision.
@@ -252,11 +263,17 @@ def clean_dataset(
     facts = look_at_images(export, workers=workers, progress=progress)
     leaks = leaks_of(facts).to_drop if drop_leaks else {}
     drop = {split: dict.fromkeys(names, "leak-dropped") for split, names in leaks.items()}
+    asked: dict[str, Any] = {
+        "classes": list(classes),
+        "masks": masks,
+        "crowds": crowds,
+        "reorder_corners": reorder_corners,
+    }
     try:
-        clean = clean_coco(export.splits, classes=classes, masks=masks, facts=facts, drop=drop)
+        clean = clean_coco(export.splits, facts=facts, drop=drop, **asked)
     except DatasetError as error:
         raise DatasetError(f"{root}: {error}") from None
-    options = {"classes": list(classes), "masks": masks, "drop_leaks": drop_leaks}
+    options = asked | {"drop_leaks": drop_leaks}
     record = _record(export, clean, options)
     with atomic_folder(output, overwrite=overwrite) as draft:
         for split, coco in clean.splits.items():
@@ -323,6 +340,7 @@ def _record(export: Export, clean: CleanExport, options: Mapping[str, Any]) -> d
         "masks": clean.mask_format,
         "changes": clean.changes,
         "dropped_images": {split: names for split, names in clean.dropped_images.items() if names},
+        "left_out": [split for split in export.splits if split not in clean.splits],
     }
 
 
@@ -368,7 +386,8 @@ def changed_images(
         raise DatasetError(f"{root} has no {split} split; choose another --split.")
     facts = look_at_images(export, decode=False)
     clean = clean_coco(export.splits, classes=classes, masks=masks, facts=facts)
-    raw, cleaned = export.splits[split], clean.splits.get(split, {"images": [], "annotations": []})
+    raw, _ = with_numbers(export.splits[split])
+    cleaned = clean.splits.get(split, {"images": [], "annotations": []})
     before, after = _by_image(raw), _by_image(cleaned)
     kept = {image["file_name"]: image["id"] for image in cleaned["images"]}
     changed = []

@@ -6,8 +6,10 @@ import gc
 import json
 import math
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,65 @@ def read_coco(path: str | Path, label: str = "") -> CocoDict:
         coco = _parse(label, content)
     _check_outline(label, coco)
     return coco
+
+
+_NUMBERS: dict[str, dict[str, bool]] = {  # field to: is it a whole number?
+    "images": {"id": True, "width": True, "height": True},
+    "categories": {"id": True},
+    "annotations": {
+        **dict.fromkeys(("id", "image_id", "category_id", "iscrowd"), True),
+        **dict.fromkeys(("area", "bbox", "segmentation", "keypoints"), False),
+    },
+}
+_NUMBER = re.compile(r"\s*[-+]?(\d{1,30}(\.\d*)?|\.\d+)([eE][-+]?\d{1,2})?\s*", re.ASCII)
+
+
+def with_numbers(coco: CocoDict) -> tuple[CocoDict, list[tuple[dict[str, Any], str]]]:
+    """Return a COCO dict in which text that is a number is that number, and an id 1.0 is 1.
+
+    Args:
+        coco: with the three lists, of any content; not changed, and returned if all is well.
+
+    Returns: the dict, and each mended record with its first field of that kind, as in the json.
+    """
+    mended: dict[str, list[Any]] = {}
+    spelled: list[tuple[dict[str, Any], str]] = []
+    for key, fields in _NUMBERS.items():
+        for index, record in enumerate(coco[key]):
+            if type(record) is not dict:
+                continue
+            new = {
+                field: number
+                for field, whole in fields.items()
+                if (number := _as_number(value := record.get(field), whole)) is not value
+            }
+            if new:
+                records = mended.setdefault(key, list(coco[key]))
+                records[index] = record | new
+                field = next(iter(new))
+                spelled.append((records[index], f"{field} {record[field]!r}"[:60]))
+    return ({**coco, **mended} if mended else coco), spelled
+
+
+def _as_number(value: Any, whole: bool, depth: int = 0) -> Any:
+    """Return the number that a value is, in lists too; the very same value if it is one or none."""
+    kind = type(value)
+    if kind is str and depth < 3 and _NUMBER.fullmatch(value):
+        exact = Decimal(value.strip())
+        return int(exact) if exact == exact.to_integral_value() else float(exact)
+    if kind is float and whole and value.is_integer():
+        return int(value)
+    if kind is list and depth < 3 and not set(map(type, value)) <= ({int} if whole else _REAL):
+        numbers = [_as_number(one, whole, depth + 1) for one in value]
+        return numbers if any(a is not b for a, b in zip(numbers, value, strict=True)) else value
+    if kind is dict and depth == 0:  # an RLE: sizes and runs are whole; runs may be one text
+        lists = {key: inner for key, inner in value.items() if type(inner) is list}
+        new = {key: _as_number(inner, True, 1) for key, inner in lists.items()}
+        return value | new if any(new[key] is not lists[key] for key in new) else value
+    return value
+
+
+_REAL = {int, float}
 
 
 def _content(path: str | Path, label: str) -> bytes:

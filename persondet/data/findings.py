@@ -5,11 +5,9 @@ The table `CODES` gives each fault a stable code, a severity, and what cleaning 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
-
-EXAMPLES = 3
 
 
 @dataclass(frozen=True)
@@ -24,7 +22,7 @@ class Example:
 
 @dataclass
 class Finding:
-    """One code: its count by split, and the first examples."""
+    """One code: its count by split, and all examples."""
 
     code: Code
     counts: Counter[str] = field(default_factory=Counter)
@@ -46,7 +44,7 @@ class Findings:
     def add(
         self, code: str, split: str, file: str = "", annotation: Any = None, detail: str = ""
     ) -> None:
-        """Count one fault, and keep it as an example if it is among the first of its code.
+        """Count one fault, and keep it as an example.
 
         Args:
             code: a name of `persondet.data.findings.CODES`.
@@ -59,8 +57,7 @@ class Findings:
         """
         finding = self._by_code.setdefault(code, Finding(CODES[code]))
         finding.counts[split] += 1
-        if len(finding.examples) < EXAMPLES:
-            finding.examples.append(Example(split, file, annotation, detail))
+        finding.examples.append(Example(split, file, annotation, detail))
 
     def counts(self) -> dict[str, int]:
         """Return code to count, of all codes found, in the order of the table."""
@@ -100,7 +97,7 @@ class Findings:
 
 
 Severity = Literal["error", "warning"]
-Training = Literal["mended", "refused", "kept"]
+Training = Literal["mended", "refused", "kept", "boxes"]
 
 
 @dataclass(frozen=True)
@@ -114,8 +111,9 @@ class Code:
         meaning: what is the case, one clause.
         mend: what `clean` does about it, one clause.
         training: what training on the folder as it is does: `"mended"` in memory like `clean`,
-            `"refused"` with a sentence, `"kept"` as it is.
+            `"refused"` with a sentence, `"kept"` as it is, `"boxes"` without masks.
         implies: the codes that this fault may bring along on the same annotation or image.
+        remedy: the arguments of `prepare_dataset` that mend it, where plain `clean` does not.
     """
 
     name: str
@@ -124,6 +122,7 @@ class Code:
     mend: str
     training: Training
     implies: tuple[str, ...] = ()
+    remedy: str = ""
 
     @property
     def changes(self) -> bool:
@@ -131,16 +130,44 @@ class Code:
         return not self.mend.startswith(("kept", "nothing", "refused"))
 
 
+def remedy(codes: Iterable[str]) -> str:
+    """Return the arguments of `prepare_dataset` to run next, for all of these codes together.
+
+    Returns: `"clean"` with its flags, `"split"`, `"export"` when no command helps, or "".
+    """
+    found = [CODES[code] for code in codes]
+    if any(code.mend.startswith("refused") and not code.remedy for code in found):
+        return "export"
+    flags = [code.remedy.removeprefix("clean") for code in found if "--" in code.remedy]
+    if flags or any(code.changes and code.severity == "error" for code in found):
+        return "clean" + "".join(dict.fromkeys(flags))
+    return "split" if any(code.remedy == "split" for code in found) else ""
+
+
 _TABLE = (
     # Splits and the json as a whole
+    Code("train-missing", "error", "there is no split to learn from",
+         "refused: `split` makes one", "refused", remedy="split"),
+    Code("split-single", "warning", "there is one split only, so nothing to measure a model on",
+         "nothing; `split` makes the missing ones", "kept", remedy="split"),
     Code("split-missing", "warning", "there is no split of this name",
-         "nothing; `split` makes the missing ones", "kept"),
+         "nothing; `split` divides all images anew", "kept"),
     Code("split-empty", "warning", "the split names no image",
          "left out", "mended"),
     Code("split-without-annotations", "warning", "the split has images but no annotation",
          "kept", "kept"),
-    Code("no-annotations", "error", "no split has an annotation",
+    Code("images-missing", "error", "no image of the export is there",
+         "refused: export the dataset again with its images", "refused",
+         ("file-missing",)),
+    Code("no-annotations", "error", "no split has an annotation that can be used",
          "refused: there is nothing to learn", "refused", ("split-without-annotations",)),
+    Code("crowds-only", "error", "every object of train is a crowd, which no model learns from",
+         "refused: --crowds object makes objects of them", "refused",
+         remedy="clean --crowds object"),
+    Code("crowds-many", "warning", "many objects are crowds, neither learned nor scored",
+         "kept; --crowds object makes objects of them", "kept"),
+    Code("number-spelling", "error", "a number is text, or a whole number has a point",
+         "taken as that number", "mended"),
     Code("no-class", "error", "the json names no class that could be learned",
          "refused: name the classes in `categories`", "refused"),
     Code("info-missing", "error", "the json has no `info`, which pycocotools asks for",
@@ -161,6 +188,12 @@ _TABLE = (
          "kept; name the classes you want with --classes", "kept"),
     Code("classes-differ", "warning", "a split lacks a class that another split has",
          "every split gets the list of all classes", "mended"),
+    Code("class-not-in-train", "warning", "train has no object of a class that another split has",
+         "kept; name the classes you want with --classes", "kept"),
+    Code("class-not-in-valid", "warning", "valid has no object of a class that another split has",
+         "kept: its AP cannot be measured there", "kept"),
+    Code("class-not-in-test", "warning", "test has no object of a class that another split has",
+         "kept: its AP cannot be measured there", "kept"),
     # Images
     Code("image-malformed", "error", "an image without a whole-number id and a file name",
          "dropped with its annotations", "refused",
@@ -201,6 +234,9 @@ _TABLE = (
          "kept: look at it", "kept"),
     Code("image-without-annotations", "warning", "an image without annotations",
          "kept: it teaches what is no person", "kept"),
+    Code("objects-many", "warning", "an image has more than 100 objects",
+         "kept; set TEST.DETECTIONS_PER_IMAGE, which is 100 unless a config says otherwise",
+         "kept"),
     # Annotations
     Code("annotation-malformed", "error",
          "an annotation without whole numbers for its image and its category",
@@ -219,6 +255,10 @@ _TABLE = (
          "the copy is dropped", "mended", ("annotation-id-twice",)),
     Code("crowd-flag-invalid", "error", "`iscrowd` is missing or is neither 0 nor 1",
          "set to 0, or to 1 where it says yes", "mended"),
+    Code("keypoints-unused", "warning", "the annotation has keypoints, which nothing here uses",
+         "kept", "kept"),
+    Code("rotation-unused", "warning", "the box is turned by an angle, which nothing here uses",
+         "kept", "kept"),
     # Boxes
     Code("box-invalid", "error", "the box is not four finite numbers",
          "taken from the mask, or dropped where there is none", "mended"),
@@ -241,7 +281,9 @@ _TABLE = (
     Code("mask-missing", "error", "no mask, in an export where others have one",
          "filled from the box", "mended"),
     Code("masks-none", "warning", "the whole export has boxes only",
-         "kept; --masks box fills the boxes", "kept"),
+         "kept; --masks box fills the boxes", "boxes"),
+    Code("masks-few", "warning", "a mask, in an export where under a tenth of the objects have one",
+         "kept with --masks box, which fills the other boxes; else left out", "boxes"),
     Code("mask-formats-mixed", "warning", "RLE masks stand among polygons",
          "kept; training rasterises all", "mended"),
     Code("mask-without-pixels", "error", "the polygons are so thin that they cover no pixel",
@@ -264,6 +306,9 @@ _TABLE = (
          "clipped", "mended"),
     Code("polygon-self-intersecting", "warning", "the outline of a polygon crosses itself",
          "kept: COCO fills it by the even-odd rule", "kept"),
+    Code("polygon-corners-crossed", "warning",
+         "four corners in an order in which the outline crosses itself",
+         "kept; --reorder-corners puts them in order", "kept", remedy="clean --reorder-corners"),
     Code("rle-size", "error", "the RLE has another size than its image",
          "replaced by the filled box", "mended"),
     Code("rle-invalid", "error", "the runs of the RLE cannot be read or do not fill the image",
@@ -276,11 +321,14 @@ _TABLE = (
          "computed from the mask", "mended"),
     # Leaks between splits
     Code("leak-same-file", "warning", "the same file lies in two splits",
-         "kept; --drop-leaks drops it from the split that learns", "kept"),
+         "kept; --drop-leaks drops it from the split that learns", "kept",
+         remedy="clean --drop-leaks"),
     Code("leak-same-source", "warning", "versions of one source image lie in two splits",
-         "kept; --drop-leaks drops it from the split that learns", "kept"),
+         "kept; --drop-leaks drops it from the split that learns", "kept",
+         remedy="clean --drop-leaks"),
     Code("leak-near-identical", "warning", "nearly the same image lies in two splits",
-         "kept; --drop-leaks drops it from the split that learns", "kept"),
+         "kept; --drop-leaks drops it from the split that learns", "kept",
+         remedy="clean --drop-leaks"),
     Code("leak-same-clip", "warning", "frames of one clip lie in two splits",
          "kept; `split --group-clips` keeps clips together", "kept"),
 )  # fmt: skip
@@ -295,6 +343,8 @@ CHANGES = {
     "category-renumbered": "annotations whose category has another id than in the source",
     "mask-from-box": "annotations that got their filled box as the mask",
     "mask-left-out": "annotations whose mask was left out, because the result is one of boxes",
+    "crowd-to-object": "crowds that became objects (--crowds object)",
+    "corners-reordered": "annotations whose corners were put in order (--reorder-corners)",
     "class-left-out": "annotations of classes that were not asked for",
     "annotation-of-dropped-image": "annotations that went with their image",
     "leak-dropped": "images dropped because a later split has a version of them (--drop-leaks)",

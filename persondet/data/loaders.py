@@ -63,13 +63,21 @@ class TrainLoader(DataLoader[dict[str, Any]]):
 
     Attributes:
         seed: what the order and every sample follow from, together with the position.
+        objects: how many instances it has given so far; None: no batch yet.
     """
 
     def __init__(self, samples: MappedSamples, batches: StreamBatches, **options: Any) -> None:
         """Load the `batches` of `samples`; `options` are those of torch's `DataLoader`."""
         super().__init__(samples, batch_sampler=batches, **options)
         self.seed = samples.seed
+        self.objects: int | None = None
         self._batches = batches
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        """Iterate over batches, which are lists of model inputs."""
+        for batch in super().__iter__():
+            self.objects = (self.objects or 0) + sum(len(one["instances"]) for one in batch)
+            yield batch
 
     def start_at(self, batch: int) -> None:
         """Begin the next iteration at this batch of the stream (on this rank), not at the first."""

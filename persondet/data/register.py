@@ -21,15 +21,19 @@ from detectron2.structures import BoxMode
 
 from persondet.data.check import look_at_images
 from persondet.data.clean import CleanExport, clean_coco
-from persondet.data.coco_json import CocoDict, coco_bytes, read_coco
+from persondet.data.coco_json import coco_bytes, read_coco
 from persondet.data.roboflow import read_export
 from persondet.errors import DatasetError
 from persondet.files import atomic_path, sha256_of_file
+from persondet.text import listed
 
 logger = logging.getLogger(__name__)
 
-# What this process registered: dataset name to (json file, image folder).
-_registered: dict[str, tuple[Path, Path]] = {}
+# What training keeps, and a person may want to know of before it starts.
+_TOLD = ("crowds-many", "class-not-in-train", "objects-many")
+
+# What this process registered: dataset name to json file, image folder, classes not in train.
+_registered: dict[str, tuple[Path, Path, list[str]]] = {}
 
 
 @dataclass(frozen=True)
@@ -108,8 +112,7 @@ def register_roboflow_coco(
         if stale in _registered:
             _forget(stale)
     for split, dataset_name in names.items():
-        coco = clean.splits[split]
-        _register(dataset_name, json_files[split], folders[split].resolve(), clean.classes, coco)
+        _register(dataset_name, json_files[split], folders[split].resolve(), clean, split)
     datasets = RoboflowDatasets(
         names=names,
         classes=clean.classes,
@@ -119,7 +122,20 @@ def register_roboflow_coco(
         annotation_counts={split: len(coco["annotations"]) for split, coco in clean.splits.items()},
     )
     _log(root, datasets, clean.changes)
+    for finding in clean.findings:
+        if finding.code.name in _TOLD:
+            details = dict.fromkeys(example.detail for example in finding.examples)
+            logger.warning("%s: %s (%s).", root, finding.code.meaning, listed(list(details)))
     return datasets
+
+
+def _never_learned(clean: CleanExport) -> list[str]:
+    """Return the classes without an object in train, where there is such a split."""
+    if "train" not in clean.splits:
+        return []
+    train = clean.splits["train"]
+    learned = {one["category_id"] for one in train["annotations"] if not one["iscrowd"]}
+    return [one["name"] for one in train["categories"] if one["id"] not in learned]
 
 
 def class_names(dataset_name: str) -> tuple[str, ...]:
@@ -231,10 +247,10 @@ def _as_detectron2(mask: Any) -> Any:
     return mask
 
 
-def _register(
-    name: str, json_file: Path, image_root: Path, classes: tuple[str, ...], coco: CocoDict
-) -> None:
-    if name in DatasetCatalog and _registered.get(name) == (json_file, image_root):
+def _register(name: str, json_file: Path, image_root: Path, clean: CleanExport, split: str) -> None:
+    coco, classes, never_learned = clean.splits[split], clean.classes, _never_learned(clean)
+    what = json_file, image_root, never_learned
+    if name in DatasetCatalog and _registered.get(name) == what:
         return
     if name in _registered:
         _forget(name)
@@ -252,11 +268,12 @@ def _register(
         evaluator_type="coco",
         thing_classes=list(classes),
         thing_dataset_id_to_contiguous_id={number: index for index, number in enumerate(ids)},
+        never_learned=never_learned,
         thing_colors=class_colors(len(classes)),
         image_counts={"all": len(coco["images"]), "annotated": len(learnt)},
         annotation_count=len(coco["annotations"]),
     )
-    _registered[name] = (json_file, image_root)
+    _registered[name] = what
 
 
 def _is_annotated(annotations: Sequence[dict[str, Any]]) -> bool:

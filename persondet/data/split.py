@@ -18,7 +18,8 @@ import numpy as np
 
 from persondet.data.check import look_at_images
 from persondet.data.clean import write_split
-from persondet.data.coco_json import CocoDict
+from persondet.data.coco_json import CocoDict, with_numbers
+from persondet.data.findings import CODES
 from persondet.data.inspect.images import ImageFacts
 from persondet.data.leaks.find import clip_name, source_name
 from persondet.data.leaks.verification import near_identical_pairs
@@ -89,7 +90,8 @@ def split_coco(
         6
     """
     shares = check_fractions(fractions)
-    cocos = [coco] if isinstance(coco, Mapping) else list(coco)
+    given = [coco] if isinstance(coco, Mapping) else list(coco)
+    cocos = [with_numbers(one)[0] for one in given]
     merged, origins = merge_coco(cocos)
     known = [
         facts[source].get(_text(name), _UNKNOWN) if facts else _UNKNOWN for source, name in origins
@@ -176,6 +178,9 @@ def split_export(
     if not any(coco["images"] for coco in export.splits.values()):
         raise DatasetError(f"{root}: no split names an image; export the dataset again.")
     facts = look_at_images(export, workers=workers, progress=progress)
+    if {fact.problem for found in facts.values() for fact in found.values()} == {"file-missing"}:
+        code = CODES["images-missing"]
+        raise DatasetError(f"{root}: {code.meaning}; {code.mend.removeprefix('refused: ')}.")
     try:
         division = split_coco(
             list(export.splits.values()),

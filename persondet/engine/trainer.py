@@ -188,8 +188,9 @@ class Trainer(DefaultTrainer):
     def train(self) -> None:
         """Train; what a person can mend stops it with one sentence and no traceback.
 
-        Raises: TrainingError: when a loss is not finite or memory is short. DatasetError: when an
-        image cannot be read. InterruptedRun: on Ctrl-C or SIGTERM, with a checkpoint saved.
+        Raises: TrainingError: when a loss is not finite, memory is short, or no object reached the
+        model. DatasetError: when an image cannot be read. InterruptedRun: on Ctrl-C or SIGTERM,
+        with a checkpoint saved.
         """
         log = logging.getLogger("detectron2.engine.train_loop")
         log.addFilter(_without_mendable)
@@ -208,6 +209,17 @@ class Trainer(DefaultTrainer):
             ) from error
         finally:
             log.removeFilter(_without_mendable)
+        objects = [
+            given
+            for given in comm.all_gather(self._trainer.data_loader.objects)
+            if given is not None
+        ]
+        if objects and not any(objects):
+            raise TrainingError(
+                "no object reached the model in the whole training, so it learned none; look at "
+                "INPUT.ALBUMENTATIONS (MIN_VISIBILITY, MIN_BOX_SIZE, crops) and the train split's "
+                "annotations (`python tools/prepare_dataset.py check`)."
+            )
         if self.interruption.agreed():
             raise InterruptedRun(
                 "interrupted when the training had ended, before its model is scored"

@@ -35,6 +35,7 @@ from persondet.inference.tiles import TiledModel, whole_size
 from persondet.modeling.detections import roi_masks_kept
 from persondet.modeling.precision import autocast
 from persondet.results import TASKS
+from persondet.text import listed
 
 logger = logging.getLogger(__name__)
 
@@ -177,6 +178,8 @@ class RoboflowCOCOEvaluator(COCOEvaluator):
                 for task, matches in matched.items()
             }
             told = interval_notes(matched["bbox"], class_names, limit=limit)
+            if never := self._metadata.get("never_learned"):
+                told.append(f"{listed(never)}: no object of it in train, so its AP says nothing.")
             results["notes"] = notes = notes + [f"{self.dataset_name}: {note}" for note in told]
             self.analysis = Analysis(matched, predictions.read)
         for note in notes:

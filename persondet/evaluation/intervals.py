@@ -36,6 +36,7 @@ from persondet.evaluation.metrics import (
     by_threshold,
     rankings,
 )
+from persondet.text import listed
 
 REPLICATES = 1000
 LEVEL = 0.95
@@ -150,20 +151,19 @@ def told_by(
 def interval_notes(
     matches: Matches, class_names: Sequence[str] | None, *, limit: int = STANDARD_LIMIT
 ) -> list[str]:
-    """Return why intervals are missing or rough, each a sentence that begins with a small letter.
+    """Return why intervals or APs are missing or rough, as sentences that begin in small letters.
 
     Args:
         matches, class_names, limit: as in `bootstrap_intervals`.
     """
     sources = told_by(matches, class_names, limit=limit)
-    missing: dict[Told, list[str]] = {}
-    for metric, source in sources.items():
-        if source.images < LEAST_IMAGES:
-            missing.setdefault(source, []).append(metric)
-    notes = [
-        f"no interval for {', '.join(metrics)}: {_only(source)}, and it takes {LEAST_IMAGES}."
-        for source, metrics in missing.items()
-    ]
+    missing = [metric for metric, source in sources.items() if source.images < LEAST_IMAGES]
+    rest = {sources[metric] for metric in missing}
+    why = f"{_only(*rest)}, and it takes" if len(rest) == 1 else "fewer images show each than"
+    notes = [f"no interval for {listed(missing)}: {why} {LEAST_IMAGES}."] if missing else []
+    absent = [name for name in class_names or () if sources and f"AP-{name}" not in sources]
+    if absent:
+        notes.append(f"no AP for {listed(absent)}: no object of it is in this split.")
     score = sources.get("AP")
     if score is not None and LEAST_IMAGES <= score.images < FEW_IMAGES:
         notes.append(f"{_only(score)}: even its intervals are rough.")

@@ -14,6 +14,7 @@ import pytest
 
 from persondet.data.check import check_export
 from persondet.data.clean import CleanExport, changed_images, clean_coco, clean_dataset
+from persondet.data.inspect import validate_coco
 from persondet.errors import DatasetError
 from tests.data.exports import categories, compressed_rle, edit, raster, uncompressed_rle
 
@@ -38,6 +39,47 @@ def _coco(*annotations: dict[str, Any], categories: Any = GROUPED) -> dict[str, 
 
 def _clean(*annotations: dict[str, Any], given: Any = GROUPED, **options: Any) -> CleanExport:
     return clean_coco({"train": _coco(*annotations, categories=given)}, **options)
+
+
+@pytest.mark.parametrize("classes", [(), ("person",)])
+def test_crowds_alone_teach_nothing_and_become_objects_when_asked(classes: Any) -> None:
+    mask = np.zeros((80, 100), np.uint8)
+    mask[10:30, 10:30] = 1
+    crowds = [{"iscrowd": 1, "segmentation": compressed_rle(mask), "bbox": [10, 10, 20, 20]}]
+    coco = _coco(*crowds)
+    for refuse in (False, True):
+        with pytest.raises(DatasetError, match=r"1 of 1 \(100 %\).*clean --crowds object"):
+            clean_coco({"train": coco}, classes=classes, refuse=refuse)
+    clean = clean_coco({"train": coco}, classes=classes, crowds="object")
+    (annotation,) = clean.splits["train"]["annotations"]
+    assert (annotation["iscrowd"], annotation["area"], clean.mask_format) == (0, 400, "bitmask")
+    assert clean.changes["crowd-to-object"] == 1
+    share = clean_coco({"train": _coco({}, {}, *crowds)}).findings.counts()
+    assert "crowds-many" in share and "crowds-only" not in share
+
+
+@pytest.mark.parametrize(
+    ("corners", "area", "lost"),
+    [
+        ([10, 10, 30, 30, 30, 10, 10, 30], 400, "50 %"),
+        ([10, 10, 30, 10, 10, 20, 30, 20], 200, "50 %"),
+        ([10, 10, 30, 10, 30, 20, 10, 20], 200, None),
+    ],
+)
+def test_crossed_corners_are_put_in_order_when_asked(
+    corners: list[float], area: float, lost: str | None
+) -> None:
+    annotation: dict[str, Any] = {"segmentation": [corners]}
+    clean = _clean(annotation, reorder_corners=True)
+    assert clean.splits["train"]["annotations"][0]["area"] == area
+    assert clean.changes.get("corners-reordered") == (lost and 1)
+    told = [
+        example.detail
+        for finding in validate_coco({"train": _coco(annotation)})
+        for example in finding.examples
+        if finding.code.name == "polygon-corners-crossed"
+    ]
+    assert told == ([f"{lost} of the area is lost"] if lost else [])
 
 
 def _cleaned(*annotations: dict[str, Any], **options: Any) -> list[dict[str, Any]]:

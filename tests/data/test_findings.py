@@ -24,7 +24,7 @@ def test_codes_are_stable_names_imply_known_ones_and_stand_in_the_document() -> 
     assert all(f"- `{name}`: {meaning}" in text for name, meaning in CHANGES.items())
 
 
-def test_findings_count_by_split_and_keep_three_examples() -> None:
+def test_findings_count_by_split_and_keep_all_examples() -> None:
     findings = Findings()
     for number in range(5):
         findings.add("box-zero", "train" if number < 4 else "test", f"{number}.jpg", number)
@@ -32,7 +32,7 @@ def test_findings_count_by_split_and_keep_three_examples() -> None:
     assert list(findings.counts().items()) == [("split-missing", 1), ("box-zero", 5)]
     (box,) = findings.of("error")
     assert dict(box.counts) == {"train": 4, "test": 1}
-    assert [example.annotation for example in box.examples] == [0, 1, 2]
+    assert [example.annotation for example in box.examples] == [0, 1, 2, 3, 4]
     report = findings.as_json()
     assert report[1]["examples"][2]["file"] == "2.jpg"
     assert report[1]["clean"] == CODES["box-zero"].mend

@@ -14,6 +14,7 @@ from torch import nn
 from persondet.checkpoint.model_file import load_checkpoint
 from persondet.engine import trainer as trainer_file
 from persondet.engine.trainer import Trainer
+from persondet.errors import TrainingError
 from persondet.inference.predictor import Predictor
 from persondet.modeling.freeze import frozen_tensors
 from tests.engine.toy_training import ToyTrainer, rows, same, toy_cfg, toy_run
@@ -44,6 +45,12 @@ def test_precision_optimizer_rate_and_best_model_are_those_of_the_config(
     assert scored == {1: 30.0, 3: 10.0, 6: 20.0}
     best = json.loads((tmp_path / "run" / "model_best.json").read_text())
     assert best == {"metric": "segm/AP", "score": 10.0, "iteration": 3}
+
+
+def test_a_training_in_which_no_object_reached_the_model_fails(tiny_export, tmp_path):
+    trainer = toy_run(tiny_export, tmp_path, "INPUT.ALBUMENTATIONS.MIN_BOX_SIZE", "5e3")
+    with pytest.raises(TrainingError, match="no object reached the model"):
+        trainer.train()
 
 
 def test_trap_2_training_is_the_same_whatever_the_scoring_draws(tiny_export, tmp_path, monkeypatch):

@@ -99,3 +99,14 @@ def test_too_few_images_with_people_give_no_interval_and_a_note(count):
     (note,) = interval_notes(rare, ["person"], limit=200)
     assert f"only {count} image" in note
     assert ("no interval for AP, AP50, AP75, AP@200, AP-person:" in note) == (count < 8)
+
+
+def test_many_classes_give_one_line_and_an_absent_class_a_line_beside_the_ap():
+    objects = np.zeros((4, 6, 60), np.int32)
+    objects[:, :5, :3] = np.tril(np.ones((5, 3), np.int32))  # shown by 1, 2, 3, 3 and 3 images
+    names = [f"class {number}" for number in range(6)]
+    one = simulated(np.random.default_rng(3), 20)
+    notes = interval_notes(replace(one, objects=objects), names)
+    assert len(notes) == 2 and notes[0].startswith("no interval for AP, ")
+    assert notes[0].endswith("fewer images show each than 8.")
+    assert notes[1] == "no AP for class 5: no object of it is in this split."

@@ -59,10 +59,13 @@ def check_export(
     """
     export = read_export(root)
     facts = look_at_images(export, decode=decode, workers=workers, progress=progress)
-    findings = inspect_coco(export.splits, facts=facts).findings
+    inspection = inspect_coco(export.splits, facts=facts)
+    findings = inspection.findings
     for split in SPLIT_FOLDERS:
         if split not in export.splits:
-            findings.add("split-missing", split)
+            findings.add("train-missing" if split == "train" else "split-missing", split)
+    if list(export.splits) == ["train"] and len(facts["train"]) > 1:
+        findings.add("split-single", "train")
     for split, folder in export.folders.items():
         for name in sorted(_unlisted(folder, facts[split])):
             findings.add("file-not-listed", split, name)
@@ -76,7 +79,7 @@ def check_export(
     return {
         "version": 1,
         "splits": {split: folder.name for split, folder in export.folders.items()},
-        "statistics": dataset_statistics(export.splits),
+        "statistics": dataset_statistics(inspection.splits),
         "findings": findings.as_json(),
         "errors": len(findings.of("error")),
         "warnings": len(findings.of("warning")),

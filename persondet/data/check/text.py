@@ -11,14 +11,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from persondet.data.check import LARGE, SMALL
-from persondet.data.findings import CHANGES, CODES
+from persondet.data.findings import CHANGES, CODES, remedy
 from persondet.text import columns, count_of, listed, padded, printable
 
 WIDTH = 100
 _CLASSES = 15
 _SIZES = 5
 _FOLDER, _NAME, _FILE, _ANNOTATION = 32, 36, 86, 16  # columns
-_TRAINING = {"mended": "mended in memory", "refused": "refused", "kept": "takes it as it is"}
+_EXAMPLES = 3
+_TRAINING = {
+    "mended": "mended in memory",
+    "refused": "refused",
+    "kept": "takes it as it is",
+    "boxes": "learns boxes only, with MODEL.MASK_ON False",
+}
 _QUANTILE_NAMES = {0.0: "smallest", 0.5: "median", 1.0: "largest"}
 _PER_IMAGE = ((0, 0), (1, 1), (2, 2), (3, 5), (6, 10), (11, 20), (21, None))
 _MASKS = {
@@ -203,7 +209,7 @@ def _findings(report: Mapping[str, Any]) -> Iterator[str]:
         yield from _wrapped(head, 6)
         training = _TRAINING[finding["training"]]
         yield from _wrapped(f"      clean: {finding['clean']} · training: {training}", 8)
-        for example in finding["examples"]:
+        for example in finding["examples"][:_EXAMPLES]:
             yield from _example(example)
 
 
@@ -227,17 +233,14 @@ def _example(example: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _next(report: Mapping[str, Any]) -> Iterator[str]:
-    codes = {finding["code"] for finding in report["findings"]}
-    refused = [f for f in report["findings"] if f["clean"].startswith("refused")]
-    folder = report["folder"]
-    tool = "next: python tools/prepare_dataset.py"
-    leaking = any(share["leaked"] for share in report["leaks"].values())
-    if refused:
-        yield f"next: mend the json, or export the dataset again: {refused[0]['meaning']}"
-    elif len(report["splits"]) == 1:
-        yield f"{tool} split {_from_to(folder, 'split')}"
-    elif report["errors"] or leaking:
-        yield f"{tool} clean {_from_to(folder, 'clean')}{' --drop-leaks' if leaking else ''}"
+    codes = [finding["code"] for finding in report["findings"]]
+    command, *flags = (remedy(codes) or "nothing").split()
+    if command == "export":
+        reason = next(f for f in report["findings"] if remedy([f["code"]]) == "export")
+        yield f"next: mend the json, or export the dataset again: {reason['meaning']}"
+    elif command != "nothing":
+        paths = _from_to(report["folder"], command)
+        yield " ".join(["next: python tools/prepare_dataset.py", command, paths, *flags])
     elif codes:
         yield "Nothing has to be mended; the warnings are for you to judge."
     else:
@@ -294,6 +297,11 @@ def cleaning_lines(record: Mapping[str, Any]) -> list[str]:
             f"{counts['annotations']} of {counts['annotations_before']} annotations"
         )
     masks = {"polygon": "polygons", "bitmask": "RLE among them", "": "none, boxes only"}
+    for split in record["left_out"]:
+        then = {"valid": "; TRAINING THEN HAS NO VALIDATION", "train": "; next: split"}.get(
+            split, ""
+        )
+        lines.append(f"{split.upper()} IS LEFT OUT: none of its images can be used{then}")
     lines.append(f"classes: {listed(record['classes'])}; masks: {masks[record['masks']]}")
     changes = record["changes"]
     lines.append("changed:" if changes else "nothing had to be changed")

@@ -6,13 +6,14 @@ split.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from persondet.data.coco_json import CocoDict
+from persondet.data.coco_json import CocoDict, with_numbers
 from persondet.data.findings import Findings
-from persondet.data.inspect.annotations import InspectedAnnotations, inspect_annotations
+from persondet.data.inspect.annotations import InspectedAnnotations, inspect_annotations, shown
 from persondet.data.inspect.categories import ClassTable, class_table, text_and_id
 from persondet.data.inspect.images import ImageFacts, ImageUse, inspect_images
 from persondet.errors import DatasetError
@@ -20,12 +21,18 @@ from persondet.errors import DatasetError
 Facts = Mapping[str, Mapping[str, ImageFacts]]
 """Split to file name (as in the json) to the facts about the file."""
 
+FEW_MASKS = 0.1
+"""Share of annotations with a mask below which `"auto"` takes an export as one of boxes."""
+_MANY_CROWDS = 0.1
+_DETECTIONS = 100  # Detectron2's TEST.DETECTIONS_PER_IMAGE
+
 
 @dataclass(frozen=True)
 class Inspection:
     """The usable part of each split, and every fault of an export.
 
     Attributes:
+        splits: split to its COCO dict with numbers for text that is one.
         table: the classes.
         images: split to the image records to keep, in the order of the json.
         annotations: split to its usable annotations.
@@ -33,6 +40,7 @@ class Inspection:
         findings: every fault.
     """
 
+    splits: dict[str, CocoDict]
     table: ClassTable
     images: dict[str, list[dict[str, Any]]]
     annotations: dict[str, InspectedAnnotations]
@@ -47,6 +55,8 @@ def inspect_coco(
     facts: Facts | None = None,
     drop: Mapping[str, Mapping[str, str]] | None = None,
     crossings: bool = True,
+    crowds_as_objects: bool = False,
+    reorder_corners: bool = False,
 ) -> Inspection:
     """Inspect all splits of an export; modify nothing.
 
@@ -56,12 +66,16 @@ def inspect_coco(
         facts: facts about the image files; None: trust the jsons.
         drop: split to file name to code: more images to drop.
         crossings: look for outlines that cross themselves; cleaning keeps those.
+        crowds_as_objects: take crowds as objects.
+        reorder_corners: put the four corners of an outline that crosses itself in order.
 
     Raises: DatasetError: when no split names an image, or a class is unknown or named twice.
     """
     findings = Findings()
+    numbered: dict[str, CocoDict] = {}
     used: dict[str, CocoDict] = {}
-    for split, coco in splits.items():
+    for split, raw in splits.items():
+        numbered[split] = coco = _numbered(split, raw, findings)
         if not coco["images"]:
             findings.add("split-empty", split)
             continue
@@ -72,12 +86,10 @@ def inspect_coco(
             findings.add("info-missing", split)
     if not used:
         raise DatasetError("no split names an image; export the dataset again.")
-    if not any(coco["annotations"] for coco in used.values()):
-        findings.add("no-annotations", next(iter(used)))
     table = class_table(used, classes, findings)
     if not table.names:
         findings.add("no-class", next(iter(used)))
-    inspection = Inspection(table, {}, {}, {}, findings)
+    inspection = Inspection(numbered, table, {}, {}, {}, findings)
     for split, coco in used.items():
         uses = inspect_images(split, coco["images"], facts[split] if facts else None, findings)
         each = list({id(use): use for use in uses.values()}.values())
@@ -94,10 +106,56 @@ def inspect_coco(
             uses,
             table.class_of[split],
             findings,
-            crossings=crossings,
+            crossings=crossings or reorder_corners,
+            crowds_as_objects=crowds_as_objects,
+            reorder_corners=reorder_corners,
         )
+    _report_export(inspection)
     _report_masks(inspection)
     return inspection
+
+
+def _numbered(split: str, raw: CocoDict, findings: Findings) -> CocoDict:
+    """Return a COCO dict with numbers for text, and report the records that it mended."""
+    coco, spelled = with_numbers(raw)
+    names = {text_and_id(image, "file_name")[::-1] for image in coco["images"]} if spelled else ()
+    files = dict(names)
+    for record, detail in spelled:
+        of_annotation = "image_id" in record
+        file = files.get(record["image_id"]) if of_annotation else record.get("file_name")
+        number = shown(record.get("id")) if of_annotation else None
+        findings.add("number-spelling", split, file or "", number, detail)
+    return coco
+
+
+def _report_export(inspection: Inspection) -> None:
+    """Report what only a whole split or export tells: crowds, crowding, and absent classes."""
+    found_in, findings = inspection.annotations, inspection.findings
+    first = next(iter(found_in))
+    reasons = {code for dropped in inspection.dropped_images.values() for code in dropped.values()}
+    if reasons == {"file-missing"} and not any(inspection.images.values()):
+        findings.add("images-missing", first)
+    elif not any(found.kept or found.changes["class-left-out"] for found in found_in.values()):
+        findings.add("no-annotations", first)
+    learnable: dict[str, set[str]] = {}
+    for split, found in found_in.items():
+        pairs = zip(found.kept, found.class_names, strict=True)
+        names = [name for annotation, name in pairs if not annotation["iscrowd"]]
+        learnable[split] = set(names)
+        total, crowds = len(found.kept), len(found.kept) - len(names)
+        if crowds and crowds >= _MANY_CROWDS * total:
+            code = "crowds-only" if split == "train" and not names else "crowds-many"
+            findings.add(code, split, detail=f"{crowds} of {total} ({100 * crowds / total:.0f} %)")
+        objects = Counter(annotation["image_id"] for annotation in found.kept)
+        for image in inspection.images[split]:
+            if objects[image["id"]] > _DETECTIONS:
+                detail = f"{objects[image['id']]} objects"
+                findings.add("objects-many", split, image["file_name"], detail=detail)
+    for name in inspection.table.names:
+        lacking = [split for split, names in learnable.items() if name not in names]
+        for split in lacking if len(lacking) < len(learnable) else ():
+            if found_in[split].kept:
+                findings.add(f"class-not-in-{split}", split, detail=repr(name))
 
 
 def validate_coco(splits: Mapping[str, CocoDict], *, facts: Facts | None = None) -> Findings:
@@ -143,6 +201,8 @@ def _report_negatives(
 def _report_masks(inspection: Inspection) -> None:
     """Report faults of the whole export: missing masks, and RLE among polygons."""
     found_in, findings = inspection.annotations, inspection.findings
+    every = [one["segmentation"] for found in found_in.values() for one in found.kept]
+    few = 0 < sum(map(bool, every)) < FEW_MASKS * len(every)
     masks = [
         (isinstance(annotation["segmentation"], dict), _is_learned_rle(annotation))
         for found in found_in.values()
@@ -154,7 +214,10 @@ def _report_masks(inspection: Inspection) -> None:
         names = {image["id"]: image["file_name"] for image in inspection.images[split]}
         for index, annotation in enumerate(found.kept):
             where = (split, names[annotation["image_id"]], found.raw_ids[index])
-            if index in found.absent:
+            if few:
+                if annotation["segmentation"]:
+                    findings.add("masks-few", *where)
+            elif index in found.absent:
                 findings.add("mask-missing" if masks else "masks-none", *where)
             elif mixed and _is_learned_rle(annotation):
                 findings.add("mask-formats-mixed", *where)

@@ -5,6 +5,7 @@ NumPy and GEOS screen thousands at a time; only the rest goes through `inspect_s
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -29,6 +30,7 @@ from persondet.data.shapes import (
     mask_area,
     mask_extent,
     overlap,
+    polygon_area,
 )
 
 BESIDE = 0.5
@@ -47,18 +49,14 @@ class InspectedAnnotations:
         class_names: the class of each, in step with `kept`.
         raw_ids: the annotation ids as a report may show them, in step with `kept`.
         absent: indices into `kept` of those whose json has no mask at all.
-        of_other_classes: how many were left out because their class was not asked for.
-        of_dropped_images: how many went with an image that cannot be used.
-        dropped: how many were dropped for a fault of their own.
+        changes: how many were left out, or changed as asked, by their name in `findings.CHANGES`.
     """
 
     kept: list[dict[str, Any]] = field(default_factory=list)
     class_names: list[str] = field(default_factory=list)
     raw_ids: list[Any] = field(default_factory=list)
     absent: set[int] = field(default_factory=set)
-    of_other_classes: int = 0
-    of_dropped_images: int = 0
-    dropped: int = 0
+    changes: Counter[str] = field(default_factory=Counter)
 
 
 class _Candidate(NamedTuple):
@@ -76,8 +74,7 @@ def inspect_annotations(
     images: Mapping[int, ImageUse],
     classes: Mapping[int, str | None],
     findings: Findings,
-    *,
-    crossings: bool = True,
+    **options: bool,
 ) -> InspectedAnnotations:
     """Inspect the annotations of a split; modify nothing.
 
@@ -87,60 +84,59 @@ def inspect_annotations(
         images: image id to its use (see `persondet.data.inspect.images`).
         classes: category id to class name, None: not asked for.
         findings: gets what is found.
-        crossings: look for outlines that cross themselves.
+        options: `crossings`, `crowds_as_objects`, `reorder_corners`, see `inspect_coco`.
     """
-    inspector = _Inspector(split, images, classes, findings, crossings)
+    inspector = _Inspector(split, images, classes, findings, **options)
     candidates = filter(None, map(inspector.candidate, annotations))
     while chunk := list(islice(candidates, _CHUNK)):
         inspector.inspect(chunk)
     return inspector.result
 
 
+@dataclass
 class _Inspector:
     """Inspects the annotations of one split, and gathers the usable ones in `result`."""
 
-    def __init__(
-        self,
-        split: str,
-        images: Mapping[int, ImageUse],
-        classes: Mapping[int, str | None],
-        findings: Findings,
-        crossings: bool,
-    ) -> None:
-        self.split, self.images, self.classes = split, images, classes
-        self.findings, self.crossings = findings, crossings
-        self.result = InspectedAnnotations()
-        self.ids: set[int] = set()
-        self.seen: dict[Any, list[Any]] = {}  # image, class, box and crowd flag to the masks
+    split: str
+    images: Mapping[int, ImageUse]
+    classes: Mapping[int, str | None]
+    findings: Findings
+    crossings: bool
+    crowds_as_objects: bool
+    reorder_corners: bool
+    result: InspectedAnnotations = field(init=False, default_factory=InspectedAnnotations)
+    ids: set[int] = field(init=False, default_factory=set)
+    # image, class, box and crowd flag to the masks
+    seen: dict[Any, list[Any]] = field(init=False, default_factory=dict)
 
     def candidate(self, annotation: Any) -> _Candidate | None:
         """Return an annotation with its image and class, None when it has none to be kept for."""
         fields = annotation if isinstance(annotation, dict) else {}
         number, image, category = (fields.get(key) for key in ("id", "image_id", "category_id"))
         if type(image) is not int or type(category) is not int:
-            self._drop("annotation-malformed", "", number, _shown(fields))
+            self._drop("annotation-malformed", "", number, shown(fields))
             return None
         use = self.images.get(image)
         file = use.record["file_name"] if use is not None and use.record is not None else ""
         self._inspect_id(number, file)
         if use is None:
-            self._drop("annotation-unknown-image", "", number, f"image {_shown(image)}")
+            self._drop("annotation-unknown-image", "", number, f"image {shown(image)}")
             return None
         if use.record is None:
-            self.result.of_dropped_images += 1
+            self.result.changes["annotation-of-dropped-image"] += 1
             return None
         if category not in self.classes:
-            self._drop("annotation-unknown-category", file, number, f"category {_shown(category)}")
+            self._drop("annotation-unknown-category", file, number, f"category {shown(category)}")
             return None
         name = self.classes[category]
         if name is None:
-            self.result.of_other_classes += 1
+            self.result.changes["class-left-out"] += 1
             return None
         return _Candidate(annotation, use, use.record, name)
 
     def _drop(self, code: str, file: str, number: Any, detail: str = "") -> None:
-        self.findings.add(code, self.split, file, _shown(number), detail)
-        self.result.dropped += 1
+        self.findings.add(code, self.split, file, shown(number), detail)
+        self.result.changes["annotation-dropped"] += 1
 
     def _inspect_id(self, number: Any, file: str) -> None:
         code = ""
@@ -153,7 +149,7 @@ class _Inspector:
         else:
             self.ids.add(number)
         if code:
-            self.findings.add(code, self.split, file, _shown(number))
+            self.findings.add(code, self.split, file, shown(number))
 
     def inspect(self, chunk: Sequence[_Candidate]) -> None:
         """Inspect boxes and masks of some annotations, and keep what can be used."""
@@ -165,9 +161,14 @@ class _Inspector:
             crowd, flag_is_good = _crowd_flag(candidate.annotation)
             if not flag_is_good:
                 codes.add("crowd-flag-invalid")
-            number = _shown(candidate.annotation.get("id"))
+            if crowd and self.crowds_as_objects:
+                crowd = 0
+                self.result.changes["crowd-to-object"] += 1
+            codes |= _unused_fields(candidate.annotation)
+            number = shown(candidate.annotation.get("id"))
             for code in sorted(codes):
-                self.findings.add(code, self.split, candidate.record["file_name"], number)
+                detail = _detail(code, candidate.annotation)
+                self.findings.add(code, self.split, candidate.record["file_name"], number, detail)
             self._keep(candidate, box, segmentation, crowd)
 
     def _shapes(
@@ -184,7 +185,16 @@ class _Inspector:
                 self.crossings and type(segmentation) is list and outline_crosses(segmentation)
             )
         if crosses:
-            codes.add("polygon-self-intersecting")
+            parts = [in_order(part) for part in segmentation]
+            codes |= {
+                "polygon-self-intersecting" if new is old else "polygon-corners-crossed"
+                for old, new in zip(segmentation, parts, strict=True)
+                if outline_crosses([old])
+            }
+            if self.reorder_corners and parts != segmentation:
+                segmentation = parts
+                codes.discard("polygon-corners-crossed")
+                self.result.changes["corners-reordered"] += 1
         around = mask_extent(segmentation, known[1])
         if covers_no_pixel(segmentation, known[0], around, width, height):
             codes.add("mask-without-pixels")
@@ -204,11 +214,11 @@ class _Inspector:
         self, candidate: _Candidate, box: Box | None, segmentation: Segmentation, crowd: Any
     ) -> None:
         annotation, use, image, class_name = candidate
-        number, result = _shown(annotation.get("id")), self.result
+        number, result = shown(annotation.get("id")), self.result
         if box is None and segmentation:
             box = box_of_mask(segmentation)
         if box is None or min(box[2:]) <= 0:
-            result.dropped += 1
+            result.changes["annotation-dropped"] += 1
             return
         masks = self.seen.setdefault((image["id"], class_name, tuple(box), bool(crowd)), [])
         if segmentation in masks:
@@ -229,7 +239,39 @@ class _Inspector:
         result.raw_ids.append(number)
 
 
-def _shown(value: Any) -> Any:
+def _unused_fields(annotation: Mapping[str, Any]) -> set[str]:
+    """Return the codes of what an annotation has and nothing here uses."""
+    places = [annotation, annotation.get("attributes")]  # the latter is CVAT's
+    angles = [place.get("rotation") for place in places if isinstance(place, dict)]
+    turned = any(type(angle) in _NUMBERS and angle for angle in angles)
+    keypoints = {"keypoints-unused"} if annotation.get("keypoints") else set()
+    return keypoints | ({"rotation-unused"} if turned else set())
+
+
+def _detail(code: str, annotation: Mapping[str, Any]) -> str:
+    """Return a few words on a fault: the box that is none, or the area that is lost."""
+    if code == "box-invalid":
+        return str(shown(repr(annotation.get("bbox"))))
+    if code != "polygon-corners-crossed":
+        return ""
+    parts = [part for part in annotation["segmentation"] if _is_outline(part)]
+    outlines = [shapely.Polygon(np.reshape(part, (-1, 2))) for part in parts]
+    now = shapely.area(shapely.make_valid(outlines)).sum()
+    whole = sum(polygon_area(np.reshape(in_order(part), (-1, 2))) for part in parts)
+    return f"{100 - 100 * now / whole:.0f} % of the area is lost"
+
+
+def in_order(part: list[float]) -> list[float]:
+    """Return the four corners of an outline that crosses itself in order; others as they are."""
+    if len(part) != 8 or not outline_crosses([part]):
+        return part
+    corners = np.reshape(np.asarray(part, np.float64), (4, 2))
+    x, y = (corners - corners.mean(axis=0)).T
+    ordered: list[float] = corners[np.argsort(np.arctan2(y, x))].reshape(-1).tolist()
+    return ordered
+
+
+def shown(value: Any) -> Any:
     """Return a value that fits into a report: short, and valid in JSON."""
     if value is None or (type(value) is int and abs(value) < 2**53):
         return value

@@ -1,10 +1,24 @@
 """The report in words: true and aligned, with the next step."""
 
+import shlex
+from pathlib import Path
+
+import prepare_dataset
 import pytest
 
-from persondet.data.check import dataset_statistics
+from persondet.data.check import check_export, dataset_statistics
 from persondet.data.check.text import report_lines
 from persondet.data.findings import CODES, Findings
+from persondet.errors import DatasetError
+from tests.data.exports import (
+    categories,
+    in_this_process,
+    octagon,
+    people,
+    rle_string,
+    without_mask,
+    write_habit,
+)
 
 
 def coco(images=2, names=("person",), per_image=1):
@@ -59,7 +73,8 @@ def test_what_is_there():
 
 def test_leaks_are_a_sentence_each():
     splits = {"train": coco(), "valid": coco(), "test": coco()}
-    text = " ".join(lines_of(splits, leaks={"test": leak(60, 3, 4), "valid": leak(40, 1)}))
+    leaks = {"test": leak(60, 3, 4), "valid": leak(40, 1)}
+    text = " ".join(lines_of(splits, "leak-same-file", leaks=leaks))
     text = " ".join(text.split())
     assert "3 of 60 test images (5 %) have a version in train or valid: " in text
     assert "4 of 60 test images (7 %) are frames of a clip that is in train or valid too" in text
@@ -86,7 +101,14 @@ def test_findings_come_with_all_that_a_person_needs():
 @pytest.mark.parametrize(
     ("splits", "codes", "folder", "last"),
     [
-        ({"train": coco()}, ["box-zero"], "my data", "split 'my data' --output 'my data-split'"),
+        (
+            {"train": coco()},
+            ["split-single"],
+            "my data",
+            "split 'my data' --output 'my data-split'",
+        ),
+        (BOTH, ["train-missing", "box-zero"], "data", "clean data --output data-clean"),
+        (BOTH, ["crowds-only", "leak-same-file"], "data", "--crowds object --drop-leaks"),
         (BOTH, ["box-zero"], "data/", "clean data/ --output data-clean"),
         (BOTH, ["box-zero"], ".", "clean . --output clean"),
         (BOTH, ["box-zero"], "a\x1bb", "clean DIR --output DIR2"),
@@ -96,3 +118,67 @@ def test_findings_come_with_all_that_a_person_needs():
 )
 def test_the_next_step_fits_what_was_found(splits, codes, folder, last):
     assert last in lines_of(splits, *codes, folder=folder)[-1]
+
+
+def crossed(cell, width, height):
+    """A mask whose four corners stand in the order of a bow tie."""
+    shape = octagon(cell, width, height)
+    x, y, w, h = shape["bbox"]
+    return shape | {"segmentation": [[x, y, x + w, y + h, x + w, y, x, y + h]]}
+
+
+def crowd(cell, width, height):
+    return rle_string(cell, width, height) | {"iscrowd": 1}
+
+
+def spelled(cell, width, height):
+    """Numbers as text and with a point, as some exports write them."""
+    shape = octagon(cell, width, height)
+    x, y, *size = shape["bbox"]
+    text = [[str(value) for value in shape["segmentation"][0]]]
+    return shape | {"bbox": [x, y, *map(str, size)], "segmentation": text, "iscrowd": "0"}
+
+
+@pytest.mark.parametrize(
+    ("splits", "missing", "commands", "left"),
+    [
+        ({"train": [people(2, crowd)] * 3, "valid": [people(1)]}, "", ["clean"], ""),
+        ({"train": [people(2, crossed)], "valid": [people(1)]}, "", ["clean"], ""),
+        ({"train": [people(2, spelled)], "valid": [people(1)]}, "", ["clean"], ""),
+        ({"valid": [people(1)] * 4, "test": [people(1)] * 4}, "", ["split"], ""),
+        ({"": [people(1)] * 9}, "", ["split"], ""),
+        ({"train": [people(1)] * 3, "valid": [people(1)]}, "valid", ["clean", "split"], ""),
+        ({"train": [people(1)], "valid": [people(1)] * 3}, "train", ["clean", "split"], ""),
+        ({"train": [people(2)], "test": [people(2)]}, "*", [], "images-missing"),
+        ({"train": [people(1) + people(3, without_mask)] + [people(4, without_mask)] * 2},
+         "", ["split"], "masks-few"),
+        ({"train": [people(1)], "valid": [people(1, category=2)]}, "", [], "class-not-in-train"),
+        ({"train": [people(1)], "test": [people(1, category=2)]}, "", [], "class-not-in-test"),
+    ],
+)  # fmt: skip
+def test_every_advised_command_runs_and_leads_to_a_dataset_without_errors(
+    splits, missing, commands, left, tmp_path, capsys
+):
+    folder = write_habit(tmp_path / "in", splits, categories=categories((1, "person"), (2, "dog")))
+    for path in folder.glob(f"{missing}/*.jpg") if missing else ():
+        path.unlink()
+    run = []
+    with in_this_process():
+        while True:
+            report = check_export(folder)
+            last = report_lines({"folder": str(folder), **report})[-1]
+            if "prepare_dataset.py" not in last:
+                break
+            words = shlex.split(last.partition("prepare_dataset.py ")[2])
+            run.append(words[0])
+            assert len(run) < 3 and prepare_dataset.main(words) == 0
+            folder = Path(words[words.index("--output") + 1])
+        for command in ("clean", "split") if left == "images-missing" else ():
+            with pytest.raises(DatasetError, match="no image of the export is there"):
+                prepare_dataset.main([command, str(folder), "--output", str(tmp_path / "x")])
+    assert run == commands
+    found = {finding["code"] for finding in report["findings"]}
+    assert left in found or (not left and not report["errors"])
+    assert not found & {"crowds-only", "number-spelling", "polygon-corners-crossed", "split-empty"}
+    told = capsys.readouterr().out
+    assert ("VALID IS LEFT OUT: " in told) == (missing == "valid")

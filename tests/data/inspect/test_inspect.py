@@ -8,10 +8,12 @@ import pytest
 from PIL import Image, ImageOps
 
 from persondet.data.clean import clean_coco
+from persondet.data.coco_json import with_numbers
 from persondet.data.findings import Findings
 from persondet.data.inspect import inspect_coco, validate_coco
 from persondet.data.inspect.annotations import turned
 from persondet.data.inspect.images import ImageFacts, inspect_images
+from persondet.data.split import split_coco
 from persondet.errors import DatasetError
 from tests.data.exports import categories, compressed_rle, raster
 
@@ -24,6 +26,64 @@ def _coco(**changes: Any) -> dict[str, Any]:
         "categories": [{"id": 1, "name": "person"}],
         "annotations": [annotation | {"iscrowd": 0, "segmentation": []}],
     } | changes
+
+
+@pytest.mark.parametrize("spell", [str, float, lambda value: f" {value}.00 "])
+def test_a_number_spelled_otherwise_is_that_number(spell: Any) -> None:
+    """In every field, in polygons and in runs; said once a record, with the value."""
+    rle = {"size": [80, 100], "counts": [4000, 100, 3900]}
+    polygon = [[1, 2, 31, 2, 31, 42, 1, 42]]
+    annotation = _coco()["annotations"][0] | {"keypoints": [4, 5, 2]}
+    plain = [
+        annotation | {"id": number, "segmentation": mask}
+        for number, mask in enumerate((polygon, rle), start=1)
+    ]
+
+    def spelled(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: spelled(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [spelled(inner) for inner in value]
+        return spell(value) if isinstance(value, int) else value
+
+    good = _coco(annotations=plain)
+    result, mended = with_numbers(spelled(good))
+    assert result == good and len(mended) == 4
+    assert all(type(one["image_id"]) is int for one in result["annotations"])
+    assert with_numbers(good) == (good, []) and with_numbers(good)[0] is good
+    findings = validate_coco({"train": spelled(good)})
+    (finding,) = (one for one in findings if one.code.name == "number-spelling")
+    assert [(one.file, one.annotation) for one in finding.examples[-2:]] == [
+        ("a.jpg", 1),
+        ("a.jpg", 2),
+    ]
+    assert finding.examples[-1].detail == f"id {spell(2)!r}"
+    expected = clean_coco({"train": good}).splits
+    assert clean_coco({"train": spelled(good)}).splits == expected
+    divided = split_coco(spelled(good), fractions=(1, 0, 0)).splits
+    assert divided["train"]["annotations"] == good["annotations"]
+
+
+@pytest.mark.parametrize("value", ["", "x", "1e", "0x1", "1_0", "nan", "inf", "1 2", True, None])
+def test_text_that_is_no_number_and_numbers_that_are_not_whole_stay(value: Any) -> None:
+    for change in ({"id": value}, {"id": 1.5}, {"bbox": [value, 2, 30, 40]}):
+        coco = _coco(annotations=[_coco()["annotations"][0] | change])
+        assert with_numbers(coco) == (coco, [])
+
+
+def test_what_an_export_holds_and_nothing_uses_or_a_model_cannot_give_is_told() -> None:
+    one = _coco()["annotations"][0]
+    changes = [{"keypoints": [4, 5, 2]}, {"rotation": 30}, {"attributes": {"rotation": 0.5}}]
+    changes += [{"rotation": 0}, {"keypoints": []}, *[{}] * 96]
+    many = [
+        one | {"id": number, "bbox": [number % 50, 2, 30, 40 - number // 50]} | change
+        for number, change in enumerate(changes, start=1)
+    ]
+    found = validate_coco({"train": _coco(annotations=many)}).counts()
+    assert found == {"objects-many": 1, "keypoints-unused": 1, "rotation-unused": 2} | {
+        "masks-none": 101
+    }
+    assert "objects-many" not in validate_coco({"train": _coco(annotations=many[:100])}).counts()
 
 
 @pytest.mark.parametrize(
@@ -65,7 +125,7 @@ def test_annotations_of_dropped_images_are_not_looked_at() -> None:
     inspection = inspect_coco({"train": coco})
     assert inspection.findings.counts().keys() == {"file-name-outside", "masks-none"}
     assert inspection.dropped_images["train"] == {"/etc/hostname": "file-name-outside"}
-    assert inspection.annotations["train"].of_dropped_images == 1
+    assert inspection.annotations["train"].changes == {"annotation-of-dropped-image": 1}
 
 
 # Image records against what their files are
