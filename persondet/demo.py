@@ -53,7 +53,7 @@ def run_demo(output: str | Path, sample: str | Path, announce: Announce) -> dict
     resume = (output / "last_checkpoint").is_file()
     with step("sample", f"1/5  The sample: images of a street and a clip, in {sample}"):
         _in_own_process(_make_sample, sample)
-    with step("train", "2/5  Transfer from ImageNet: the stem and two stages stay as they are"):
+    with step("train", "2/5  Transfer from ImageNet: the stem and three stages stay as they are"):
         _in_own_process(_train, _transfer(output, sample, resume=resume))
     with step("video", "3/5  Annotating the clip"):
         score = _in_own_process(_annotate, output, sample)

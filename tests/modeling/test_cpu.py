@@ -40,6 +40,22 @@ def test_a_block_with_frozen_batch_norm_has_the_same_values_and_gradients():
         torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "activation", [None, nn.ReLU(), nn.Hardswish(), nn.GELU(), nn.functional.relu]
+)
+def test_without_a_gradient_batch_norm_and_activation_join_the_convolution(activation):
+    norm = with_statistics(nn.BatchNorm2d(6)).eval()
+    conv = Conv2d(4, 6, 3, 2, 1, groups=2, norm=norm, activation=activation)
+    x = torch.randn(2, 4, 9, 11) * 3
+    expected, statistics = conv(x), norm.running_mean.clone()
+    accelerate(conv)
+    with torch.no_grad():
+        torch.testing.assert_close(conv(x), expected, atol=1e-5, rtol=1e-5)
+        assert torch.equal(norm.running_mean, statistics)
+        conv.train()(x)  # in training the norm takes the batch's statistics, and keeps them
+    assert not torch.equal(norm.running_mean, statistics)
+
+
 @pytest.mark.parametrize("before", [True, False])
 def test_freezing_works_before_and_after(before):
     model = nn.Sequential(Conv2d(3, 4, 3, norm=nn.BatchNorm2d(4)))
