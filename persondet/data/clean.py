@@ -320,14 +320,11 @@ def _is_file(folder: Path, name: Any) -> bool:
 
 
 def _record(export: Export, clean: CleanExport, options: Mapping[str, Any]) -> dict[str, Any]:
-    splits: dict[str, dict[str, int]] = {}
-    for split, coco in clean.splits.items():
-        splits[split] = {}
+    splits: dict[str, dict[str, int]] = {split: {} for split in clean.splits}
+    for split, counts in splits.items():
         for key in ("images", "annotations"):
-            splits[split] |= {
-                key: len(coco[key]),
-                f"{key}_before": len(export.splits[split][key]),
-            }
+            counts[key] = len(clean.splits[split][key])
+            counts[f"{key}_before"] = len(export.splits[split][key])
     return {
         "version": 1,
         "options": dict(options),

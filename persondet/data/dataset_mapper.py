@@ -236,10 +236,7 @@ class AlbumentationsDatasetMapper:
             size = self.min_sizes[int(rng.integers(len(self.min_sizes)))]
         if size == 0:
             return height, width
-        new_height, new_width = ResizeShortestEdge.get_output_shape(
-            height, width, size, self.max_size
-        )
-        return new_height, new_width
+        return ResizeShortestEdge.get_output_shape(height, width, size, self.max_size)
 
 
 def _probe_points(width: int, height: int) -> FloatArray:
@@ -314,7 +311,5 @@ def _resized(
         parts = [part * scale for part in mask]
         return parts, extent(parts) if parts else None
     raster = resized_mask(mask, size)
-    if not raster.any():
-        return raster, None
-    columns, rows = np.flatnonzero(raster.any(axis=0)), np.flatnonzero(raster.any(axis=1))
-    return raster, np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float64)
+    x, y, w, h = cv2.boundingRect(raster)
+    return raster, np.array([x, y, x + w, y + h], np.float64) if w else None

@@ -10,7 +10,7 @@ import itertools
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from persondet.data.dataset_mapper import AlbumentationsDatasetMapper
 from persondet.errors import ConfigError, DatasetError
+from persondet.text import listed
 
 StreamIndex = tuple[int, int]
 """Position in the training stream of all ranks, and index into the dataset."""
@@ -271,9 +272,6 @@ class StreamBatches(Sampler[list[StreamIndex]]):
                 yield batch
 
 
-_NAMED = 3
-
-
 @dataclass(frozen=True)
 class DatasetState:
     """The images of a dataset in order, with a digest of each.
@@ -297,15 +295,6 @@ class DatasetState:
             digests=[_digest(record) for record in dicts],
         )
 
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> DatasetState:
-        """Return the dataset that `state` describes."""
-        return cls(**state)
-
-    def state(self) -> dict[str, Any]:
-        """Return it as plain containers, for a checkpoint."""
-        return asdict(self)
-
     def difference(self, now: DatasetState) -> str:
         """Return how `now` differs from this one, as half a sentence; empty when it does not."""
         if self == now:
@@ -317,16 +306,11 @@ class DatasetState:
             "new": [name for name in theirs if name not in ours],
             "changed": [name for name in ours if theirs.get(name, ours[name]) != ours[name]],
         }
-        found = "; ".join(f"{kind}: {_listed(names)}" for kind, names in lists.items() if names)
+        found = "; ".join(f"{kind}: {listed(names)}" for kind, names in lists.items() if names)
         return (
             f"had {len(self.names)} images and {self.annotations} annotations, and has "
             f"{len(now.names)} and {now.annotations} now; {found or 'their order is another'}"
         )
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
 
 
 def _digest(record: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from persondet.data.findings import CODES, Findings
 from persondet.errors import DatasetError
 from tests.data.exports import (
     categories,
+    coco_of,
     in_this_process,
     octagon,
     people,
@@ -21,18 +22,9 @@ from tests.data.exports import (
 )
 
 
-def coco(images=2, names=("person",), per_image=1):
-    return {
-        "images": [
-            {"id": i, "file_name": f"{i}.jpg", "width": 64, "height": 48} for i in range(images)
-        ],
-        "annotations": [
-            {"id": 1, "image_id": i, "category_id": 0, "bbox": [0, 0, 8, 8], "segmentation": []}
-            for i in range(images)
-            for _ in range(per_image)
-        ],
-        "categories": [{"id": i, "name": name} for i, name in enumerate(names)],
-    }
+def coco(images=2, per_image=1):
+    names = [f"{number}.jpg" for number in range(images)]
+    return coco_of([people(per_image, without_mask)] * images, names, [(48, 64)] * images)
 
 
 BOTH = {"train": coco(3, per_image=2), "test": coco(1)}
@@ -101,12 +93,7 @@ def test_findings_come_with_all_that_a_person_needs():
 @pytest.mark.parametrize(
     ("splits", "codes", "folder", "last"),
     [
-        (
-            {"train": coco()},
-            ["split-single"],
-            "my data",
-            "split 'my data' --output 'my data-split'",
-        ),
+        ({"train": coco()}, ["split-single"], "my data", "'my data' --output 'my data-split'"),
         (BOTH, ["train-missing", "box-zero"], "data", "clean data --output data-clean"),
         (BOTH, ["crowds-only", "leak-same-file"], "data", "--crowds object --drop-leaks"),
         (BOTH, ["box-zero"], "data/", "clean data/ --output data-clean"),
