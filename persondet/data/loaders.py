@@ -128,8 +128,7 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader[dict[str, A
     The inputs equal those of Detectron2's own test loader; an unreadable image is a `DatasetError`
     that names it. Ranks share the images.
     """
-    mapper = AlbumentationsDatasetMapper(cfg, is_train=False)
-    return _sequential_loader(cfg, dataset_name, mapper, 1)
+    return _sequential_loader(cfg, dataset_name, 1)
 
 
 def build_validation_loss_loader(cfg: CfgNode, dataset_name: str) -> DataLoader[dict[str, Any]]:
@@ -140,20 +139,20 @@ def build_validation_loss_loader(cfg: CfgNode, dataset_name: str) -> DataLoader[
     share the images. The last batch may be smaller. With `TEST.VAL_LOSS.MAX_BATCHES` the first so
     many times `SOLVER.IMS_PER_BATCH` images, whatever the number of ranks.
     """
-    mapper = AlbumentationsDatasetMapper(cfg, is_train=False, with_annotations=True)
     batch_size = max(1, cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size())
     most = cfg.TEST.VAL_LOSS.MAX_BATCHES * cfg.SOLVER.IMS_PER_BATCH or None
-    return _sequential_loader(cfg, dataset_name, mapper, batch_size, most=most)
+    return _sequential_loader(cfg, dataset_name, batch_size, most=most, with_annotations=True)
 
 
 def _sequential_loader(
     cfg: CfgNode,
     dataset_name: str,
-    mapper: AlbumentationsDatasetMapper,
     batch_size: int,
     *,
     most: int | None = None,
+    with_annotations: bool = False,
 ) -> DataLoader[dict[str, Any]]:
+    mapper = AlbumentationsDatasetMapper(cfg, is_train=False, with_annotations=with_annotations)
     dicts = _dataset_dicts((dataset_name,), filter_empty=False)[:most]
     return DataLoader(
         MappedSamples(dicts, mapper),

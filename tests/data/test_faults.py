@@ -226,13 +226,16 @@ def _saved(pixels: Any, orientation: int = 1) -> bytes:
 
 def test_each_fault_of_an_image_is_named_once_and_the_rest_stays(tmp_path: Path) -> None:
     """One export on disk with all of them; image 0 has none."""
-    kept = ["image-size-invalid", "image-orientation", "image-rotated", "image-listed-twice"]
+    kept = [
+        *("image-size-invalid", "image-orientation", "image-rotated", "image-listed-twice"),
+        "file-name-spelled",
+    ]
     dropped = [
         *("image-malformed", "file-name-outside", "file-missing", "image-unreadable"),
         *("image-truncated", "image-size-differs", "image-too-large", "image-id-twice"),
     ]
     codes = ["fine", *kept, *dropped, "the other id"]
-    names = dict(zip(codes, (f"{letter}.jpg" for letter in "abcdefghijklmn"), strict=True))
+    names = dict(zip(codes, (f"{letter}.jpg" for letter in "abcdefghijklmno"), strict=True))
     root = write_habit(
         tmp_path / "in",
         {"train": [people(2)] * len(codes)},
@@ -254,6 +257,7 @@ def test_each_fault_of_an_image_is_named_once_and_the_rest_stays(tmp_path: Path)
         of["image-malformed"]["file_name"] = None
         of["file-name-outside"]["file_name"] = "../x.jpg"
         of["image-size-invalid"]["width"] = "wide"
+        of["file-name-spelled"]["file_name"] = f"%{ord(names['file-name-spelled'][0]):x}.JPG"
         of["image-size-differs"]["width"] += 1
         of["the other id"]["id"] = of["image-id-twice"]["id"]
         coco["images"].append(of["image-listed-twice"] | {"id": 99})
@@ -290,13 +294,3 @@ def test_a_split_that_lists_the_images_of_another_is_said_to(tmp_path: Path) -> 
     assert finding["splits"] == {"valid": 3} and finding["examples"][0]["detail"] == (
         "it lies in train"
     )
-
-
-def test_names_in_another_form_are_a_finding_and_cleaned(tmp_path: Path) -> None:
-    root = write_habit(tmp_path / "in", {"train": [people(1)]}, name=lambda *_: "a b.jpg")
-    edit(root, lambda coco: coco["images"][0].update(file_name="a%20b.JPG"))
-    with in_this_process():
-        assert counts(check_export(root))["file-name-spelled"] == 1
-        clean_dataset(root, tmp_path / "out")
-    assert read_splits(tmp_path / "out")["train"]["images"][0]["file_name"] == "a b.jpg"
-    assert (tmp_path / "out/train/a b.jpg").is_file()

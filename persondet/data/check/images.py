@@ -185,12 +185,10 @@ def _open(root: str, name: str) -> BinaryIO:
     try:
         # A pipe with an image's name must not block.
         number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        raise _Problem("file-missing", "there is no such file") from None
     except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            raise _Problem("file-missing", "the name is too long for a file") from None
-        raise _Problem("image-unreadable", str(error.strerror).lower()) from None
+        missing = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+        code = "file-missing" if missing else "image-unreadable"
+        raise _Problem(code, str(error.strerror).lower()) from None
     if not stat.S_ISREG(os.fstat(number).st_mode):
         os.close(number)
         raise _Problem("image-unreadable", "it is a folder or a device, not a file")

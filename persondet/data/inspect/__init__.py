@@ -124,9 +124,10 @@ def _numbered(split: str, raw: CocoDict, findings: Findings) -> CocoDict:
     coco, spelled = with_numbers(raw)
     files = dict(text_and_id(image, "file_name")[::-1] for image in coco["images"] if spelled)
     for record, detail in spelled:
-        file, number = record.get("file_name"), None
+        (file, _), number = text_and_id(record, "file_name"), None
         if "image_id" in record:
-            file, number = files.get(record["image_id"]), shown(record.get("id"))
+            _, image = text_and_id({"id": record["image_id"]}, "")
+            file, number = files.get(image), shown(record.get("id"))
         findings.add("number-spelling", split, file or "", number, detail)
     return coco
 

@@ -118,16 +118,6 @@ def test_an_empty_split_is_a_warning_and_an_export_of_none_refused() -> None:
         inspect_coco({"train": empty})
 
 
-def test_annotations_of_dropped_images_are_not_looked_at() -> None:
-    coco = _coco()
-    coco["images"].append({"id": 2, "file_name": "/etc/hostname", "width": 9, "height": 9})
-    coco["annotations"].append({"id": 2, "image_id": 2, "category_id": 1, "bbox": None})
-    inspection = inspect_coco({"train": coco})
-    assert inspection.findings.counts().keys() == {"file-name-outside", "masks-none"}
-    assert inspection.dropped_images["train"] == {"/etc/hostname": "file-name-outside"}
-    assert inspection.annotations["train"].changes == {"annotation-of-dropped-image": 1}
-
-
 # Image records against what their files are
 
 FILE = {"width": 640, "height": 480}
