@@ -176,7 +176,7 @@ def _settle_masks(annotations: list[dict[str, Any]], masks: str, changes: Counte
         raise DatasetError(
             "no annotation is left after cleaning; check the classes asked for and the export."
         )
-    with_mask = sum(1 for annotation in annotations if annotation["segmentation"])
+    with_mask = sum(bool(annotation["segmentation"]) for annotation in annotations)
     if with_mask == 0 and masks in ("polygon", "bitmask"):
         raise DatasetError(
             f"masks {masks!r} was asked for, but no annotation has one; use "

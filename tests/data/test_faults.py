@@ -287,10 +287,5 @@ def test_a_split_that_lists_the_images_of_another_is_said_to(tmp_path: Path) -> 
     for path in root.glob("valid/*.jpg"):
         path.unlink()
     with in_this_process():
-        report = check_export(root)
-    found = counts(report)
+        found = counts(check_export(root))
     assert found["file-of-other-split"] == 3 and "file-missing" not in found
-    (finding,) = (one for one in report["findings"] if one["code"] == "file-of-other-split")
-    assert finding["splits"] == {"valid": 3} and finding["examples"][0]["detail"] == (
-        "it lies in train"
-    )
