@@ -146,11 +146,8 @@ def white_of(image: Image.Image) -> float | None:
     if not image.mode.startswith("I;16") and image.mode not in ("I", "F"):
         return None
     most = float(np.nan_to_num(np.asarray(image, np.float64), posinf=0.0).max(initial=0))
-    usual = (
-        *((1.0,) if image.mode == "F" else ()),
-        *(2.0**bits - 1 for bits in (8, 10, 12, 14, 16)),
-    )
-    return next((white for white in usual if most <= white), most)
+    usual = (1, 8, 10, 12, 14, 16)[image.mode != "F" :]
+    return next((2.0**bits - 1 for bits in usual if most <= 2**bits - 1), most)
 
 
 @functools.cache

@@ -145,11 +145,8 @@ def match_names(names: Iterable[str], files: Iterable[str]) -> dict[str, str]:
     """
     names, files = list(names), set(files)
     found = {name: name for name in names if name in files}
-    forms: tuple[Callable[[str], str], ...] = (
-        _spelling,
-        lambda name: _spelling(name).split("/")[-1],
-    )
-    for form in forms:
+    last: Callable[[str], str] = lambda name: _spelling(name).split("/")[-1]  # noqa: E731
+    for form in (_spelling, last):
         asked, free, taken = defaultdict(list), defaultdict(list), set(found.values())
         for name in names:
             if name not in found and (form is _spelling or leads_out(name)):

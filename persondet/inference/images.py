@@ -340,7 +340,14 @@ class _ImageResults:
 
     def _write(self, one: _Image, people: Sequence[PersonRecord]) -> None:
         if not self._images:  # not earlier, so that no image leaves no file
-            self._start()
+            header = {
+                "schema": SCHEMA,
+                "version": VERSION,
+                "model": self.predictor.model_file,
+                "classes": self._classes,
+                "confidence_threshold": self.predictor.confidence_threshold,
+            }
+            self._stack.enter_context(self._text).write(json_line(header), header=True)
         height, width = one.image.shape[:2]
         image = {"file_name": one.name, "width": width, "height": height}
         record = {"index": one.index, **image, "people": person_rows(people)}
@@ -357,17 +364,6 @@ class _ImageResults:
             if person.mask is not None:
                 result["segmentation"] = {"size": [height, width], "counts": person.mask}
             self._results.append(result)
-
-    def _start(self) -> None:
-        header = {
-            "schema": SCHEMA,
-            "version": VERSION,
-            "model": self.predictor.model_file,
-            "classes": self._classes,
-            "confidence_threshold": self.predictor.confidence_threshold,
-        }
-        self._stack.enter_context(self._text)
-        self._text.write(json_line(header), header=True)
 
     def finish(self) -> None:
         """Write the files in COCO's formats."""

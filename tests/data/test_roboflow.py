@@ -165,9 +165,7 @@ def test_every_layout_and_spelling_registers_the_same_dataset(tmp_path: Path) ->
         ("../../1.jpg", "a/1.jpg b/1.jpg", ""),
     ],
 )
-def test_a_name_means_a_file_when_no_other_could_be_meant(
-    names: str, files: str, means: str
-) -> None:
+def test_a_name_means_one_file_alone(names: str, files: str, means: str) -> None:
     found = match_names(names.split(), files.split())
     assert " ".join(f"{name}={file}" for name, file in found.items()) == means
 
@@ -191,9 +189,7 @@ EMPTY = '{"images": [], "annotations": [], "categories": []}'
         ({"package.json": "{}"}, "holds no export; expected"),
     ],
 )
-def test_whose_a_folder_is_that_is_not_coco(
-    tmp_path: Path, files: dict[str, str], match: str
-) -> None:
+def test_other_tools_are_named(tmp_path: Path, files: dict[str, str], match: str) -> None:
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)

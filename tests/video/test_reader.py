@@ -233,9 +233,7 @@ AVI = {"codec": "libx264", "pix_fmt": "yuv420p", "options": {"bf": "3", "b_strat
     ("name", "announced", "choices"),
     [("a.h264", None, {}), ("a.ts", 40, {}), ("a.avi", 40, AVI)],
 )
-def test_frames_are_shown_at_their_times_whatever_the_container_tells(
-    name, announced, choices, tmp_path
-):
+def test_frames_have_their_times_in_every_container(name, announced, choices, tmp_path):
     reader = VideoReader(noisy_clip(tmp_path / name, **choices))
     assert reader.announced_frames == announced
     assert [frame.time for frame in reader] == [Fraction(n, 25) for n in range(40)]
@@ -287,9 +285,7 @@ QUICK = {"variable rate", "matroska", "AVI"}
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in PARTS]
 )
-def test_a_part_is_that_part_of_the_whole_and_what_can_be_counted_is_not_decoded(
-    name, tmp_path, monkeypatch
-):
+def test_a_part_is_that_part_of_the_whole(name, tmp_path, monkeypatch):
     file, codec, options, times, countable = PARTS[name]
     path = write_clip(
         tmp_path / file,

@@ -121,9 +121,3 @@ def test_a_crowd_of_look_alikes_spends_the_budget_by_looking(monkeypatch):
     monkeypatch.setattr(verification, "_BLOCK", 600)
     _, skipped = near_identical_pairs(np.zeros((60, 8), np.uint64), frames, budget=15_000_000)
     assert 0 < skipped < 60
-
-
-def test_no_images():
-    hashes, thumbnails = np.zeros((0, 8), np.uint64), np.zeros((0, 64, 64), np.uint8)
-    for groups in (None, np.zeros(0, int)):
-        assert near_identical_pairs(hashes, thumbnails, groups=groups)[0].shape == (0, 2)
