@@ -328,14 +328,11 @@ def _splits_of(root: Path, label: str) -> dict[str, Path]:
                 f"{label}: {folder.name}/ has no {ANNOTATION_FILE}; export the dataset as COCO, or "
                 "remove the folder if the split is not wanted."
             )
-        if flat:
+        if flat or split in splits:
+            first = "the folder itself" if flat else f"{splits[split].name}/"
             raise DatasetError(
-                f"{label} has {ANNOTATION_FILE} itself and in {folder.name}/; keep one of them."
-            )
-        if split in splits:
-            raise DatasetError(
-                f"{label}: {splits[split].name}/ and {folder.name}/ are the same split ({split}); "
-                "keep one of them."
+                f"{label}: {first} and {folder.name}/ cannot both be splits ({split}); keep one of "
+                "them."
             )
         splits[split] = folder
     if flat:

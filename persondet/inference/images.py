@@ -25,12 +25,11 @@ import cv2
 import numpy as np
 from detectron2.structures import Instances
 
-from persondet.data.image_file import IMAGE_SUFFIXES, is_image_name, read_image_file
+from persondet.data.image_file import IMAGE_SUFFIXES, is_image_name, read_image_file, write_image
 from persondet.environment import Progress
 from persondet.errors import MediaError, OutputExistsError, PartialMediaError
 from persondet.files import (
     PartialText,
-    atomic_path,
     describe_foreign_file,
     refuse_existing,
     write_json,
@@ -39,7 +38,6 @@ from persondet.inference.masks import encoded_masks, paste_regions
 from persondet.inference.stages import Stage, StageLine
 from persondet.records import PersonRecord, json_line, people_of, person_rows
 
-JPEG_QUALITY = 92
 PREDICTIONS, IMAGES, RECORDS = "predictions.json", "images.json", "records.jsonl"
 SCHEMA, VERSION = "persondet-picture-records", 1
 # How long images wait for others of their size, in batches, and how many bytes may wait.
@@ -220,7 +218,7 @@ def predict_images(
             found = predict([one.image for one in batch])
             for one, instances in zip(batch, found, strict=True):
                 instances = paste_regions(instances)
-                _write_image(output / one.name, draw(one.image, instances))
+                write_image(output / one.name, draw(one.image, instances))
                 results.add(one, instances)
                 tell(results.written + len(skipped), len(images))
         if not results.written:
@@ -284,21 +282,6 @@ def _batches(images: Iterable[_Image], size: int) -> Iterator[list[_Image]]:
         ):
             yield waiting.pop(next(iter(waiting)))
     yield from waiting.values()
-
-
-def _write_image(path: Path, image: np.ndarray) -> None:
-    """Write a BGR image in the format of its name, whole or not at all."""
-    suffix = path.suffix.lower()
-    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if suffix in (".jpg", ".jpeg") else []
-    try:
-        coded, data = cv2.imencode(suffix, image, options)
-    except cv2.error:  # e.g. too large for WebP
-        coded = False
-    if not coded:
-        raise MediaError(f"{path}: the annotated image cannot be written.")
-    # Not `imwrite`, which does not notice a full disk in every format.
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data.tobytes())
 
 
 class _ImageResults:

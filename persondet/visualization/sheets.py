@@ -21,7 +21,6 @@ from detectron2.structures import BoxMode
 from persondet.data.image_file import read_image_file
 from persondet.data.shapes import rle_runs
 from persondet.errors import DatasetError, MediaError
-from persondet.files import atomic_path
 from persondet.text import count_of
 from persondet.visualization import drawing
 from persondet.visualization.labels import draw_label, plate_size
@@ -69,17 +68,6 @@ def contact_sheet(
         place, ink = (0, CAPTION_HEIGHT - 7), drawing.contrasting(BACKGROUND)
         cv2.putText(below, caption, place, drawing.FONT, CAPTION_SCALE, ink, 1, cv2.LINE_AA)
     return sheet
-
-
-def write_sheet(path: str | Path, sheet: np.ndarray) -> Path:
-    """Write an image (uint8, (H, W, 3), BGR) whole or not at all, and return its path.
-
-    Raises: MediaError: when OpenCV cannot write the format that the name ends in.
-    """
-    with atomic_path(path) as temporary:
-        if not cv2.imwrite(str(temporary), sheet):
-            raise MediaError(f"{path}: the image cannot be written; end its name in .png.")
-    return Path(path)
 
 
 # (dataset dict, seed) → what the model is trained on, or None when nothing is left of the image.

@@ -56,8 +56,8 @@ def test_an_export_is_found(tmp_path: Path, files: str, found: str, splits: str)
         ("a/b/c/d/e/train/+", "holds no export"),
         ("train/a.jpg", "holds no export"),
         ("train/+ valid/a.jpg", r"valid/ has no _annotations\.coco\.json"),
-        ("val/+ valid/+", r"val/ and valid/ are the same split \(valid\)"),
-        ("+ valid/+", "itself and in valid/; keep one"),
+        ("val/+ valid/+", r"val/ and valid/ .* \(valid\)"),
+        ("+ valid/+", "itself and valid/ .* keep one"),
         ("one/train/+ two/train/+", "several exports, e.g. 'one' and 'two'"),
     ],
 )
@@ -65,8 +65,6 @@ def test_what_is_no_single_export(tmp_path: Path, files: str, match: str) -> Non
     _make(tmp_path, files)
     with pytest.raises(DatasetError, match=match):
         find_export(tmp_path)
-    with pytest.raises(DatasetError, match="^the zip"):
-        find_export(tmp_path, "the zip")
 
 
 def test_no_folder_and_a_folder_behind_a_link(tmp_path: Path) -> None:

@@ -52,12 +52,6 @@ def test_rotation_is_applied_once_to_frame_and_pixel_aspect(name, tmp_path):
     assert frame.flags.c_contiguous
 
 
-def test_variable_frame_rate_keeps_its_times(tmp_path):
-    ticks, clock = [0, 40, 60, 200, 210, 500], Fraction(1, 1000)
-    path = write_clip(tmp_path / "variable.mp4", squares(6), times=ticks, time_base=clock)
-    assert [frame.time for frame in VideoReader(path)] == [Fraction(t, 1000) for t in ticks]
-
-
 def test_a_clip_that_tells_no_rate_has_that_of_its_time_stamps(tmp_path):
     ticks = np.cumsum([0, 41, 33, 67, 41, 41, 40])[1:]  # FFmpeg takes each tick for a frame
     choices = {"codec": "libvpx", "rate": Fraction(1000), "time_base": Fraction(1, 1000)}
