@@ -306,7 +306,10 @@ class _ImageResults:
         self.written = self.people = 0
         self._stack = stack
         self._classes = list(predictor.metadata.thing_classes)
-        self._category_ids = _category_ids(predictor.metadata)
+        # The dataset's ids; 1, 2, … if the model does not know them.
+        mapping = predictor.metadata.get("thing_dataset_id_to_contiguous_id", None) or {}
+        known = {number: category for category, number in mapping.items()}
+        self._category_ids = {name: known.get(i, i + 1) for i, name in enumerate(self._classes)}
         self._text = PartialText(folder / RECORDS, "records", overwrite=overwrite)
         self._waiting: dict[int, tuple[_Image, tuple[PersonRecord, ...]]] = {}  # by place
         self._images: list[dict[str, Any]] = []
@@ -355,10 +358,3 @@ class _ImageResults:
         listing = {"info": {}, "images": self._images, "categories": categories}
         write_json(self.folder / PREDICTIONS, self._results, indent=None)
         write_json(self.folder / IMAGES, listing | {"annotations": []})
-
-
-def _category_ids(metadata: Any) -> dict[str, int]:
-    """Return class name → the dataset's category id; 1, 2, … if the model does not know them."""
-    mapping = metadata.get("thing_dataset_id_to_contiguous_id", None)
-    by_class = {number: category for category, number in (mapping or {}).items()}
-    return {name: by_class.get(i, i + 1) for i, name in enumerate(metadata.thing_classes)}
