@@ -206,10 +206,11 @@ def draw_dataset_dict(
 
     Each object has its own colour; a class name is written where `class_names` has more than one.
     """
-    annotations = dataset_dict.get("annotations", ())
-    labels = [_label(one["category_id"], class_names) for one in annotations]
-    pairs = enumerate(zip(annotations, labels, strict=True))
-    return draw_shown(image, [Shown.of(one, label, color=n) for n, (one, label) in pairs], size)
+    objects = [
+        Shown.of(one, _label(one["category_id"], class_names), color=number)
+        for number, one in enumerate(dataset_dict.get("annotations", ()))
+    ]
+    return draw_shown(image, objects, size)
 
 
 def draw_training_sample(
@@ -273,15 +274,14 @@ def ground_truth_sheet(
         captions.append(caption)
         for version in range(versions):
             sample = None if late() else mapper(dict(dataset_dict), (seed, row, version))
-            if sample is None:
-                tiles.append(np.zeros_like(tile))
-                text = "left out, as it takes long" if late() else "left out by the mapper"
-            else:
+            drawn, text = np.zeros_like(tile), "left out by the mapper, or as it takes long"
+            if sample is not None:
                 height, width = sample["image"].shape[1:]
                 text = f"{count_of(len(sample['instances']), 'object')}, {width} x {height}"
-                tiles.append(
-                    draw_training_sample(sample, class_names, tile_size, image_format=image_format)
+                drawn = draw_training_sample(
+                    sample, class_names, tile_size, image_format=image_format
                 )
+            tiles.append(drawn)
             captions.append(f"augmented {version + 1}: {text}")
     return contact_sheet(tiles, captions, columns=versions + 1, tile_size=tile_size)
 

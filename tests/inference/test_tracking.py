@@ -60,7 +60,6 @@ def degraded(seed, stride=1):
 
 
 def detections(boxes):
-    """Return boxes (N, 4) as a model returns them."""
     found = Instances((720, 1280))
     found.pred_boxes = Boxes(torch.tensor(np.asarray(boxes).reshape(-1, 4), dtype=torch.float32))
     found.scores = torch.full((len(boxes),), 0.9)
@@ -175,7 +174,6 @@ PLACES = {"a": (0, 0, 40, 80), "b": (100, 0, 140, 80), "c": (200, 0, 240, 80)}
 
 
 def frame(**people):
-    """Return a frame: place = number."""
     return [{"box": PLACES[place], "track_id": number} for place, number in people.items()]
 
 

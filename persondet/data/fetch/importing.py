@@ -81,10 +81,7 @@ def import_export(
     refuse_existing(output, overwrite=overwrite)
     is_folder = source.is_dir()
     if not is_folder and not source.is_file():
-        raise DatasetError(
-            f"{label}: there is no such file; give an export's zip, or the folder it was unpacked "
-            "into."
-        )
+        raise DatasetError(f"{label}: there is no such file; give an export's zip or its folder.")
     with atomic_folder(output, overwrite=overwrite) as draft, writing():
         folder = source if is_folder else draft / _UNPACKED
         if not is_folder:
