@@ -45,7 +45,7 @@ class OtherToolError(DatasetError):
 def read_coco(path: str | Path, label: str = "") -> CocoDict:
     """Read a COCO instances json and check its outline: an object with three lists.
 
-    What is inside the records is not judged here (see `persondet.data.inspection`); NaN and
+    What is inside the records is not judged here (see `persondet.data.inspect`); NaN and
     infinities, which Python's own writer produces, are read as such.
 
     Args:
