@@ -14,10 +14,9 @@ import os
 import shutil
 import tempfile
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from types import TracebackType
 from typing import IO, Any
 
 from persondet.errors import DatasetError, MediaError, OutputExistsError, PartialMediaError
@@ -37,23 +36,18 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     make_folder(path.parent)
-    try:
+    with _writing(path):
         handle, name = tempfile.mkstemp(
             prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent
         )
-    except OSError as error:
-        raise _not_writable(path, error) from error
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
-        # mkstemp makes private files; the result gets the mode that a plain open() would give.
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except OSError as error:
-        if error.errno in _FULL:
-            raise _not_writable(path, error) from error
-        raise
+        with _writing(path, _FULL):
+            yield temporary
+            # mkstemp makes private files; the result gets the mode that a plain open() would give.
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -72,19 +66,14 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
     make_folder(path.parent)
     _remove_abandoned(path)
     refuse_existing(path, overwrite=overwrite)
-    try:
+    with _writing(path):
         draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=_DRAFT, dir=path.parent))
-    except OSError as error:
-        raise _not_writable(path, error) from error
     lock = _locked(draft)
     try:
-        yield draft
-        draft.chmod(0o777 & ~_umask())
-        _replace_folder(draft, path, overwrite)
-    except OSError as error:
-        if error.errno in _FULL:
-            raise _not_writable(path, error) from error
-        raise
+        with _writing(path, _FULL):
+            yield draft
+            draft.chmod(0o777 & ~_umask())
+            _replace_folder(draft, path, overwrite)
     finally:
         if lock is not None:
             os.close(lock)
@@ -172,16 +161,21 @@ def make_folder(path: str | Path) -> None:
 
     Raises: OutputExistsError: when it cannot be made, or a file has its name.
     """
-    try:
+    with _writing(Path(path)):
         Path(path).mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def _writing(path: Path, codes: Container[int | None] | None = None) -> Iterator[None]:
+    """Turn what the disk says to a write, with any error number or these, into one sentence."""
+    try:
+        yield
     except OSError as error:
-        raise _not_writable(Path(path), error) from error
-
-
-def _not_writable(path: Path, error: OSError) -> OutputExistsError:
-    return OutputExistsError(
-        f"{path} cannot be written ({error.strerror or error}); choose another place."
-    )
+        if codes is not None and error.errno not in codes:
+            raise
+        raise OutputExistsError(
+            f"{path} cannot be written ({error.strerror or error}); choose another place."
+        ) from error
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -341,12 +335,7 @@ class PartialText:
             f"{kept}{mend}."
         )
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         assert self._file is not None
         try:
             with self._file as file:

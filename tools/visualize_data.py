@@ -53,13 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def draw_cleaning(args: argparse.Namespace, opts: Sequence[str]) -> Path | str:
     """Write the sheet of what cleaning changes; return its path, or that it changes nothing."""
     from persondet.data.clean import changed_images
+    from persondet.data.image_file import write_image
     from persondet.engine.defaults import export_root, load_cfg
-    from persondet.visualization.sheets import (
-        CleanedImage,
-        cleaning_sheet,
-        evenly_spaced,
-        write_sheet,
-    )
+    from persondet.visualization.sheets import CleanedImage, cleaning_sheet, evenly_spaced
 
     cfg = load_cfg(args.config_file, opts)
     keys = cfg.DATASETS.ROBOFLOW
@@ -69,7 +65,7 @@ def draw_cleaning(args: argparse.Namespace, opts: Sequence[str]) -> Path | str:
     shown = evenly_spaced(changed, args.images)
     rows = [CleanedImage(c.path, c.before, c.after, c.origins, ", ".join(c.codes)) for c in shown]
     sheet = cleaning_sheet(rows)
-    return write_sheet(args.output, sheet)
+    return write_image(args.output, sheet)
 
 
 def draw_sheet(args: argparse.Namespace, opts: Sequence[str]) -> Path:
@@ -77,9 +73,10 @@ def draw_sheet(args: argparse.Namespace, opts: Sequence[str]) -> Path:
     from detectron2.data import get_detection_dataset_dicts
 
     from persondet.data.dataset_mapper import AlbumentationsDatasetMapper
+    from persondet.data.image_file import write_image
     from persondet.engine.defaults import load_cfg, register_datasets
     from persondet.errors import DatasetError
-    from persondet.visualization.sheets import evenly_spaced, ground_truth_sheet, write_sheet
+    from persondet.visualization.sheets import evenly_spaced, ground_truth_sheet
 
     cfg = load_cfg(args.config_file, opts)
     with tempfile.TemporaryDirectory() as scratch:  # no run is made: keep nothing but the sheet
@@ -99,7 +96,7 @@ def draw_sheet(args: argparse.Namespace, opts: Sequence[str]) -> Path:
         seed=max(0, cfg.SEED),
         image_format=cfg.INPUT.FORMAT,
     )
-    return write_sheet(args.output, sheet)
+    return write_image(args.output, sheet)
 
 
 if __name__ == "__main__":

@@ -83,7 +83,6 @@ def build_augmentation(
     transforms = _build_list(_read(path), str(path))
     if not transforms:
         return None
-    straight = all(_is_straight(transform) for transform in _leaves(transforms))
     boxes = A.BboxParams(
         "pascal_voc",
         label_fields=["instance_indices"],
@@ -92,12 +91,12 @@ def build_augmentation(
         min_height=min_box_size,
         clip=True,
     )
-    return _compose(transforms, boxes, straight=straight)
+    return _compose(transforms, boxes)
 
 
 def keeps_straight_lines(augmentation: A.Compose) -> bool:
     """Whether polygons may be transformed by their corners: the geometry is one 3 x 3 matrix."""
-    return all(_is_straight(transform) for transform in _leaves(augmentation.transforms))
+    return all(map(_is_straight, _leaves(augmentation.transforms)))
 
 
 def without_boxes(augmentation: A.Compose) -> A.Compose:
@@ -111,10 +110,11 @@ def without_boxes(augmentation: A.Compose) -> A.Compose:
         type(leaf).__name__ in _LOOKS_AT_BOXES for leaf in leaves
     ):
         return augmentation
-    return _compose(copy.deepcopy(augmentation.transforms), None, straight=True)
+    return _compose(copy.deepcopy(augmentation.transforms), None)
 
 
-def _compose(transforms: list[Any], boxes: A.BboxParams | None, *, straight: bool) -> A.Compose:
+def _compose(transforms: list[Any], boxes: A.BboxParams | None) -> A.Compose:
+    straight = all(map(_is_straight, _leaves(transforms)))
     with warnings.catch_warnings():
         # Colours alone leave boxes and points where they are, which is no reason to warn.
         warnings.filterwarnings("ignore", message="Got processor for")
@@ -189,9 +189,7 @@ def _build_entry(entry: Any, where: str) -> A.BasicTransform | A.BaseCompose:
         arguments["transforms"] = _build_list(nested, f"{where}: {name}")
     if name in _HIDES_PIXELS:
         arguments.setdefault("fill_mask", 0)
-    transform = _construct(kind, name, arguments, where)
-    _check_border(transform, name, where)
-    return transform
+    return _construct(kind, name, arguments, where)
 
 
 def _transform_class(name: str, where: str) -> Any:
@@ -239,10 +237,6 @@ def _construct(kind: Any, name: str, arguments: dict[str, Any], where: str) -> A
             f"{where}: {name} cannot be used here: it needs further inputs "
             f"({', '.join(sorted(further))}); remove it."
         )
-    return transform
-
-
-def _check_border(transform: Any, name: str, where: str) -> None:
     mirrored = (cv2.BORDER_REFLECT, cv2.BORDER_REFLECT_101, cv2.BORDER_WRAP)
     if isinstance(transform, A.DualTransform) and (
         getattr(transform, "border_mode", cv2.BORDER_CONSTANT) in mirrored
@@ -251,6 +245,7 @@ def _check_border(transform: Any, name: str, where: str) -> None:
             f"{where}: {name} has a border_mode that mirrors or repeats the image, and with it "
             "people who have no annotation; use 0 (constant) or 1 (replicate)."
         )
+    return transform
 
 
 def _tuples(value: Any) -> Any:

@@ -176,7 +176,7 @@ def _settle_masks(annotations: list[dict[str, Any]], masks: str, changes: Counte
         raise DatasetError(
             "no annotation is left after cleaning; check the classes asked for and the export."
         )
-    with_mask = sum(1 for annotation in annotations if annotation["segmentation"])
+    with_mask = sum(bool(annotation["segmentation"]) for annotation in annotations)
     if with_mask == 0 and masks in ("polygon", "bitmask"):
         raise DatasetError(
             f"masks {masks!r} was asked for, but no annotation has one; use "
@@ -320,14 +320,11 @@ def _is_file(folder: Path, name: Any) -> bool:
 
 
 def _record(export: Export, clean: CleanExport, options: Mapping[str, Any]) -> dict[str, Any]:
-    splits: dict[str, dict[str, int]] = {}
-    for split, coco in clean.splits.items():
-        splits[split] = {}
+    splits: dict[str, dict[str, int]] = {split: {} for split in clean.splits}
+    for split, counts in splits.items():
         for key in ("images", "annotations"):
-            splits[split] |= {
-                key: len(coco[key]),
-                f"{key}_before": len(export.splits[split][key]),
-            }
+            counts[key] = len(clean.splits[split][key])
+            counts[f"{key}_before"] = len(export.splits[split][key])
     return {
         "version": 1,
         "options": dict(options),
@@ -355,7 +352,8 @@ class ChangedImage:
         path: the image; None when its name leads out of the folder.
         before: the annotations as the json has them, of any content.
         after: the cleaned ones; None when the image is dropped.
-        origins: index into `before` of each of `after`.
+        origins: index into `before` of each of `after` (into that of the other record where two
+            records of one file were merged).
         codes: the codes of what was found, most frequent first.
     """
 
@@ -385,10 +383,13 @@ def changed_images(
     if split not in export.splits:
         raise DatasetError(f"{root} has no {split} split; choose another --split.")
     facts = look_at_images(export, decode=False)
-    clean = clean_coco(export.splits, classes=classes, masks=masks, facts=facts)
     raw, _ = with_numbers(export.splits[split])
+    before = _by_image(raw)
+    marked = [one | {_ORIGIN: n} for group in before.values() for n, one in enumerate(group)]
+    splits = {**export.splits, split: raw | {"annotations": marked}}
+    clean = clean_coco(splits, classes=classes, masks=masks, facts=facts)
     cleaned = clean.splits.get(split, {"images": [], "annotations": []})
-    before, after = _by_image(raw), _by_image(cleaned)
+    after = _by_image(cleaned)
     kept = {image["file_name"]: image["id"] for image in cleaned["images"]}
     changed = []
     for image in raw["images"]:
@@ -403,7 +404,8 @@ def changed_images(
         codes = inspect_coco({split: one}, facts={split: facts[split]}).findings.counts()
         seen = [code for code, _ in Counter(codes).most_common() if _VISIBLE.match(code)]
         path = None if leads_out(name) else export.folders[split] / name
-        changed.append(ChangedImage(path, old, new, _origins(old, new or ()), tuple(seen)))
+        origins = tuple(one.pop(_ORIGIN) for one in new or ())
+        changed.append(ChangedImage(path, old, new, origins, tuple(seen)))
     return changed
 
 
@@ -419,23 +421,7 @@ def _shapes(annotations: Sequence[dict[str, Any]]) -> list[tuple[Any, Any]]:
     return [(one.get("bbox"), one.get("segmentation") or []) for one in annotations]
 
 
-def _origins(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]) -> tuple[int, ...]:
-    """Return where each cleaned annotation comes from: the order is kept, some are left out."""
-    origins: list[int] = []
-    start = 0
-    for number, one in enumerate(after):
-        last = len(before) - len(after) + number  # so that enough are left for the others
-        same = (
-            index
-            for index in range(start, last + 1)
-            if before[index].get("bbox") == one["bbox"]
-            or (one["segmentation"] and before[index].get("segmentation") == one["segmentation"])
-        )
-        origins.append(min(next(same, start), len(before) - 1))
-        start = origins[-1] + 1
-    return tuple(origins)
-
-
+_ORIGIN = "persondet_origin"  # a key that cleaning hands on, as all that it does not know
 # Codes of what an image with its annotations drawn can show.
 _VISIBLE = re.compile(
     r"(?!annotation-id|image-without)(image|file|annotation|box|mask|polygon|rle)-"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import math
 import os
 import re
 from collections.abc import Iterator
@@ -134,12 +133,9 @@ def _content(path: str | Path, label: str) -> bytes:
                 size = f"{_MOST_BYTES / 1024**2:,.0f} MiB"
                 raise DatasetError(f"{label} is larger than {size}, which no export's json is.")
             return file.read()
-    except FileNotFoundError:
-        raise DatasetError(f"{label}: there is no such file; expected a COCO json.") from None
     except OSError as error:
-        raise DatasetError(
-            f"{label} cannot be read ({error.strerror}); expected a COCO json."
-        ) from None
+        reason = str(error.strerror).lower()
+        raise DatasetError(f"{label} cannot be read ({reason}); expected a COCO json.") from None
 
 
 @contextmanager
@@ -168,19 +164,9 @@ def coco_bytes(coco: CocoDict) -> bytes:
     try:
         content = msgspec.json.encode(coco)
     except UnicodeEncodeError:  # half of a surrogate pair: no UTF-8, but an escape can say it
-        content = json.dumps(_finite(coco), allow_nan=False, separators=(",", ":")).encode()
+        finite = json.loads(json.dumps(coco), parse_constant=lambda _: None)
+        content = json.dumps(finite, separators=(",", ":")).encode()
     return content + b"\n"
-
-
-def _finite(value: Any) -> Any:
-    """Return a copy of a JSON value with null in the place of NaN and infinities."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_finite(inner) for inner in value]
-    return value
 
 
 def _parse(label: str, content: bytes) -> Any:
@@ -190,20 +176,9 @@ def _parse(label: str, content: bytes) -> Any:
         pass  # not JSON, or Python's dialect of it (NaN): the slow reader knows
     try:
         return json.loads(content.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise DatasetError(
-            f"{label} is not a text file in UTF-8 (byte {error.start}); export it again as COCO "
-            "json."
-        ) from None
-    except json.JSONDecodeError as error:
-        raise DatasetError(
-            f"{label} is not JSON: {error.msg} in line {error.lineno}, column {error.colno}; "
-            f"{_AGAIN}"
-        ) from None
-    except RecursionError:
-        raise DatasetError(f"{label} is nested too deeply to be COCO; {_AGAIN}") from None
-    except ValueError:  # an integer of thousands of digits
-        raise DatasetError(f"{label} holds a number with too many digits; {_AGAIN}") from None
+    except (ValueError, RecursionError) as error:
+        reason = str(error).split(";")[0]
+        raise DatasetError(f"{label} is not JSON in UTF-8: {reason}; {_AGAIN}") from None
 
 
 def _check_outline(label: str, coco: Any) -> None:
@@ -217,12 +192,8 @@ def _check_outline(label: str, coco: Any) -> None:
             f"{label} is not COCO: the file holds a {type(coco).__name__}, "
             "but COCO is an object with images, annotations and categories."
         )
-    missing = [key for key in _LISTS if key not in coco]
-    if missing:
+    if missing := [key for key in _LISTS if not isinstance(coco.get(key), list)]:
         raise DatasetError(
-            f"{label} is not COCO: it has no {', no '.join(repr(key) for key in missing)} list; "
-            "export the dataset in the format 'COCO' or 'COCO Segmentation'."
+            f"{label} is not COCO: it has no list {', no list '.join(map(repr, missing))}; export "
+            "the dataset in the format 'COCO' or 'COCO Segmentation'."
         )
-    for key in _LISTS:
-        if not isinstance(coco[key], list):
-            raise DatasetError(f"{label} is not COCO: {key!r} is not a list; {_AGAIN}")

@@ -189,14 +189,7 @@ class AlbumentationsDatasetMapper:
         image = resized_image(image, size, exact=self.exact_pixels)
         sample["image"] = to_channels(image, self.image_format)
         if shapes is not None:
-            sample["instances"] = to_instances(
-                shapes,
-                size,
-                mask_format=self.mask_format if self.use_masks else "",
-                recompute_boxes=self.augmentation is not None,
-                min_visibility=self.min_visibility,
-                min_box_size=self.min_box_size,
-            )
+            sample["instances"] = self._instances(shapes, size)
         return sample
 
     def _augment(
@@ -236,74 +229,56 @@ class AlbumentationsDatasetMapper:
             size = self.min_sizes[int(rng.integers(len(self.min_sizes)))]
         if size == 0:
             return height, width
-        new_height, new_width = ResizeShortestEdge.get_output_shape(
-            height, width, size, self.max_size
-        )
-        return new_height, new_width
+        return ResizeShortestEdge.get_output_shape(height, width, size, self.max_size)
+
+    def _instances(self, shapes: InstanceShapes, size: tuple[int, int]) -> Instances:
+        """Resize the shapes to `size` (height, width), and build what models train on.
+
+        Returns: `gt_boxes`, `gt_classes` and, with masks, `gt_masks`: `PolygonMasks` where every
+        mask is one and the format is polygon, else `BitMasks` of the final size.
+        """
+        height, width = size
+        scale = np.array([width / shapes.width, height / shapes.height])
+        whole_boxes = clipped(shapes.boxes * np.tile(scale, 2), height, width)
+        classes: list[int] = []
+        boxes: list[FloatArray] = []
+        masks: list[Shape] = []
+        for index, mask in enumerate(shapes.masks):
+            box = whole_boxes[index]
+            if mask is not None:
+                mask, around = _resized(mask, size, scale)
+                if around is None:
+                    continue
+                box = box if self.augmentation is None else around
+            too_small = min(box[2] - box[0], box[3] - box[1]) < max(self.min_box_size, 1e-5)
+            if too_small or shapes.visible[index] < self.min_visibility:
+                continue
+            classes.append(shapes.classes[index])
+            boxes.append(box)
+            masks.append(mask)
+        instances = Instances((height, width))
+        instances.gt_boxes = Boxes(torch.from_numpy(np.array(boxes, np.float32).reshape(-1, 4)))
+        instances.gt_classes = torch.tensor(classes, dtype=torch.int64)
+        polygons = [mask for mask in masks if isinstance(mask, list)]
+        if self.use_masks and self.mask_format == "polygon" and len(polygons) == len(masks):
+            instances.gt_masks = PolygonMasks(
+                [[p.reshape(-1) for p in parts] for parts in polygons]
+            )
+        elif self.use_masks:
+            bits = np.zeros((len(masks), height, width), bool)
+            for raster, mask in zip(bits, masks, strict=True):
+                if isinstance(mask, list):
+                    raster[:] = polygons_to_bitmask([p.reshape(-1) for p in mask], height, width)
+                elif mask is not None:
+                    raster[:] = mask
+            instances.gt_masks = BitMasks(torch.from_numpy(bits))
+        return instances
 
 
 def _probe_points(width: int, height: int) -> FloatArray:
     """Return the centres of the corner pixels, (4, 2); their new places give the whole matrix."""
     left, top, right, bottom = 0.5, 0.5, max(width - 0.5, 1.5), max(height - 0.5, 1.5)
     return np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
-
-
-def to_instances(
-    shapes: InstanceShapes,
-    size: tuple[int, int],
-    *,
-    mask_format: str,
-    recompute_boxes: bool,
-    min_visibility: float,
-    min_box_size: float,
-) -> Instances:
-    """Resize the shapes and build the `Instances` that models train on.
-
-    Args:
-        size: height and width of the final image.
-        mask_format: `"polygon"`, `"bitmask"`, or `""` for no `gt_masks`.
-        recompute_boxes: take a box from its mask's extent instead of the annotation.
-        min_visibility: share of its area that an annotation must have kept.
-        min_box_size: pixels that the shorter side of a box must have after resizing.
-
-    Returns:
-        `gt_boxes`, `gt_classes` and (unless `mask_format` is empty) `gt_masks`: `PolygonMasks` when
-        `mask_format` is polygon and every mask is one, else `BitMasks` of the final size.
-    """
-    height, width = size
-    scale = np.array([width / shapes.width, height / shapes.height])
-    whole_boxes = clipped(shapes.boxes * np.tile(scale, 2), height, width)
-    classes: list[int] = []
-    boxes: list[FloatArray] = []
-    masks: list[Shape] = []
-    for index, mask in enumerate(shapes.masks):
-        box = whole_boxes[index]
-        if mask is not None:
-            mask, around = _resized(mask, size, scale)
-            if around is None:
-                continue
-            box = around if recompute_boxes else box
-        too_small = min(box[2] - box[0], box[3] - box[1]) < max(min_box_size, 1e-5)
-        if too_small or shapes.visible[index] < min_visibility:
-            continue
-        classes.append(shapes.classes[index])
-        boxes.append(box)
-        masks.append(mask)
-    instances = Instances((height, width))
-    instances.gt_boxes = Boxes(torch.from_numpy(np.array(boxes, np.float32).reshape(-1, 4)))
-    instances.gt_classes = torch.tensor(classes, dtype=torch.int64)
-    polygons = [mask for mask in masks if isinstance(mask, list)]
-    if mask_format == "polygon" and len(polygons) == len(masks):
-        instances.gt_masks = PolygonMasks([[p.reshape(-1) for p in parts] for parts in polygons])
-    elif mask_format:
-        bits = np.zeros((len(masks), height, width), bool)
-        for raster, mask in zip(bits, masks, strict=True):
-            if isinstance(mask, list):
-                raster[:] = polygons_to_bitmask([p.reshape(-1) for p in mask], height, width)
-            elif mask is not None:
-                raster[:] = mask
-        instances.gt_masks = BitMasks(torch.from_numpy(bits))
-    return instances
 
 
 def _resized(
@@ -314,7 +289,5 @@ def _resized(
         parts = [part * scale for part in mask]
         return parts, extent(parts) if parts else None
     raster = resized_mask(mask, size)
-    if not raster.any():
-        return raster, None
-    columns, rows = np.flatnonzero(raster.any(axis=0)), np.flatnonzero(raster.any(axis=1))
-    return raster, np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float64)
+    x, y, w, h = cv2.boundingRect(raster)
+    return raster, np.array([x, y, x + w, y + h], np.float64) if w else None

@@ -75,10 +75,6 @@ class Findings:
         """Iterate over the findings in the order of the table."""
         return (self._by_code[name] for name in CODES if name in self._by_code)
 
-    def __len__(self) -> int:
-        """Return how many codes were found."""
-        return len(self._by_code)
-
     def as_json(self) -> list[Mapping[str, Any]]:
         """Return the findings as plain lists and dicts."""
         return [

@@ -1,4 +1,4 @@
-"""Read image files as training reads them: completely, upright by EXIF, in 8 bits."""
+"""Image files: read completely, upright by EXIF, in 8 bits; written whole or not at all."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from persondet.errors import DatasetError, MediaError
+from persondet.files import atomic_path
 
 logger = logging.getLogger(__name__)
+
+JPEG_QUALITY = 92
 
 # What Pillow raises for broken files, besides OSError.
 _BROKEN = (
@@ -60,6 +63,25 @@ def read_image_file(path: str | Path) -> npt.NDArray[np.uint8]:
         return np.ascontiguousarray(_decoded(path)[:, :, ::-1])
     except _BROKEN as error:
         raise MediaError(f"{path}: the image cannot be read ({_reason(path, error)}).") from error
+
+
+def write_image(path: str | Path, image: npt.NDArray[Any]) -> Path:
+    """Write an image (uint8, (H, W, 3), BGR) in the format of its name, whole or not at all.
+
+    Raises: MediaError: when OpenCV cannot write this format, or such an image in it.
+    """
+    suffix = Path(path).suffix.lower()
+    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if suffix in (".jpg", ".jpeg") else []
+    try:
+        coded, data = cv2.imencode(suffix, image, options)
+    except cv2.error:  # e.g. too large for WebP
+        coded = False
+    if not coded:
+        raise MediaError(f"{path}: the image cannot be written; try another format, such as .png.")
+    # Not `imwrite`, which does not notice a full disk in every format.
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data.tobytes())
+    return Path(path)
 
 
 def read_rgb(dataset_dict: dict[str, Any]) -> npt.NDArray[np.uint8]:
@@ -146,11 +168,8 @@ def white_of(image: Image.Image) -> float | None:
     if not image.mode.startswith("I;16") and image.mode not in ("I", "F"):
         return None
     most = float(np.nan_to_num(np.asarray(image, np.float64), posinf=0.0).max(initial=0))
-    usual = (
-        *((1.0,) if image.mode == "F" else ()),
-        *(2.0**bits - 1 for bits in (8, 10, 12, 14, 16)),
-    )
-    return next((white for white in usual if most <= white), most)
+    usual = (1, 8, 10, 12, 14, 16)[image.mode != "F" :]
+    return next((2.0**bits - 1 for bits in usual if most <= 2**bits - 1), most)
 
 
 @functools.cache

@@ -10,7 +10,7 @@ import itertools
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from persondet.data.dataset_mapper import AlbumentationsDatasetMapper
 from persondet.errors import ConfigError, DatasetError
+from persondet.text import listed
 
 StreamIndex = tuple[int, int]
 """Position in the training stream of all ranks, and index into the dataset."""
@@ -127,8 +128,7 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader[dict[str, A
     The inputs equal those of Detectron2's own test loader; an unreadable image is a `DatasetError`
     that names it. Ranks share the images.
     """
-    mapper = AlbumentationsDatasetMapper(cfg, is_train=False)
-    return _sequential_loader(cfg, dataset_name, mapper, 1)
+    return _sequential_loader(cfg, dataset_name, 1)
 
 
 def build_validation_loss_loader(cfg: CfgNode, dataset_name: str) -> DataLoader[dict[str, Any]]:
@@ -139,20 +139,20 @@ def build_validation_loss_loader(cfg: CfgNode, dataset_name: str) -> DataLoader[
     share the images. The last batch may be smaller. With `TEST.VAL_LOSS.MAX_BATCHES` the first so
     many times `SOLVER.IMS_PER_BATCH` images, whatever the number of ranks.
     """
-    mapper = AlbumentationsDatasetMapper(cfg, is_train=False, with_annotations=True)
     batch_size = max(1, cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size())
     most = cfg.TEST.VAL_LOSS.MAX_BATCHES * cfg.SOLVER.IMS_PER_BATCH or None
-    return _sequential_loader(cfg, dataset_name, mapper, batch_size, most=most)
+    return _sequential_loader(cfg, dataset_name, batch_size, most=most, with_annotations=True)
 
 
 def _sequential_loader(
     cfg: CfgNode,
     dataset_name: str,
-    mapper: AlbumentationsDatasetMapper,
     batch_size: int,
     *,
     most: int | None = None,
+    with_annotations: bool = False,
 ) -> DataLoader[dict[str, Any]]:
+    mapper = AlbumentationsDatasetMapper(cfg, is_train=False, with_annotations=with_annotations)
     dicts = _dataset_dicts((dataset_name,), filter_empty=False)[:most]
     return DataLoader(
         MappedSamples(dicts, mapper),
@@ -271,9 +271,6 @@ class StreamBatches(Sampler[list[StreamIndex]]):
                 yield batch
 
 
-_NAMED = 3
-
-
 @dataclass(frozen=True)
 class DatasetState:
     """The images of a dataset in order, with a digest of each.
@@ -297,15 +294,6 @@ class DatasetState:
             digests=[_digest(record) for record in dicts],
         )
 
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> DatasetState:
-        """Return the dataset that `state` describes."""
-        return cls(**state)
-
-    def state(self) -> dict[str, Any]:
-        """Return it as plain containers, for a checkpoint."""
-        return asdict(self)
-
     def difference(self, now: DatasetState) -> str:
         """Return how `now` differs from this one, as half a sentence; empty when it does not."""
         if self == now:
@@ -317,16 +305,11 @@ class DatasetState:
             "new": [name for name in theirs if name not in ours],
             "changed": [name for name in ours if theirs.get(name, ours[name]) != ours[name]],
         }
-        found = "; ".join(f"{kind}: {_listed(names)}" for kind, names in lists.items() if names)
+        found = "; ".join(f"{kind}: {listed(names)}" for kind, names in lists.items() if names)
         return (
             f"had {len(self.names)} images and {self.annotations} annotations, and has "
             f"{len(now.names)} and {now.annotations} now; {found or 'their order is another'}"
         )
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
 
 
 def _digest(record: Mapping[str, Any]) -> str:

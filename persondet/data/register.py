@@ -95,9 +95,13 @@ def register_roboflow_coco(
         ('street_train', 6)
     """
     try:
-        clean, folders = _cleaned(root, classes, masks)
+        export = read_export(root)
+        facts = look_at_images(export, decode=False)
+        clean = clean_coco(export.splits, classes=classes, masks=masks, facts=facts, refuse=True)
     except DatasetError as error:
         raise DatasetError(f"{root}: {error}") from None
+    for split in sorted(export.splits.keys() - clean.splits.keys()):
+        logger.warning("%s names no image; the split is left out.", export.folders[split])
     json_files = {}
     for split, coco in clean.splits.items():
         content = coco_bytes(coco)
@@ -112,7 +116,7 @@ def register_roboflow_coco(
         if stale in _registered:
             _forget(stale)
     for split, dataset_name in names.items():
-        _register(dataset_name, json_files[split], folders[split].resolve(), clean, split)
+        _register(dataset_name, json_files[split], export.folders[split].resolve(), clean, split)
     datasets = RoboflowDatasets(
         names=names,
         classes=clean.classes,
@@ -127,15 +131,6 @@ def register_roboflow_coco(
             details = dict.fromkeys(example.detail for example in finding.examples)
             logger.warning("%s: %s (%s).", root, finding.code.meaning, listed(list(details)))
     return datasets
-
-
-def _never_learned(clean: CleanExport) -> list[str]:
-    """Return the classes without an object in train, where there is such a split."""
-    if "train" not in clean.splits:
-        return []
-    train = clean.splits["train"]
-    learned = {one["category_id"] for one in train["annotations"] if not one["iscrowd"]}
-    return [one["name"] for one in train["categories"] if one["id"] not in learned]
 
 
 def class_names(dataset_name: str) -> tuple[str, ...]:
@@ -228,18 +223,6 @@ def class_colors(count: int) -> list[tuple[int, int, int]]:
     return colors
 
 
-def _cleaned(
-    root: str | Path, classes: Sequence[str], masks: str
-) -> tuple[CleanExport, dict[str, Path]]:
-    """Return the cleaned splits of an export and their folders; refuse what would fail later."""
-    export = read_export(root)
-    facts = look_at_images(export, decode=False)
-    clean = clean_coco(export.splits, classes=classes, masks=masks, facts=facts, refuse=True)
-    for split in sorted(export.splits.keys() - clean.splits.keys()):
-        logger.warning("%s names no image; the split is left out.", export.folders[split])
-    return clean, {split: export.folders[split] for split in clean.splits}
-
-
 def _as_detectron2(mask: Any) -> Any:
     """Return a segmentation as `load_coco_json` does: runs in a list become pycocotools' bytes."""
     if isinstance(mask, dict) and isinstance(mask["counts"], list):
@@ -248,7 +231,10 @@ def _as_detectron2(mask: Any) -> Any:
 
 
 def _register(name: str, json_file: Path, image_root: Path, clean: CleanExport, split: str) -> None:
-    coco, classes, never_learned = clean.splits[split], clean.classes, _never_learned(clean)
+    coco, classes, never_learned = clean.splits[split], clean.classes, []
+    if train := clean.splits.get("train"):
+        learned = {one["category_id"] for one in train["annotations"] if not one["iscrowd"]}
+        never_learned = [c["name"] for c in train["categories"] if c["id"] not in learned]
     what = json_file, image_root, never_learned
     if name in DatasetCatalog and _registered.get(name) == what:
         return
@@ -329,17 +315,9 @@ def dataset_fingerprint(name: str) -> dict[str, Any]:
 
 def _names_and_sizes_digest(folder: str) -> str:
     """Return a SHA-256 over the names (below `folder`) and sizes of all files in it."""
-    lines = []
-    waiting = [(folder, "")]
-    while waiting:
-        where, prefix = waiting.pop()
-        with os.scandir(where) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append((entry.path, f"{prefix}{entry.name}/"))
-                else:
-                    lines.append(f"{prefix}{entry.name}\t{entry.stat().st_size}\n")
-    return hashlib.sha256("".join(sorted(lines)).encode("utf-8", "surrogateescape")).hexdigest()
+    files = (Path(base, name) for base, _, names in os.walk(folder) for name in names)
+    lines = sorted(f"{path.relative_to(folder)}\t{path.stat().st_size}\n" for path in files)
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def epoch_size(cfg: CfgNode) -> int:

@@ -145,11 +145,8 @@ def match_names(names: Iterable[str], files: Iterable[str]) -> dict[str, str]:
     """
     names, files = list(names), set(files)
     found = {name: name for name in names if name in files}
-    forms: tuple[Callable[[str], str], ...] = (
-        _spelling,
-        lambda name: _spelling(name).split("/")[-1],
-    )
-    for form in forms:
+    last: Callable[[str], str] = lambda name: _spelling(name).split("/")[-1]  # noqa: E731
+    for form in (_spelling, last):
         asked, free, taken = defaultdict(list), defaultdict(list), set(found.values())
         for name in names:
             if name not in found and (form is _spelling or leads_out(name)):
@@ -331,14 +328,11 @@ def _splits_of(root: Path, label: str) -> dict[str, Path]:
                 f"{label}: {folder.name}/ has no {ANNOTATION_FILE}; export the dataset as COCO, or "
                 "remove the folder if the split is not wanted."
             )
-        if flat:
+        if flat or split in splits:
+            first = "the folder itself" if flat else f"{splits[split].name}/"
             raise DatasetError(
-                f"{label} has {ANNOTATION_FILE} itself and in {folder.name}/; keep one of them."
-            )
-        if split in splits:
-            raise DatasetError(
-                f"{label}: {splits[split].name}/ and {folder.name}/ are the same split ({split}); "
-                "keep one of them."
+                f"{label}: {first} and {folder.name}/ cannot both be splits ({split}); keep one of "
+                "them."
             )
         splits[split] = folder
     if flat:

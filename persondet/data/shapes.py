@@ -48,11 +48,9 @@ def inspect_box(box: Any, width: int, height: int) -> tuple[str, Box | None]:
     Returns: `(code, box)`: the very same list when nothing is wrong; clipped when it leaves the
     image; None when nothing of it can be used.
     """
-    if type(box) is not list or len(box) != 4 or not set(map(type, box)) <= _NUMBERS:
+    if not _is_numbers(box) or len(box) != 4:
         return "box-invalid", None
     x, y, w, h = box
-    if not (abs(x) < 1e9 and abs(y) < 1e9 and abs(w) < 1e9 and abs(h) < 1e9):
-        return "box-invalid", None
     if w < 0 or h < 0:
         return "box-negative", None
     if w == 0 or h == 0:
@@ -120,12 +118,8 @@ def box_of_mask(segmentation: Segmentation) -> Box:
     return [float(x0), float(y0), float(x1 - x0), float(y1 - y0)]
 
 
-def mask_extent(
-    segmentation: Segmentation, known: Sequence[float] | None = None
-) -> Sequence[float]:
-    """Return the box XYXY around a mask, or `known` if given; () without a mask."""
-    if known is not None:
-        return known
+def mask_extent(segmentation: Segmentation) -> Sequence[float]:
+    """Return the box XYXY around a mask; () without a mask."""
     if not segmentation:
         return ()
     x, y, w, h = box_of_mask(segmentation)
@@ -220,9 +214,7 @@ def compressed_rle(rle: dict[str, Any]) -> dict[str, Any]:
     if isinstance(rle["counts"], str):
         return rle
     height, width = rle["size"]
-    encoded = mask_util.frPyObjects(
-        {"size": [height, width], "counts": rle["counts"]}, height, width
-    )
+    encoded = mask_util.frPyObjects(rle, height, width)
     return {"size": [height, width], "counts": encoded["counts"].decode("ascii")}
 
 

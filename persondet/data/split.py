@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import posixpath
 import random
-from collections import ChainMap, Counter, defaultdict
+from collections import ChainMap, Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -32,7 +32,6 @@ from persondet.text import count_of
 FRACTIONS = (0.7, 0.2, 0.1)
 SPLITTING = "splitting.json"
 SPLITS = ("train", "valid", "test")
-_NAMED = 3  # groups that get a sentence of their own
 _UNKNOWN = ImageFacts()
 __all__ = ["Division", "check_fractions", "split_coco", "split_export"]
 
@@ -120,9 +119,17 @@ def split_coco(
             where[order[index]] = SPLITS[target]
     splits, split_origins = _cut(merged, origins, where)
     orphans = objects.keys() - (set(ids) - {None})
+    left = (
+        (len(ids) - len(order), "image record", "a readable name, id or file"),
+        (sum(objects[number] for number in orphans), "annotation", "an image"),
+    )
     notes = [
         *_notes([(len(g), origins[order[g[0]]][1]) for g in members], dealt, shares),
-        *_left(len(ids) - len(order), sum(objects[number] for number in orphans)),
+        *(
+            f"Left in train: {count_of(count, what)} without {lack}; clean drops them."
+            for count, what, lack in left
+            if count
+        ),
     ]
     summary = {
         "version": 1,
@@ -276,14 +283,6 @@ def group_images(
     Returns:
         list of lists of indices, each sorted, in the order of their first.
     """
-    labels = list(range(len(keys)))
-
-    def find(label: int) -> int:
-        while labels[label] != label:
-            labels[label] = labels[labels[label]]
-            label = labels[label]
-        return label
-
     first: dict[Hashable, int] = {}
     pairs = [(first.setdefault(key, i), i) for i, own in enumerate(keys) for key in own]
     known = [index for index, fact in enumerate(facts) if fact.hashes is not None]
@@ -292,13 +291,14 @@ def group_images(
         thumbnails = [small for fact in facts if (small := fact.thumbnail) is not None]
         near, _ = near_identical_pairs(np.stack(hashes), np.stack(thumbnails))
         pairs += [(known[one], known[other]) for one, other in near.tolist()]
+    group_of = [[index] for index in range(len(keys))]
     for one, other in pairs:
-        low, high = sorted((find(one), find(other)))
-        labels[high] = low
-    members: dict[int, list[int]] = defaultdict(list)
-    for index in range(len(keys)):
-        members[find(index)].append(index)
-    return list(members.values())
+        less, more = sorted((group_of[one], group_of[other]), key=len)
+        if less is not more:
+            more += less
+            for index in less:
+                group_of[index] = more
+    return sorted(sorted(group) for i, group in enumerate(group_of) if i == group[0])
 
 
 def _keys(origin: Origin, number: int | None, fact: ImageFacts, clips: bool) -> list[Hashable]:
@@ -516,14 +516,11 @@ def _figures(coco: CocoDict) -> dict[str, Any]:
 def _renamed(merged: CocoDict, origins: Sequence[Origin]) -> list[dict[str, Any]]:
     """Return `source` (its index), `from` and `to` of each file that merging renamed."""
     changes = {
-        (source, name): image["file_name"]
+        (source, name, image["file_name"])
         for image, (source, name) in zip(merged["images"], origins, strict=True)
         if isinstance(name, str) and image["file_name"] != name
     }
-    return [
-        {"source": source, "from": name, "to": new}
-        for (source, name), new in sorted(changes.items())
-    ]
+    return [{"source": source, "from": old, "to": new} for source, old, new in sorted(changes)]
 
 
 def _notes(
@@ -540,22 +537,20 @@ def _notes(
     empty = [SPLITS[split] for split, share in enumerate(shares) if share and split not in dealt]
     if empty:
         yield (
-            f"{' and '.join(empty)} would be empty and {'is' if len(empty) == 1 else 'are'} not "
-            f"written: {count_of(len(groups), 'group')} of images for "
-            f"{sum(share > 0 for share in shares)} splits."
+            f"{' and '.join(empty)} would be empty, so no folder is made: "
+            f"{count_of(len(groups), 'group')} of images for {np.count_nonzero(shares)} splits."
         )
     large = [
-        (-images, name, split)
+        (images, name)
         for (images, name), split in zip(groups, dealt, strict=True)
         if images > 1 and images > wanted[split] + 1
     ]
-    for images, name, split in sorted(large)[:_NAMED]:
+    if large:
+        images, name = max(large)
         yield (
-            f"A group of {-images} images (the first is {name!r}) is larger than the share of "
-            f"{SPLITS[split]}, {wanted[split]:.0f}, and was not cut."
+            f"{count_of(len(large), 'group')} larger than the share of a split, and not cut; the "
+            f"largest has {images} images (the first is {name!r})."
         )
-    if len(large) > _NAMED:
-        yield f"{len(large) - _NAMED} more groups are larger than their share, and were not cut."
     for split, target in enumerate(wanted):
         got = sum(images for (images, _), s in zip(groups, dealt, strict=True) if s == split)
         if got and abs(got - target) > max(2, 0.1 * target):
@@ -563,19 +558,3 @@ def _notes(
                 f"{SPLITS[split]} has {count_of(got, 'image')} instead of {target:.0f}: "
                 "groups stay together."
             )
-
-
-def _left(images: int, annotations: int) -> Iterator[str]:
-    """Yield a sentence about what stays in train because it has no image."""
-    if images:
-        stay, they = ("stays", "it is") if images == 1 else ("stay", "they are")
-        yield (
-            f"{count_of(images, 'image record')} without a readable name, id or file {stay} in "
-            f"train as {they}; clean drops them."
-        )
-    if annotations:
-        stay = "stays" if annotations == 1 else "stay"
-        yield (
-            f"{count_of(annotations, 'annotation')} without an image {stay} in train; "
-            "clean drops them."
-        )

@@ -13,6 +13,7 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import cached_property
 from types import FrameType
 from typing import Any
@@ -67,7 +68,7 @@ class RunState:
             "random": comm.gather(random_state()),
             "log": log_state(storage),
             "datasets": {
-                role: [dataset.state() for dataset in datasets]
+                role: [asdict(dataset) for dataset in datasets]
                 for role, datasets in self._datasets.items()
             },
         }
@@ -122,7 +123,7 @@ class RunState:
                     f"and there are {len(datasets)} now ({', '.join(names) or 'none'}); {mend}"
                 )
             for name, before, now in zip(names, earlier[role], datasets, strict=True):
-                difference = DatasetState.from_state(before).difference(now)
+                difference = DatasetState(**before).difference(now)
                 if difference:
                     raise CheckpointError(f"{path}: {name} {difference}; {mend}")
 

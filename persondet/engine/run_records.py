@@ -49,6 +49,7 @@ from persondet.checkpoint.conventions import source_of
 from persondet.data.augmentation import pipeline_file
 from persondet.data.check import check_export
 from persondet.data.dataset_mapper import AlbumentationsDatasetMapper
+from persondet.data.image_file import write_image
 from persondet.data.register import class_names, dataset_fingerprint, image_count
 from persondet.engine.defaults import config_text, export_root, uses_export
 from persondet.engine.resumption import random_states_kept
@@ -56,12 +57,7 @@ from persondet.environment import cpu_count, environment_report
 from persondet.errors import InterruptedRun, PersondetError
 from persondet.files import make_folder, write_json, write_text
 from persondet.text import words_without_secrets
-from persondet.visualization.sheets import (
-    annotation_sheet,
-    evenly_spaced,
-    ground_truth_sheet,
-    write_sheet,
-)
+from persondet.visualization.sheets import annotation_sheet, evenly_spaced, ground_truth_sheet
 
 logger = logging.getLogger(__name__)
 
@@ -186,7 +182,7 @@ def _training_images(cfg: CfgNode, count: int) -> list[dict[str, Any]]:
 
 def _write_annotations(cfg: CfgNode, path: Path) -> None:
     images, classes = _training_images(cfg, IMAGES_SHOWN), class_names(cfg.DATASETS.TRAIN[0])
-    write_sheet(path, annotation_sheet(images, classes, late=_late_after(_SECONDS_TO_BEGIN)))
+    write_image(path, annotation_sheet(images, classes, late=_late_after(_SECONDS_TO_BEGIN)))
 
 
 def _write_augmentation(cfg: CfgNode, path: Path) -> None:
@@ -199,7 +195,7 @@ def _write_augmentation(cfg: CfgNode, path: Path) -> None:
         image_format=cfg.INPUT.FORMAT,
         late=_late_after(_SECONDS_TO_BEGIN),
     )
-    write_sheet(path, sheet)
+    write_image(path, sheet)
 
 
 FILE_NAME = "provenance.json"

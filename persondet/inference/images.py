@@ -25,12 +25,11 @@ import cv2
 import numpy as np
 from detectron2.structures import Instances
 
-from persondet.data.image_file import IMAGE_SUFFIXES, is_image_name, read_image_file
+from persondet.data.image_file import IMAGE_SUFFIXES, is_image_name, read_image_file, write_image
 from persondet.environment import Progress
 from persondet.errors import MediaError, OutputExistsError, PartialMediaError
 from persondet.files import (
     PartialText,
-    atomic_path,
     describe_foreign_file,
     refuse_existing,
     write_json,
@@ -39,7 +38,6 @@ from persondet.inference.masks import encoded_masks, paste_regions
 from persondet.inference.stages import Stage, StageLine
 from persondet.records import PersonRecord, json_line, people_of, person_rows
 
-JPEG_QUALITY = 92
 PREDICTIONS, IMAGES, RECORDS = "predictions.json", "images.json", "records.jsonl"
 SCHEMA, VERSION = "persondet-picture-records", 1
 # How long images wait for others of their size, in batches, and how many bytes may wait.
@@ -220,7 +218,7 @@ def predict_images(
             found = predict([one.image for one in batch])
             for one, instances in zip(batch, found, strict=True):
                 instances = paste_regions(instances)
-                _write_image(output / one.name, draw(one.image, instances))
+                write_image(output / one.name, draw(one.image, instances))
                 results.add(one, instances)
                 tell(results.written + len(skipped), len(images))
         if not results.written:
@@ -286,21 +284,6 @@ def _batches(images: Iterable[_Image], size: int) -> Iterator[list[_Image]]:
     yield from waiting.values()
 
 
-def _write_image(path: Path, image: np.ndarray) -> None:
-    """Write a BGR image in the format of its name, whole or not at all."""
-    suffix = path.suffix.lower()
-    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if suffix in (".jpg", ".jpeg") else []
-    try:
-        coded, data = cv2.imencode(suffix, image, options)
-    except cv2.error:  # e.g. too large for WebP
-        coded = False
-    if not coded:
-        raise MediaError(f"{path}: the annotated image cannot be written.")
-    # Not `imwrite`, which does not notice a full disk in every format.
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data.tobytes())
-
-
 class _ImageResults:
     """Collects the detections of images in any order and writes them in the order of the inputs.
 
@@ -323,7 +306,10 @@ class _ImageResults:
         self.written = self.people = 0
         self._stack = stack
         self._classes = list(predictor.metadata.thing_classes)
-        self._category_ids = _category_ids(predictor.metadata)
+        # The dataset's ids; 1, 2, … if the model does not know them.
+        mapping = predictor.metadata.get("thing_dataset_id_to_contiguous_id", None) or {}
+        known = {number: category for category, number in mapping.items()}
+        self._category_ids = {name: known.get(i, i + 1) for i, name in enumerate(self._classes)}
         self._text = PartialText(folder / RECORDS, "records", overwrite=overwrite)
         self._waiting: dict[int, tuple[_Image, tuple[PersonRecord, ...]]] = {}  # by place
         self._images: list[dict[str, Any]] = []
@@ -340,7 +326,14 @@ class _ImageResults:
 
     def _write(self, one: _Image, people: Sequence[PersonRecord]) -> None:
         if not self._images:  # not earlier, so that no image leaves no file
-            self._start()
+            header = {
+                "schema": SCHEMA,
+                "version": VERSION,
+                "model": self.predictor.model_file,
+                "classes": self._classes,
+                "confidence_threshold": self.predictor.confidence_threshold,
+            }
+            self._stack.enter_context(self._text).write(json_line(header), header=True)
         height, width = one.image.shape[:2]
         image = {"file_name": one.name, "width": width, "height": height}
         record = {"index": one.index, **image, "people": person_rows(people)}
@@ -358,17 +351,6 @@ class _ImageResults:
                 result["segmentation"] = {"size": [height, width], "counts": person.mask}
             self._results.append(result)
 
-    def _start(self) -> None:
-        header = {
-            "schema": SCHEMA,
-            "version": VERSION,
-            "model": self.predictor.model_file,
-            "classes": self._classes,
-            "confidence_threshold": self.predictor.confidence_threshold,
-        }
-        self._stack.enter_context(self._text)
-        self._text.write(json_line(header), header=True)
-
     def finish(self) -> None:
         """Write the files in COCO's formats."""
         categories = [{"id": i, "name": name} for name, i in self._category_ids.items()]
@@ -376,10 +358,3 @@ class _ImageResults:
         listing = {"info": {}, "images": self._images, "categories": categories}
         write_json(self.folder / PREDICTIONS, self._results, indent=None)
         write_json(self.folder / IMAGES, listing | {"annotations": []})
-
-
-def _category_ids(metadata: Any) -> dict[str, int]:
-    """Return class name → the dataset's category id; 1, 2, … if the model does not know them."""
-    mapping = metadata.get("thing_dataset_id_to_contiguous_id", None)
-    by_class = {number: category for category, number in (mapping or {}).items()}
-    return {name: by_class.get(i, i + 1) for i, name in enumerate(metadata.thing_classes)}

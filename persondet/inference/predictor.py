@@ -91,11 +91,6 @@ class Predictor:
         self._resize = T.ResizeShortestEdge([size, size], self.cfg.INPUT.MAX_SIZE_TEST)
 
     @classmethod
-    def from_cfg(cls, cfg: CfgNode, *, confidence_threshold: float | None = None) -> Predictor:
-        """Return a predictor of `MODEL.WEIGHTS` in `cfg`."""
-        return cls(cfg, confidence_threshold=confidence_threshold)
-
-    @classmethod
     def from_run(
         cls,
         run_dir: str | Path,
@@ -184,7 +179,7 @@ def load_predictor(
         return Predictor.from_run(run, confidence_threshold=confidence_threshold, tiles=tiles)
     cfg = load_cfg(config_file, opts)
     cfg.TEST.TILES = tuple(tiles or cfg.TEST.TILES)
-    return Predictor.from_cfg(cfg, confidence_threshold=confidence_threshold)
+    return Predictor(cfg, confidence_threshold=confidence_threshold)
 
 
 def run_cfg(run_dir: str | Path) -> CfgNode:

@@ -14,6 +14,7 @@ and a Data Set for Multi-Target, Multi-Camera Tracking", ECCV Workshops 2016 (ID
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import math
@@ -64,8 +65,6 @@ class PersonTracker:
         unique: number of people so far: tracks that were in sight for half a second in total, and
             at least as many as in the fullest frame. It may be lower than the highest number,
             because each short false alarm takes a number too.
-
-    Raises: ValueError: when `frame_rate` is not a positive number.
     """
 
     name = "Norfair"
@@ -73,9 +72,6 @@ class PersonTracker:
     def __init__(self, frame_rate: float) -> None:
         from norfair import OptimizedKalmanFilterFactory, Tracker
 
-        frame_rate = float(frame_rate)
-        if not (math.isfinite(frame_rate) and frame_rate > 0):
-            raise ValueError(f"a tracker needs a positive frame rate, not {frame_rate}")
         hidden = max(2, round(_SECONDS_HIDDEN * frame_rate))
         known = min(max(1, round(_SECONDS_KNOWN * frame_rate)), hidden - 1)
         # Norfair warns of each hidden person whose predicted box shrank to nothing; harmless.
@@ -98,7 +94,8 @@ class PersonTracker:
         self.unique = 0
         self._rate, self._hidden, self._known, self._begin = frame_rate, hidden, known, 0.0
         self._believed_after = max(1, round(_SECONDS_SEEN * frame_rate))
-        self._frames = self._tick = self._numbers_given = self._believed = self._fullest = 0
+        self._frames = self._tick = self._believed = self._fullest = 0
+        self._numbers = itertools.count(1)
         # Of each track: its number, and for how many frames at the usual rate it was seen.
         self._tracks: dict[TrackedObject, tuple[int, int]] = {}
 
@@ -134,18 +131,13 @@ class PersonTracker:
             if frame == self._frames:
                 matched[k] = track
         instances.ID = [
-            self._number(matched[k], period) if k in matched else self._new()
+            self._number(matched[k], period) if k in matched else next(self._numbers)
             for k in range(len(boxes))
         ]
         self._fullest = max(self._fullest, int(usable.sum()))
         self.unique = max(self._believed, self._fullest)
         self._frames += 1
         self._tracks = {track: self._tracks[track] for track in self._tracker.tracked_objects}
-
-    def _new(self) -> int:
-        """Return the next number."""
-        self._numbers_given += 1
-        return self._numbers_given
 
     def _passed(self, time: float | None) -> int:
         """Return for how many steps of the usual rate the frame before this one was shown."""
@@ -158,7 +150,7 @@ class PersonTracker:
 
     def _number(self, track: TrackedObject, period: int) -> int:
         """Return the number of a track, and count the steps for which it is seen."""
-        number, count = self._tracks[track] if track in self._tracks else (self._new(), 0)
+        number, count = self._tracks.get(track) or (next(self._numbers), 0)
         self._tracks[track] = (number, count + period)
         self._believed += count < self._believed_after <= count + period
         return number
@@ -199,16 +191,6 @@ class TrackScore:
     frames: int
     people: int
     tracks: int
-
-    @property
-    def recall(self) -> float:
-        """Share of the ground-truth boxes that a detection hits, 0 to 1."""
-        return self.hits / max(self.hits + self.misses, 1)
-
-    @property
-    def precision(self) -> float:
-        """Share of the detections that hit a person, 0 to 1."""
-        return self.hits / max(self.hits + self.false_alarms, 1)
 
 
 def score_tracks(

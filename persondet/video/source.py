@@ -68,10 +68,8 @@ def shown(source: str | Path) -> str:
 
 def shown_name(source: str | Path) -> str:
     """Return the last part of the label: the name of a file or of an address."""
-    if not is_address(source):
-        return local_path(source).name
-    address = shown(source)
-    return address.rstrip("/").rpartition("/")[2] or address
+    label = shown(source)
+    return label.rstrip("/").rpartition("/")[2] or label
 
 
 def open_source(source: str | Path) -> av.container.InputContainer:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from detectron2.structures import BoxMode
 from persondet.data.image_file import read_image_file
 from persondet.data.shapes import rle_runs
 from persondet.errors import DatasetError, MediaError
-from persondet.files import atomic_path
+from persondet.text import count_of
 from persondet.visualization import drawing
 from persondet.visualization.labels import draw_label, plate_size
 
@@ -67,17 +68,6 @@ def contact_sheet(
         place, ink = (0, CAPTION_HEIGHT - 7), drawing.contrasting(BACKGROUND)
         cv2.putText(below, caption, place, drawing.FONT, CAPTION_SCALE, ink, 1, cv2.LINE_AA)
     return sheet
-
-
-def write_sheet(path: str | Path, sheet: np.ndarray) -> Path:
-    """Write an image (uint8, (H, W, 3), BGR) whole or not at all, and return its path.
-
-    Raises: MediaError: when OpenCV cannot write the format that the name ends in.
-    """
-    with atomic_path(path) as temporary:
-        if not cv2.imwrite(str(temporary), sheet):
-            raise MediaError(f"{path}: the image cannot be written; end its name in .png.")
-    return Path(path)
 
 
 # (dataset dict, seed) → what the model is trained on, or None when nothing is left of the image.
@@ -216,10 +206,11 @@ def draw_dataset_dict(
 
     Each object has its own colour; a class name is written where `class_names` has more than one.
     """
-    annotations = dataset_dict.get("annotations", ())
-    labels = [_label(one["category_id"], class_names) for one in annotations]
-    pairs = enumerate(zip(annotations, labels, strict=True))
-    return draw_shown(image, [Shown.of(one, label, color=n) for n, (one, label) in pairs], size)
+    objects = [
+        Shown.of(one, _label(one["category_id"], class_names), color=number)
+        for number, one in enumerate(dataset_dict.get("annotations", ()))
+    ]
+    return draw_shown(image, objects, size)
 
 
 def draw_training_sample(
@@ -283,15 +274,14 @@ def ground_truth_sheet(
         captions.append(caption)
         for version in range(versions):
             sample = None if late() else mapper(dict(dataset_dict), (seed, row, version))
-            if sample is None:
-                tiles.append(np.zeros_like(tile))
-                text = "left out, as it takes long" if late() else "left out by the mapper"
-            else:
+            drawn, text = np.zeros_like(tile), "left out by the mapper, or as it takes long"
+            if sample is not None:
                 height, width = sample["image"].shape[1:]
-                text = f"{_count(len(sample['instances']))}, {width} x {height}"
-                tiles.append(
-                    draw_training_sample(sample, class_names, tile_size, image_format=image_format)
+                text = f"{count_of(len(sample['instances']), 'object')}, {width} x {height}"
+                drawn = draw_training_sample(
+                    sample, class_names, tile_size, image_format=image_format
                 )
+            tiles.append(drawn)
             captions.append(f"augmented {version + 1}: {text}")
     return contact_sheet(tiles, captions, columns=versions + 1, tile_size=tile_size)
 
@@ -308,11 +298,8 @@ def annotation_sheet(
 
     Raises: DatasetError: when an image is missing or cannot be read.
     """
-    pairs = [
-        _annotated(one, class_names, TILE)
-        for number, one in enumerate(dataset_dicts)
-        if not (number and late())
-    ]
+    numbered = enumerate(dataset_dicts)
+    pairs = [_annotated(one, class_names, TILE) for n, one in numbered if not (n and late())]
     tiles, captions = zip(*pairs, strict=True)
     return contact_sheet(tiles, captions, columns=4, tile_size=TILE)
 
@@ -325,7 +312,7 @@ def _annotated(
         image = read_image_file(dataset_dict["file_name"])
     except MediaError as error:
         raise DatasetError(str(error)) from error
-    count = _count(len(dataset_dict.get("annotations", ())))
+    count = count_of(len(dataset_dict.get("annotations", ())), "object")
     tile = draw_dataset_dict(image, dataset_dict, class_names, size)
     return tile, f"{count}: {Path(dataset_dict['file_name']).name}"
 
@@ -334,10 +321,6 @@ def evenly_spaced(items: Sequence[Any], count: int) -> list[Any]:
     """Return at most `count` of `items`, spread over all of them, the first one included."""
     count = min(count, len(items))
     return [items[index * len(items) // count] for index in range(count)]
-
-
-def _count(objects: int) -> str:
-    return "1 object" if objects == 1 else f"{objects} objects"
 
 
 def draw_side_by_side(
@@ -358,16 +341,14 @@ def draw_side_by_side(
 
     Returns: uint8, (H, W, 3), BGR.
     """
-    window = _window(image, around)
+    window = None if around is None else _window(image, around)
     panels = [draw_shown(image, objects, panel, window) for objects in (left, right)]
     size = panels[0].shape[1], panels[0].shape[0]
     return contact_sheet(panels, ("annotated", "found"), columns=2, tile_size=size)
 
 
-def _window(image: np.ndarray, around: Sequence[float] | None) -> Window:
+def _window(image: np.ndarray, around: Sequence[float]) -> Window:
     height, width = image.shape[:2]
-    if around is None:
-        return 0, 0, width, height
     x0, y0, x1, y1 = around
     margin = max(x1 - x0, y1 - y0) / 2 + 8
     left, top = np.clip((x0 - margin, y0 - margin), 0, (width - 1, height - 1)).tolist()
@@ -442,14 +423,10 @@ def draw_annotations(
     height, width = image.shape[:2]
     margin = round(MARGIN_OF_CLEANING_SHEET * max(height, width))
     window = (-margin, -margin, width + margin, height + margin)
-    objects = [
-        Shown(
-            _loose_box(one.get("bbox")),
-            _loose_segmentation(one.get("segmentation"), window),
-            color=number,
-        )
-        for one, number in zip(annotations, colors or range(len(annotations)), strict=False)
-    ]
+    objects = []
+    for one, number in zip(annotations, colors or range(len(annotations)), strict=False):
+        shape = _loose_segmentation(one.get("segmentation"), window)
+        objects.append(Shown(_loose_box(one.get("bbox")), shape, color=number))
     return draw_shown(image, objects, size, window)
 
 
@@ -478,9 +455,7 @@ def _loose_segmentation(segmentation: Any, window: Window) -> Any:
 
 
 def _readable(path: Path | None) -> np.ndarray:
-    try:
+    with suppress(MediaError):
         if path is not None:
             return read_image_file(path)
-    except MediaError:
-        pass
     return np.full((360, 480, 3), _GREY, np.uint8)

@@ -171,13 +171,6 @@ def raster(segmentation: Any, height: int, width: int) -> Array:
     return mask
 
 
-def uncompressed_rle(mask: Array) -> dict[str, Any]:
-    """COCO's RLE as runs down the columns, the first of zeros."""
-    flat = mask.reshape(-1, order="F")
-    changes = np.flatnonzero(np.diff(flat, prepend=0))
-    return {"counts": np.diff([0, *changes, flat.size]).tolist(), "size": list(mask.shape)}
-
-
 def compressed_rle(mask: Array) -> dict[str, Any]:
     coded = mask_util.encode(np.asfortranarray(mask, dtype=np.uint8))
     return {"size": list(mask.shape), "counts": coded["counts"].decode("ascii")}

@@ -57,10 +57,6 @@ def _raster(outline):
     return polygons_to_bitmask(outline, HEIGHT, WIDTH)
 
 
-def _rle(mask):
-    return mask_util.encode(np.asfortranarray(mask.astype(np.uint8)))
-
-
 def _bits(sample):
     """The masks of a sample as (N, H, W) bool."""
     masks = sample["instances"].gt_masks
@@ -203,7 +199,8 @@ def test_rle_masks_follow_straight_transforms_as_rasters(tmp_path):
     mask = np.zeros((HEIGHT, WIDTH), bool)
     mask[10:30, 5:20] = True
     mask[15:18, 8:11] = False
-    record = sample_record(tmp_path, GREY, _rectangle(50, 5, 60, 40), _rle(mask))
+    rle = mask_util.encode(np.asfortranarray(mask.astype(np.uint8)))
+    record = sample_record(tmp_path, GREY, _rectangle(50, 5, 60, 40), rle)
     sample = _mapper(tmp_path, "- HorizontalFlip: {p: 1}")(record, seed=0)
     expected = [_raster(_rectangle(36, 5, 46, 40)), np.fliplr(mask)]
     np.testing.assert_array_equal(_bits(sample), expected)

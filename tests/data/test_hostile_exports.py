@@ -14,7 +14,7 @@ from typing import Any
 import cli
 import prepare_dataset
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.data.exports import (
@@ -111,9 +111,6 @@ def test_exit_codes(prepare: Prepare, tmp_path: Path) -> None:
     wrong = edit(good_export(tmp_path / "wrong"), lambda coco: coco["annotations"][0].pop("bbox"))
     assert prepare("check", wrong) == (1, {"box-invalid": 1})
     assert prepare("clean", wrong, tmp_path / "clean")[0] == 0
-    changes = json.loads((tmp_path / "clean/cleaning.json").read_text())["changes"]
-    assert changes == {"box-invalid": 1}
-    assert prepare("check", tmp_path / "clean", None, "--strict")[0] == 0
     assert prepare("clean", wrong, tmp_path / "clean")[0] == 2  # it is there already
     assert prepare("clean", good, tmp_path / "x", "--classes", "persn")[0] == 2
     for command in ("clean", "split", "import"):
@@ -227,6 +224,7 @@ spoiled = st.lists(st.dictionaries(st.sampled_from(KEYS.split()), anything, max_
 
 @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(spoiled, spoiled, spoiled)
+@example([], [{"image_id": ["1"]}], [])
 def test_values_of_any_kind_are_judged_or_refused(
     prepare: Prepare, tmp_path: Path, images: Any, annotations: Any, classes: Any
 ) -> None:

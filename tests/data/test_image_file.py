@@ -77,9 +77,7 @@ def test_grey_of_16_bits_is_read_as_colours_of_16_bits_are(suffix, tmp_path):
 
 
 @pytest.mark.parametrize(("bits", "white"), [(8, 255), (10, 1023), (12, 4000), (14, 9000)])
-def test_grey_of_16_bits_that_uses_fewer_is_scaled_by_them_and_said_once(
-    bits, white, tmp_path, caplog
-):
+def test_grey_that_uses_fewer_bits_is_scaled(bits, white, tmp_path, caplog):
     image_file._say_scaled.cache_clear()
     cv2.imwrite(str(tmp_path / "a.png"), np.array([[0, white]], np.uint16))
     for _ in range(2):

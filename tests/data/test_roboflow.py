@@ -56,8 +56,8 @@ def test_an_export_is_found(tmp_path: Path, files: str, found: str, splits: str)
         ("a/b/c/d/e/train/+", "holds no export"),
         ("train/a.jpg", "holds no export"),
         ("train/+ valid/a.jpg", r"valid/ has no _annotations\.coco\.json"),
-        ("val/+ valid/+", r"val/ and valid/ are the same split \(valid\)"),
-        ("+ valid/+", "itself and in valid/; keep one"),
+        ("val/+ valid/+", r"val/ and valid/ .* \(valid\)"),
+        ("+ valid/+", "itself and valid/ .* keep one"),
         ("one/train/+ two/train/+", "several exports, e.g. 'one' and 'two'"),
     ],
 )
@@ -65,8 +65,6 @@ def test_what_is_no_single_export(tmp_path: Path, files: str, match: str) -> Non
     _make(tmp_path, files)
     with pytest.raises(DatasetError, match=match):
         find_export(tmp_path)
-    with pytest.raises(DatasetError, match="^the zip"):
-        find_export(tmp_path, "the zip")
 
 
 def test_no_folder_and_a_folder_behind_a_link(tmp_path: Path) -> None:
@@ -165,9 +163,7 @@ def test_every_layout_and_spelling_registers_the_same_dataset(tmp_path: Path) ->
         ("../../1.jpg", "a/1.jpg b/1.jpg", ""),
     ],
 )
-def test_a_name_means_a_file_when_no_other_could_be_meant(
-    names: str, files: str, means: str
-) -> None:
+def test_a_name_means_one_file_alone(names: str, files: str, means: str) -> None:
     found = match_names(names.split(), files.split())
     assert " ".join(f"{name}={file}" for name, file in found.items()) == means
 
@@ -191,9 +187,7 @@ EMPTY = '{"images": [], "annotations": [], "categories": []}'
         ({"package.json": "{}"}, "holds no export; expected"),
     ],
 )
-def test_whose_a_folder_is_that_is_not_coco(
-    tmp_path: Path, files: dict[str, str], match: str
-) -> None:
+def test_other_tools_are_named(tmp_path: Path, files: dict[str, str], match: str) -> None:
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)

@@ -13,9 +13,7 @@ from persondet.data.inspect.annotations import outline_crosses, screen_polygons
 from persondet.data.shapes import (
     compressed_rle,
     extent,
-    inspect_box,
     inspect_segmentation,
-    mask_area,
     polygon_area,
     projective_matrix,
     rle_fault,
@@ -27,62 +25,6 @@ SQUARE = [10.0, 10.0, 30.0, 10.0, 30.0, 30.0, 10.0, 30.0]
 BOW_TIE = [10.0, 10.0, 30.0, 30.0, 30.0, 10.0, 10.0, 30.0]
 COMB = [-5, 1, 10, 1, 10, 3, -2, 3, -2, 5, 10, 5, 10, 7, -5, 7]
 NAN = math.nan
-
-
-@pytest.mark.parametrize(
-    ("box", "code", "usable"),
-    [
-        ([10, 10, 20, 20], "", [10, 10, 20, 20]),
-        ([10, 10, 20, 1.5], "box-tiny", [10, 10, 20, 1.5]),
-        ([-0.5, 0, 10, 10], "box-outside-slightly", [0, 0, 9.5, 10]),
-        ([-0.51, 0, 10, 10], "box-outside", [0, 0, 9.49, 10]),
-        ([90, 70, 10.4, 10.5], "box-outside-slightly", [90, 70, 10, 10]),
-        ([90.0, 70, 10.0000000001, 10], "", [90.0, 70, 10.0000000001, 10]),
-        ([100, 10, 5, 5], "box-outside", None),
-        ([10, 10, 0, 5], "box-zero", None),
-        ([10, 10, 5, -1], "box-negative", None),
-        ([NAN, 1, 2, 3], "box-invalid", None),
-        ([10**400, 0, 1, 1], "box-invalid", None),
-        (None, "box-invalid", None),
-    ],
-)
-def test_boxes(box, code, usable):
-    found, result = inspect_box(box, 100, 80)
-    assert found == code
-    assert result == (pytest.approx(usable) if usable else None)
-    if not code:
-        assert result is box
-
-
-@pytest.mark.parametrize(
-    ("segmentation", "codes", "usable"),
-    [
-        ([SQUARE], set(), [SQUARE]),
-        (None, set(), []),
-        (SQUARE, {"polygon-flat"}, [SQUARE]),
-        (SQUARE[:-1], {"polygon-flat", "polygon-odd"}, []),
-        ([[1, 1, 2, 2, 3, 3]], {"polygon-empty"}, []),
-        ([[1, 2, 3, 4]], {"polygon-short"}, []),
-        ([SQUARE[:-1] + [NAN]], {"polygon-invalid"}, []),
-        ([["a"] * 6, SQUARE], {"polygon-invalid"}, [SQUARE]),
-        ("mask", {"mask-invalid"}, []),
-        ([[-0.4, 0, 10, 0, 10, 10]], {"polygon-outside-slightly"}, None),
-        ([[-9, 0, 10, 0, 10, 10]], {"polygon-outside"}, None),
-        ([[-9, 0, -1, 0, -1, 10]], {"polygon-outside"}, []),
-        # What the border cuts in two becomes two polygons.
-        ([COMB], {"polygon-outside"}, [[0, 1, 10, 1, 10, 3, 0, 3], [0, 5, 10, 5, 10, 7, 0, 7]]),
-    ],
-)
-def test_masks(segmentation, codes, usable):
-    found, result = inspect_segmentation(segmentation, 100, 80)
-    assert found == codes
-    if usable is not None:
-        assert result == usable
-    else:
-        points = np.asarray(result).reshape(-1, 2)
-        assert points.min() >= 0
-        assert (points.max(axis=0) <= (100, 80)).all()
-    assert inspect_segmentation(result, 100, 80) == (set(), result)
 
 
 numbers = st.one_of(st.integers(-3, 103), st.floats(-3, 103), st.sampled_from([NAN, 10**400, "1"]))
@@ -102,31 +44,6 @@ def test_the_fast_look_clears_nothing_that_the_close_look_faults(segmentations):
     assert outline_crosses([BOW_TIE])
     touching = [0, 0, 10, 0, 10, 10, 5, 0, 0, 10]  # comes back to its own edge in one point
     assert not outline_crosses([touching])
-
-
-def test_areas_equal_the_decoded_pixels():
-    parts = np.random.default_rng(0).uniform(0, 50, (30, 2, 8)).tolist()
-    for mask in (*parts, {"size": [50, 60], "counts": [5, 20, 50 * 60 - 25]}):
-        rle = mask_util.frPyObjects(mask, 50, 60)
-        merged = mask_util.merge(rle) if isinstance(mask, list) else rle
-        assert mask_area(mask, 50, 60) == np.asarray(mask_util.decode(merged)).sum()
-
-
-@pytest.mark.parametrize(
-    ("rle", "fault"),
-    [
-        ({"size": [80, 100], "counts": [8001]}, "rle-invalid"),
-        ({"size": [80, 100], "counts": [10, -5, 7995]}, "rle-invalid"),
-        ({"size": [80, 100], "counts": "o" * 40}, "rle-invalid"),
-        ({"size": [80, 100], "counts": "\xff\xff"}, "rle-invalid"),
-        ({"size": "80x100", "counts": [8000]}, "rle-invalid"),
-        ({"size": [100, 80], "counts": [10, 5, 7985]}, "rle-size"),
-        ({"size": [80, 100], "counts": [8000]}, "rle-empty"),
-    ],
-)
-def test_what_is_wrong_is_named(rle, fault):
-    assert rle_fault(rle, 100, 80) == fault
-    assert inspect_segmentation(rle, 100, 80) == ({fault}, [])
 
 
 @settings(max_examples=20)

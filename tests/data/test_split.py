@@ -19,6 +19,7 @@ from persondet.data.inspect.images import ImageFacts
 from persondet.data.split import check_fractions, deal_groups, merge_coco, split_coco, split_export
 from persondet.errors import DatasetError
 from tests.data.exports import edit
+from tests.data.fetch.conftest import contents
 from tests.data.leaks.scenes import COPIES, scene
 
 JSON = "_annotations.coco.json"
@@ -196,10 +197,6 @@ def flat(tmp_path: Path) -> Path:
     (root / JSON).write_text(json.dumps(dataset(names, [i % 3 for i in range(16)])))
     (root / "README.dataset.txt").write_text("CC0")
     return root
-
-
-def contents(root: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
 
 def read(root: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from scipy import ndimage
 from persondet.config import check_cfg, get_cfg
 from persondet.errors import ConfigError
 from persondet.inference.masks import RegionMasks, region_masks_of
-from persondet.inference.tiles import OVERLAP, TiledModel, merge_views, tile_rectangles, whole_size
+from persondet.inference.tiles import OVERLAP, TiledModel, merge_views, tile_rectangles
 
 LEAST = 20  # pixels of the model's input: what the detector below cannot see is smaller
 
@@ -89,12 +89,8 @@ def test_tiles_find_small_objects_once_and_leave_large_ones_as_they_are():
         expected[y0:y1, x0:x1] = True
         assert (masks.whole(i) != expected).sum() <= 2 * (x1 - x0 + y1 - y0)
     assert (both.scores.diff() <= 0).all()
-
-
-def test_nothing_in_sight_gives_no_detections():
-    (output,) = TiledModel(config(), BlobDetector())([scene([])])
-    assert len(output["instances"]) == 0
-    assert output["instances"].image_size == (720, 1280)
+    (nothing,) = TiledModel(config(), BlobDetector())([scene([])])
+    assert len(nothing["instances"]) == 0
 
 
 def view(*detections, size=(100, 100)):
@@ -139,12 +135,6 @@ def test_people_whose_boxes_overlap_and_whose_masks_do_not_are_two():
     one.region_masks = RegionMasks([left], [BODY[:2]], (100, 100))
     two.region_masks = RegionMasks([right], [BODY[:2]], (100, 100))
     assert len(merge_views([one, two], limit=100)) == 2
-
-
-def test_the_loader_of_a_tiled_model_keeps_the_images_own_size():
-    cfg = config()
-    assert whole_size(cfg).INPUT.MIN_SIZE_TEST == 0
-    assert cfg.INPUT.MIN_SIZE_TEST == 360
 
 
 @pytest.mark.parametrize("tiles", [(2,), (0, 2), (2, 17), (1.5, 2)])

@@ -60,7 +60,6 @@ def degraded(seed, stride=1):
 
 
 def detections(boxes):
-    """Return boxes (N, 4) as a model returns them."""
     found = Instances((720, 1280))
     found.pred_boxes = Boxes(torch.tensor(np.asarray(boxes).reshape(-1, 4), dtype=torch.float32))
     found.scores = torch.full((len(boxes),), 0.9)
@@ -115,29 +114,16 @@ def test_after_a_hole_of_twenty_seconds_there_are_other_people():
     assert tracker.unique == 2
 
 
-def walk(position, frames, *, speed, hidden=range(0)):
-    """Return the boxes of somebody who walks: (4,) per frame, None while hidden."""
-    x = position + speed * np.arange(frames)
-    return [None if k in hidden else [x[k], 200.0, x[k] + 60, 380.0] for k in range(frames)]
-
-
-def numbers(tracker, walks):
-    """Return the number that each walker has in each frame, None while hidden."""
-    result = []
-    for places in zip(*walks, strict=True):
-        found = detections([place for place in places if place is not None])
-        tracker.update(found)
-        ids = iter(found.ID)
-        result.append([None if place is None else next(ids) for place in places])
-    return result
-
-
 @pytest.mark.parametrize(
     ("rate", "gap", "expected"), [(FPS, 20, {1}), (FPS, 60, {1, 2}), (5, 6, {1}), (5, 20, {1, 2})]
 )
 def test_the_time_out_of_sight_counts_in_seconds(rate, gap, expected):
-    walks = [walk(100, 120, speed=1, hidden=range(30, 30 + gap))]
-    assert {i for (i,) in numbers(PersonTracker(rate), walks) if i is not None} == expected
+    tracker, ids = PersonTracker(rate), set()
+    for k in range(120):
+        found = detections([] if 30 <= k < 30 + gap else [[100 + k, 200, 160 + k, 380]])
+        tracker.update(found)
+        ids.update(found.ID)
+    assert ids == expected
 
 
 def test_a_false_alarm_that_flashes_up_is_not_counted_as_a_person():
@@ -188,7 +174,6 @@ PLACES = {"a": (0, 0, 40, 80), "b": (100, 0, 140, 80), "c": (200, 0, 240, 80)}
 
 
 def frame(**people):
-    """Return a frame: place = number."""
     return [{"box": PLACES[place], "track_id": number} for place, number in people.items()]
 
 
@@ -212,7 +197,6 @@ def test_somebody_who_is_lost_and_found_and_a_false_alarm():
     assert score.mota == pytest.approx(1 - 3 / 20)
     assert score.idf1 == pytest.approx(2 * 18 / (20 + 19))
     assert (score.people, score.tracks, score.frames) == (2, 3, 10)
-    assert (score.recall, score.precision) == (18 / 20, 18 / 19)
 
 
 def test_who_hardly_shows_is_neither_missed_nor_a_false_alarm():

@@ -19,14 +19,12 @@ NARROW = """MODEL.RESNETS.DEPTH 50 MODEL.RESNETS.STEM_OUT_CHANNELS 8
 
 
 def tiny_cfg(classes: int = 1) -> CfgNode:
-    """Return the config of the tiny model on the CPU, in float32."""
     cfg = load_cfg(CONFIG, ["MODEL.DEVICE", "cpu", "SOLVER.AMP.ENABLED", "False", *NARROW])
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = classes
     return cfg
 
 
 def save_run(folder: Path, model: torch.nn.Module, cfg: CfgNode, name: str = "person") -> Path:
-    """Save a model with its config and one class name as the best of a run."""
     carried = {"config": cfg.dump(), "class_names": [name]}
     checkpointer = SafeDetectionCheckpointer(model, str(folder), carried=carried)
     checkpointer.save_model("model_best", iteration=1)

@@ -21,13 +21,10 @@ from persondet.sample.export import (
     sample_is_current,
     write_export,
 )
+from tests.data.fetch.conftest import contents
 
 COUNTS = {"train": 4, "valid": 1}
 SIZE = (320, 180)
-
-
-def files_of(root: Path) -> dict[str, bytes]:
-    return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +39,13 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_same_seed_gives_the_same_bytes_with_any_number_of_workers(tmp_path, people):
     with drawing_pool(2) as run:
         write_export(tmp_path / "same", COUNTS, size=SIZE, seed=3, run=run)
-    assert files_of(tmp_path / "same") == files_of(people)
+    assert contents(tmp_path / "same") == contents(people)
     write_export(tmp_path / "other", {"valid": 1}, size=SIZE, seed=4)
-    assert not {*files_of(people).values()} & {*files_of(tmp_path / "other").values()}
+    assert not {*contents(people).values()} & {*contents(tmp_path / "other").values()}
 
 
 def test_a_split_has_the_fields_and_habits_of_a_roboflow_export(people):
-    assert len(set(files_of(people).values())) == len(files_of(people))  # no image is there twice
+    assert len(set(contents(people).values())) == len(contents(people))  # no image is there twice
     train = json.loads((people / "train/_annotations.coco.json").read_text())
     assert [row["id"] for row in train["images"]] == list(range(COUNTS["train"]))
     names = {row["file_name"] for row in train["images"]}
@@ -87,13 +84,13 @@ def test_a_sample_is_whole_recorded_and_replaced_only_as_a_whole(tmp_path, monke
     def broken(*args: object, **kwargs: object) -> None:
         raise OSError("disk full")
 
-    before = files_of(output)
+    before = contents(output)
     monkeypatch.setattr(export, "write_clip", broken)
     with pytest.raises(OutputExistsError, match="--overwrite"):
         make_sample(output, 6, **tiny)
     with pytest.raises(OSError, match="disk full"):
         make_sample(output, 6, overwrite=True, **tiny)
-    assert files_of(output) == before
+    assert contents(output) == before
     assert [path.name for path in tmp_path.iterdir()] == ["sample"]
     (output / "city_walk.mp4").unlink()
     assert not sample_is_current(output, 5)

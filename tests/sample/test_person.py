@@ -29,14 +29,6 @@ def test_bones_keep_their_length_and_a_foot_is_on_the_ground(heading, phase, arm
     assert min(soles) == pytest.approx(0.018)  # the sole's thickness
 
 
-def test_feet_do_not_slide():
-    """While a foot stands, it moves back against the body as fast as the body moves forward."""
-    phases = np.linspace(0.35, 0.75, 12) * np.pi
-    ankle = [Skeleton(Pose(0.0, phase)).joints["left_ankle"][0] for phase in phases]
-    ground = person.STRIDE * (phases - phases[0]) / (2.0 * np.pi)
-    np.testing.assert_allclose(ankle - ankle[0] + ground, 0.0, atol=0.03)
-
-
 @settings(max_examples=10)
 @given(st.integers(0, 10**6), st.floats(36.0, 150.0))
 def test_a_sprite_is_as_tall_as_asked_and_stands_where_asked(seed, height):

@@ -5,7 +5,6 @@ import pytest
 
 from persondet.sample.paint import Sprite, composite
 from persondet.sample.scene import Item, compose, visible_part
-from persondet.sample.street import Camera
 
 SIZE = (320, 180)
 
@@ -24,15 +23,6 @@ def test_the_visible_share_is_what_nearer_things_leave_inside_the_frame():
     assert seen.share == pytest.approx(0.75)
     assert visible_part(pole, [person, pole, behind], (0, 0, 100, 100)).share == 1.0
     assert visible_part(person, [], (30, 0, 60, 100)).share == 0.0
-
-
-def test_a_camera_projects_as_a_pinhole():
-    camera = Camera(640, 360, 450.0, 320.0, 120.0, 1.8)
-    foot, head = camera.project(1.0, (0.0, 1.8), 9.0)
-    assert head[1] == 120.0  # eye height is the horizon
-    assert foot[1] - head[1] == pytest.approx(camera.pixels_per_metre(9.0) * 1.8)
-    assert camera.across(foot[0], camera.depth_for(1.8, 90.0)) == pytest.approx(1.0)
-    np.testing.assert_allclose(camera.halved().project(1.0, 0.0, 9.0), foot / 2)
 
 
 def full_mask(item: Item, items: list[Item]) -> np.ndarray:

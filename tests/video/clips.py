@@ -127,20 +127,17 @@ def _add_noise(container, track, seconds, start):
 
 
 def noisy_clip(path, frames=40, **choices):
-    """Write a clip of noise at 25 frames per second; AVI gets mjpeg."""
     if path.suffix == ".avi":
         choices = {"codec": "mjpeg", "pix_fmt": "yuvj420p", **choices}
     return write_clip(path, noise(frames), rate=Fraction(25), **choices)
 
 
 def cut(path, share=0.5):
-    """Leave the first part of a file."""
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
     return path
 
 
 def with_a_hole(path, place=0.5):
-    """Overwrite a tenth of a file with junk."""
     data = path.read_bytes()
     at, size = int(len(data) * place), len(data) // 10
     junk = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8).tobytes()

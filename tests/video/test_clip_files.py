@@ -81,8 +81,9 @@ def test_broken_clips_are_told_apart_from_good_ones_before_a_model_is_loaded(cli
     readable, faults, (told,) = check_clips([*plan, (clip, tmp_path / "z.mp4")])
     assert (readable, len(faults)) == ([], 2)  # what a killed run left counts as not done
     assert "y.mp4 is there already" in told
-    with pytest.raises(MediaError, match=r"\.mp4 is a file or closed"):
-        check_clips([(clip, clip / "y.mp4")])
+    for target, says in ((clip / "y.mp4", "is a file or closed"), ("y.avi", "use a name in .mp4")):
+        with pytest.raises(MediaError, match=says):
+            check_clips([(clip, target)])
 
 
 def annotate(run, name="clip"):

@@ -79,9 +79,7 @@ def samples_of(path):
         ("in.mkv", "flac", "out.mov"),
     ],
 )
-def test_sound_that_is_not_played_becomes_aac_in_step_and_costs_no_other_track(
-    source, codec, target, tmp_path
-):
+def test_sound_that_is_not_played_becomes_aac(source, codec, target, tmp_path):
     source, target = loud_clip(tmp_path / source, [codec, "aac"]), tmp_path / target
     assert annotated(source, target).notes == [
         f"the sound ({codec}) becomes AAC, as few players know it in {target.suffix}"
@@ -97,9 +95,7 @@ def test_sound_that_is_not_played_becomes_aac_in_step_and_costs_no_other_track(
     ("name", "choices", "header"),
     [("a.ts", {}, 7), ("a.avi", {"codecs": ["pcm_s16le"], "codec": "mpeg4"}, 0)],
 )
-def test_adts_headers_go_and_a_layout_that_is_not_told_is_the_usual_one(
-    name, choices, header, tmp_path
-):
+def test_headers_and_layouts_become_the_usual_ones(name, choices, header, tmp_path):
     source, target = loud_clip(tmp_path / name, **choices), tmp_path / "out.mov"
     assert annotated(source, target).notes == []
     (given,), (copied,) = bytes_of(source), bytes_of(target)

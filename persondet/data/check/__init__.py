@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,10 @@ import numpy.typing as npt
 from persondet.data.check.images import decode_splits, read_headers
 from persondet.data.image_file import is_image_name
 from persondet.data.inspect import inspect_coco
+from persondet.data.inspect.categories import text_and_id
 from persondet.data.inspect.images import ImageFacts
 from persondet.data.leaks.find import ExportImage, Leaks, find_leaks, source_name
-from persondet.data.roboflow import (
-    SPLIT_FOLDERS,
-    Export,
-    file_names,
-    list_files,
-    read_export,
-)
+from persondet.data.roboflow import SPLIT_FOLDERS, Export, file_names, list_files, read_export
 from persondet.environment import Progress
 
 Facts = dict[str, dict[str, ImageFacts]]
@@ -67,8 +62,10 @@ def check_export(
     if list(export.splits) == ["train"] and len(facts["train"]) > 1:
         findings.add("split-single", "train")
     for split, folder in export.folders.items():
-        for name in sorted(_unlisted(folder, facts[split])):
-            findings.add("file-not-listed", split, name)
+        listed = {os.path.normpath(name) for name in facts[split]}
+        for name in list_files(folder):
+            if is_image_name(name) and name not in listed:
+                findings.add("file-not-listed", split, name)
         for name, file in export.respelled[split].items():
             findings.add("file-name-spelled", split, file, detail=f"{name!r} in the json")
         for name, fact in facts[split].items():
@@ -129,14 +126,6 @@ def leaks_of(facts: Facts) -> Leaks:
     )
 
 
-def _unlisted(folder: Path, listed: dict[str, ImageFacts]) -> Iterator[str]:
-    """Yield the images of a split's folder that its json does not list, as relative names."""
-    known = {os.path.normpath(name) for name in listed}
-    for name in list_files(folder):
-        if is_image_name(name) and name not in known:
-            yield name
-
-
 # Statistics
 
 
@@ -156,8 +145,8 @@ class _Split:
 def dataset_statistics(splits: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Return statistics of the COCO dicts of an export as plain lists and dicts of finite numbers.
 
-    Every field may be anything: what is no box, no size or no known id is left out of the number
-    that needs it, and nothing is raised. Sizes are in pixels of the stored images.
+    Records may be anything: what is no box, no size or no known id is left out of the number that
+    needs it, and nothing is raised. Sizes are in pixels of the stored images.
 
     Args:
         splits: split to its COCO dict.
@@ -266,18 +255,17 @@ def _read(coco: Mapping[str, Any]) -> _Split:
     names: dict[str, int] = {}
     categories: dict[int, int] = {}
     for category in _records(coco, "categories"):
-        name, number = category.get("name"), category.get("id")
-        index = names.setdefault(name if isinstance(name, str) else "?", len(names))
-        if type(number) is int:
+        name, number = text_and_id(category, "name")
+        index = names.setdefault("?" if name is None else name, len(names))
+        if number is not None:
             categories.setdefault(number, index)
-    numbers: dict[int, int] = {}
-    for index, image in enumerate(images):
-        if type(image.get("id")) is int:
-            numbers.setdefault(image["id"], index)
+    named = [text_and_id(image, "file_name") for image in images]
+    numbers: dict[int | None, int] = {}
+    for index, (_, number) in enumerate(named):
+        numbers.setdefault(number, index)
     sizes = [(_pixels(image.get("width")), _pixels(image.get("height"))) for image in images]
     both = np.array(sizes, np.float64).reshape(-1, 2)
     both[(both == 0).any(axis=1)] = 0
-    files = [name for image in images if isinstance(name := image.get("file_name"), str)]
     boxes = [annotation.get("bbox") for annotation in annotations]
     return _Split(
         list(names),
@@ -286,17 +274,16 @@ def _read(coco: Mapping[str, Any]) -> _Split:
         _indices(annotations, "category_id", categories),
         np.array([box if _is_box(box) else _NO_BOX for box in boxes], np.float64).reshape(-1, 4),
         Counter(_mask_kind(annotation.get("segmentation")) for annotation in annotations),
-        len({source_name(name) or name for name in files}),
+        len({source_name(name) or name for name, _ in named if name is not None}),
     )
 
 
 def _records(coco: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    records = coco.get(key)
-    return [r for r in records if isinstance(r, dict)] if isinstance(records, list) else []
+    return [record for record in coco[key] if isinstance(record, dict)]
 
 
 def _indices(
-    annotations: Sequence[Mapping[str, Any]], key: str, numbers: Mapping[int, int]
+    annotations: Sequence[Mapping[str, Any]], key: str, numbers: Mapping[Any, int]
 ) -> npt.NDArray[np.int64]:
     values = [annotation.get(key) for annotation in annotations]
     found = [numbers.get(value, -1) if type(value) is int else -1 for value in values]

@@ -32,13 +32,11 @@ from persondet.environment import Progress, cpu_count
 from persondet.files import leads_out
 
 _ORIENTATION = 0x0112
-_ORIENTATIONS: dict[Any, int] = {number: number for number in range(2, 9)}
 # The shorter side in pixels down to which a JPEG is decoded: the signature needs 32.
 _DRAFT_SIDE = 128
 _TAIL = 1 << 16
 _JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
 _EXIF_IN_PNG = (b"eXIf", b"Raw profile type exif")
-_SAME_AS_RGB = ("L", "RGB")
 
 PATIENCE = 60.0
 """Seconds that decoding one file may take."""
@@ -187,12 +185,10 @@ def _open(root: str, name: str) -> BinaryIO:
     try:
         # A pipe with an image's name must not block.
         number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        raise _Problem("file-missing", "there is no such file") from None
     except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            raise _Problem("file-missing", "the name is too long for a file") from None
-        raise _Problem("image-unreadable", str(error.strerror).lower()) from None
+        missing = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+        code = "file-missing" if missing else "image-unreadable"
+        raise _Problem(code, str(error.strerror).lower()) from None
     if not stat.S_ISREG(os.fstat(number).st_mode):
         os.close(number)
         raise _Problem("image-unreadable", "it is a folder or a device, not a file")
@@ -233,7 +229,7 @@ def _read(file: BinaryIO, digest: bytes, decode: bool) -> ImageFacts:
             if image.format != "TIFF":  # which Pillow has turned by now
                 orientation = _orientation(image)
             white = white_of(image)
-            pixels = image if image.mode in _SAME_AS_RGB else eight_bit(image).convert("RGB")
+            pixels = image if image.mode in ("L", "RGB") else eight_bit(image).convert("RGB")
             grey = np.asarray(pixels.convert("L"))
     except _Problem:
         raise
@@ -251,7 +247,8 @@ def _orientation(image: Image.Image, *, whole: bool = True) -> int:
         exif = image.getexif() if whole else Image.Image.getexif(image)
     except Exception:  # as `read_image`
         return 1
-    return _ORIENTATIONS.get(exif.get(_ORIENTATION), 1)
+    value: Any = exif.get(_ORIENTATION)
+    return int(value) if value in range(2, 9) else 1
 
 
 def _has_late_exif(image: Image.Image, file: BinaryIO) -> bool:

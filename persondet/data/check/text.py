@@ -70,17 +70,9 @@ def _splits(report: Mapping[str, Any]) -> Iterator[str]:
     yield f"{folder}: {count_of(images, 'image')}, {count_of(objects, 'object')}"
     rows = [["split", "folder", "images", "without objects", "objects", "per image", "at most"]]
     for split, part in splits.items():
-        rows.append(
-            [
-                split,
-                printable(report["splits"][split], _FOLDER),
-                str(part["images"]),
-                str(part["without_annotations"]),
-                str(part["annotations"]),
-                f"{part['per_image']['mean']:.1f}",
-                str(part["per_image"]["max"]),
-            ]
-        )
+        counts = [str(part[key]) for key in ("images", "without_annotations", "annotations")]
+        per_image = [f"{part['per_image']['mean']:.1f}", str(part["per_image"]["max"])]
+        rows.append([split, printable(report["splits"][split], _FOLDER), *counts, *per_image])
     yield from _table(rows, left=2)
     for split, part in splits.items():
         if 0 < part["sources"] < part["images"]:
@@ -173,27 +165,21 @@ def _leaks(report: Mapping[str, Any]) -> Iterator[str]:
         if split in report["leaks"] and set(others) & set(report["splits"])
     }
     for split, share in compared.items():
-        leaked, clips, learns = share["leaked"], share["clip_mates"], " or ".join(learning[split])
-        if leaked:
-            yield from _wrapped(
-                f"  leaks: {_of(leaked, share['images'], split)} {'has' if leaked == 1 else 'have'}"
-                f" a version in {learns}: the score will look better than it is",
-                4,
-            )
-        if clips:
-            yield from _wrapped(
-                f"  leaks: {'a further ' if leaked else ''}{_of(clips, share['images'], split)} "
-                f"{'is a frame' if clips == 1 else 'are frames'} of a clip that is in {learns} too:"
-                " the score may look better than it is",
-                4,
-            )
+        learns = " or ".join(learning[split])
+        further = ""
+        for key, one, many, what, sure in (
+            ("leaked", "has", "have", f"a version in {learns}", "will"),
+            ("clip_mates", "is a frame", "are frames", f"of a clip that is in {learns} too", "may"),
+        ):
+            if count := share[key]:
+                images = count_of(share["images"], f"{split} image")
+                part = f"{further}{count} of {images} ({_percent(count / share['images'])})"
+                does = f"{part} {one if count == 1 else many} {what}"
+                yield from _wrapped(f"  leaks: {does}: the score {sure} look better than it is", 4)
+                further = "a further "
     if compared and not any(s["leaked"] or s["clip_mates"] for s in compared.values()):
         names = " and ".join(count_of(s["images"], f"{name} image") for name, s in compared.items())
         yield f"  leaks: none among {names}"
-
-
-def _of(part: int, images: int, split: str) -> str:
-    return f"{part} of {count_of(images, f'{split} image')} ({_percent(part / images)})"
 
 
 def _findings(report: Mapping[str, Any]) -> Iterator[str]:
@@ -216,15 +202,14 @@ def _findings(report: Mapping[str, Any]) -> Iterator[str]:
 def _example(example: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines of an example; a file name stays whole, so that it can be copied."""
     line = f"      {example['split']:5}"
-    if example["file"]:
-        line += f"  {printable(example['file'], _FILE)}"
-    further = []
-    if example["annotation"] is not None:
-        text = json.dumps(example["annotation"], ensure_ascii=False)
-        further.append(f"annotation {printable(text, _ANNOTATION)}")
-    if example["detail"]:
-        further.append(printable(example["detail"], _FILE))
-    for part in further:
+    number = example["annotation"]
+    text = "" if number is None else json.dumps(number, ensure_ascii=False)
+    parts = (
+        printable(example["file"], _FILE),
+        text and f"annotation {printable(text, _ANNOTATION)}",
+        printable(example["detail"], _FILE),
+    )
+    for part in filter(None, parts):
         if columns(line) + 2 + columns(part) > WIDTH:
             yield line
             line = " " * 11
@@ -268,9 +253,7 @@ def _table(rows: Sequence[Sequence[str]], *, left: int = 1) -> Iterator[str]:
 
 
 def _wrapped(text: str, indent: int) -> list[str]:
-    return textwrap.wrap(
-        text, WIDTH, subsequent_indent=" " * indent, break_on_hyphens=False, drop_whitespace=True
-    )
+    return textwrap.wrap(text, WIDTH, subsequent_indent=" " * indent, break_on_hyphens=False)
 
 
 def _percent(share: float) -> str:
@@ -310,12 +293,11 @@ def cleaning_lines(record: Mapping[str, Any]) -> list[str]:
         words = CODES[name].mend if name in CODES else CHANGES[name]
         lines.append(f"  {padded(name, width)}  {count:>7}  {words}")
     dropped = [
-        (split, name, code)
+        f"  dropped: {split}/{printable(name, 60)} ({code})"
         for split, names in record["dropped_images"].items()
         for name, code in names.items()
     ]
-    for split, name, code in dropped[:_SHOWN]:
-        lines.append(f"  dropped: {split}/{printable(name, 60)} ({code})")
+    lines += dropped[:_SHOWN]
     if len(dropped) > _SHOWN:
         lines.append(f"  and {len(dropped) - _SHOWN} more images: see cleaning.json")
     if changes.get("mask-from-box"):

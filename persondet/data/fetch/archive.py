@@ -275,20 +275,16 @@ def _decoded(info: zipfile.ZipInfo) -> str:
 
 def _judge_kind(info: zipfile.ZipInfo, path: PurePosixPath, label: str) -> bool:
     """Return whether a member is a file to unpack; raise when it is something else than files."""
-    mode = info.external_attr >> 16
-    where = f"{label}: {str(path)!r}"
-    if stat.S_ISLNK(mode):
-        raise DatasetError(f"{where} is a link; pack the file itself.")
-    if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise DatasetError(f"{where} is not a plain file; pack images and annotations only.")
+    kind = stat.S_IFMT(info.external_attr >> 16)
     junk = bool(_JUNK_FOLDERS & {*path.parts}) or path.name in _JUNK_FILES
-    if info.is_dir() or stat.S_ISDIR(mode) or junk:
-        return False
-    if info.flag_bits & _ENCRYPTED:
-        raise DatasetError(f"{where} is encrypted; pack it without a password.")
-    if info.compress_type not in _METHODS:
-        raise DatasetError(
-            f"{where} is packed with an uncommon method ({info.compress_type}); pack it as a plain "
-            "zip ('deflate')."
-        )
-    return True
+    wanted = not (info.is_dir() or kind == stat.S_IFDIR or junk)
+    fault = ""
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        fault = "is a link or not a plain file; pack the files themselves"
+    elif wanted and info.flag_bits & _ENCRYPTED:
+        fault = "is encrypted; pack it without a password"
+    elif wanted and info.compress_type not in _METHODS:
+        fault = "is packed with an uncommon method; pack it as a plain zip ('deflate')"
+    if fault:
+        raise DatasetError(f"{label}: {str(path)!r} {fault}.")
+    return wanted

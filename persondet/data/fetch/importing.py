@@ -81,10 +81,7 @@ def import_export(
     refuse_existing(output, overwrite=overwrite)
     is_folder = source.is_dir()
     if not is_folder and not source.is_file():
-        raise DatasetError(
-            f"{label}: there is no such file; give an export's zip, or the folder it was unpacked "
-            "into."
-        )
+        raise DatasetError(f"{label}: there is no such file; give an export's zip or its folder.")
     with atomic_folder(output, overwrite=overwrite) as draft, writing():
         folder = source if is_folder else draft / _UNPACKED
         if not is_folder:
@@ -111,14 +108,11 @@ def import_export(
 
 def _mend(source: Path, output: Path) -> str:
     """Return what to do when images of a Roboflow export are missing."""
-    clean = "python tools/prepare_dataset.py clean"
-    if not source.is_dir():
-        return (
-            f"unpack the zip by hand and run `{clean}` on the folder, or export the dataset again"
-        )
+    first, folder = ("", source) if source.is_dir() else ("unpack the zip and ", source.stem)
+    command = shlex.join(["clean", str(folder), "--output", str(output)])
     return (
-        f"run `{clean} {shlex.quote(str(source))} --output {shlex.quote(str(output))}` to go on "
-        "without them, or export the dataset again"
+        f"{first}run `python tools/prepare_dataset.py {command}` to go on without them, or export "
+        "the dataset again"
     )
 
 

@@ -79,9 +79,7 @@ def api_key() -> str:
             f"API Keys) and run `export {KEY_VARIABLE}=...` first."
         )
     if not re.fullmatch(r"[A-Za-z0-9._-]+", key):
-        raise DatasetError(
-            f"{KEY_VARIABLE} holds characters that no key has; set it to the key alone."
-        )
+        raise DatasetError(f"{KEY_VARIABLE} holds characters that no key has; set it to the key.")
     return key
 
 

@@ -16,7 +16,6 @@ import shutil
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from time import sleep
 from typing import TYPE_CHECKING
@@ -117,10 +116,9 @@ def download_export(
                 mend=mend,
                 finish=partial.remove,
             )
-        except IncompleteExportError:
-            raise
-        except DatasetError:
-            partial.remove()  # to go on with these bytes would end the same way
+        except DatasetError as error:
+            if not isinstance(error, IncompleteExportError):
+                partial.remove()  # to go on with these bytes would end the same way
             raise
 
 
@@ -252,7 +250,7 @@ def fetch(
         OutputExistsError: when the disk is too small or cannot be written.
     """
     tries, best = 0, partial.size
-    while trouble := _trouble(link, _Try(partial, label, progress)):
+    while trouble := _trouble(link, partial, label, progress):
         if not trouble.again:
             raise DatasetError(f"{label} cannot be downloaded: {trouble.what}.")
         tries = 1 if partial.size > best else tries + 1
@@ -266,100 +264,91 @@ def fetch(
         sleep(wait)
 
 
-def _trouble(link: str, attempt: _Try) -> _Trouble | None:
-    """Return None when a try brought the whole file, else why it did not."""
-    try:
-        fault = http_fault(lambda: attempt.run(link))
-    except _Trouble as trouble:
-        return trouble
-    return _Trouble(_FAULTS[fault], again=fault in ("timeout", "network")) if fault else None
+def _trouble(
+    link: str, partial: PartialDownload, label: str, progress: Progress | None
+) -> _Trouble | None:
+    """Ask for what is missing; return None when that brought the whole file, else why it did not.
 
+    Raises: LinkRefusedError. DatasetError.
+    """
 
-@dataclass
-class _Try:
-    """One request and what it brings."""
-
-    partial: PartialDownload
-    label: str
-    progress: Progress | None
-
-    def run(self, link: str) -> None:
-        """Ask for what is missing, and take it.
-
-        Raises: _Trouble: when the file is not whole then. LinkRefusedError. DatasetError.
-        """
+    def ask() -> None:
         headers = {"Accept-Encoding": "identity"}
-        if self.partial.size and self.partial.validator:
+        if partial.size and partial.validator:
             # The last byte comes again, so that a file that is whole needs no special case.
-            headers["Range"] = f"bytes={self.partial.size - 1}-"
-            headers["If-Range"] = self.partial.validator
+            headers["Range"] = f"bytes={partial.size - 1}-"
+            headers["If-Range"] = partial.validator
         timeout = (_CONNECT, roboflow_link.SILENCE)
         with (
             open_session(link) as session,
             session.get(link, headers=headers, stream=True, timeout=timeout) as response,
         ):
-            self._refuse_status(response)
-            self._begin(response)
-            self._receive(response)
+            _begin(response, partial, label)
+            _receive(response, partial, label, progress)
 
-    def _refuse_status(self, response: requests.Response) -> None:
-        status = response.status_code
-        if status in (400, 401, 403, 404, 410):
-            raise LinkRefusedError(
-                f"the link to {self.label} is not served (the server answers {status})."
-            )
-        if status not in (200, 206):
-            retried = status in (408, 416, 425, 429) or status >= 500
-            wait = _number(response.headers.get("Retry-After", ""))
-            raise _Trouble(f"the server answers {status}", again=retried, wait=wait)
+    try:
+        fault = http_fault(ask)
+    except _Trouble as trouble:
+        return trouble
+    return _Trouble(_FAULTS[fault], again=fault in ("timeout", "network")) if fault else None
 
-    def _receive(self, response: requests.Response) -> None:
-        partial = self.partial
-        done, total = partial.size, partial.total
-        for chunk in response.raw.stream(_CHUNK, decode_content=False):
-            if done == 0 and not b"PK".startswith(chunk[:2]):
-                raise _Trouble(_not_a_zip(chunk), again=False)
-            done += len(chunk)
-            if total is not None and done > total:
-                partial.restart()
-                raise _Trouble("the server sends more than it announced")
-            self._judge_size(done)
-            with writing(), open(partial.archive, "ab") as file:
-                file.write(chunk)
-            if self.progress is not None:
-                self.progress(done, total)
-        # Without an announced length only the end of the zip tells that it is whole.
-        whole = done == total if total is not None else zipfile.is_zipfile(partial.archive)
-        if not whole:
-            raise _Trouble("the connection ended early")
 
-    def _begin(self, response: requests.Response) -> None:
-        """Bring the partial file to where the answer begins."""
-        partial = self.partial
-        validator = _validator(response)
-        if response.status_code == 206:
-            given = response.headers.get("Content-Range", "")
-            match = re.fullmatch(rf"bytes {partial.size - 1}-\d+/(\d+)", given)
-            changed = validator and validator != partial.validator
-            if match is None or changed or partial.total not in (None, int(match[1])):
-                partial.restart()
-                raise _Trouble("the server continued with another file", wait=0.0)
-            partial.total = int(match[1])
-            with writing():
-                os.truncate(partial.archive, partial.size - 1)
-        else:
-            partial.restart(validator, _number(response.headers.get("Content-Length", "")))
-        if partial.total is not None:
-            self._judge_size(partial.total)
-            require_space(partial.archive.parent, partial.total - partial.size)
+def _begin(response: requests.Response, partial: PartialDownload, label: str) -> None:
+    """Judge the status, and bring the partial file to where the answer begins."""
+    status = response.status_code
+    if status in (400, 401, 403, 404, 410):
+        raise LinkRefusedError(f"the link to {label} is not served (the server answers {status}).")
+    if status not in (200, 206):
+        retried = status in (408, 416, 425, 429) or status >= 500
+        wait = _number(response.headers.get("Retry-After", ""))
+        raise _Trouble(f"the server answers {status}", again=retried, wait=wait)
+    validator = _validator(response)
+    if status == 206:
+        given = response.headers.get("Content-Range", "")
+        match = re.fullmatch(rf"bytes {partial.size - 1}-\d+/(\d+)", given)
+        changed = validator and validator != partial.validator
+        if match is None or changed or partial.total not in (None, int(match[1])):
+            partial.restart()
+            raise _Trouble("the server continued with another file", wait=0.0)
+        partial.total = int(match[1])
+        with writing():
+            os.truncate(partial.archive, partial.size - 1)
+    else:
+        partial.restart(validator, _number(response.headers.get("Content-Length", "")))
+    if partial.total is not None:
+        _judge_size(partial.total, partial, label)
+        require_space(partial.archive.parent, partial.total - partial.size)
 
-    def _judge_size(self, size: int) -> None:
-        if size > archive.MAX_BYTES:
-            self.partial.remove()
-            raise DatasetError(
-                f"{self.label} is larger than {archive.MAX_BYTES / 1024**3:,.1f} GiB; it is not "
-                "downloaded."
-            )
+
+def _receive(
+    response: requests.Response, partial: PartialDownload, label: str, progress: Progress | None
+) -> None:
+    done, total = partial.size, partial.total
+    for chunk in response.raw.stream(_CHUNK, decode_content=False):
+        if done == 0 and not b"PK".startswith(chunk[:2]):
+            page = " but a web page (a sign-in page or a proxy?)" if b"<" in chunk[:9] else ""
+            raise _Trouble(f"what the server sends is no zip{page}", again=False)
+        done += len(chunk)
+        if total is not None and done > total:
+            partial.restart()
+            raise _Trouble("the server sends more than it announced")
+        _judge_size(done, partial, label)
+        with writing(), open(partial.archive, "ab") as file:
+            file.write(chunk)
+        if progress is not None:
+            progress(done, total)
+    # Without an announced length only the end of the zip tells that it is whole.
+    whole = done == total if total is not None else zipfile.is_zipfile(partial.archive)
+    if not whole:
+        raise _Trouble("the connection ended early")
+
+
+def _judge_size(size: int, partial: PartialDownload, label: str) -> None:
+    if size > archive.MAX_BYTES:
+        partial.remove()
+        raise DatasetError(
+            f"{label} is larger than {archive.MAX_BYTES / 1024**3:,.1f} GiB; it is not downloaded."
+        )
 
 
 def _number(text: str) -> int | None:
@@ -372,12 +361,3 @@ def _validator(response: requests.Response) -> str:
     if etag.startswith('"'):
         return etag
     return "" if etag else str(response.headers.get("Last-Modified", ""))
-
-
-def _not_a_zip(start: bytes) -> str:
-    if re.match(rb"(?:\xef\xbb\xbf)?\s*<", start):
-        return (
-            "the server answers with a web page instead of the zip; is there a sign-in page or a "
-            "proxy between"
-        )
-    return "what the server sends is no zip"

@@ -92,12 +92,16 @@ def inspect_coco(
     inspection = Inspection(numbered, table, {}, {}, {}, findings)
     for split, coco in used.items():
         uses = inspect_images(split, coco["images"], facts[split] if facts else None, findings)
-        each = list({id(use): use for use in uses.values()}.values())
+        each = dict.fromkeys(uses.values())  # two ids of one file share theirs
         for use in each:
             code = drop.get(split, {}).get(use.record["file_name"]) if use.record and drop else None
             if code:
                 use.code, use.record = code, None
-        _report_negatives(split, uses, coco["annotations"], findings)
+        numbers = [a.get("image_id") for a in coco["annotations"] if isinstance(a, dict)]
+        annotated = {uses.get(number) for number in numbers if type(number) is int}
+        for use in each:
+            if use.record is not None and use not in annotated:
+                findings.add("image-without-annotations", split, use.record["file_name"])
         inspection.images[split] = [use.record for use in each if use.record is not None]
         inspection.dropped_images[split] = _dropped(coco["images"], uses)
         inspection.annotations[split] = inspect_annotations(
@@ -118,12 +122,12 @@ def inspect_coco(
 def _numbered(split: str, raw: CocoDict, findings: Findings) -> CocoDict:
     """Return a COCO dict with numbers for text, and report the records that it mended."""
     coco, spelled = with_numbers(raw)
-    names = {text_and_id(image, "file_name")[::-1] for image in coco["images"]} if spelled else ()
-    files = dict(names)
+    files = dict(text_and_id(image, "file_name")[::-1] for image in coco["images"] if spelled)
     for record, detail in spelled:
-        of_annotation = "image_id" in record
-        file = files.get(record["image_id"]) if of_annotation else record.get("file_name")
-        number = shown(record.get("id")) if of_annotation else None
+        (file, _), number = text_and_id(record, "file_name"), None
+        if "image_id" in record:
+            _, image = text_and_id({"id": record["image_id"]}, "")
+            file, number = files.get(image), shown(record.get("id"))
         findings.add("number-spelling", split, file or "", number, detail)
     return coco
 
@@ -177,25 +181,9 @@ def validate_coco(splits: Mapping[str, CocoDict], *, facts: Facts | None = None)
 
 def _dropped(images: Sequence[Any], uses: Mapping[int, ImageUse]) -> dict[str, str]:
     malformed = ImageUse(None, "image-malformed")
-    dropped: dict[str, str] = {}
-    for image in images:
-        name, number = text_and_id(image, "file_name")
-        if name is not None and number is not None:
-            use = uses.get(number, malformed)
-            if use.record is None:
-                dropped[name] = use.code
-    return dropped
-
-
-def _report_negatives(
-    split: str, uses: Mapping[int, ImageUse], annotations: Sequence[Any], findings: Findings
-) -> None:
-    numbers = [a.get("image_id") for a in annotations if isinstance(a, dict)]
-    referenced = {number for number in numbers if type(number) is int}
-    annotated = {id(use) for number, use in uses.items() if number in referenced}
-    for use in {id(use): use for use in uses.values()}.values():
-        if use.record is not None and id(use) not in annotated:
-            findings.add("image-without-annotations", split, use.record["file_name"])
+    named = [text_and_id(image, "file_name") for image in images]
+    told = [(name, uses.get(number, malformed)) for name, number in named if number is not None]
+    return {name: use.code for name, use in told if name is not None and use.record is None}
 
 
 def _report_masks(inspection: Inspection) -> None:

@@ -139,17 +139,14 @@ class _Inspector:
         self.result.changes["annotation-dropped"] += 1
 
     def _inspect_id(self, number: Any, file: str) -> None:
-        code = ""
         if type(number) is not int:
             code = "annotation-id-invalid"
-        elif number == 0:
-            code = "annotation-id-zero"
-        elif number in self.ids:
-            code = "annotation-id-twice"
-        else:
+        elif number and number not in self.ids:
             self.ids.add(number)
-        if code:
-            self.findings.add(code, self.split, file, shown(number))
+            return
+        else:
+            code = "annotation-id-twice" if number else "annotation-id-zero"
+        self.findings.add(code, self.split, file, shown(number))
 
     def inspect(self, chunk: Sequence[_Candidate]) -> None:
         """Inspect boxes and masks of some annotations, and keep what can be used."""
@@ -178,7 +175,7 @@ class _Inspector:
         annotation, (width, height) = candidate.annotation, candidate.use.size
         codes: set[str] = set()
         segmentation: Any = annotation.get("segmentation")
-        known = (area, extent) if clear else (None, None)
+        enclosed = area if clear else None
         if not clear:
             codes, segmentation = inspect_segmentation(segmentation, width, height)
             crosses = (
@@ -195,8 +192,8 @@ class _Inspector:
                 segmentation = parts
                 codes.discard("polygon-corners-crossed")
                 self.result.changes["corners-reordered"] += 1
-        around = mask_extent(segmentation, known[1])
-        if covers_no_pixel(segmentation, known[0], around, width, height):
+        around = extent if clear else mask_extent(segmentation)
+        if covers_no_pixel(segmentation, enclosed, around, width, height):
             codes.add("mask-without-pixels")
             segmentation = []
         fault, box = inspect_box(annotation.get("bbox"), width, height)
@@ -207,7 +204,7 @@ class _Inspector:
                 box = None  # the mask knows better
             else:
                 codes.add("box-beside-mask")
-        codes |= _area_fault(annotation, segmentation, known[0], fault, candidate.use)
+        codes |= _area_fault(annotation, segmentation, enclosed, fault, candidate.use)
         return codes, box, segmentation
 
     def _keep(
@@ -227,13 +224,8 @@ class _Inspector:
         masks.append(segmentation)
         if annotation.get("segmentation") in (None, []):
             result.absent.add(len(result.kept))
-        record = {
-            **annotation,
-            "image_id": image["id"],
-            "bbox": box,
-            "segmentation": segmentation,
-            "iscrowd": crowd,
-        }
+        mended = {"bbox": box, "segmentation": segmentation, "iscrowd": crowd}
+        record = annotation | mended | {"image_id": image["id"]}
         result.kept.append(turned(record, use.turn, *use.size) if use.turn != 1 else record)
         result.class_names.append(class_name)
         result.raw_ids.append(number)
@@ -282,11 +274,9 @@ def shown(value: Any) -> Any:
 def _crowd_flag(annotation: Mapping[str, Any]) -> tuple[Any, bool]:
     """Return the flag to use, and whether the json's is a good one."""
     value = annotation.get("iscrowd")
-    if isinstance(value, (int, float)) and value in (0, 1):
-        return value, True
-    if isinstance(value, str):
-        return int(value.strip().lower() in ("1", "true", "yes")), False
-    return int(isinstance(value, (int, float)) and value != 0 and value == value), False
+    if isinstance(value, (int, float)):
+        return (value, True) if value in (0, 1) else (int(value == value), False)
+    return int(str(value).strip().lower() in ("true", "yes")), False
 
 
 def _area_fault(
@@ -374,10 +364,9 @@ def screen_polygons(
     np.add.at(area, owner[kept], areas[kept])
     np.minimum.at(extent[:, :2], owner[kept], low[kept])
     np.maximum.at(extent[:, 2:], owner[kept], high[kept])
-    if not crossings:
-        return Screen(faultless, area, extent, crosses)
-    crossing = _crossing(points[np.repeat(kept, lengths // 2)], lengths[kept] // 2)
-    crosses[owner[kept][crossing]] = True
+    if crossings:
+        crossing = _crossing(points[np.repeat(kept, lengths // 2)], lengths[kept] // 2)
+        crosses[owner[kept][crossing]] = True
     return Screen(faultless, area, extent, crosses)
 
 

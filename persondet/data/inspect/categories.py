@@ -211,12 +211,8 @@ def _kept(every: Sequence[str], keep: Sequence[str]) -> tuple[str, ...]:
 def _ids(
     names: tuple[str, ...], class_of: Mapping[str, Mapping[int, str | None]]
 ) -> dict[str, int]:
-    numbers: dict[str, set[int]] = {name: set() for name in names}
-    for table in class_of.values():
-        for number, name in table.items():
-            if name is not None:
-                numbers[name].add(number)
-    ids = [number for own in numbers.values() for number in own]
+    pairs = {pair for table in class_of.values() for pair in table.items()}
+    ids = [number for name in names for number, own in sorted(pairs, key=str) if own == name]
     rising = len(ids) == len(names) and ids == sorted(set(ids))
     if not rising or any(not 0 <= number <= _MAX_ID for number in ids):
         ids = list(range(1, len(names) + 1))

@@ -53,7 +53,7 @@ _MISSING = ImageFacts("file-missing")
 _MAX_ID = 2**53  # beyond it a float, and so numpy and a browser, cannot tell ids apart
 
 
-@dataclass
+@dataclass(eq=False)
 class ImageUse:
     """How the annotations of one image id are used.
 
@@ -108,11 +108,8 @@ def inspect_images(
                 findings.add("image-id-twice", split, other["file_name"], detail=detail)
             uses[number] = ImageUse(None, "image-id-twice")
             continue
-        details = [f"listed again with the id {number}"] * len(more)
-        if file in by_file:
-            before = by_file[file].record
-            details.append(f"ids {before['id'] if before else 'another'} and {number}")
-        for detail in details:
+        for _ in (*more, image) if file in by_file else more:
+            detail = f"listed again with the id {number}"
             findings.add("image-listed-twice", split, name, detail=detail)
         if file not in by_file:
             by_file[file] = _use(split, image, facts, findings)

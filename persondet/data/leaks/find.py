@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -116,22 +116,19 @@ class Leaks:
 
         `with` says in which earlier split those that leaked have their partner, and how many.
         """
+        versions = [leak for kind in VERSIONS for leak in self.kinds.get(kind, ())]
         return {
             split: {
                 "images": share.images,
                 "leaked": share.leaked,
                 "share": share.leaked / share.images if share.images else 0.0,
                 "clip_mates": share.clip_mates,
-                "with": dict(Counter(self._partner_splits(split))),
+                "with": dict(
+                    Counter(leak.partner_split for leak in versions if leak.split == split)
+                ),
             }
             for split, share in self.shares.items()
         }
-
-    def _partner_splits(self, split: str) -> Iterator[str]:
-        for kind in VERSIONS:
-            for leak in self.kinds.get(kind, ()):
-                if leak.split == split:
-                    yield leak.partner_split
 
 
 def find_leaks(images: Sequence[ExportImage]) -> Leaks:
@@ -164,23 +161,23 @@ def find_leaks(images: Sequence[ExportImage]) -> Leaks:
         SAME_CLIP: _by_key(images, lambda p: clip_name(p.file_name)),
     }
     leaks = Leaks(kinds={kind: [] for kind in partners}, not_compared=not_compared)
-    leaked: dict[str, dict[str, int]] = {kind: defaultdict(int) for kind in partners}
+    leaked: dict[str, Counter[str]] = {kind: Counter() for kind in partners}
     # Test first: it is the number that counts.
     for index in reversed(range(len(images))):
         one = images[index]
         for kind, partner in partners.items():
-            other = next(_before(images, index, partner.get(index, ())), None)
+            known = (images[o] for o in sorted(partner.get(index, ())))  # those of train first
+            other = next((p for p in known if _ORDER[p.split] < _ORDER[one.split]), None)
             if other is not None:
-                leaks.kinds[kind].append(
-                    Leak(one.split, one.file_name, other.split, other.file_name)
-                )
+                leak = Leak(one.split, one.file_name, other.split, other.file_name)
+                leaks.kinds[kind].append(leak)
                 leaked[kind][one.split] += 1
                 break
     for kind in leaks.kinds:
         leaks.kinds[kind].sort(key=lambda leak: (-_ORDER[leak.split], leak.file_name))
+    counts = Counter(image.split for image in images)
     for split in ("valid", "test"):
-        count = sum(image.split == split for image in images)
-        if count:
+        if count := counts[split]:
             versions = sum(leaked[kind][split] for kind in VERSIONS)
             leaks.shares[split] = Share(count, versions, leaked[SAME_CLIP][split])
     drop = {
@@ -189,19 +186,9 @@ def find_leaks(images: Sequence[ExportImage]) -> Leaks:
         for index, others in partners[kind].items()
         if any(_ORDER[images[o].split] > _ORDER[images[index].split] for o in others)
     }
-    for split in ("train", "valid"):
-        names = sorted(name for where, name in drop if where == split)
-        if names:
-            leaks.to_drop[split] = names
+    for split, name in sorted(drop):
+        leaks.to_drop.setdefault(split, []).append(name)
     return leaks
-
-
-def _before(
-    images: Sequence[ExportImage], index: int, others: Iterable[int]
-) -> Iterator[ExportImage]:
-    """The partners in splits before the image's own, those of train first."""
-    own = _ORDER[images[index].split]
-    return (images[o] for o in sorted(others) if _ORDER[images[o].split] < own)
 
 
 def _by_key(

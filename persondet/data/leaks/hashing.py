@@ -99,12 +99,8 @@ def _hashes(thumbnail: Bytes) -> npt.NDArray[np.uint64]:
     return np.packbits(bits.reshape(8, 64), axis=1).view(np.uint64)[:, 0]
 
 
-def _cosines() -> npt.NDArray[np.float32]:
-    """The first 8 rows of the orthonormal DCT-II matrix of 64 points, (8, 64)."""
-    return np.asarray(cv2.dct(np.eye(SIDE, dtype=np.float32), flags=cv2.DCT_ROWS).T[:_FREQUENCIES])
-
-
-_COSINES = _cosines()
+# The first 8 rows of the orthonormal DCT-II matrix of 64 points, (8, 64).
+_COSINES = cv2.dct(np.eye(SIDE, dtype=np.float32), flags=cv2.DCT_ROWS).T[:_FREQUENCIES]
 _ALTERNATE = np.where(np.arange(_FREQUENCIES) % 2, -1.0, 1.0).astype(np.float32)
 # The signs by which each mirroring multiplies the frequencies, (4, 8, 8).
 _MIRRORINGS = np.stack(

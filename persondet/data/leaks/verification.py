@@ -11,7 +11,6 @@ its partner looks no further, and one whose best `MAX_REFUSALS` candidates were 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 
 import cv2
 import numpy as np
@@ -114,7 +113,8 @@ class _Search:
             first, stop = int(self._first[start]), min(start + rows, count)
             one, other, way = self._candidates(slice(start, stop), first)
             budget -= 8 * (stop - start) * (count - first) + _CANDIDATE * len(one)
-            for index, mine in _runs(one):
+            for index in np.unique(one).tolist():
+                mine = slice(*np.searchsorted(one, (index, index + 1)))
                 budget -= _LOOK * self._look_at(index, other[mine], way[mine])
         return 0
 
@@ -167,14 +167,6 @@ class _Search:
             self._chains[self._chains == self._chains[other]] = self._chains[one]
         else:
             self._has[one, self._groups[other]] = self._has[other, self._groups[one]] = True
-
-
-def _runs(values: Indices) -> Iterator[tuple[int, slice]]:
-    """Each value of a sorted array, and where it stands."""
-    distinct, starts = np.unique(values, return_index=True)
-    ends = np.append(starts, len(values))[1:]
-    for value, start, end in zip(distinct.tolist(), starts.tolist(), ends.tolist(), strict=True):
-        yield value, slice(start, end)
 
 
 def same_image(first: Bytes, second: Bytes) -> bool:

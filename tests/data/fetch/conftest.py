@@ -162,18 +162,15 @@ def roboflow(export_zip, monkeypatch):
 
 @pytest.fixture(scope="session")
 def export_zip(tiny_export, tmp_path_factory):
-    """The tiny export as a zip's bytes."""
     path = tmp_path_factory.mktemp("zip") / "export.zip"
     write_zip(path, tiny_export)
     return path.read_bytes()
 
 
 def write_zip(path, folder):
-    """Pack what is in a folder."""
     shutil.make_archive(str(path.with_suffix("")), "zip", folder)
 
 
 def contents(folder):
-    """Return every file below a folder."""
     files = (path for path in folder.rglob("*") if not path.is_dir())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}

@@ -185,9 +185,7 @@ def names(folder):
     return [path.name for path in folder.iterdir()]
 
 
-def test_a_download_is_the_export_and_asks_for_an_expired_link_again_once(
-    roboflow, tiny_export, tmp_path
-):
+def test_an_expired_link_is_asked_for_again_once(roboflow, tiny_export, tmp_path):
     roboflow.files = ["cut 1000", "403", "whole"]
     assert download(tmp_path) == {"train": 6, "valid": 3, "test": 3}
     assert contents(tmp_path / "out") == contents(tiny_export)
@@ -246,20 +244,6 @@ def test_missing_images_leave_the_zip_to_the_user(roboflow, tmp_path):
     kept = tmp_path / ".out.download/export.zip"
     assert str(kept) in str(caught.value) and kept.read_bytes() == roboflow.content
     assert names(tmp_path) == [".out.download"]
-
-
-def test_what_is_there_or_no_key_is_refused_before_anybody_is_asked(
-    roboflow, tmp_path, monkeypatch
-):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out/mine.txt").write_text("mine")
-    with pytest.raises(OutputExistsError, match="--overwrite"):
-        download(tmp_path)
-    monkeypatch.delenv("ROBOFLOW_API_KEY")
-    with pytest.raises(DatasetError, match="ROBOFLOW_API_KEY is not set"):
-        download(tmp_path, overwrite=True)
-    assert not roboflow.asked
-    assert set(contents(tmp_path)) == {"out/mine.txt"}
 
 
 SECRETS = (KEY, SIGNATURE, "X-Goog-Signature", "/storage/")

@@ -118,16 +118,6 @@ def test_an_empty_split_is_a_warning_and_an_export_of_none_refused() -> None:
         inspect_coco({"train": empty})
 
 
-def test_annotations_of_dropped_images_are_not_looked_at() -> None:
-    coco = _coco()
-    coco["images"].append({"id": 2, "file_name": "/etc/hostname", "width": 9, "height": 9})
-    coco["annotations"].append({"id": 2, "image_id": 2, "category_id": 1, "bbox": None})
-    inspection = inspect_coco({"train": coco})
-    assert inspection.findings.counts().keys() == {"file-name-outside", "masks-none"}
-    assert inspection.dropped_images["train"] == {"/etc/hostname": "file-name-outside"}
-    assert inspection.annotations["train"].changes == {"annotation-of-dropped-image": 1}
-
-
 # Image records against what their files are
 
 FILE = {"width": 640, "height": 480}
@@ -139,14 +129,11 @@ TURNED = ImageFacts(**FILE, orientation=6)
     [
         ({}, FILE, ""),
         ({}, None, ""),
-        ({"width": 641}, FILE, "image-size-differs"),
         ({"width": 480, "height": 640}, FILE, "image-size-differs"),
-        ({}, {"problem": "image-truncated"}, "image-truncated"),
         ({}, FILE | {"orientation": 3}, "image-orientation"),
         ({}, FILE | {"orientation": 6}, "image-rotated"),
         ({}, {"width": 480, "height": 640, "orientation": 6}, ""),
         ({"height": 640}, {"width": 640, "height": 640, "orientation": 8}, "image-orientation"),
-        ({"file_name": "../a.jpg"}, FILE, "file-name-outside"),
         *(({"height": side}, FILE, "image-size-invalid") for side in (None, 480.5, -3, 2**31)),
         *(({"id": number}, FILE, "image-malformed") for number in (10**30, True, None)),
         *(({"file_name": name}, FILE, "image-malformed") for name in ("", 7)),

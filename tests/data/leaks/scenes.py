@@ -33,13 +33,11 @@ def octagons(rng, size=(320, 240)):
 
 
 def jpeg(pixels, quality):
-    """What is left of an image after JPEG."""
     _, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
     return cv2.imdecode(data, cv2.IMREAD_COLOR)
 
 
 def light(pixels, factor, offset):
-    """Brightness and contrast, clipped to 0..255."""
     return np.clip(pixels.astype(float) * factor + offset, 0, 255).astype(np.uint8)
 
 

@@ -106,14 +106,7 @@ def test_each_member_has_a_partner_in_each_other_group():
     assert found == {(a, groups[b]) for a, b in every if groups[a] != groups[b]}
 
 
-def test_a_budget_is_kept_and_said(caplog):
-    hashes = np.random.default_rng(0).integers(0, 2**64, (600, 8), dtype=np.uint64)
-    thumbnails = np.broadcast_to(signatures([scene(np.random.default_rng(1))])[1], (600, 64, 64))
-    assert near_identical_pairs(hashes, thumbnails, budget=1000)[1] > 0
-    assert "may not have been found" in caplog.text
-
-
-def test_a_crowd_of_look_alikes_spends_the_budget_by_looking(monkeypatch):
+def test_a_crowd_of_look_alikes_spends_the_budget_and_that_is_said(monkeypatch, caplog):
     street = signatures([scene(np.random.default_rng(5))])[1]
     frames = np.repeat(street, 60, axis=0)  # a fixed camera, and somebody else in each frame
     for index, frame in enumerate(frames):
@@ -121,9 +114,4 @@ def test_a_crowd_of_look_alikes_spends_the_budget_by_looking(monkeypatch):
     monkeypatch.setattr(verification, "_BLOCK", 600)
     _, skipped = near_identical_pairs(np.zeros((60, 8), np.uint64), frames, budget=15_000_000)
     assert 0 < skipped < 60
-
-
-def test_no_images():
-    hashes, thumbnails = np.zeros((0, 8), np.uint64), np.zeros((0, 64, 64), np.uint8)
-    for groups in (None, np.zeros(0, int)):
-        assert near_identical_pairs(hashes, thumbnails, groups=groups)[0].shape == (0, 2)
+    assert "may not have been found" in caplog.text
