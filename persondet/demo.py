@@ -54,7 +54,9 @@ def run_demo(output: str | Path, sample: str | Path, announce: Announce) -> dict
     with step("sample", f"1/5  The sample: images of a street and a clip, in {sample}"):
         _in_own_process(_make_sample, sample)
     with step("train", "2/5  Transfer from ImageNet: the stem and three stages stay as they are"):
-        _in_own_process(_train, _transfer(output, sample, resume=resume))
+        data = ["DATASETS.ROBOFLOW.ROOT", str(sample / "people"), "OUTPUT_DIR", str(output)]
+        flags = {"resume": resume, "overwrite": not resume, "eval_only": False}
+        _in_own_process(_train, SimpleNamespace(config_file=str(CONFIG), opts=data, **flags))
     with step("video", "3/5  Annotating the clip"):
         score = _in_own_process(_annotate, output, sample)
     with step("plots", "4/5  Plots"):
@@ -116,16 +118,6 @@ def summary(results: dict[str, Any], output: str | Path) -> str:
         ),
     ]
     return "\n".join(lines)
-
-
-def _transfer(output: Path, sample: Path, *, resume: bool) -> SimpleNamespace:
-    return SimpleNamespace(
-        config_file=str(CONFIG),
-        opts=["DATASETS.ROBOFLOW.ROOT", str(sample / "people"), "OUTPUT_DIR", str(output)],
-        resume=resume,
-        eval_only=False,
-        overwrite=not resume,
-    )
 
 
 def _in_own_process(function: Callable[..., Any], *args: Any) -> Any:

@@ -162,7 +162,6 @@ SHARED_BY_TOOLS = {source.path.stem for source in TOOL_FILES if "__main__" not i
 
 
 def refuse(findings: Iterable[str], rule: str) -> None:
-    """Fail with one line per finding."""
     found = sorted(set(findings))
     assert not found, f"{rule}:\n  " + "\n  ".join(found)
 
@@ -347,9 +346,8 @@ PUBLIC = [named for source in ALL_FILES for named in publics(source.tree.body, s
 
 
 def arguments(function: Function) -> list[ast.arg]:
-    """Return the arguments of a function."""
     spec = function.args
-    rest = [argument for argument in (spec.vararg, spec.kwarg) if argument]
+    rest = filter(None, (spec.vararg, spec.kwarg))
     return [*spec.posonlyargs, *spec.args, *spec.kwonlyargs, *rest]
 
 

@@ -12,7 +12,6 @@ from tests.engine.toy_training import CONFIG
 
 
 def finish(output, variant, seed, box, mask):
-    """Write the scores that a finished run leaves."""
     folder = run_folder(output, variant, seed)
     folder.mkdir(parents=True)
     scores = {"bbox": dict.fromkeys(METRICS, box), "segm": dict.fromkeys(METRICS, mask)}

@@ -40,7 +40,6 @@ def tool(name, *arguments, expect=0, limit=400):
 
 
 def code_of(name, *arguments):
-    """Return the exit code of a tool that is called in this process."""
     try:
         return importlib.import_module(name).main([str(word) for word in arguments])
     except PersondetError as error:
@@ -141,7 +140,6 @@ def test_a_clip_comes_back_whole_with_its_records_and_the_log_becomes_plots(run,
 
 
 def _models_and_numbers(run):
-    """What a run must not lose, with the times of the last change."""
     names = ("*.pth", "*.json", "last_checkpoint", "config.yaml", "inference/**/*.json")
     return {path: path.stat().st_mtime_ns for name in names for path in run.glob(name)}
 

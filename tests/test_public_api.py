@@ -36,9 +36,18 @@ def run(code):
     return done.stdout.strip()
 
 
-def test_importing_the_package_and_its_light_modules_imports_nothing_heavy():
-    modules = "persondet, persondet.environment, persondet.files, persondet.results"
-    code = f"import sys, {modules}; print([m for m in {HEAVY!r} if m in sys.modules])"
+@pytest.mark.parametrize(
+    ("modules", "heavy"),
+    [
+        ("persondet persondet.environment persondet.files persondet.results", HEAVY),
+        ("persondet.report.build", ("torch", "detectron2", "matplotlib")),
+        ("persondet.report.plots", ("torch", "detectron2", "matplotlib.pyplot")),
+        ("persondet.video.reader persondet.video.writer", ("torch", "detectron2")),
+    ],
+)
+def test_what_is_light_imports_nothing_heavy(modules, heavy):
+    modules = modules.replace(" ", ", ")
+    code = f"import sys, {modules}; print([m for m in {heavy!r} if m in sys.modules])"
     assert run(code) == "[]"
 
 
@@ -69,7 +78,6 @@ for name in ("add_persondet_config", "VideoReader"):
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory, tiny_export: Path) -> dict[str, Any]:
-    """A folder with what the examples read; returns the names that they use."""
     folder = tmp_path_factory.mktemp("examples")
     shutil.copytree(tiny_export, folder / "datasets" / "person")
     (folder / "configs").symlink_to(CONFIGS, target_is_directory=True)

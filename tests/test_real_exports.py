@@ -105,14 +105,12 @@ EXPORTS = {
 
 
 def raw(root: Path) -> list[Coco]:
-    """The jsons of train, valid and test."""
     order = ["train", "valid", "val", "validation", "test"]
     splits = read_splits(root)
     return [splits[name] for name in sorted(splits, key=order.index)]
 
 
 def parts_of(annotation: dict[str, Any]) -> list[list[float]]:
-    """The polygons of an annotation, flat or nested."""
     mask = annotation["segmentation"]
     if not mask or isinstance(mask, dict):
         return []
@@ -126,7 +124,6 @@ COUNTED = {
 
 
 def counted(splits: list[Coco]) -> Counter[str]:
-    """What is wrong with an export, by plain counting."""
     found: Counter[str] = Counter()
     for coco in splits:
         images = {image["id"]: image for image in coco["images"]}

@@ -3,8 +3,6 @@
 import json
 import math
 import os
-import subprocess
-import sys
 from fractions import Fraction
 
 import motrics
@@ -174,15 +172,6 @@ def test_a_full_disk_is_said_in_one_sentence_and_written_lines_are_a_partial_res
     os.dup2(os.open("/dev/full", os.O_WRONLY), writer._text._file.fileno())
     with pytest.raises(PartialMediaError, match="what was written before stays there; free"):
         writer.write(frames_of(2)[1])
-
-
-def test_clips_and_their_records_are_read_without_pytorch():
-    code = (
-        "import sys; from persondet.video import read_records, VideoReader, VideoWriter; "
-        "from persondet.inference.masks import encode_region; "
-        "sys.exit('torch' in sys.modules or 'detectron2' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_mot_text_has_a_line_per_person_and_another_program_reads_it(tmp_path):

@@ -182,7 +182,7 @@ class SafeDetectionCheckpointer(DetectionCheckpointer):
         finally:
             heuristics.disabled = before
         self.key_report = KeyReport.from_incompatible(self.model, incompatible)
-        if not self.key_report.loaded:
+        if not self.key_report.fitting:
             raise CheckpointError(
                 f"{self._loading_from}: none of its tensors fits this model; check that "
                 "MODEL.WEIGHTS and --config-file belong together."
@@ -322,11 +322,6 @@ class KeyReport:
     unused: tuple[str, ...]
 
     @property
-    def loaded(self) -> int:
-        """How many tensors were loaded."""
-        return len(self.fitting)
-
-    @property
     def not_loaded(self) -> frozenset[str]:
         """Names of the model's tensors that kept their start values."""
         return frozenset(self.missing) | {name for name, _, _ in self.not_fitting}
@@ -401,7 +396,7 @@ class KeyReport:
         ]
         return {
             "source": path,
-            "loaded": self.loaded,
+            "loaded": len(self.fitting),
             "not_loaded": len(self.not_loaded),
             "parts": parts,
             "classes": classes[0] if classes else None,

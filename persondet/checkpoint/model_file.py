@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,6 @@ class CarriedFacts:
     class_names: tuple[str, ...] = ()
     iteration: int | None = None
     score_threshold: float | None = None
-    validation: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def from_checkpoint(cls, checkpoint: dict[str, Any]) -> CarriedFacts:
@@ -52,7 +51,6 @@ class CarriedFacts:
             class_names=tuple(str(name) for name in carried.get("class_names", ())),
             iteration=carried.get("iteration"),
             score_threshold=carried.get("score_threshold"),
-            validation=dict(carried.get("validation", {})),
         )
 
 

@@ -53,19 +53,10 @@ def _scalar(kind: _Type, content: Any) -> Any:
     return _array(content, kind, (1,))[0]
 
 
-def _reconstruct(*_: Any) -> _Array:
-    return _Array()
-
-
 def _from_buffer(content: Any, kind: _Type, shape: tuple[int, ...], order: str) -> _Array:
     built = _Array()
     built.array = _array(content, kind, shape, order)
     return built
-
-
-def _no_bytes() -> bytes:
-    # Protocols 0 to 2 write the content of an empty array as a call of bytes.
-    return b""
 
 
 def _encode(text: str, encoding: str) -> bytes:
@@ -98,12 +89,13 @@ _ADMITTED: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy", "dtype"): _Type,
     ("numpy", "ndarray"): _Array,
     ("_codecs", "encode"): _Function(_encode),
-    ("__builtin__", "bytes"): _Function(_no_bytes),
+    # Protocols 0 to 2 write the content of an empty array as a call of bytes.
+    ("__builtin__", "bytes"): _Function(lambda: b""),
     **{
         (f"numpy.{core}.{module}", name): _Function(stands_in)
         for core in ("core", "_core")
         for module, name, stands_in in (
-            ("multiarray", "_reconstruct", _reconstruct),
+            ("multiarray", "_reconstruct", lambda *_: _Array()),
             ("multiarray", "scalar", _scalar),
             ("numeric", "_frombuffer", _from_buffer),
         )

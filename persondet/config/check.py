@@ -7,8 +7,9 @@ its safe loader, so nothing in a config runs.
 from __future__ import annotations
 
 import difflib
+import operator
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -103,7 +104,7 @@ def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
         except KeyError as error:
             raise ConfigError(f"command line: {_unknown_key(cfg, error, key)}") from error
         except (AssertionError, AttributeError, TypeError, ValueError, SyntaxError) as error:
-            known = dict(_leaves(cfg))
+            known = dict(leaves(cfg))
             if key not in known:
                 raise ConfigError(f"command line: {_unknown_key(cfg, error, key)}") from error
             raise ConfigError(
@@ -116,17 +117,15 @@ def check_cfg(cfg: CfgNode) -> None:
 
     Raises: ConfigError: naming the key, its value and what would have worked.
     """
-    known = dict(_leaves(cfg))
+    known = dict(leaves(cfg))
     for key, choices in CHOICES.items():
         if known[key] not in choices:
             listed = ", ".join(map(str, choices))
             raise ConfigError(f"config: {key} is {known[key]!r}; choose one of {listed}.")
-    for key, bound in AT_LEAST.items():
-        if known[key] < bound:
-            raise ConfigError(f"config: {key} is {known[key]}; it must be at least {bound}.")
-    for key, bound in AT_MOST.items():
-        if known[key] > bound:
-            raise ConfigError(f"config: {key} is {known[key]}; it must be at most {bound}.")
+    for bounds, word, worse in ((AT_LEAST, "least", operator.lt), (AT_MOST, "most", operator.gt)):
+        for key, bound in bounds.items():
+            if worse(known[key], bound):
+                raise ConfigError(f"config: {key} is {known[key]}; it must be at {word} {bound}.")
     if not cfg.DATASETS.ROBOFLOW.NAME or "/" in cfg.DATASETS.ROBOFLOW.NAME:
         raise ConfigError("config: DATASETS.ROBOFLOW.NAME must be a plain name such as 'person'.")
     if cfg.INPUT.CROP.ENABLED:
@@ -192,10 +191,11 @@ def _check_timm(cfg: CfgNode) -> None:
         raise ConfigError(f"config: MODEL.TIMM.NAME is {name!r}; timm has weights for {tags}.")
 
 
-def _leaves(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, value) of each value in a config, or in YAML that was read."""
     for key, value in node.items():
-        if isinstance(value, CfgNode):
-            yield from _leaves(value, f"{prefix}{key}.")
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
@@ -203,7 +203,7 @@ def _leaves(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def _unknown_key(cfg: CfgNode, error: Exception, key: str = "") -> str:
     # yacs says "Non-existent config key: A.B.C"; a value that is no leaf names the node only.
     name = key or str(error.args[0] if error.args else error).split(": ")[-1].strip("'\"")
-    known = [leaf for leaf, _ in _leaves(cfg)]
+    known = [leaf for leaf, _ in leaves(cfg)]
     if any(leaf.startswith(f"{name}.") for leaf in known):
         return f"{name} is a group of keys; give one of its keys, such as {name}.…"
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)

@@ -222,13 +222,10 @@ def keep_rows_before(path: Path, start: int) -> int:
     """
     if path.is_file():
         text = path.read_text(encoding="utf-8", errors="replace")
-        kept = []
-        for line in text[: text.rfind("\n") + 1].splitlines(keepends=True):
-            iteration = _iteration(line)
-            if iteration is None or iteration < start:
-                kept.append(line)
-        if "".join(kept) != text:
-            write_text(path, "".join(kept))
+        lines = text[: text.rfind("\n") + 1].splitlines(keepends=True)
+        kept = "".join(line for line in lines if (n := _iteration(line)) is None or n < start)
+        if kept != text:
+            write_text(path, kept)
     return last_row(path)
 
 

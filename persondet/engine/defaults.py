@@ -17,6 +17,7 @@ from detectron2.utils.env import seed_all_rng
 
 from persondet.checkpoint.model_file import check_weights
 from persondet.config import check_cfg, get_cfg, merge_opts, merge_yaml
+from persondet.data.findings import CODES
 from persondet.data.register import (
     RoboflowDatasets,
     epoch_size,
@@ -88,9 +89,10 @@ def setup(args: argparse.Namespace) -> CfgNode:
         start_logging(cfg.OUTPUT_DIR, verbosity=verbosity, rank=comm.get_rank())
         datasets = register_datasets(cfg)
         if training and not cfg.DATASETS.TRAIN:
+            missing = CODES["train-missing"]
             raise DatasetError(
-                f"{export_root(cfg)}: has no train split to learn from; use --eval-only, or divide "
-                "it with tools/prepare_dataset.py split."
+                f"{export_root(cfg)}: {missing.meaning}; use --eval-only, or divide it with "
+                f"tools/prepare_dataset.py {missing.remedy}."
             )
         if training and datasets is not None and not datasets.annotation_counts.get("train", 1):
             raise DatasetError(

@@ -11,6 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ def period_ends(period: int, step: int) -> bool:
     return period > 0 and step % period == 0
 
 
+@dataclass(eq=False)
 class PeriodHook(HookBase):
     """A hook that runs when a period ends, and once more when training came to its end.
 
@@ -45,8 +47,7 @@ class PeriodHook(HookBase):
         period: iterations; 0: after the training alone.
     """
 
-    def __init__(self, period: int) -> None:
-        self._period = period
+    period: int = field(kw_only=True)
 
     def at_period(self, iteration: int) -> None:
         """Do the hook's work after an iteration, counted from 0."""
@@ -54,7 +55,7 @@ class PeriodHook(HookBase):
     def after_step(self) -> None:
         """Run when a period ends; the last iteration is left to `after_train`."""
         step = self.trainer.iter + 1
-        if period_ends(self._period, step) and step != self.trainer.max_iter:
+        if period_ends(self.period, step) and step != self.trainer.max_iter:
             self.at_period(step - 1)
 
     def after_train(self) -> None:
@@ -78,7 +79,7 @@ class ScoreHook(PeriodHook):
     def __init__(
         self, metric: str, *, mode: str = "max", period: int, datasets: tuple[str, ...] = ()
     ) -> None:
-        super().__init__(period)
+        super().__init__(period=period)
         self._metric = metric
         self._names = (metric, *(f"{name}/{metric}" for name in datasets[:1]))
         self._sign = 1.0 if mode == "max" else -1.0
@@ -231,6 +232,7 @@ class EarlyStoppingHook(ScoreHook):
             self.evaluations_without_improvement += 1
 
 
+@dataclass(eq=False)
 class PeriodicCheckpointHook(HookBase):
     """Save `model_0000999.pth` every `period` iterations, and `model_final.pth` after the last.
 
@@ -248,20 +250,11 @@ class PeriodicCheckpointHook(HookBase):
         interruption: when a rank got a signal, the step is saved and the run ends.
     """
 
-    def __init__(
-        self,
-        checkpointer: SafeDetectionCheckpointer,
-        *,
-        period: int,
-        keep: int,
-        run_state: Callable[[], dict[str, Any]],
-        interruption: Interruption,
-    ) -> None:
-        self._checkpointer = checkpointer
-        self._period = period
-        self._keep = keep
-        self._run_state = run_state
-        self._interruption = interruption
+    checkpointer: SafeDetectionCheckpointer
+    period: int
+    keep: int
+    run_state: Callable[[], dict[str, Any]]
+    interruption: Interruption
 
     def after_step(self) -> None:
         """Save where a period or the training ends, or where the run is interrupted.
@@ -271,20 +264,20 @@ class PeriodicCheckpointHook(HookBase):
         iteration, steps = self.trainer.iter, self.trainer.max_iter
         last = iteration + 1 >= steps
         # After the last step the training is over anyway; `Trainer.train` looks once more.
-        interrupted = not last and self._interruption.agreed()
+        interrupted = not last and self.interruption.agreed()
         name = f"model_{iteration:07d}"
-        if interrupted or period_ends(self._period, iteration + 1):
+        if interrupted or period_ends(self.period, iteration + 1):
             self.save(name)
-            if self._checkpointer.save_to_disk:
+            if self.checkpointer.save_to_disk:
                 remove_old_checkpoints(
-                    self._checkpointer.save_dir, keep=self._keep, iteration=iteration
+                    self.checkpointer.save_dir, keep=self.keep, iteration=iteration
                 )
         if last:
             self.save("model_final")
         if interrupted:
             raise InterruptedRun(
                 f"interrupted after step {iteration + 1} of {steps}, which is saved in "
-                f"{self._checkpointer.save_dir}/{name}.pth"
+                f"{self.checkpointer.save_dir}/{name}.pth"
             )
 
     def save(self, name: str, *, step_is_complete: bool = False) -> None:
@@ -293,8 +286,8 @@ class PeriodicCheckpointHook(HookBase):
         Args:
             step_is_complete: the hooks behind this one have had their turn too.
         """
-        state = self._run_state() | {"step_is_complete": step_is_complete}
-        self._checkpointer.save(name, iteration=self.trainer.iter, run_state=state)
+        state = self.run_state() | {"step_is_complete": step_is_complete}
+        self.checkpointer.save(name, iteration=self.trainer.iter, run_state=state)
 
 
 class EventWriterHook(PeriodicWriter):
@@ -336,6 +329,7 @@ SECONDS_BETWEEN_UPDATES = 0.2
 WINDOW, ETA_WINDOW = 20, 200
 
 
+@dataclass(eq=False)
 class ProgressHook(HookBase):
     """Log a row per period, and keep the live line of a terminal up to date in between.
 
@@ -348,39 +342,36 @@ class ProgressHook(HookBase):
         console: shows the live line; where it is verbose a row names every loss.
     """
 
-    def __init__(
-        self, period: int, *, batch_size: int, epoch_size: int, console: ConsoleHandler | None
-    ) -> None:
-        self._period = period
-        self._batch_size = batch_size
-        self._epoch_size = epoch_size
-        self._console = console
-        self._last_shown = 0.0
+    period: int
+    batch_size: int
+    epoch_size: int
+    console: ConsoleHandler | None
+    _last_shown: float = 0.0
 
     def after_step(self) -> None:
         """Log a row when a period ends; else refresh the live line, a few times a second."""
         now = time.perf_counter()
         step = self.trainer.iter + 1
-        if period_ends(self._period, step) or step == self.trainer.max_iter:
+        if period_ends(self.period, step) or step == self.trainer.max_iter:
             if "time" in self.trainer.storage.histories():
                 left = self._seconds_left(step)
                 self.trainer.storage.put_scalar("eta_seconds", left, smoothing_hint=False)
-            verbose = self._console is not None and self._console.verbosity > 0
+            verbose = self.console is not None and self.console.verbosity > 0
             logger.info(self._line(verbose=verbose), extra={"live": True})
             self._last_shown = now
-        elif self._console and now - self._last_shown >= SECONDS_BETWEEN_UPDATES:
-            self._console.show(self._line())
+        elif self.console and now - self._last_shown >= SECONDS_BETWEEN_UPDATES:
+            self.console.show(self._line())
             self._last_shown = now
 
     def after_train(self) -> None:
         """Leave the live line, however the training ended."""
-        if self._console:
-            self._console.finish()
+        if self.console:
+            self.console.finish()
 
     def _line(self, *, verbose: bool = False) -> str:
         """Return how far and how fast, the most important first."""
         storage, step, steps = self.trainer.storage, self.trainer.iter + 1, self.trainer.max_iter
-        per_epoch = self._epoch_size / self._batch_size
+        per_epoch = self.epoch_size / self.batch_size
         digits = 1 if per_epoch < 200 else 2
         fields = [
             f"step {step:>{len(str(steps))}}/{steps}",
@@ -397,7 +388,7 @@ class ProgressHook(HookBase):
         if "lr" in storage.latest():
             fields.append(f"rate {storage.latest()['lr'][0]:.2g}")
         if seconds:
-            fields.append(f"{self._batch_size / seconds:.1f} images/s")
+            fields.append(f"{self.batch_size / seconds:.1f} images/s")
             fields.append(f"data wait {min(waited / seconds, 1.0):.0%}")
         if torch.cuda.is_available() and (memory := torch.cuda.max_memory_allocated()):
             fields.append(f"{memory / 2**30:.1f} GB")

@@ -26,6 +26,7 @@ from detectron2.data import get_detection_dataset_dicts
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 
+from persondet.config.check import leaves
 from persondet.data.loaders import DatasetState
 from persondet.engine.defaults import config_text
 from persondet.errors import CheckpointError, InterruptedRun
@@ -146,8 +147,7 @@ def config_changes(before: str, now: str) -> Iterator[str]:
     Args:
         before, now: configs as YAML.
     """
-    old = dict(_leaves(yaml.safe_load(before) or {}))
-    new = dict(_leaves(yaml.safe_load(now) or {}))
+    old, new = (dict(leaves(yaml.safe_load(text) or {})) for text in (before, now))
     # Along a cosine every rate depends on where it ends.
     on_a_cosine = new.get("SOLVER.LR_SCHEDULER_NAME") == "WarmupCosineLR"
     for key in sorted(old.keys() & new.keys()):
@@ -157,14 +157,6 @@ def config_changes(before: str, now: str) -> Iterator[str]:
         matters = not harmless or (key == "SOLVER.MAX_ITER" and on_a_cosine)
         if old[key] != new[key] and matters:
             yield f"{key}: {old[key]} → {new[key]}"
-
-
-def _leaves(node: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}", value
 
 
 def random_state() -> dict[str, Any]:

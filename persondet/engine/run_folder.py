@@ -36,13 +36,11 @@ try:
 except ModuleNotFoundError:  # Windows: two trainings in one folder are not told apart there
     fcntl = None  # type: ignore[assignment]
 
-# What a training writes; any of the first group makes a folder "used".
+# What a training writes; any of the marks makes a folder "used".
+_MARKS = ("metrics.json", "model_*.pth", "last_checkpoint", "results.json")
 _PRODUCTS = (
-    "metrics.json",
-    "model_*.pth",
-    "last_checkpoint",
+    *_MARKS,
     "events.out.tfevents.*",
-    "results.json",
     "model_best.json",
     "provenance.json",
     "weights.txt",
@@ -55,7 +53,6 @@ _PRODUCTS = (
 )
 _FOLDERS = ("inference", "plots")
 _LOCK = ".training"
-_MARKS = ("metrics.json", "model_*.pth", "last_checkpoint", "results.json")
 
 
 def refuse_used_folder(folder: str | Path, *, resume: bool, overwrite: bool) -> None:
@@ -223,8 +220,4 @@ def build_inference_model(cfg: CfgNode, class_names: Sequence[str] | None = None
             "use the config it was trained with: the config.yaml in its run folder."
         )
     set_memory_format(model_cfg, model)
-    return InferenceModel(
-        model=map_classes(model, theirs, ours).eval(),
-        class_names=ours,
-        facts=facts,
-    )
+    return InferenceModel(map_classes(model, theirs, ours).eval(), ours, facts)

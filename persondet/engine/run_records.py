@@ -86,14 +86,13 @@ def write_training_records(cfg: CfgNode, report: KeyReport | None, *, new: bool)
     }
     if uses_export(cfg):
         writers["dataset.json"] = lambda path: write_json(path, _looked_at(cfg, MOST_SECONDS))
-    if new and report is None:
+    if new:
         text = "MODEL.WEIGHTS is empty: every tensor starts from random values."
+        if report is not None:
+            text = report.text(cfg.MODEL.WEIGHTS)
+            weights = {"schema": SCHEMA, **report.record(cfg.MODEL.WEIGHTS)}
+            writers["weights.json"] = lambda path: write_json(path, weights)
         writers["weights.txt"] = lambda path: write_text(path, f"{text}\n")
-    elif new and report is not None:
-        text = report.text(cfg.MODEL.WEIGHTS)
-        weights = {"schema": SCHEMA, **report.record(cfg.MODEL.WEIGHTS)}
-        writers["weights.txt"] = lambda path: write_text(path, f"{text}\n")
-        writers["weights.json"] = lambda path: write_json(path, weights)
     with random_states_kept():
         for name, write in writers.items():
             path = Path(cfg.OUTPUT_DIR) / name

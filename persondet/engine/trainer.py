@@ -209,12 +209,8 @@ class Trainer(DefaultTrainer):
             ) from error
         finally:
             log.removeFilter(_without_mendable)
-        objects = [
-            given
-            for given in comm.all_gather(self._trainer.data_loader.objects)
-            if given is not None
-        ]
-        if objects and not any(objects):
+        objects = comm.all_gather(self._trainer.data_loader.objects)  # None: nobody counted
+        if 0 in objects and not any(objects):
             raise TrainingError(
                 "no object reached the model in the whole training, so it learned none; look at "
                 "INPUT.ALBUMENTATIONS (MIN_VISIBILITY, MIN_BOX_SIZE, crops) and the train split's "

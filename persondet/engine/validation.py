@@ -11,6 +11,7 @@ import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,17 +50,18 @@ ACCURACIES = (
 )
 
 
+@dataclass(eq=False)
 class ValidationLossHook(PeriodHook):
     """Compute `val/total_loss`, `val/loss_*` and the `val/` accuracies every `period` iterations.
 
     Args:
         loaders: dataset name → a callable that returns training-style batches (with "instances")
             of the whole split, in a fixed order and without augmentation.
-        period: iterations between passes; the last iteration always gets one. 0: that one alone.
         seed: seeds the samplers of proposals, so that the same weights give the same loss twice.
         autocast: returns the context of the forward pass.
 
-    With one dataset the scalars are `val/x`; with several, `val/<dataset>/x`.
+    `period` is that of `PeriodHook`: the last iteration always gets a pass. With one dataset the
+    scalars are `val/x`; with several, `val/<dataset>/x`.
 
     Example:
         >>> mapper, records = AlbumentationsDatasetMapper(), DatasetCatalog.get("person_valid")
@@ -67,29 +69,21 @@ class ValidationLossHook(PeriodHook):
         >>> trainer.register_hooks([ValidationLossHook(loaders, period=500)])
     """
 
-    def __init__(
-        self,
-        loaders: Mapping[str, Callable[[], Iterable[list[dict[str, Any]]]]],
-        *,
-        period: int,
-        seed: int = 0,
-        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
-    ) -> None:
-        super().__init__(period)
-        self._loaders = dict(loaders)
-        self._seed = seed
-        self._autocast = autocast
+    loaders: Mapping[str, Callable[[], Iterable[list[dict[str, Any]]]]]
+    _: KW_ONLY
+    seed: int = 0
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     def at_period(self, iteration: int) -> None:
         """Put the losses and accuracies into the event storage; all ranks call this."""
-        for name, build_loader in self._loaders.items():
+        for name, build_loader in self.loaders.items():
             with undisturbed(self.trainer.model) as model:
                 scalars = validation_scalars(
-                    model, build_loader(), seed=self._seed, autocast=self._autocast
+                    model, build_loader(), seed=self.seed, autocast=self.autocast
                 )
             # NaN is not JSON, and no point of a curve.
             finite = {key: value for key, value in scalars.items() if math.isfinite(value)}
-            prefix = "val/" if len(self._loaders) == 1 else f"val/{name}/"
+            prefix = "val/" if len(self.loaders) == 1 else f"val/{name}/"
             self.trainer.storage.put_scalars(
                 smoothing_hint=False, **{prefix + key: value for key, value in finite.items()}
             )
@@ -188,7 +182,7 @@ class ValidationImagesHook(PeriodHook):
     """
 
     def __init__(self, cfg: CfgNode) -> None:
-        super().__init__(cfg.TEST.EVAL_PERIOD)
+        super().__init__(period=cfg.TEST.EVAL_PERIOD)
         name = cfg.DATASETS.VAL[0]
         everything = get_detection_dataset_dicts((name,), filter_empty=False)
         annotated = [record for record in everything if record.get("annotations")]

@@ -89,7 +89,10 @@ class Analysis:
         used = DEFAULT_THRESHOLD if threshold is None else threshold
         facts = {"schema": SCHEMA, "threshold": used, **({"model": dict(model)} if model else {})}
         named = {**facts, "dataset": dataset, "task": self.task, "tuned": threshold is not None}
-        images = {task: _reaching(one, used) for task, one in self._matches.items()}
+        images = {
+            task: [image.reaching(used) for image in one.images]
+            for task, one in self._matches.items()
+        }
         around, found = surroundings(self.ground_truth), _found(images[self.task])
         curves = {
             **named,
@@ -116,10 +119,6 @@ class Analysis:
         write_galleries(
             folder / "gallery", self.ground_truth, self._read, images, files, facts=facts
         )
-
-
-def _reaching(matches: Matches, threshold: float) -> list[ImageMatches]:
-    return [image.reaching(threshold) for image in matches.images]
 
 
 def _found(images: list[ImageMatches]) -> BoolArray:

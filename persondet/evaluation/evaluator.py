@@ -81,7 +81,6 @@ class RoboflowCOCOEvaluator(COCOEvaluator):
             use_fast_impl=False,
         )
         self.dataset_name = dataset_name
-        self.output_dir = output_dir
         self.limit = limit
         self.intervals = intervals
         self.analysis: Analysis | None = None
@@ -340,8 +339,7 @@ def constant_box_scores(
 
     scores = {}
     for task in ("bbox", "segm") if masks and ground_truth.has_masks else ("bbox",):
-        matches = match(ground_truth, read, task, STANDARD_LIMIT)
-        metrics = coco_metrics(matches, None)
+        metrics = coco_metrics(match(ground_truth, read, task, STANDARD_LIMIT), None)
         scores[task] = {name: metrics[name] for name in CONSTANT_BOX_METRICS}
     return scores
 

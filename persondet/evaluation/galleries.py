@@ -111,14 +111,8 @@ def write_galleries(
                     raise MediaError(
                         f"{draft / file}: the image cannot be written; is the disk full?"
                     )
-                content[name].append(
-                    {
-                        "file": file,
-                        "image": record["file_name"],
-                        "caption": entry.caption,
-                        **entry.facts,
-                    }
-                )
+                told = {"file": file, "image": record["file_name"], "caption": entry.caption}
+                content[name].append(told | entry.facts)
         write_json(draft / "gallery.json", content)
 
 

@@ -126,20 +126,17 @@ def _features(name: str) -> Any:
     import timm  # a second to import, for these models only
 
     try:
-        return timm.create_model(name, features_only=True, **_any_size(name))
+        known = timm.get_pretrained_cfg(name)
+        # Lets a model of a fixed image size, such as Swin, take images of other sizes.
+        flexible: dict[str, Any] = (
+            {"strict_img_size": False} if known and known.fixed_input_size else {}
+        )
+        return timm.create_model(name, features_only=True, **flexible)
     except (AttributeError, RuntimeError, TypeError, ValueError) as error:
         raise ConfigError(
             f"config: MODEL.TIMM.NAME is {name!r}, and timm cannot make feature maps of it for "
             f"images of any size ({' '.join(str(error).split())[:120]}); choose another model."
         ) from error
-
-
-def _any_size(name: str) -> dict[str, Any]:
-    """Return what lets a model of a fixed image size, such as Swin, take images of other sizes."""
-    import timm
-
-    known = timm.get_pretrained_cfg(name)
-    return {"strict_img_size": False} if known and known.fixed_input_size else {}
 
 
 def _divided(

@@ -47,7 +47,7 @@ class ExactROIAlign(ROIAlign):
             self.aligned,
         )
         with torch.autocast("cpu", enabled=False):
-            pooled: torch.Tensor = _Pool.apply(features, *samples)
+            pooled: torch.Tensor = _Pool.apply(features, samples)
         # NHWC in memory, as the features.
         return pooled.view(len(boxes), height, width, features.shape[1]).permute(0, 3, 1, 2)
 
@@ -91,12 +91,9 @@ def bin_samples(
     _, _, height, width = shape
     corners = boxes[:, 1:] * scale - (0.5 if aligned else 0.0)
     rows, columns = output_size
-    first_y, count_y, weight_y = _axis(
-        corners[:, 1], corners[:, 3], rows, height, sampling_ratio, aligned
-    )
-    first_x, count_x, weight_x = _axis(
-        corners[:, 0], corners[:, 2], columns, width, sampling_ratio, aligned
-    )
+    how = (sampling_ratio, aligned)
+    first_y, count_y, weight_y = _axis(corners[:, 1::2], rows, height, *how)
+    first_x, count_x, weight_x = _axis(corners[:, 0::2], columns, width, *how)
     first_y = first_y + boxes[:, :1].long() * height
     # A bin has count_y x count_x entries; each entry finds its bin, then its place in there.
     sizes = (count_y[:, :, None] * count_x[:, None, :]).flatten()
@@ -117,14 +114,10 @@ def bin_samples(
 
 
 def _axis(
-    low: torch.Tensor,
-    high: torch.Tensor,
-    bins: int,
-    cells: int,
-    sampling_ratio: int,
-    aligned: bool,
+    edges: torch.Tensor, bins: int, cells: int, sampling_ratio: int, aligned: bool
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     # For each box and bin: the first cell, how many cells, and their weights (R, bins, most).
+    low, high = edges.unbind(1)
     length = high - low if aligned else (high - low).clamp(min=1.0)
     step = length / bins
     samples = (
@@ -160,13 +153,8 @@ class _Pool(torch.autograd.Function):
     """Weighted sums of cells; backwards, weighted sums of bins."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        features: torch.Tensor,
-        cells: torch.Tensor,
-        weights: torch.Tensor,
-        offsets: torch.Tensor,
-    ) -> torch.Tensor:
+    def forward(ctx: Any, features: torch.Tensor, samples: BinSamples) -> torch.Tensor:
+        cells, weights, offsets = samples
         ctx.shape, ctx.dtype = features.shape, features.dtype
         # int32 halves what is kept until the backward pass.
         ctx.save_for_backward(cells.int(), weights, offsets)
@@ -174,7 +162,7 @@ class _Pool(torch.autograd.Function):
         return _weighted_sums(table, cells, offsets, weights).to(features.dtype)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
         cells, weights, offsets = ctx.saved_tensors
         images, channels, height, width = ctx.shape
         # The transposed matrix: the entries in the order of their cells. The sort is stable, so
@@ -185,7 +173,7 @@ class _Pool(torch.autograd.Function):
         by_cell = F.pad(counts.cumsum(0), (1, 0))
         summed = _weighted_sums(gradient.float(), bins, by_cell, weights[order]).to(ctx.dtype)
         features = summed.view(images, height, width, channels).permute(0, 3, 1, 2)
-        return features, None, None, None
+        return features, None
 
 
 def _weighted_sums(
@@ -242,14 +230,8 @@ class _Head(torch.autograd.Function):
     """3 x 3 convolution, ReLU, 1 x 1 convolution."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: torch.Tensor,
-        conv_weight: torch.Tensor,
-        conv_bias: torch.Tensor,
-        weight: torch.Tensor,
-        bias: torch.Tensor,
-    ) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, *tensors: torch.Tensor) -> torch.Tensor:
+        conv_weight, conv_bias, weight, bias = tensors
         ctx.save_for_backward(x, conv_weight, conv_bias, weight)
         # Under autocast these convolutions cast x and the weights.
         hidden = F.conv2d(x, conv_weight, conv_bias, padding=1).relu_()
@@ -257,19 +239,14 @@ class _Head(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, conv_weight, conv_bias, weight = ctx.saved_tensors
-        with torch.autocast(x.device.type, enabled=False):
-            return _backward(gradient, x, conv_weight, conv_bias, weight, ctx.needs_input_grad)
+        with torch.autocast(gradient.device.type, enabled=False):
+            return _backward(gradient, ctx.saved_tensors, ctx.needs_input_grad)
 
 
 def _backward(
-    gradient: torch.Tensor,
-    x: torch.Tensor,
-    conv_weight: torch.Tensor,
-    conv_bias: torch.Tensor,
-    weight: torch.Tensor,
-    needed: tuple[bool, ...],
+    gradient: torch.Tensor, saved: tuple[torch.Tensor, ...], needed: tuple[bool, ...]
 ) -> tuple[torch.Tensor | None, ...]:
+    x, conv_weight, conv_bias, weight = saved
     images, channels, height, width = x.shape
     x_rows = x.permute(0, 2, 3, 1).reshape(-1, channels)
     gradient_rows = gradient.permute(0, 2, 3, 1).reshape(-1, gradient.shape[1])
@@ -300,10 +277,10 @@ def _backward(
 
     hidden_channels = conv_weight.shape[0]
     kernel_gradient = sums[0].view(hidden_channels, 3, 3, channels).permute(0, 3, 1, 2)
+    if x_gradient is not None:
+        x_gradient = x_gradient.view(images, height, width, channels).permute(0, 3, 1, 2)
     return (
-        None
-        if x_gradient is None
-        else x_gradient.view(images, height, width, channels).permute(0, 3, 1, 2),
+        x_gradient,
         kernel_gradient.to(conv_weight.dtype) if needed[1] else None,
         sums[1].to(conv_bias.dtype) if needed[2] else None,
         sums[2].view_as(weight).to(weight.dtype) if needed[3] else None,

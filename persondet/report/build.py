@@ -11,7 +11,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from persondet.files import write_text
-from persondet.report.document import Block, Document, EncodedImage, as_plain_text
+from persondet.report.document import Document, EncodedImage, as_plain_text
 from persondet.report.facts import TEMPLATES, listed
 from persondet.report.pdf import write_pdf
 from persondet.report.run import Run, refuse_elsewhere
@@ -22,19 +22,9 @@ from persondet.report.sections.training import augmentation, training, transfer
 from persondet.results import RunError
 
 HTML, PDF = "report.html", "report.pdf"
-# In the order of the work.
-CHAPTERS = (
-    asked,
-    dataset,
-    transfer,
-    augmentation,
-    training,
-    evaluation,
-    video,
-    limits,
-    repetition,
-)
 _OF_TRAINING = (transfer, augmentation, training)
+# In the order of the work.
+CHAPTERS = (asked, dataset, *_OF_TRAINING, evaluation, video, limits, repetition)
 # One of these makes a folder the folder of a run.
 _SIGNS = ("config.yaml", "metrics.json", "results.json", "provenance.json")
 
@@ -134,7 +124,7 @@ def html_of(document: Document) -> str:
         lstrip_blocks=True,
     )
     environment.filters["data_uri"] = _data_uri
-    environment.filters["kind"] = _kind
+    environment.filters["kind"] = lambda block: type(block).__name__
     labels = document.labels()
     template = environment.get_template("report.html.j2")
     return template.render(document=document, label=lambda block: labels[id(block)])
@@ -142,7 +132,3 @@ def html_of(document: Document) -> str:
 
 def _data_uri(image: EncodedImage) -> str:
     return f"data:{image.media_type};base64,{base64.b64encode(image.data).decode('ascii')}"
-
-
-def _kind(block: Block) -> str:
-    return type(block).__name__

@@ -21,16 +21,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from persondet.errors import MediaError
 from persondet.files import atomic_path
-from persondet.report.plots.style import (
-    BLACK,
-    BLUE,
-    GREEN,
-    PURPLE,
-    VERMILION,
-    drawing,
-    hide,
-    label_axes,
-)
+from persondet.report.plots import style
 from persondet.text import one_line
 
 FloatArray = npt.NDArray[np.float64]
@@ -38,7 +29,11 @@ FloatArray = npt.NDArray[np.float64]
 REACH = 2**0.5
 A4 = (11.69, 8.27)  # inches
 FORMATS = {".png": "png", ".pdf": "pdf"}
-_SPLITS = {"train": (BLUE, ""), "valid": (VERMILION, "////"), "test": (GREEN, "....")}
+_SPLITS = {
+    "train": (style.BLUE, ""),
+    "valid": (style.VERMILION, "////"),
+    "test": (style.GREEN, "...."),
+}
 _CLASSES, _NAME, _PEOPLE, _SIZES = 9, 22, 12, 7
 _MASKS = {"polygon": "polygons", "rle": "RLE", "empty": "box only", "other": "faulty"}
 _STYLE = {
@@ -69,7 +64,7 @@ def write_dataset_page(
     if kind is None:
         raise MediaError(f"{path}: the page is written as .png or .pdf; choose one of them.")
     metadata = {"Software": None} if kind == "png" else {"CreationDate": None}
-    with drawing(_STYLE):
+    with style.drawing(_STYLE):
         figure = _page(report, anchors)
         with atomic_path(path) as temporary:
             figure.savefig(temporary, format=kind, metadata=metadata)
@@ -113,7 +108,7 @@ def _draw_classes(axes: Axes, statistics: Mapping[str, Any]) -> None:
         (split, [boxes.get(split, 0) for _, boxes in entries]) for split in statistics["splits"]
     ]
     _bars(axes, [name for name, _ in entries], bars)
-    label_axes(axes, "Objects by class", "objects (number)", "")
+    style.label_axes(axes, "Objects by class", "objects (number)", "")
     most = max((value for _, values in bars for value in values), default=0)
     axes.set_xlim(0, max(1, most) * 1.18)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
@@ -139,7 +134,9 @@ def _draw_people(axes: Axes, statistics: Mapping[str, Any]) -> None:
         places = np.arange(last + 1) + (index - (len(pairs) - 1) / 2) * width
         axes.bar(places, share, width, label=split, **_look(split))
     axes.set_xticks(range(last + 1), names, rotation=90 if step > 1 else 0)
-    label_axes(axes, "Objects per image", "objects in an image (number)", "images of the split (%)")
+    style.label_axes(
+        axes, "Objects per image", "objects in an image (number)", "images of the split (%)"
+    )
     axes.set_ylim(0, max(1.0, axes.get_ylim()[1]))
     axes.grid(axis="x", visible=False)
 
@@ -150,20 +147,20 @@ def _draw_image_sizes(axes: Axes, statistics: Mapping[str, Any]) -> None:
     if statistics["image_sizes_total"] <= _SIZES:
         names = [f"{s['width']} × {s['height']}" for s in sizes]
         _bars(axes, names, [("", [s["images"] for s in sizes])])
-        label_axes(axes, "Image sizes", "images (number)", "width × height (pixels)")
+        style.label_axes(axes, "Image sizes", "images (number)", "width × height (pixels)")
         axes.set_xlim(0, max([1, *(s["images"] for s in sizes)]) * 1.18)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
         return
     counts = np.array([s["images"] for s in sizes], np.float64)
     area = 15 + 300 * counts / counts.max()
     x, y = [s["width"] for s in sizes], [s["height"] for s in sizes]
-    axes.scatter(x, y, area, color=BLUE, alpha=0.55, edgecolors=BLACK, linewidths=0.5)
+    axes.scatter(x, y, area, color=style.BLUE, alpha=0.55, edgecolors=style.BLACK, linewidths=0.5)
     axes.set_xlim(0, max(x) * 1.12)
     axes.set_ylim(0, max(y) * 1.12)
     total = statistics["image_sizes_total"]
     title = f"Image sizes (the {len(sizes)} most frequent)"
     title = title if len(sizes) < total else f"Image sizes ({total})"
-    label_axes(axes, title, "width (pixels)", "height (pixels); area of a dot: images")
+    style.label_axes(axes, title, "width (pixels)", "height (pixels); area of a dot: images")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
 
 
@@ -183,14 +180,14 @@ def _draw_box_sizes(
     label = f"√area of the box {scale} (pixels, logarithmic scale)"
     if not len(sides):
         axes.set_title(title)
-        hide(axes, "no valid box")
+        style.hide(axes, "no valid box")
         return
     shown = np.concatenate([sides, np.array(sizes) * REACH, np.array(sizes) / REACH])
     low, high = np.floor(np.log2(max(1.0, shown.min()))), np.ceil(np.log2(max(2.0, shown.max())))
     edges = 2 ** np.arange(low, high + 0.01, 0.25)
     counts, _ = np.histogram(np.clip(sides, edges[0], edges[-1]), edges)
     share = 100 * counts / len(sides)
-    axes.bar(edges[:-1], share, np.diff(edges), align="edge", color=BLUE, edgecolor="white")
+    axes.bar(edges[:-1], share, np.diff(edges), align="edge", color=style.BLUE, edgecolor="white")
     axes.set_xscale("log", base=2)
     ticks = (2 ** np.arange(low, high + 1)).tolist()
     axes.xaxis.set_major_locator(FixedLocator(ticks))
@@ -199,15 +196,22 @@ def _draw_box_sizes(
     axes.set_xlim(edges[0], edges[-1])
     axes.set_ylim(0, share.max() * 1.3)
     for size in sizes:
-        axes.axvline(size, color=VERMILION, linestyle="--", linewidth=1.3)
-        axes.text(size, share.max() * 1.29, f" {size:g}", color=VERMILION, va="top", fontsize=8)
+        axes.axvline(size, color=style.VERMILION, linestyle="--", linewidth=1.3)
+        axes.text(
+            size, share.max() * 1.29, f" {size:g}", color=style.VERMILION, va="top", fontsize=8
+        )
     if sizes:
         label += "\ndashed: sides of the anchors; shaded: boxes that they meet with an IoU of 0.5"
         title += f" ({reach_in_words(sides, sizes)})"
         axes.axvspan(
-            sizes[0] / REACH, sizes[-1] * REACH, color=VERMILION, alpha=0.08, linewidth=0, zorder=0
+            sizes[0] / REACH,
+            sizes[-1] * REACH,
+            color=style.VERMILION,
+            alpha=0.08,
+            linewidth=0,
+            zorder=0,
         )
-    label_axes(axes, title, label, "boxes (%)")
+    style.label_axes(axes, title, label, "boxes (%)")
 
 
 def _draw_masks(axes: Axes, masks: Mapping[str, int]) -> None:
@@ -215,8 +219,8 @@ def _draw_masks(axes: Axes, masks: Mapping[str, int]) -> None:
     kinds = [kind for kind in _MASKS if masks[kind]] or ["polygon"]
     total = max(1, sum(masks.values()))
     bars = [(_MASKS[kind], masks[kind] / total, f"{masks[kind]}") for kind in kinds]
-    _shares(axes, bars, PURPLE)
-    label_axes(axes, "Masks", "objects (%)", "")
+    _shares(axes, bars, style.PURPLE)
+    style.label_axes(axes, "Masks", "objects (%)", "")
 
 
 def _draw_leaks(axes: Axes, leaks: Mapping[str, Mapping[str, Any]]) -> None:
@@ -229,9 +233,9 @@ def _draw_leaks(axes: Axes, leaks: Mapping[str, Mapping[str, Any]]) -> None:
         )
         bars.append((split, leak["leaked"] / max(1, leak["images"]), text))
     if not bars:
-        hide(axes, "no two splits to compare")
-    _shares(axes, bars, VERMILION)
-    label_axes(axes, "Leaks between splits", "images known from a split that learns (%)", "")
+        style.hide(axes, "no two splits to compare")
+    _shares(axes, bars, style.VERMILION)
+    style.label_axes(axes, "Leaks between splits", "images known from a split that learns (%)", "")
 
 
 def _shares(axes: Axes, bars: Sequence[tuple[str, float, str]], color: str) -> None:
@@ -239,7 +243,9 @@ def _shares(axes: Axes, bars: Sequence[tuple[str, float, str]], color: str) -> N
     axes.barh([name for name, *_ in bars], [100 * share for _, share, _ in bars], 0.6, color=color)
     for place, (_, share, text) in enumerate(bars):
         inside = share > 0.55 and len(text) > 8
-        look: Any = {"ha": "right", "color": "white"} if inside else {"ha": "left", "color": BLACK}
+        look: Any = (
+            {"ha": "right", "color": "white"} if inside else {"ha": "left", "color": style.BLACK}
+        )
         axes.text(100 * share, place, f" {text} ", va="center", fontsize=8, **look)
     _ranked(axes, len(bars), 2)
     axes.set_xlim(0, 118)
@@ -267,7 +273,7 @@ def _ranked(axes: Axes, count: int, least: int) -> None:
 
 
 def _look(split: str) -> dict[str, Any]:
-    color, hatch = _SPLITS.get(split, (BLUE, ""))
+    color, hatch = _SPLITS.get(split, (style.BLUE, ""))
     return {"facecolor": color, "hatch": hatch, "edgecolor": "white", "linewidth": 0.4}
 
 

@@ -23,10 +23,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """An encoded image: `data` is a PNG or JPEG file of `width` × `height` pixels."""
+    """An encoded image: `data` is a PNG or JPEG file of `width` × `height` pixels.
+
+    Attributes:
+        media_type: "image/png" or "image/jpeg".
+    """
 
     data: bytes
-    media_type: Literal["image/png", "image/jpeg"]
+    media_type: str
     width: int
     height: int
 
@@ -51,10 +55,7 @@ class EncodedImage:
             target = io.BytesIO()
             image.save(target, kind, **({"quality": 88} if kind == "JPEG" else {}))
             data = target.getvalue()
-        media_type: Literal["image/png", "image/jpeg"] = (
-            "image/jpeg" if kind == "JPEG" else "image/png"
-        )
-        return cls(data, media_type, image.width, image.height)
+        return cls(data, f"image/{kind.lower()}", image.width, image.height)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,6 @@ def cfg_of(name: str) -> CfgNode:
 
 
 def loaded(cfg: CfgNode, weights: str | Path) -> SafeDetectionCheckpointer:
-    """Load the weights into the backbone of a detector."""
     check_weights(str(weights), cfg)
     checkpointer = SafeDetectionCheckpointer(nn.ModuleDict({"backbone": build_backbone(cfg)}))
     checkpointer.load(str(weights), checkpointables=[])

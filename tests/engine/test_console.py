@@ -40,7 +40,6 @@ class Terminal(io.StringIO):
 
 
 def speak(monkeypatch, folder, stream, verbosity=0, rank=0):
-    """Start the log, say what a run says, in short, and return the console."""
     monkeypatch.setenv("COLUMNS", "60")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stdout", stream)

@@ -112,7 +112,6 @@ def test_trap_5_with_two_evaluation_sets_the_first_one_decides(tmp_path):
 
 
 def train_with_patience(scores, *, steps=20, start=0, state=None, **settings):
-    """Train with an evaluation after every second step."""
     hook = EarlyStoppingHook("segm/AP", period=2, **settings)
     hook.load_state_dict(state or hook.state_dict())
     at = {2 * number + 1: score for number, score in enumerate(scores)}

@@ -45,7 +45,6 @@ def command_line(**changes):
 
 
 def start(*launcher, root, output, keys):
-    """Start `train_net` with two ranks, by its own flag or by `launcher`."""
     tool = [str(ROOT / "tools/train_net.py"), "--config-file", str(CONFIG)]
     flags = [] if launcher else ["--num-gpus", "2"]
     opts = ["DATASETS.ROBOFLOW.ROOT", str(root), "OUTPUT_DIR", str(output), *OPTS, *keys.split()]

@@ -27,8 +27,6 @@ from tests.engine.toy_training import CONFIG, ROOT, ToyTrainer, rows, same, toy_
 
 
 class At(HookBase):
-    """Does something before the step of this number (from 0)."""
-
     def __init__(self, iteration, action):
         self._iteration, self._action = iteration, action
 

@@ -28,7 +28,6 @@ def toy(tiny_export, tmp_path_factory):
 
 @pytest.fixture
 def cfg(toy, tmp_path):
-    """A config whose run folder is empty."""
     cfg = toy.clone()
     cfg.defrost()
     cfg.OUTPUT_DIR = str(tmp_path)

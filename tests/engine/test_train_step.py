@@ -166,7 +166,6 @@ def test_a_run_that_diverges_leaves_only_good_checkpoints(tiny_export, tmp_path,
 
 
 def in_one_sentence(error, dtype="float32", *, training=True):
-    """Return what leaves the block that `error` is raised in."""
     cfg = get_cfg()
     cfg.MODEL.DEVICE, cfg.SOLVER.AMP.DTYPE = "cpu", dtype
     cfg.SOLVER.IMS_PER_BATCH, cfg.DATALOADER.NUM_WORKERS = 3, 5

@@ -3,7 +3,6 @@
 import copy
 import json
 import logging
-import random
 from collections import OrderedDict
 
 import numpy as np
@@ -53,28 +52,7 @@ def test_a_training_in_which_no_object_reached_the_model_fails(tiny_export, tmp_
         trainer.train()
 
 
-def test_trap_2_training_is_the_same_whatever_the_scoring_draws(tiny_export, tmp_path, monkeypatch):
-    monkeypatch.setattr(ToyTrainer, "_evaluate_validation", Trainer._evaluate_validation)
-    ends = []
-    for draws in (0, 3):
-
-        def evaluate(cfg, model, *_, count=draws, **__):
-            [(torch.rand(1), np.random.rand(), random.random()) for _ in range(count)]
-            model.eval()
-            return {"segm": {"AP": 1.0}, "bbox": {"AP": 1.0}}
-
-        monkeypatch.setattr(trainer_file, "evaluate", evaluate)
-        keys = ("SOLVER.MAX_ITER", 4, "TEST.EVAL_PERIOD", 1)
-        trainer = toy_run(tiny_export, tmp_path / f"run_{draws}", *keys)
-        trainer.train()
-        assert trainer.model.training
-        ends.append(trainer.model.linear.weight.detach().clone())
-    assert torch.equal(*ends)
-
-
 class Detector(nn.Module):
-    """A backbone with batch norm, and a head."""
-
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
@@ -87,8 +65,6 @@ class Detector(nn.Module):
 
 
 class Transfer(ToyTrainer):
-    """With the true `build_model`."""
-
     build_model = Trainer.build_model
 
     def _evaluate_validation(self):

@@ -36,8 +36,6 @@ SHORT = ("SOLVER.MAX_ITER", 6, "SOLVER.STEPS", (5,), "TEST.EVAL_PERIOD", 3)
 
 
 class Toy(nn.Module):
-    """A loss that depends on the image, its batch, a random draw and dropout."""
-
     def __init__(self):
         super().__init__()
         self.norm = nn.BatchNorm1d(2)
@@ -167,19 +165,31 @@ def test_whatever_the_number_of_ranks_they_share_the_first_batches(real_cfg, mon
     assert len({name for (name,) in seen}) == 4
 
 
-def test_trap_6_a_training_asks_for_validation_images_alone(tmp_path, tiny_export, monkeypatch):
-    asked, scores = [], {"segm": {"AP": 1.0}, "bbox": {"AP": 1.0}}
-    evaluate = lambda cfg, model, names, *_, **__: asked.extend(names) or scores  # noqa: E731
+def test_trap_2_and_6_a_training_asks_for_validation_images_alone_and_scoring_disturbs_nothing(
+    tmp_path, tiny_export, monkeypatch
+):
+    asked, ends = [], []
     for name in ("_validation_loss_hook", "_evaluate_validation"):
         monkeypatch.setattr(ToyTrainer, name, getattr(Trainer, name))
-    monkeypatch.setattr(trainer_file, "evaluate", evaluate)
     monkeypatch.setattr(
         trainer_file, "build_validation_loss_loader", lambda cfg, name: asked.append(name) or []
     )
-    trainer = toy_run(tiny_export, tmp_path / "run", *SHORT)
-    assert trainer.cfg.DATASETS.TEST == ("person_test",)
-    trainer.train()
-    assert asked == ["person_valid"] * 4  # loss and AP, twice
+    for draws in (0, 3):
+
+        def evaluate(cfg, model, names, *_, count=draws, **__):
+            asked.extend(names)
+            [(torch.rand(1), np.random.rand(), random.random()) for _ in range(count)]
+            model.eval()
+            return {"segm": {"AP": 1.0}, "bbox": {"AP": 1.0}}
+
+        monkeypatch.setattr(trainer_file, "evaluate", evaluate)
+        trainer = toy_run(tiny_export, tmp_path / f"run_{draws}", *SHORT)
+        assert trainer.cfg.DATASETS.TEST == ("person_test",)
+        trainer.train()
+        assert trainer.model.training
+        ends.append(trainer.model.linear.weight.detach().clone())
+    assert asked == ["person_valid"] * 8  # loss and AP, twice
+    assert torch.equal(*ends)
 
 
 class Predicting(ToyTrainer):

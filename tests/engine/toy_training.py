@@ -69,7 +69,6 @@ def toy_cfg(export, output, *overrides, resume=False):
 
 
 def toy_run(export, output, *overrides, resume=False):
-    """Return a trainer that is ready to train."""
     trainer = ToyTrainer(toy_cfg(export, output, *overrides, resume=resume))
     trainer.resume_or_load(resume=resume)
     return trainer

@@ -20,7 +20,6 @@ def outline(box):
 
 
 def person(box, category=1, *, crowd=0, area=None):
-    """An annotated rectangle (x, y, width, height), filled by its mask."""
     return {
         "category_id": category,
         "bbox": list(box),
@@ -59,7 +58,6 @@ def scene(truth, predictions, *, classes=("person",), size=(200, 100)):
 
 
 def random_scene(rng, *, images, classes, most):
-    """Return ground truth with crowds, and predictions (`most` an image) with ties."""
     truth, predictions = [], []
 
     def annotated():
@@ -97,7 +95,6 @@ def indexed(coco):
 
 
 def reader(results):
-    """Return what reads the predictions on an image."""
     file = PredictionFile()
     for image_id in {record["image_id"] for record in results}:
         file.add(image_id, [r for r in results if r["image_id"] == image_id])

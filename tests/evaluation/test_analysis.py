@@ -16,7 +16,6 @@ ROWS = [[found(ONE, 0.9), NOBODY], [found(THREE, 0.3)], []]
 
 
 def written(folder, truth, predictions, *, threshold=0.5):
-    """Analyse a scene as an evaluator does, and return the three files."""
     coco, results = scene(truth, predictions)
     files = {image["id"]: str(folder / image["file_name"]) for image in coco["images"]}
     for file in files.values():

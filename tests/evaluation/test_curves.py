@@ -21,7 +21,6 @@ from tests.evaluation.scenes import indexed, person, scene
 
 
 def detections(rows, people):
-    """Predictions of one class: score, and whether it is a hit."""
     scores, hit = np.array(rows, np.float64).reshape(-1, 2).T
     classes = np.zeros(len(rows), np.int64)
     return Detections(scores, hit.astype(bool), classes, np.array([people]))
@@ -63,11 +62,8 @@ def test_hits_misses_and_false_alarms_by_hand():
     assert [curves["hits"][index] for index in (0, 20, 21, 60, 90, 91)] == [3, 3, 2, 2, 1, 0]
     assert np.mean(curves["pr"]["precision@50"]) * 100 == pytest.approx(four.average_precision())
     histogram = curves["score_histogram"]
-    assert (sum(histogram["true"]), sum(histogram["true"][10:]), sum(histogram["false"])) == (
-        3,
-        2,
-        1,
-    )
+    parts = (histogram["true"], histogram["true"][10:], histogram["false"])
+    assert [*map(sum, parts)] == [3, 2, 1]
 
 
 def test_with_several_classes_the_models_point_lies_on_the_pooled_curve():

@@ -108,7 +108,6 @@ def test_a_model_scores_as_with_detectron2s_evaluator(tiny_export, tmp_path, dty
 
 
 def record(box, *, crowd=0, size=(200, 100)):
-    """An image with one annotation, XYXY."""
     annotation = {"bbox": box, "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0, "iscrowd": crowd}
     return {"width": size[0], "height": size[1], "annotations": [annotation]}
 

@@ -33,7 +33,6 @@ def metrics_of(matches, coco, limit=100):
     task=st.sampled_from(["bbox", "segm"]),
 )
 def test_random_detections_score_as_plain_pycocotools_says(seed, images, classes, task):
-    """Crowds, empty images, ties, all sizes, several classes."""
     rng = np.random.default_rng(seed)
     coco, results = random_scene(rng, images=images, classes=classes, most=12)
     if not results:

@@ -37,8 +37,6 @@ def test_the_masks_are_small_inside_the_block_only():
 
 
 class ThreeDetections(nn.Module):
-    """Predicts classes 2, 0, 1 with scores 0.9, 0.8, 0.7."""
-
     def forward(self, batched_inputs):
         instances = Instances((10, 10), pred_boxes=Boxes(torch.arange(12.0).reshape(3, 4)))
         instances.scores = torch.tensor([0.9, 0.8, 0.7])

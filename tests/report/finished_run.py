@@ -63,14 +63,12 @@ def write_image(path: Path, size: tuple[int, int]) -> None:
 
 
 def write_json(path: Path, value: Any) -> Path:
-    """Write JSON and the folders above it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
     return path
 
 
 def edit(path: Path, change: Callable[[Any], object]) -> None:
-    """Change what a JSON file holds."""
     value = json.loads(path.read_text(encoding="utf-8"))
     change(value)
     write_json(path, value)
@@ -164,7 +162,6 @@ def _scores(ap: float) -> dict[str, float]:
 
 
 def curves(dataset: str = "person_test") -> dict[str, Any]:
-    """Return a `curves.json`."""
     thresholds, grid, tasks = np.linspace(0.05, 0.99, 95), np.linspace(0, 1, 101), {}
     for task, factor in (("bbox", 1.0), ("segm", 0.95)):
         recall = factor * np.clip(1.02 - thresholds**4, 0, 1)
@@ -194,7 +191,6 @@ def curves(dataset: str = "person_test") -> dict[str, Any]:
 
 
 def errors(dataset: str = "person_test") -> dict[str, Any]:
-    """Return an `errors.json`."""
     kinds = ("classification", "localisation", "both", "duplicate", "background", "missed")
     costs = dict(zip(kinds, (0.0, 4.2, 0.0, 0.6, 3.1, 9.7), strict=True))
     tasks = {
@@ -222,7 +218,6 @@ def errors(dataset: str = "person_test") -> dict[str, Any]:
 
 
 def results(dataset: str = "person_test", classes: tuple[str, ...] = ("person",)) -> dict[str, Any]:
-    """Return what results.json holds."""
     measures = {"AP50": 87.8, "AP75": 58.6, "APs": 35.8, "APm": 59.1, "APl": None, "AR": 60.2}
     per_class = {f"AP-{name}": 52.1 for name in classes}
     spread = {name: [value - 4, value + 4] for name, value in measures.items() if value}
@@ -251,7 +246,6 @@ def results(dataset: str = "person_test", classes: tuple[str, ...] = ("person",)
 
 
 def provenance() -> dict[str, Any]:
-    """Return what provenance.json holds."""
     fingerprint = {"images": 240, "annotations": 1000, "json_sha256": "8" * 64}
     start = {
         "command": ["tools/train_net.py", "--config-file", "configs/x.yaml", "SEED", "42"],
@@ -270,7 +264,6 @@ def provenance() -> dict[str, Any]:
 
 
 def dataset_report(classes: tuple[str, ...]) -> dict[str, Any]:
-    """Return what dataset.json holds."""
     splits = {"train": 240, "valid": 40, "test": 60}
     statistics = {
         "splits": {
@@ -308,7 +301,6 @@ def dataset_report(classes: tuple[str, ...]) -> dict[str, Any]:
 def write_records(
     path: Path, counts: list[int], *, source: str = "walk.mp4", unique: int | None = None
 ) -> Path:
-    """Write the records of a clip whose frames show `counts` people."""
     header = {
         **{"schema": "persondet-video-records", "version": 2, "source": source, "start": 0.0},
         **{"tracker": "Norfair", "model": "model_best.pth", "classes": ["person"]},

@@ -13,7 +13,6 @@ _CODE = re.compile(rb"<([0-9A-F]{2})> <([0-9A-F]{4,})>")
 
 
 def pages_of(path: Path) -> list[str]:
-    """Return the text of each page, its lines divided by spaces."""
     objects = {int(n): body for n, body in _OBJECT.findall(path.read_bytes())}
     tables: dict[bytes, dict[int, str]] = {}
     for body in objects.values():

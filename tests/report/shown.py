@@ -20,7 +20,6 @@ def rows(document: Document, caption: str) -> dict[str, tuple[str, ...]]:
 
 
 def words(value: Any, key: str = "") -> str:
-    """Return every string of a document, or of its section `key`."""
     if key:
         value = next(section for section in value.sections if section.key == key)
     return repr(value)

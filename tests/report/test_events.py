@@ -14,7 +14,6 @@ from tests.report.finished_run import write_metrics
 
 
 def values(events, name):
-    """Return {iteration: value} of a scalar."""
     return dict(zip(*(column.tolist() for column in events[name]), strict=True))
 
 

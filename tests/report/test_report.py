@@ -38,7 +38,6 @@ from tests.report.finished_run import (
     results,
     write_finished_run,
     write_json,
-    write_records,
 )
 from tests.report.shown import notes, rows, tables, words
 
@@ -113,16 +112,6 @@ def test_the_numbers_are_those_of_the_run_folder(run: Path) -> None:
     assert "small (< 32 px) (45 % of 120 found)" in words(document, "limits")
 
 
-def test_without_a_tracker_nobody_is_counted(run: Path) -> None:
-    edit(run / "results.json", lambda results: results["video"].pop("idf1"))
-    write_records(run / "walk_annotated.jsonl", [3, 4])
-    shutil.copy(run / "walk_annotated.jsonl", run / "stroll.partial.jsonl")  # of a killed run
-    document = build_document(run)
-    ((clip, cells),) = rows(document, "The annotated clips").items()
-    assert (clip, cells[-1]) == ("walk_annotated", "–")
-    assert "How well people keep their numbers" not in words(document)
-
-
 def test_a_file_that_is_missing_or_damaged_leaves_a_sentence(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,7 +184,6 @@ def test_a_resumed_log_without_finite_losses_and_with_a_cut_line_is_told(run: Pa
 
 
 def test_nothing_in_the_files_can_stop_report_plots_and_stills(run: Path) -> None:
-    """Values of the wrong kind at random places of every JSON file."""
     chance = random.Random(0)
     wrong = (None, True, -1, 1e400, "text", [], {}, [None], {"a": 1}, [[1]], 10**400, 1.5)
 
@@ -244,8 +232,6 @@ def test_a_report_in_another_folder_is_not_replaced(
 
 
 class Page(HTMLParser):
-    """The tags of a page with their attributes, and its text."""
-
     def __init__(self, page: str) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []

@@ -156,7 +156,6 @@ def test_a_run_without_a_test_split_reports_its_validation_split(run: Path) -> N
 
 
 def test_every_set_that_was_scored_has_its_table(run: Path) -> None:
-    """Those of results.json, one that --eval-only scored later, and the validation split."""
     test = json.loads((run / "results.json").read_text())["test"]
     second = test | {"dataset": "night_test", "bbox": test["bbox"] | {"AP": 21.0, "AP@300": 53.4}}
     valid = test | {"dataset": "person_valid", "bbox": test["bbox"] | {"AP": 61.7}}

@@ -22,7 +22,6 @@ def model():
 
 
 def groups_of(net, *opts):
-    """Return the optimizer and, by parameter name, the group that the parameter is in."""
     cfg = get_cfg()
     merge_opts(cfg, [str(word) for word in ("SOLVER.BASE_LR", 0.01, *opts)])
     optimizer = build_optimizer(cfg, net)
@@ -91,7 +90,6 @@ def test_clipping_is_that_of_each_parameter_before_the_step(kind, clipped):
 
 
 def test_the_rate_follows_a_cosine_to_its_end():
-    """As `hooks.LRScheduler` sets it."""
     cfg = get_cfg()
     opts = ["SOLVER.MAX_ITER", 100, "SOLVER.BASE_LR", 1.0, "SOLVER.BASE_LR_END", 0.2]
     opts += ["SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR", "SOLVER.WARMUP_ITERS", 10]

@@ -1,12 +1,8 @@
 """Every tool explains itself at once: `--help` imports nothing heavy."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
-
-import cli
-import pytest
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 HEAVY = ("torch", "detectron2", "cv2", "av", "albumentations", "matplotlib", "numpy")
@@ -35,12 +31,3 @@ def test_help_is_light_and_has_an_example_and_the_exit_codes():
         for words in ("usage:", "example", f"tools/{tool.name}", "exit codes:"):
             assert words in said
         assert "exit code 0\nheavy []" in said, tool.name
-
-
-@pytest.mark.parametrize(
-    ("chosen", "waits"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")]
-)
-def test_threads_sleep_while_they_wait_unless_the_user_has_chosen(monkeypatch, chosen, waits):
-    monkeypatch.setattr(os, "environ", chosen)
-    cli.wait_passively()
-    assert os.environ["OMP_WAIT_POLICY"] == waits

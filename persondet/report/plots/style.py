@@ -36,15 +36,8 @@ FALLBACK_FONTS = (
     "Unifont",
 )
 # The looks of runs and variants that are laid over each other: (colour, marker).
-LOOKS = (
-    (BLUE, "o"),
-    (VERMILION, "s"),
-    (GREEN, "^"),
-    (PURPLE, "D"),
-    (BLACK, "v"),
-    (ORANGE, "P"),
-    (SKY, "X"),
-)
+_COLOURS = (BLUE, VERMILION, GREEN, PURPLE, BLACK, ORANGE, SKY)
+LOOKS = tuple(zip(_COLOURS, "os^DvPX", strict=True))
 TASK_LOOKS = {"bbox": (GREEN, "o", ""), "segm": (PURPLE, "s", "////")}  # colour, marker, hatch
 STAR: dict[str, Any] = {
     "linestyle": "none",
