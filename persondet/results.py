@@ -203,9 +203,7 @@ def _check(results: Any, path: Path) -> None:
         raise RunError(
             f"{path} has schema {schema} and this persondet knows up to {SCHEMA}; update persondet."
         )
-    entries = {
-        split: results[split] for split in ("test", "valid") if results.get(split) is not None
-    }
+    entries = {key: results[key] for key in ("test", "valid") if results.get(key) is not None}
     if not entries:
         raise RunError(f'{path}: neither "test" nor "valid" has numbers; {again}')
     several = results.get("tests")

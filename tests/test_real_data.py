@@ -27,13 +27,10 @@ def run(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-def test_a_real_export_trains_and_learns(run: Path) -> None:
+def test_a_real_export_trains_learns_and_is_scored_alone(run: Path, tmp_path: Path) -> None:
     events = load_events(run)
     assert events["total_loss"].values[-1] < 0.8 * events["total_loss"].values[0]
     assert events["segm/AP"].iterations[0] == 24
-
-
-def test_its_test_split_is_scored_alone(run: Path, tmp_path: Path) -> None:
     tool(
         "train_net",
         *("--config-file", run / "config.yaml", "--eval-only"),

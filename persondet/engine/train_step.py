@@ -91,7 +91,9 @@ class AutocastTrainer(SimpleTrainer):
         return TrainingError(
             f"training diverged at iteration {self.iter}: "
             f"{what or 'the predicted boxes are NaN'}, at a learning rate of {rate:.3g}, on "
-            f"{images or 'images without a file name'}; {_MEND}."
+            f"{images or 'images without a file name'}; lower SOLVER.BASE_LR, lengthen "
+            "SOLVER.WARMUP_ITERS, clip gradients (SOLVER.CLIP_GRADIENTS.ENABLED True, or a lower "
+            "CLIP_VALUE), or start from trained weights."
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -127,12 +129,6 @@ def images_on_gpu(batch: list[dict[str, Any]], device: torch.device) -> list[dic
     return moved
 
 
-_MEND = (
-    "lower SOLVER.BASE_LR, lengthen SOLVER.WARMUP_ITERS, clip gradients "
-    "(SOLVER.CLIP_GRADIENTS.ENABLED True, or a lower CLIP_VALUE), or start from trained weights"
-)
-
-
 # What the sentences of others say, and what to do beside lowering sizes.
 _SHORTAGES = {
     "Bus error|out of shared memory|unable to (write to file|open shared memory|mmap)": (
@@ -147,12 +143,11 @@ _SHORTAGES = {
 }
 
 
-def is_memory_shortage(error: BaseException | None) -> bool:
-    """Return whether `error` means that the memory of a device, a process or /dev/shm ran out."""
-    return _shortage(error) is not None
+def memory_shortage(error: BaseException | None) -> str | None:
+    """Return how a sentence begins where the memory of a device, a process or /dev/shm ran out.
 
-
-def _shortage(error: BaseException | None) -> str | None:
+    Returns: None for any other error.
+    """
     if isinstance(error, MemoryError):
         return "the machine's memory ran out;"
     # What torch and its loader raise as RuntimeError, and OpenCV as an error of its own.
@@ -170,7 +165,7 @@ def memory_in_one_sentence(cfg: CfgNode, *, training: bool) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        told = _shortage(error)
+        told = memory_shortage(error)
         if told is None:
             raise
         split = "TRAIN" if training else "TEST"

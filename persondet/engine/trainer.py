@@ -41,7 +41,7 @@ from persondet.engine.hooks import (
 )
 from persondet.engine.launch import is_lost_peer
 from persondet.engine.resumption import Interruption, RunState, restore_log
-from persondet.engine.train_step import AutocastTrainer, is_memory_shortage, memory_in_one_sentence
+from persondet.engine.train_step import AutocastTrainer, memory_in_one_sentence, memory_shortage
 from persondet.engine.validation import ValidationImagesHook, ValidationLossHook, undisturbed
 from persondet.errors import InterruptedRun, PersondetError, TrainingError
 from persondet.evaluation import build_evaluator, evaluate
@@ -285,7 +285,7 @@ def _without_mendable(record: logging.LogRecord) -> bool:
     # Detectron2 logs a traceback of whatever ends the loop; the sentence is printed by the tool.
     error = record.exc_info[1] if record.exc_info else None
     known = isinstance(error, PersondetError | FloatingPointError | StopTraining)
-    return not known and not is_memory_shortage(error) and not is_lost_peer(error)
+    return not known and memory_shortage(error) is None and not is_lost_peer(error)
 
 
 def data_parallel(model: nn.Module) -> nn.Module:

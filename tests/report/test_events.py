@@ -76,17 +76,14 @@ def test_a_line_that_is_no_row_is_skipped(tmp_path):
         *('{"iteration": -1}', '{"iteration": NaN}', '{"iteration": 1.5}', "\0\ufffd"),
         *('{"iteration": 1' + "0" * 400 + "}", "[" * 100_000),
     ]
+    with pytest.raises(RunError, match=r"metrics\.json cannot be read .*OUTPUT_DIR"):
+        load_events(tmp_path)
     rows = [f"{line}\n" for line in lines]
+    with pytest.raises(RunError, match="holds no row"):
+        load_events(write_metrics(tmp_path, *rows))
     events = load_events(write_metrics(tmp_path, *rows, {"iteration": 5, "a": 1}))
     assert values(events, "a") == {5: 1.0}
     assert events.unreadable_lines == len(lines)
-
-
-def test_a_missing_file_and_an_empty_one_are_refused(tmp_path):
-    with pytest.raises(RunError, match=r"metrics\.json cannot be read .*OUTPUT_DIR"):
-        load_events(tmp_path)
-    with pytest.raises(RunError, match="holds no row"):
-        load_events(write_metrics(tmp_path, "\n"))
 
 
 @settings(max_examples=40)

@@ -34,10 +34,8 @@ def test_targets_make_the_environment_first_and_quote_the_interpreter(make, targ
 
 @needs_make
 def test_clean_keeps_data_and_results(make, tmp_path):
-    kept, gone = (
-        ("output/run/__pycache__", "datasets/x/__pycache__"),
-        (".venv", "tests/__pycache__"),
-    )
+    kept = ("output/run/__pycache__", "datasets/x/__pycache__")
+    gone = (".venv", "tests/__pycache__")
     folder = tmp_path / "a folder with spaces"
     for name in kept + gone:
         (folder / name).mkdir(parents=True)
