@@ -19,6 +19,7 @@ DEPENDENCIES = [
     "fvcore>=0.1.5,<0.1.6",
     "huggingface-hub>=0.30",  # the hub's files, fetched once and known by their revision
     "jinja2>=3.1",  # the report as HTML; every value from a run is escaped
+    "lazy-loader>=0.4,<1",  # public names stand once, in __init__.pyi, and load at their first use
     "matplotlib>=3.8",
     "motrics>=0.3,<0.4",  # MOTA, IDF1 and HOTA of tracks; needs numpy alone
     "msgspec>=0.18",  # reads and writes the json of 100,000 people in a third of the time
@@ -64,7 +65,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["persondet", "persondet.*"]),
-    package_data={"persondet.report": ["templates/*"]},
+    package_data={"persondet": ["__init__.pyi"], "persondet.report": ["templates/*"]},
     python_requires=">=3.11",
     install_requires=DEPENDENCIES,
     extras_require={"dev": DEVELOPMENT, "heic": HEIC},

@@ -52,10 +52,10 @@ def test_what_is_light_imports_nothing_heavy(modules, heavy):
 
 
 def test_the_names_are_there_and_an_unknown_one_is_an_attribute_error():
-    for name in set(persondet.__all__) - {"__version__"}:
-        assert getattr(persondet, name).__name__ == name
-    assert set(persondet.__all__) <= set(dir(persondet))
-    with pytest.raises(AttributeError, match="no attribute 'no_such_name'"):
+    names = set(persondet.__all__) - {"__version__"}
+    assert all(getattr(persondet, name).__name__ == name for name in names)
+    assert names <= set(dir(persondet))
+    with pytest.raises(AttributeError, match="no_such_name"):
         _ = persondet.no_such_name
 
 

