@@ -54,7 +54,6 @@ EXPORTS = {
         [174, 16, 9],
         [255, 24, 11],
         {"annotation-id-zero": 3, "category-name-twice": 1},
-        # The category 0 groups the other `Person` and has no annotation.
         {"masks-none": 1, "grouping-category": 1},
         ["Person"],
         (25, 25),  # the same
@@ -65,7 +64,6 @@ EXPORTS = {
         [241, 66, 33],
         [241, 66, 33],
         {"annotation-id-zero": 3},
-        # One person of the validation split fills the box, so that the area is right.
         {"grouping-category": 1, "box-outside-slightly": 6, "area-of-box": 339},
         ["person"],
         (30, 99),
