@@ -71,8 +71,7 @@ EXPORTS = {
     ),
     "flat polygons": Real(
         "bad-flat-polygons",
-        [8],
-        [32],
+        *([8], [32]),
         {"train-missing": 1, "annotation-id-zero": 1, "polygon-flat": 28, "box-outside": 4},
         {"grouping-category": 1, "area-of-box": 32, "split-missing": 1, "box-beside-mask": 20},
         ["Cat"],
