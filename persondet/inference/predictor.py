@@ -156,9 +156,9 @@ class Predictor:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(f"expected uint8 (H, W, 3), got {image.dtype} {image.shape}")
         height, width = image.shape[:2]
-        if self.cfg.INPUT.FORMAT == "RGB":
-            image = image[:, :, ::-1]
         resized = self._resize.get_transform(image).apply_image(image)
+        if self.cfg.INPUT.FORMAT == "RGB":
+            resized = resized[:, :, ::-1]
         tensor = torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1)))
         return {"image": tensor, "height": height, "width": width}
 

@@ -192,6 +192,16 @@ class TrackScore:
     people: int
     tracks: int
 
+    @property
+    def recall(self) -> float:
+        """Share of the ground-truth boxes that a detection hits, 0 to 1."""
+        return self.hits / max(self.hits + self.misses, 1)
+
+    @property
+    def precision(self) -> float:
+        """Share of the detections that hit a person, 0 to 1."""
+        return self.hits / max(self.hits + self.false_alarms, 1)
+
 
 def score_tracks(
     tracks: Iterable[People],

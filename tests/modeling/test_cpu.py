@@ -49,11 +49,19 @@ def test_without_a_gradient_batch_norm_and_activation_join_the_convolution(activ
     x = torch.randn(2, 4, 9, 11) * 3
     expected, statistics = conv(x), norm.running_mean.clone()
     accelerate(conv)
-    with torch.no_grad():
+    with torch.inference_mode():
         torch.testing.assert_close(conv(x), expected, atol=1e-5, rtol=1e-5)
+    with torch.no_grad():
+        conv.weight.mul_(2)  # what was kept is not used again
+        torch.testing.assert_close(conv(x), Conv2d.forward(conv, x), atol=1e-5, rtol=1e-5)
         assert torch.equal(norm.running_mean, statistics)
         conv.train()(x)  # in training the norm takes the batch's statistics, and keeps them
     assert not torch.equal(norm.running_mean, statistics)
+    with torch.inference_mode():
+        conv.eval()(x)
+    freeze_modules(nn.Sequential(conv), ["0"])
+    conv(x.requires_grad_()).sum().backward()  # a frozen layer above a trained one
+    assert x.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("before", [True, False])
