@@ -36,10 +36,7 @@ settings.load_profile("untimed")
 
 @pytest.fixture(autouse=True)
 def logs_as_before() -> Iterator[None]:
-    """Take back the log's handlers that a test added, as a tool does.
-
-    They write to a stream that ends with the test: each later record would be a long traceback.
-    """
+    """Take back the log's handlers that a test added: they write to a stream that ends with it."""
     logs = [logging.getLogger(name) for name in ("persondet", "detectron2", "fvcore")]
     before = [(log.handlers[:], log.level, log.propagate) for log in logs]
     yield
@@ -50,9 +47,7 @@ def logs_as_before() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Roboflow COCO export, 6/3/3 images of 96 x 64 pixels; `export_writer` makes one to
-    change.
-    """
+    """A Roboflow COCO export, 6/3/3 images of 96 x 64 pixels; `export_writer` makes others."""
     root: Path = tmp_path_factory.mktemp("tiny") / "export"
     write_export(root)
     return root
@@ -90,10 +85,9 @@ def write_export(
     size: tuple[int, int] = (96, 64),
     seed: int = 0,
 ) -> None:
-    """Write a Roboflow COCO export with its habits: grouping category 0, annotation ids from 0.
+    """Write a Roboflow COCO export with its habits; `counts`: images per split folder.
 
     The people are bright octagons, the last training image shows none, `area` is box area.
-    `counts`: images per split folder; another `seed` gives other images of `size` (width, height).
     """
     rng = np.random.default_rng(seed)
     counts = {"train": 6, "valid": 3, "test": 3} if counts is None else counts
