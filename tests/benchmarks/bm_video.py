@@ -188,10 +188,7 @@ for _ in sys.stdin:
 
 
 def _against_yolo(python: str, threads: int, run: str, clip: str, pairs: int) -> dict[str, Any]:
-    """Time a trained model and YOLO11n-seg with random weights, which finds nobody, on one frame.
-
-    The frame has 640 x 360 pixels; both run eagerly in float32 with as many threads.
-    """
+    """Time a trained model and YOLO11n-seg with random weights, which finds nobody, on one frame."""
     cfg = run_cfg(run)
     cfg.MODEL.DEVICE, cfg.SOLVER.AMP.DTYPE = "cpu", "float32"
     predictor = Predictor(cfg)
@@ -207,9 +204,8 @@ def _against_yolo(python: str, threads: int, run: str, clip: str, pairs: int) ->
         ) as yolo:
             ask, answer = yolo.stdin, yolo.stderr
             assert ask is not None and answer is not None
-            while (line := answer.readline()) != "ready\n":
-                if not line:
-                    raise RuntimeError(f"{python}: YOLO11n-seg cannot be run there.")
+            while answer.readline() not in ("ready\n", ""):  # its warnings
+                pass
 
             def theirs() -> Seconds:
                 ask.write("\n")
