@@ -46,8 +46,7 @@ EXPORTS = {
             "area-of-box": 147,
         },
         ["person"],
-        (36, 36),  # all are frames of one clip
-        [85, 24, 12],
+        *((36, 36), [85, 24, 12]),  # all are frames of one clip
     ),
     "heads": Real(
         "roboflow-heads-boxes-only",
@@ -56,8 +55,7 @@ EXPORTS = {
         {"annotation-id-zero": 3, "category-name-twice": 1},
         {"masks-none": 1, "grouping-category": 1},
         ["Person"],
-        (25, 25),  # the same
-        [58, 16, 9],
+        *((25, 25), [58, 16, 9]),  # the same
     ),
     "multimodal": Real(
         "roboflow-multimodal-human-polygons/dataset",
@@ -66,8 +64,7 @@ EXPORTS = {
         {"annotation-id-zero": 3},
         {"grouping-category": 1, "box-outside-slightly": 6, "area-of-box": 339},
         ["person"],
-        (30, 99),
-        [241, 66, 33],
+        *((30, 99), [241, 66, 33]),
     ),
     "flat polygons": Real(
         "bad-flat-polygons",

@@ -188,7 +188,7 @@ for _ in sys.stdin:
 
 
 def _against_yolo(python: str, threads: int, run: str, clip: str, pairs: int) -> dict[str, Any]:
-    """Time a trained model and YOLO11n-seg with random weights, which finds nobody, on one frame."""
+    """Time a trained model and YOLO11n-seg of random weights, which finds nobody, on one frame."""
     cfg = run_cfg(run)
     cfg.MODEL.DEVICE, cfg.SOLVER.AMP.DTYPE = "cpu", "float32"
     predictor = Predictor(cfg)

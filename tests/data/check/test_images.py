@@ -212,7 +212,11 @@ def folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("order", "detail"),
     # A worker that is killed once costs nothing: the second one reads the file.
-    [(b"crash", "SIGSEGV"), (b"sleep", "too long"), (b"once!", "no image of a known format")],
+    [
+        (b"crash", "SIGSEGV"),
+        pytest.param(b"sleep", "too long", marks=pytest.mark.slow),
+        (b"once!", "no image of a known format"),
+    ],
 )
 def test_a_file_that_ends_its_worker_costs_only_itself(folder, order, detail):
     for name in ("7.jpg", "32.jpg"):
