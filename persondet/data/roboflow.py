@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -145,8 +145,7 @@ def match_names(names: Iterable[str], files: Iterable[str]) -> dict[str, str]:
     """
     names, files = list(names), set(files)
     found = {name: name for name in names if name in files}
-    last: Callable[[str], str] = lambda name: _spelling(name).split("/")[-1]  # noqa: E731
-    for form in (_spelling, last):
+    for form in (_spelling, _last_part):
         asked, free, taken = defaultdict(list), defaultdict(list), set(found.values())
         for name in names:
             if name not in found and (form is _spelling or leads_out(name)):
@@ -162,6 +161,10 @@ def match_names(names: Iterable[str], files: Iterable[str]) -> dict[str, str]:
 
 def _spelling(name: str) -> str:
     return folded(str(PurePosixPath(unquote(name).replace("\\", "/"))))
+
+
+def _last_part(name: str) -> str:
+    return _spelling(name).rpartition("/")[2]
 
 
 def list_files(folder: Path) -> list[str]:

@@ -305,7 +305,7 @@ class FoldedConv2d(Conv2d):
     `conv(x, w) * s + b` equals `conv(x, w * s) + b`, and the second form does not pass over the
     whole map twice more. The weights are small, so folding costs next to nothing, and nothing is
     kept that loading or training could leave stale. The gradient flows through `w * s`. Without a
-    gradient a batch norm in evaluation mode is folded too, once.
+    gradient a batch norm in evaluation mode is folded too.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -360,24 +360,7 @@ _FUSED: dict[type[Any], tuple[str, list[float]]] = {
 
 
 def _folded(conv: nn.Conv2d, norm: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return weight and bias of a convolution that does the work of the norm behind it.
-
-    Without a gradient they are kept until one of their sources is written or replaced.
-    """
-    sources = (conv.weight, norm.weight, norm.bias, norm.running_mean, norm.running_var)
-    if asks_for_gradient(*sources) or conv.weight.is_inference():
-        return _product(conv, norm)
-    state = [(source.data_ptr(), source._version) for source in sources]
-    kept: Any = vars(conv).get("folded")
-    if kept is None or kept[0] != state:
-        # What is made in inference mode could not be used in a training step after it.
-        with torch.inference_mode(False), torch.no_grad():
-            kept = vars(conv)["folded"] = state, _product(conv, norm)
-    folded: tuple[torch.Tensor, torch.Tensor] = kept[1]
-    return folded
-
-
-def _product(conv: nn.Conv2d, norm: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    # Never kept: a fused optimizer writes weights without raising their version.
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
     bias = norm.bias - norm.running_mean * scale
     if conv.bias is not None:
