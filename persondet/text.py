@@ -22,7 +22,8 @@ def printable(value: object, most: int) -> str:
     direction of writing, halves of surrogate pairs. A long text loses its middle, because names
     of files differ at their ends.
     """
-    return _shortened("".join(c if c.isprintable() else _escaped(c) for c in str(value)), most)
+    shown = (c if c.isprintable() else ascii(c)[1:-1] for c in str(value))
+    return _shortened("".join(shown), most)
 
 
 def listed(names: Sequence[str]) -> str:
@@ -68,10 +69,6 @@ def padded(text: str, width: int, *, right: bool = False) -> str:
     """Return a text filled with spaces to `width` columns; `right`: to the right."""
     spaces = " " * max(0, width - columns(text))
     return spaces + text if right else text + spaces
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape", "surrogatepass").decode()
 
 
 def _blanked(text: str) -> str:

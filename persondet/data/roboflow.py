@@ -145,7 +145,7 @@ def match_names(names: Iterable[str], files: Iterable[str]) -> dict[str, str]:
     """
     names, files = list(names), set(files)
     found = {name: name for name in names if name in files}
-    for form in (_spelling, _last_part):
+    for form in (_spelling, lambda name: _spelling(name).rpartition("/")[2]):
         asked, free, taken = defaultdict(list), defaultdict(list), set(found.values())
         for name in names:
             if name not in found and (form is _spelling or leads_out(name)):
@@ -161,10 +161,6 @@ def match_names(names: Iterable[str], files: Iterable[str]) -> dict[str, str]:
 
 def _spelling(name: str) -> str:
     return folded(str(PurePosixPath(unquote(name).replace("\\", "/"))))
-
-
-def _last_part(name: str) -> str:
-    return _spelling(name).rpartition("/")[2]
 
 
 def list_files(folder: Path) -> list[str]:

@@ -28,12 +28,7 @@ from detectron2.structures import Instances
 from persondet.data.image_file import IMAGE_SUFFIXES, is_image_name, read_image_file, write_image
 from persondet.environment import Progress
 from persondet.errors import MediaError, OutputExistsError, PartialMediaError
-from persondet.files import (
-    PartialText,
-    describe_foreign_file,
-    refuse_existing,
-    write_json,
-)
+from persondet.files import PartialText, describe_foreign_file, refuse_existing, write_json
 from persondet.inference.masks import encoded_masks, paste_regions
 from persondet.inference.stages import Stage, StageLine
 from persondet.records import PersonRecord, json_line, people_of, person_rows

@@ -26,6 +26,7 @@ from persondet.errors import CheckpointError, ConfigError
 from persondet.inference.masks import ROI_FIELD, paste_whole
 from persondet.inference.tiles import TiledModel, whole_size
 from persondet.modeling.detections import keep_roi_masks
+from persondet.modeling.freeze import freeze_module
 from persondet.modeling.precision import autocast, resolve_device
 from persondet.results import DEFAULT_THRESHOLD
 
@@ -69,7 +70,7 @@ class Predictor:
         self.confidence_threshold = float(
             known if confidence_threshold is None else confidence_threshold
         )
-        self.model = built.model
+        self.model = freeze_module(built.model)  # so that layers keep what they fold
         keep_roi_masks(self.model)
         _drop_early(self.model, self.confidence_threshold, asked=asked)
         if self.cfg.TEST.TILES:

@@ -124,10 +124,7 @@ def _placed(instances: Instances, rectangle: tuple[int, ...], size: tuple[int, i
     near_x, near_y = _AT_EDGE * (x1 - x0), _AT_EDGE * (y1 - y0)
     low = torch.tensor([x0 + near_x if x0 else -1.0, y0 + near_y if y0 else -1.0])
     high = torch.tensor(
-        [
-            x1 - near_x if x1 < size[1] else x1 + 1.0,
-            y1 - near_y if y1 < size[0] else y1 + 1.0,
-        ]
+        [x1 - near_x if x1 < size[1] else x1 + 1.0, y1 - near_y if y1 < size[0] else y1 + 1.0]
     )
     whole = (boxes[:, :2] > low).all(1) & (boxes[:, 2:] < high).all(1)
     return Instances(size, **fields)[whole]

@@ -17,7 +17,7 @@ from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
 from torch import nn
 
 from persondet.modeling.backbones import TimmBackbone
-from persondet.modeling.freeze import FrozenBatchNormAct2d, asks_for_gradient
+from persondet.modeling.freeze import FrozenBatchNormAct2d, asks_for_gradient, learns
 
 
 class ExactROIAlign(ROIAlign):
@@ -38,14 +38,8 @@ class ExactROIAlign(ROIAlign):
             return super().forward(features.float(), boxes.float()).to(features.dtype)
         size = self.output_size
         height, width = (size, size) if isinstance(size, int) else size
-        samples = bin_samples(
-            boxes.detach().float(),
-            tuple(features.shape),
-            (height, width),
-            self.spatial_scale,
-            self.sampling_ratio,
-            self.aligned,
-        )
+        how = (self.spatial_scale, self.sampling_ratio, self.aligned)
+        samples = bin_samples(boxes.detach().float(), features.shape, (height, width), *how)
         with torch.autocast("cpu", enabled=False):
             pooled: torch.Tensor = _Pool.apply(features, samples)
         # NHWC in memory, as the features.
@@ -91,9 +85,12 @@ def bin_samples(
     _, _, height, width = shape
     corners = boxes[:, 1:] * scale - (0.5 if aligned else 0.0)
     rows, columns = output_size
-    how = (sampling_ratio, aligned)
-    first_y, count_y, weight_y = _axis(corners[:, 1::2], rows, height, *how)
-    first_x, count_x, weight_x = _axis(corners[:, 0::2], columns, width, *how)
+    edges = torch.cat([corners[:, 1::2], corners[:, 0::2]])  # down, then across
+    both = torch.tensor([[rows, height], [columns, width]], dtype=edges.dtype)
+    bins, cells = both.repeat_interleave(len(boxes), 0).unbind(1)
+    axes = _axis(edges, bins, cells, sampling_ratio, aligned)
+    first_y, count_y, weight_y = (t[: len(boxes), :rows] for t in axes)
+    first_x, count_x, weight_x = (t[len(boxes) :, :columns] for t in axes)
     first_y = first_y + boxes[:, :1].long() * height
     # A bin has count_y x count_x entries; each entry finds its bin, then its place in there.
     sizes = (count_y[:, :, None] * count_x[:, None, :]).flatten()
@@ -114,38 +111,36 @@ def bin_samples(
 
 
 def _axis(
-    edges: torch.Tensor, bins: int, cells: int, sampling_ratio: int, aligned: bool
+    edges: torch.Tensor, bins: torch.Tensor, cells: torch.Tensor, sampling_ratio: int, aligned: bool
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    # For each box and bin: the first cell, how many cells, and their weights (R, bins, most).
+    # For each box and bin of an axis: the first cell, how many cells, and their weights
+    # (R, bins, most); numbers of bins and cells are float32 (R,).
     low, high = edges.unbind(1)
     length = high - low if aligned else (high - low).clamp(min=1.0)
     step = length / bins
-    samples = (
-        torch.full_like(low, sampling_ratio)
-        if sampling_ratio > 0
-        else torch.ceil(step).clamp(min=0.0)
-    )
+    samples = torch.full_like(low, sampling_ratio) if sampling_ratio else step.ceil().clamp(min=0)
     most = max(1, int(samples.max()) if len(samples) else 1)
     sample = torch.arange(most, dtype=low.dtype)
     inside = sample < samples[:, None]
-    within = (sample + 0.5) * step[:, None] / samples.clamp(min=1.0)[:, None]
-    bin_start = low[:, None] + torch.arange(bins, dtype=low.dtype) * step[:, None]
+    share = samples.clamp(min=1.0)
+    within = (sample + 0.5) * (step / share)[:, None]
+    bin_at = torch.arange(int(bins.max()) if len(bins) else 1, dtype=low.dtype)
+    bin_start = low[:, None] + bin_at * step[:, None]
     place = bin_start[:, :, None] + within[:, None, :]
+    cells = cells[:, None, None]
     inside = inside[:, None, :] & (place >= -1.0) & (place <= cells)
-    place = place.clamp(0.0, cells - 1.0)
-    cell = place.floor().clamp(max=max(cells - 2.0, 0.0))
+    place = place.clamp(min=0.0).minimum(cells - 1.0)
+    cell = place.floor().minimum((cells - 2.0).clamp(min=0.0))
     right = (place - cell) * inside
     left = inside.to(right.dtype) - right
-    share = samples.clamp(min=1.0)[:, None, None]
-    none = float(cells)
-    first = torch.where(inside, cell, none).amin(2)
-    last = torch.where(inside, (cell + 1.0).clamp(max=cells - 1.0), -1.0).amax(2)
+    first = torch.where(inside, cell, cells).amin(2)
+    last = torch.where(inside, (cell + 1.0).minimum(cells - 1.0), -1.0).amax(2)
     count = (last - first + 1.0).clamp(min=0.0).long()
-    first = first.clamp(max=cells - 1.0)
+    first = first.minimum(cells[:, 0] - 1.0)
     at = torch.where(inside, cell - first[:, :, None], 0.0).long()
     weights = torch.zeros(*first.shape, max(1, int(count.max()) if count.numel() else 1) + 1)
-    weights.scatter_add_(2, at, left / share)
-    weights.scatter_add_(2, at + 1, right / share)
+    weights.scatter_add_(2, at, left / share[:, None, None])
+    weights.scatter_add_(2, at + 1, right / share[:, None, None])
     return first.long(), count, weights
 
 
@@ -201,7 +196,11 @@ class SparseRPNHead(StandardRPNHead):
         self, features: list[torch.Tensor]
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """Return logits (N, A, H, W) and deltas (N, 4 A, H, W) for each of the features."""
-        if not _is_plain(self) or features[0].device.type != "cpu" or torch.jit.is_tracing():
+        if (
+            type(self.conv) is not Conv2d
+            or features[0].device.type != "cpu"
+            or torch.jit.is_tracing()
+        ):
             # On GPUs, finding the places would have to wait for the device, level by level.
             return super().forward(features)
         anchors = self.objectness_logits.out_channels
@@ -210,20 +209,6 @@ class SparseRPNHead(StandardRPNHead):
         bias = torch.cat([self.objectness_logits.bias, self.anchor_deltas.bias])
         outputs = [_Head.apply(x, self.conv.weight, self.conv.bias, weight, bias) for x in features]
         return [out[:, :anchors] for out in outputs], [out[:, anchors:] for out in outputs]
-
-
-def _is_plain(head: StandardRPNHead) -> bool:
-    conv = head.conv
-    return (
-        isinstance(conv, nn.Conv2d)
-        and getattr(conv, "norm", None) is None
-        and isinstance(getattr(conv, "activation", None), nn.ReLU)
-        and conv.kernel_size == (3, 3)
-        and conv.padding == (1, 1)
-        and conv.stride == conv.dilation == (1, 1)
-        and conv.groups == 1
-        and conv.bias is not None
-    )
 
 
 class _Head(torch.autograd.Function):
@@ -331,10 +316,8 @@ class ConvWithNorm2d(nn.Conv2d):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Convolve float x (N, C, H, W), normalise and activate."""
         (norm,) = self.norm_behind
-        if self.same_padding:
-            x = pad_same(x, self.kernel_size, self.stride, self.dilation)
         # `drop` of a frozen norm does nothing: feature maps are made without.
-        return _convolve(self, x, norm, getattr(norm, "act", None))
+        return _convolve(self, x, norm, getattr(norm, "act", None), same=self.same_padding)
 
 
 class NormInConv(FrozenBatchNorm2d):
@@ -349,6 +332,7 @@ class NormActInConv(NormInConv, FrozenBatchNormAct2d):
     """As `NormInConv`, with an activation."""
 
 
+# How oneDNN calls an activation.
 _FUSED: dict[type[Any], tuple[str, list[float]]] = {
     type(None): ("none", []),
     nn.Identity: ("none", []),
@@ -357,10 +341,68 @@ _FUSED: dict[type[Any], tuple[str, list[float]]] = {
     nn.Hardswish: ("hardswish", []),
     nn.SiLU: ("swish", []),
 }
+# The gradient of an activation, from its output and the gradient of that.
+_GRADIENTS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "none": lambda gradient, _: gradient,
+    "relu": lambda gradient, y: torch.ops.aten.threshold_backward(gradient, y, 0.0),
+    "hardtanh": lambda gradient, y: torch.ops.aten.hardtanh_backward(gradient, y, 0.0, 6.0),
+}
+
+
+class _Fused(torch.autograd.Function):
+    """Convolution and activation in one call of oneDNN, which activates values in registers."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, *given: Any) -> torch.Tensor:
+        weight, bias, place, activation = given
+        y: torch.Tensor = torch.ops.mkldnn._convolution_pointwise(
+            x, weight, bias, *place, *activation, ""
+        )
+        # The output itself may be changed in place behind a convolution without an activation.
+        ctx.save_for_backward(x, weight, y if activation[0] != "none" else None)
+        ctx.place, ctx.activation = place, activation[0]
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, weight, y = ctx.saved_tensors
+        padding, stride, dilation, groups = ctx.place
+        gradient = _GRADIENTS[ctx.activation](gradient, y)
+        needed = list(ctx.needs_input_grad[:3])
+        depthwise = groups == weight.shape[0] == x.shape[1] and dilation == (1, 1) and needed[1]
+        needed[1] = needed[1] and not depthwise
+        where = (stride, padding, dilation, False, [0, 0], groups)
+        found = torch.ops.aten.convolution_backward(
+            gradient, x, weight, [len(weight)], *where, needed
+        )
+        gradients = [t if n else None for t, n in zip(found, needed, strict=True)]
+        if depthwise:
+            # The map convolved with the gradient, channel by channel: a tenth of the time that
+            # oneDNN takes for kernels of more than 3 x 3.
+            kernels, maps = gradient.flatten(0, 1)[:, None], x.flatten(0, 1)[None]
+            taps = F.conv2d(maps, kernels.contiguous(), None, 1, padding, stride, maps.shape[1])
+            taps = taps[0, :, : weight.shape[2], : weight.shape[3]]
+            gradients[1] = taps.unflatten(0, x.shape[:2]).sum(0)[:, None]
+        return *gradients, None, None
 
 
 def _folded(conv: nn.Conv2d, norm: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    # Never kept: a fused optimizer writes weights without raising their version.
+    # Kept only where nothing learns: a fused optimizer writes weights without raising a version.
+    made_of = (conv.weight, conv.bias, norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    given = [t for t in made_of if t is not None]
+    kept = isinstance(norm, FrozenBatchNorm2d) and not any(t.is_inference() for t in given)
+    if learns(*given) or not kept:
+        return _fold(conv, norm)
+    now = [(t.data_ptr(), t._version) for t in given]
+    then, folded = vars(conv).get("_kept", (None, None))
+    if now != then:
+        with torch.inference_mode(False), torch.no_grad():  # of use to a backward pass too
+            folded = _fold(conv, norm)
+        vars(conv)["_kept"] = now, folded
+    return folded
+
+
+def _fold(conv: nn.Conv2d, norm: Any) -> tuple[torch.Tensor, torch.Tensor]:
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
     bias = norm.bias - norm.running_mean * scale
     if conv.bias is not None:
@@ -373,51 +415,65 @@ def _convolve(
     x: torch.Tensor,
     norm: Any,
     activation: Callable[[torch.Tensor], torch.Tensor] | None,
+    *,
+    same: bool = False,
 ) -> torch.Tensor:
-    """Convolve, normalise and activate float x (N, C, H, W).
-
-    Where no gradient is asked for (inference, frozen stages), oneDNN activates each value before it
-    leaves the registers, and the maps of the first stages are the ones that no cache holds.
-    """
+    """Convolve, normalise and activate float x (N, C, H, W); `same`: padded as TensorFlow does."""
     weight, bias = _folded(conv, norm)
+    padding: Any = conv.padding
+    if same:
+        x, weight, padding = _pad_same(conv, x, weight)
+    how = _FUSED.get(type(activation), ("", []))
     if (
-        type(activation) in _FUSED
+        (how[0] in _GRADIENTS or (how[0] and not asks_for_gradient(x, weight, bias)))
         and (x.device.type, x.dtype, weight.dtype) == ("cpu", torch.float32, torch.float32)
-        and not asks_for_gradient(x, weight)
         and not (torch.is_autocast_enabled("cpu") or torch.jit.is_tracing())
     ):
-        place = (conv.padding, conv.stride, conv.dilation, conv.groups)
-        fused: torch.Tensor = torch.ops.mkldnn._convolution_pointwise(
-            x, weight, bias, *place, *_FUSED[type(activation)], ""
-        )
-        return fused
-    x = F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+        place = (padding, conv.stride, conv.dilation, conv.groups)
+        return _Fused.apply(x, weight, bias, place, how)
+    x = F.conv2d(x, weight, bias, conv.stride, padding, conv.dilation, conv.groups)
     return x if activation is None else activation(x)
 
 
-def pad_same(
-    x: torch.Tensor,
-    kernel: tuple[int, ...],
-    stride: tuple[int, ...],
-    dilation: tuple[int, ...],
-) -> torch.Tensor:
-    """Pad x (N, C, H, W) with zeros as TensorFlow does: the odd one goes to the right and below."""
-    needs = [
-        max((-(-size // s) - 1) * s + (k - 1) * d + 1 - size, 0)
-        for size, k, s, d in zip(x.shape[2:], kernel, stride, dilation, strict=True)
-    ]
-    (above, below), (left, right) = ((need // 2, need - need // 2) for need in needs)
-    if asks_for_gradient(x):
-        return F.pad(x, (left, right, above, below))
-    # `F.pad` fills the whole map before it copies.
-    height, width = x.shape[2:]
-    layout = torch.channels_last if x.stride(1) == 1 else torch.contiguous_format
-    size = (*x.shape[:2], above + height + below, left + width + right)
-    padded = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=layout)
-    padded[:, :, above : above + height, left : left + width] = x
-    padded[:, :, :above] = padded[:, :, above + height :] = 0
-    padded[:, :, :, :left] = padded[:, :, :, left + width :] = 0
-    return padded
+def _pad_same(
+    conv: nn.Conv2d, x: torch.Tensor, weight: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
+    # The map, the weights and the padding that convolve with "SAME" padding: half of it on each
+    # side, and of an odd number one more to the right and below.
+    sizes = zip(x.shape[2:], conv.kernel_size, conv.stride, conv.dilation, strict=True)
+    needs = [max((-(-n // s) - 1) * s + (k - 1) * d + 1 - n, 0) for n, k, s, d in sizes]
+    down, across = (need % 2 for need in needs)
+    if conv.groups > 1 and conv.dilation == (1, 1):
+        # A zero before the kernel moves it by one. A copy of the map takes three times as long as
+        # the whole depthwise convolution.
+        weight = F.pad(weight, (across, 0, down, 0))
+        return x, weight, [need - need // 2 for need in needs]
+    if down or across:
+        padded = F.pad(x.to_dense(), (0, across, 0, down))
+        x = padded.to_mkldnn() if x.is_mkldnn else padded
+    return x, weight, [need // 2 for need in needs]
+
+
+class BlockedBackbone(TimmBackbone):
+    """A timm model of convolutions, folded norms and sums only, without copies between layers.
+
+    oneDNN computes on blocks of eight channels. Given maps in that layout it leaves them in it,
+    and does not reorder every map before and behind every convolution.
+    """
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the maps of normalised images (N, 3, H, W), as `TimmBackbone` does."""
+        maps = {}
+        plain = x.device.type != "cpu" or x.dtype != torch.float32 or torch.jit.is_tracing()
+        plain = plain or torch.is_autocast_enabled("cpu")
+        for stage, layers in self.named_children():
+            blocked = not (plain or asks_for_gradient(x, *layers.parameters()))
+            if x.is_mkldnn != blocked:
+                x = x.to_mkldnn() if blocked else x.to_dense()
+            x = layers(x)
+            if stage in self._out_features:
+                maps[stage] = x.to_dense()
+        return maps
 
 
 def _fold_norms(backbone: TimmBackbone) -> None:
@@ -456,6 +512,12 @@ def _fold_norms(backbone: TimmBackbone) -> None:
         if sum(conv is c or norm is n for c, n in pairs) == 1:
             vars(conv).update(same_padding=isinstance(conv, Conv2dSame), norm_behind=(norm,))
             conv.__class__, norm.__class__ = ConvWithNorm2d, _IN_CONV[type(norm)]
+    norms = {m for m in backbone.modules() if isinstance(m, NormInConv)}
+    others = set(backbone.modules()).difference(*(norm.modules() for norm in norms))
+    others = {type(m) for m in others if not any(m.children())}
+    acts = {type(getattr(norm, "act", None)) for norm in norms}
+    if others <= {ConvWithNorm2d, nn.Identity} and acts <= _FUSED.keys():
+        backbone.__class__ = BlockedBackbone
 
 
 _IN_CONV: dict[type[nn.Module], type[nn.Module]] = {

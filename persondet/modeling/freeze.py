@@ -105,7 +105,12 @@ def freeze_batch_norm(module: nn.Module) -> nn.Module:
 
 def asks_for_gradient(*tensors: torch.Tensor) -> bool:
     """Return whether a result computed of `tensors` now is one that a backward pass may reach."""
-    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    return torch.is_grad_enabled() and learns(*tensors)
+
+
+def learns(*tensors: torch.Tensor) -> bool:
+    """Return whether one of `tensors` is asked for a gradient wherever gradients are computed."""
+    return any(tensor.requires_grad for tensor in tensors)
 
 
 def freeze_from_cfg(cfg: CfgNode, model: nn.Module) -> nn.Module:

@@ -25,11 +25,9 @@ def resolve_dtype(cfg: CfgNode) -> torch.dtype:
     if not cfg.SOLVER.AMP.ENABLED:
         return torch.float32
     if cfg.SOLVER.AMP.DTYPE != "auto":
-        return {
-            "float32": torch.float32,
-            "bfloat16": torch.bfloat16,
-            "float16": torch.float16,
-        }[cfg.SOLVER.AMP.DTYPE]
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[
+            cfg.SOLVER.AMP.DTYPE
+        ]
     if resolve_device(cfg.MODEL.DEVICE).startswith("cuda"):
         return torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16
     return torch.bfloat16 if _cpu_has_bfloat16() else torch.float32

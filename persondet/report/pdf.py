@@ -205,10 +205,6 @@ def _heading(text: str, level: int, key: str) -> Flowable:
     return heading
 
 
-def _paragraph(block: doc.Paragraph, _: str) -> list[Flowable]:
-    return [Set(_led(block.lead, block.text), STYLES["text"])]
-
-
 def _bullets(block: doc.Bullets, _: str) -> list[Flowable]:
     return [
         Set(_led(lead, text), STYLES["point"], bulletText="•") for lead, text in block.items
@@ -220,10 +216,6 @@ def _led(lead: str, text: str) -> str:
         return markup(text)
     space = "" if text[:1] in (":", ",", ";") else " "
     return f"<b>{markup(lead)}</b>{space}{markup(text)}"
-
-
-def _note(block: doc.Note, _: str) -> list[Flowable]:
-    return [Set(markup(block.text), STYLES[block.kind])]
 
 
 def _listing(block: doc.Listing, _: str) -> list[Flowable]:
@@ -261,9 +253,9 @@ def _figure(block: doc.Figure, label: str) -> list[Flowable]:
 
 
 _WRITERS: dict[type[doc.Block], Callable[[Any, str], list[Flowable]]] = {
-    doc.Paragraph: _paragraph,
+    doc.Paragraph: lambda block, _: [Set(_led(block.lead, block.text), STYLES["text"])],
     doc.Bullets: _bullets,
-    doc.Note: _note,
+    doc.Note: lambda block, _: [Set(markup(block.text), STYLES[block.kind])],
     doc.Listing: _listing,
     doc.Table: _table,
     doc.Figure: _figure,

@@ -1,9 +1,10 @@
 """timm's models as backbones: their maps, their stages, and what freezing them means."""
 
+import copy
+
 import pytest
 import timm
 import torch
-import torch.nn.functional as F
 from detectron2.config import CfgNode
 from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
 from detectron2.modeling import build_backbone
@@ -13,7 +14,7 @@ from persondet.config import get_cfg
 from persondet.config.check import check_cfg
 from persondet.errors import ConfigError
 from persondet.modeling.backbones import LEVELS, TimmBackbone, check_backbone
-from persondet.modeling.cpu import ConvWithNorm2d, accelerate, pad_same
+from persondet.modeling.cpu import ConvWithNorm2d, accelerate
 from persondet.modeling.freeze import (
     freeze_batch_norm,
     freeze_modules,
@@ -125,12 +126,25 @@ def test_freeze_at_freezes_the_stem_and_then_a_stage_per_level(name: str, freeze
         assert tensors & frozen == (tensors if number <= freeze_at else set())
 
 
-@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 2), (1, 2)])
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2), (6, 3), (1, 2)])
 def test_trap_same_padding_puts_the_odd_pixel_right_and_below(kernel: int, stride: int) -> None:
-    for size in ((63, 95), (64, 64), (33, 70)):
-        x, conv = torch.randn(1, 3, *size), timm.layers.Conv2dSame(3, 4, kernel, stride, bias=False)
-        own = pad_same(x, conv.kernel_size, conv.stride, conv.dilation)
-        torch.testing.assert_close(F.conv2d(own, conv.weight, None, stride), conv(x))
+    for size, groups, act in (
+        ((63, 95), 1, nn.ReLU),
+        ((64, 64), 4, nn.ReLU6),
+        ((33, 70), 2, nn.GELU),
+    ):
+        conv = timm.layers.Conv2dSame(4, 4, kernel, stride, groups=groups)
+        norm = with_statistics(freeze_batch_norm(timm.layers.BatchNormAct2d(4, act_layer=act)))
+        fast, sides = copy.deepcopy(conv), []
+        fast.__class__, fast.norm_behind, fast.same_padding = ConvWithNorm2d, (norm,), True
+        given = torch.randn(2, 4, *size)
+        for layer in (lambda x, conv=conv, norm=norm: norm(conv(x))), fast:
+            x = given.clone().requires_grad_()
+            layer(x).sin().sum().backward()
+            sides.append((layer(x), x.grad))
+        pairs = [*zip(*sides, strict=True), (conv.weight.grad, fast.weight.grad)]
+        for want, got in (*pairs, (conv.bias.grad, fast.bias.grad)):
+            torch.testing.assert_close(got, want, atol=1e-3, rtol=1e-3)
 
 
 def test_trap_swin_takes_images_of_other_sizes_than_it_learnt(small_swin: None) -> None:
