@@ -85,10 +85,7 @@ def write_export(
     size: tuple[int, int] = (96, 64),
     seed: int = 0,
 ) -> None:
-    """Write a Roboflow COCO export with its habits; `counts`: images per split folder.
-
-    The people are bright octagons, the last training image shows none, `area` is box area.
-    """
+    """Write an export of bright octagons, none in the last training image; `area` is box area."""
     rng = np.random.default_rng(seed)
     counts = {"train": 6, "valid": 3, "test": 3} if counts is None else counts
     for split, count in counts.items():

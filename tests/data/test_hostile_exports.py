@@ -1,7 +1,4 @@
-"""Exports by somebody who means harm, through the command line: refused or neutralised.
-
-Each ends with a code and a sentence, never with a traceback, and leaves nothing outside its output.
-"""
+"""Exports by somebody who means harm, through the command line: refused or neutralised."""
 
 import json
 import os

@@ -1,7 +1,4 @@
-"""People keep their numbers, and the scores that say how well: known answers, an independent path.
-
-The scene is drawn here: people who walk at their own speeds, near and far, and hide one another.
-"""
+"""People keep their numbers, and scores that say how well: known answers, an independent path."""
 
 import itertools
 import json

@@ -128,11 +128,8 @@ def test_freeze_at_freezes_the_stem_and_then_a_stage_per_level(name: str, freeze
 
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2), (6, 3), (1, 2)])
 def test_trap_same_padding_puts_the_odd_pixel_right_and_below(kernel: int, stride: int) -> None:
-    for size, groups, act in (
-        ((63, 95), 1, nn.ReLU),
-        ((64, 64), 4, nn.ReLU6),
-        ((33, 70), 2, nn.GELU),
-    ):
+    cases = ((63, 95), 1, nn.ReLU), ((64, 64), 4, nn.ReLU6), ((33, 70), 2, nn.GELU)
+    for size, groups, act in cases:
         conv = timm.layers.Conv2dSame(4, 4, kernel, stride, groups=groups)
         norm = with_statistics(freeze_batch_norm(timm.layers.BatchNormAct2d(4, act_layer=act)))
         fast, sides = copy.deepcopy(conv), []
@@ -142,9 +139,10 @@ def test_trap_same_padding_puts_the_odd_pixel_right_and_below(kernel: int, strid
             x = given.clone().requires_grad_()
             layer(x).sin().sum().backward()
             sides.append((layer(x), x.grad))
-        pairs = [*zip(*sides, strict=True), (conv.weight.grad, fast.weight.grad)]
-        for want, got in (*pairs, (conv.bias.grad, fast.bias.grad)):
-            torch.testing.assert_close(got, want, atol=1e-3, rtol=1e-3)
+        for want, got in zip(*sides, strict=True):
+            torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-4)
+        for want, got in zip(conv.parameters(), fast.parameters(), strict=True):  # long sums
+            torch.testing.assert_close(got.grad, want.grad, atol=1e-3, rtol=1e-4)
 
 
 def test_trap_swin_takes_images_of_other_sizes_than_it_learnt(small_swin: None) -> None:

@@ -60,6 +60,16 @@ def test_pixels_outside_of_box_mask_label_and_count_stay_as_they_are():
 LABELS = np.zeros(2, int)
 
 
+def test_people_keep_their_colours_whatever_their_order():
+    colors, walkers = ColorAssigner(), np.array([[10, 50, 40, 120], [300, 20, 330, 90.0]])
+    people, first = colors.assign(walkers, LABELS)
+    for _ in range(30):  # towards each other, and past
+        walkers += [[4, 0, 4, 0], [-7, 0, -7, 0]]
+        keys, now = colors.assign(walkers[::-1], LABELS)
+        assert (keys[::-1], now[::-1], len(set(now))) == (people, first, 2)
+    assert not set(colors.assign(walkers, LABELS + 1)[0]) & set(people)  # of another class
+
+
 def test_tracks_keep_their_colour_for_good_and_fill_no_memory(monkeypatch):
     names = list("abcdefghijk"[: len(drawing.PALETTE)])
     boxes = np.array([[40 * n, 0, 40 * n + 30, 60.0] for n in range(len(names))])

@@ -59,7 +59,7 @@ def check_export(
     if list(export.splits) == ["train"] and len(facts["train"]) > 1:
         findings.add("split-single", "train")
     else:
-        for split in set(SPLIT_FOLDERS) - set(export.splits):
+        for split in (name for name in SPLIT_FOLDERS if name not in export.splits):
             findings.add("train-missing" if split == "train" else "split-missing", split)
     for split, folder in export.folders.items():
         listed = {os.path.normpath(name) for name in facts[split]}
