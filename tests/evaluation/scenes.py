@@ -106,10 +106,7 @@ def matches_of(coco, results, task, limit=100):
 
 
 def plain_evaluation(coco, results, task, limit=100):
-    """Return precision (IoUs, recalls, classes, areas, limits) and recall by `COCOeval`.
-
-    `results` are not empty; -1 stands where there is no ground truth.
-    """
+    """Return precision (IoUs, recalls, classes, areas, limits) and recall by `COCOeval`."""
     records, truth = copy.deepcopy(results), indexed(coco)
     for record in records if task == "segm" else ():
         del record["bbox"]  # as Detectron2 does: sizes are those of the masks
