@@ -197,7 +197,7 @@ class SparseRPNHead(StandardRPNHead):
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """Return logits (N, A, H, W) and deltas (N, 4 A, H, W) for each of the features."""
         if (
-            type(self.conv) is not Conv2d
+            type(self.conv) not in (Conv2d, FoldedConv2d)  # several layers
             or features[0].device.type != "cpu"
             or torch.jit.is_tracing()
         ):

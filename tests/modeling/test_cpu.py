@@ -110,6 +110,8 @@ def test_the_sparse_head_has_the_values_and_gradients_of_the_dense_one(frozen):
     model.zero_grad(set_to_none=True)
     fast = accelerate(model)[0]
     assert type(fast) is SparseRPNHead
+    backward = fast([torch.zeros(1, 6, 2, 2, requires_grad=True)])[0][0].grad_fn
+    assert backward.next_functions[0][0].name() == "_HeadBackward"
     for want, got in zip(dense, head_gradients(fast, SAMPLED), strict=True):
         torch.testing.assert_close(got, want, atol=1e-6, rtol=1e-4)
         assert frozen if want is None else want.abs().max() > 0
