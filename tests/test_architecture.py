@@ -234,6 +234,7 @@ WHOLE_CONCEPTS = {
     "evaluation/curves.py": "curves.json",
     "evaluation/galleries.py": "gallery.json and its images",
     "evaluation/intervals.py": "the bootstrap",
+    "modeling/winograd.py": "one algorithm",
     "report/pdf.py": "the writer of the PDF",
     "sample/clip.py": "the clip of the sample",
     "sample/street.py": "where the sample's people walk",
