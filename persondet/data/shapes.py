@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pycocotools.mask as mask_util
+import shapely
 
 FloatArray = npt.NDArray[np.float64]
 Box = list[float]
@@ -282,87 +283,27 @@ def split_polygon(polygon: FloatArray, width: float, height: float) -> list[Floa
     A piece is (M, 2) with M >= 3 and an area of more than `SLIVER`. A concave polygon that the
     border cuts gives several pieces, which nothing joins; the polygon itself when it is inside.
     An outline that crosses itself encloses what is inside an odd number of times, as in COCO.
-
-    Source: the rule of Sutherland & Hodgman, "Reentrant Polygon Clipping", CACM 1974, one border
-    after the other.
     """
-    pieces = [polygon]
-    for axis, limit, sign in ((0, 0.0, 1.0), (1, 0.0, 1.0), (0, width, -1.0), (1, height, -1.0)):
-        pieces = [part for piece in pieces for part in _on_one_side(piece, axis, limit, sign)]
-    return pieces
+    if polygon.min() >= 0 and (polygon.max(axis=0) <= (width, height)).all():
+        return [polygon]
+    outline: Any = shapely.Polygon(polygon)
+    if not outline.is_valid:
+        faces = shapely.get_parts(shapely.polygonize([shapely.unary_union(outline.exterior)]))
+        within = [point.coords[0] for point in shapely.point_on_surface(faces)]
+        corners = polygon.astype(np.float32)
+        odd = [cv2.pointPolygonTest(corners, point, False) > 0 for point in within]
+        outline = shapely.union_all(faces[odd])
+    inside = shapely.get_parts(shapely.clip_by_rect(outline, 0.0, 0.0, width, height))
+    # The way to a hole and back encloses nothing.
+    return [
+        np.concatenate([shapely.get_coordinates(ring) for ring in (part.exterior, *part.interiors)])
+        for part in inside
+        if part.area > SLIVER
+    ]
 
 
 SLIVER = 0.01
 """Square pixels: smaller pieces come from rounding, and no pixel would show them."""
-
-
-def _on_one_side(polygon: FloatArray, axis: int, limit: float, sign: float) -> list[FloatArray]:
-    """Cut a polygon (N, 2) along a line: the pieces where sign * (coordinate - limit) > 0.
-
-    The outline falls into chains that begin and end on the line. Along the line, the first two of
-    their ends enclose a stretch of the inside, so do the next two, and so on; a piece is a ring of
-    chains and such stretches.
-    """
-    distance = sign * (polygon[:, axis] - limit)
-    if distance.min() >= 0:
-        return [polygon]
-    inside = distance > 0
-    if not inside.any():
-        return []
-    following = np.roll(inside, -1)
-    enters, leaves = np.flatnonzero(~inside & following), np.flatnonzero(inside & ~following)
-    if enters[0] > leaves[0]:
-        leaves = np.roll(leaves, -1)  # the last chain runs over the array's end
-    chains = []
-    for enter, leave in zip(enters, leaves, strict=True):
-        ends = [
-            _crossing(polygon, distance, index, axis, limit) for index in (int(enter), int(leave))
-        ]
-        last = leave if leave > enter else leave + len(polygon)
-        vertices = polygon[np.arange(enter + 1, last + 1) % len(polygon)]
-        chains.append(np.concatenate([ends[:1], vertices, ends[1:]]))
-    return [piece for piece in _rings(chains, 1 - axis) if _swept_area(piece) > SLIVER]
-
-
-def _swept_area(polygon: FloatArray) -> float:
-    """What a line from the first vertex sweeps over, counted once and again where it returns.
-
-    At least the area, and not 0 as the signed one of an outline that crosses itself can be.
-    """
-    x, y = (polygon - polygon[0]).T
-    return 0.5 * float(np.abs(x[:-1] * y[1:] - x[1:] * y[:-1]).sum())
-
-
-def _crossing(
-    polygon: FloatArray, distance: FloatArray, index: int, axis: int, limit: float
-) -> FloatArray:
-    """Where the edge from vertex `index` to the next, (2,), meets the line."""
-    after = (index + 1) % len(polygon)
-    share = distance[index] / (distance[index] - distance[after])
-    point: FloatArray = polygon[index] + share * (polygon[after] - polygon[index])
-    point[axis] = limit
-    return point
-
-
-def _rings(chains: list[FloatArray], along: int) -> list[FloatArray]:
-    """Join chains, whose ends 2k and 2k + 1 belong to chain k, by pairs of ends along the line."""
-    places = np.array([end[along] for chain in chains for end in (chain[0], chain[-1])])
-    order = np.argsort(places, kind="stable")
-    partner = np.empty(len(order), np.int64)
-    partner[order] = order.reshape(-1, 2)[:, ::-1].reshape(-1)
-    rings = []
-    unused = set(range(len(chains)))
-    while unused:
-        start = end = 2 * min(unused)
-        parts = []
-        while True:
-            unused.discard(end // 2)
-            parts.append(chains[end // 2][:: -1 if end % 2 else 1])
-            end = int(partner[end ^ 1])
-            if end == start:
-                break
-        rings.append(np.concatenate(parts))
-    return rings
 
 
 def transform_points(points: FloatArray, matrix: FloatArray) -> FloatArray:
