@@ -350,31 +350,29 @@ def screen_polygons(
     lengths = np.fromiter(map(len, parts), np.int64, len(parts))
     try:
         values = np.fromiter(chain.from_iterable(parts), np.float64, int(lengths.sum()))
-    except OverflowError:  # an integer beyond float64: everything gets the closer look
+    except OverflowError:  # an integer beyond float64
+        values = np.array([np.inf])
+    if not np.isfinite(values).all():  # everything gets the closer look
         return Screen(np.zeros(count, bool), area, extent, crosses)
-    points = values.reshape(-1, 2)
-    starts = np.concatenate(([0], np.cumsum(lengths[:-1] // 2)))
-    with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinities fail the comparison
-        low, high = np.minimum.reduceat(points, starts), np.maximum.reduceat(points, starts)
-        beyond = np.maximum(-low, high - np.asarray(sizes, np.float64)[owner]).max(axis=1)
-        areas = _areas(points, starts, lengths // 2)
-        good = (beyond <= NOISE) & (areas > NOISE)
+    part_of = np.repeat(np.arange(len(parts)), lengths // 2)
+    outlines = shapely.polygons(shapely.linearrings(values.reshape(-1, 2), indices=part_of))
+    areas, bounds = shapely.area(outlines), shapely.bounds(outlines)
+    over = bounds[:, 2:] - np.asarray(sizes, np.float64)[owner]
+    good = (np.maximum(-bounds[:, :2], over).max(axis=1) <= NOISE) & (areas > NOISE)
     np.logical_and.at(faultless, owner, good)
     kept = faultless[owner]
     np.add.at(area, owner[kept], areas[kept])
-    np.minimum.at(extent[:, :2], owner[kept], low[kept])
-    np.maximum.at(extent[:, 2:], owner[kept], high[kept])
+    np.minimum.at(extent[:, :2], owner[kept], bounds[kept, :2])
+    np.maximum.at(extent[:, 2:], owner[kept], bounds[kept, 2:])
     if crossings:
-        crossing = _crossing(points[np.repeat(kept, lengths // 2)], lengths[kept] // 2)
-        crosses[owner[kept][crossing]] = True
+        crosses[owner[kept][_crossing(outlines[kept])]] = True
     return Screen(faultless, area, extent, crosses)
 
 
 def outline_crosses(parts: Sequence[Sequence[float]]) -> bool:
     """Return whether the outline of one of these polygons crosses itself."""
-    arrays = [np.asarray(part, np.float64).reshape(-1, 2) for part in parts]
-    counts = np.array([len(array) for array in arrays])
-    return bool(len(arrays) and _crossing(np.concatenate(arrays), counts).any())
+    outlines = [shapely.Polygon(np.reshape(part, (-1, 2))) for part in parts]
+    return bool(_crossing(np.array(outlines, object)).any())
 
 
 def _is_outline(part: Any) -> bool:
@@ -386,32 +384,11 @@ def _is_outline(part: Any) -> bool:
     )
 
 
-def _areas(
-    points: npt.NDArray[np.float64],
-    starts: npt.NDArray[np.int64],
-    counts: npt.NDArray[np.int64],
-) -> npt.NDArray[np.float64]:
-    """Return the area of each outline; points is (P, 2), `starts` and `counts` are (parts,)."""
-    following = np.arange(1, len(points) + 1)
-    following[starts + counts - 1] = starts
-    origin = np.repeat(points[starts], counts, axis=0)  # keeps the products small, so exact
-    here, there = points - origin, points[following] - origin
-    twice = here[:, 0] * there[:, 1] - there[:, 0] * here[:, 1]
-    areas: npt.NDArray[np.float64] = 0.5 * np.abs(np.add.reduceat(twice, starts))
-    return areas
-
-
-def _crossing(
-    points: npt.NDArray[np.float64], counts: npt.NDArray[np.int64]
-) -> npt.NDArray[np.bool_]:
+def _crossing(outlines: npt.NDArray[np.object_]) -> npt.NDArray[np.bool_]:
     """Return which outlines cross themselves; touching themselves in a point is no crossing."""
-    if not len(points):
-        return np.zeros(0, bool)
-    rings = shapely.linearrings(points, indices=np.repeat(np.arange(len(counts)), counts))
-    polygons = shapely.polygons(rings)
-    crossing = ~shapely.is_valid(polygons)
+    crossing = ~shapely.is_valid(outlines)
     suspects = np.flatnonzero(crossing)
-    for index, reason in zip(suspects, shapely.is_valid_reason(polygons[suspects]), strict=True):
+    for index, reason in zip(suspects, shapely.is_valid_reason(outlines[suspects]), strict=True):
         crossing[index] = reason.startswith("Self-intersection")
     return crossing
 
