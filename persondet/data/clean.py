@@ -149,23 +149,28 @@ def _refusal(finding: Finding) -> str:
 
 
 def _finished(inspection: Inspection, split: str, raw: CocoDict, changes: Counter[str]) -> CocoDict:
-    found, table = inspection.annotations[split], inspection.table
+    found, ids = inspection.annotations[split], inspection.table.ids
     changes.update(found.changes)
     sizes = {image["id"]: (image["height"], image["width"]) for image in inspection.images[split]}
     for number, (annotation, name) in enumerate(
         zip(found.kept, found.class_names, strict=True), start=1
     ):
         changes["id-renumbered"] += annotation.get("id") != number
-        annotation["id"] = number
-        changes["category-renumbered"] += annotation["category_id"] != table.ids[name]
-        annotation["category_id"] = table.ids[name]
-    _set_areas(found.kept, sizes, changes)
+        changes["category-renumbered"] += annotation["category_id"] != ids[name]
+        mask, size = annotation["segmentation"], sizes[annotation["image_id"]]
+        area = mask_area(mask, *size) if mask else annotation["bbox"][2] * annotation["bbox"][3]
+        if mask and area == 0:
+            # What clipping left, or a box, thinner than a pixel: the pixels it touches.
+            annotation["segmentation"] = [touched_pixels(annotation["bbox"], *size)]
+            area = mask_area(annotation["segmentation"], *size)
+        changes["area-recomputed"] += annotation.get("area") != area
+        annotation |= {"id": number, "category_id": ids[name], "area": area}
     info, licenses = raw.get("info"), raw.get("licenses")
     return {
         **raw,
         "info": info if isinstance(info, dict) else {},
         "licenses": licenses if isinstance(licenses, list) else [],
-        "categories": list(table.records.values()),
+        "categories": list(inspection.table.records.values()),
         "images": inspection.images[split],
         "annotations": found.kept,
     }
@@ -199,22 +204,6 @@ def _settle_masks(annotations: list[dict[str, Any]], masks: str, changes: Counte
             "DATASETS.ROBOFLOW.MASKS 'auto' or 'bitmask'."
         )
     return "bitmask" if has_rle or masks == "bitmask" else "polygon"
-
-
-def _set_areas(
-    annotations: Sequence[dict[str, Any]],
-    sizes: Mapping[int, tuple[int, int]],
-    changes: Counter[str],
-) -> None:
-    for annotation in annotations:
-        mask, size = annotation["segmentation"], sizes[annotation["image_id"]]
-        area = mask_area(mask, *size) if mask else annotation["bbox"][2] * annotation["bbox"][3]
-        if mask and area == 0:
-            # What clipping left, or a box, thinner than a pixel: the pixels it touches.
-            annotation["segmentation"] = [touched_pixels(annotation["bbox"], *size)]
-            area = mask_area(annotation["segmentation"], *size)
-        changes["area-recomputed"] += annotation.get("area") != area
-        annotation["area"] = area
 
 
 # The copy on disk
@@ -299,7 +288,8 @@ def write_split(target: Path, coco: CocoDict, sources: Iterable[tuple[Path, Any]
     target.mkdir(parents=True)
     try:
         for image, (source, name) in zip(coco["images"], sources, strict=True):
-            if _is_file(source, name):
+            # os.path, as it takes a name that is too long for one of no file.
+            if name and isinstance(name, str) and os.path.isfile(source / name):  # noqa: PTH113
                 link = path_inside(target, image["file_name"])
                 if not os.path.lexists(link):
                     link_or_copy(path_inside(source, name).resolve(), link)
@@ -310,13 +300,6 @@ def write_split(target: Path, coco: CocoDict, sources: Iterable[tuple[Path, Any]
             f"{target.parent.parent}: an image cannot be written there ({reason}); "
             "choose another --output."
         ) from error
-
-
-def _is_file(folder: Path, name: Any) -> bool:
-    try:
-        return isinstance(name, str) and name != "" and (folder / name).is_file()
-    except OSError:  # the name is too long for a file
-        return False
 
 
 def _record(export: Export, clean: CleanExport, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -207,8 +207,10 @@ def load_dataset_dicts(json_file: Path, image_root: Path) -> list[dict[str, Any]
             "bbox_mode": BoxMode.XYWH_ABS,
         }
         mask = annotation["segmentation"]
+        if isinstance(mask, dict) and isinstance(mask["counts"], list):  # as `load_coco_json`
+            mask = mask_util.frPyObjects(mask, *mask["size"])
         if mask:
-            instance["segmentation"] = _as_detectron2(mask)
+            instance["segmentation"] = mask
         records[annotation["image_id"]]["annotations"].append(instance)
     return list(records.values())
 
@@ -221,13 +223,6 @@ def class_colors(count: int) -> list[tuple[int, int, int]]:
         red, green, blue = colorsys.hsv_to_rgb((0.58 + index * golden_ratio) % 1.0, 0.75, 0.95)
         colors.append((round(red * 255), round(green * 255), round(blue * 255)))
     return colors
-
-
-def _as_detectron2(mask: Any) -> Any:
-    """Return a segmentation as `load_coco_json` does: runs in a list become pycocotools' bytes."""
-    if isinstance(mask, dict) and isinstance(mask["counts"], list):
-        return mask_util.frPyObjects(mask, *mask["size"])
-    return mask
 
 
 def _register(name: str, json_file: Path, image_root: Path, clean: CleanExport, split: str) -> None:

@@ -120,7 +120,12 @@ def validation_scalars(
     """
     found: dict[str, list[float]] = {}
     with undisturbed(model) as inner, EventStorage() as private:
-        _training_mode_but_batch_norm(inner)
+        # Losses exist in training mode only, and training-mode batch norm would learn from the
+        # validation images: its layers alone go to eval mode.
+        inner.train()
+        for module in inner.modules():
+            if isinstance(module, BATCH_NORM):
+                module.eval()
         for number, image in enumerate(itertools.chain.from_iterable(batches)):
             torch.manual_seed(zlib.crc32(f"{seed}/{image.get('image_id', number)}".encode()))
             private.iter = number
@@ -153,15 +158,6 @@ def _mean_over_ranks(found: dict[str, list[float]]) -> dict[str, float]:
         exact = all(map(math.isfinite, values))
         means[name] = math.fsum(values) / len(values) if exact else math.nan
     return means
-
-
-def _training_mode_but_batch_norm(model: nn.Module) -> None:
-    # Losses exist in training mode only, and training-mode batch norm would learn from the
-    # validation images: its layers alone go to eval mode.
-    model.train()
-    for module in model.modules():
-        if isinstance(module, BATCH_NORM):
-            module.eval()
 
 
 TAG = "val/pictures"

@@ -332,25 +332,19 @@ def constant_box_scores(
     images = {image["id"]: image for image in ground_truth.images}
 
     def read(image_id: int) -> list[Detection]:
-        return [
-            _prediction(images[image_id], category_ids[number], share, box, masks=masks)
-            for number, (share, box) in boxes.items()
-        ]
+        height, width = images[image_id]["height"], images[image_id]["width"]
+        found, mask = [], None
+        for number, (share, box) in boxes.items():
+            x0, y0, x1, y1 = (box * ([width, height] * 2)).tolist()
+            if masks:
+                outline = [[x0, y0, x1, y0, x1, y1, x0, y1]]
+                mask = mask_util.merge(mask_util.frPyObjects(outline, height, width))
+            place = [x0, y0, x1 - x0, y1 - y0]
+            found.append(Detection(image_id, category_ids[number], place, share, mask))
+        return found
 
     scores = {}
     for task in ("bbox", "segm") if masks and ground_truth.has_masks else ("bbox",):
         metrics = coco_metrics(match(ground_truth, read, task, STANDARD_LIMIT), None)
         scores[task] = {name: metrics[name] for name in CONSTANT_BOX_METRICS}
     return scores
-
-
-def _prediction(
-    image: Mapping[str, Any], category: int, share: float, box: np.ndarray, *, masks: bool
-) -> Detection:
-    height, width = image["height"], image["width"]
-    x0, y0, x1, y1 = (box * ([width, height] * 2)).tolist()
-    mask = None
-    if masks:
-        outline = [[x0, y0, x1, y0, x1, y1, x0, y1]]
-        mask = mask_util.merge(mask_util.frPyObjects(outline, height, width))
-    return Detection(image["id"], category, [x0, y0, x1 - x0, y1 - y0], share, mask)

@@ -155,8 +155,7 @@ def _draw_image_sizes(axes: Axes, statistics: Mapping[str, Any]) -> None:
     area = 15 + 300 * counts / counts.max()
     x, y = [s["width"] for s in sizes], [s["height"] for s in sizes]
     axes.scatter(x, y, area, color=style.BLUE, alpha=0.55, edgecolors=style.BLACK, linewidths=0.5)
-    axes.set_xlim(0, max(x) * 1.12)
-    axes.set_ylim(0, max(y) * 1.12)
+    axes.set(xlim=(0, max(x) * 1.12), ylim=(0, max(y) * 1.12))
     total = statistics["image_sizes_total"]
     title = f"Image sizes (the {len(sizes)} most frequent)"
     title = title if len(sizes) < total else f"Image sizes ({total})"
@@ -193,8 +192,7 @@ def _draw_box_sizes(
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticks(ticks, [f"{tick:.0f}" for tick in ticks])
-    axes.set_xlim(edges[0], edges[-1])
-    axes.set_ylim(0, share.max() * 1.3)
+    axes.set(xlim=(edges[0], edges[-1]), ylim=(0, share.max() * 1.3))
     for size in sizes:
         axes.axvline(size, color=style.VERMILION, linestyle="--", linewidth=1.3)
         axes.text(

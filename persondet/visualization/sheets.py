@@ -74,7 +74,8 @@ def contact_sheet(
 SampleMapper = Callable[[dict[str, Any], Sequence[int]], dict[str, Any] | None]
 Window = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels of the image; it may reach beyond
 
-TILE = (360, 270)  # width and height, in pixels, into which an image is fitted
+# Width and height, in pixels, into which an image is fitted.
+TILE, LARGE_TILE = (360, 270), (480, 360)
 PANEL = (628, 480)  # the same of one side of a pair
 # Colour-blind readers tell these two apart; width and label say the same once more.
 RIGHT, WRONG, CROWD = drawing.PALETTE[1], drawing.PALETTE[5], (150, 150, 150)
@@ -252,7 +253,6 @@ def ground_truth_sheet(
     *,
     versions: int = 3,
     seed: int = 0,
-    tile_size: tuple[int, int] = TILE,
     image_format: str = "BGR",
     late: Callable[[], bool] = lambda: False,
 ) -> np.ndarray:
@@ -269,7 +269,7 @@ def ground_truth_sheet(
     for row, dataset_dict in enumerate(dataset_dicts):
         if row and late():
             break
-        tile, caption = _annotated(dataset_dict, class_names, tile_size)
+        tile, caption = _annotated(dataset_dict, class_names)
         tiles.append(tile)
         captions.append(caption)
         for version in range(versions):
@@ -278,12 +278,10 @@ def ground_truth_sheet(
             if sample is not None:
                 height, width = sample["image"].shape[1:]
                 text = f"{count_of(len(sample['instances']), 'object')}, {width} x {height}"
-                drawn = draw_training_sample(
-                    sample, class_names, tile_size, image_format=image_format
-                )
+                drawn = draw_training_sample(sample, class_names, image_format=image_format)
             tiles.append(drawn)
             captions.append(f"augmented {version + 1}: {text}")
-    return contact_sheet(tiles, captions, columns=versions + 1, tile_size=tile_size)
+    return contact_sheet(tiles, captions, columns=versions + 1, tile_size=TILE)
 
 
 def annotation_sheet(
@@ -299,22 +297,20 @@ def annotation_sheet(
     Raises: DatasetError: when an image is missing or cannot be read.
     """
     numbered = enumerate(dataset_dicts)
-    pairs = [_annotated(one, class_names, TILE) for n, one in numbered if not (n and late())]
+    pairs = [_annotated(one, class_names) for n, one in numbered if not (n and late())]
     tiles, captions = zip(*pairs, strict=True)
     return contact_sheet(tiles, captions, columns=4, tile_size=TILE)
 
 
-def _annotated(
-    dataset_dict: Mapping[str, Any], class_names: Sequence[str], size: tuple[int, int]
-) -> tuple[np.ndarray, str]:
-    """Return an image with its annotations, fitted into `size`, and its caption."""
+def _annotated(record: Mapping[str, Any], class_names: Sequence[str]) -> tuple[np.ndarray, str]:
+    """Return the image of a dataset dict with its annotations, and its caption."""
     try:
-        image = read_image_file(dataset_dict["file_name"])
+        image = read_image_file(record["file_name"])
     except MediaError as error:
         raise DatasetError(str(error)) from error
-    count = count_of(len(dataset_dict.get("annotations", ())), "object")
-    tile = draw_dataset_dict(image, dataset_dict, class_names, size)
-    return tile, f"{count}: {Path(dataset_dict['file_name']).name}"
+    count = count_of(len(record.get("annotations", ())), "object")
+    tile = draw_dataset_dict(image, record, class_names)
+    return tile, f"{count}: {Path(record['file_name']).name}"
 
 
 def evenly_spaced(items: Sequence[Any], count: int) -> list[Any]:
@@ -378,28 +374,22 @@ class CleanedImage:
     found: str
 
 
-def cleaning_sheet(
-    images: Sequence[CleanedImage], *, tile_size: tuple[int, int] = (480, 360)
-) -> np.ndarray:
+def cleaning_sheet(images: Sequence[CleanedImage]) -> np.ndarray:
     """Return a contact sheet with a row per image: its annotations before and after cleaning.
 
-    Args:
-        images: what to show.
-        tile_size: width and height of an image on the sheet, in pixels.
-
-    Returns: uint8, (H, W, 3), BGR. An image that cannot be read is grey.
+    The sheet is uint8, (H, W, 3), BGR. An image that cannot be read is grey.
     """
     tiles, captions = [], []
     for one in images:
         image = _readable(one.path)
-        tiles.append(draw_annotations(image, one.before, size=tile_size))
+        tiles.append(draw_annotations(image, one.before, size=LARGE_TILE))
         captions.append(f"before: {len(one.before)}; {one.found or 'class or mask left out'}")
-        tiles.append(draw_annotations(image, one.after or (), one.origins, size=tile_size))
+        tiles.append(draw_annotations(image, one.after or (), one.origins, size=LARGE_TILE))
         name = one.path.name if one.path else "outside of its folder"
         captions.append(f"after: {'dropped' if one.after is None else len(one.after)}; {name}")
         if one.after is None:
             tiles[-1] = cv2.addWeighted(tiles[-1], 0.25, np.full_like(tiles[-1], 255), 0.75, 0)
-    return contact_sheet(tiles, captions, columns=2, tile_size=tile_size)
+    return contact_sheet(tiles, captions, columns=2, tile_size=LARGE_TILE)
 
 
 def draw_annotations(

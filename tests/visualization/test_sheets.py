@@ -14,6 +14,7 @@ from persondet.visualization.drawing import PALETTE
 from persondet.visualization.sheets import (
     CROWD,
     RIGHT,
+    TILE,
     WRONG,
     Shown,
     contact_sheet,
@@ -108,14 +109,12 @@ def test_a_sheet_has_a_row_per_image_and_each_version_its_own_seed(tmp_path):
     path = str(tmp_path / "a.png")
     cv2.imwrite(path, np.full((40, 60, 3), 90, np.uint8))
     records = [{"file_name": path, "annotations": [ANNOTATION]}] * 2
-    sheet = ground_truth_sheet(records, mapper, versions=2, seed=7, tile_size=(120, 80))
+    sheet = ground_truth_sheet(records, mapper, versions=2, seed=7)
     assert seeds == [(7, 0, 0), (7, 0, 1), (7, 1, 0), (7, 1, 1)]
-    assert sheet.shape[1] > 3 * 120 and sheet.shape[0] > 2 * 80
+    assert sheet.shape[1] > 3 * TILE[0] and sheet.shape[0] > 2 * TILE[1]
     assert shows(sheet, PALETTE[0])
     over = iter([False, *[True] * 9])  # the time is up after the first version
-    short = ground_truth_sheet(
-        records, mapper, versions=2, tile_size=(120, 80), late=lambda: next(over)
-    )
+    short = ground_truth_sheet(records, mapper, versions=2, late=lambda: next(over))
     assert seeds[4:] == [(0, 0, 0)]
     assert short.shape[0] < sheet.shape[0]
 

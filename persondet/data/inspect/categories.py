@@ -77,7 +77,13 @@ def class_table(
         for split, own in pairs.items()
     }
     every = list(dict.fromkeys(name for names in found.values() for name in names))
-    _report_classes(every, found, uses, spelling, findings)
+    used = {spelling[pair[1]] for pair in real if uses[pair]}
+    for name in every:
+        having = [split for split, own in found.items() if name in own]
+        if name not in used:
+            findings.add("class-unused", having[0], detail=repr(name))
+        for split in (split for split in found if split not in having):
+            findings.add("classes-differ", split, detail=f"{name!r} is not in {split}")
     names = _kept(every, keep)
     class_of: dict[str, dict[int, str | None]] = {split: {} for split in pairs}
     for split, own in pairs.items():
@@ -178,23 +184,6 @@ def _spellings(
                 detail = f"{name!r} and {usual!r}"
                 findings.add("category-name-case", split_of[name], detail=detail)
     return spelling
-
-
-def _report_classes(
-    every: Sequence[str],
-    found: Mapping[str, Mapping[str, None]],
-    uses: Counter[Pair],
-    spelling: Mapping[str, str],
-    findings: Findings,
-) -> None:
-    used = {spelling[name] for (_, name), count in uses.items() if count and name in spelling}
-    for name in every:
-        if name not in used:
-            split = next(split for split, names in found.items() if name in names)
-            findings.add("class-unused", split, detail=repr(name))
-        for split, names in found.items():
-            if name not in names:
-                findings.add("classes-differ", split, detail=f"{name!r} is not in {split}")
 
 
 def _kept(every: Sequence[str], keep: Sequence[str]) -> tuple[str, ...]:

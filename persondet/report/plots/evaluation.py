@@ -54,8 +54,7 @@ def draw_precision_recall(run: Run) -> Figure | None:
         style.label_axes(
             axes, dataset_title(evaluation), x_label, "precision (right, % of detections)"
         )
-        axes.set_xlim(0, 101)
-        axes.set_ylim(0, 102)
+        axes.set(xlim=(0, 101), ylim=(0, 102))
         style.add_legend(axes, 2, lowered=0.14)
     return figure
 
@@ -86,8 +85,7 @@ def draw_f1(run: Run) -> Figure | None:
         _draw_threshold(axes, run, evaluation, curves)
         title = f"{dataset_title(evaluation)}\n{KINDS[task]}, right from IoU {curves.iou:g}"
         style.label_axes(axes, title, SCORE_LABEL, "precision, recall, F1 (%)")
-        axes.set_xlim(0, 1)
-        axes.set_ylim(0, 102)
+        axes.set(xlim=(0, 1), ylim=(0, 102))
         style.add_legend(axes, 2)
     return figure
 

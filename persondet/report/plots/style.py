@@ -98,9 +98,7 @@ def save(figure: Figure, path: Path) -> Path:
 
 def label_axes(axes: Axes, title: str, x_label: str, y_label: str) -> None:
     """Give axes their title and their labels, each with its unit."""
-    axes.set_title(title)
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
+    axes.set(title=title, xlabel=x_label, ylabel=y_label)
 
 
 def add_legend(axes: Axes, columns: int = 1, *, lowered: float = 0.16) -> None:
