@@ -68,7 +68,7 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
     refuse_existing(path, overwrite=overwrite)
     with _writing(path):
         draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=_DRAFT, dir=path.parent))
-    lock = _locked(draft)
+    lock = locked(draft)
     try:
         with _writing(path, _FULL):
             yield draft
@@ -90,14 +90,14 @@ def _umask() -> int:
     return mask
 
 
-def _locked(folder: Path) -> int | None:
+def locked(folder: Path) -> int | None:
     """Return a descriptor that holds a lock on a folder, None where there are no such locks.
 
     Raises: BlockingIOError: when somebody else holds it.
     """
     if fcntl is None:
         return None
-    lock = os.open(folder, os.O_RDONLY)
+    lock = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -134,7 +134,7 @@ def _remove_abandoned(path: Path) -> None:
             shutil.rmtree(old, ignore_errors=True)
     for draft in path.parent.glob(f".{glob.escape(path.name)}.*{_DRAFT}"):
         try:
-            lock = _locked(draft)
+            lock = locked(draft)
         except OSError:  # held, or not ours
             continue
         if lock is not None:

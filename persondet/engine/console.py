@@ -85,12 +85,7 @@ class ConsoleHandler(logging.Handler):
 
 
 class _PlainFormatter(logging.Formatter):
-    """The message alone; what is wrong says so."""
-
-    def __init__(self, *, names: bool) -> None:
-        super().__init__(
-            "%(asctime)s %(name)s: %(message)s" if names else "%(message)s", "%H:%M:%S"
-        )
+    """The record in its format; what is wrong says so."""
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record).rstrip("\n")
@@ -109,7 +104,8 @@ def start_logging(output_dir: str | Path, *, verbosity: int = 0, rank: int = 0) 
     """
     stop_logging()
     console = ConsoleHandler(sys.stdout, verbosity, prefix=f"rank {rank}: " if rank else "")
-    console.setFormatter(_PlainFormatter(names=verbosity > 0))
+    form = "%(asctime)s %(name)s: %(message)s" if verbosity > 0 else "%(message)s"
+    console.setFormatter(_PlainFormatter(form, "%H:%M:%S"))
     console.setLevel(logging.ERROR if rank else logging.DEBUG)
     name = f"log.txt.rank{rank}" if rank else "log.txt"
     file = _LogFile(Path(output_dir) / name, encoding="utf-8", delay=bool(rank))

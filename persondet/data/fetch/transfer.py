@@ -6,7 +6,6 @@ raise, see `http_fault`.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -33,7 +32,7 @@ from persondet.data.fetch.roboflow_link import (
 )
 from persondet.environment import Progress
 from persondet.errors import DatasetError, OutputExistsError
-from persondet.files import make_folder, refuse_existing, write_json
+from persondet.files import locked, make_folder, refuse_existing, write_json
 
 if TYPE_CHECKING:
     import requests
@@ -138,14 +137,13 @@ def partial_download(output: Path, identity: str) -> Iterator[PartialDownload]:
     folder = output.parent / f".{output.name}.download"
     make_folder(folder)
     with writing():
-        lock = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
-    try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            lock = locked(folder)
+        except BlockingIOError:
             raise OutputExistsError(
                 f"{output} is being downloaded by another command; wait for its end."
             ) from None
+    try:
         partial = PartialDownload(folder, hashlib.sha256(identity.encode()).hexdigest())
         try:
             yield partial
@@ -153,7 +151,8 @@ def partial_download(output: Path, identity: str) -> Iterator[PartialDownload]:
             if not (partial.size and partial.validator):
                 partial.remove()
     finally:
-        os.close(lock)
+        if lock is not None:
+            os.close(lock)
 
 
 class PartialDownload:

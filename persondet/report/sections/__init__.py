@@ -174,13 +174,8 @@ def ending(run: Run) -> Note:
         words = {"model": run.model.words(), "word": split.word, "dataset": split.dataset}
         return note("answer", "end.evaluation", **words)
     of = f"{done} of {planned} steps" if run.planned_steps else f"{done} steps"
-    words = {
-        "done": done,
-        "planned": planned,
-        "of": of,
-        "end": run.end,
-        "resume": said("end.resume"),
-    }
+    words = {"done": done, "planned": planned, "of": of, "end": run.end}
     if not run.complete:
+        words["resume"] = said("end.resume")
         return note("warning", _ENDS.get(run.end, "end.error"), **words)
     return note("answer", "end.early" if run.end == "stopped early" else "end.finished", **words)
