@@ -19,11 +19,7 @@ from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks, polygons_to_bitmask
 from torch.utils.data import get_worker_info
 
-from persondet.data.augmentation import (
-    build_augmentation,
-    keeps_straight_lines,
-    without_boxes,
-)
+from persondet.data.augmentation import build_augmentation, keeps_straight_lines, without_boxes
 from persondet.data.geometry import (
     InstanceShapes,
     Mask,

@@ -21,21 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from persondet.evaluation.matching import (
-    AREAS,
-    AT_50,
-    AT_75,
-    IOU_THRESHOLDS,
-    FloatArray,
-    Matches,
-)
-from persondet.evaluation.metrics import (
-    RECALLS,
-    STANDARD_LIMIT,
-    Ranking,
-    by_threshold,
-    rankings,
-)
+from persondet.evaluation.matching import AREAS, AT_50, AT_75, IOU_THRESHOLDS, FloatArray, Matches
+from persondet.evaluation.metrics import RECALLS, STANDARD_LIMIT, Ranking, by_threshold, rankings
 from persondet.text import listed
 
 REPLICATES = 1000

@@ -84,10 +84,7 @@ def build_document(run_dir: str | Path) -> Document:
 
 
 def build_report(
-    run_dir: str | Path,
-    output: str | Path | None = None,
-    *,
-    overwrite: bool = False,
+    run_dir: str | Path, output: str | Path | None = None, *, overwrite: bool = False
 ) -> tuple[Path, Path]:
     """Write `report.html` and `report.pdf` of a run, and return their paths.
 

@@ -276,10 +276,7 @@ def _look(split: str) -> dict[str, Any]:
 
 
 def training_scale(
-    width: FloatArray,
-    height: FloatArray,
-    shortest_edge: float,
-    longest_edge: float,
+    width: FloatArray, height: FloatArray, shortest_edge: float, longest_edge: float
 ) -> FloatArray:
     """Return by how much training enlarges images, as Detectron2's `ResizeShortestEdge`.
 

@@ -23,13 +23,7 @@ from persondet.data.roboflow import (
 )
 from persondet.environment import Progress
 from persondet.errors import DatasetError
-from persondet.files import (
-    atomic_folder,
-    leads_out,
-    link_or_copy,
-    refuse_existing,
-    refuse_nesting,
-)
+from persondet.files import atomic_folder, leads_out, link_or_copy, refuse_existing, refuse_nesting
 
 logger = logging.getLogger(__name__)
 

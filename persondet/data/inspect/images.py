@@ -72,10 +72,7 @@ class ImageUse:
 
 
 def inspect_images(
-    split: str,
-    images: Sequence[Any],
-    facts: Mapping[str, ImageFacts] | None,
-    findings: Findings,
+    split: str, images: Sequence[Any], facts: Mapping[str, ImageFacts] | None, findings: Findings
 ) -> dict[int, ImageUse]:
     """Inspect the image records of a split; return what to do with the annotations of each id.
 
