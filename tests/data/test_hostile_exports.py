@@ -14,14 +14,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.data.exports import (
-    ANNOTATION_FILE,
-    edit,
-    in_this_process,
-    people,
-    picture,
-    write_habit,
-)
+from tests.data.exports import ANNOTATION_FILE, edit, in_this_process, people, picture, write_habit
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u202e]")  # what would move a terminal's cursor
 Prepare = Callable[..., tuple[int, dict[str, int]]]

@@ -11,12 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json, register_coco_instances
 from pycocotools.coco import COCO
 
-from persondet.data.register import (
-    class_colors,
-    class_names,
-    ground_truth,
-    register_roboflow_coco,
-)
+from persondet.data.register import class_colors, class_names, ground_truth, register_roboflow_coco
 from persondet.errors import DatasetError
 from tests.data.exports import edit
 from tests.data.ground_truth_score import scores_of_ground_truth

@@ -10,11 +10,7 @@ from torch import nn
 from persondet.checkpoint.checkpointer import non_finite_tensors
 from persondet.checkpoint.model_file import load_checkpoint
 from persondet.config import get_cfg
-from persondet.engine.train_step import (
-    AutocastTrainer,
-    images_on_gpu,
-    memory_in_one_sentence,
-)
+from persondet.engine.train_step import AutocastTrainer, images_on_gpu, memory_in_one_sentence
 from persondet.errors import TrainingError
 from tests.engine.toy_training import ToyModel, toy_run
 

@@ -5,11 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from persondet.evaluation.intervals import (
-    average_precisions,
-    bootstrap_intervals,
-    interval_notes,
-)
+from persondet.evaluation.intervals import average_precisions, bootstrap_intervals, interval_notes
 from persondet.evaluation.matching import IOU_THRESHOLDS, Matches
 from persondet.evaluation.metrics import coco_metrics, rankings
 from tests.evaluation.scenes import matches_of, plain_metrics, random_scene, scene

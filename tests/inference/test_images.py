@@ -15,13 +15,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from persondet.errors import MediaError, PartialMediaError
-from persondet.inference.images import (
-    IMAGES,
-    PREDICTIONS,
-    RECORDS,
-    find_images,
-    predict_images,
-)
+from persondet.inference.images import IMAGES, PREDICTIONS, RECORDS, find_images, predict_images
 
 
 class OnePerImage:

@@ -7,12 +7,7 @@ import numpy as np
 import pytest
 import video_demo
 
-from persondet.errors import (
-    MediaError,
-    OutputExistsError,
-    PartialMediaError,
-    PartialResultError,
-)
+from persondet.errors import MediaError, OutputExistsError, PartialMediaError, PartialResultError
 from persondet.records import read_records
 from persondet.video.pipeline import VideoSummary
 from persondet.video.reader import VideoReader

@@ -23,14 +23,7 @@ from persondet.video.reader import VideoFrame, VideoReader
 from persondet.video.writer import VideoWriter
 from persondet.visualization.visualizer import PersonVideoVisualizer
 from tests.inference.tiny_model import save_run, tiny_cfg
-from tests.video.clips import (
-    frames_on_disk,
-    noise,
-    noisy_clip,
-    square_frame,
-    squares,
-    write_clip,
-)
+from tests.video.clips import frames_on_disk, noise, noisy_clip, square_frame, squares, write_clip
 
 
 def threads(prefix=THREAD_PREFIX):
