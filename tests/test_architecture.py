@@ -29,20 +29,11 @@ LEAVES = {"data.image_file", "data.shapes", "inference.masks", "inference.tiles"
 # Room → the rooms it may import, each named above it. Everyone may import these:
 FOR_ALL = {"errors", "files", "environment", "text"}
 ROOMS: dict[str, set[str]] = {
-    "errors": set(),
-    "text": set(),
-    "files": set(),
-    "environment": set(),
-    "results": set(),
-    "records": set(),
-    "data.image_file": set(),
-    "data.shapes": set(),
-    "inference.masks": set(),
+    **{key: set() for key in (*FOR_ALL, "results", "records", "config", "solver")},
+    **{key: set() for key in ("data.image_file", "data.shapes", "inference.masks")},
     "inference.tiles": {"inference.masks"},  # a detector that is scored as it is used
-    "config": set(),
     "data": {"data.image_file", "data.shapes"},
     "modeling": {"inference.masks"},  # which field carries the small masks
-    "solver": set(),
     "checkpoint": {"modeling"},  # names of a model's parts
     "visualization": {"data.image_file", "data.shapes", "inference.masks"},
     "evaluation": {

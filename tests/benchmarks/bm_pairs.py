@@ -30,11 +30,9 @@ def statistics(first_seconds: Sequence[float], second_seconds: Sequence[float]) 
     side is. `low` and `high` are the 10th and 90th percentile, linear between neighbours.
     """
     ratios = np.divide(second_seconds, first_seconds)
-    found = dict(
-        zip(("low", "ratio", "high"), np.quantile(ratios, (0.1, 0.5, 0.9)).tolist(), strict=True)
-    )
+    low, middle, high = np.quantile(ratios, (0.1, 0.5, 0.9)).tolist()
     seconds = {"first_seconds": list(first_seconds), "second_seconds": list(second_seconds)}
-    return {**found, "pairs": len(ratios), **seconds}
+    return {"low": low, "ratio": middle, "high": high, "pairs": len(ratios), **seconds}
 
 
 class Turns:

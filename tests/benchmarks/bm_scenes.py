@@ -47,31 +47,23 @@ def coco_of(
     crowd = [(number, outline) for number, people in enumerate(images, 1) for outline in people]
     boxes = boxes_of(np.stack([outline for _, outline in crowd]))
     boxes[:, 2:] -= boxes[:, :2]
+    frame = {"width": size[0], "height": size[1]}
+    person = {"category_id": 1, "iscrowd": 0}
+    rows = enumerate(zip(crowd, boxes.tolist(), strict=True), start=1)
     return {
         "info": {},
         "categories": [{"id": 1, "name": "person", "supercategory": "none"}],
         "images": [
-            {
-                "id": number,
-                "file_name": f"{split}_{number:06d}_jpg.rf.{number:032x}.jpg",
-                "width": size[0],
-                "height": size[1],
-            }
+            {"id": number, "file_name": f"{split}_{number:06d}_jpg.rf.{number:032x}.jpg", **frame}
             for number in range(1, len(images) + 1)
         ],
         "annotations": [
             {
-                "id": number,
-                "image_id": image_id,
-                "category_id": 1,
-                "bbox": box,
+                **{"id": number, "image_id": image_id, **person, "bbox": box},
                 "area": float(cv2.contourArea(outline.astype(np.float32))),
                 "segmentation": [outline.ravel().tolist()],
-                "iscrowd": 0,
             }
-            for number, ((image_id, outline), box) in enumerate(
-                zip(crowd, boxes.tolist(), strict=True), start=1
-            )
+            for number, ((image_id, outline), box) in rows
         ],
     }
 

@@ -17,11 +17,10 @@ from persondet.data.clean import CleanExport, changed_images, clean_coco, clean_
 from persondet.data.inspect import validate_coco
 from persondet.errors import DatasetError
 from tests.data.exports import categories, compressed_rle, edit, raster
+from tests.data.fetch.conftest import contents
 
 SQUARE = [10.0, 10.0, 30.0, 10.0, 30.0, 30.0, 10.0, 30.0]
 NO_MASK: dict[str, Any] = {"segmentation": []}
-
-
 GROUPED = categories((0, "people"), (1, "person", "people"))
 
 
@@ -263,17 +262,13 @@ def export(tiny_export: Path, tmp_path: Path) -> Path:
     return root
 
 
-def _content(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
 def test_the_copy_is_clean_and_the_same_each_time_and_the_source_as_it_was(
     export: Path, tmp_path: Path
 ) -> None:
-    before = _content(export)
+    before = contents(export)
     first, second, again = (tmp_path / name for name in ("first", "second", "again"))
     record = clean_dataset(export, first)
-    assert _content(export) == before
+    assert contents(export) == before
     assert check_export(first)["errors"] == 0
     assert record == json.loads((first / "cleaning.json").read_text())
     assert record["splits"]["train"]["images"] == record["splits"]["train"]["images_before"] == 6
@@ -281,10 +276,10 @@ def test_the_copy_is_clean_and_the_same_each_time_and_the_source_as_it_was(
     assert (first / "README.dataset.txt").read_text() == "CC BY 4.0"
     assert str(tmp_path) not in (first / "cleaning.json").read_text()
     assert clean_dataset(export, second) == record
-    assert _content(first) == _content(second)
+    assert contents(first) == contents(second)
     assert clean_dataset(first, again)["changes"] == {}
     strip = {"cleaning.json": b""}
-    assert _content(again) | strip == _content(first) | strip
+    assert contents(again) | strip == contents(first) | strip
 
 
 def test_images_are_copied_where_links_are_refused(

@@ -41,10 +41,8 @@ def sample_record(folder, image, *segmentations):
         else:
             points = np.concatenate([np.reshape(part, (-1, 2)) for part in segmentation])
             box, mode = [*points.min(axis=0), *points.max(axis=0)], BoxMode.XYXY_ABS
-        annotations.append(
-            {"bbox": box, "bbox_mode": mode, "category_id": number, "iscrowd": 0}
-            | {"segmentation": segmentation}
-        )
+        known = {"bbox": box, "bbox_mode": mode, "category_id": number, "iscrowd": 0}
+        annotations.append(known | {"segmentation": segmentation})
     size = dict(zip(("height", "width"), image.shape[:2], strict=True))
     return {"file_name": str(folder / "a.png"), **size, "image_id": 3, "annotations": annotations}
 

@@ -25,8 +25,6 @@ SQUARE = [10.0, 10.0, 30.0, 10.0, 30.0, 30.0, 10.0, 30.0]
 BOW_TIE = [10.0, 10.0, 30.0, 30.0, 30.0, 10.0, 10.0, 30.0]
 COMB = [-5, 1, 10, 1, 10, 3, -2, 3, -2, 5, 10, 5, 10, 7, -5, 7]
 NAN = math.nan
-
-
 numbers = st.one_of(st.integers(-3, 103), st.floats(-3, 103), st.sampled_from([NAN, 10**400, "1"]))
 parts = st.one_of(st.lists(numbers, max_size=9), st.sampled_from([SQUARE, BOW_TIE, None, 3]))
 

@@ -18,7 +18,7 @@ from persondet.data.check.text import split_lines
 from persondet.data.inspect.images import ImageFacts
 from persondet.data.split import check_fractions, deal_groups, merge_coco, split_coco, split_export
 from persondet.errors import DatasetError
-from tests.data.exports import edit
+from tests.data.exports import edit, read_splits
 from tests.data.fetch.conftest import contents
 from tests.data.leaks.scenes import COPIES, scene
 
@@ -199,17 +199,13 @@ def flat(tmp_path: Path) -> Path:
     return root
 
 
-def read(root: Path) -> dict[str, Any]:
-    return {s: json.loads(p.read_text()) for s in SPLITS if (p := root / s / JSON).exists()}
-
-
 def test_copies_stay_together_and_the_same_seed_gives_the_same_bytes(flat: Path, tmp_path: Path):
     before, out = contents(flat), tmp_path / "out"
     seen: list[tuple[int, int | None]] = []
     summary = split_export(flat, out, workers=1, progress=lambda *a: seen.append(a))
     assert contents(flat) == before
     assert seen[-1] == (16, 16)
-    where = placed(read(out))
+    where = placed(read_splits(out))
     assert len(where) == 16
     assert all(os.path.samefile(out / split / name, flat / name) for name, split in where.items())
     assert all(where[f"{i}.jpg"] == where[f"copy {i}.png"] for i in range(4))
@@ -239,7 +235,7 @@ def test_splits_are_merged_first(tmp_path: Path, export_writer: Any):
     assert summary["renamed"] == [{"from": f"valid/{first.name}", "to": f"{first.stem}_2.jpg"}]
     assert f"valid/{first.name}" in "\n".join(split_lines(summary))
     assert Counter(p.read_bytes() for p in out.rglob("*.jpg")) == digests
-    assert all((out / split / name).is_file() for name, split in placed(read(out)).items())
+    assert all((out / split / name).is_file() for name, split in placed(read_splits(out)).items())
 
 
 @pytest.mark.parametrize(

@@ -20,23 +20,15 @@ def outline(box):
 
 
 def person(box, category=1, *, crowd=0, area=None):
-    return {
-        "category_id": category,
-        "bbox": list(box),
-        "area": box[2] * box[3] if area is None else area,
-        "iscrowd": crowd,
-        "segmentation": outline(box),
-    }
+    area = box[2] * box[3] if area is None else area
+    known = {"category_id": category, "bbox": list(box), "area": area, "iscrowd": crowd}
+    return known | {"segmentation": outline(box)}
 
 
 def found(box, score, category=1, *, mask=None):
     """A predicted rectangle; `mask`: another one is its mask."""
-    return {
-        "category_id": category,
-        "bbox": list(box),
-        "score": score,
-        "segmentation": outline(mask or box),
-    }
+    known = {"category_id": category, "bbox": list(box), "score": score}
+    return known | {"segmentation": outline(mask or box)}
 
 
 def scene(truth, predictions, *, classes=("person",), size=(200, 100)):

@@ -12,7 +12,6 @@ from detectron2.structures import Boxes, Instances
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from pycocotools import mask as coco_mask
 
 from persondet.inference.masks import (
     ROI_FIELD,
@@ -26,16 +25,11 @@ from persondet.inference.masks import (
 )
 from persondet.modeling.detections import roi_postprocess
 from persondet.records import decode_mask
+from tests.data.exports import compressed_rle as code
 
 MASKS = arrays.arrays(
     bool, st.tuples(st.integers(1, 24), st.integers(1, 24)), elements=st.booleans()
 )
-
-
-def code(mask):
-    """Return what pycocotools makes of a mask."""
-    encoded = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return {"size": list(mask.shape), "counts": encoded["counts"].decode()}
 
 
 @given(MASKS, st.integers(0, 3), st.integers(0, 3), st.integers(0, 3), st.integers(0, 3))

@@ -167,8 +167,7 @@ def curves(dataset: str = "person_test") -> dict[str, Any]:
         recall = factor * np.clip(1.02 - thresholds**4, 0, 1)
         precision = factor * (1 - 0.7 * (1 - thresholds) ** 2)
         f1 = 2 * precision * recall / (precision + recall)
-        columns = {"precision": precision, "recall": recall, "f1": f1}
-        columns = {"threshold": thresholds} | columns
+        columns = {"threshold": thresholds, "precision": precision, "recall": recall, "f1": f1}
         tasks[task] = {
             "iou": 0.5,
             "thresholds": thresholds.tolist(),

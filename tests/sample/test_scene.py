@@ -25,13 +25,6 @@ def test_the_visible_share_is_what_nearer_things_leave_inside_the_frame():
     assert visible_part(person, [], (30, 0, 60, 100)).share == 0.0
 
 
-def full_mask(item: Item, items: list[Item]) -> np.ndarray:
-    seen, mask = visible_part(item, items, (0, 0, *SIZE)), np.zeros(SIZE[::-1], bool)
-    height, width = seen.mask.shape
-    mask[seen.y : seen.y + height, seen.x : seen.x + width] = seen.mask
-    return mask
-
-
 def test_visible_masks_are_what_the_painter_leaves():
     """Paint everybody flat in a colour of their own: the same pixels must come out."""
     items = compose(11, "train", 5, SIZE)[0].items
@@ -43,4 +36,7 @@ def test_visible_masks_are_what_the_painter_leaves():
         flat = item.sprite.mask[:, :, None] * np.array([value, value, value, 255], np.uint8)
         composite(canvas, canvas.copy(), Sprite(flat, item.sprite.x, item.sprite.y))
     for number, item in enumerate(people, 1):
-        np.testing.assert_array_equal(canvas[:, :, 0] == number, full_mask(item, items))
+        seen, mask = visible_part(item, items, (0, 0, *SIZE)), np.zeros(SIZE[::-1], bool)
+        height, width = seen.mask.shape
+        mask[seen.y : seen.y + height, seen.x : seen.x + width] = seen.mask
+        np.testing.assert_array_equal(canvas[:, :, 0] == number, mask)

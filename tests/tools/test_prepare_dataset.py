@@ -44,7 +44,6 @@ def test_from_zip_to_clean_and_divided(tiny_export, tmp_path, capsys):
     ("words", "error", "says"),
     [
         ("check nowhere", DatasetError, "no such folder"),
-        ("clean nowhere --output x", DatasetError, "no such folder"),
         ("import nowhere.zip --output x", DatasetError, "no such file"),
         ("check . --plot page.txt", SystemExit, "2"),
         (

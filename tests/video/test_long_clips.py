@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bm_pairs import memory_mb
 from bm_scenes import write_street
 
 from persondet.records import read_records
@@ -18,11 +19,6 @@ from tests.video.clips import BrightSquares, frames_on_disk, square_frame
 ROOT = Path(__file__).resolve().parents[2]
 FPS = 25
 MOST_GROWTH_MB = 20.0
-
-
-def resident_mb():
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def numbered_frame(number):
@@ -52,7 +48,7 @@ def test_every_frame_comes_once_in_order_in_flat_memory(frames, tmp_path):
         tmp_path / "in.mp4",
         tmp_path / "out.mp4",
         BrightSquares(),
-        progress=lambda done, _: resident.setdefault(done // 300, resident_mb()),
+        progress=lambda done, _: resident.setdefault(done // 300, memory_mb(peak=False)),
     )
     assert max(resident.values()) - resident[1] <= MOST_GROWTH_MB
     records = list(read_records(summary.records)[1])

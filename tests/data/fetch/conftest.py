@@ -16,8 +16,6 @@ import pytest
 
 KEY = "Abcd1234SecretKeyOfMine"
 SIGNATURE = "GOOGSIG4SIGNEDLINK0815"
-
-
 Served = namedtuple("Served", ["path", "headers"])  # a request; the path is without its query
 
 

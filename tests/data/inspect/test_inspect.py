@@ -53,10 +53,8 @@ def test_a_number_spelled_otherwise_is_that_number(spell: Any) -> None:
     assert with_numbers(good) == (good, []) and with_numbers(good)[0] is good
     findings = validate_coco({"train": spelled(good)})
     (finding,) = (one for one in findings if one.code.name == "number-spelling")
-    assert [(one.file, one.annotation) for one in finding.examples[-2:]] == [
-        ("a.jpg", 1),
-        ("a.jpg", 2),
-    ]
+    named = [(one.file, one.annotation) for one in finding.examples[-2:]]
+    assert named == [("a.jpg", 1), ("a.jpg", 2)]
     assert finding.examples[-1].detail == f"id {spell(2)!r}"
     expected = clean_coco({"train": good}).splits
     assert clean_coco({"train": spelled(good)}).splits == expected
@@ -80,9 +78,8 @@ def test_what_an_export_holds_and_nothing_uses_or_a_model_cannot_give_is_told() 
         for number, change in enumerate(changes, start=1)
     ]
     found = validate_coco({"train": _coco(annotations=many)}).counts()
-    assert found == {"objects-many": 1, "keypoints-unused": 1, "rotation-unused": 2} | {
-        "masks-none": 101
-    }
+    expected = {"objects-many": 1, "keypoints-unused": 1, "rotation-unused": 2, "masks-none": 101}
+    assert found == expected
     assert "objects-many" not in validate_coco({"train": _coco(annotations=many[:100])}).counts()
 
 
