@@ -20,7 +20,13 @@ from numpy.typing import NDArray
 from persondet.environment import Progress
 from persondet.files import atomic_folder, write_json, write_text
 from persondet.sample.clip import Map, write_clip
-from persondet.sample.scene import MIN_SEEN, SMALL_HEIGHT, compose, render, visible_part
+from persondet.sample.scene import (
+    MIN_SEEN,
+    SMALL_HEIGHT,
+    compose,
+    render,
+    visible_part,
+)
 
 PEOPLE_COUNTS: Mapping[str, int] = {"train": 240, "valid": 40, "test": 60}
 SIZE = (640, 360)
