@@ -50,14 +50,15 @@ def test_a_real_export_trains_learns_and_is_scored_alone(run: Path, tmp_path: Pa
         "roboflow-drone-person-polygons/DJI_0839_5meter_conv (online-video-cutter.com).mp4",
     ],
 )
-def test_real_clips_are_annotated_frame_by_frame(
+def test_every_third_frame_of_real_clips_is_annotated(
     run: Path, real_data: Path, tmp_path: Path, clip: str
 ) -> None:
     out = tmp_path / "annotated.mp4"
-    tool("video_demo", "--run", run, "--video-input", real_data / clip, "--output", out)
+    words = ["--run", run, "--video-input", real_data / clip, "--output", out, "--stride", 3]
+    tool("video_demo", *words)
     with VideoReader(real_data / clip) as source, VideoReader(out) as annotated:
         times = [[float(frame.time) for frame in reader] for reader in (source, annotated)]
-    assert len(times[0]) == len(times[1])
-    assert times[1] == pytest.approx(times[0], abs=1e-3)
+    assert len(times[0]) > 30
+    assert times[1] == pytest.approx(times[0][::3], abs=1e-3)
     _, records = read_records(out.with_suffix(".jsonl"))
-    assert len(list(records)) == len(times[0])
+    assert len(list(records)) == len(times[1])
