@@ -94,6 +94,7 @@ def test_a_killed_and_resumed_run_equals_one_in_one_go_to_the_bit(
     assert_same_run(in_one_go, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_failed_last_evaluation_is_made_up_for(in_one_go, tiny_export, tmp_path, monkeypatch):
     evaluate = ToyTrainer._evaluate_validation
     with monkeypatch.context() as patch:
@@ -107,6 +108,7 @@ def test_a_failed_last_evaluation_is_made_up_for(in_one_go, tiny_export, tmp_pat
     assert_same_run(in_one_go, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_signal_saves_the_step_and_the_run_goes_on_from_there(in_one_go, tiny_export, tmp_path):
     trainer = toy_run(tiny_export, tmp_path / "run")
     trainer.register_hooks([At(6, lambda: os.kill(os.getpid(), signal.SIGTERM))])
@@ -117,6 +119,7 @@ def test_a_signal_saves_the_step_and_the_run_goes_on_from_there(in_one_go, tiny_
     assert_same_run(in_one_go, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_trap_16_a_truncated_checkpoint_falls_back(in_one_go, tiny_export, tmp_path, caplog):
     """Trap 3: it goes on from the newest that is whole, not from the best."""
     output = tmp_path / "run"

@@ -92,6 +92,7 @@ def test_it_never_is_a_reason_for_a_training_to_fail(cfg, monkeypatch, caplog):
     assert starts(cfg)[0]["exit"] == "finished"
 
 
+@pytest.mark.slow
 def test_the_records_tell_of_the_data_and_of_the_weights_and_a_resume_keeps_them(cfg, tmp_path):
     write_training_records(cfg, None, new=True)
     dataset = json.loads((tmp_path / "dataset.json").read_text())

@@ -131,6 +131,7 @@ def real_cfg(tmp_path_factory, tiny_export):
     return toy_cfg(tiny_export, tmp_path_factory.mktemp("real"), *keys, "INPUT.MIN_SIZE_TEST", 32)
 
 
+@pytest.mark.slow
 def test_validation_on_a_real_model_equals_a_plain_loop_over_all_images(real_cfg):
     model = build_model(real_cfg).train()
     before = copy.deepcopy(model.state_dict())

@@ -121,6 +121,7 @@ def test_trap_3_scoring_alone_takes_the_best_model_whatever_a_resume_would_take(
         run_file.run(arguments(tiny_export, tmp_path, resume=True))
 
 
+@pytest.mark.slow
 def test_trap_18_the_drawing_threshold_never_reaches_the_evaluation(tiny_export, tmp_path):
     """Every detection is about as likely as 0.3: none is drawn, and all of them count."""
     cfg, weights = saved_model(

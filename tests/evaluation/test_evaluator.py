@@ -74,6 +74,7 @@ def test_trap_19_a_class_has_its_row_and_no_prediction_is_0(
     assert "No predictions" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_model_scores_as_with_detectron2s_evaluator(tiny_export, tmp_path, dtype):
     cfg = load_cfg(CONFIG, NARROW)

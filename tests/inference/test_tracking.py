@@ -75,6 +75,7 @@ def tracked(tracker, frames, times=()):
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "stride"), [(0, 1), (2, 3)])
 def test_people_keep_their_numbers_although_boxes_are_missing(seed, stride):
     people, boxes = degraded(seed, stride)

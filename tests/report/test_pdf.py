@@ -35,6 +35,7 @@ def pages(tmp_path: Path, *blocks: Block) -> list[str]:
     return pages_of(tmp_path / "x.pdf")
 
 
+@pytest.mark.slow
 def test_pages_have_numbers_the_contents_name_them_and_all_is_said(tmp_path: Path) -> None:
     document = build_document(write_finished_run(tmp_path / "run", classes=("<i>person", "b")))
     path = tmp_path / "report.pdf"

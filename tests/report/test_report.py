@@ -112,6 +112,7 @@ def test_the_numbers_are_those_of_the_run_folder(run: Path) -> None:
     assert "small (< 32 px) (45 % of 120 found)" in words(document, "limits")
 
 
+@pytest.mark.slow
 def test_a_file_that_is_missing_or_damaged_leaves_a_sentence(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,6 +184,7 @@ def test_a_resumed_log_without_finite_losses_and_with_a_cut_line_is_told(run: Pa
     assert re.search(r"^5\d of the \d\d logged", warnings, re.M)
 
 
+@pytest.mark.slow
 def test_nothing_in_the_files_can_stop_report_plots_and_stills(run: Path) -> None:
     chance = random.Random(0)
     wrong = (None, True, -1, 1e400, "text", [], {}, [None], {"a": 1}, [[1]], 10**400, 1.5)

@@ -36,6 +36,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_with_any_number_of_workers(tmp_path, people):
     with drawing_pool(2) as run:
         write_export(tmp_path / "same", COUNTS, size=SIZE, seed=3, run=run)
@@ -72,6 +73,7 @@ def test_a_split_has_the_fields_and_habits_of_a_roboflow_export(people):
             assert len(part) >= 8 and part[:2] == part[-2:]
 
 
+@pytest.mark.slow
 def test_a_sample_is_whole_recorded_and_replaced_only_as_a_whole(tmp_path, monkeypatch):
     output, steps = tmp_path / "sample", []
     tiny = {"size": (160, 90), "frames": 2, "clip_size": (160, 96)}

@@ -10,6 +10,7 @@ from tests.report.finished_run import write_metrics
 ROW = {"iteration": 0, "time": 0.1}
 
 
+@pytest.mark.slow
 def test_it_writes_both_reports_and_prints_where(tmp_path, capsys):
     run = write_metrics(tmp_path / "run", ROW)
     pages = [run / "report.html", run / "report.pdf"]

@@ -17,6 +17,7 @@ def printed(capsys):
     return [Path(line) for line in capsys.readouterr().out.splitlines()]
 
 
+@pytest.mark.slow
 def test_the_plots_of_a_run_are_made_again_and_printed(tmp_path, capsys):
     run = write_metrics(tmp_path / "run", ROW)
     for _ in range(2):

@@ -13,6 +13,7 @@ def prepare(*words):
     return prepare_dataset.main([str(word) for word in words])
 
 
+@pytest.mark.slow
 def test_from_zip_to_clean_and_divided(tiny_export, tmp_path, capsys):
     archive = tmp_path / "my export.zip"
     with zipfile.ZipFile(archive, "w") as file:

@@ -137,6 +137,7 @@ FAST_START = {"container_options": {"movflags": "faststart"}}
 FRAGMENTS = {"container_options": {"movflags": "frag_keyframe", "frag_duration": "300000"}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "choices"),
     [("a.mp4", FAST_START), ("a.mp4", FRAGMENTS), ("a.avi", {}), ("old.avi", {}), ("a.mkv", {})],
@@ -235,6 +236,7 @@ def test_frames_have_their_times_in_every_container(name, announced, choices, tm
     assert reader.damage == ""
 
 
+@pytest.mark.slow
 def test_a_clock_that_begins_again_goes_on(tmp_path):
     once = noisy_clip(tmp_path / "once.ts", 60)
     twice = tmp_path / "twice.ts"
