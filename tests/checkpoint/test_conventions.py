@@ -40,6 +40,7 @@ def resnet(depth):
     return model.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("depth", "norm"), [(18, "FrozenBN"), (50, "BN")])
 def test_converted_weights_give_torchvisions_own_features(tmp_path, depth, norm):
     theirs = resnet(depth)
