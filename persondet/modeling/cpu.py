@@ -358,7 +358,7 @@ _GRADIENTS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
 # Kernel, padding, stride, dilation and groups.
 _POINTWISE = ((1, 1), (0, 0), (1, 1), (1, 1), 1)
 _SAME_3_BY_3 = ((3, 3), (1, 1), (1, 1), (1, 1), 1)
-# What they do in place to a convolution's output.
+# What activations do in place to a convolution's output.
 _ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "none": lambda y: y,
     "relu": torch.relu_,
@@ -401,8 +401,10 @@ class _Fused(torch.autograd.Function):
             of_x = winograd.convolve(gradient, weight.flip(2, 3).transpose(0, 1), None)
         elif ctx.needs_input_grad[0]:
             of_x = _direct_gradient(0, gradient, x, weight, ctx.place)
-        if ctx.needs_input_grad[1]:
-            of_weight = _weight_gradient(x, gradient, weight, ctx.place, ctx.winograd)
+        if ctx.needs_input_grad[1] and ctx.winograd:
+            of_weight = winograd.weight_gradient(x, gradient)
+        elif ctx.needs_input_grad[1]:
+            of_weight = _weight_gradient(x, gradient, weight, ctx.place)
         of_bias = gradient.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None
         return of_x, of_weight, of_bias, None, None
 
@@ -417,15 +419,9 @@ def _direct_gradient(which: int, *given: Any) -> torch.Tensor:
 
 
 def _weight_gradient(
-    x: torch.Tensor,
-    gradient: torch.Tensor,
-    weight: torch.Tensor,
-    place: tuple[Any, ...],
-    wide: bool,
+    x: torch.Tensor, gradient: torch.Tensor, weight: torch.Tensor, place: tuple[Any, ...]
 ) -> torch.Tensor:
     padding, stride, dilation, groups = place
-    if wide:
-        return winograd.weight_gradient(x, gradient)
     if (weight.shape[2:], *place) == _POINTWISE:  # a matrix product, a fifth faster than oneDNN's
         rows, columns = (t.permute(0, 2, 3, 1).flatten(0, 2) for t in (gradient, x))
         return (rows.t() @ columns).view_as(weight)
