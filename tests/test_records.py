@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from dataclasses import replace
 from fractions import Fraction
 
 import motrics
@@ -65,6 +66,18 @@ def test_round_trip_and_the_file_is_what_the_schema_says(tmp_path):
     assert (first["start"], first["tracker"]) == (2.5, "Norfair")
     person = {"box": [1.5, 2, 3, 4], "score": 0.9, "class": "person", "mask": None, "track_id": 0}
     assert third == {"index": 1, "time": 0.04, "people": [person], "unique": 1}
+
+
+def test_damage_and_fingerprint_join_the_header_and_the_frames_stay(tmp_path):
+    path, frames = tmp_path / "walk.jsonl", frames_of(3)
+    made_of = {"model": "abc", "source": {"size": 3}}
+    with RecordsWriter(path, replace(HEADER, fingerprint=made_of)) as writer:
+        for frame in frames:
+            writer.write(frame)
+        writer.note_damage("the clip is cut")
+    header, read = read_records(path)
+    assert (header.fingerprint, header.damage) == (made_of, "the clip is cut")
+    assert list(read) == frames and [*tmp_path.iterdir()] == [path]
 
 
 def test_instances_become_records_with_the_very_mask():

@@ -20,6 +20,7 @@ MODES = {
     "mapper": "training samples per second and core against two other mappers",
     "evaluate": "scoring 5,000 images against Detectron2's COCOEvaluator with pycocotools",
     "video": "annotated frames per second against DefaultPredictor with VideoVisualizer",
+    "cluster": "what a job over many items costs beside the work, and how it scales on Ray",
 }
 
 
@@ -36,7 +37,8 @@ def get_parser() -> argparse.ArgumentParser:
     add("modes", what, "MODE", nargs="+", choices=list(MODES))
     add("--pairs", "turns of each side", "N", type=int, default=10)
     more = "600 for dataset, 16 for mapper, 5000 for evaluate, 60 frames for video"
-    add("--images", f"images (default: {more})", "N", type=int)
+    more = f"images (default: {more}), or items (100000 for cluster)"
+    add("--images", more, "N", type=int)
     add("--run", "trained run, for two video rows", "DIR", type=Path)
     add("--clip", "clip that the run annotates", "FILE", type=Path)
     more = "python of an environment with Ultralytics 8.4, for two rows more with --run"

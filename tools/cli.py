@@ -9,10 +9,12 @@ import argparse
 import gc
 import logging
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +106,59 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     more = "look at overlapping tiles too, for small and far people (default: TEST.TILES)"
     add("--tiles", more, ("COLUMNS", "ROWS"), nargs=2, type=int, choices=range(1, 17))
     add_config_arguments(parser)
+
+
+def add_drawing_arguments(parser: argparse.ArgumentParser, title: str) -> None:
+    """Add what to draw, for clips and images."""
+    add = adder(parser, title)
+    add("--no-masks", "do not draw masks")
+    add("--no-labels", "do not draw class, score and, in clips, track")
+    add("--no-count", "do not draw the number of people in view")
+
+
+def add_annotation_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the annotation of a clip depends on: its part, the output's quality, people."""
+    moment: dict[str, Any] = {"metavar": "TIME", "type": clip_time}
+    count: dict[str, Any] = {"metavar": "N", "type": positive}
+    add = adder(parser, "part of a clip")
+    add("--start", "first moment: 90, 1:30 or 0:01:30.5 (default: the beginning)", **moment)
+    add("--end", "end of the part, exclusive (default: the end of the clip)", **moment)
+    add("--stride", "annotate every n-th frame (default: VIDEO.STRIDE)", **count)
+    add("--max-frames", "stop after this many frames (default: all)", **count)
+    add = adder(parser, "annotated clip")
+    more = "0 (lossless; many players and browsers cannot play it) to 51 (worst; default: 20)"
+    add("--crf", f"H.264 quality from {more}", "N", type=number(int, 0, 51))
+    add("--save-mot", "write MOT-challenge text (.txt) too")
+    add("--no-tracking", "do not follow people from frame to frame")
+    add_drawing_arguments(parser, "people")
+
+
+def annotation_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of `AnnotationOptions` that the flags ask for.
+
+    Ends with a usage error where `--end` is not after `--start`, or MOT text has no tracks.
+    """
+    start = args.start or Fraction(0)
+    if args.end is not None and args.end <= start:
+        parser.error(f"--end {float(args.end):g} must be later than --start {float(start):g}")
+    if args.save_mot and args.no_tracking:
+        parser.error("--save-mot writes tracks, and --no-tracking makes none; leave one out")
+    names = ("start", "end", "stride", "max_frames", "crf", "save_mot")
+    chosen = {name: getattr(args, name) for name in names}
+    switches = ("tracking", "masks", "labels", "count")
+    return chosen | {name: not getattr(args, f"no_{name}") for name in switches}
+
+
+_TIME = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)")
+
+
+def clip_time(text: str) -> Fraction:
+    """Return seconds, exact: `text` is seconds, minutes:seconds or hours:minutes:seconds."""
+    match = _TIME.fullmatch(text.strip())
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time; write 90, 1:30 or 0:01:30.5")
+    hours, minutes, seconds = match.groups()
+    return 3600 * int(hours or 0) + 60 * int(minutes or 0) + Fraction(seconds)
 
 
 def check_model_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:

@@ -22,10 +22,7 @@ def get_parser() -> argparse.ArgumentParser:
     add = cli.adder(parser, "images")
     add("--input", "files, folders, glob patterns", "PATH", nargs="+", required=True)
     cli.add_output(parser, "DIR", "folder for the results")
-    add = cli.adder(parser, "drawing")
-    add("--no-masks", "do not draw masks")
-    add("--no-labels", "do not draw class and score")
-    add("--no-count", "do not draw the number of people")
+    cli.add_drawing_arguments(parser, "drawing")
     cli.add_model_arguments(parser)
     return parser
 

@@ -27,17 +27,20 @@ class Progress:
             self._bar = tqdm(desc=self._name, unit=self._unit, dynamic_ncols=True, leave=False)
         return self
 
-    def __call__(self, done: int, total: int | None) -> None:
-        """Show that `done` of `total` are done."""
+    def __call__(self, done: int, total: int | None, *, note: str = "") -> None:
+        """Show that `done` of `total` are done, and behind that a note."""
         done, total = done // self._size, None if total is None else total // self._size
         now = time.monotonic()
         if self._bar is not None:
             self._bar.total = total
+            self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(done - self._bar.n)
         elif now - self._said >= SECONDS_BETWEEN_LINES:
             self._said = now
             elapsed = now - self._started
-            line = tqdm.format_meter(done, total, elapsed, 0, prefix=self._name, unit=self._unit)
+            line = tqdm.format_meter(
+                done, total, elapsed, 0, prefix=self._name, unit=self._unit, postfix=note
+            )
             print(line, file=sys.stderr)
 
     def __exit__(self, *_: object) -> None:

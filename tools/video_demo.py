@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +13,7 @@ from progress import Progress
 
 if TYPE_CHECKING:
     from persondet.errors import MediaError
-    from persondet.inference.predictor import Predictor
     from persondet.video.pipeline import VideoSummary
-
-_TIME = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)")
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -34,14 +29,13 @@ def get_parser() -> argparse.ArgumentParser:
         "--video-input clips/ --output annotated/",
     )
     _add_clip_arguments(parser)
+    cli.add_annotation_arguments(parser)
     cli.add_model_arguments(parser)
     return parser
 
 
 def _add_clip_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the groups `clips`, `part of the clip`, `output`, `people` to `parser`."""
-    moment: dict[str, Any] = {"metavar": "TIME", "type": clip_time}
-    count: dict[str, Any] = {"metavar": "N", "type": cli.positive}
+    """Add which clips, and where to."""
     add = cli.adder(parser, "clips")
     more = "clip, folder of clips, or address such as https://…"
     add("--video-input", more, "PATH", required=True)
@@ -54,63 +48,36 @@ def _add_clip_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
     )
     add("--recursive", "search the sub-folders of a folder too")
-    add("--overwrite", "replace existing outputs, which a folder's clips skip otherwise")
-    add = cli.adder(parser, "part of the clip")
-    add("--start", "first moment: 90, 1:30 or 0:01:30.5 (default: the beginning)", **moment)
-    add("--end", "end of the part, exclusive (default: the end of the clip)", **moment)
-    add("--stride", "annotate every n-th frame (default: VIDEO.STRIDE)", **count)
-    add("--max-frames", "stop after this many frames (default: all)", **count)
-    add = cli.adder(parser, "output")
-    more = "0 (lossless; many players and browsers cannot play it) to 51 (worst; default: 20)"
-    add("--crf", f"H.264 quality from {more}", "N", type=cli.number(int, 0, 51))
-    add("--save-mot", "write MOT-challenge text (.txt) too")
-    add = cli.adder(parser, "people")
-    add("--no-tracking", "do not follow people from frame to frame")
-    add("--no-masks", "do not draw masks")
-    add("--no-labels", "do not draw class, score and track")
-    add("--no-count", "do not draw the number of people in view")
-
-
-def _check_clip_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """End with a usage error where `--end` is not after `--start`, or MOT text has no tracks."""
-    start = args.start or Fraction(0)
-    if args.end is not None and args.end <= start:
-        parser.error(f"--end {float(args.end):g} must be later than --start {float(start):g}")
-    if args.save_mot and args.no_tracking:
-        parser.error("--save-mot writes tracks, and --no-tracking makes none; leave one out")
-
-
-def clip_time(text: str) -> Fraction:
-    """Return seconds, exact: `text` is seconds, minutes:seconds or hours:minutes:seconds."""
-    match = _TIME.fullmatch(text.strip())
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time; write 90, 1:30 or 0:01:30.5")
-    hours, minutes, seconds = match.groups()
-    return 3600 * int(hours or 0) + 60 * int(minutes or 0) + Fraction(seconds)
+    add(
+        "--overwrite",
+        "replace existing outputs; a folder's clips that are finished are skipped otherwise",
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Check all clips, load the model, annotate; print a line per clip and where the time went."""
     parser = get_parser()
     args = cli.parse(parser, argv)
-    _check_clip_arguments(parser, args)
+    chosen = cli.annotation_options(parser, args)
     cli.check_model_arguments(parser, args)
     from persondet.errors import MediaError, PartialMediaError, PartialResultError
     from persondet.video.clip_files import check_clips, plan_clips
 
+    folder = Path(args.video_input).is_dir()
     plan = plan_clips(args.video_input, args.output, recursive=args.recursive)
     readable, faults, existing = check_clips(
         plan,
+        folder=folder,
         save_mot=args.save_mot,
         overwrite=args.overwrite,
         start=args.start,
         end=args.end,
     )
-    for reason in (*faults, *existing):
+    for reason in faults:
         _say(f"skipped: {reason}")
-    done, failed = _annotate_all(readable, args, alone=len(plan) == 1) if readable else ([], [])
+    done, failed, finished = _annotate_all(readable, existing, chosen, args, alone=not folder)
     faults += [str(error) for error in failed] + [one.damage for one in done if one.damage]
-    if not done and not existing:
+    if not done and not finished:
         kept = any(isinstance(error, PartialMediaError) for error in failed)
         raise (PartialMediaError if kept else MediaError)(faults[-1])
     for line in _stage_table(done):
@@ -123,16 +90,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _annotate_all(
-    clips: Sequence[tuple[str | Path, Path]], args: argparse.Namespace, *, alone: bool
-) -> tuple[list[VideoSummary], list[MediaError]]:
-    """Load the model and annotate clips; return what was done, and what failed unless `alone`."""
+    clips: Sequence[tuple[str | Path, Path]],
+    existing: Sequence[tuple[str | Path, Path]],
+    chosen: dict[str, Any],
+    args: argparse.Namespace,
+    *,
+    alone: bool,
+) -> tuple[list[VideoSummary], list[MediaError], int]:
+    """Load the model and annotate clips.
+
+    Returns: what was done, what failed unless `alone`, and how many existing results are what this
+        call would make.
+    """
     from persondet.environment import require_detectron2
 
     require_detectron2()
+    from persondet.batch.options import AnnotationOptions, annotate_clip, existing_difference
     from persondet.errors import MediaError
     from persondet.inference.predictor import load_predictor
     from persondet.video.source import shown_name
 
+    options = AnnotationOptions(**chosen)
     predictor = load_predictor(
         args.run,
         args.config_file,
@@ -142,9 +120,27 @@ def _annotate_all(
     )
     done: list[VideoSummary] = []
     failed: list[MediaError] = []
+    for clip, target in existing:
+        why = existing_difference(Path(clip), target, predictor, options)
+        if why:
+            failed.append(MediaError(f"{target} is there already and {why}; add --overwrite."))
+            _say(f"failed: {failed[-1]}")
+        else:
+            print(cli.printable(f"{shown_name(clip)}: finished before; {target}"))
+    finished = len(existing) - len(failed)
     for clip, target in clips:
         try:
-            done.append(annotate(clip, target, predictor, args))
+            with Progress(cli.printable(shown_name(clip)), "frames") as progress:
+                done.append(
+                    annotate_clip(
+                        clip,
+                        target,
+                        predictor,
+                        options,
+                        overwrite=args.overwrite,
+                        progress=progress,
+                    )
+                )
         except MediaError as error:
             if alone:
                 raise
@@ -152,37 +148,7 @@ def _annotate_all(
             _say(f"failed: {error}")
         else:
             _show_summary(shown_name(clip), done[-1])
-    return done, failed
-
-
-def annotate(
-    clip: str | Path, target: Path, predictor: Predictor, args: argparse.Namespace
-) -> VideoSummary:
-    """Annotate one clip with a visualizer of its own, as colours belong to one clip."""
-    from persondet.video.pipeline import annotate_video
-    from persondet.video.source import shown_name
-    from persondet.visualization.visualizer import PersonVideoVisualizer
-
-    visualizer = PersonVideoVisualizer(
-        predictor.metadata,
-        masks=not args.no_masks,
-        labels=not args.no_labels,
-        count=not args.no_count,
-    )
-    chosen = {name: getattr(args, name) for name in ("start", "end", "max_frames", "crf")}
-    with Progress(cli.printable(shown_name(clip)), "frames") as progress:
-        return annotate_video(
-            clip,
-            target,
-            predictor,
-            visualizer=visualizer,
-            tracker=None if args.no_tracking else "auto",
-            stride=args.stride or predictor.cfg.VIDEO.STRIDE,
-            save_mot=args.save_mot,
-            overwrite=args.overwrite,
-            progress=progress,
-            **chosen,
-        )
+    return done, failed, finished
 
 
 def _say(line: str) -> None:

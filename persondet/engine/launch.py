@@ -206,6 +206,11 @@ def _be_rank(function: Callable[..., Any], args: Sequence[Any], device: str, url
     except Exception as error:
         if is_lost_peer(error):
             time.sleep(_GRACE)  # the rank that has gone is noticed first
+            if started_by_torchrun():  # it was on another host
+                raise RankLostError(
+                    "another process of this run has gone, or its host; go on from the last "
+                    "checkpoint with the same commands and --resume."
+                ) from error
         raise
 
 

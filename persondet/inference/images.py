@@ -6,7 +6,7 @@ and categories, so that `COCO("images.json").loadRes("predictions.json")` works)
 `records.jsonl` with a header and then a line for each readable image, in order:
 
     {"schema": "persondet-picture-records", "version": 1, "model": …, "classes": ["person"],
-     "confidence_threshold": 0.5}
+     "confidence_threshold": 0.5, ["fingerprint": {…}]}
     {"index": 0, "file_name": "park/a.jpg", "width": 640, "height": 480, "people": […]}
 
 `index` counts the images that were asked for, so an unreadable one leaves a gap; `people` has the
@@ -117,17 +117,17 @@ def _matches(entry: str) -> Iterator[tuple[Path, str]]:
     if entry and path.is_dir():
         for file in sorted(path.rglob("*")):
             if is_image_name(file) and file.is_file():
-                yield file, _result_name(file.relative_to(path).as_posix())
+                yield file, result_name(file.relative_to(path).as_posix())
     elif path.is_file():
         if is_image_name(path):
-            yield path, _result_name(path.name)
+            yield path, result_name(path.name)
     elif entry:
         root = next(filter(Path.is_dir, path.parents))
         for match in sorted(root.glob(str(path.relative_to(root)))):
             yield from _matches(str(match))
 
 
-def _result_name(name: str) -> str:
+def result_name(name: str) -> str:
     """Return the name of a result: the image's, and `.jpg` where nothing writes its format."""
     return name if cv2.haveImageWriter(name) else f"{name}.jpg"
 
@@ -174,6 +174,7 @@ def predict_images(
     *,
     overwrite: bool = False,
     progress: Progress | None = None,
+    fingerprint: dict[str, Any] | None = None,
 ) -> ImageSummary:
     """Annotate images and write the detections; skip and report unreadable images.
 
@@ -185,6 +186,7 @@ def predict_images(
         predictor: as `persondet.inference.predictor.Predictor`.
         draw: returns an annotated copy of a BGR image.
         progress: called after each image with the number done and the total.
+        fingerprint: what the result is made of; goes into the header of the records.
 
     Raises: MediaError, OutputExistsError: as `check_image_output`; MediaError when no image is
         readable. PartialMediaError: when the disk refuses and some images are annotated.
@@ -195,7 +197,7 @@ def predict_images(
     tell = progress or (lambda *_: None)
     skipped: list[tuple[Path, str]] = []
     with ExitStack() as stack:
-        results = _ImageResults(output, predictor, stack, overwrite=overwrite)
+        results = _ImageResults(output, predictor, stack, fingerprint, overwrite=overwrite)
         stack.enter_context(_partial_after(results))
         # A thread reads the next two images meanwhile.
         reader = Stage("images", lambda _: _read(images), ahead=2)
@@ -288,6 +290,7 @@ class _ImageResults:
         folder: gets the files.
         predictor: with `metadata`, `model_file` and `confidence_threshold`.
         stack: keeps the records open; they get their name when it ends well.
+        fingerprint: see `predict_images`.
         overwrite: replace the files of an earlier run.
 
     Attributes:
@@ -295,9 +298,15 @@ class _ImageResults:
     """
 
     def __init__(
-        self, folder: Path, predictor: BatchPredictor, stack: ExitStack, *, overwrite: bool
+        self,
+        folder: Path,
+        predictor: BatchPredictor,
+        stack: ExitStack,
+        fingerprint: dict[str, Any] | None,
+        *,
+        overwrite: bool,
     ) -> None:
-        self.folder, self.predictor = folder, predictor
+        self.folder, self.predictor, self._fingerprint = folder, predictor, fingerprint
         self.written = self.people = 0
         self._stack = stack
         self._classes = list(predictor.metadata.thing_classes)
@@ -328,6 +337,7 @@ class _ImageResults:
                 "classes": self._classes,
                 "confidence_threshold": self.predictor.confidence_threshold,
             }
+            header |= {"fingerprint": self._fingerprint} if self._fingerprint else {}
             self._stack.enter_context(self._text).write(json_line(header), header=True)
         height, width = one.image.shape[:2]
         image = {"file_name": one.name, "width": width, "height": height}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,7 @@ from persondet.engine.defaults import load_cfg
 from persondet.engine.run_folder import build_inference_model, find_model
 from persondet.environment import cpu_count
 from persondet.errors import CheckpointError, ConfigError
+from persondet.files import sha256_of_file
 from persondet.inference.masks import ROI_FIELD, paste_whole
 from persondet.inference.tiles import TiledModel, whole_size
 from persondet.modeling.detections import keep_roi_masks
@@ -46,6 +49,7 @@ class Predictor:
         batch_size: frames per forward pass that suit this device.
         model: returns `roi_masks` where Detectron2's own would paste `pred_masks`.
         workers: number of forward passes of a clip to run at once on this device.
+        digest: SHA-256 of the weights' file and of the config, whatever folder they lie in.
 
     Raises: CheckpointError, ConfigError: when the model or a key cannot be used.
 
@@ -113,6 +117,14 @@ class Predictor:
         cfg.MODEL.DEVICE = device or "auto"
         cfg.TEST.TILES = tuple(tiles or cfg.TEST.TILES)
         return cls(cfg, confidence_threshold=confidence_threshold)
+
+    @cached_property
+    def digest(self) -> str:
+        """Tell models apart by what they compute and not by their names."""
+        weights, cfg = self.cfg.MODEL.WEIGHTS, self.cfg.clone()
+        cfg.MODEL.WEIGHTS = sha256_of_file(weights) if Path(weights).is_file() else weights
+        cfg.MODEL.DEVICE = cfg.OUTPUT_DIR = ""
+        return hashlib.sha256(cfg.dump().encode()).hexdigest()
 
     def __call__(self, image: np.ndarray) -> Instances:
         """Detect objects in one image: uint8, (H, W, 3), BGR, 0..255; see `predict_batch`."""

@@ -36,7 +36,7 @@ Source = str | Path  # a str if it is an address
 CLIP_SUFFIXES = frozenset(
     ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ts .webm .wmv".split()
 )
-_ANNOTATED = "_annotated"
+ANNOTATED = "_annotated"
 _UNFINISHED = (".partial", ".finishing")
 STILLS_FOLDER, STILLS_INDEX, STILLS_SCHEMA = "plots", "video_stills.json", 1
 _WIDEST = 1280  # pixels of a still
@@ -117,13 +117,13 @@ def plan_clips(
         raise MediaError(f"{source} does not exist; give a video file or a folder of clips.")
     if not source.is_dir():
         is_file = target.suffix and not is_folder
-        return [(source, target if is_file else target / f"{source.stem}{_ANNOTATED}.mp4")]
+        return [(source, target if is_file else target / f"{source.stem}{ANNOTATED}.mp4")]
     clips = sorted(
         path.relative_to(source)
         for path in (source.rglob("*") if recursive else source.iterdir())
         if path.suffix.lower() in CLIP_SUFFIXES
         and path.is_file()
-        and not path.stem.endswith((_ANNOTATED, *_UNFINISHED))
+        and not is_result_name(path.stem)
         and not any(part.startswith(".") for part in path.relative_to(source).parts)
     )
     if not clips:
@@ -134,41 +134,51 @@ def plan_clips(
     named = (
         (clip, clip if taken[clip.with_suffix("")] > 1 else clip.with_suffix("")) for clip in clips
     )
-    return [(source / clip, target / f"{name}{_ANNOTATED}.mp4") for clip, name in named]
+    return [(source / clip, target / f"{name}{ANNOTATED}.mp4") for clip, name in named]
+
+
+def is_result_name(stem: str) -> bool:
+    """Return whether a clip's stem says that it was annotated, or is being."""
+    return stem.endswith((ANNOTATED, *_UNFINISHED))
 
 
 def check_clips(
     plan: Sequence[tuple[Source, Path]],
     *,
+    folder: bool = False,
     save_mot: bool = False,
     overwrite: bool = False,
     start: Fraction | None = None,
     end: Fraction | None = None,
-) -> tuple[list[tuple[Source, Path]], list[str], list[str]]:
+) -> tuple[list[tuple[Source, Path]], list[str], list[tuple[Source, Path]]]:
     """Check all clips and targets before loading a model.
 
     Args:
         plan: (clip, target) pairs.
+        folder: they are a folder's, of which some may be finished.
         save_mot: MOT-challenge text will also be written.
         overwrite: allow targets that exist.
         start, end: seconds; a clip without a frame between them is unreadable.
 
     Returns: the pairs to annotate, a sentence for each clip that is unreadable or was left
-        unfinished, and one for each of several clips whose target exists.
+        unfinished, and the pairs of a folder whose target exists.
 
     Raises: MediaError: when no clip is readable, or a target cannot be written.
-        OutputExistsError: when the only target exists.
+        OutputExistsError: when the target of a single clip exists.
     """
     readable: list[tuple[Source, Path]] = []
     unreadable: list[str] = []
-    existing: list[str] = []
+    existing: list[tuple[Source, Path]] = []
     for clip, target in plan:
         try:
             check_output(clip, target, save_mot=save_mot, overwrite=overwrite)
         except OutputExistsError as error:
-            if len(plan) == 1:
+            if not folder:
                 raise
-            (existing if target.exists() else unreadable).append(str(error))
+            if target.exists():
+                existing.append((clip, target))
+            else:
+                unreadable.append(str(error))
             continue
         try:
             VideoReader(clip, start=start, end=end).close()

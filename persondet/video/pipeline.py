@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -105,6 +105,7 @@ def annotate_video(
     save_mot: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
+    fingerprint: dict[str, Any] | None = None,
 ) -> VideoSummary:
     """Write a clip with its detections drawn in, and their records beside it.
 
@@ -128,6 +129,7 @@ def annotate_video(
         save_mot: also write MOT-challenge text, named as the output and .txt.
         overwrite: replace existing files of these names.
         progress: called after each frame with the number done and, if known, the total.
+        fingerprint: goes into the header of the records.
 
     Returns: the summary; its `damage` says where the source broke off; what was read is kept.
 
@@ -161,6 +163,7 @@ def annotate_video(
             frame_rate=frame_rate,
             start=float(start or 0),
             tracker=None if tracker is None else getattr(tracker, "name", type(tracker).__name__),
+            fingerprint=fingerprint,
         )
         # Entered first, left last: the records get their name after the clip.
         records = stack.enter_context(
@@ -203,6 +206,8 @@ def annotate_video(
             frames, people, people_max = frames + 1, people + count, max(people_max, count)
             tell(frames, total)
         _add_notes(reader, writer, crf)
+        if reader.damage:
+            records.note_damage(reader.damage)
     if save_mot:
         try:
             write_mot(records_path(output), mot_path(output))

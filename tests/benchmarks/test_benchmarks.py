@@ -86,3 +86,13 @@ def test_a_training_step_has_the_losses_of_detectron2s(monkeypatch):
         losses = [found[name]["losses"][side]["total_loss"] for side in ("ours", "stock")]
         assert losses[0] == pytest.approx(losses[1], rel=0.05)
     assert found["saved"]["ratio"] == found["saved"]["ours"] / found["saved"]["stock"]
+
+
+@pytest.mark.soak
+def test_the_rows_of_a_cluster():
+    pytest.importorskip("ray")
+    import bm_cluster
+
+    found = bm_cluster.main(pairs=1, images=2000)
+    assert {"1 actors", "8 actors", "overhead", "1000 items", "2000 items"} <= found.keys()
+    assert all("0.00 s" not in row["details"] for row in found.values())

@@ -3,6 +3,7 @@
 import argparse
 from fractions import Fraction
 
+import cli
 import numpy as np
 import pytest
 import video_demo
@@ -61,20 +62,23 @@ def test_a_folder_of_clips_costs_no_clip_for_another_and_names_do_not_steer_the_
     assert f"it should have 60 frames; {kept} were annotated" in shown.err
 
 
-def test_a_second_run_of_a_folder_does_what_is_missing(tmp_path, capsys, loaded):
+def test_a_second_run_of_a_folder_does_what_is_missing(tmp_path, capsys):
     folder, out = tmp_path / "in", tmp_path / "out"
     write_clip(folder / "a.mp4")
     run(folder, out)
     write_clip(folder / "deeper" / "b.mp4")
     before = (out / "a_annotated.mp4").stat().st_mtime_ns
     capsys.readouterr()
-    for expected in ("b.mp4: 3 frames", ""):
+    for expected in ("b.mp4: 3 frames", "b.mp4: finished before"):
         assert run(folder, out, "--recursive") == 0
-        shown = capsys.readouterr()
-        assert shown.out.startswith(expected)
-        assert "skipped: " in shown.err and "a_annotated.mp4 is there already" in shown.err
+        first, second, *_ = capsys.readouterr().out.splitlines()
+        assert first.startswith("a.mp4: finished before") and second.startswith(expected)
+    with pytest.raises(MediaError, match="another stride; add --overwrite"):
+        run(folder, out, "--stride", 1)
+    write_clip(folder / "c.mp4")
+    with pytest.raises(PartialResultError, match="1 of 2 clips"):
+        run(folder, out, "--stride", 1)
     assert (out / "a_annotated.mp4").stat().st_mtime_ns == before
-    assert len(loaded) == 2  # no model where there is nothing to do
 
 
 def test_every_flag_reaches_the_pipeline(tmp_path, monkeypatch):
@@ -106,9 +110,9 @@ def test_every_flag_reaches_the_pipeline(tmp_path, monkeypatch):
 def test_times_are_exact_or_refused(text, seconds):
     if seconds is None:
         with pytest.raises(argparse.ArgumentTypeError, match="no time"):
-            video_demo.clip_time(text)
+            cli.clip_time(text)
     else:
-        assert video_demo.clip_time(text) == seconds
+        assert cli.clip_time(text) == seconds
 
 
 def test_bad_input_is_refused_before_the_model_is_loaded(tmp_path, loaded):

@@ -1,0 +1,220 @@
+"""Where a job's files lie: a folder here or mounted, or an address that fsspec opens (`s3://…`).
+
+A file appears under its name when it is whole: renamed in a folder, uploaded behind an address.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from persondet.errors import InstallationError, MediaError, OutputExistsError
+from persondet.files import make_folder
+from persondet.video.source import local_path, shown
+
+UNFINISHED = ".unfinished"
+_END_BYTES = 2**20
+_HEAD_BYTES = 2**16
+
+
+class Store:
+    """The files below one root, by names relative to it with `/` between their parts.
+
+    Args:
+        root: a folder, or an address such as `s3://bucket/clips`. Credentials come from the
+            environment, as fsspec's packages read them.
+
+    Attributes:
+        label: the root as a log may show it.
+
+    Raises: InstallationError: when the package for the address is missing. MediaError: when the
+        address cannot be used.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = str(root)
+        self.remote = "://" in self.root and not self.root.lower().startswith("file://")
+        self.label = shown(self.root)
+        self._opened: Any = None
+        if not self.remote:
+            # Workers may stand in another folder.
+            self.root = str(local_path(self.root).resolve())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_opened": None}  # connections stay in their process
+
+    @property
+    def _files(self) -> Any:
+        if self._opened is None:
+            import fsspec
+
+            scheme = self.root.partition("://")[0]
+            try:
+                # Asked for each name alone: a listing would be out of date, and large.
+                self._opened = fsspec.filesystem(scheme, use_listings_cache=False)
+            except ImportError as error:
+                raise InstallationError(f"{self.label} needs a package: {error}.") from error
+            except ValueError as error:
+                raise MediaError(f"{self.label} cannot be opened ({error}).") from error
+        return self._opened
+
+    def _at(self, name: str) -> str:
+        return f"{self.root.rstrip('/')}/{name}" if name else self.root
+
+    def walk(self) -> Iterator[tuple[str, int, str]]:
+        """Yield (name, bytes, when it was changed) of each file, folder by folder.
+
+        Hidden files and folders are passed over.
+
+        Raises: MediaError: when there is no such folder.
+        """
+        if self.remote:
+            yield from self._walk_address()
+            return
+        root = Path(self.root)
+        if not root.is_dir():
+            raise MediaError(f"{self.label} is no folder; give a folder of clips or images.")
+        folders = [root]
+        while folders:
+            folder = folders.pop()
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(Path(entry.path))
+                    elif entry.is_file():
+                        facts = entry.stat()
+                        name = Path(entry.path).relative_to(root).as_posix()
+                        yield name, facts.st_size, str(facts.st_mtime_ns)
+
+    def _walk_address(self) -> Iterator[tuple[str, int, str]]:
+        top = self._files._strip_protocol(self.root).rstrip("/")
+        empty = True
+        for _, _, files in self._files.walk(self.root, detail=True):
+            for entry in files.values():
+                empty = False
+                name = entry["name"].removeprefix(top).lstrip("/")
+                if name and not any(part.startswith(".") for part in name.split("/")):
+                    yield name, int(entry["size"] or 0), _changed(entry)
+        if empty:
+            raise MediaError(f"{self.label} holds no file; give an address of clips or images.")
+
+    def digest(self, name: str, size: int) -> str:
+        """Return a SHA-256 of the first and the last MiB of a file of `size` bytes.
+
+        Raises: OSError: when it cannot be read.
+        """
+        digest = hashlib.sha256()
+        with self._open(name) as file:
+            digest.update(file.read(_END_BYTES))
+            if size > _END_BYTES:
+                file.seek(max(_END_BYTES, size - _END_BYTES))
+                digest.update(file.read(_END_BYTES))
+        return digest.hexdigest()
+
+    def _open(self, name: str) -> Any:
+        if self.remote:
+            return self._files.open(self._at(name), "rb", cache_type="none")
+        return open(self._at(name), "rb")
+
+    def first_line(self, name: str) -> bytes | None:
+        """Return the first line of a file, cut off after 64 KiB; None where there is no file."""
+        try:
+            with self._open(name) as file:
+                line: bytes = file.read(_HEAD_BYTES).partition(b"\n")[0]
+                return line
+        except FileNotFoundError:
+            return None
+
+    def exists(self, name: str) -> bool:
+        """Return whether there is a file of that name."""
+        return (
+            bool(self._files.isfile(self._at(name)))
+            if self.remote
+            else Path(self._at(name)).is_file()
+        )
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        with suppress(FileNotFoundError):
+            self._files.rm_file(self._at(name)) if self.remote else Path(self._at(name)).unlink()
+
+    def read(self, name: str) -> bytes | None:
+        """Return the bytes of a small file; None where there is none."""
+        try:
+            with self._open(name) as file:
+                content: bytes = file.read()
+                return content
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a small file, whole or not at all."""
+        with self.stage() as folder:
+            (folder / "file").write_bytes(content)
+            self.publish(folder / "file", name)
+
+    @contextmanager
+    def fetched(self, name: str) -> Iterator[Path]:
+        """Yield a local path of a file: its own, or that of a copy which goes afterwards."""
+        if not self.remote:
+            yield Path(self._at(name))
+            return
+        with tempfile.TemporaryDirectory(prefix="persondet-") as folder:
+            path = Path(folder) / name.rpartition("/")[2]
+            self._files.get_file(self._at(name), str(path))
+            yield path
+
+    @contextmanager
+    def stage(self) -> Iterator[Path]:
+        """Yield an empty local folder, on the disk of the store if it has one, for a while.
+
+        Nobody else writes there: a worker that was given up may still be at its work.
+        """
+        if self.remote:
+            with tempfile.TemporaryDirectory(prefix="persondet-") as name:
+                yield Path(name)
+            return
+        folder = Path(self.root) / UNFINISHED / uuid.uuid4().hex
+        make_folder(folder)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def publish(self, path: Path, name: str) -> None:
+        """Give a staged file its name, replacing what is there.
+
+        Raises: OutputExistsError: when the disk refuses.
+        """
+        if self.remote:
+            self._files.put_file(str(path), self._at(name))
+            return
+        target = Path(self._at(name))
+        make_folder(target.parent)
+        try:
+            os.replace(path, target)
+        except OSError as error:
+            raise OutputExistsError(
+                f"{target} cannot be written ({error.strerror}); choose another --output."
+            ) from error
+
+    def clear_stages(self) -> None:
+        """Remove what workers that were killed have left; call it when nobody else works there."""
+        if not self.remote:
+            shutil.rmtree(Path(self.root) / UNFINISHED, ignore_errors=True)
+
+
+def _changed(entry: dict[str, Any]) -> str:
+    for key in ("ETag", "mtime", "LastModified", "updated", "created"):
+        if entry.get(key):
+            return str(entry[key]).strip('"')
+    return ""
