@@ -48,8 +48,11 @@ DEPENDENCIES = [
 HEIC = ["pi-heif>=1,<2"]
 # Folders on a Ray cluster. Optional: 70 MB, for those who have one.
 CLUSTER = ["ray>=2.60,<2.61"]
+# Exporting a model, and running the file.
+ONNX = ["onnx>=1.17", "onnxruntime>=1.20"]
 # Ruff and mypy are pinned here too: another version formats and complains differently.
 DEVELOPMENT = [
+    *ONNX,
     "hypothesis>=6.100",
     "mypy==2.4.1",
     "pytest>=9",
@@ -67,9 +70,15 @@ setup(
     long_description=README.read_text(encoding="utf-8") if README.exists() else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=find_packages(include=["persondet", "persondet.*"]),
-    package_data={"persondet": ["__init__.pyi"], "persondet.report": ["templates/*"]},
+    # The configs lie beside the package in a checkout, and inside it when it is installed.
+    packages=[*find_packages(include=["persondet", "persondet.*"]), "persondet.configs"],
+    package_dir={"persondet.configs": "configs"},
+    package_data={
+        "persondet": ["__init__.pyi"],
+        "persondet.configs": ["*.yaml", "*/*.yaml"],
+        "persondet.report": ["templates/*"],
+    },
     python_requires=">=3.11",
     install_requires=DEPENDENCIES,
-    extras_require={"dev": DEVELOPMENT, "heic": HEIC, "cluster": CLUSTER},
+    extras_require={"dev": DEVELOPMENT, "heic": HEIC, "cluster": CLUSTER, "onnx": ONNX},
 )

@@ -18,7 +18,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from persondet.environment import cpu_count
 from persondet.errors import CheckpointError, ConfigError, InstallationError
 from persondet.inference.masks import paste_arrays
 
@@ -187,7 +187,7 @@ def _session(path: str | Path, threads: int | None) -> Any:
             f"ONNX Runtime cannot be imported ({reason}); run `pip install persondet[onnx]`."
         ) from error
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+    options.intra_op_num_threads = threads or cpu_count()
     options.log_severity_level = 3  # errors; its warnings are about its own optimizations
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
