@@ -297,7 +297,8 @@ def compare(eager: Predictor, exported: OnnxPredictor, name: str, image: np.ndar
     first, second = (np.array([p[k] for p in pairs], int) for k in (0, 1))
     return Agreement(
         one_line(name, 40),
-        *image.shape[:2],
+        height=image.shape[0],
+        width=image.shape[1],
         detections=len(scores),
         unpaired=sum(float(score) > lowest + SCORE for score in alone),
         box=float(np.abs(boxes[first] - other.pred_boxes[second]).max(initial=0)),
