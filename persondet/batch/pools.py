@@ -78,11 +78,11 @@ class TimedPool:
 
         context = get_context("spawn")
         with ProcessPool(1, context=context, initializer=_keep, initargs=[self.worker]) as pool:
-            # Loading is not the first item's fault.
-            pool.schedule(_load_kept).result()
             for item in items:
                 tell(0)
                 for tries in count(1):
+                    # Loading, also after a process was killed, is not the item's fault.
+                    pool.schedule(_load_kept).result()
                     try:
                         outcome = pool.schedule(
                             _annotate_kept, args=[item], timeout=self.seconds
