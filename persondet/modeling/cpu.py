@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -220,7 +220,7 @@ class _Head(torch.autograd.Function):
         conv_weight, conv_bias, weight, bias = tensors
         ctx.save_for_backward(x, conv_weight, conv_bias, weight)
         if _is_exact(x, conv_weight) and winograd.pays(x, conv_weight):
-            hidden = winograd.convolve(x, conv_weight, conv_bias)
+            hidden, _ = winograd.convolve(x, conv_weight, conv_bias)
         else:  # under autocast these convolutions cast x and the weights
             hidden = F.conv2d(x, conv_weight, conv_bias, padding=1)
         return F.conv2d(hidden.relu_(), weight, bias)
@@ -381,52 +381,58 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, *given: Any) -> torch.Tensor:
         weight, bias, place, activation = given
-        plain = not x.is_mkldnn and (weight.shape[2:], *place) == _SAME_3_BY_3
-        ctx.winograd = plain and activation[0] in _ACTIVATIONS and winograd.pays(x, weight)
+        ctx.same = not x.is_mkldnn and (weight.shape[2:], *place) == _SAME_3_BY_3
+        ctx.winograd = ctx.same and activation[0] in _ACTIVATIONS and winograd.pays(x, weight)
+        kept = None
         if ctx.winograd:
-            y = _ACTIVATIONS[activation[0]](winograd.convolve(x, weight, bias))
+            y, kept = winograd.convolve(x, weight, bias, keep=ctx.needs_input_grad[1])
+            y = _ACTIVATIONS[activation[0]](y)
         else:
             y = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *place, *activation, "")
         # The output itself may be changed in place behind a convolution without an activation.
-        ctx.save_for_backward(x, weight, y if activation[0] != "none" else None)
+        ctx.save_for_backward(x, weight, y if activation[0] != "none" else None, kept)
         ctx.place, ctx.activation = place, activation[0]
         return y
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, weight, y = ctx.saved_tensors
-        gradient = _GRADIENTS[ctx.activation](gradient, y)
-        of_x = of_weight = None
-        if ctx.needs_input_grad[0] and ctx.winograd:
-            of_x = winograd.convolve(gradient, weight.flip(2, 3).transpose(0, 1), None)
-        elif ctx.needs_input_grad[0]:
-            of_x = _direct_gradient(0, gradient, x, weight, ctx.place)
-        if ctx.needs_input_grad[1] and ctx.winograd:
-            of_weight = winograd.weight_gradient(x, gradient)
-        elif ctx.needs_input_grad[1]:
-            of_weight = _weight_gradient(x, gradient, weight, ctx.place)
-        of_bias = gradient.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None
+        x, weight, y, kept = ctx.saved_tensors
+        gradient, needed = _GRADIENTS[ctx.activation](gradient, y), ctx.needs_input_grad
+        if ctx.winograd or (needed[0] and needed[1] and ctx.same and winograd.pays_back(x, weight)):
+            of_x, of_weight = winograd.gradients(gradient, x, weight, kept=kept, needed=needed)
+        else:
+            of_x, of_weight = _gradients(gradient, x, weight, ctx.place, needed)
+        of_bias = gradient.sum((0, 2, 3)) if needed[2] else None
         return of_x, of_weight, of_bias, None, None
 
 
-def _direct_gradient(which: int, *given: Any) -> torch.Tensor:
-    # The gradient of the input (0) or of the weights (1).
-    gradient, x, weight, (padding, stride, dilation, groups) = given
-    where = ([len(weight)], stride, padding, dilation, False, [0, 0], groups)
-    mask = [which == 0, which == 1, False]
-    found = torch.ops.aten.convolution_backward(gradient, x, weight, *where, mask)[which]
-    return torch.as_tensor(found)
+def _gradients(
+    gradient: torch.Tensor,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    place: tuple[Any, ...],
+    needed: Sequence[bool],
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    padding, stride, dilation, groups = place
+    of_weight = _weight_gradient(gradient, x, weight, place) if needed[1] else None
+    mask = [needed[0], needed[1] and of_weight is None, False]
+    if not any(mask):
+        return None, of_weight
+    where = (None, stride, padding, dilation, False, (0, 0), groups)
+    found = torch.ops.aten.convolution_backward.default(gradient, x, weight, *where, mask)
+    return found[0], found[1] if of_weight is None else of_weight
 
 
 def _weight_gradient(
-    x: torch.Tensor, gradient: torch.Tensor, weight: torch.Tensor, place: tuple[Any, ...]
-) -> torch.Tensor:
+    gradient: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, place: tuple[Any, ...]
+) -> torch.Tensor | None:
+    """Return the weights' gradient where there is a faster way than oneDNN's."""
     padding, stride, dilation, groups = place
-    if (weight.shape[2:], *place) == _POINTWISE:  # a matrix product, a fifth faster than oneDNN's
+    if (weight.shape[2:], *place) == _POINTWISE:  # a matrix product, a fifth faster
         rows, columns = (t.permute(0, 2, 3, 1).flatten(0, 2) for t in (gradient, x))
         return (rows.t() @ columns).view_as(weight)
     if not (groups == weight.shape[0] == x.shape[1] and dilation == (1, 1)):
-        return _direct_gradient(1, gradient, x, weight, place)
+        return None
     # Depthwise: the map convolved with the gradient, channel by channel: a tenth of the time that
     # oneDNN takes for kernels of more than 3 x 3.
     kernels, maps = gradient.flatten(0, 1)[:, None], x.flatten(0, 1)[None]
@@ -436,27 +442,40 @@ def _weight_gradient(
 
 
 def _folded(conv: nn.Conv2d, norm: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    of_norm = [norm.weight, norm.bias, norm.running_mean, norm.running_var]
+    of_conv = [t for t in (conv.weight, conv.bias) if t is not None]
+
+    def scale_of() -> tuple[torch.Tensor, torch.Tensor]:
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        return scale, norm.bias - norm.running_mean * scale
+
+    def fold() -> tuple[torch.Tensor, torch.Tensor]:
+        scale, bias = _kept(conv, "_scale", norm, of_norm, scale_of)
+        if conv.bias is not None:
+            bias = bias + conv.bias * scale
+        return conv.weight * scale[:, None, None, None], bias
+
+    return _kept(conv, "_whole", norm, of_norm + of_conv, fold)
+
+
+def _kept(
+    conv: nn.Conv2d,
+    name: str,
+    norm: Any,
+    given: list[torch.Tensor],
+    make: Callable[[], tuple[torch.Tensor, torch.Tensor]],
+) -> tuple[torch.Tensor, torch.Tensor]:
     # Kept only where nothing learns: a fused optimizer writes weights without raising a version.
-    made_of = (conv.weight, conv.bias, norm.weight, norm.bias, norm.running_mean, norm.running_var)
-    given = [t for t in made_of if t is not None]
-    kept = isinstance(norm, FrozenBatchNorm2d) and not any(t.is_inference() for t in given)
-    if learns(*given) or not kept:
-        return _fold(conv, norm)
+    keeps = isinstance(norm, FrozenBatchNorm2d) and not any(t.is_inference() for t in given)
+    if learns(*given) or not keeps:
+        return make()
     now = [(t.data_ptr(), t._version) for t in given]
-    then, folded = vars(conv).get("_kept", (None, None))
+    then, made = vars(conv).get(name, (None, None))
     if now != then:
         with torch.inference_mode(False), torch.no_grad():  # of use to a backward pass too
-            folded = _fold(conv, norm)
-        vars(conv)["_kept"] = now, folded
-    return folded
-
-
-def _fold(conv: nn.Conv2d, norm: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    bias = norm.bias - norm.running_mean * scale
-    if conv.bias is not None:
-        bias = bias + conv.bias * scale
-    return conv.weight * scale[:, None, None, None], bias
+            made = make()
+        vars(conv)[name] = now, made
+    return made
 
 
 def _convolve(
