@@ -1,19 +1,26 @@
 """Faster layers for processors, with the same weights and the same mathematics.
 
-- ROIAlign: weighted sums of whole feature vectors, forwards and backwards.
+- ROIAlign: weighted sums of whole feature vectors, forwards and backwards, all levels at once.
 - The RPN head: its gradient is that of the sampled anchors alone.
 - Convolution and frozen batch norm as one convolution, in Detectron2's layers and in timm's.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from detectron2.layers import Conv2d, FrozenBatchNorm2d, ROIAlign
+from detectron2.modeling.poolers import (
+    ROIPooler,
+    assign_boxes_to_levels,
+    convert_boxes_to_pooler_format,
+)
 from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
+from detectron2.structures import Boxes
 from torch import nn
 
 from persondet.modeling import winograd
@@ -37,21 +44,52 @@ class ExactROIAlign(ROIAlign):
         """
         if features.device.type != "cpu" or torch.jit.is_tracing():
             return super().forward(features.float(), boxes.float()).to(features.dtype)
-        size = self.output_size
-        height, width = (size, size) if isinstance(size, int) else size
-        how = (self.spatial_scale, self.sampling_ratio, self.aligned)
-        samples = bin_samples(boxes.detach().float(), features.shape, (height, width), *how)
-        with torch.autocast("cpu", enabled=False):
-            pooled: torch.Tensor = _Pool.apply(features, samples)
-        # NHWC in memory, as the features.
-        return pooled.view(len(boxes), height, width, features.shape[1]).permute(0, 3, 1, 2)
+        return _pooled([features], boxes, torch.zeros(len(boxes), dtype=torch.int64), [self])
+
+
+class PyramidPooler(ROIPooler):
+    """`ROIPooler` that pools from all levels at once, on CPUs: most of its time went by calls."""
+
+    def forward(self, x: list[torch.Tensor], box_lists: list[Boxes]) -> torch.Tensor:
+        """Pool features (N, C, H, W) in the boxes of N images, as Detectron2's does."""
+        poolers = list(self.level_poolers)
+        if (
+            len(poolers) == 1
+            or not box_lists
+            or x[0].device.type != "cpu"
+            or torch.jit.is_tracing()
+            or any(type(pooler) is not ExactROIAlign for pooler in poolers)
+        ):
+            found: torch.Tensor = super().forward(x, box_lists)
+            return found
+        boxes = convert_boxes_to_pooler_format(box_lists)
+        limits = (self.min_level, self.max_level, self.canonical_box_size, self.canonical_level)
+        return _pooled(x, boxes, assign_boxes_to_levels(box_lists, *limits), poolers)
+
+
+def _pooled(
+    features: Sequence[torch.Tensor],
+    boxes: torch.Tensor,
+    levels: torch.Tensor,
+    poolers: Sequence[ROIAlign],
+) -> torch.Tensor:
+    size = poolers[0].output_size
+    height, width = (size, size) if isinstance(size, int) else size
+    scales = [pooler.spatial_scale for pooler in poolers]
+    shapes = [tuple(level.shape) for level in features]
+    how = (poolers[0].sampling_ratio, poolers[0].aligned)
+    samples = bin_samples(boxes.detach().float(), levels, shapes, scales, (height, width), *how)
+    with torch.autocast("cpu", enabled=False):
+        pooled: torch.Tensor = _Pool.apply(samples, *features)
+    # NHWC in memory, as the features.
+    return pooled.view(len(boxes), height, width, pooled.shape[1]).permute(0, 3, 1, 2)
 
 
 class BinSamples(NamedTuple):
     """Which cells of the feature maps make up each bin, as a sparse matrix in rows of bins.
 
     Attributes:
-        cells: int64 (E,), place of the cell in the maps flattened to (N * H * W).
+        cells: int64 (E,), place of the cell in the levels' joined maps of (N * H * W) cells.
         weights: float32 (E,).
         offsets: int64 (B + 1,), where the entries of bin b begin and end; bins in the order
             (box, row, column).
@@ -64,9 +102,10 @@ class BinSamples(NamedTuple):
 
 def bin_samples(
     boxes: torch.Tensor,
-    shape: tuple[int, ...],
+    levels: torch.Tensor,
+    shapes: Sequence[tuple[int, ...]],
+    scales: Sequence[float],
     output_size: tuple[int, int],
-    scale: float,
     sampling_ratio: int,
     aligned: bool,
 ) -> BinSamples:
@@ -77,33 +116,38 @@ def bin_samples(
 
     Args:
         boxes: float32 (R, 5), index of the image and XYXY in input pixels.
-        shape: of the features, (N, C, H, W).
+        levels: int64 (R,), the level of each box.
+        shapes: of the features of each level, (N, C, H, W).
+        scales: of each level's features relative to the input.
         output_size: bins per box, (rows, columns).
-        scale: of the features relative to the input.
         sampling_ratio: samples per bin and axis; 0: one per cell, rounded up.
         aligned: cell centres at half cells.
     """
-    _, _, height, width = shape
-    corners = boxes[:, 1:] * scale - (0.5 if aligned else 0.0)
+    heights, widths = torch.tensor([shape[2:] for shape in shapes])[levels].unbind(1)
+    firsts = itertools.accumulate((n * h * w for n, _, h, w in shapes[:-1]), initial=0)
+    scale = torch.tensor(scales, dtype=boxes.dtype)[levels]
+    corners = boxes[:, 1:] * scale[:, None] - (0.5 if aligned else 0.0)
     rows, columns = output_size
     edges = torch.cat([corners[:, 1::2], corners[:, 0::2]])  # down, then across
-    both = torch.tensor([[rows, height], [columns, width]], dtype=edges.dtype)
-    bins, cells = both.repeat_interleave(len(boxes), 0).unbind(1)
-    axes = _axis(edges, bins, cells, sampling_ratio, aligned)
+    bins = torch.tensor([rows, columns], dtype=edges.dtype).repeat_interleave(len(boxes))
+    axes = _axis(edges, bins, torch.cat([heights, widths]).float(), sampling_ratio, aligned)
     first_y, count_y, weight_y = (t[: len(boxes), :rows] for t in axes)
     first_x, count_x, weight_x = (t[len(boxes) :, :columns] for t in axes)
-    first_y = first_y + boxes[:, :1].long() * height
+    # The cell before the first column, in the first row.
+    first_y = (first_y + (boxes[:, 0].long() * heights)[:, None]) * widths[:, None]
+    first_y = first_y + torch.tensor(list(firsts))[levels][:, None]
     # A bin has count_y x count_x entries; each entry finds its bin, then its place in there.
     sizes = (count_y[:, :, None] * count_x[:, None, :]).flatten()
     offsets = F.pad(sizes.cumsum(0), (1, 0))
     bins = torch.repeat_interleave(sizes)
     place = torch.arange(len(bins)) - offsets[bins]
     bin_y = bins // columns
-    bin_x = bin_y // rows * columns + bins % columns
+    box = bin_y // rows
+    bin_x = box * columns + bins % columns
     wide = count_x.flatten()[bin_x]
     down = torch.div(place, wide, rounding_mode="floor")
     right = place - down * wide
-    cells = (first_y.flatten()[bin_y] + down) * width + first_x.flatten()[bin_x] + right
+    cells = first_y.flatten()[bin_y] + down * widths[box] + first_x.flatten()[bin_x] + right
     weights = (
         weight_y.flatten()[bin_y * weight_y.shape[2] + down]
         * weight_x.flatten()[bin_x * weight_x.shape[2] + right]
@@ -149,27 +193,27 @@ class _Pool(torch.autograd.Function):
     """Weighted sums of cells; backwards, weighted sums of bins."""
 
     @staticmethod
-    def forward(ctx: Any, features: torch.Tensor, samples: BinSamples) -> torch.Tensor:
+    def forward(ctx: Any, samples: BinSamples, *features: torch.Tensor) -> torch.Tensor:
         cells, weights, offsets = samples
-        ctx.shape, ctx.dtype = features.shape, features.dtype
+        ctx.shapes, ctx.dtype = [level.shape for level in features], features[0].dtype
         # int32 halves what is kept until the backward pass.
         ctx.save_for_backward(cells.int(), weights, offsets)
-        table = features.permute(0, 2, 3, 1).reshape(-1, features.shape[1]).float()
-        return _weighted_sums(table, cells, offsets, weights).to(features.dtype)
+        tables = [level.permute(0, 2, 3, 1).flatten(0, 2) for level in features]
+        return _weighted_sums(torch.cat(tables).float(), cells, offsets, weights).to(ctx.dtype)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         cells, weights, offsets = ctx.saved_tensors
-        images, channels, height, width = ctx.shape
+        sizes = [images * height * width for images, _, height, width in ctx.shapes]
         # The transposed matrix: the entries in the order of their cells. The sort is stable, so
         # that the sums have one order and training is reproducible to the bit.
         cells, order = torch.sort(cells, stable=True)
         bins = torch.repeat_interleave(offsets.diff())[order]
-        counts = torch.bincount(cells, minlength=images * height * width)
+        counts = torch.bincount(cells, minlength=sum(sizes))
         by_cell = F.pad(counts.cumsum(0), (1, 0))
         summed = _weighted_sums(gradient.float(), bins, by_cell, weights[order]).to(ctx.dtype)
-        features = summed.view(images, height, width, channels).permute(0, 3, 1, 2)
-        return features, None
+        levels = zip(summed.split(sizes), ctx.shapes, strict=True)
+        return None, *(t.view(n, h, w, c).permute(0, 3, 1, 2) for t, (n, c, h, w) in levels)
 
 
 def _weighted_sums(
@@ -594,6 +638,7 @@ _IN_CONV: dict[type[nn.Module], type[nn.Module]] = {
 _FASTER: dict[type[nn.Module], type[nn.Module]] = {
     Conv2d: FoldedConv2d,
     ROIAlign: ExactROIAlign,
+    ROIPooler: PyramidPooler,
     StandardRPNHead: SparseRPNHead,
 }
 
