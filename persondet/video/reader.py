@@ -193,6 +193,10 @@ class VideoReader:
         # AVI stores when a frame is decoded, not when it is shown; the decoder's order tells that.
         avi = self._container.format.name == "avi"
         self._clip_start = None if avi else clip_start(self._container, self._stream)
+        if self.duration and self._container.format.name.startswith("matroska"):
+            # FFmpeg writes when the clip ends by its time stamps, which may begin late.
+            late = max(Fraction(0), self._clip_start or Fraction(0))
+            self.duration -= late if late < self.duration else 0
         self.sound = bool(self._container.streams.audio)
         tags = {key.lower(): value for key, value in self._container.metadata.items()}
         self.title = tags.get("title", "")

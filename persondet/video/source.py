@@ -206,6 +206,8 @@ def is_cut(
     if not is_address(source) and not container.format.name.startswith("matroska"):
         return False
     length = _length_in_header(container, stream)
+    # FFmpeg's Matroska counts it from the zero of the time stamps, not from the first one.
+    until += max(Fraction(0), clip_start(container, stream))
     return length is not None and until < length - _TOLERANCE
 
 

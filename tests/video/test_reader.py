@@ -133,6 +133,15 @@ def test_a_packet_that_is_flagged_and_decodes_is_a_note_and_no_damage(tmp_path):
     assert reader.notes[0].startswith("packets flagged as damaged: ")
 
 
+def test_a_matroska_clip_whose_clock_begins_late_is_whole_and_as_long_as_it_is(tmp_path):
+    times = [1_000_000 + 40 * number for number in range(6)]
+    clock = {"times": times, "time_base": Fraction(1, 1000)}
+    reader = VideoReader(write_clip(tmp_path / "a.mkv", squares(6), rate=Fraction(25), **clock))
+    assert (reader.duration, reader.expected_frames) == (Fraction("0.24"), 6)
+    assert [frame.time for frame in reader] == [Fraction(40 * n, 1000) for n in range(6)]
+    assert (reader.damage, reader.complete) == ("", True)
+
+
 FAST_START = {"container_options": {"movflags": "faststart"}}
 FRAGMENTS = {"container_options": {"movflags": "frag_keyframe", "frag_duration": "300000"}}
 
