@@ -159,6 +159,14 @@ def test_trap_09_boxes_only_and_few_masks_among_boxes() -> None:
     assert clean.changes["mask-left-out"] == 1
 
 
+def test_an_export_of_rle_alone_has_no_polygons_though_a_broken_mask_becomes_a_box() -> None:
+    mask = np.zeros((80, 100), np.uint8)
+    mask[10:30, 10:30] = 1
+    good, bad = {"segmentation": compressed_rle(mask)}, {"segmentation": {"size": [80, 100]}}
+    found = _clean(good, bad | {"bbox": [20, 10, 20, 20]}).findings.counts()
+    assert "rle-invalid" in found and "mask-formats-mixed" not in found
+
+
 def test_a_result_of_boxes_is_not_said_to_have_masks() -> None:
     thin = {"segmentation": [[10.0, 10.2, 30.0, 10.2, 30.0, 10.3]]}
     clean = _clean(thin, *[NO_MASK | {"bbox": [n, 10, 20, 20]} for n in range(20)])
