@@ -318,7 +318,7 @@ def _record(export: Export, clean: CleanExport, options: Mapping[str, Any]) -> d
         "splits": splits,
         "classes": list(clean.classes),
         "masks": clean.mask_format,
-        "changes": clean.changes,
+        "changes": export.changes | clean.changes,
         "dropped_images": {split: names for split, names in clean.dropped_images.items() if names},
         "left_out": [split for split in export.splits if split not in clean.splits],
     }

@@ -71,6 +71,12 @@ class Export:
     splits: dict[str, CocoDict]
     respelled: dict[str, dict[str, str]]
 
+    @property
+    def changes(self) -> dict[str, int]:
+        """The number of names of `respelled` by the code of that fault, without a 0."""
+        count = sum(map(len, self.respelled.values()))
+        return {"file-name-spelled": count} if count else {}
+
 
 def read_export(root: str | Path, label: str = "", layout: Layout = "roboflow") -> Export:
     """Find and read the jsons of an export.

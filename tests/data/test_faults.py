@@ -265,6 +265,7 @@ def test_each_fault_of_an_image_is_named_once_and_the_rest_stays(tmp_path: Path)
     gone = {("../x.jpg" if c == "file-name-outside" else n): c for n, c in gone.items()}
     gone[names["the other id"]] = "image-id-twice"
     assert record["dropped_images"] == {"train": gone}
+    assert record["changes"]["file-name-spelled"] == 1
     coco = read_splits(tmp_path / "out")["train"]
     assert [i["file_name"] for i in coco["images"]] == [names[c] for c in ("fine", *kept)]
     assert len(coco["annotations"]) == 2 * (1 + len(kept))
