@@ -142,7 +142,8 @@ def _refusal(finding: Finding) -> str:
     detail = f" ({example.detail})" if example.detail else ""
     more = f", and {finding.count - 1} more like it" if finding.count > 1 else ""
     command = remedy([code.name])
-    mend = f"`python tools/prepare_dataset.py {command}` writes a dataset without it ({code.mend})"
+    how = code.mend.removeprefix("refused: ")
+    mend = f"`python tools/prepare_dataset.py {command}` writes a dataset without it ({how})"
     if command == "export":
         mend = "mend the json, or export the dataset again"
     return f"{where}{code.meaning}{detail}{more}; {mend}."
