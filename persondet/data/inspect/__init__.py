@@ -141,6 +141,10 @@ def _report_export(inspection: Inspection) -> None:
         findings.add("images-missing", first)
     elif not any(found.kept or found.changes["class-left-out"] for found in found_in.values()):
         findings.add("no-annotations", first)
+    sides = [min(i["width"], i["height"]) for kept in inspection.images.values() for i in kept]
+    boxes = [one["bbox"] for found in found_in.values() for one in found.kept]
+    if boxes and min(sides) > 2 and all(max(x + w, y + h) <= 1 + 1e-3 for x, y, w, h in boxes):
+        findings.add("coordinates-relative", first, detail=f"{len(boxes)} boxes")
     learnable: dict[str, set[str]] = {}
     for split, found in found_in.items():
         pairs = zip(found.kept, found.class_names, strict=True)
