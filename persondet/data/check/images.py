@@ -181,7 +181,8 @@ def _open(root: str, name: str) -> BinaryIO:
     """
     path = Path(os.path.realpath(f"{root}/{name}")) if not leads_out(name) else Path("/")
     if not path.is_relative_to(root):
-        raise _Problem("file-name-outside", "it leads out of the folder")
+        what = "it" if leads_out(name) else "a link in it"
+        raise _Problem("file-name-outside", f"{what} leads out of the folder")
     try:
         # A pipe with an image's name must not block.
         number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
