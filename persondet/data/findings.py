@@ -317,7 +317,7 @@ _TABLE = (
     Code("area-invalid", "error", "`area` is missing or no number above 0",
          "computed from the mask, or from a box alone", "mended"),
     Code("area-of-box", "warning", "`area` is the area of the box, not of the mask",
-         "computed from the mask", "mended"),
+         "computed from the mask, where masks are kept", "mended"),
     # Leaks between splits
     Code("leak-same-file", "warning", "the same file lies in two splits",
          "kept; --drop-leaks drops it from the split that learns", "kept",
