@@ -143,7 +143,7 @@ def remedy(codes: Iterable[str]) -> str:
 _TABLE = (
     # Splits and the json as a whole
     Code("train-missing", "error", "there is no split to learn from",
-         "refused: `split` makes one", "refused", remedy="split"),
+         "nothing; `split` makes one", "refused", remedy="split"),
     Code("split-single", "warning", "there is one split only, so nothing to measure a model on",
          "nothing; `split` makes the missing ones", "kept", remedy="split"),
     Code("split-missing", "warning", "there is no split of this name",

@@ -272,6 +272,14 @@ def test_each_fault_of_an_image_is_named_once_and_the_rest_stays(tmp_path: Path)
     assert len(coco["annotations"]) == 2 * (1 + len(kept))
 
 
+def test_an_export_without_train_is_cleaned_as_check_says(tmp_path: Path) -> None:
+    root = write_habit(tmp_path / "in", {"valid": [people(1)]})
+    with in_this_process():
+        (missing, *_) = check_export(root)["findings"]
+        assert clean_dataset(root, tmp_path / "out")["splits"]["valid"]["images"] == 1
+    assert missing["code"] == "train-missing" and not missing["clean"].startswith("refused")
+
+
 def test_names_that_look_alike_are_told_apart(tmp_path: Path) -> None:
     root = write_habit(tmp_path, {"train": [people(1)]}, name=lambda *_: "u\u0308.jpg")
     edit(root, lambda coco: coco["images"][0].update(file_name="\xfc.jpg"))
