@@ -156,8 +156,8 @@ def eight_bit(image: Image.Image) -> Image.Image:
     white = white_of(image)
     if white is None:
         return image
-    if scaled := grey_scaled(image.mode, white):
-        _say_scaled(scaled)
+    if words := grey_scaled(image.mode, white):
+        _say_scaled(words)
     grey = np.nan_to_num(np.asarray(image, np.float64), posinf=0.0, neginf=0.0).clip(min=0)
     scaled = np.round(grey * (255 / white)) if white == 1 else grey * 256 // (white + 1)
     return Image.fromarray(scaled.astype(np.uint8))
