@@ -323,6 +323,7 @@ def calibrate(model, image):
 
 @pytest.mark.soak
 def test_fifty_images_of_five_sizes_on_a_resnet_50_of_random_weights(tmp_path):
+    pytest.importorskip("onnx")
     torch.manual_seed(0)
     config = ROOT / "configs" / "person_mask_rcnn_R_50_FPN.yaml"
     opts = "MODEL.DEVICE cpu MODEL.ROI_HEADS.NUM_CLASSES 1 MODEL.WEIGHTS".split()
