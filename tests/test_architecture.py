@@ -241,6 +241,7 @@ WHOLE_CONCEPTS = {
     "evaluation/curves.py": "curves.json",
     "evaluation/galleries.py": "gallery.json and its images",
     "evaluation/intervals.py": "the bootstrap",
+    "modeling/roi_align.py": "one layer, and what it makes of boxes",
     "modeling/winograd.py": "one algorithm",
     "report/pdf.py": "the writer of the PDF",
     "sample/clip.py": "the clip of the sample",

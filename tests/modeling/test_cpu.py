@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from persondet.modeling.cpu import ExactROIAlign, SparseRPNHead, accelerate
+from persondet.modeling.cpu import SparseRPNHead, accelerate
 from persondet.modeling.freeze import freeze_modules
+from persondet.modeling.roi_align import ExactROIAlign
 
 
 def with_statistics(module):
