@@ -157,7 +157,7 @@ class PersonTracker:
         for track in self._tracker.tracked_objects:
             track.hit_counter_max = self._tracker.hit_counter_max
             track.hit_counter += (usual if track.age == 0 else 0) - (passed - 1)
-            filter_ = track.filter
+            filter_: Any = track.filter
             filter_.x[filter_.dim_z :] *= longer
             filter_.pos_vel_covariance *= longer
             filter_.vel_variance *= longer**2
