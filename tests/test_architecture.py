@@ -35,7 +35,8 @@ ROOMS: dict[str, set[str]] = {
     "data": {"data.image_file", "data.shapes"},
     "modeling": {"inference.masks"},  # which field carries the small masks
     "checkpoint": {"modeling"},  # names of a model's parts
-    "visualization": {"data.image_file", "data.shapes", "inference.masks"},
+    "analysis": {"records"},
+    "visualization": {"analysis", "data.image_file", "data.shapes", "inference.masks"},
     "evaluation": {
         *("data.image_file", "inference.masks", "inference.tiles", "modeling", "results"),
         "visualization",
@@ -49,10 +50,10 @@ ROOMS: dict[str, set[str]] = {
         # The predictor rebuilds a run's model and names its classes.
         *("checkpoint", "config", "data", "engine", "modeling", "records", "results"),
     },
-    "video": {"inference", "records", "inference.masks", "visualization"},
+    "video": {"analysis", "inference", "records", "inference.masks", "visualization"},
     "batch": {"data.image_file", "inference", "records", "video", "visualization"},
     "sample": {"inference.masks", "video"},
-    "report": {"records", "results"},
+    "report": {"analysis", "records", "results"},
     "demo": {
         *("config", "data", "engine", "evaluation", "inference", "records", "report", "results"),
         *("sample", "video", "visualization"),
