@@ -230,6 +230,7 @@ def test_no_two_files_import_each_other_even_over_others():
 # A file that only its sibling imports is part of that sibling, unless it is a concept that a reader
 # looks for by its name.
 WHOLE_CONCEPTS = {
+    "analysis/movement.py": "where people walk, and how fast",
     "checkpoint/restricted_pickle.py": "the only place that may unpickle",
     "data/fetch/roboflow_link.py": "the questions to Roboflow's API",
     "data/geometry.py": "boxes and masks of one sample under a transform",

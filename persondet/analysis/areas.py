@@ -18,6 +18,7 @@ first point to its last; the other way is `out`.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -72,8 +73,8 @@ class Areas:
     def reached_by(self, boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
         """Return which boxes, (N, 4), XYXY, overlap the rectangle around a line or a zone, (N,)."""
         reached = np.zeros(len(boxes), bool)
-        for area in (*self.lines, *self.zones):
-            (x0, y0), (x1, y1) = area.points.min(axis=0), area.points.max(axis=0)
+        for points in [area.points for area in self.lines] + [zone.points for zone in self.zones]:
+            (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
             across = (boxes[:, 0] <= x1) & (boxes[:, 2] >= x0)
             reached |= across & (boxes[:, 1] <= y1) & (boxes[:, 3] >= y0)
         return reached
@@ -91,6 +92,21 @@ def read_areas(path: str | Path, width: int, height: int, clip: str = "") -> Are
         frame, or belongs to another clip.
     """
     return _Reader(Path(path), width, height).areas(clip)
+
+
+def template(clip: str, width: int, height: int) -> list[str]:
+    """Return the lines of a file of areas to begin with."""
+    x, y = width // 4, height // 2
+    corners = [[x, y], [3 * x, y], [3 * x, height], [x, height]]
+    return [
+        "# Without this line, the areas hold for all clips of this camera.",
+        f"clip: {json.dumps(clip, ensure_ascii=False)}",
+        f"size: [{width}, {height}]",
+        "lines:",
+        f"  door: [[{x}, {y}], [{3 * x}, {y}]]",
+        "zones:",
+        f"  queue: {corners}",
+    ]
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -145,7 +161,7 @@ class _Reader:
                 text = file.read(_MOST + 1)
             if len(text) > _MOST:
                 raise self.error("it is too large for a file of areas")
-            document = yaml.load(text, Loader=_UniqueKeys)  # noqa: S506
+            document = _UniqueKeys(text).get_single_data()
         except OSError as error:
             raise self.error(f"the areas cannot be read ({error.strerror})") from error
         except (yaml.YAMLError, ValueError, RecursionError) as error:

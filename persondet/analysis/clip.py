@@ -72,6 +72,27 @@ class ClipAnalysis:
     heat: FloatArray
     ways: list[SMALL]
 
+    def describe(self) -> list[str]:
+        """Return the sums in words: a line for the clip, for each line and for each zone."""
+        summary = self.summary()
+        people, alarms = len(self.people), self.false_alarms
+        shown = f"{people} people in {summary['seconds']:.1f} s"
+        lines = [f"{self.header.source}: {shown}; {alarms} shorter tracks are no people"]
+        for line in summary["lines"]:
+            stock = line["box_centres"]
+            lines.append(
+                f"line {line['name']}: {line['in']} in, {line['out']} out "
+                f"(stock counting by box centres: {stock['in']} in, {stock['out']} out)"
+            )
+        for zone in summary["zones"]:
+            dwell = zone["dwell"]
+            took = f" of {dwell['mean']:.1f} s on average" if dwell else ""
+            lines.append(
+                f"zone {zone['name']}: {zone['visits']} visits{took}; {zone['maximum']} people at "
+                f"most, {zone['mean']:.2f} on average"
+            )
+        return lines
+
     def summary(self) -> dict[str, Any]:
         """Return the sums, as `analysis.json` has them."""
         clock, header = self.clock, self.header
@@ -164,7 +185,7 @@ def analyze_clip(records: str | Path, areas: str | Path) -> ClipAnalysis:
         heat_map += heat(people, header.width, header.height, CELL)
         way += ways(people)[: _MOST_WAYS - len(way)]
         ends = [people.times[rows] for rows in (people.starts[:-1], people.starts[1:] - 1)]
-        columns = [people.ids, np.stack([*ends, people.seen], axis=1)]
+        columns: list[Any] = [people.ids, np.stack([*ends, people.seen], axis=1)]
         columns += [crossings(people, line.points)[0] for line in asked.lines]
         columns += [visits(people, zone.points, asked.grace) for zone in asked.zones]
         if asked.homography is not None:

@@ -10,6 +10,7 @@ Where a track begins or ends closer to the line, it counts if the person is walk
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,7 +124,7 @@ def steps_across(
     steps = np.zeros(len(feet), np.int64)
     way = np.diff(feet, axis=0)
     same = of[1:] == of[:-1]
-    for a, b in zip(points[:-1].astype(np.float32), points[1:].astype(np.float32), strict=True):
+    for a, b in itertools.pairwise(points.astype(np.float32)):
         side = _turn(b - a, feet - a) > 0
         changes = np.flatnonzero(same & (side[1:] != side[:-1]))
         ends = [_turn(way[changes], end - feet[changes]) > 0 for end in (a, b)]
@@ -135,7 +136,7 @@ def steps_across(
 def distance(feet: SMALL, points: FloatArray) -> SMALL:
     """Return how far each place, (N, 2), is from a line through `points`, (P, 2): (N,), pixels."""
     nearest = np.full(len(feet), np.inf, np.float32)
-    for a, b in zip(points[:-1].astype(np.float32), points[1:].astype(np.float32), strict=True):
+    for a, b in itertools.pairwise(points.astype(np.float32)):
         share = np.clip((feet - a) @ (b - a) / np.sum((b - a) ** 2), 0, 1)
         off = feet - (a + share[:, None] * (b - a))
         np.minimum(nearest, np.hypot(off[:, 0], off[:, 1]), out=nearest)
@@ -178,7 +179,7 @@ def _moment(
     start, end = (feet[rows].astype(np.float64) for rows in (into - 1, into))
     share = np.full(len(into), 0.5)
     best = np.full(len(into), np.inf)
-    for a, b in zip(points[:-1], points[1:], strict=True):
+    for a, b in itertools.pairwise(points):
         before, after = _turn(b - a, start - a), _turn(b - a, end - a)
         here = before / np.where(before == after, 1, before - after)
         place = start + here[:, None] * (end - start)

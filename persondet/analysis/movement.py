@@ -85,7 +85,8 @@ def heat(tracks: Tracks, width: int, height: int, cell: int) -> FloatArray:
     places = np.floor(tracks.walked / cell).astype(np.int64)
     x, y = (np.clip(places[:, i], 0, most - 1) for i, most in ((0, columns), (1, rows)))
     seconds = (clock.until - clock.times)[tracks.frames]
-    return np.bincount(y * columns + x, seconds, rows * columns).reshape(rows, columns)
+    stood = np.bincount(y * columns + x, seconds, rows * columns).astype(np.float64)
+    return stood.reshape(rows, columns)
 
 
 def ways(tracks: Tracks, seconds: float = 0.2) -> list[SMALL]:

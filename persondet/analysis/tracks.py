@@ -105,7 +105,7 @@ class Tracks:
         steps = np.diff(self.clock.times, prepend=self.clock.times[:1])
         steps = longest_step(steps)[self.frames]
         steps[self.starts[:-1]] = 0
-        return np.bincount(self.of, steps, len(self))
+        return np.bincount(self.of, steps, len(self)).astype(np.float64)
 
     @cached_property
     def walked(self) -> SMALL:
