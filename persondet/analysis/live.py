@@ -15,6 +15,7 @@ import numpy as np
 from persondet.analysis.areas import Areas
 from persondet.analysis.crossings import crossings
 from persondet.analysis.tracks import (
+    SECONDS_COMPARED,
     SECONDS_FITTED,
     SECONDS_SEEN,
     Clock,
@@ -31,9 +32,9 @@ _SECONDS_GONE = 5.0
 
 @dataclass
 class _Person:
-    """A track: its sightings (frame, x, y, height), and what is known of it."""
+    """A track: its sightings (frame, x, y, middle of the box, height), and what is known of it."""
 
-    sightings: list[tuple[int, float, float, float]] = field(default_factory=list)
+    sightings: list[tuple[int, float, float, float, float]] = field(default_factory=list)
     seen: float = 0.0
     last: float = 0.0
     left: list[float] = field(default_factory=list)  # of each line, see `crossings`
@@ -47,13 +48,15 @@ class LiveAreas:
         width, height: of the frames, pixels.
 
     Attributes:
-        counts: [in, out] of each line so far.
+        counts: [in, out] of each line so far. What the last seconds add may be taken back, when
+            they show that only the legs were hidden.
         people: how many people are in each zone now.
     """
 
     def __init__(self, areas: Areas, width: int, height: int) -> None:
         self.areas, self.width, self.height = areas, width, height
         self.counts = [[0, 0] for _ in areas.lines]
+        self._settled = [[0, 0] for _ in areas.lines]
         self.people = [0 for _ in areas.zones]
         self._persons: dict[int, _Person] = {}
         self._times: list[float] = []
@@ -76,7 +79,8 @@ class LiveAreas:
             else:
                 known.seen += step
             known.last = time
-            known.sightings.append((frame, *place, float(box[3] - box[1])))
+            middle, height = float((box[1] + box[3]) / 2), float(box[3] - box[1])
+            known.sightings.append((frame, *place, middle, height))
         self._count(time)
         self._forget(time)
 
@@ -89,23 +93,28 @@ class LiveAreas:
         tracks = self._tracks(persons)
         # A sighting is final when all that it is fitted to has been seen, and it is not the last.
         last = np.array([person.last for person in persons])
-        final = np.minimum(time - SECONDS_FITTED, last - 1e-6)
+        final = np.minimum(time - SECONDS_COMPARED - SECONDS_FITTED, last - 1e-6)
         before = np.where(time - last > _SECONDS_GONE, math.inf, final)
         for n, line in enumerate(self.areas.lines):
             after = np.array([person.left[n] for person in persons])
             found, lefts = crossings(tracks, line.points, after, before)
             for way, count in enumerate(found.counts):
-                self.counts[n][way] += count
-            for person, left in zip(persons, lefts, strict=True):
-                person.left[n] = max(person.left[n], float(left))
+                self._settled[n][way] += count
+            after = np.maximum(after, lefts)
+            for person, left in zip(persons, after.tolist(), strict=True):
+                person.left[n] = left
+            latest, _ = crossings(tracks, line.points, after, np.maximum(before, last - 1e-6))
+            both = zip(self._settled[n], latest.counts, strict=True)
+            self.counts[n] = [settled + count for settled, count in both]
         near = time - last <= self.areas.grace + 1e-6
         now = tracks.walked[tracks.starts[1:] - 1][near]
         self.people = [int(inside(now, zone.points).sum()) for zone in self.areas.zones]
 
     def _tracks(self, persons: Sequence[_Person]) -> Tracks:
         rows = [sighting for person in persons for sighting in person.sightings]
-        frames, x, y, heights = np.array(rows).T
+        frames, x, y, middle, heights = np.array(rows).T
         feet = np.stack([x, y], axis=1).astype(np.float32)
+        centres = np.stack([x, middle], axis=1).astype(np.float32)
         times = np.array(self._times)
         return Tracks(
             Clock(times, np.arange(len(times)) + self._dropped),
@@ -113,7 +122,7 @@ class LiveAreas:
             np.cumsum([0, *(len(person.sightings) for person in persons)]),
             (frames - self._dropped).astype(np.int32),
             feet,
-            feet,
+            centres,
             heights.astype(np.float32),
         )
 
@@ -124,7 +133,8 @@ class LiveAreas:
                 del self._persons[number]
                 continue
             # What a settled sighting was fitted to is needed once more, as it is fitted again.
-            least = min(person.left, default=person.last) - SECONDS_FITTED - 1e-3
+            needed = SECONDS_COMPARED + SECONDS_FITTED + 1e-3
+            least = min(person.left, default=person.last) - needed
             kept = [s for s in person.sightings if self._times[s[0] - self._dropped] >= least]
             person.sightings = kept
         firsts = [person.sightings[0][0] for person in self._persons.values()]

@@ -26,6 +26,10 @@ SMALL = npt.NDArray[np.float32]
 # A track counts as a person after this much time in sight, and its feet are those of a straight
 # walk fitted to the sightings within so much time before and after.
 SECONDS_SEEN, SECONDS_FITTED = 0.5, 0.2
+# Who is cut shorter than this share of what they are before and after, within so many bins of time,
+# has something before the legs.
+_CUT, _BIN, _BINS = 0.85, 0.5, 4
+SECONDS_COMPARED = _BIN * (_BINS + 1)
 # A frame lasts until the next one, or this long before a hole.
 _LONGEST_FRAME = 0.5
 _CHUNK = 256  # frames whose masks are looked at together
@@ -108,6 +112,46 @@ class Tracks:
         return np.bincount(self.of, steps, len(self)).astype(np.float64)
 
     @cached_property
+    def standing(self) -> SMALL:
+        """The feet, (N, 2), pixels, also where something hides the legs for a while.
+
+        There the head stays where it is and the lower edge jumps up; the feet are as far below the
+        head as the person is tall before and after.
+        """
+        bins = np.floor(self.times / _BIN).astype(np.int64)
+        first = np.ones(len(bins), bool)
+        first[1:] = (np.diff(bins) != 0) | (np.diff(self.of) != 0)
+        starts = np.flatnonzero(first)
+        if not len(starts):
+            return self.feet
+        tops = self.centres[:, 1] - self.heights / 2
+        tall = np.maximum.reduceat(self.heights, starts)
+        high = np.minimum.reduceat(tops, starts)
+        of, bin_ = self.of[starts], bins[starts]
+        # Of the bins before, and of those after: the greatest height, and the highest head.
+        talls, highs = (np.full((2, len(starts)), value, np.float32) for value in (0, np.inf))
+        for k in range(1, min(_BINS, len(starts) - 1) + 1):
+            near = (of[k:] == of[:-k]) & (bin_[k:] - bin_[:-k] <= _BINS)
+            for side, here, there in (
+                (0, slice(k, None), slice(None, -k)),
+                (1, slice(None, -k), slice(k, None)),
+            ):
+                talls[side, here] = np.where(
+                    near, np.maximum(talls[side, here], tall[there]), talls[side, here]
+                )
+                highs[side, here] = np.where(
+                    near, np.minimum(highs[side, here], high[there]), highs[side, here]
+                )
+        bin_of = np.cumsum(first) - 1
+        whole, head = talls.min(axis=0)[bin_of], highs.max(axis=0)[bin_of]
+        missing = whole - self.heights
+        # Where the head is what is missing, the lower edge is right.
+        hidden = (self.heights < _CUT * whole) & (tops - head < missing / 2)
+        feet = self.feet.copy()
+        feet[hidden, 1] = (tops + whole)[hidden]
+        return feet
+
+    @cached_property
     def walked(self) -> SMALL:
         """The feet without the tremble of the boxes, (N, 2), pixels.
 
@@ -115,7 +159,7 @@ class Tracks:
         squares; its point at that moment counts. A straight walk stays as it is, at the ends and
         beside gaps too; where sightings are rare, each one counts as it is.
         """
-        times, feet = self.times, self.feet
+        times, feet = self.times, self.standing
         count = np.ones(len(times), np.float32)
         t, tt = (np.zeros(len(times), np.float32) for _ in range(2))
         x, tx = np.zeros((2, *feet.shape), np.float32)
