@@ -21,6 +21,9 @@ from persondet.analysis.tracks import SMALL, FloatArray, Tracks
 # The band on both sides of a line: as a share of the person's height, and at least, pixels.
 _BAND, _LEAST_BAND = 0.1, 3.0
 _SECONDS_ACROSS = 1.0
+# Places are moved by a little, pixels, so that none lies on a bend or an end of a line: boxes have
+# round numbers, and lines too.
+_OFF_GRID = np.array([0.00137, 0.00093])
 # Who moves by the width of the band in this time is walking.
 _SECONDS_WALKING = 0.5
 
@@ -113,21 +116,19 @@ def steps_across(
 ) -> npt.NDArray[np.int64]:
     """Return how often the step to each place crosses a line: +1 in, -1 out, (N,).
 
-    Each segment of the line, and the step, own one of their ends, so that a way through a bend of
-    the line, or a step that ends on the line, counts once.
-
     Args:
         feet: places, (N, 2), track by track in the order of time.
         of: the track of each, (N,).
         points: of the line, (P, 2).
     """
     steps = np.zeros(len(feet), np.int64)
-    way = np.diff(feet, axis=0)
+    places = feet + _OFF_GRID
+    way = np.diff(places, axis=0)
     same = of[1:] == of[:-1]
-    for a, b in itertools.pairwise(points.astype(np.float32)):
-        side = _turn(b - a, feet - a) > 0
+    for a, b in itertools.pairwise(points):
+        side = _turn(b - a, places - a) > 0
         changes = np.flatnonzero(same & (side[1:] != side[:-1]))
-        ends = [_turn(way[changes], end - feet[changes]) > 0 for end in (a, b)]
+        ends = [_turn(way[changes], end - places[changes]) > 0 for end in (a, b)]
         across = changes[ends[0] != ends[1]]
         steps[across + 1] += np.where(side[across + 1], 1, -1)
     return steps
@@ -143,9 +144,9 @@ def distance(feet: SMALL, points: FloatArray) -> SMALL:
     return nearest
 
 
-def _turn(along: SMALL, to: SMALL) -> SMALL:
+def _turn(along: FloatArray, to: FloatArray) -> FloatArray:
     """Return the cross product: above 0 where `to` lies to the right hand, as y goes down."""
-    turn: SMALL = along[..., 0] * to[..., 1] - along[..., 1] * to[..., 0]
+    turn: FloatArray = along[..., 0] * to[..., 1] - along[..., 1] * to[..., 0]
     return turn
 
 
