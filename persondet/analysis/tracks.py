@@ -247,13 +247,13 @@ def tracks_of(
     rows, frames = _Rows(header, areas), iter(frames)
     for chunk in iter(lambda: list(itertools.islice(frames, _CHUNK)), []):
         rows.add(chunk)
-    if not rows.times:
-        raise MediaError(f"{path}: the records hold no frame; annotate the clip first.")
     if rows.unnumbered is not None:
         raise MediaError(
             f"{path}: frame {rows.unnumbered} has people without a track_id; annotate the clip "
             "without --no-tracking."
         )
+    if not rows.times:
+        raise MediaError(f"{path}: the records hold no frame; annotate the clip first.")
     clock = Clock(np.array(rows.times), np.array(rows.indices, np.int64))
     late = np.flatnonzero(np.diff(clock.times) <= 0)
     if len(late):

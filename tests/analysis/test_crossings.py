@@ -111,6 +111,7 @@ def test_legs_behind_a_wall_are_not_on_the_other_side():
 BENT = np.array([[100.0, 200.0], [300.0, 240.0], [320.0, 120.0], [560.0, 180.0]])
 
 
+@pytest.mark.slow
 @settings(max_examples=60, derandomize=True)
 @given(
     st.lists(st.tuples(*[st.integers(0, 12)] * 2), min_size=2, max_size=12),

@@ -53,6 +53,7 @@ def test_a_hole_in_the_clip_belongs_to_no_frame():
     assert clock.seconds == pytest.approx(0.66)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, derandomize=True)
 @given(
     st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), min_size=3, max_size=8),

@@ -138,7 +138,8 @@ def panel_speed(axes: Axes, analysis: ClipAnalysis) -> None:
     if not len(speeds):
         style.hide(axes, "no speeds: no homography is given" if walks is None else "no speeds")
         return
-    axes.hist(speeds, 20, color=style.BLUE, **style.BAR)
+    edges = np.linspace(0, 1.1 * max(float(speeds.max()), 0.1), 21)
+    axes.hist(speeds, edges, color=style.BLUE, **style.BAR)
     median = float(np.median(speeds))
     axes.axvline(median, color=style.VERMILION, linestyle="--", label=f"median {median:.2f} m/s")
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
