@@ -22,6 +22,7 @@ import json
 import math
 from collections.abc import Hashable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from persondet.errors import ConfigError
 from persondet.text import listed, printable
 
 FloatArray = npt.NDArray[np.float64]
+FootArray = npt.NDArray[np.float32]
 GRACE = 0.5  # seconds
 _KEYS = ("clip", "size", "lines", "zones", "grace", "homography")
 _MOST = 1_000_000  # bytes of a file
@@ -70,14 +72,20 @@ class Areas:
     grace: float = GRACE
     homography: FloatArray | None = None
 
-    def reached_by(self, boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-        """Return which boxes, (N, 4), XYXY, overlap the rectangle around a line or a zone, (N,)."""
-        reached = np.zeros(len(boxes), bool)
-        for points in [area.points for area in self.lines] + [zone.points for zone in self.zones]:
-            (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
-            across = (boxes[:, 0] <= x1) & (boxes[:, 2] >= x0)
-            reached |= across & (boxes[:, 1] <= y1) & (boxes[:, 3] >= y0)
-        return reached
+    def near(self, boxes: FootArray) -> npt.NDArray[np.bool_]:
+        """Return whose feet may be on either side of a line or a border: (N,).
+
+        Args:
+            boxes: (N, 4), XYXY, pixels; feet are somewhere near the lower edge.
+        """
+        feet = np.stack([(boxes[:, 0] + boxes[:, 2]) / 2, boxes[:, 3]], axis=1)
+        reach = np.maximum(boxes[:, 2] - boxes[:, 0], (boxes[:, 3] - boxes[:, 1]) / 4)
+        near = np.zeros(len(boxes), bool)
+        for line in self.lines:
+            near |= distance(feet, line.points) <= reach
+        for zone in self.zones:
+            near |= distance(feet, np.append(zone.points, zone.points[:1], axis=0)) <= reach
+        return near
 
 
 def read_areas(path: str | Path, width: int, height: int, clip: str = "") -> Areas:
@@ -92,6 +100,16 @@ def read_areas(path: str | Path, width: int, height: int, clip: str = "") -> Are
         frame, or belongs to another clip.
     """
     return _Reader(Path(path), width, height).areas(clip)
+
+
+def distance(feet: FootArray, points: FloatArray) -> FootArray:
+    """Return how far each place, (N, 2), is from a line through `points`, (P, 2): (N,), pixels."""
+    nearest = np.full(len(feet), np.inf, np.float32)
+    for a, b in pairwise(points.astype(np.float32)):
+        share = np.clip((feet - a) @ (b - a) / np.sum((b - a) ** 2), 0, 1)
+        off = feet - (a + share[:, None] * (b - a))
+        np.minimum(nearest, np.hypot(off[:, 0], off[:, 1]), out=nearest)
+    return nearest
 
 
 def template(clip: str, width: int, height: int) -> list[str]:

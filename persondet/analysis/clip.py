@@ -34,7 +34,7 @@ JSON = "analysis.json"
 
 
 CELL = 4  # pixels of a square of the heat map
-_MOST_WAYS = 2000
+_MOST_WAYS = 300
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class ClipAnalysis:
         visits: of each zone.
         walks: None without a homography.
         heat: for how long feet stood in each square of `CELL` pixels, seconds, (rows, columns).
-        ways: of the first 2000 people, (W, 2) each, pixels.
+        ways: of the first 300 people, (W, 2) each, pixels.
     """
 
     records: Path

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from persondet.analysis.areas import distance
 from persondet.analysis.tracks import SMALL, FloatArray, Tracks
 
 # The band on both sides of a line: as a share of the person's height, and at least, pixels.
@@ -132,16 +133,6 @@ def steps_across(
         across = changes[ends[0] != ends[1]]
         steps[across + 1] += np.where(side[across + 1], 1, -1)
     return steps
-
-
-def distance(feet: SMALL, points: FloatArray) -> SMALL:
-    """Return how far each place, (N, 2), is from a line through `points`, (P, 2): (N,), pixels."""
-    nearest = np.full(len(feet), np.inf, np.float32)
-    for a, b in itertools.pairwise(points.astype(np.float32)):
-        share = np.clip((feet - a) @ (b - a) / np.sum((b - a) ** 2), 0, 1)
-        off = feet - (a + share[:, None] * (b - a))
-        np.minimum(nearest, np.hypot(off[:, 0], off[:, 1]), out=nearest)
-    return nearest
 
 
 def _turn(along: FloatArray, to: FloatArray) -> FloatArray:

@@ -89,7 +89,7 @@ def heat(tracks: Tracks, width: int, height: int, cell: int) -> FloatArray:
     return stood.reshape(rows, columns)
 
 
-def ways(tracks: Tracks, seconds: float = 0.2) -> list[SMALL]:
+def ways(tracks: Tracks, seconds: float = 0.4) -> list[SMALL]:
     """Return the way of each track, (P, 2), pixels: places about so many `seconds` apart."""
     since = np.floor(tracks.times / seconds)
     new = _changes(tracks, since)

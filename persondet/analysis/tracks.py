@@ -25,7 +25,7 @@ FloatArray = npt.NDArray[np.float64]
 SMALL = npt.NDArray[np.float32]
 # A track counts as a person after this much time in sight, and its feet are those of a straight
 # walk fitted to the sightings within so much time before and after.
-SECONDS_SEEN, SECONDS_FITTED = 0.5, 0.2
+SECONDS_SEEN, SECONDS_FITTED = 0.75, 0.2
 # Who is cut shorter than this share of what they are before and after, within so many bins of time,
 # has something before the legs.
 _CUT, _BIN, _BINS = 0.85, 0.5, 4
@@ -207,7 +207,7 @@ class Tracks:
         return replace(self, ids=ids, starts=starts, **columns)
 
     def confirmed(self) -> Tracks:
-        """Return the tracks that were in sight for half a second; others are false alarms."""
+        """Return the tracks that were in sight for 0.75 seconds; others are false alarms."""
         return self.select(self.seen >= SECONDS_SEEN - 1e-6)
 
 
@@ -230,7 +230,7 @@ def read_tracks(path: str | Path, areas: Areas | None = None) -> tuple[RecordsHe
 
     Args:
         path: the records; those of a killed run will do.
-        areas: masks are looked at only where a box reaches one of them, as most of the time goes
+        areas: masks are looked at only near their lines and borders, as most of the time would go
             into the masks; None: everywhere.
 
     Raises: MediaError: when they cannot be read, have no frame or no tracks, a track stands twice
@@ -331,7 +331,7 @@ def feet_of(
     from pycocotools import mask as coco_mask
 
     extents = boxes.copy()
-    near = np.ones(len(people), bool) if areas is None else areas.reached_by(boxes)
+    near = np.ones(len(people), bool) if areas is None else areas.near(boxes)
     rows = [n for n in np.flatnonzero(near).tolist() if people[n].mask]
     if rows:
         shape = [size[1], size[0]]

@@ -74,8 +74,7 @@ def build_document(run_dir: str | Path) -> Document:
     what = "How good it is, where it fails: the evaluation"
     if not run.evaluation_only:
         what = "How it was built, how good it is, where it fails: the run"
-    left_out = _OF_TRAINING if run.evaluation_only else ()
-    left_out += () if run.analyses else (areas,)
+    left_out = [*(_OF_TRAINING if run.evaluation_only else ()), *(() if run.analyses else (areas,))]
     chapters = [chapter for chapter in CHAPTERS if chapter not in left_out]
     document = Document(
         title=f"A detector for {classes}" if classes else "A detector",

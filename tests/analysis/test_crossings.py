@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from persondet.analysis.areas import Areas, Line
-from persondet.analysis.crossings import crossings, distance, steps_across, stock_counts
+from persondet.analysis.areas import Areas, Line, distance
+from persondet.analysis.crossings import crossings, steps_across, stock_counts
 from persondet.analysis.live import LiveAreas
 from persondet.analysis.tracks import tracks_of
 from tests.analysis.walkers import HEADER, HEIGHT, WIDTH, at_rate, frames_of, person, tracks

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from bm_pairs import Progress, Row
 
 from persondet.analysis.clip import ClipAnalysis, analyze_clip
 from persondet.inference.masks import encode_region, mask_extent
@@ -58,18 +59,18 @@ class Street:
 STREETS = (
     Street(
         "gate",  # turning back, coming in from the side
-        8.0,
+        10.0,
         (
-            ((0, -150, 300), (8, 1300, 300)),
-            ((0, 1400, 250), (8, 150, 250)),
-            ((0, 150, 210), (4.5, 622, 210), (8, 250, 210)),  # turns back before the line
-            ((0, 1000, 230), (3.4, 630, 230), (7, 1010, 230)),  # turns back on the line
-            ((1, -100, 330), (8, 1100, 330)),
-            ((0, 400, 190), (2, 620, 190), (4, 660, 190), (8, 1000, 190)),
+            ((0, -150, 300), (7, 1300, 300)),
+            ((1.5, 1400, 250), (9.5, 150, 250)),
+            ((0, 150, 210), (4.8, 622, 210), (9.5, 150, 210)),  # turns back before the line
+            ((0, 1000, 230), (2.4, 630, 230), (6, 1150, 230)),  # turns back on the line
+            ((4, -100, 330), (10, 1150, 330)),
+            ((0, 450, 190), (0.8, 610, 190), (1.6, 660, 190), (6, 1200, 190)),
         ),
         {"gate": [(640, 20), (640, 400)]},
         {"gate": (1, 3)},
-        {"left": [(100, 180), (560, 180), (560, 350), (100, 350)]},
+        {"left": [(100, 180), (540, 180), (540, 350), (100, 350)]},
     ),
     Street(
         "threshold",  # standing on the line, hidden at the line
@@ -215,7 +216,7 @@ def drawn(street: Street) -> Drawn:
     for name, column, pixels in street.things:
         z = scene.camera.depth_for(_TALL, pixels)
         scene.items.append(thing_item(scene, rng, name, scene.camera.across(column, z), z))
-    looks = []
+    looks: list[Any] = []
     while len(looks) < len(street.ways):
         one = random_looks(rng)
         if one.height_m > 1.55:
@@ -237,39 +238,49 @@ def write_records(
 
 
 def main(
-    pairs: int, progress: Callable[..., None], run: Path | None = None
-) -> dict[str, dict[str, Any]]:
-    """Draw the streets, annotate them with the model of a run, count, and return the counts."""
-    from persondet.inference.predictor import Predictor
-    from persondet.video.pipeline import annotate_video
+    pairs: int, progress: Progress | None = None, run: Path | None = None, **_: Any
+) -> dict[str, Row]:
+    """Count on the streets, by the ground truth of what is seen and by the model of a run."""
+    predictor = None
+    if run is not None:
+        from persondet.inference.predictor import Predictor
 
-    predictor = Predictor.from_run(run) if run else None
+        predictor = Predictor.from_run(run)
     found = {}
-    for n, street in enumerate(STREETS):
-        scene, rate = drawn(street), RATE
+    for n, street in enumerate(STREETS, start=1):
+        scene = drawn(street)
         with tempfile.TemporaryDirectory() as scratch:
-            folder = Path(scratch)
-            areas = scene.write_areas(folder / "areas.yaml")
-            times = [float(k / rate) for k in range(int(street.seconds * rate))]
-            records = write_records(folder / "truth.jsonl", times, scene.visible)
-            rows = {"ground truth": analyze_clip(records, areas)}
-            if predictor is not None:
-                clip = folder / "street.mp4"
-                with VideoWriter(clip, width=SIZE[0], height=SIZE[1], fps=rate) as writer:
-                    for time in times:
-                        writer.write(scene.image(time))
-                done = annotate_video(clip, folder / "annotated.mp4", predictor)
-                rows["model"] = analyze_clip(done.records, areas)
-        found[street.name] = {kind: _counts(street, row) for kind, row in rows.items()}
-        progress(n + 1, len(STREETS))
+            for by, records in _records(scene, Path(scratch), predictor).items():
+                counted = analyze_clip(records, scene.write_areas(Path(scratch) / "areas.yaml"))
+                found[f"{street.name}, {by}"] = _row(street, by, counted)
+        if progress is not None:
+            progress(n, len(STREETS))
     return found
 
 
-def _counts(street: Street, analysis: ClipAnalysis) -> dict[str, Any]:
-    names = [line.name for line in analysis.areas.lines]
-    ours = {name: c.counts for name, c in zip(names, analysis.crossings, strict=True)}
-    return {
-        "true": street.counts,
-        "counted": ours,
-        "box_centres": dict(zip(names, analysis.stock, strict=True)),
-    }
+def _records(scene: Drawn, folder: Path, predictor: Any) -> dict[str, Path]:
+    """Write the records of a street by the ground truth, and by a model if there is one."""
+    times = [float(k / RATE) for k in range(int(scene.street.seconds * RATE))]
+    records = {"ground truth": write_records(folder / "truth.jsonl", times, scene.visible)}
+    if predictor is not None:
+        from persondet.video.pipeline import annotate_video
+
+        clip = folder / "street.mp4"
+        with VideoWriter(clip, width=SIZE[0], height=SIZE[1], fps=RATE) as writer:
+            for time in times:
+                writer.write(scene.image(time))
+        records["model"] = annotate_video(clip, folder / "annotated.mp4", predictor).records
+    return records
+
+
+def _row(street: Street, by: str, found: ClipAnalysis) -> Row:
+    true, counted, stock = (
+        [sum(both) for both in zip(*counts, strict=True)]
+        for counts in (street.counts.values(), (c.counts for c in found.crossings), found.stock)
+    )
+    numbers = {"true": true, "counted": counted, "box_centres": stock}
+    details = (
+        f"{counted[0]} in, {counted[1]} out; stock {stock[0]} in, {stock[1]} out; "
+        f"true {true[0]} in, {true[1]} out"
+    )
+    return {"what": f"{street.name}, by the {by}", "details": details, **numbers}

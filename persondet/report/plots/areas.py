@@ -139,7 +139,7 @@ def panel_speed(axes: Axes, analysis: ClipAnalysis) -> None:
         style.hide(axes, "no speeds: no homography is given" if walks is None else "no speeds")
         return
     edges = np.linspace(0, 1.1 * max(float(speeds.max()), 0.1), 21)
-    axes.hist(speeds, edges, color=style.BLUE, **style.BAR)
+    axes.hist(speeds, edges.tolist(), color=style.BLUE, **style.BAR)
     median = float(np.median(speeds))
     axes.axvline(median, color=style.VERMILION, linestyle="--", label=f"median {median:.2f} m/s")
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
@@ -177,7 +177,8 @@ def panel_ways(axes: Axes, analysis: ClipAnalysis, frame: Frame) -> None:
     )
     for way, color in drawn:
         axes.plot(*way[-1], color=color, marker="o", markersize=2.5 * thin)
-    axes.set_title(f"The ways of {len(drawn)} people; a dot is the end")
+    some = "" if len(drawn) == len(analysis.people) else f"first {len(drawn)} of the "
+    axes.set_title(f"The ways of the {some}{len(analysis.people)} people; a dot is the end")
     for zone in analysis.areas.zones:
         axes.fill(*zone.points.T, facecolor="none", edgecolor="white", linestyle=":")
     for line in analysis.areas.lines:
