@@ -8,6 +8,7 @@ the row of that depth.
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from bm_pairs import Progress, Row
+from bm_pairs import Progress, Row, in_own_process, memory_mb
 
 from persondet.analysis.clip import ClipAnalysis, analyze_clip
 from persondet.inference.masks import encode_region, mask_extent
@@ -104,6 +105,7 @@ STREETS = (
     ),
 )
 RATE = Fraction(15)
+_FRAMES, _CROWD = 90_000, 20  # of a long clip: an hour
 
 
 @dataclass(frozen=True)
@@ -232,15 +234,21 @@ def write_records(
         "street.mp4", "ground truth", ("person",), 0.5, *SIZE, Fraction(25), tracker="ground truth"
     )
     with RecordsWriter(path, header, overwrite=True) as writer:
-        for index, time in enumerate(times):
-            writer.write(FrameRecord(index, time, tuple(people(time))))
+        for index, moment in enumerate(times):
+            writer.write(FrameRecord(index, moment, tuple(people(moment))))
     return path
 
 
 def main(
-    pairs: int, progress: Progress | None = None, run: Path | None = None, **_: Any
+    pairs: int,
+    progress: Progress | None = None,
+    run: Path | None = None,
+    images: int = _FRAMES,
 ) -> dict[str, Row]:
-    """Count on the streets, by the ground truth of what is seen and by the model of a run."""
+    """Count on the streets, by the ground truth of what is seen and by the model of a run.
+
+    And analyse the records of a long clip: `images` frames.
+    """
     predictor = None
     if run is not None:
         from persondet.inference.predictor import Predictor
@@ -254,8 +262,43 @@ def main(
                 counted = analyze_clip(records, scene.write_areas(Path(scratch) / "areas.yaml"))
                 found[f"{street.name}, {by}"] = _row(street, by, counted)
         if progress is not None:
-            progress(n, len(STREETS))
+            progress(n, len(STREETS) + 1)
+    with tempfile.TemporaryDirectory() as scratch:
+        _write_long(Path(scratch), images)
+        seconds, memory = in_own_process(_analyse_long, Path(scratch))
+    what = f"{images:,} frames with {_CROWD} people, tables and figures"
+    details = f"{seconds:.1f} s of one core, at most {memory:.0f} MB"
+    found["long"] = {"what": what, "details": details, "seconds": seconds, "memory": memory}
     return found
+
+
+def _write_long(folder: Path, frames: int) -> None:
+    """Write the records of people who go to and fro through a line and a zone, with masks."""
+    rng = np.random.default_rng(0)
+    heights = rng.integers(100, 150, (8, 60))  # of the columns of a person: as many runs
+    masks = [np.arange(150)[:, None] < columns for columns in heights]
+    counts = [encode_region(mask, 300, 200, SIZE[1], SIZE[0])["counts"] for mask in masks]
+    slots = np.arange(_CROWD)
+
+    def people(moment: float) -> Iterator[PersonRecord]:
+        x = 640 + 500 * np.sin(moment / 9 + slots)
+        y = 400 + 200 * np.sin(moment / 7 + 2 * slots)
+        rows = np.stack([x - 30, y - 150, x + 30, y], axis=1).tolist()
+        for slot, box in enumerate(rows):
+            number = slot + 1 + _CROWD * int(moment // 60)
+            yield PersonRecord(tuple(box), 0.9, "person", counts[slot % 8], number)
+
+    write_records(folder / "long.jsonl", [k / 25 for k in range(frames)], people)
+    lines, zones = "door: [[0.1, 0.5], [0.9, 0.6]]", "hall: [[0.2, 0.4], [0.6, 0.4], [0.4, 0.9]]"
+    (folder / "areas.yaml").write_text(f"lines: {{{lines}}}\nzones: {{{zones}}}\n")
+
+
+def _analyse_long(folder: Path) -> tuple[float, float]:
+    from persondet.report.plots.areas import write_analysis
+
+    analysis = analyze_clip(folder / "long.jsonl", folder / "areas.yaml")
+    write_analysis(analysis, folder / "analysis", None)
+    return time.process_time(), memory_mb(peak=True)
 
 
 def _records(scene: Drawn, folder: Path, predictor: Any) -> dict[str, Path]:
@@ -267,8 +310,8 @@ def _records(scene: Drawn, folder: Path, predictor: Any) -> dict[str, Path]:
 
         clip = folder / "street.mp4"
         with VideoWriter(clip, width=SIZE[0], height=SIZE[1], fps=RATE) as writer:
-            for time in times:
-                writer.write(scene.image(time))
+            for moment in times:
+                writer.write(scene.image(moment))
         records["model"] = annotate_video(clip, folder / "annotated.mp4", predictor).records
     return records
 
