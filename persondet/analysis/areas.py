@@ -79,7 +79,8 @@ class Areas:
             boxes: (N, 4), XYXY, pixels; feet are somewhere near the lower edge.
         """
         feet = np.stack([(boxes[:, 0] + boxes[:, 2]) / 2, boxes[:, 3]], axis=1)
-        reach = np.maximum(boxes[:, 2] - boxes[:, 0], (boxes[:, 3] - boxes[:, 1]) / 4)
+        width, height = (boxes[:, 2:] - boxes[:, :2]).T
+        reach = np.maximum(0.6 * width, 0.15 * height)
         near = np.zeros(len(boxes), bool)
         for line in self.lines:
             near |= distance(feet, line.points) <= reach
