@@ -35,10 +35,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
-from operator import index
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import numpy as np
 
 from persondet.errors import MediaError
@@ -52,6 +52,7 @@ logger = logging.getLogger(__name__)
 SCHEMA = "persondet-video-records"
 VERSION = 2
 _READABLE = (1, VERSION)
+_Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 @dataclass(frozen=True)
@@ -79,32 +80,33 @@ class RecordsHeader:
     damage: str = ""
 
 
-@dataclass(frozen=True)
-class PersonRecord:
+class PersonRecord(msgspec.Struct, frozen=True, gc=False):
     """One detection: box (XYXY_ABS, pixels), score 0..1, class name, COCO counts, track."""
 
-    box: tuple[float, ...]
+    box: tuple[float, float, float, float]
     score: float
-    class_name: str
+    class_name: str = msgspec.field(name="class")
     mask: str | None = None
-    track_id: int | None = None
+    track_id: _Int64 | None = None
 
     def decode_mask(self, header: RecordsHeader) -> np.ndarray | None:
         """Return the mask, bool (H, W), or None when the model has no masks."""
         return None if self.mask is None else decode_mask(self.mask, header.height, header.width)
 
 
-@dataclass(frozen=True)
-class FrameRecord:
+class FrameRecord(msgspec.Struct, frozen=True):
     """The detections of one frame; index in the source, time in seconds from its start.
 
     unique: number of different people so far, None without tracking.
     """
 
-    index: int
+    index: _Int64
     time: float
     people: tuple[PersonRecord, ...]
-    unique: int | None = None
+    unique: _Int64 | None = None
+
+
+_FRAME = msgspec.json.Decoder(FrameRecord)
 
 
 def decode_mask(counts: str, height: int, width: int) -> np.ndarray:
@@ -136,7 +138,7 @@ def people_of(
             continue
         people.append(
             PersonRecord(
-                box=tuple(box),
+                box=(box[0], box[1], box[2], box[3]),
                 score=score,
                 class_name=classes[int(instances.pred_classes[i])],
                 mask=None if masks is None else masks[i]["counts"],
@@ -254,36 +256,16 @@ def read_records(path: str | Path) -> tuple[RecordsHeader, Iterator[FrameRecord]
 
 def _read_frames(path: Path) -> Iterator[FrameRecord]:
     """Yield the frames of a records file, without its header."""
-    with open(path, encoding="utf-8", errors="replace") as file:
+    with open(path, "rb") as file:
         next(file)
         for number, line in enumerate(file, start=2):
             try:
-                yield _frame_of(json.loads(line))
-            except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-                if not line.endswith("\n"):
+                yield _FRAME.decode(line)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                if not line.endswith(b"\n"):
                     logger.warning("%s: the last line (%d) is cut off", path, number)
                     return
-                raise MediaError(f"{path}: line {number} is no frame record.") from error
-
-
-def _frame_of(row: dict[str, Any]) -> FrameRecord:
-    """Build a frame from its JSON object."""
-    people = tuple(
-        PersonRecord(
-            box=tuple(map(float, person["box"])),
-            score=float(person["score"]),
-            class_name=str(person["class"]),
-            mask=person.get("mask"),
-            track_id=_whole(person.get("track_id")),
-        )
-        for person in row["people"]
-    )
-    return FrameRecord(int(row["index"]), float(row["time"]), people, _whole(row.get("unique")))
-
-
-def _whole(value: Any) -> int | None:
-    """Return a whole number of 64 bits, or None; TypeError or OverflowError for anything else."""
-    return None if value is None else int(np.int64(index(value)))
+                raise MediaError(f"{path}: line {number} is no frame record ({error}).") from error
 
 
 def mot_path(output: str | Path) -> Path:

@@ -35,7 +35,8 @@ ROOMS: dict[str, set[str]] = {
     "data": {"data.image_file", "data.shapes"},
     "modeling": {"inference.masks"},  # which field carries the small masks
     "checkpoint": {"modeling"},  # names of a model's parts
-    "visualization": {"data.image_file", "data.shapes", "inference.masks"},
+    "analysis": {"records"},
+    "visualization": {"analysis", "data.image_file", "data.shapes", "inference.masks"},
     "evaluation": {
         *("data.image_file", "inference.masks", "inference.tiles", "modeling", "results"),
         "visualization",
@@ -51,10 +52,10 @@ ROOMS: dict[str, set[str]] = {
         *("checkpoint", "config", "data", "engine", "modeling", "records", "results"),
     },
     "export": {"data", "engine", "inference", "inference.masks", "onnx_predictor"},
-    "video": {"inference", "records", "inference.masks", "visualization"},
+    "video": {"analysis", "inference", "records", "inference.masks", "visualization"},
     "batch": {"data.image_file", "inference", "records", "video", "visualization"},
     "sample": {"inference.masks", "video"},
-    "report": {"records", "results"},
+    "report": {"analysis", "records", "results"},
     "demo": {
         *("config", "data", "engine", "evaluation", "inference", "records", "report", "results"),
         *("sample", "video", "visualization"),
@@ -233,6 +234,7 @@ def test_no_two_files_import_each_other_even_over_others():
 # A file that only its sibling imports is part of that sibling, unless it is a concept that a reader
 # looks for by its name.
 WHOLE_CONCEPTS = {
+    "analysis/movement.py": "where people walk, and how fast",
     "checkpoint/restricted_pickle.py": "the only place that may unpickle",
     "data/fetch/roboflow_link.py": "the questions to Roboflow's API",
     "data/geometry.py": "boxes and masks of one sample under a transform",

@@ -20,6 +20,7 @@ MODES = {
     "mapper": "training samples per second and core against two other mappers",
     "evaluate": "scoring 5,000 images against Detectron2's COCOEvaluator with pycocotools",
     "video": "annotated frames per second against DefaultPredictor with VideoVisualizer",
+    "counts": "people counted at lines on drawn streets, against counting by box centres",
     "cluster": "what a job over many items costs beside the work, and how it scales on Ray",
 }
 
@@ -39,7 +40,7 @@ def get_parser() -> argparse.ArgumentParser:
     more = "600 for dataset, 16 for mapper, 5000 for evaluate, 60 frames for video"
     more = f"images (default: {more}), or items (100000 for cluster)"
     add("--images", more, "N", type=int)
-    add("--run", "trained run, for four video rows", "DIR", type=Path)
+    add("--run", "trained run, for four video rows and for counts", "DIR", type=Path)
     add("--clip", "clip that the run annotates", "FILE", type=Path)
     more = "python of an environment with Ultralytics 8.4, for two rows more with --run"
     add("--yolo", more, "FILE", type=Path)
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if min(args.images or 1, args.pairs) < 1 or args.images == 0:
         parser.error("--images and --pairs must be at least 1")
-    if bool(args.run) != bool(args.clip):
+    if "video" in args.modes and bool(args.run) != bool(args.clip):
         parser.error("--run and --clip belong together")
 
     from persondet.errors import PersondetError
@@ -95,6 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _options(mode: str, args: argparse.Namespace) -> dict[str, Any]:
     options = {"images": args.images} if args.images and mode not in ("train", "cores") else {}
+    options |= {"run": args.run} if mode == "counts" else {}
     return options | (
         {"run": args.run, "clip": args.clip, "yolo": args.yolo} if mode == "video" else {}
     )

@@ -30,6 +30,10 @@ def get_parser() -> argparse.ArgumentParser:
     )
     _add_clip_arguments(parser)
     cli.add_annotation_arguments(parser)
+    add = cli.adder(parser, "areas")
+    more = "lines and zones, see docs/analysis.md: draw them with their counts, and write what "
+    more += "analyze_clip.py writes into <stem of the output>_analysis/"
+    add("--areas", more, "YAML", type=Path)
     cli.add_model_arguments(parser)
     return parser
 
@@ -58,10 +62,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Check all clips, load the model, annotate; print a line per clip and where the time went."""
     parser = get_parser()
     args = cli.parse(parser, argv)
-    chosen = cli.annotation_options(parser, args)
+    chosen = cli.annotation_options(parser, args) | {"areas": args.areas}
+    if args.areas and args.no_tracking:
+        parser.error("--areas counts tracks, and --no-tracking makes none; leave one out")
     cli.check_model_arguments(parser, args)
     from persondet.errors import MediaError, PartialMediaError, PartialResultError
-    from persondet.video.clip_files import check_clips, plan_clips
+    from persondet.files import refuse_existing
+    from persondet.video.clip_files import check_areas, check_clips, plan_clips
 
     folder = Path(args.video_input).is_dir()
     plan = plan_clips(args.video_input, args.output, recursive=args.recursive)
@@ -75,6 +82,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     for reason in faults:
         _say(f"skipped: {reason}")
+    if args.areas:
+        check_areas(args.areas, [clip for clip, _ in readable])
+        for _, target in readable:
+            refuse_existing(_analysis_folder(target), overwrite=args.overwrite)
     done, failed, finished = _annotate_all(readable, existing, chosen, args, alone=not folder)
     faults += [str(error) for error in failed] + [one.damage for one in done if one.damage]
     if not done and not finished:
@@ -151,7 +162,29 @@ def _annotate_all(
             _say(f"failed: {error}")
         else:
             _show_summary(shown_name(clip), done[-1])
+            if args.areas:
+                _analyze(target, args)
     return done, failed, finished
+
+
+def _analysis_folder(target: Path) -> Path:
+    return target.with_name(f"{target.stem}_analysis")
+
+
+def _analyze(target: Path, args: argparse.Namespace) -> None:
+    """Write the analysis of an annotated clip beside it, and print its sums."""
+    from persondet.analysis.clip import analyze_clip
+    from persondet.files import atomic_folder
+    from persondet.records import records_path
+    from persondet.report.plots.areas import write_analysis
+    from persondet.video.clip_files import frame_beneath
+
+    records = records_path(target)
+    analysis = analyze_clip(records, args.areas)
+    with atomic_folder(_analysis_folder(target), overwrite=args.overwrite) as folder:
+        write_analysis(analysis, folder, frame_beneath(records, analysis.header))
+    for line in analysis.describe():
+        print(cli.printable(line))
 
 
 def _say(line: str) -> None:

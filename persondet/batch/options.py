@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from persondet.batch.store import Store
 from persondet.errors import MediaError
+from persondet.files import sha256_of_file
 from persondet.video.source import is_address, local_path
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class AnnotationOptions:
     """How to annotate; see `persondet.video.pipeline.annotate_video`.
 
     start, end: seconds; stride: None for the `VIDEO.STRIDE` of the model's config; masks, labels,
-    count: draw them.
+    count: draw them; areas: a file of lines and zones to draw with their counts.
     """
 
     start: Fraction | None = None
@@ -47,6 +48,7 @@ class AnnotationOptions:
     masks: bool = True
     labels: bool = True
     count: bool = True
+    areas: Path | None = None
 
 
 def annotate_clip(
@@ -85,6 +87,7 @@ def annotate_clip(
         max_frames=options.max_frames,
         crf=options.crf,
         save_mot=options.save_mot,
+        areas=options.areas,
         overwrite=overwrite,
         progress=progress,
         fingerprint=fingerprint,
@@ -129,8 +132,10 @@ def fingerprint_of(
     settings = {
         name: str(value) if isinstance(value, Fraction) else value
         for name, value in asdict(options).items()
-        if kind == "clip" or name in _OF_IMAGES
+        if name in _OF_IMAGES or (kind == "clip" and name != "areas")
     }
+    if kind == "clip" and options.areas is not None:
+        settings["areas"] = sha256_of_file(options.areas)
     digests = [source.digest(file.name, file.size) for file in files]
     facts = [[f.name, f.size, f.changed, d] for f, d in zip(files, digests, strict=True)]
     together = hashlib.sha256(json.dumps(facts).encode()).hexdigest()

@@ -18,7 +18,7 @@ import itertools
 import json
 import logging
 import math
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +48,8 @@ _SECONDS_HIDDEN, _SECONDS_KNOWN = 2.0, 0.4
 _FIRST_SPEED, _SPEED_CHANGE = 6.0, 1.5
 # A false alarm is short; a track counts as a person after this much time in sight.
 _SECONDS_SEEN = 0.5
+# Norfair's counters are whole numbers; they count these, per second.
+_TICKS = 10_000
 
 
 class PersonTracker:
@@ -57,8 +59,12 @@ class PersonTracker:
     earlier frames: the same frames give the same numbers. The tracker forgets people who are gone,
     so memory stays flat.
 
+    All of its times are seconds by the time stamps. Only where frames are more than a second apart
+    they follow the usual step, the median of the last ones: a person then survives one frame.
+
     Args:
-        frame_rate: frames per second that `update` usually gets; a stride divides the clip's rate.
+        frame_rate: frames per second, as far as it is known before the first time stamps; a stride
+            divides the clip's rate.
 
     Attributes:
         name: of the method, for the records.
@@ -72,31 +78,24 @@ class PersonTracker:
     def __init__(self, frame_rate: float) -> None:
         from norfair import OptimizedKalmanFilterFactory, Tracker
 
-        hidden = max(2, round(_SECONDS_HIDDEN * frame_rate))
-        known = min(max(1, round(_SECONDS_KNOWN * frame_rate)), hidden - 1)
         # Norfair warns of each hidden person whose predicted box shrank to nothing; harmless.
         logging.getLogger("norfair.distances").setLevel(logging.ERROR)
-        # The filter's unit of time is the frame; only ratios to R, the box noise, matter.
-        filters = OptimizedKalmanFilterFactory(
-            R=1.0,
-            Q=_SPEED_CHANGE**2 / frame_rate**3,
-            pos_variance=1.0,
-            vel_variance=(_FIRST_SPEED / frame_rate) ** 2,
-        )
+        # The filter's unit of time is the step between two frames, which `_pass_time` makes as long
+        # as it is; only ratios to R, the box noise, matter.
+        self._filters = OptimizedKalmanFilterFactory(R=1.0, pos_variance=1.0)
         self._tracker = Tracker(
             distance_function="iou",
             distance_threshold=1.0 - _MIN_IOU,
-            hit_counter_max=hidden,
-            initialization_delay=known,
-            filter_factory=filters,
+            filter_factory=self._filters,
             past_detections_length=0,
         )
         self.unique = 0
-        self._rate, self._hidden, self._known, self._begin = frame_rate, hidden, known, 0.0
-        self._believed_after = max(1, round(_SECONDS_SEEN * frame_rate))
-        self._frames = self._tick = self._believed = self._fullest = 0
+        self._now: float | None = None
+        self._step = 1 / frame_rate
+        self._steps = deque([self._step], maxlen=25)
+        self._frames = self._believed = self._fullest = 0
         self._numbers = itertools.count(1)
-        # Of each track: its number, and for how many frames at the usual rate it was seen.
+        # Of each track: its number, and for how many ticks it was seen.
         self._tracks: dict[TrackedObject, tuple[int, int]] = {}
 
     def update(self, instances: Instances, time: float | None = None) -> None:
@@ -114,10 +113,7 @@ class PersonTracker:
         # A box with NaN would match everything; it gets a new number and no track.
         usable = np.isfinite(boxes).all(axis=1) & np.isfinite(scores)
         boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1.0)  # a line overlaps nothing
-        passed = self._passed(time)
-        for _ in range(min(passed - 1, self._hidden + 1)):  # frames that the clip does not have
-            self._tracker.update()
-        period = min(passed, self._known)
+        period = self._pass_time(time)
         self._tracker.update(
             [
                 Detection(boxes[k].reshape(2, 2), data=(self._frames, int(k)))
@@ -139,20 +135,45 @@ class PersonTracker:
         self._frames += 1
         self._tracks = {track: self._tracks[track] for track in self._tracker.tracked_objects}
 
-    def _passed(self, time: float | None) -> int:
-        """Return for how many steps of the usual rate the frame before this one was shown."""
-        before = self._tick
-        self._tick = before + 1
-        if time is not None:
-            self._begin = time - 1 / self._rate if before == 0 else self._begin
-            self._tick = max(before + 1, round((time - self._begin) * self._rate))
-        return self._tick - before
+    def _pass_time(self, time: float | None) -> int:
+        """Let the time pass from the frame before to this one; return for how many ticks it counts.
+
+        Hit counters and filters are brought to where Norfair's own step of one expects them.
+        """
+        before, self._step = self._step, self._usual_step
+        if self._now is not None and time is not None and time > self._now:
+            self._step = time - self._now
+            self._steps.append(self._step)
+        self._now = (time or 0.0) if self._now is None else self._now + self._step
+        # Who is seen in each frame is never out of sight: one usual step is on top.
+        usual = round(_TICKS * self._usual_step)
+        known = max(round(_TICKS * _SECONDS_KNOWN), usual)
+        self._tracker.hit_counter_max = max(round(_TICKS * _SECONDS_HIDDEN), 2 * usual) + usual
+        self._tracker.initialization_delay = known + usual
+        # Not the step's square too: after a gap, too wide a gate lets others in.
+        self._filters.Q = _SPEED_CHANGE**2 * self._step * self._usual_step**2
+        self._filters.vel_variance = (_FIRST_SPEED * self._step) ** 2
+        passed, longer = max(1, round(_TICKS * self._step)), self._step / before
+        for track in self._tracker.tracked_objects:
+            track.hit_counter_max = self._tracker.hit_counter_max
+            track.hit_counter += (usual if track.age == 0 else 0) - (passed - 1)
+            filter_: Any = track.filter
+            filter_.x[filter_.dim_z :] *= longer
+            filter_.pos_vel_covariance *= longer
+            filter_.vel_variance *= longer**2
+            filter_.q_Q = self._filters.Q
+        return min(passed, known)
+
+    @property
+    def _usual_step(self) -> float:
+        """The (lower) median of the last steps, seconds."""
+        return sorted(self._steps)[(len(self._steps) - 1) // 2]
 
     def _number(self, track: TrackedObject, period: int) -> int:
-        """Return the number of a track, and count the steps for which it is seen."""
+        """Return the number of a track, and count the ticks for which it is seen."""
         number, count = self._tracks.get(track) or (next(self._numbers), 0)
         self._tracks[track] = (number, count + period)
-        self._believed += count < self._believed_after <= count + period
+        self._believed += count < _SECONDS_SEEN * _TICKS <= count + period
         return number
 
 

@@ -16,7 +16,7 @@ from persondet.report.facts import TEMPLATES, listed
 from persondet.report.pdf import write_pdf
 from persondet.report.run import Run, refuse_elsewhere
 from persondet.report.sections.dataset import dataset
-from persondet.report.sections.evaluation import evaluation, video
+from persondet.report.sections.evaluation import areas, evaluation, video
 from persondet.report.sections.summary import asked, limits, repetition
 from persondet.report.sections.training import augmentation, training, transfer
 from persondet.results import RunError
@@ -24,7 +24,7 @@ from persondet.results import RunError
 HTML, PDF = "report.html", "report.pdf"
 _OF_TRAINING = (transfer, augmentation, training)
 # In the order of the work.
-CHAPTERS = (asked, dataset, *_OF_TRAINING, evaluation, video, limits, repetition)
+CHAPTERS = (asked, dataset, *_OF_TRAINING, evaluation, video, areas, limits, repetition)
 # One of these makes a folder the folder of a run.
 _SIGNS = ("config.yaml", "metrics.json", "results.json", "provenance.json")
 
@@ -74,7 +74,8 @@ def build_document(run_dir: str | Path) -> Document:
     what = "How good it is, where it fails: the evaluation"
     if not run.evaluation_only:
         what = "How it was built, how good it is, where it fails: the run"
-    chapters = [c for c in CHAPTERS if not (run.evaluation_only and c in _OF_TRAINING)]
+    left_out = [*(_OF_TRAINING if run.evaluation_only else ()), *(() if run.analyses else (areas,))]
+    chapters = [chapter for chapter in CHAPTERS if chapter not in left_out]
     document = Document(
         title=f"A detector for {classes}" if classes else "A detector",
         subtitle=f"{what} {path.resolve().name}",

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
+from persondet.analysis.clip import SCHEMA as ANALYSIS
 from persondet.errors import DatasetError, MediaError
 from persondet.files import path_inside, refuse_existing, sha256_of_file
 from persondet.records import read_records
@@ -269,6 +270,16 @@ class Run:
         paths = [*self.folder.glob("*.jsonl"), *self.folder.glob("video/**/*.jsonl")]
         whole = sorted(path for path in paths if not path.stem.endswith(".partial"))
         return tuple(clip for path in whole if (clip := _clip(path)))
+
+    @cached_property
+    def analyses(self) -> dict[str, Facts]:
+        """Folder, relative to the run folder → the `analysis.json` of a clip in it, by name."""
+        paths = [
+            path for depth in ("*", "*/*") for path in self.folder.glob(f"{depth}/analysis.json")
+        ]
+        names = sorted(str(path.parent.relative_to(self.folder)) for path in paths)
+        found = {name: self.facts(f"{name}/analysis.json") for name in names}
+        return {name: facts for name, facts in found.items() if facts["schema"].text() == ANALYSIS}
 
     @cached_property
     def best(self) -> BestModel | None:

@@ -9,10 +9,11 @@ Stills of the annotated clips of a run, for its report, lie in `plots/video_stil
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -21,12 +22,14 @@ from typing import Any
 import cv2
 import numpy as np
 
+from persondet.analysis.areas import read_areas
 from persondet.errors import MediaError, OutputExistsError
 from persondet.files import atomic_path, refuse_existing, write_json
 from persondet.files import partial_path as partial_records_path
-from persondet.records import FrameRecord, mot_path, read_records, records_path
+from persondet.records import FrameRecord, RecordsHeader, mot_path, read_records, records_path
+from persondet.text import printable
 from persondet.video.reader import VideoReader
-from persondet.video.source import is_address, local_path, shown
+from persondet.video.source import is_address, local_path, shown, shown_name
 from persondet.video.writer import CONTAINERS, check_container, draft_path, partial_path
 
 logger = logging.getLogger(__name__)
@@ -258,6 +261,55 @@ def _frames(
         for number, (frame, record) in enumerate(zip(reader, frames, strict=False)):
             if number in places:
                 yield record, frame.image
+
+
+def check_areas(areas: Path, clips: Iterable[str | Path]) -> None:
+    """Check lines and zones against each clip that they are for.
+
+    Raises: ConfigError: as `read_areas`. MediaError: when a clip cannot be read.
+    """
+    for clip in clips:
+        with VideoReader(clip) as reader:
+            read_areas(areas, reader.width, reader.height, reader.name)
+
+
+def frame_beneath(
+    records: Path, header: RecordsHeader, clip: str | None = None
+) -> np.ndarray[Any, Any] | None:
+    """Return the first frame of the clip that records belong to: uint8, (H, W, 3), RGB.
+
+    Args:
+        records: their file.
+        header: their first line.
+        clip: a clip; None: the annotated one beside the records, and no frame if there is none.
+
+    Raises: MediaError: when `clip` cannot be read, or is not the clip of these records.
+    """
+    if clip is not None:
+        with VideoReader(clip) as reader:
+            if reader.name != header.source and Path(reader.name).stem != records.stem:
+                raise MediaError(
+                    f"{shown_name(clip)}: {records} is of {printable(header.source, 80)}; give "
+                    "that clip, or leave out --clip."
+                )
+            return _rgb(reader, header, clip)
+    for suffix in CONTAINERS:
+        beside = records.with_suffix(suffix)
+        if beside.is_file():
+            with contextlib.suppress(MediaError), VideoReader(beside) as reader:
+                return _rgb(reader, header, reader.name)
+    return None
+
+
+def _rgb(reader: VideoReader, header: RecordsHeader, clip: str) -> np.ndarray[Any, Any]:
+    """Return the first frame; an annotated one may have grown by a pixel to an even size."""
+    width, height = header.width, header.height
+    if not (0 <= reader.width - width <= 1 and 0 <= reader.height - height <= 1):
+        raise MediaError(
+            f"{shown_name(clip)}: its frames have {reader.width} × {reader.height} pixels, and "
+            f"those of the records {width} × {height}; give the clip of these records."
+        )
+    return next(iter(reader)).image[:height, :width, ::-1]
 
 
 def _write(path: Path, image: np.ndarray[Any, Any]) -> None:

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 import torch
 
+from persondet.analysis.areas import read_areas
+from persondet.analysis.live import LiveAreas
 from persondet.environment import Progress, cpu_count
 from persondet.errors import MediaError, PartialMediaError, PersondetError
 from persondet.inference.masks import encoded_masks, paste_regions
@@ -39,6 +41,7 @@ from persondet.records import (
 from persondet.video.clip_files import check_output
 from persondet.video.reader import VideoFrame, VideoReader
 from persondet.video.writer import VideoWriter
+from persondet.visualization.areas import draw_areas
 from persondet.visualization.visualizer import PersonVideoVisualizer
 
 if TYPE_CHECKING:
@@ -103,6 +106,7 @@ def annotate_video(
     batch_size: int | None = None,
     crf: int | None = None,
     save_mot: bool = False,
+    areas: str | Path | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
     fingerprint: dict[str, Any] | None = None,
@@ -127,6 +131,8 @@ def annotate_video(
         batch_size: frames per forward pass; default: the predictor's.
         crf: x264's constant quality, 0 (lossless) to 51 (worst); default: the writer's.
         save_mot: also write MOT-challenge text, named as the output and .txt.
+        areas: YAML of lines and zones, to be drawn with their counts; see
+            `persondet.analysis.areas`.
         overwrite: replace existing files of these names.
         progress: called after each frame with the number done and, if known, the total.
         fingerprint: goes into the header of the records.
@@ -135,7 +141,7 @@ def annotate_video(
 
     Raises: MediaError: when the source cannot be read, has no frame between start and end, or the
         output cannot be written; PartialMediaError when what was written so far is kept.
-        OutputExistsError: when the output exists.
+        OutputExistsError: when the output exists. ConfigError: when the areas cannot be used.
 
     Example:
         >>> predictor = Predictor.from_run("output/person")
@@ -151,6 +157,10 @@ def annotate_video(
     with ExitStack() as stack:
         reader = stack.enter_context(VideoReader(source, start=start, end=end))
         frame_rate = reader.frame_rate / stride
+        live = None
+        if areas is not None:
+            asked = read_areas(areas, reader.width, reader.height, reader.name)
+            live = LiveAreas(asked, reader.width, reader.height)
         if tracker == "auto":
             tracker = PersonTracker(float(frame_rate))
         header = RecordsHeader(
@@ -193,7 +203,7 @@ def annotate_video(
                 Stage("decode", lambda _: _chosen_frames(reader, stride, max_frames), many),
                 Stage("infer", lambda frames: detect(frames, predictor, batch), many),
                 Stage("track", lambda items: _track(items, tracker, header.classes), ahead),
-                Stage("draw", lambda items: _draw(items, visualizer), ahead),
+                Stage("draw", lambda items: _draw(items, visualizer, live), ahead),
                 Stage("encode", lambda items: _encode(items, writer, records, begin), _AHEAD),
             ]
         )
@@ -320,13 +330,16 @@ def _track(
 
 
 def _draw(
-    items: Iterator[_AnnotatedFrame], visualizer: PersonVideoVisualizer
+    items: Iterator[_AnnotatedFrame], visualizer: PersonVideoVisualizer, live: LiveAreas | None
 ) -> Iterator[_AnnotatedFrame]:
-    """Draw the detections on each frame."""
+    """Draw the detections on each frame, and the areas with their counts."""
     for item in items:
         visualizer.unique_people = item.unique
         image = np.require(item.frame.image, requirements=["C", "W"])
         visualizer.draw_on(image, item.instances)
+        if live is not None:
+            live.update(item.people, float(item.frame.time))
+            draw_areas(image, live.areas, live.counts, live.people)
         item.frame = VideoFrame(item.frame.index, item.frame.time, image)
         yield item
 

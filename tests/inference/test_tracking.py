@@ -112,6 +112,22 @@ def test_after_a_hole_of_twenty_seconds_there_are_other_people():
     assert tracker.unique == 2
 
 
+@pytest.mark.parametrize("frames", [8, 40])
+def test_the_average_rate_of_a_clip_with_a_hole_shortens_and_lengthens_nothing(frames):
+    """Thirty frames a second and a hole of 20 seconds: the header says one or two a second."""
+    seen, hidden = np.arange(frames) / 30, (frames + np.arange(45)) / 30
+    later = seen + (frames + 45) / 30
+    times = [*seen, *hidden, *later, *(seen + later[-1] + 20)]
+    tracker, ids = PersonTracker(len(times) / times[-1]), []
+    for time in times:
+        found = detections([] if time in hidden else [[10.0, 10, 50, 90]])
+        tracker.update(found, time)
+        ids += found.ID
+    known = frames > 30 * 0.4  # who was seen for longer than that is waited for
+    numbers = (1, 1, 2) if known else (1, 2, 3)
+    assert ids == [number for number in numbers for _ in range(frames)]
+
+
 @pytest.mark.parametrize(
     ("rate", "gap", "expected"), [(FPS, 20, {1}), (FPS, 60, {1, 2}), (5, 6, {1}), (5, 20, {1, 2})]
 )

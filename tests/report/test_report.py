@@ -37,6 +37,7 @@ from tests.report.finished_run import (
     edit,
     results,
     write_finished_run,
+    write_image,
     write_json,
 )
 from tests.report.shown import notes, rows, tables, words
@@ -316,3 +317,24 @@ def test_commands_can_be_copied_and_no_name_leads_out_of_the_run_folder(run: Pat
     loss, outside = notes(document, "missing")
     assert loss.endswith(f"python tools/plot_metrics.py '{moved}'")
     assert "outside.png is not in the run folder" in outside
+
+
+def test_counts_at_lines_and_in_zones_have_a_chapter_where_there_are_some(run: Path) -> None:
+    line = {"name": "door <b>", "in": 7, "out": 3, "box_centres": {"in": 19, "out": 15}}
+    dwell = {"mean": 2.5, "median": 2.25, "longest": 6.0}
+    zone = {"name": "queue", "visits": 4, "dwell": dwell, "maximum": 3, "mean": 0.75}
+    document = {"schema": "persondet-analysis", "source": "walk.mp4", "people": 12}
+    document |= {"false_alarms": 5, "seconds": 61.5, "lines": [line], "zones": [zone]}
+    document |= {"ground": {"median_speed": 1.25, "top_speed": 2.0}}
+    write_json(run / "walk_analysis" / "analysis.json", document)
+    write_image(run / "walk_analysis" / "analysis.png", (80, 60))
+    report = build_document(run)
+    assert [section.key for section in report.sections][6:8] == ["video", "areas"]
+    assert rows(report, "People who crossed lines")["door <b>"] == ("7", "3", "19", "15")
+    assert rows(report, "Visits of zones")["queue"][:4] == ("4", "2.50", "2.25", "6.00")
+    assert notes(report, "missing") == [
+        "walk_analysis/heat_map.png is not in the run folder. tools/analyze_clip.py writes it."
+    ]
+    assert "door &lt;b&gt;" in html_of(report)
+    write_json(run / "walk_analysis" / "analysis.json", {"schema": "another"})
+    assert "areas" not in [section.key for section in build_document(run).sections]

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 import video_demo
 
-from persondet.errors import MediaError, OutputExistsError, PartialMediaError, PartialResultError
+from persondet.errors import (
+    ConfigError,
+    MediaError,
+    OutputExistsError,
+    PartialMediaError,
+    PartialResultError,
+)
 from persondet.records import read_records
 from persondet.video.pipeline import VideoSummary
 from persondet.video.reader import VideoReader
@@ -158,3 +164,25 @@ def test_clips_that_all_fail_end_with_the_code_of_what_is_kept(kind, tmp_path, m
     with pytest.raises(MediaError) as caught:
         run(tmp_path / "in", tmp_path / "out")
     assert type(caught.value) is kind
+
+
+@pytest.mark.slow
+def test_areas_are_drawn_with_their_counts_and_analysed(tmp_path, capsys):
+    clip, areas, out = write_clip(tmp_path / "a.mp4", 40), tmp_path / "areas.yaml", tmp_path / "o"
+    areas.write_text("zones: {all: [[0, 0], [1, 0], [1, 1], [0, 1]]}\nlines: {x: [[2, 9], [9, 9]]}")
+    assert run(clip, out / "plain.mp4") == 0
+    assert run(clip, out / "areas.mp4", "--areas", areas) == 0
+    assert "zone all: 1 visits of 1.6 s on average" in capsys.readouterr().out
+    assert (out / "areas_analysis" / "visits.csv").is_file()
+    plain, drawn = (list(VideoReader(out / f"{n}.mp4"))[-1].image for n in ("plain", "areas"))
+    assert np.abs(plain.astype(int) - drawn).max() > 60
+    with pytest.raises(OutputExistsError):
+        run(clip, out / "areas.mp4", "--areas", areas)
+
+
+def test_areas_of_another_clip_are_refused_before_the_model_is_loaded(tmp_path, loaded):
+    clip, areas = write_clip(tmp_path / "a.mp4"), tmp_path / "areas.yaml"
+    areas.write_text("lines: {far: [[1, 1], [900, 9]]}")
+    with pytest.raises(ConfigError, match="outside the frame of 96 × 64"):
+        run(clip, tmp_path / "o.mp4", "--areas", areas)
+    assert loaded == [] and not (tmp_path / "o.mp4").exists()

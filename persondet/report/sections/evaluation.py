@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from persondet.report import sections as say
 from persondet.report.document import Block, Figure, Heading, Note, Paragraph, Section
 from persondet.report.facts import (
@@ -23,7 +25,7 @@ _SUMS = {
     "cost_false_positives": ("all false alarms", "every detection that is no hit"),
     "cost_false_negatives": ("all misses", "every object that is not found"),
 }
-_MOST_SETS, _MOST_IMAGES = 10, 4
+_MOST_SETS, _MOST_IMAGES, _MOST_ANALYSES = 10, 4, 3
 STILLS = "plots/video_stills.json"
 
 
@@ -263,6 +265,43 @@ def video(run: Run) -> Section:
     over_time = figure(run, "plots/people_over_time.png", f"To draw it: {say.plots(run)}")
     blocks += _clip_table(run) + _score(run) + _stills(run)
     return Section("video", "The video", (*blocks, Heading("Counts over time"), over_time))
+
+
+def areas(run: Run) -> Section:
+    """Show what was counted at lines and in zones of annotated clips."""
+    blocks: list[Block] = [prose("areas.intro")]
+    for name, facts in itertools.islice(run.analyses.items(), _MOST_ANALYSES):
+        clip = facts["source"].text() or name
+        people, alarms = say.counts(facts, "people", "false_alarms")
+        told = {"clip": clip, "people": people, "seconds": plain(facts["seconds"].number() or 0, 3)}
+        blocks += [Heading(f"{clip}"), prose("areas.clip", **told, alarms=alarms, folder=name)]
+        blocks += table("lines", [_line_row(line) for line in facts["lines"].entries()])
+        blocks += table("zones", [_zone_row(zone) for zone in facts["zones"].entries()])
+        ground = facts["ground"]
+        if ground["median_speed"].number() is not None:
+            speeds = {key: decimals(ground[key]) for key in ("median_speed", "top_speed")}
+            blocks.append(prose("areas.speed", **speeds))
+        for file, key in (("analysis.png", "areas.page"), ("heat_map.png", "areas.heat")):
+            how, words = said("areas.make"), {"clip": clip}
+            caption = said(key, **words)
+            blocks.append(figure(run, f"{name}/{file}", how, caption=caption))
+    return Section("areas", "Counts at lines and in zones", tuple(blocks))
+
+
+def _line_row(line: Facts) -> tuple[str, ...]:
+    stock = say.counts(line["box_centres"], "in", "out")
+    return (line["name"].shown(), *say.counts(line, "in", "out"), *stock)
+
+
+def _zone_row(zone: Facts) -> tuple[str, ...]:
+    dwell = [decimals(zone["dwell"][key]) for key in ("mean", "median", "longest")]
+    return (
+        zone["name"].shown(),
+        whole(zone["visits"]),
+        *dwell,
+        whole(zone["maximum"]),
+        decimals(zone["mean"]),
+    )
 
 
 def _clip_table(run: Run) -> list[Block]:

@@ -1,0 +1,1 @@
+"""From records to answers: counts at lines, visits of zones, ways and speeds of people."""
