@@ -46,10 +46,11 @@ ROOMS: dict[str, set[str]] = {
     },
     "inference": {
         *("data.image_file", "inference.masks", "inference.tiles"),
+        "visualization",  # people are hidden before an image is written
         # The predictor rebuilds a run's model and names its classes.
         *("checkpoint", "config", "data", "engine", "modeling", "records", "results"),
     },
-    "video": {"inference", "records", "inference.masks", "visualization"},
+    "video": {"inference", "modeling", "records", "inference.masks", "visualization"},
     "batch": {"data.image_file", "inference", "records", "video", "visualization"},
     "sample": {"inference.masks", "video"},
     "report": {"records", "results"},
@@ -241,6 +242,7 @@ WHOLE_CONCEPTS = {
     "report/pdf.py": "the writer of the PDF",
     "sample/clip.py": "the clip of the sample",
     "sample/street.py": "where the sample's people walk",
+    "video/hiding.py": "who is hidden in which frame",
 }
 
 

@@ -71,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from persondet.batch.worker import Worker, load_model
     from persondet.errors import PartialResultError
 
+    options = AnnotationOptions.of(chosen)
     load = functools.partial(
         load_model,
         # Workers may stand in another folder.
@@ -78,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.config_file and str(Path(args.config_file).resolve()),
         args.opts,
         confidence_threshold=args.confidence_threshold,
+        least_score=options.hiding.threshold if options.hiding else None,
         tiles=args.tiles,
     )
     source, output = Store(args.input), Store(args.output)
@@ -85,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         load,
         source,
         output,
-        AnnotationOptions(**chosen),
+        options,
         overwrite=args.overwrite,
         stills=args.contact_sheet,
         threads=max(1, round(args.cpus_per_actor)) if args.ray else None,

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from persondet.environment import Progress
     from persondet.inference.images import BatchPredictor
     from persondet.video.pipeline import VideoSummary
+    from persondet.visualization.hiding import HideOptions
 
-_OF_IMAGES = ("masks", "labels", "count")
+_OF_IMAGES = ("masks", "labels", "count", "boxes", "hiding")
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class AnnotationOptions:
     """How to annotate; see `persondet.video.pipeline.annotate_video`.
 
     start, end: seconds; stride: None for the `VIDEO.STRIDE` of the model's config; masks, labels,
-    count: draw them.
+    count, boxes: draw them; hiding: how to hide people, then masks are drawn only if it keeps them.
     """
 
     start: Fraction | None = None
@@ -43,10 +44,27 @@ class AnnotationOptions:
     max_frames: int | None = None
     crf: int | None = None
     save_mot: bool = False
+    mute: bool = False
     tracking: bool = True
     masks: bool = True
     labels: bool = True
     count: bool = True
+    boxes: bool = True
+    hiding: HideOptions | None = None
+
+    @classmethod
+    def of(cls, chosen: Mapping[str, Any]) -> AnnotationOptions:
+        """Return the options of these names; those of `hiding` are a mapping, or None."""
+        from persondet.visualization.hiding import HideOptions
+
+        hiding = chosen["hiding"] and HideOptions(**chosen["hiding"])
+        return cls(**{**chosen, "hiding": hiding})
+
+    @property
+    def drawn(self) -> dict[str, bool]:
+        """What to draw, as `PersonVideoVisualizer` takes it."""
+        masks = self.masks and (self.hiding is None or self.hiding.masks)
+        return {"masks": masks, "labels": self.labels, "count": self.count, "boxes": self.boxes}
 
 
 def annotate_clip(
@@ -66,9 +84,7 @@ def annotate_clip(
     from persondet.video.pipeline import annotate_video
     from persondet.visualization.visualizer import PersonVideoVisualizer
 
-    visualizer = PersonVideoVisualizer(
-        predictor.metadata, masks=options.masks, labels=options.labels, count=options.count
-    )
+    visualizer = PersonVideoVisualizer(predictor.metadata, **options.drawn)
     cfg = getattr(predictor, "cfg", None)
     if fingerprint is None and not is_address(clip):
         path = local_path(clip)
@@ -85,6 +101,8 @@ def annotate_clip(
         max_frames=options.max_frames,
         crf=options.crf,
         save_mot=options.save_mot,
+        hiding=options.hiding,
+        mute=options.mute,
         overwrite=overwrite,
         progress=progress,
         fingerprint=fingerprint,
@@ -126,11 +144,9 @@ def fingerprint_of(
 
     Raises: OSError: when a file cannot be read.
     """
-    settings = {
-        name: str(value) if isinstance(value, Fraction) else value
-        for name, value in asdict(options).items()
-        if kind == "clip" or name in _OF_IMAGES
-    }
+    chosen = asdict(options).items()
+    settings = {name: value for name, value in chosen if kind == "clip" or name in _OF_IMAGES}
+    settings = json.loads(json.dumps(settings, default=str))  # as it is read again
     digests = [source.digest(file.name, file.size) for file in files]
     facts = [[f.name, f.size, f.changed, d] for f, d in zip(files, digests, strict=True)]
     together = hashlib.sha256(json.dumps(facts).encode()).hexdigest()

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,6 +44,8 @@ class Predictor:
         cfg: with `MODEL.WEIGHTS`; not changed.
         confidence_threshold: the predictor drops detections below it. Default:
             `VISUALIZATION.SCORE_THRESH`, else the threshold in the checkpoint, else 0.5.
+        least_score: keep detections from this score on instead, if it is lower, for a caller who
+            tells the two apart by `confidence_threshold`, as `annotate_video` does to hide people.
 
     Attributes:
         metadata: Detectron2 metadata with `thing_classes` and `thing_colors`.
@@ -60,7 +63,13 @@ class Predictor:
         (4, (64, 96))
     """
 
-    def __init__(self, cfg: CfgNode, *, confidence_threshold: float | None = None) -> None:
+    def __init__(
+        self,
+        cfg: CfgNode,
+        *,
+        confidence_threshold: float | None = None,
+        least_score: float | None = None,
+    ) -> None:
         if confidence_threshold is not None and not 0.0 <= confidence_threshold <= 1.0:
             raise ConfigError(
                 f"the confidence threshold is {confidence_threshold}; it must be from 0 to 1."
@@ -74,9 +83,12 @@ class Predictor:
         self.confidence_threshold = float(
             known if confidence_threshold is None else confidence_threshold
         )
+        low = self.confidence_threshold if least_score is None else least_score
+        self.least_score = min(low, self.confidence_threshold)
+        asked = asked or least_score is not None
         self.model = freeze_module(built.model)  # so that layers keep what they fold
         keep_roi_masks(self.model)
-        _drop_early(self.model, self.confidence_threshold, asked=asked)
+        _drop_early(self.model, self.least_score, asked=asked)
         if self.cfg.TEST.TILES:
             self.model = TiledModel(self.cfg, self.model)
             self.cfg = whole_size(self.cfg)
@@ -101,6 +113,7 @@ class Predictor:
         run_dir: str | Path,
         *,
         confidence_threshold: float | None = None,
+        least_score: float | None = None,
         device: str | None = None,
         tiles: Sequence[int] | None = None,
     ) -> Predictor:
@@ -116,7 +129,7 @@ class Predictor:
         cfg = run_cfg(run_dir)
         cfg.MODEL.DEVICE = device or "auto"
         cfg.TEST.TILES = tuple(tiles or cfg.TEST.TILES)
-        return cls(cfg, confidence_threshold=confidence_threshold)
+        return cls(cfg, confidence_threshold=confidence_threshold, least_score=least_score)
 
     @cached_property
     def digest(self) -> str:
@@ -136,7 +149,7 @@ class Predictor:
         Args:
             images: each uint8, (H, W, 3), BGR, 0..255; sizes may differ.
 
-        Returns: for each image `Instances` on the CPU, by falling score, none below the threshold:
+        Returns: for each image `Instances` on the CPU, by falling score, none below `least_score`:
             `pred_boxes` (float32, (N, 4), XYXY_ABS, pixels of the given image), `scores` (float32,
             (N,)), `pred_classes` (int64, (N,), into `metadata.thing_classes`) and, where the
             model has masks, `pred_masks` (bool, (N, H, W)).
@@ -156,7 +169,7 @@ class Predictor:
         results = []
         for output in outputs:
             instances = output["instances"]
-            instances = instances[instances.scores >= self.confidence_threshold].to("cpu")
+            instances = instances[instances.scores >= self.least_score].to("cpu")
             instances.pred_boxes.tensor = instances.pred_boxes.tensor.float()
             instances.scores = instances.scores.float()
             if instances.has(ROI_FIELD):
@@ -182,17 +195,20 @@ def load_predictor(
     opts: Sequence[str] = (),
     *,
     confidence_threshold: float | None = None,
+    least_score: float | None = None,
     tiles: Sequence[int] | None = None,
 ) -> Predictor:
     """Return the predictor of `run` (see `Predictor.from_run`), else that of a config file.
 
     Raises: PersondetError: when run, config or checkpoint cannot be used.
     """
+    scores: dict[str, Any]
+    scores = {"confidence_threshold": confidence_threshold, "least_score": least_score}
     if run:
-        return Predictor.from_run(run, confidence_threshold=confidence_threshold, tiles=tiles)
+        return Predictor.from_run(run, tiles=tiles, **scores)
     cfg = load_cfg(config_file, opts)
     cfg.TEST.TILES = tuple(tiles or cfg.TEST.TILES)
-    return Predictor(cfg, confidence_threshold=confidence_threshold)
+    return Predictor(cfg, **scores)
 
 
 def run_cfg(run_dir: str | Path) -> CfgNode:

@@ -112,6 +112,18 @@ def match_classes(theirs: Sequence[str], ours: Sequence[str]) -> list[int]:
     return [match(name) for name in theirs]
 
 
+def people_only(instances: Instances, classes: Sequence[str]) -> Instances:
+    """Return the detections of people, or all of them where no class is called as people are.
+
+    Args:
+        instances: with `pred_classes`, numbers into `classes`.
+    """
+    people = [k for k, name in enumerate(classes) if name.casefold() in PERSON_NAMES]
+    if not people:
+        return instances
+    return instances[torch.isin(instances.pred_classes, torch.tensor(people))]
+
+
 class ClassMappedModel(nn.Module):
     """A detector whose predictions are translated to other classes, or dropped.
 
