@@ -80,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.opts,
         confidence_threshold=args.confidence_threshold,
         least_score=options.hiding.threshold if options.hiding else None,
+        appearance=options.relink,
         tiles=args.tiles,
     )
     source, output = Store(args.input), Store(args.output)

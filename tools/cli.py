@@ -165,6 +165,8 @@ def add_annotation_arguments(parser: argparse.ArgumentParser) -> None:
     add("--crf", f"H.264 quality from {more}", "N", type=number(int, 0, 51))
     add("--save-mot", "write MOT-challenge text (.txt) too")
     add("--no-tracking", "do not follow people from frame to frame")
+    more = "give people who come back after up to a minute their number again; reads the clip twice"
+    add("--relink", more)
     add_drawing_arguments(parser, "people")
     add = add_hiding_arguments(parser)
     more = "leave these people visible: track numbers, as an annotated clip shows them"
@@ -182,7 +184,9 @@ def annotation_options(parser: argparse.ArgumentParser, args: argparse.Namespace
         parser.error(f"--end {float(args.end):g} must be later than --start {float(start):g}")
     if args.save_mot and args.no_tracking:
         parser.error("--save-mot writes tracks, and --no-tracking makes none; leave one out")
-    names = ("start", "end", "stride", "max_frames", "crf", "save_mot", "mute")
+    if args.relink and args.no_tracking:
+        parser.error("--relink joins tracks, and --no-tracking makes none; leave one out")
+    names = ("start", "end", "stride", "max_frames", "crf", "save_mot", "mute", "relink")
     chosen = {name: getattr(args, name) for name in names}
     chosen["hiding"] = hiding_options(parser, args)
     switches = ("tracking", "masks", "labels", "count", "boxes")

@@ -119,6 +119,7 @@ def _annotate_all(
         args.opts,
         confidence_threshold=args.confidence_threshold,
         least_score=options.hiding.threshold if options.hiding else None,
+        appearance=options.relink,
         tiles=args.tiles,
     )
     done: list[VideoSummary] = []

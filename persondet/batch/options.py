@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -34,6 +35,7 @@ _OF_IMAGES = ("masks", "labels", "count", "boxes", "hiding")
 class AnnotationOptions:
     """How to annotate; see `persondet.video.pipeline.annotate_video`.
 
+    relink: as `persondet.video.relinking.relinked` does;
     start, end: seconds; stride: None for the `VIDEO.STRIDE` of the model's config; masks, labels,
     count, boxes: draw them; hiding: how to hide people, then masks are drawn only if it keeps them.
     """
@@ -45,6 +47,7 @@ class AnnotationOptions:
     crf: int | None = None
     save_mot: bool = False
     mute: bool = False
+    relink: bool = False
     tracking: bool = True
     masks: bool = True
     labels: bool = True
@@ -81,7 +84,9 @@ def annotate_clip(
 
     Raises: MediaError, OutputExistsError: as `annotate_video`.
     """
+    from persondet.video.clip_files import check_output
     from persondet.video.pipeline import annotate_video
+    from persondet.video.relinking import relinked
     from persondet.visualization.visualizer import PersonVideoVisualizer
 
     visualizer = PersonVideoVisualizer(predictor.metadata, **options.drawn)
@@ -89,24 +94,33 @@ def annotate_clip(
     if fingerprint is None and not is_address(clip):
         path = local_path(clip)
         fingerprint = clip_fingerprint(path, predictor, options) if path.is_file() else None
-    return annotate_video(
-        clip,
-        target,
-        predictor,
-        visualizer=visualizer,
-        tracker="auto" if options.tracking else None,
-        start=options.start,
-        end=options.end,
-        stride=options.stride or (cfg.VIDEO.STRIDE if cfg else 1),
-        max_frames=options.max_frames,
-        crf=options.crf,
-        save_mot=options.save_mot,
-        hiding=options.hiding,
-        mute=options.mute,
-        overwrite=overwrite,
-        progress=progress,
-        fingerprint=fingerprint,
-    )
+    part = {
+        "start": options.start,
+        "end": options.end,
+        "stride": options.stride or (cfg.VIDEO.STRIDE if cfg else 1),
+        "max_frames": options.max_frames,
+        "progress": progress,
+    }
+    tracker: Any = "auto" if options.tracking else None
+    with ExitStack() as stack:
+        if options.relink:
+            check_output(clip, target, save_mot=options.save_mot, overwrite=overwrite)
+            found: Any = stack.enter_context(relinked(clip, predictor, **part))
+            predictor, tracker = found
+        return annotate_video(
+            clip,
+            target,
+            predictor,
+            visualizer=visualizer,
+            tracker=tracker,
+            crf=options.crf,
+            save_mot=options.save_mot,
+            hiding=options.hiding,
+            mute=options.mute,
+            overwrite=overwrite,
+            fingerprint=fingerprint,
+            **part,
+        )
 
 
 def existing_difference(

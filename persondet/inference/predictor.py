@@ -46,6 +46,7 @@ class Predictor:
             `VISUALIZATION.SCORE_THRESH`, else the threshold in the checkpoint, else 0.5.
         least_score: keep detections from this score on instead, if it is lower, for a caller who
             tells the two apart by `confidence_threshold`, as `annotate_video` does to hide people.
+        appearance: return what each detection looks like too (`persondet.modeling.appearance`).
 
     Attributes:
         metadata: Detectron2 metadata with `thing_classes` and `thing_colors`.
@@ -69,6 +70,7 @@ class Predictor:
         *,
         confidence_threshold: float | None = None,
         least_score: float | None = None,
+        appearance: bool = False,
     ) -> None:
         if confidence_threshold is not None and not 0.0 <= confidence_threshold <= 1.0:
             raise ConfigError(
@@ -87,7 +89,7 @@ class Predictor:
         self.least_score = min(low, self.confidence_threshold)
         asked = asked or least_score is not None
         self.model = freeze_module(built.model)  # so that layers keep what they fold
-        keep_roi_masks(self.model)
+        keep_roi_masks(self.model, appearance=appearance)
         _drop_early(self.model, self.least_score, asked=asked)
         if self.cfg.TEST.TILES:
             self.model = TiledModel(self.cfg, self.model)
@@ -114,6 +116,7 @@ class Predictor:
         *,
         confidence_threshold: float | None = None,
         least_score: float | None = None,
+        appearance: bool = False,
         device: str | None = None,
         tiles: Sequence[int] | None = None,
     ) -> Predictor:
@@ -129,7 +132,12 @@ class Predictor:
         cfg = run_cfg(run_dir)
         cfg.MODEL.DEVICE = device or "auto"
         cfg.TEST.TILES = tuple(tiles or cfg.TEST.TILES)
-        return cls(cfg, confidence_threshold=confidence_threshold, least_score=least_score)
+        return cls(
+            cfg,
+            confidence_threshold=confidence_threshold,
+            least_score=least_score,
+            appearance=appearance,
+        )
 
     @cached_property
     def digest(self) -> str:
@@ -196,19 +204,20 @@ def load_predictor(
     *,
     confidence_threshold: float | None = None,
     least_score: float | None = None,
+    appearance: bool = False,
     tiles: Sequence[int] | None = None,
 ) -> Predictor:
     """Return the predictor of `run` (see `Predictor.from_run`), else that of a config file.
 
     Raises: PersondetError: when run, config or checkpoint cannot be used.
     """
-    scores: dict[str, Any]
-    scores = {"confidence_threshold": confidence_threshold, "least_score": least_score}
+    more: dict[str, Any] = {"confidence_threshold": confidence_threshold}
+    more |= {"least_score": least_score, "appearance": appearance}
     if run:
-        return Predictor.from_run(run, tiles=tiles, **scores)
+        return Predictor.from_run(run, tiles=tiles, **more)
     cfg = load_cfg(config_file, opts)
     cfg.TEST.TILES = tuple(tiles or cfg.TEST.TILES)
-    return Predictor(cfg, **scores)
+    return Predictor(cfg, **more)
 
 
 def run_cfg(run_dir: str | Path) -> CfgNode:

@@ -126,6 +126,8 @@ def _placed(instances: Instances, rectangle: tuple[int, ...], size: tuple[int, i
     if masks is not None:
         corners = [(x + x0, y + y0) for x, y in masks.corners]
         fields[REGION_FIELD] = RegionMasks(masks.regions, corners, size)
+    if instances.has("appearance"):
+        fields["appearance"] = instances.get("appearance")
     near_x, near_y = _AT_EDGE * (x1 - x0), _AT_EDGE * (y1 - y0)
     low = torch.tensor([x0 + near_x if x0 else -1.0, y0 + near_y if y0 else -1.0])
     high = torch.tensor(

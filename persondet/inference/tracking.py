@@ -47,7 +47,7 @@ _SECONDS_HIDDEN, _SECONDS_KNOWN = 2.0, 0.4
 # places boxes; a filter that trusts each box overshoots and loses them.
 _FIRST_SPEED, _SPEED_CHANGE = 6.0, 1.5
 # A false alarm is short; a track counts as a person after this much time in sight.
-_SECONDS_SEEN = 0.5
+SECONDS_SEEN = 0.5
 
 
 class PersonTracker:
@@ -93,7 +93,7 @@ class PersonTracker:
         )
         self.unique = 0
         self._rate, self._hidden, self._known, self._begin = frame_rate, hidden, known, 0.0
-        self._believed_after = max(1, round(_SECONDS_SEEN * frame_rate))
+        self._believed_after = max(1, round(SECONDS_SEEN * frame_rate))
         self._frames = self._tick = self._believed = self._fullest = 0
         self._numbers = itertools.count(1)
         # Of each track: its number, and for how many frames at the usual rate it was seen.

@@ -198,7 +198,7 @@ def annotate_video(
         many = max(ahead, batch)
         line = StageLine(
             [
-                Stage("decode", lambda _: _chosen_frames(reader, stride, max_frames), many),
+                Stage("decode", lambda _: chosen_frames(reader, stride, max_frames), many),
                 Stage("infer", lambda frames: detect(frames, predictor, batch), many),
                 Stage("track", lambda items: _track(items, tracker, header, hiding), ahead),
                 *([Stage("hide", lambda items: _hide(items, covers, header), 1)] if covers else []),
@@ -279,9 +279,7 @@ class _AnnotatedFrame:
     unique: int | None = None
 
 
-def _chosen_frames(
-    reader: VideoReader, stride: int, max_frames: int | None
-) -> Iterator[VideoFrame]:
+def chosen_frames(reader: VideoReader, stride: int, max_frames: int | None) -> Iterator[VideoFrame]:
     """Yield every n-th frame, at most `max_frames`."""
     frames = islice(iter(reader), 0, None, stride)
     yield from islice(frames, max_frames)

@@ -39,7 +39,8 @@ def test_a_person_who_is_missed_for_up_to_a_second_is_hidden_at_the_place_betwee
     hidden = run({30: {1: cover(100)}, 55: {1: cover(200)}})
     assert all(100 + 4 * n in one for n, one in enumerate(hidden[30:56]))
     # A moment around, and nothing beyond.
-    assert hidden[23:30] == [[100]] * 7 and hidden[56:63] == [[200]] * 7
+    assert all(100 in one for one in hidden[23:30])
+    assert all(200 in one for one in hidden[56:63])
     assert hidden[:22] == [[]] * 22 and hidden[64:] == [[]] * 86
     apart = run({30: {1: cover(100)}, 56: {1: cover(200)}})
     assert apart[42:45] == [[]] * 3
