@@ -21,6 +21,7 @@ MODES = {
     "evaluate": "scoring 5,000 images against Detectron2's COCOEvaluator with pycocotools",
     "video": "annotated frames per second against DefaultPredictor with VideoVisualizer",
     "hiding": "how much of the people in rendered clips is hidden, and of the rest (needs --run)",
+    "relinking": "tracks of people who come back, with --relink and without (needs --run)",
     "cluster": "what a job over many items costs beside the work, and how it scales on Ray",
 }
 
@@ -40,7 +41,7 @@ def get_parser() -> argparse.ArgumentParser:
     more = "600 for dataset, 16 for mapper, 5000 for evaluate, 60 frames for video"
     more = f"images (default: {more}), or items (100000 for cluster)"
     add("--images", more, "N", type=int)
-    add("--run", "trained run, for hiding and two video rows", "DIR", type=Path)
+    add("--run", "trained run, for hiding, relinking and two video rows", "DIR", type=Path)
     add("--clip", "clip that the run annotates", "FILE", type=Path)
     more = "python of an environment with Ultralytics 8.4, for two rows more with --run"
     add("--yolo", more, "FILE", type=Path)
@@ -60,8 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--images and --pairs must be at least 1")
     if ("video" in args.modes or args.clip) and bool(args.run) != bool(args.clip):
         parser.error("--run and --clip belong together")
-    if "hiding" in args.modes and not args.run:
-        parser.error("hiding needs a trained run with --run DIR")
+    if {"hiding", "relinking"} & set(args.modes) and not args.run:
+        parser.error("hiding and relinking need a trained run with --run DIR")
 
     from persondet.errors import PersondetError
     from persondet.files import refuse_existing, write_json
@@ -100,7 +101,7 @@ def _options(mode: str, args: argparse.Namespace) -> dict[str, Any]:
     options = {"images": args.images} if args.images and mode not in ("train", "cores") else {}
     if mode == "video":
         options |= {"run": args.run, "clip": args.clip, "yolo": args.yolo}
-    return options | ({"run": args.run} if mode == "hiding" else {})
+    return options | ({"run": args.run} if mode in ("hiding", "relinking") else {})
 
 
 if __name__ == "__main__":

@@ -46,6 +46,10 @@ class StoredPredictor:
         likely = found.get(ROI_FIELD).tensor if found.has(ROI_FIELD) else torch.zeros(0)
         np.save(self._file, likely.numpy().astype(np.float16))
 
+    def rewind(self) -> None:
+        """Begin with the first frame again."""
+        self._file.seek(0)
+
     def predict_batch(self, images: Sequence[np.ndarray]) -> list[Instances]:
         """Return what was stored for the next frames; the images are passed over."""
         return [self._next(image.shape[:2]) for image in images]
@@ -124,5 +128,5 @@ def relinked(
         people = {number for number, length in seconds.items() if length >= SECONDS_SEEN}
         for row in numbers:
             row[:] = [person.get(number, number) for number in row.tolist()]
-        file.seek(0)
+        stored.rewind()
         yield stored, RelinkedTracker(numbers, people)
