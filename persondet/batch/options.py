@@ -35,9 +35,9 @@ _OF_IMAGES = ("masks", "labels", "count", "boxes", "hiding")
 class AnnotationOptions:
     """How to annotate; see `persondet.video.pipeline.annotate_video`.
 
-    relink: as `persondet.video.relinking.relinked` does;
-    start, end: seconds; stride: None for the `VIDEO.STRIDE` of the model's config; masks, labels,
-    count, boxes: draw them; hiding: how to hide people, then masks are drawn only if it keeps them.
+    start, end: seconds; stride: None for the `VIDEO.STRIDE` of the model's config; relink: join
+    tracks, see `persondet.video.relinking`; masks, labels, count, boxes: draw them; hiding: how to
+    hide people, then masks are drawn only if it keeps them.
     """
 
     start: Fraction | None = None
@@ -94,7 +94,7 @@ def annotate_clip(
     if fingerprint is None and not is_address(clip):
         path = local_path(clip)
         fingerprint = clip_fingerprint(path, predictor, options) if path.is_file() else None
-    part = {
+    part: dict[str, Any] = {
         "start": options.start,
         "end": options.end,
         "stride": options.stride or (cfg.VIDEO.STRIDE if cfg else 1),

@@ -119,7 +119,7 @@ def _plan_absences(
     camera, width = scene.camera, size[0]
     left = round((camera.width - width) * _STILL)
     tracks = []
-    for pixels in np.exp(rng.permutation(np.linspace(*np.log((90.0, 300.0)), count))):
+    for pixels in np.exp(rng.permutation(np.linspace(np.log(90.0), np.log(300.0), count))):
         looks, side = random_looks(rng), int(rng.choice((-1, 1)))
         z = camera.depth_for(looks.height_m, pixels * camera.height / 720.0)
         speed, leaves, away = rng.uniform(1.05, 1.45), rng.uniform(2.0, 7.0), rng.uniform(*_AWAY)

@@ -3,7 +3,9 @@
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from bm_pairs import Progress, Row
 
 from persondet.inference.predictor import Predictor
@@ -49,18 +51,16 @@ def _scores(
     predictor: Predictor, clip: Path, people: list[list[dict]]
 ) -> tuple[TrackScore, TrackScore]:
     """Return the scores of the same detections with links and without."""
+    blank = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
     tracks: list[list[list[dict]]] = [[], []]
     with relinked(clip, predictor) as (stored, linked):
-        for number, tracker in enumerate((linked, PersonTracker(FPS))):
+        trackers: list[Any] = [linked, PersonTracker(FPS)]
+        for number, tracker in enumerate(trackers):
             stored.rewind()
             for index in range(len(people)):
-                (found,) = stored.predict_batch([_Blank()])
+                (found,) = stored.predict_batch([blank])
                 tracker.update(found, index / FPS)
                 rows = zip(found.pred_boxes.tensor.tolist(), found.ID, strict=True)
                 tracks[number].append([{"box": box, "track_id": track} for box, track in rows])
     ours, plain = (score_tracks(one, people) for one in tracks)
     return ours, plain
-
-
-class _Blank:
-    shape = (SIZE[1], SIZE[0], 3)
