@@ -143,6 +143,7 @@ def test_bad_input_is_refused_before_the_model_is_loaded(tmp_path, loaded):
         *("--run r --part head", "--run r --except 3", "--run r --keep-masks"),
         *("--run r --anonymize smear", "--run r --anonymize fill --except 0"),
         "--run r --anonymize fill --except 3 --no-tracking",
+        "--run r --relink --no-tracking",
     ],
 )
 def test_wrong_usage_ends_with_code_2(words, capsys):
