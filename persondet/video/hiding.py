@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from detectron2.structures import Instances
 
 # A weak detection is part of somebody who stays visible if this share of it lies in their mask.
-_PART = 0.8
+_PART = 0.6
 
 AHEAD = 1.0
 """Seconds that a frame waits, and the longest time for which somebody may be missed."""
@@ -88,19 +88,22 @@ class CoverTracker:
         self._hidden = {k: then for k, then in self._hidden.items() if time - then <= _LONGEST}
         self._hidden |= {track: time for track, cover in covers.items() if cover.shown is False}
         visible = [cover for cover in covers.values() if cover.shown]
-        parts = {
-            track
+        return {
+            track: cover
             for track, cover in covers.items()
-            if cover.shown is None and track not in self._hidden
-            if any(_share_inside(cover, other) >= _PART for other in visible)
+            if track in self._hidden or not _is_part(cover, visible)
         }
-        return {track: cover for track, cover in covers.items() if track not in parts}
 
 
-def _share_inside(cover: Cover, other: Cover) -> float:
-    """Return which share of a cover's region lies in that of another."""
-    shared = region_intersection(cover.region, cover.corner, other.region, other.corner)
-    return shared / max(1, int(np.count_nonzero(cover.region)))
+def _is_part(cover: Cover, visible: Iterable[Cover]) -> bool:
+    """Return whether somebody unsure lies mostly in the mask of somebody who stays visible."""
+    if cover.shown is not None:
+        return False
+    least = _PART * int(np.count_nonzero(cover.region))
+    return any(
+        region_intersection(cover.region, cover.corner, other.region, other.corner) >= least
+        for other in visible
+    )
 
 
 @dataclass
@@ -228,7 +231,8 @@ def _released(
     past.append(one)
     while one.time - past[0].time > _STEADY:
         past.popleft()
-    return one.item, hidden
+    visible = [cover for cover in one.covers.values() if cover.shown]
+    return one.item, [cover for cover in hidden if not _is_part(cover, visible)]
 
 
 def _steady(frames: Iterable[_Held[T]], time: float) -> dict[int, tuple[float, Cover]]:
