@@ -118,7 +118,7 @@ class _Held(Generic[T]):
 def covers_ahead(
     frames: Iterable[tuple[T, float, Mapping[int, Cover]]],
 ) -> Iterator[tuple[T, list[Cover]]]:
-    """Yield each frame, a second late, with all that is to be hidden in it.
+    """Yield each frame, a second late, with all covers that are to be hidden in it, or are shown.
 
     A cover whose `shown` is None belongs to somebody who stays visible if the next covers of the
     track before and after it do, at most a second apart.
@@ -232,7 +232,7 @@ def _released(
     while one.time - past[0].time > _STEADY:
         past.popleft()
     visible = [cover for cover in one.covers.values() if cover.shown]
-    return one.item, [cover for cover in hidden if not _is_part(cover, visible)]
+    return one.item, [*visible, *(cover for cover in hidden if not _is_part(cover, visible))]
 
 
 def _steady(frames: Iterable[_Held[T]], time: float) -> dict[int, tuple[float, Cover]]:

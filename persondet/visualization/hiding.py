@@ -11,7 +11,7 @@ Masks are `bool, (h, w)`, images `uint8, (H, W, 3), BGR`, lengths pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -159,18 +159,33 @@ def hide(image: np.ndarray, covers: Iterable[Cover], style: str) -> None:
 
     Args:
         image: uint8, (H, W, 3), BGR, contiguous.
-        covers: as of `covers_of`.
+        covers: as of `covers_of`. Whoever is `shown` is not hidden by somebody unsure (None).
         style: one of `STYLES`.
     """
     original = image.copy()
     # Where two overlap, the coarser cells stay: finer ones would show the nearer person's face.
+    covers = list(covers)
     for cover in sorted(covers, key=lambda one: one.height):
+        if cover.shown:
+            continue
         region, (x, y) = cover.grown((image.shape[0], image.shape[1]))
         if not region.size:
             continue
         place = slice(y, y + region.shape[0]), slice(x, x + region.shape[1])
         coarse = _coarse(original[place], math.ceil(max(4.0, cover.height / _CELLS)), style)
         cv2.copyTo(coarse, region.view(np.uint8), image[place])
+    visible = _visible_mask(covers, (image.shape[0], image.shape[1]))
+    if visible is not None:
+        image[visible] = original[visible]
+
+
+def _visible_mask(covers: Sequence[Cover], size: tuple[int, int]) -> np.ndarray | None:
+    """Return where somebody is who stays visible, before all that is unsure, behind all others."""
+    if not any(cover.shown for cover in covers):
+        return None
+    own = hidden_mask([replace(one, shown=False, margin=0.0) for one in covers if one.shown], size)
+    visible: np.ndarray = own & ~hidden_mask([c for c in covers if c.shown is False], size)
+    return visible
 
 
 def _coarse(pixels: np.ndarray, cell: int, style: str) -> np.ndarray:
@@ -186,8 +201,11 @@ def _coarse(pixels: np.ndarray, cell: int, style: str) -> np.ndarray:
 
 def hidden_mask(covers: Iterable[Cover], size: tuple[int, int]) -> np.ndarray:
     """Return which pixels of an image of `size` (H, W) covers hide: bool, (H, W)."""
-    hidden = np.zeros(size, bool)
+    covers, hidden = list(covers), np.zeros(size, bool)
     for cover in covers:
+        if cover.shown:
+            continue
         region, (x, y) = cover.grown(size)
         hidden[y : y + region.shape[0], x : x + region.shape[1]] |= region
-    return hidden
+    visible = _visible_mask(covers, size)
+    return hidden if visible is None else hidden & ~visible

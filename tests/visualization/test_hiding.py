@@ -107,3 +107,15 @@ def test_between_two_places_both_masks_are_hidden_at_the_place_between():
     assert (cover.region == tall | wide).all()
     grown = Cover(tall, (0, 0), 1.0, 1.0).between(Cover(np.ones((40, 60), bool), (0, 0), 1, 1), 0.5)
     assert grown.region.shape == (30, 40) and grown.region.all()
+
+
+def test_somebody_shown_is_before_all_that_is_unsure_and_behind_the_others():
+    one = Cover(np.ones((40, 20), bool), (10, 10), 40.0, 3.0, shown=True)
+    unsure = Cover(np.ones((40, 40), bool), (0, 10), 40.0, 2.0, shown=None)
+    other = Cover(np.ones((40, 20), bool), (25, 10), 40.0, 0.0)
+    image, before = noisy(), noisy()
+    hide(image, [other, one, unsure], "fill")
+    assert (image[10:50, 10:25] == before[10:50, 10:25]).all()
+    assert (image[10:50, :10] == 0).all() and (image[10:50, 25:45] == 0).all()
+    hidden = hidden_mask([other, one, unsure], SIZE)
+    assert (hidden == (image != before).any(axis=2)).mean() > 0.999
