@@ -48,11 +48,14 @@ ROOMS: dict[str, set[str]] = {
     "onnx_predictor": {"inference.masks"},  # what it needs is numpy and ONNX Runtime
     "inference": {
         *("data.image_file", "inference.masks", "inference.tiles", "onnx_predictor"),
+        "visualization",  # people are hidden before an image is written
         # The predictor rebuilds a run's model and names its classes.
         *("checkpoint", "config", "data", "engine", "modeling", "records", "results"),
     },
     "export": {"data", "engine", "inference", "inference.masks", "onnx_predictor"},
-    "video": {"analysis", "inference", "records", "inference.masks", "visualization"},
+    "video": {
+        *("analysis", "inference", "modeling", "records", "inference.masks", "visualization"),
+    },
     "batch": {"data.image_file", "inference", "records", "video", "visualization"},
     "sample": {"inference.masks", "video"},
     "report": {"analysis", "records", "results"},
@@ -248,6 +251,7 @@ WHOLE_CONCEPTS = {
     "report/pdf.py": "the writer of the PDF",
     "sample/clip.py": "the clip of the sample",
     "sample/street.py": "where the sample's people walk",
+    "video/hiding.py": "who is hidden in which frame",
 }
 
 

@@ -71,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from persondet.batch.worker import Worker, load_model
     from persondet.errors import PartialResultError
 
+    options = AnnotationOptions.of(chosen)
     load = functools.partial(
         load_model,
         # Workers may stand in another folder.
@@ -79,6 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.opts,
         model=args.model and str(Path(args.model).resolve()),
         confidence_threshold=args.confidence_threshold,
+        least_score=options.hiding.threshold if options.hiding else None,
+        appearance=options.relink,
         tiles=args.tiles,
         threads=1,  # several frames at once instead
     )
@@ -87,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         load,
         source,
         output,
-        AnnotationOptions(**chosen),
+        options,
         overwrite=args.overwrite,
         stills=args.contact_sheet,
         threads=max(1, round(args.cpus_per_actor)) if args.ray else None,

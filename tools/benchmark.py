@@ -21,6 +21,8 @@ MODES = {
     "evaluate": "scoring 5,000 images against Detectron2's COCOEvaluator with pycocotools",
     "video": "annotated frames per second against DefaultPredictor with VideoVisualizer",
     "counts": "people counted at lines on drawn streets, against counting by box centres",
+    "hiding": "how much of the people in rendered clips is hidden, and of the rest (needs --run)",
+    "relinking": "tracks of people who come back, with --relink and without (needs --run)",
     "cluster": "what a job over many items costs beside the work, and how it scales on Ray",
 }
 
@@ -40,7 +42,8 @@ def get_parser() -> argparse.ArgumentParser:
     more = "600 for dataset, 16 for mapper, 5000 for evaluate, 60 frames for video"
     more = f"images (default: {more}), or items (100000 for cluster)"
     add("--images", more, "N", type=int)
-    add("--run", "trained run, for four video rows and for counts", "DIR", type=Path)
+    more = "trained run, for counts, hiding, relinking and four video rows"
+    add("--run", more, "DIR", type=Path)
     add("--clip", "clip that the run annotates", "FILE", type=Path)
     more = "python of an environment with Ultralytics 8.4, for two rows more with --run"
     add("--yolo", more, "FILE", type=Path)
@@ -60,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--images and --pairs must be at least 1")
     if "video" in args.modes and bool(args.run) != bool(args.clip):
         parser.error("--run and --clip belong together")
+    if {"hiding", "relinking"} & set(args.modes) and not args.run:
+        parser.error("hiding and relinking need a trained run with --run DIR")
 
     from persondet.errors import PersondetError
     from persondet.files import refuse_existing, write_json
@@ -96,10 +101,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _options(mode: str, args: argparse.Namespace) -> dict[str, Any]:
     options = {"images": args.images} if args.images and mode not in ("train", "cores") else {}
-    options |= {"run": args.run} if mode == "counts" else {}
-    return options | (
-        {"run": args.run, "clip": args.clip, "yolo": args.yolo} if mode == "video" else {}
-    )
+    if mode == "video":
+        options |= {"run": args.run, "clip": args.clip, "yolo": args.yolo}
+    return options | ({"run": args.run} if mode in ("counts", "hiding", "relinking") else {})
 
 
 if __name__ == "__main__":

@@ -116,6 +116,41 @@ def add_drawing_arguments(parser: argparse.ArgumentParser, title: str) -> None:
     add("--no-masks", "do not draw masks")
     add("--no-labels", "do not draw class, score and, in clips, track")
     add("--no-count", "do not draw the number of people in view")
+    add("--no-boxes", "do not draw boxes")
+
+
+def add_hiding_arguments(parser: argparse.ArgumentParser) -> Callable[..., None]:
+    """Add how to hide people, for clips and images; return the group's `add`."""
+    add = adder(parser, "hiding people")
+    more = "hide people in the result; then it shows and the records hold no masks"
+    add("--anonymize", more, choices=("pixelate", "blur", "fill"))
+    add("--part", "what of them to hide (default: person)", choices=("person", "head"))
+    more = "hide detections from this score on, also weaker ones than are shown (default: 0.05)"
+    add("--anonymize-threshold", more, "SCORE", type=share)
+    add("--keep-masks", "keep the masks in the records, and draw them")
+    return add
+
+
+def hiding_options(
+    parser: argparse.ArgumentParser, args: argparse.Namespace
+) -> dict[str, Any] | None:
+    """Return the `HideOptions` that the flags ask for by name, or None.
+
+    Ends with a usage error for flags that need `--anonymize` and come without it.
+    """
+    exempt = getattr(args, "exempt", None)
+    asked = {"part": args.part, "threshold": args.anonymize_threshold, "exempt": exempt}
+    chosen = {name: value for name, value in asked.items() if value is not None}
+    if args.anonymize is None:
+        if chosen or args.keep_masks:
+            parser.error(
+                "--part, --except, --anonymize-threshold and --keep-masks go with --anonymize"
+            )
+        return None
+    if exempt and args.no_tracking:
+        parser.error("--except names tracks, and --no-tracking makes none; leave one out")
+    chosen |= {"exempt": tuple(sorted(set(exempt)))} if exempt else {}
+    return {"style": args.anonymize, "masks": args.keep_masks, **chosen}
 
 
 def add_annotation_arguments(parser: argparse.ArgumentParser) -> None:
@@ -132,7 +167,13 @@ def add_annotation_arguments(parser: argparse.ArgumentParser) -> None:
     add("--crf", f"H.264 quality from {more}", "N", type=number(int, 0, 51))
     add("--save-mot", "write MOT-challenge text (.txt) too")
     add("--no-tracking", "do not follow people from frame to frame")
+    more = "give people who come back after up to a minute their number again; reads the clip twice"
+    add("--relink", more)
     add_drawing_arguments(parser, "people")
+    add = add_hiding_arguments(parser)
+    more = "leave these people visible: track numbers, as an annotated clip shows them"
+    add("--except", more, "TRACK", nargs="+", type=positive, dest="exempt")
+    add("--mute", "leave out the sound")
 
 
 def annotation_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> dict[str, Any]:
@@ -145,9 +186,12 @@ def annotation_options(parser: argparse.ArgumentParser, args: argparse.Namespace
         parser.error(f"--end {float(args.end):g} must be later than --start {float(start):g}")
     if args.save_mot and args.no_tracking:
         parser.error("--save-mot writes tracks, and --no-tracking makes none; leave one out")
-    names = ("start", "end", "stride", "max_frames", "crf", "save_mot")
+    if args.relink and args.no_tracking:
+        parser.error("--relink joins tracks, and --no-tracking makes none; leave one out")
+    names = ("start", "end", "stride", "max_frames", "crf", "save_mot", "mute", "relink")
     chosen = {name: getattr(args, name) for name in names}
-    switches = ("tracking", "masks", "labels", "count")
+    chosen["hiding"] = hiding_options(parser, args)
+    switches = ("tracking", "masks", "labels", "count", "boxes")
     return chosen | {name: not getattr(args, f"no_{name}") for name in switches}
 
 

@@ -23,6 +23,7 @@ def get_parser() -> argparse.ArgumentParser:
     add("--input", "files, folders, glob patterns", "PATH", nargs="+", required=True)
     cli.add_output(parser, "DIR", "folder for the results")
     cli.add_drawing_arguments(parser, "drawing")
+    cli.add_hiding_arguments(parser)
     cli.add_model_arguments(parser)
     return parser
 
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Check the inputs, load the model, annotate; print what was written."""
     parser = get_parser()
     args = cli.parse(parser, argv)
+    hidden = cli.hiding_options(parser, args)
     cli.check_model_arguments(parser, args)
     from persondet.environment import require_detectron2
 
@@ -38,8 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from persondet.errors import PartialResultError
     from persondet.inference.images import check_image_output, find_images, predict_images
     from persondet.inference.predictor import load_predictor
+    from persondet.visualization.hiding import HideOptions
     from persondet.visualization.visualizer import draw_instances
 
+    hiding = HideOptions(**hidden) if hidden else None
     images = find_images(args.input, output=args.output)
     check_image_output(images, args.output, overwrite=args.overwrite)
     predictor = load_predictor(
@@ -48,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.opts,
         model=args.model,
         confidence_threshold=args.confidence_threshold,
+        least_score=hiding.threshold if hiding else None,
         tiles=args.tiles,
     )
     with Progress(str(args.output), "images") as progress:
@@ -59,10 +64,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 image,
                 instances,
                 predictor.metadata,
-                masks=not args.no_masks,
+                masks=not args.no_masks and (hiding is None or hiding.masks),
                 labels=not args.no_labels,
                 count=not args.no_count,
+                boxes=not args.no_boxes,
             ),
+            hiding=hiding,
             overwrite=args.overwrite,
             progress=progress,
         )

@@ -25,6 +25,8 @@ def get_parser() -> argparse.ArgumentParser:
         example="python tools/video_demo.py --run output/demo --video-input walk.mp4 "
         "--output walk_annotated.mp4\n  python tools/video_demo.py --run output/demo --video-input "
         "walk.mp4 \\\n    --output part.mp4 --start 1:30 --end 2:00 --stride 2 --save-mot\n  "
+        "python tools/video_demo.py --run output/demo --video-input walk.mp4 --output hidden.mp4 "
+        "\\\n    --anonymize pixelate --mute --no-boxes --no-labels\n  "
         "python tools/video_demo.py --config-file configs/person_mask_rcnn_R_50_FPN.yaml \\\n    "
         "--video-input clips/ --output annotated/",
     )
@@ -122,13 +124,15 @@ def _annotate_all(
     from persondet.inference.predictor import load_predictor
     from persondet.video.source import shown_name
 
-    options = AnnotationOptions(**chosen)
+    options = AnnotationOptions.of(chosen)
     predictor = load_predictor(
         args.run,
         args.config_file,
         args.opts,
         model=args.model,
         confidence_threshold=args.confidence_threshold,
+        least_score=options.hiding.threshold if options.hiding else None,
+        appearance=options.relink,
         tiles=args.tiles,
         threads=1,  # several frames at once instead
     )

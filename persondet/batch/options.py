@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -26,16 +27,19 @@ if TYPE_CHECKING:
     from persondet.environment import Progress
     from persondet.inference.images import BatchPredictor
     from persondet.video.pipeline import VideoSummary
+    from persondet.visualization.hiding import HideOptions
 
-_OF_IMAGES = ("masks", "labels", "count")
+_OF_IMAGES = ("masks", "labels", "count", "boxes", "hiding")
 
 
 @dataclass(frozen=True)
 class AnnotationOptions:
     """How to annotate; see `persondet.video.pipeline.annotate_video`.
 
-    start, end: seconds; stride: None for the `VIDEO.STRIDE` of the model's config; masks, labels,
-    count: draw them; areas: a file of lines and zones to draw with their counts.
+    start, end: seconds; stride: None for the `VIDEO.STRIDE` of the model's config; relink: join
+    tracks, see `persondet.video.relinking`; masks, labels, count, boxes: draw them; hiding: how to
+    hide people, then masks are drawn only if it keeps them; areas: a file of lines and zones to
+    draw with their counts.
     """
 
     start: Fraction | None = None
@@ -44,11 +48,29 @@ class AnnotationOptions:
     max_frames: int | None = None
     crf: int | None = None
     save_mot: bool = False
+    mute: bool = False
+    relink: bool = False
     tracking: bool = True
     masks: bool = True
     labels: bool = True
     count: bool = True
     areas: Path | None = None
+    boxes: bool = True
+    hiding: HideOptions | None = None
+
+    @classmethod
+    def of(cls, chosen: Mapping[str, Any]) -> AnnotationOptions:
+        """Return the options of these names; those of `hiding` are a mapping, or None."""
+        from persondet.visualization.hiding import HideOptions
+
+        hiding = chosen["hiding"] and HideOptions(**chosen["hiding"])
+        return cls(**{**chosen, "hiding": hiding})
+
+    @property
+    def drawn(self) -> dict[str, bool]:
+        """What to draw, as `PersonVideoVisualizer` takes it."""
+        masks = self.masks and (self.hiding is None or self.hiding.masks)
+        return {"masks": masks, "labels": self.labels, "count": self.count, "boxes": self.boxes}
 
 
 def annotate_clip(
@@ -65,33 +87,44 @@ def annotate_clip(
 
     Raises: MediaError, OutputExistsError: as `annotate_video`.
     """
+    from persondet.video.clip_files import check_output
     from persondet.video.pipeline import annotate_video
+    from persondet.video.relinking import relinked
     from persondet.visualization.visualizer import PersonVideoVisualizer
 
-    visualizer = PersonVideoVisualizer(
-        predictor.metadata, masks=options.masks, labels=options.labels, count=options.count
-    )
+    visualizer = PersonVideoVisualizer(predictor.metadata, **options.drawn)
     cfg = getattr(predictor, "cfg", None)
     if fingerprint is None and not is_address(clip):
         path = local_path(clip)
         fingerprint = clip_fingerprint(path, predictor, options) if path.is_file() else None
-    return annotate_video(
-        clip,
-        target,
-        predictor,
-        visualizer=visualizer,
-        tracker="auto" if options.tracking else None,
-        start=options.start,
-        end=options.end,
-        stride=options.stride or (cfg.VIDEO.STRIDE if cfg else 1),
-        max_frames=options.max_frames,
-        crf=options.crf,
-        save_mot=options.save_mot,
-        areas=options.areas,
-        overwrite=overwrite,
-        progress=progress,
-        fingerprint=fingerprint,
-    )
+    part: dict[str, Any] = {
+        "start": options.start,
+        "end": options.end,
+        "stride": options.stride or (cfg.VIDEO.STRIDE if cfg else 1),
+        "max_frames": options.max_frames,
+        "progress": progress,
+    }
+    tracker: Any = "auto" if options.tracking else None
+    with ExitStack() as stack:
+        if options.relink:
+            check_output(clip, target, save_mot=options.save_mot, overwrite=overwrite)
+            found: Any = stack.enter_context(relinked(clip, predictor, **part))
+            predictor, tracker = found
+        return annotate_video(
+            clip,
+            target,
+            predictor,
+            visualizer=visualizer,
+            tracker=tracker,
+            crf=options.crf,
+            save_mot=options.save_mot,
+            areas=options.areas,
+            hiding=options.hiding,
+            mute=options.mute,
+            overwrite=overwrite,
+            fingerprint=fingerprint,
+            **part,
+        )
 
 
 def existing_difference(
@@ -129,13 +162,14 @@ def fingerprint_of(
 
     Raises: OSError: when a file cannot be read.
     """
-    settings = {
-        name: str(value) if isinstance(value, Fraction) else value
+    chosen = {
+        name: value
         for name, value in asdict(options).items()
         if name in _OF_IMAGES or (kind == "clip" and name != "areas")
     }
     if kind == "clip" and options.areas is not None:
-        settings["areas"] = sha256_of_file(options.areas)
+        chosen["areas"] = sha256_of_file(options.areas)
+    settings = json.loads(json.dumps(chosen, default=str))  # as it is read again
     digests = [source.digest(file.name, file.size) for file in files]
     facts = [[f.name, f.size, f.changed, d] for f, d in zip(files, digests, strict=True)]
     together = hashlib.sha256(json.dumps(facts).encode()).hexdigest()

@@ -239,13 +239,9 @@ class Worker:
                 output,
                 predictor,
                 lambda image, instances: draw_instances(
-                    image,
-                    instances,
-                    predictor.metadata,
-                    masks=options.masks,
-                    labels=options.labels,
-                    count=options.count,
+                    image, instances, predictor.metadata, **options.drawn
                 ),
+                hiding=options.hiding,
                 progress=self._tell,
                 fingerprint=wanted,
             )

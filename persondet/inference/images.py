@@ -31,7 +31,9 @@ from persondet.errors import MediaError, OutputExistsError, PartialMediaError
 from persondet.files import PartialText, describe_foreign_file, refuse_existing, write_json
 from persondet.inference.masks import encoded_masks, paste_regions
 from persondet.inference.stages import Stage, StageLine
+from persondet.modeling.detections import people_only
 from persondet.records import PersonRecord, json_line, people_of, person_rows
+from persondet.visualization.hiding import HideOptions, covers_of, hide
 
 PREDICTIONS, IMAGES, RECORDS = "predictions.json", "images.json", "records.jsonl"
 SCHEMA, VERSION = "persondet-picture-records", 1
@@ -172,6 +174,7 @@ def predict_images(
     predictor: BatchPredictor,
     draw: Callable[[np.ndarray, Instances], np.ndarray],
     *,
+    hiding: HideOptions | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
     fingerprint: dict[str, Any] | None = None,
@@ -185,6 +188,7 @@ def predict_images(
         images: (path, name of the result), as `find_images` returns them.
         predictor: as `persondet.inference.predictor.Predictor`.
         draw: returns an annotated copy of a BGR image.
+        hiding: hide people before anything is drawn, as `annotate_video` does.
         progress: called after each image with the number done and the total.
         fingerprint: what the result is made of; goes into the header of the records.
 
@@ -214,9 +218,14 @@ def predict_images(
         for batch in _batches(readable(), predictor.batch_size):
             found = predict([one.image for one in batch])
             for one, instances in zip(batch, found, strict=True):
+                if hiding:
+                    people = people_only(instances, predictor.metadata.thing_classes)
+                    hide(one.image, covers_of(people, hiding.part), hiding.style)
+                    instances = instances[instances.scores >= predictor.confidence_threshold]
                 instances = paste_regions(instances)
                 write_image(output / one.name, draw(one.image, instances))
-                results.add(one, instances)
+                masks = hiding is None or hiding.masks
+                results.add(one, instances, encoded_masks(instances) if masks else None)
                 tell(results.written + len(skipped), len(images))
         if not results.written:
             raise MediaError(f"none of the {len(images)} images can be read; {skipped[0][1]}")
@@ -319,9 +328,9 @@ class _ImageResults:
         self._images: list[dict[str, Any]] = []
         self._results: list[dict[str, Any]] = []
 
-    def add(self, one: _Image, instances: Instances) -> None:
-        """Add the detections of an image."""
-        people = people_of(instances, self._classes, encoded_masks(instances))
+    def add(self, one: _Image, instances: Instances, masks: list[dict[str, Any]] | None) -> None:
+        """Add the detections of an image, with encoded masks or without."""
+        people = people_of(instances, self._classes, masks)
         self.written += 1
         self.people += len(people)
         self._waiting[one.place] = (one, people)

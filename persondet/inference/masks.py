@@ -269,6 +269,25 @@ def _cells(places: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     return cells + 2, at - below
 
 
+def region_intersection(
+    a: np.ndarray, a_corner: tuple[int, int], b: np.ndarray, b_corner: tuple[int, int]
+) -> int:
+    """Return how many pixels two masks of one image share, each given as a region and its corner.
+
+    Args:
+        a, b: bool, (h, w).
+        a_corner, b_corner: (x0, y0), pixels.
+    """
+    (ax, ay), (bx, by) = a_corner, b_corner
+    x0, y0 = max(ax, bx), max(ay, by)
+    x1 = min(ax + a.shape[1], bx + b.shape[1])
+    y1 = min(ay + a.shape[0], by + b.shape[0])
+    if x0 >= x1 or y0 >= y1:
+        return 0
+    both = a[y0 - ay : y1 - ay, x0 - ax : x1 - ax] & b[y0 - by : y1 - by, x0 - bx : x1 - bx]
+    return int(np.count_nonzero(both))
+
+
 def mask_extent(mask: np.ndarray) -> tuple[int, int, int, int]:
     """Return (x0, y0, x1, y1), whole pixels, of the rectangle that holds all of a mask.
 

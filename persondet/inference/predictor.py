@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,6 +45,9 @@ class Predictor:
         cfg: with `MODEL.WEIGHTS`; not changed.
         confidence_threshold: the predictor drops detections below it. Default:
             `VISUALIZATION.SCORE_THRESH`, else the threshold in the checkpoint, else 0.5.
+        least_score: keep detections from this score on instead, if it is lower, for a caller who
+            tells the two apart by `confidence_threshold`, as `annotate_video` does to hide people.
+        appearance: return what each detection looks like too (`persondet.modeling.appearance`).
 
     Attributes:
         metadata: Detectron2 metadata with `thing_classes` and `thing_colors`.
@@ -61,7 +65,14 @@ class Predictor:
         (4, (64, 96))
     """
 
-    def __init__(self, cfg: CfgNode, *, confidence_threshold: float | None = None) -> None:
+    def __init__(
+        self,
+        cfg: CfgNode,
+        *,
+        confidence_threshold: float | None = None,
+        least_score: float | None = None,
+        appearance: bool = False,
+    ) -> None:
         if confidence_threshold is not None and not 0.0 <= confidence_threshold <= 1.0:
             raise ConfigError(
                 f"the confidence threshold is {confidence_threshold}; it must be from 0 to 1."
@@ -75,9 +86,12 @@ class Predictor:
         self.confidence_threshold = float(
             known if confidence_threshold is None else confidence_threshold
         )
+        low = self.confidence_threshold if least_score is None else least_score
+        self.least_score = min(low, self.confidence_threshold)
+        asked = asked or least_score is not None
         self.model = freeze_module(built.model)  # so that layers keep what they fold
-        keep_roi_masks(self.model)
-        _drop_early(self.model, self.confidence_threshold, asked=asked)
+        keep_roi_masks(self.model, appearance=appearance)
+        _drop_early(self.model, self.least_score, asked=asked)
         if self.cfg.TEST.TILES:
             self.model = TiledModel(self.cfg, self.model)
             self.cfg = whole_size(self.cfg)
@@ -102,6 +116,8 @@ class Predictor:
         run_dir: str | Path,
         *,
         confidence_threshold: float | None = None,
+        least_score: float | None = None,
+        appearance: bool = False,
         device: str | None = None,
         tiles: Sequence[int] | None = None,
     ) -> Predictor:
@@ -117,7 +133,12 @@ class Predictor:
         cfg = run_cfg(run_dir)
         cfg.MODEL.DEVICE = device or "auto"
         cfg.TEST.TILES = tuple(tiles or cfg.TEST.TILES)
-        return cls(cfg, confidence_threshold=confidence_threshold)
+        return cls(
+            cfg,
+            confidence_threshold=confidence_threshold,
+            least_score=least_score,
+            appearance=appearance,
+        )
 
     @cached_property
     def digest(self) -> str:
@@ -137,7 +158,7 @@ class Predictor:
         Args:
             images: each uint8, (H, W, 3), BGR, 0..255; sizes may differ.
 
-        Returns: for each image `Instances` on the CPU, by falling score, none below the threshold:
+        Returns: for each image `Instances` on the CPU, by falling score, none below `least_score`:
             `pred_boxes` (float32, (N, 4), XYXY_ABS, pixels of the given image), `scores` (float32,
             (N,)), `pred_classes` (int64, (N,), into `metadata.thing_classes`) and, where the
             model has masks, `pred_masks` (bool, (N, H, W)).
@@ -157,7 +178,7 @@ class Predictor:
         results = []
         for output in outputs:
             instances = output["instances"]
-            instances = instances[instances.scores >= self.confidence_threshold].to("cpu")
+            instances = instances[instances.scores >= self.least_score].to("cpu")
             instances.pred_boxes.tensor = instances.pred_boxes.tensor.float()
             instances.scores = instances.scores.float()
             if instances.has(ROI_FIELD):
@@ -236,6 +257,8 @@ def load_predictor(
     *,
     model: str | Path = "",
     confidence_threshold: float | None = None,
+    least_score: float | None = None,
+    appearance: bool = False,
     tiles: Sequence[int] | None = None,
     threads: int | None = None,
 ) -> Predictor | ExportedPredictor:
@@ -249,11 +272,13 @@ def load_predictor(
     """
     if model:
         return ExportedPredictor(model, confidence_threshold=confidence_threshold, threads=threads)
+    more: dict[str, Any] = {"confidence_threshold": confidence_threshold}
+    more |= {"least_score": least_score, "appearance": appearance}
     if run:
-        return Predictor.from_run(run, confidence_threshold=confidence_threshold, tiles=tiles)
+        return Predictor.from_run(run, tiles=tiles, **more)
     cfg = load_cfg(config_file, opts)
     cfg.TEST.TILES = tuple(tiles or cfg.TEST.TILES)
-    return Predictor(cfg, confidence_threshold=confidence_threshold)
+    return Predictor(cfg, **more)
 
 
 def run_cfg(run_dir: str | Path) -> CfgNode:

@@ -20,7 +20,12 @@ from detectron2.structures import Boxes, Instances
 from detectron2.structures.boxes import pairwise_intersection
 from torch import nn
 
-from persondet.inference.masks import REGION_FIELD, RegionMasks, region_masks_of
+from persondet.inference.masks import (
+    REGION_FIELD,
+    RegionMasks,
+    region_intersection,
+    region_masks_of,
+)
 
 OVERLAP = 0.2
 """Share of a tile that its neighbour shows too; a person no larger than that is whole in one."""
@@ -121,6 +126,8 @@ def _placed(instances: Instances, rectangle: tuple[int, ...], size: tuple[int, i
     if masks is not None:
         corners = [(x + x0, y + y0) for x, y in masks.corners]
         fields[REGION_FIELD] = RegionMasks(masks.regions, corners, size)
+    if instances.has("appearance"):
+        fields["appearance"] = instances.get("appearance")
     near_x, near_y = _AT_EDGE * (x1 - x0), _AT_EDGE * (y1 - y0)
     low = torch.tensor([x0 + near_x if x0 else -1.0, y0 + near_y if y0 else -1.0])
     high = torch.tensor(
@@ -171,17 +178,6 @@ def _overlaps(found: Instances) -> tuple[np.ndarray, np.ndarray]:
     masks: RegionMasks = found.get(REGION_FIELD)
     areas = np.array([region.sum() for region in masks.regions], np.float64)
     for i, j in np.argwhere(np.triu(shared > 0, 1)):
-        shared[i, j] = _mask_intersection(masks, i, j)
+        a, b = ((masks.regions[k], masks.corners[k]) for k in (i, j))
+        shared[i, j] = region_intersection(*a, *b)
     return areas, shared
-
-
-def _mask_intersection(masks: RegionMasks, i: int, j: int) -> int:
-    (ax, ay), (bx, by) = masks.corners[i], masks.corners[j]
-    a, b = masks.regions[i], masks.regions[j]
-    x0, y0 = max(ax, bx), max(ay, by)
-    x1 = min(ax + a.shape[1], bx + b.shape[1])
-    y1 = min(ay + a.shape[0], by + b.shape[0])
-    if x0 >= x1 or y0 >= y1:
-        return 0
-    both = a[y0 - ay : y1 - ay, x0 - ax : x1 - ax] & b[y0 - by : y1 - by, x0 - bx : x1 - bx]
-    return int(np.count_nonzero(both))

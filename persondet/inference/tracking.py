@@ -47,7 +47,7 @@ _SECONDS_HIDDEN, _SECONDS_KNOWN = 2.0, 0.4
 # places boxes; a filter that trusts each box overshoots and loses them.
 _FIRST_SPEED, _SPEED_CHANGE = 6.0, 1.5
 # A false alarm is short; a track counts as a person after this much time in sight.
-_SECONDS_SEEN = 0.5
+SECONDS_SEEN = 0.5
 # Norfair's counters are whole numbers; they count these, per second.
 _TICKS = 10_000
 
@@ -173,7 +173,7 @@ class PersonTracker:
         """Return the number of a track, and count the ticks for which it is seen."""
         number, count = self._tracks.get(track) or (next(self._numbers), 0)
         self._tracks[track] = (number, count + period)
-        self._believed += count < _SECONDS_SEEN * _TICKS <= count + period
+        self._believed += count < SECONDS_SEEN * _TICKS <= count + period
         return number
 
 

@@ -24,16 +24,19 @@ from torch import nn
 
 from persondet.errors import CheckpointError
 from persondet.inference.masks import ROI_FIELD
+from persondet.modeling.appearance import Appearance
 
 
-def keep_roi_masks(model: nn.Module) -> list[GeneralizedRCNN]:
+def keep_roi_masks(model: nn.Module, *, appearance: bool = False) -> list[GeneralizedRCNN]:
     """Let the R-CNNs in `model` hand out `roi_masks` instead of `pred_masks`; return them.
 
     Boxes, scores, classes and their order stay what they are. Other models are left alone.
+    With `appearance`, each detection also carries what it looks like.
     """
     found = [module for module in model.modules() if isinstance(module, GeneralizedRCNN)]
     for module in found:
-        module.inference = partial(_inference, module)
+        looks = Appearance(module) if appearance else None
+        module.inference = partial(_inference, module, appearance=looks)
     return found
 
 
@@ -57,9 +60,13 @@ def _inference(
     batched_inputs: list[dict[str, Any]],
     detected_instances: list[Instances] | None = None,
     do_postprocess: bool = True,
+    *,
+    appearance: Appearance | None = None,
 ) -> list[Any]:
     """As `GeneralizedRCNN.inference`, with the masks as the mask head left them."""
     results = type(model).inference(model, batched_inputs, detected_instances, do_postprocess=False)
+    if appearance is not None:
+        appearance.add(results)
     if not do_postprocess:
         return list(results)
     return [
@@ -138,6 +145,18 @@ def match_classes(theirs: Sequence[str], ours: Sequence[str]) -> list[int]:
         return people[0] if people and name in PERSON_NAMES else -1
 
     return [match(name) for name in theirs]
+
+
+def people_only(instances: Instances, classes: Sequence[str]) -> Instances:
+    """Return the detections of people, or all of them where no class is called as people are.
+
+    Args:
+        instances: with `pred_classes`, numbers into `classes`.
+    """
+    people = [k for k, name in enumerate(classes) if name.casefold() in PERSON_NAMES]
+    if not people:
+        return instances
+    return instances[torch.isin(instances.pred_classes, torch.tensor(people))]
 
 
 class ClassMappedModel(nn.Module):

@@ -35,28 +35,39 @@ Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 FPS = 25
 _BLOCK = 64  # frames that are drawn before the next ones are begun: they fill the memory
 _VIEW = 1.42  # width of the painted street over the width of the frame
+_STILL = 0.5  # where a frame that does not pan stands
+_AWAY = (3.0, 10.0)  # seconds for which people who leave are away
 _PAN_SECONDS = 10.4  # from the left end to the right; shorter clips see the middle of it
 
 
 @dataclass(frozen=True)
 class _Track:
-    """One person's walk: looks, start (metres), velocity (metres per second) and first pose."""
+    """One person's walk: looks, start (metres), velocity (metres per second) and first pose.
+
+    turn: when the person turns round and walks back, seconds.
+    """
 
     looks: Looks
     start: NDArray[np.float64]
     velocity: NDArray[np.float64]
     pose: Pose
+    turn: float = np.inf
 
     def item(self, scene: Scene, left: int, right: int, seconds: float) -> Item | None:
         """Return the person at a moment, or None when they are not between two columns."""
-        x, z = (float(value) for value in self.start + self.velocity * seconds)
+        turned = seconds > self.turn
+        x, z = self.start + self.velocity * (2.0 * self.turn - seconds if turned else seconds)
         edges = scene.camera.across(left, z) - 1.0, scene.camera.across(right, z) + 1.0
         if z <= 1.8 or not edges[0] < x < edges[1]:
             return None
         # Steps follow the ground covered, so feet do not slide.
         walked = float(np.hypot(*self.velocity)) * seconds / (STRIDE * self.looks.height_m)
-        pose = replace(self.pose, phase=self.pose.phase + 2.0 * np.pi * walked)
-        return person_item(scene, self.looks, pose, x, z)
+        pose = replace(
+            self.pose,
+            phase=self.pose.phase + 2.0 * np.pi * walked,
+            heading=self.pose.heading + np.pi * turned,
+        )
+        return person_item(scene, self.looks, pose, float(x), float(z))
 
 
 def _propose_track(rng: np.random.Generator, scene: Scene, looks: Looks, across: bool) -> _Track:
@@ -101,6 +112,25 @@ def _plan_tracks(rng: np.random.Generator, scene: Scene, count: int = 11) -> lis
     return tracks
 
 
+def _plan_absences(
+    rng: np.random.Generator, scene: Scene, size: tuple[int, int], count: int = 8
+) -> list[_Track]:
+    """Return walks out of a frame that stands still, each at a depth of its own, and back."""
+    camera, width = scene.camera, size[0]
+    left = round((camera.width - width) * _STILL)
+    tracks = []
+    for pixels in np.exp(rng.permutation(np.linspace(np.log(90.0), np.log(300.0), count))):
+        looks, side = random_looks(rng), int(rng.choice((-1, 1)))
+        z = camera.depth_for(looks.height_m, pixels * camera.height / 720.0)
+        speed, leaves, away = rng.uniform(1.05, 1.45), rng.uniform(2.0, 7.0), rng.uniform(*_AWAY)
+        edge = camera.across(left + width * (side > 0), z) + 0.6 * side
+        start = np.array([edge - side * speed * leaves, z])
+        pose = replace(random_pose(rng), heading=np.pi * (side < 0), gait=1.0)
+        velocity = np.array([side * speed, 0.0])
+        tracks.append(_Track(looks, start, velocity, pose, leaves + 0.5 * away))
+    return tracks
+
+
 @dataclass
 class _Walk:
     """A painted street with its things and walkers, seen through a frame that pans over it."""
@@ -109,12 +139,14 @@ class _Walk:
     tracks: list[_Track]
     size: tuple[int, int]
     seed: int
+    still: bool = False
 
     def frame(self, seconds: float) -> tuple[Image, list[dict[str, Any]]]:
         """Return the frame at a moment, and the people in its ground truth."""
         width, height = self.size
         # The frame moves by whole pixels.
-        share = 0.5 - 0.42 * float(np.cos(np.pi * seconds / _PAN_SECONDS))
+        pan = -0.42 * float(np.cos(np.pi * seconds / _PAN_SECONDS))
+        share = _STILL if self.still else 0.5 + pan
         left = round((self.scene.camera.width - width) * share)
         seen_by = (self.scene, left, left + width)
         walkers = {k: track.item(*seen_by, seconds) for k, track in enumerate(self.tracks, 1)}
@@ -138,7 +170,7 @@ class _Walk:
         return render(scene, rng)[:, left : left + width], people
 
 
-def _plan_walk(seed: int, size: tuple[int, int]) -> _Walk:
+def _plan_walk(seed: int, size: tuple[int, int], absences: bool) -> _Walk:
     rng = scene_rng(seed, "city_walk")
     scene = empty_scene(rng, size, ("day", "clear", "mall"), _VIEW)
     furnish(scene, rng)
@@ -148,7 +180,8 @@ def _plan_walk(seed: int, size: tuple[int, int]) -> _Walk:
     for column, name in ((0.36, "lamp_post"), (0.66, "traffic_sign"), (0.53, "planter")):
         x = scene.camera.across(column * scene.camera.width, near)
         scene.items.append(thing_item(scene, rng, name, x, near))
-    return _Walk(scene, _plan_tracks(rng, scene), size, seed)
+    plan = _plan_absences(rng, scene, size) if absences else _plan_tracks(rng, scene)
+    return _Walk(scene, plan, size, seed, absences)
 
 
 def write_clip(
@@ -158,29 +191,33 @@ def write_clip(
     *,
     frames: int = 260,
     size: tuple[int, int] = (1280, 720),
+    fps: int = FPS,
+    absences: bool = False,
     run: Map = map,
 ) -> dict[str, Any]:
-    """Write the clip (H.264, 25 frames per second) and its ground truth, and return a summary.
+    """Write the clip (H.264) and its ground truth, and return a summary.
 
     The ground truth is json: `version`, `fps`, `width`, `height`, `classes` and `frames`; each
     frame has its `index` and `people`: `track_id` (from 1), `box` of the visible part (XYXY
     pixels), `visible_share` and `mask` (COCO run lengths, compressed). A frame does not list
     people of whom less than a tenth or hardly a pixel is visible. `run` maps a function over the
-    moments of the frames, in order.
+    moments of the frames, in order. With `absences`, the frame does not pan, and each person leaves
+    it at its side and comes back after 3 to 10 seconds; 20 seconds show that of all.
     """
-    walk = _plan_walk(seed, size)
+    walk = _plan_walk(seed, size, absences)
     # A clip shorter than the pan shows the middle of it.
-    moments = 0.5 * (_PAN_SECONDS - frames / FPS) + np.arange(frames) / FPS
+    first_moment = 0.0 if absences else 0.5 * (_PAN_SECONDS - frames / fps)
+    moments = first_moment + np.arange(frames) / fps
     records: list[dict[str, Any]] = []
     width, height = size
-    rate = Fraction(FPS)
+    rate = Fraction(fps)
     with VideoWriter(Path(path), width=width, height=height, fps=rate, threads=1) as writer:
         for first in range(0, frames, _BLOCK):
             for image, people in run(walk.frame, moments[first : first + _BLOCK].tolist()):
                 records.append({"index": len(records), "people": people})
                 writer.write(image)
-    head = {"version": 1, "fps": FPS, "width": width, "height": height, "classes": ["person"]}
+    head = {"version": 1, "fps": fps, "width": width, "height": height, "classes": ["person"]}
     content = json.dumps({**head, "frames": records}, separators=(",", ":"))
     write_text(groundtruth_path, content + "\n")
     numbers = {person["track_id"] for record in records for person in record["people"]}
-    return {"frames": frames, "fps": FPS, "people": len(numbers)}
+    return {"frames": frames, "fps": fps, "people": len(numbers)}

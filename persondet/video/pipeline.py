@@ -1,4 +1,4 @@
-"""From clip to annotated clip: decode │ infer │ track │ draw │ encode, all at the same time.
+"""From clip to annotated clip: decode │ infer │ track │ [hide] │ draw │ encode, all at once.
 
 Each stage is a thread with a bounded queue behind it: memory stays flat however long the clip is,
 and the cores (or a GPU and a core) stay busy. Each stage is a function below, from an iterator to
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -39,9 +39,11 @@ from persondet.records import (
     write_mot,
 )
 from persondet.video.clip_files import check_output
+from persondet.video.hiding import CoverTracker, covers_ahead
 from persondet.video.reader import VideoFrame, VideoReader
 from persondet.video.writer import VideoWriter
 from persondet.visualization.areas import draw_areas
+from persondet.visualization.hiding import Cover, HideOptions, hide
 from persondet.visualization.visualizer import PersonVideoVisualizer
 
 if TYPE_CHECKING:
@@ -107,6 +109,8 @@ def annotate_video(
     crf: int | None = None,
     save_mot: bool = False,
     areas: str | Path | None = None,
+    hiding: HideOptions | None = None,
+    mute: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
     fingerprint: dict[str, Any] | None = None,
@@ -133,6 +137,9 @@ def annotate_video(
         save_mot: also write MOT-challenge text, named as the output and .txt.
         areas: YAML of lines and zones, to be drawn with their counts; see
             `persondet.analysis.areas`.
+        hiding: hide people before anything is drawn or written, each detection that the predictor
+            returns; those below its `confidence_threshold` are neither drawn nor recorded.
+        mute: leave out the sound.
         overwrite: replace existing files of these names.
         progress: called after each frame with the number done and, if known, the total.
         fingerprint: goes into the header of the records.
@@ -187,7 +194,7 @@ def annotate_video(
                 fps=frame_rate,
                 time_base=reader.time_base,
                 pixel_aspect=reader.pixel_aspect,
-                sound_from=source if reader.sound and not start else None,
+                sound_from=source if reader.sound and not start and not mute else None,
                 title=reader.title,
                 overwrite=overwrite,
                 crf=crf,
@@ -196,13 +203,15 @@ def annotate_video(
         visualizer = visualizer or PersonVideoVisualizer(predictor.metadata)
         batch = batch_size or predictor.batch_size
         begin = Fraction(start or 0)
+        covers = hiding and CoverTracker(hiding, float(frame_rate), header.classes)
         ahead = max(2, min(_AHEAD, _AHEAD_BYTES // (3 * reader.width * reader.height)))
         many = max(ahead, batch)
         line = StageLine(
             [
-                Stage("decode", lambda _: _chosen_frames(reader, stride, max_frames), many),
+                Stage("decode", lambda _: chosen_frames(reader, stride, max_frames), many),
                 Stage("infer", lambda frames: detect(frames, predictor, batch), many),
-                Stage("track", lambda items: _track(items, tracker, header.classes), ahead),
+                Stage("track", lambda items: _track(items, tracker, header, hiding), ahead),
+                *([Stage("hide", lambda items: _hide(items, covers, header), 1)] if covers else []),
                 Stage("draw", lambda items: _draw(items, visualizer, live), ahead),
                 Stage("encode", lambda items: _encode(items, writer, records, begin), _AHEAD),
             ]
@@ -215,7 +224,10 @@ def annotate_video(
         for count in stack.enter_context(line):
             frames, people, people_max = frames + 1, people + count, max(people_max, count)
             tell(frames, total)
-        _add_notes(reader, writer, crf)
+        _add_notes(reader, writer, crf, mute=mute, hidden=hiding is not None)
+        if covers and covers.missing:
+            numbers = ", ".join(map(str, sorted(covers.missing)))
+            writer.notes.append(f"the clip has no track {numbers}, which was to stay visible")
         if reader.damage:
             records.note_damage(reader.damage)
     if save_mot:
@@ -240,7 +252,9 @@ def annotate_video(
     )
 
 
-def _add_notes(reader: VideoReader, writer: VideoWriter, crf: int | None) -> None:
+def _add_notes(
+    reader: VideoReader, writer: VideoWriter, crf: int | None, *, mute: bool, hidden: bool
+) -> None:
     """Note what the annotated clip lacks, and that players refuse it; before the writer ends.
 
     The writer loses the sound of a clip that was read in part, or with a clock that restarts.
@@ -254,24 +268,28 @@ def _add_notes(reader: VideoReader, writer: VideoWriter, crf: int | None) -> Non
     why = "the clip's clock starts again in the middle" if reader.clock_restarts else ""
     if not (writer.sound_from and reader.complete):
         why = "only a part of the clip is annotated"
-    if reader.sound and why:
+    if reader.sound and why and not mute:
         writer.notes.append(f"the sound is left out, as {why}")
         writer.sound_from = None
+    if hidden and writer.sound_from:
+        writer.notes.append("people are hidden, but their voices are not; --mute leaves them out")
 
 
 @dataclass
 class _AnnotatedFrame:
-    """One frame on its way through the stages."""
+    """One frame on its way through the stages.
+
+    instances: what is recorded and drawn; found: all that is to be hidden.
+    """
 
     frame: VideoFrame
     instances: Instances
+    found: Any = None
     people: tuple[PersonRecord, ...] = ()
     unique: int | None = None
 
 
-def _chosen_frames(
-    reader: VideoReader, stride: int, max_frames: int | None
-) -> Iterator[VideoFrame]:
+def chosen_frames(reader: VideoReader, stride: int, max_frames: int | None) -> Iterator[VideoFrame]:
     """Yield every n-th frame, at most `max_frames`."""
     frames = islice(iter(reader), 0, None, stride)
     yield from islice(frames, max_frames)
@@ -317,15 +335,43 @@ def detect(
 
 
 def _track(
-    items: Iterator[_AnnotatedFrame], tracker: FrameTracker | None, classes: Sequence[str]
+    items: Iterator[_AnnotatedFrame],
+    tracker: FrameTracker | None,
+    header: RecordsHeader,
+    hiding: HideOptions | None,
 ) -> Iterator[_AnnotatedFrame]:
     """Number the detections of each frame, paste their masks, make their records."""
     for item in items:
+        if hiding:
+            item.found = item.instances
+            item.instances = item.found[item.found.scores >= header.confidence_threshold]
         if tracker is not None:
             tracker.update(item.instances, float(item.frame.time))
             item.unique = tracker.unique
         item.instances = paste_regions(item.instances)
-        item.people = people_of(item.instances, classes, encoded_masks(item.instances))
+        masks = encoded_masks(item.instances) if hiding is None or hiding.masks else None
+        item.people = people_of(item.instances, header.classes, masks)
+        yield item
+
+
+def _hide(
+    items: Iterator[_AnnotatedFrame], tracker: CoverTracker, header: RecordsHeader
+) -> Iterator[_AnnotatedFrame]:
+    """Hide the people of each frame, a second after it came."""
+
+    def covered() -> Iterator[tuple[_AnnotatedFrame, float, dict[int, Cover]]]:
+        for item in items:
+            time, found = float(item.frame.time), item.found
+            numbers: dict[int, int] = {}
+            if item.instances.has("ID"):
+                strong = (found.scores >= header.confidence_threshold).nonzero().flatten().tolist()
+                numbers = dict(zip(strong, item.instances.ID, strict=True))
+            yield item, time, tracker.update(found, numbers, time)
+
+    for item, covers in covers_ahead(covered()):
+        image = np.require(item.frame.image, requirements=["C", "W"])
+        hide(image, covers, tracker.options.style)
+        item.frame = VideoFrame(item.frame.index, item.frame.time, image)
         yield item
 
 

@@ -165,6 +165,7 @@ class PersonVideoVisualizer(VideoVisualizer):
         masks: bool = True,
         labels: bool = True,
         count: bool = True,
+        boxes: bool = True,
     ) -> None:
         """Choose what is drawn.
 
@@ -174,10 +175,12 @@ class PersonVideoVisualizer(VideoVisualizer):
             masks: tint and outline the masks, where the model makes them.
             labels: write class, score and track beside each box.
             count: write the number of people in view into the upper left corner.
+            boxes: draw the boxes.
         """
         super().__init__(metadata, instance_mode)
         self.unique_people: int | None = None
         self._draws_masks, self._draws_labels, self._draws_count = masks, labels, count
+        self._draws_boxes = boxes
         self._colors, self._layout, self._scores = ColorAssigner(), LabelLayout(), ShownScores()
 
     def draw_instance_predictions(self, frame: np.ndarray, predictions: Instances) -> VisImage:
@@ -222,7 +225,7 @@ class PersonVideoVisualizer(VideoVisualizer):
             for i in order:
                 region, corner = masks.regions[i], masks.corners[i]
                 drawing.draw_region(image, region, corner, colors[i], outline=outline)
-        for i in order:
+        for i in order if self._draws_boxes else ():
             drawing.draw_box(image, boxes[i], colors[i], width=width)
         legible = min(image.shape[:2]) >= LEGIBLE
         taken = self._draw_count(image, len(boxes)) if self._draws_count and legible else []
@@ -292,7 +295,7 @@ def draw_instances(
         image: uint8, (H, W, 3), BGR; left as it is.
         instances: `pred_boxes scores pred_classes [pred_masks]`.
         metadata: Detectron2's Metadata with `thing_classes`.
-        choices: `masks`, `labels`, `count`, as of `PersonVideoVisualizer`.
+        choices: `masks`, `labels`, `count`, `boxes`, as of `PersonVideoVisualizer`.
 
     Returns: uint8, (H, W, 3), BGR.
     """

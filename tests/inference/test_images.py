@@ -16,6 +16,7 @@ from pycocotools.coco import COCO
 
 from persondet.errors import MediaError, PartialMediaError
 from persondet.inference.images import IMAGES, PREDICTIONS, RECORDS, find_images, predict_images
+from persondet.visualization.hiding import HideOptions
 
 
 class OnePerImage:
@@ -187,3 +188,24 @@ def test_images_of_one_size_share_a_forward_pass_and_keep_their_order(tmp_path, 
     monkeypatch.setattr("persondet.inference.images._MOST_BYTES", 30 * 40 * 3)
     annotate(tmp_path, alone, output="other")
     assert alone.batches[0] == [(20, 20)]  # nor do they wait in heaps
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_people_are_hidden_before_anything_is_drawn_and_weak_ones_too(keep, tmp_path):
+    (tmp_path / "in").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "in" / "a.png"), pixels)
+    predictor, drawn = OnePerImage(), []
+    predictor.confidence_threshold = 0.8  # above the score of what it detects
+    draw = lambda image, instances: drawn.append(len(instances)) or image  # noqa: E731
+    images = find_images([tmp_path / "in"])
+    options = HideOptions("fill", masks=keep)
+    for threshold in (0.8, 0.6):
+        predictor.confidence_threshold = threshold
+        predict_images(images, tmp_path / "out", predictor, draw, hiding=options, overwrite=True)
+        image = cv2.imread(str(tmp_path / "out" / "a.png"))
+        assert (image[3:37, 2:30] == 0).all() and (image[:, 36:] == pixels[:, 36:]).all()
+    assert drawn == [0, 1]
+    (person,) = rows_of(tmp_path / "out")[1]["people"]
+    (result,) = json.loads((tmp_path / "out" / PREDICTIONS).read_text())
+    assert (person["mask"] is not None) == ("segmentation" in result) == keep

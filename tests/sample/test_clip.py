@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from persondet.records import decode_mask
-from persondet.sample.clip import write_clip
+from persondet.sample.clip import _plan_walk, write_clip
 from persondet.video.reader import VideoReader
 
 FRAMES, SIZE = 8, (320, 192)
@@ -69,3 +69,24 @@ def test_the_masks_lie_on_the_people_of_their_frames(clip):
             right.append(np.linalg.norm(images[-1][last[number]].mean(axis=0) - colour))
             wrong.append(np.linalg.norm(images[-1][left].mean(axis=0) - colour))
     assert np.mean(right) < 0.5 * np.mean(wrong)
+
+
+@pytest.mark.slow
+def test_people_leave_a_frame_that_stands_still_and_come_back():
+    walk = _plan_walk(3, SIZE, absences=True)
+    camera = walk.scene.camera
+    left = (camera.width - SIZE[0]) // 2
+    assert len(walk.tracks) == 8
+    for track in walk.tracks:
+        (x, z), (speed, _) = track.start, track.velocity
+        side = 1 if speed > 0 else -1
+        edge = camera.across(left + SIZE[0] * (side > 0), z)
+        farthest = side * (x + speed * track.turn - edge)
+        # All of them is out of sight, 0.6 m behind the edge, for 3 to 10 seconds.
+        assert 2.9 <= 2 * (farthest - 0.6) / abs(speed) <= 10.1
+        assert side * (x - edge) < 0 and 3.5 <= track.turn <= 12.0
+        before, after = (
+            track.item(walk.scene, 0, camera.width, track.turn + step) for step in (-1.0, 1.0)
+        )
+        assert (before is None) == (after is None)
+        assert before is None or abs(before.x - after.x) < 1e-6

@@ -18,6 +18,7 @@ from persondet.errors import (
 from persondet.records import read_records
 from persondet.video.pipeline import VideoSummary
 from persondet.video.reader import VideoReader
+from persondet.visualization.hiding import HideOptions
 from tests.video.clips import cut, noisy_clip
 from tests.video.clips import write_clip as write_frames
 
@@ -98,6 +99,9 @@ def test_every_flag_reaches_the_pipeline(tmp_path, monkeypatch):
     part = ("--start", "0:00:00.08", "--end", "2:00", "--stride", 3, "--max-frames", 7)
     run(clip, target, *part, "--crf", 30, "--save-mot")
     run(clip, target, "--no-tracking", "--overwrite")
+    run(clip, target, "--anonymize", "blur", "--part", "head", "--except", 7, 3, "--mute")
+    assert asked[2]["hiding"] == HideOptions("blur", part="head", exempt=(3, 7))
+    assert (asked[0]["hiding"], asked[0]["mute"], asked.pop(2)["mute"]) == (None, False, True)
     expected = {"start": Fraction(2, 25), "end": 120, "stride": 3, "max_frames": 7, "crf": 30}
     first = expected | {"save_mot": True, "tracker": "auto", "overwrite": False}
     second = dict.fromkeys(expected) | {"stride": 2, "tracker": None, "overwrite": True}
@@ -142,6 +146,10 @@ def test_bad_input_is_refused_before_the_model_is_loaded(tmp_path, loaded):
         *("", "--run r --config-file c", "--run r --stride 0", "--run r --crf 52"),
         *("--run r --start soon", "--run r --start 9 --end 0:09"),
         "--run r --save-mot --no-tracking",
+        *("--run r --part head", "--run r --except 3", "--run r --keep-masks"),
+        *("--run r --anonymize smear", "--run r --anonymize fill --except 0"),
+        "--run r --anonymize fill --except 3 --no-tracking",
+        "--run r --relink --no-tracking",
     ],
 )
 def test_wrong_usage_ends_with_code_2(words, capsys):

@@ -1,0 +1,72 @@
+"""What people look like to the detector itself: features of its backbone, pooled at each mask.
+
+No second network: the features are those that the detector computes anyway, of its two finest
+levels, where colours and patterns of clothes still show. The mean over the mask is taken in three
+stripes, one above the other: head and shoulders, trunk, legs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from typing import Any
+
+import torch
+from detectron2.layers import ROIAlign
+from detectron2.modeling import GeneralizedRCNN
+from detectron2.structures import Instances
+from torch import nn
+from torch.nn import functional as F
+
+FIELD = "appearance"
+"""The field in which `Instances` carry what they look like: float32, (N, D)."""
+_GRID = 14  # cells of a box, each way
+_STRIPES = (0, 4, 8, 14)  # rows of the grid
+
+
+class Appearance:
+    """Adds `FIELD` to the raw results of an R-CNN; may be used by several threads at once.
+
+    Args:
+        model: its backbone's features are kept as they are computed; of an FPN, those below it.
+    """
+
+    def __init__(self, model: GeneralizedRCNN) -> None:
+        self._kept = threading.local()
+        backbone: Any = model.backbone
+        source = getattr(backbone, "bottom_up", backbone)
+        strides = {name: shape.stride for name, shape in source.output_shape().items()}
+        self._align = {
+            name: ROIAlign((_GRID, _GRID), 1 / strides[name], sampling_ratio=1)
+            for name in sorted(strides, key=lambda name: (strides[name], name))[:2]
+        }
+        source.register_forward_hook(self._keep)
+
+    def _keep(self, _: nn.Module, __: Any, output: dict[str, torch.Tensor]) -> None:
+        self._kept.features = {name: output[name] for name in self._align}
+
+    def add(self, results: list[Instances]) -> None:
+        """Set the field of the results of the forward pass that this thread did last.
+
+        Args:
+            results: of each image, `pred_boxes` in pixels of the model's input and perhaps
+                `pred_masks` (float, (N, 1, M, M)), as before `detector_postprocess`.
+        """
+        features = self._kept.features
+        for k, found in enumerate(results):
+            boxes = found.pred_boxes.tensor.float()
+            rois = torch.cat((torch.zeros_like(boxes[:, :1]), boxes), dim=1)
+            weight = boxes.new_ones((len(found), 1, _GRID, _GRID))
+            if found.has("pred_masks") and len(found):
+                weight = F.adaptive_avg_pool2d(found.pred_masks.float(), _GRID) + 1e-3
+            pooled = [
+                align(features[name][k : k + 1].float(), rois)
+                for name, align in self._align.items()
+            ]
+            means = [
+                (one * weight)[:, :, a:b].sum((2, 3)) / weight[:, :, a:b].sum((2, 3))
+                for one in pooled
+                for a, b in itertools.pairwise(_STRIPES)
+            ]
+            found.set(FIELD, torch.cat(means, dim=1))
+        self._kept.features = None

@@ -1,0 +1,66 @@
+"""How well people keep their numbers who leave the image and come back, with and without links."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bm_pairs import Progress, Row
+
+from persondet.inference.predictor import Predictor
+from persondet.inference.tracking import PersonTracker, TrackScore, score_tracks
+from persondet.sample.clip import write_clip
+from persondet.video.relinking import relinked
+
+SIZE, FPS, SEEDS = (640, 360), 10, (911, 912, 913)
+
+
+def main(
+    *, run: Path, pairs: int = 10, images: int = 200, progress: Progress | None = None
+) -> dict[str, Row]:
+    """Render clips of unseen streets that people leave for 3 to 10 seconds; score the tracks.
+
+    Args:
+        run: the folder of a trained run.
+        pairs: clips, at most three.
+        images: frames of each clip, ten per second.
+        progress: called with the number of clips done and of all.
+    """
+    predictor = Predictor.from_run(run, appearance=True)
+    found: dict[str, Row] = {}
+    for done, seed in enumerate(SEEDS[:pairs], start=1):
+        with tempfile.TemporaryDirectory() as folder:
+            clip, truth = Path(folder) / "clip.mp4", Path(folder) / "clip.json"
+            write_clip(clip, truth, seed, frames=images, size=SIZE, fps=FPS, absences=True)
+            people = [frame["people"] for frame in json.loads(truth.read_text())["frames"]]
+            ours, plain = _scores(predictor, clip, people)
+        found[f"clip {seed}"] = {
+            "what": f"clip {seed}: IDF1, HOTA with --relink and without",
+            "details": f"{ours.idf1:.1%}, {plain.idf1:.1%}; {ours.hota:.1%}, {plain.hota:.1%}",
+            "idf1": [ours.idf1, plain.idf1],
+            "hota": [ours.hota, plain.hota],
+            "people": ours.people,
+        }
+        if progress:
+            progress(done, len(SEEDS[:pairs]))
+    return found
+
+
+def _scores(
+    predictor: Predictor, clip: Path, people: list[list[dict]]
+) -> tuple[TrackScore, TrackScore]:
+    """Return the scores of the same detections with links and without."""
+    blank = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
+    tracks: list[list[list[dict]]] = [[], []]
+    with relinked(clip, predictor) as (stored, linked):
+        trackers: list[Any] = [linked, PersonTracker(FPS)]
+        for number, tracker in enumerate(trackers):
+            stored.rewind()
+            for index in range(len(people)):
+                (found,) = stored.predict_batch([blank])
+                tracker.update(found, index / FPS)
+                rows = zip(found.pred_boxes.tensor.tolist(), found.ID, strict=True)
+                tracks[number].append([{"box": box, "track_id": track} for box, track in rows])
+    ours, plain = (score_tracks(one, people) for one in tracks)
+    return ours, plain
