@@ -204,7 +204,7 @@ class ExportedPredictor:
     Detections are those of `OnnxPredictor`, as `Instances`.
 
     Args:
-        path, confidence_threshold, threads: see `OnnxPredictor`.
+        path, confidence_threshold, threads: see `OnnxPredictor`; least_score: see `Predictor`.
     """
 
     batch_size = 1
@@ -214,12 +214,15 @@ class ExportedPredictor:
         path: str | Path,
         *,
         confidence_threshold: float | None = None,
+        least_score: float | None = None,
         threads: int | None = None,
     ) -> None:
         self._exported = OnnxPredictor(
             path, confidence_threshold=confidence_threshold, threads=threads
         )
         self.confidence_threshold = self._exported.confidence_threshold
+        if least_score is not None:
+            self._exported.confidence_threshold = min(least_score, self.confidence_threshold)
         self.model_file, self.digest = self._exported.model_file, self._exported.digest
         classes = list(self._exported.class_names)
         colors = class_colors(len(classes))
@@ -270,10 +273,16 @@ def load_predictor(
 
     Raises: PersondetError: when run, model, config or checkpoint cannot be used.
     """
-    if model:
-        return ExportedPredictor(model, confidence_threshold=confidence_threshold, threads=threads)
     more: dict[str, Any] = {"confidence_threshold": confidence_threshold}
-    more |= {"least_score": least_score, "appearance": appearance}
+    more |= {"least_score": least_score}
+    if model and appearance:
+        raise ConfigError(
+            f"{model}: an exported model does not say what people look like; name the run it comes "
+            "from with --run to relink its tracks."
+        )
+    if model:
+        return ExportedPredictor(model, threads=threads, **more)
+    more |= {"appearance": appearance}
     if run:
         return Predictor.from_run(run, tiles=tiles, **more)
     cfg = load_cfg(config_file, opts)
