@@ -53,6 +53,10 @@ ROOMS: dict[str, set[str]] = {
     "batch": {"data.image_file", "inference", "records", "video", "visualization"},
     "sample": {"inference.masks", "video"},
     "report": {"records", "results"},
+    "labelling": {
+        *("data", "data.image_file", "data.shapes", "engine", "evaluation", "inference"),
+        *("inference.masks", "report", "video", "visualization"),
+    },
     "demo": {
         *("config", "data", "engine", "evaluation", "inference", "records", "report", "results"),
         *("sample", "video", "visualization"),
@@ -237,6 +241,7 @@ WHOLE_CONCEPTS = {
     "evaluation/curves.py": "curves.json",
     "evaluation/galleries.py": "gallery.json and its images",
     "evaluation/intervals.py": "the bootstrap",
+    "labelling/folds.py": "the models that have not seen an image",
     "modeling/winograd.py": "one algorithm",
     "report/pdf.py": "the writer of the PDF",
     "sample/clip.py": "the clip of the sample",
