@@ -51,7 +51,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "video": {"inference", "records", "inference.masks", "visualization"},
     "batch": {"data.image_file", "inference", "records", "video", "visualization"},
-    "sample": {"inference.masks", "video"},
+    "sample": {"data.shapes", "inference.masks", "video"},
     "report": {"records", "results"},
     "labelling": {
         *("data", "data.image_file", "data.shapes", "engine", "evaluation", "inference"),
