@@ -445,7 +445,7 @@ def _shot(one: _Audited, suspect: Suspect, row: Mapping[str, Any]) -> Shot:
     around = (*boxes[:, :2].min(axis=0).tolist(), *boxes[:, 2:].max(axis=0).tolist())
     image = draw_side_by_side(read_image_file(one.path), left, right, around=around, panel=_PANEL)
     words = {
-        "missing": "{found_class} found with score {score}, and nothing is annotated",
+        "missing": "{found_class} found with score {score}, and no annotation is its own",
         "extra": "{class} annotated, and the model finds nothing",
         "box": "{class} annotated; the detection (score {score}) overlaps it with IoU {iou}",
         "class": "annotated as {class}, found as {found_class} (score {score})",

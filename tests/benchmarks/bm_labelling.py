@@ -11,12 +11,12 @@ import csv
 import json
 import math
 import shutil
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,12 @@ DIFFICULTIES = {
     "crowd at night": ("night", "clear", "along", 14),
 }
 SIZE = (640, 360)
+
+
+def say(line: str) -> None:
+    """Write a line of the result at once."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 # Labels broken on purpose
@@ -111,7 +117,7 @@ def audit(args: argparse.Namespace) -> list[dict[str, Any]]:
             audit_export(Path(scratch, "in"), Path(scratch, "out"), args.run, folds=args.folds)
             with Path(scratch, "out", "audit.csv").open(encoding="utf-8") as file:
                 found.append(_counted(list(csv.DictReader(file)), broken) | {"seed": seed})
-        print(found[-1], flush=True)
+        say(json.dumps(found[-1]))
     return found
 
 
@@ -207,9 +213,9 @@ def frames(args: argparse.Namespace) -> list[dict[str, Any]]:
             row[f"{kind} people"] = sum(len(people[one.clip][one.index]) for one in chosen)
             shutil.rmtree(data)
         rows.append(row)
-        print(json.dumps(row), flush=True)
+        say(json.dumps(row))
     gains = [row["mined"] - row["random"] for row in rows]
-    print(
+    say(
         f"box AP50 of mined less random frames: {', '.join(f'{gain:+.1f}' for gain in gains)}; "
         f"mean {np.mean(gains):+.1f}"
     )
@@ -244,9 +250,9 @@ def write_labelled(
                     outlines = mask_to_polygons(mask_util.decode(person["mask"]).astype(bool))
                     if outlines:
                         box = polygon_box(outlines)
-                        own = {"id": len(labels) + 1, "image_id": number, "category_id": 1}
+                        own: dict[str, Any] = {"id": len(labels) + 1, "image_id": number}
                         own |= {"bbox": box, "area": box[2] * box[3], "iscrowd": 0}
-                        labels.append(own | {"segmentation": outlines})
+                        labels.append(own | {"category_id": 1, "segmentation": outlines})
     categories = [{"id": 1, "name": "person", "supercategory": "none"}]
     coco = {"info": {}, "licenses": [], "categories": categories, "images": images}
     write_coco(folder / ANNOTATION_FILE, coco | {"annotations": labels})
@@ -269,7 +275,7 @@ def _ap50(args: argparse.Namespace, data: Path, output: Path, seed: int) -> floa
     write_text(config, cfg.dump())
     opts = ["DATASETS.ROBOFLOW.ROOT", str(data), "OUTPUT_DIR", str(output)]
     flags = {"resume": False, "overwrite": True, "eval_only": False, "quiet": True}
-    results = run(SimpleNamespace(config_file=str(config), opts=opts, **flags))
+    results = run(argparse.Namespace(config_file=str(config), opts=opts, **flags))
     shutil.rmtree(output)
     return float(results["valid"]["bbox"]["AP50"])
 
