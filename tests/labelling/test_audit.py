@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import prepare_dataset
 import pytest
+from detectron2.modeling import build_model
 
 from persondet.data.roboflow import ANNOTATION_FILE, read_export
 from persondet.errors import DatasetError, OutputExistsError
@@ -16,6 +17,7 @@ from persondet.inference.predictor import Predictor
 from persondet.labelling import folds
 from persondet.labelling.audit import rank_labels
 from tests.evaluation.scenes import found, matches_of, person, scene
+from tests.inference.tiny_model import save_run, tiny_cfg
 from tests.tools.conftest import OnePerson
 
 LARGE, SMALL = [20, 20, 40, 80], [120, 20, 8, 16]
@@ -169,3 +171,22 @@ def test_a_fold_is_judged_by_a_model_that_has_not_seen_it(tiny_export, tmp_path,
         assert len(own) == 4 and len(seen) == 8 and not own & seen
     with pytest.raises(DatasetError, match="12 images that differ, for 13 folds"):
         folds.train_folds(export, "run", tmp_path, folds=13)
+
+
+@pytest.mark.soak
+def test_models_of_two_folds_are_trained_as_the_run_was(tiny_export, tmp_path, capsys):
+    cfg = tiny_cfg()
+    cfg.SOLVER.MAX_ITER = 2
+    run = save_run(tmp_path / "run", build_model(cfg), cfg)
+    words = [tiny_export, "--run", run, "--output", tmp_path / "out", "--folds", 2]
+    assert audit(*words) == 0
+    (home,) = (tmp_path / "out").glob("folds-*")
+    for fold in ("fold_1", "fold_2"):
+        assert (home / fold / "model_best.pth").is_file()
+    first = (home / "fold_1" / "model_best.pth").stat().st_mtime_ns
+    with (tmp_path / "out" / "audit.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    labels = sum(len(coco["annotations"]) for coco in read_export(tiny_export).splits.values())
+    assert sum(row["annotation_id"] != "" for row in rows) == labels
+    assert audit(*words, "--overwrite") == 0  # nothing is trained again
+    assert (home / "fold_1" / "model_best.pth").stat().st_mtime_ns == first
