@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from detectron2.structures import Boxes, pairwise_iou
 from pycocotools.coco import COCO
 
 from persondet.data.check import look_at_images
@@ -137,11 +138,11 @@ def rank_labels(
             if doubt is None or odds > doubt[0]:
                 doubts[found.image, found.target] = odds, found
         elif found.score >= listed_score:
-            box = boxes[found.image][0][images[found.image].source[found.row]]
-            others = kept.setdefault(found.image, [])
-            if not any(_iou(box, other) >= FOREGROUND for other in others):
+            place = int(images[found.image].source[found.row])
+            box, others = boxes[found.image][0][[place]], kept.setdefault(found.image, [])
+            listed_yet = pairwise_iou(Boxes(box), Boxes(np.concatenate([box[:0], *others])))
+            if not (listed_yet >= FOREGROUND).any():
                 others.append(box)
-                place = int(images[found.image].source[found.row])
                 rows.append(Suspect(_share(odds), "missing", found.image, None, place, found.iou))
     rows += _annotated(images, boxes, doubts)
     return sorted(rows, key=lambda row: -row.suspicion)
@@ -219,12 +220,6 @@ def _odds(score: float, right: FloatArray, wrong: Sequence[float]) -> float:
 
 def _share(odds: float) -> float:
     return odds / (1 + odds)
-
-
-def _iou(one: FloatArray, other: FloatArray) -> float:
-    shared = np.clip(np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2]), 0, None)
-    areas = sum(float(np.prod(box[2:] - box[:2])) for box in (one, other))
-    return float(np.prod(shared) / max(areas - np.prod(shared), 1e-12))
 
 
 # An export

@@ -26,7 +26,7 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 import numpy.typing as npt
-from detectron2.structures import Instances
+from detectron2.structures import Boxes, Instances, pairwise_iou
 
 from persondet.data.coco_json import write_coco
 from persondet.data.image_file import write_image
@@ -231,12 +231,7 @@ def _disagreement(
 
 def _overlaps(one: FloatArray, other: FloatArray) -> FloatArray:
     """Return the IoU of boxes (N, 4) and (M, 4): float64, (N, M)."""
-    low = np.maximum(one[:, None, :2], other[None, :, :2])
-    high = np.minimum(one[:, None, 2:], other[None, :, 2:])
-    shared = np.prod(np.clip(high - low, 0, None), axis=-1)
-    areas = [np.prod(boxes[:, 2:] - boxes[:, :2], axis=-1) for boxes in (one, other)]
-    whole = areas[0][:, None] + areas[1][None] - shared
-    return np.asarray(shared / np.maximum(whole, 1e-9), np.float64)
+    return np.asarray(pairwise_iou(Boxes(one), Boxes(other)), np.float64)
 
 
 # Picking
