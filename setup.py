@@ -46,8 +46,10 @@ DEPENDENCIES = [
 ]
 # Photos of phones. Optional: the wheel brings libheif and libde265, which are under the LGPL.
 HEIC = ["pi-heif>=1,<2"]
-# Folders on a Ray cluster. Optional: 70 MB, for those who have one.
-CLUSTER = ["ray>=2.60,<2.61"]
+# Folders on a Ray cluster and in S3 buckets. Optional: 90 MB, for those who have them.
+CLUSTER = ["ray>=2.60,<2.61", "s3fs>=2024.2"]
+# The S3 server of their tests.
+CLUSTER_DEVELOPMENT = ["flask>=3", "flask-cors>=5", "moto[s3]>=5"]
 # Ruff and mypy are pinned here too: another version formats and complains differently.
 DEVELOPMENT = [
     "hypothesis>=6.100",
@@ -71,5 +73,10 @@ setup(
     package_data={"persondet": ["__init__.pyi"], "persondet.report": ["templates/*"]},
     python_requires=">=3.11",
     install_requires=DEPENDENCIES,
-    extras_require={"dev": DEVELOPMENT, "heic": HEIC, "cluster": CLUSTER},
+    extras_require={
+        "dev": DEVELOPMENT,
+        "heic": HEIC,
+        "cluster": CLUSTER,
+        "cluster-dev": CLUSTER_DEVELOPMENT,
+    },
 )

@@ -32,7 +32,7 @@ from persondet.batch.items import ItemTable
 from persondet.batch.pools import Pool
 from persondet.batch.store import Store
 from persondet.batch.worker import STILLS, Outcome
-from persondet.errors import OutputExistsError
+from persondet.errors import MediaError, OutputExistsError
 from persondet.files import locked, make_folder
 from persondet.text import printable
 
@@ -183,7 +183,7 @@ def _leased(output: Store) -> Iterator[None]:
 
     def keep_renewing() -> None:
         while not ended.wait(_LEASE_SECONDS / 3):
-            with suppress(OSError):
+            with suppress(OSError, MediaError):
                 renew()
 
     renew()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -78,11 +79,11 @@ class TimedPool:
 
         context = get_context("spawn")
         with ProcessPool(1, context=context, initializer=_keep, initargs=[self.worker]) as pool:
-            # Loading is not the first item's fault.
-            pool.schedule(_load_kept).result()
             for item in items:
                 tell(0)
                 for tries in count(1):
+                    # Loading, also after a process was killed, is not the item's fault.
+                    pool.schedule(_load_kept).result()
                     try:
                         outcome = pool.schedule(
                             _annotate_kept, args=[item], timeout=self.seconds
@@ -253,14 +254,15 @@ class RayPool:
                 self._failed_starts += 1
                 if not self._loaded and self._failed_starts >= MOST_TRIES:
                     raise PersondetError(
-                        f"workers die while they load the model ({_first_line(error)}); give each "
-                        "more memory: fewer --actors, or more --cpus-per-actor."
+                        f"workers end while they load the model ({_reason(error)}); install "
+                        "persondet on each node, and give each worker enough memory: fewer "
+                        "--actors, or more --cpus-per-actor."
                     ) from error
                 return None
             if task.tries < MOST_TRIES:
                 again.append((task.item, task.tries + 1))
                 return None
-            return _lost(task.item, task.tries, _first_line(error))
+            return _lost(task.item, task.tries, _reason(error))
         self._loaded = True
         return None if found is None else replace(found, tries=task.tries)
 
@@ -290,8 +292,11 @@ class RayPool:
         return total
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(".")
+def _reason(error: Exception) -> str:
+    """Return what went wrong on the other side, without its traceback and its colours."""
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()
+    causes = [line for line in lines if re.match(r"\s*[\w.]*(Error|Exception): ", line)]
+    return (causes or lines or [type(error).__name__])[0].strip().rstrip(".")
 
 
 class _Actor:

@@ -15,8 +15,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from persondet.errors import InstallationError, MediaError, OutputExistsError
+from persondet.errors import InstallationError, MediaError, OutputExistsError, PersondetError
 from persondet.files import make_folder
+from persondet.text import printable
 from persondet.video.source import local_path, shown
 
 UNFINISHED = ".unfinished"
@@ -65,6 +66,16 @@ class Store:
                 raise MediaError(f"{self.label} cannot be opened ({error}).") from error
         return self._opened
 
+    def _ask(self, method: str, *arguments: Any, **more: Any) -> Any:
+        """Call a method of fsspec's; the packages behind it raise whatever their servers say."""
+        try:
+            return getattr(self._files, method)(*arguments, **more)
+        except (FileNotFoundError, PersondetError):
+            raise
+        except Exception as error:
+            reason = printable(f"{type(error).__name__}: {error}", 300)
+            raise MediaError(f"{self.label} cannot be used ({reason}).") from error
+
     def _at(self, name: str) -> str:
         return f"{self.root.rstrip('/')}/{name}" if name else self.root
 
@@ -97,47 +108,52 @@ class Store:
 
     def _walk_address(self) -> Iterator[tuple[str, int, str]]:
         top = self._files._strip_protocol(self.root).rstrip("/")
-        empty = True
-        for _, _, files in self._files.walk(self.root, detail=True):
-            for entry in files.values():
-                empty = False
-                name = entry["name"].removeprefix(top).lstrip("/")
-                if name and not any(part.startswith(".") for part in name.split("/")):
-                    yield name, int(entry["size"] or 0), _changed(entry)
+        folders, empty = [top], True
+        while folders:
+            with suppress(FileNotFoundError):
+                for entry in self._ask("ls", folders.pop(), detail=True):
+                    name = entry["name"].removeprefix(top).lstrip("/")
+                    if not name or name.rpartition("/")[2].startswith("."):
+                        continue
+                    empty = False
+                    if entry["type"] == "directory":
+                        folders.append(entry["name"])
+                    else:
+                        yield name, int(entry["size"] or 0), _changed(entry)
         if empty:
             raise MediaError(f"{self.label} holds no file; give an address of clips or images.")
 
     def digest(self, name: str, size: int) -> str:
         """Return a SHA-256 of the first and the last MiB of a file of `size` bytes.
 
-        Raises: OSError: when it cannot be read.
+        Raises: OSError, MediaError: when it cannot be read.
         """
-        digest = hashlib.sha256()
-        with self._open(name) as file:
-            digest.update(file.read(_END_BYTES))
-            if size > _END_BYTES:
-                file.seek(max(_END_BYTES, size - _END_BYTES))
-                digest.update(file.read(_END_BYTES))
+        digest = hashlib.sha256(self._read(name, 0, min(size, _END_BYTES)))
+        if size > _END_BYTES:
+            digest.update(self._read(name, max(_END_BYTES, size - _END_BYTES), size))
         return digest.hexdigest()
 
-    def _open(self, name: str) -> Any:
+    def _read(self, name: str, start: int, end: int | None) -> bytes:
+        if start == end:
+            return b""  # a server refuses an empty range
         if self.remote:
-            return self._files.open(self._at(name), "rb", cache_type="none")
-        return open(self._at(name), "rb")
+            found: bytes = self._ask("cat_file", self._at(name), start=start, end=end)
+            return found
+        with open(self._at(name), "rb") as file:
+            file.seek(start)
+            return file.read(-1 if end is None else end - start)
 
     def first_line(self, name: str) -> bytes | None:
         """Return the first line of a file, cut off after 64 KiB; None where there is no file."""
         try:
-            with self._open(name) as file:
-                line: bytes = file.read(_HEAD_BYTES).partition(b"\n")[0]
-                return line
+            return self._read(name, 0, _HEAD_BYTES).partition(b"\n")[0]
         except FileNotFoundError:
             return None
 
     def exists(self, name: str) -> bool:
         """Return whether there is a file of that name."""
         return (
-            bool(self._files.isfile(self._at(name)))
+            bool(self._ask("isfile", self._at(name)))
             if self.remote
             else Path(self._at(name)).is_file()
         )
@@ -145,14 +161,12 @@ class Store:
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
         with suppress(FileNotFoundError):
-            self._files.rm_file(self._at(name)) if self.remote else Path(self._at(name)).unlink()
+            self._ask("rm_file", self._at(name)) if self.remote else Path(self._at(name)).unlink()
 
     def read(self, name: str) -> bytes | None:
         """Return the bytes of a small file; None where there is none."""
         try:
-            with self._open(name) as file:
-                content: bytes = file.read()
-                return content
+            return self._read(name, 0, None)
         except FileNotFoundError:
             return None
 
@@ -170,7 +184,7 @@ class Store:
             return
         with tempfile.TemporaryDirectory(prefix="persondet-") as folder:
             path = Path(folder) / name.rpartition("/")[2]
-            self._files.get_file(self._at(name), str(path))
+            self._ask("get_file", self._at(name), str(path))
             yield path
 
     @contextmanager
@@ -196,7 +210,7 @@ class Store:
         Raises: OutputExistsError: when the disk refuses.
         """
         if self.remote:
-            self._files.put_file(str(path), self._at(name))
+            self._ask("put_file", str(path), self._at(name))
             return
         target = Path(self._at(name))
         make_folder(target.parent)

@@ -7,8 +7,8 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -116,6 +116,7 @@ class Worker:
         self._threads = threads
         self._predictor: BatchPredictor | None = None
         self.frames = 0
+        self._paths: dict[str, str] = {}
         self.on_frame: Callable[[int], None] | None = None
 
     @property
@@ -137,11 +138,12 @@ class Worker:
     def annotate(self, item: JobItem) -> Outcome:
         """Annotate an item unless that was done before; a bad item is an outcome, no error."""
         started, self.frames = time.monotonic(), 0
+        self._paths.clear()
         predictor = self.predictor
         try:
             found = self._annotate(item, predictor)
         except (PersondetError, OSError) as error:
-            found = {"state": "failed", "reason": str(error)}
+            found = {"state": "failed", "reason": self._named(str(error))}
         except Exception as error:  # a bug must not stop the other items, nor be lost
             logger.exception("%s", item.name)
             reason = f"internal error, see the log ({type(error).__name__}: {error})"
@@ -164,8 +166,21 @@ class Worker:
         elif not self._overwrite and self._output.exists(target):
             return _refused(f"{target} is there already, without records beside it")
         with self._output.stage() as folder:
+            self._paths[str(folder)] = self._output.label
             work = self._clip if item.kind == "clip" else self._images
             return work(item, folder, predictor, wanted)
+
+    @contextmanager
+    def _fetched(self, name: str) -> Iterator[Path]:
+        with self._source.fetched(name) as path:
+            self._paths[str(path)] = name
+            yield path
+
+    def _named(self, text: str) -> str:
+        """Return a sentence with the item's names where it has those of local copies."""
+        for path, name in self._paths.items():
+            text = text.replace(path, name)
+        return text
 
     def _finished(self, item: JobItem, records: str, header: dict[str, Any]) -> dict[str, Any]:
         damage = header.get("damage", "")
@@ -179,7 +194,7 @@ class Worker:
         self, item: JobItem, folder: Path, predictor: BatchPredictor, wanted: dict[str, Any]
     ) -> dict[str, Any]:
         target = folder / Path(item.target).name
-        with self._source.fetched(item.name) as clip:
+        with self._fetched(item.name) as clip:
             summary = annotate_clip(
                 clip,
                 target,
@@ -216,7 +231,7 @@ class Worker:
         options, output = self._options, folder / "results"
         with ExitStack() as stack:
             images = [
-                (stack.enter_context(self._source.fetched(file.name)), Path(file.name).name)
+                (stack.enter_context(self._fetched(file.name)), Path(file.name).name)
                 for file in item.files
             ]
             summary = predict_images(
@@ -236,7 +251,7 @@ class Worker:
             )
         reason = ""
         if summary.skipped:
-            first = summary.skipped[0][1]
+            first = self._named(summary.skipped[0][1])
             reason = f"{len(summary.skipped)} of {len(images)} images could not be read; {first}"
             _note_damage(output / RECORDS, reason)
         counted = _counted(map(json.loads, _lines_of(output / RECORDS)))

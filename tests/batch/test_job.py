@@ -200,9 +200,9 @@ def test_an_item_that_hangs_is_given_up_and_the_others_are_done(tmp_path, out):
     clip_of(tmp_path / "in" / "a.mp4", 3)
     clip_of(tmp_path / "in" / "hangs.mp4", 40, width=64, height=48)
     clip_of(tmp_path / "in" / "z.mp4", 3)
-    summary = job(tmp_path / "in", out, load=load_slow, pool=TimedPool, seconds=3.0)
+    summary = job(tmp_path / "in", out, load=load_slow, pool=TimedPool, seconds=6.0)
     assert summary.states == {"done": 2, "failed": 1}
-    assert "3 seconds" in ledger(out)["hangs.mp4"]["reason"]
+    assert "6 seconds" in ledger(out)["hangs.mp4"]["reason"]
     assert not list(out.rglob("*hangs*")) and not (out / ".unfinished").exists()
 
 

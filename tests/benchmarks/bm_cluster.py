@@ -1,5 +1,6 @@
 """What a job over many items costs beside the work itself: scaling, the driver, its memory."""
 
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -104,6 +105,7 @@ def _seconds_on_ray(actors: int, count: int, seconds: float) -> float:
 
     import ray
 
+    os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # workers find this file
     ray.init(
         num_cpus=actors, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
     )
