@@ -497,7 +497,7 @@ def _shot(one: Candidate, image: np.ndarray, name: str, classes: Sequence[str]) 
 
 
 _REASONS = {
-    "mirror": ("person", "the mirrored frame and the frame disagree about {}"),
+    "mirror": ("detection", "the frame and its mirror image disagree about {}"),
     "threshold": ("detection", "{} near the threshold"),
     "tracks": ("track", "{} broken or flickering"),
     "crowd": ("pair", "{} of people overlapping"),

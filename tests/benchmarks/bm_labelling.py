@@ -17,10 +17,13 @@ from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pycocotools.mask as mask_util
+
+if TYPE_CHECKING:
+    from persondet.labelling.frames import Candidate
 
 Boxes = Sequence[Sequence[float]]
 FAULTS = ("missing", "shifted", "extra")
@@ -186,7 +189,7 @@ def frames(args: argparse.Namespace) -> list[dict[str, Any]]:
     home.mkdir(parents=True, exist_ok=True)
     predictor, threshold = unsure_predictor(args.run)
     held_out = {}
-    for name in DIFFICULTIES:
+    for name in DIFFICULTIES if args.steps else ():
         clip = home / f"valid {name}.mp4"
         held_out[clip] = write_walk(clip, name, 1000, args.valid)
     chosen_valid = [(clip, n) for clip, people in held_out.items() for n in range(len(people))]
@@ -202,7 +205,10 @@ def frames(args: argparse.Namespace) -> list[dict[str, Any]]:
             "random": [watched[n] for n in rng.permutation(len(watched))[: args.count]],
         }
         row: dict[str, Any] = {"seed": seed, "frames": len(watched)}
-        for kind, chosen in sets.items():
+        for kind, chosen in {**sets, "all": watched}.items():
+            wrong = [mistakes(one, people[one.clip][one.index]) for one in chosen]
+            row[f"mistakes on a frame, {kind}"] = round(float(np.mean(wrong)), 2)
+        for kind, chosen in sets.items() if args.steps else ():
             data, output = home / f"{seed}_{kind}", home / f"{seed}_{kind}_run"
             write_labelled(data / "train", [(one.clip, one.index) for one in chosen], people)
             write_labelled(data / "valid", chosen_valid, people)
@@ -214,12 +220,25 @@ def frames(args: argparse.Namespace) -> list[dict[str, Any]]:
             shutil.rmtree(data)
         rows.append(row)
         say(json.dumps(row))
+    if not args.steps:
+        return rows
     gains = [row["mined"] - row["random"] for row in rows]
     say(
         f"box AP50 of mined less random frames: {', '.join(f'{gain:+.1f}' for gain in gains)}; "
         f"mean {np.mean(gains):+.1f}"
     )
     return rows
+
+
+def mistakes(one: Candidate, people: Sequence[dict[str, Any]]) -> int:
+    """Return how many people a frame's boxes miss at IoU 0.5, and how many boxes are on nobody."""
+    from detectron2.structures import Boxes, pairwise_iou
+
+    true = np.reshape([person["box"] for person in people], (-1, 4))
+    near = np.asarray(pairwise_iou(Boxes(true), Boxes(one.boxes))) >= 0.5
+    # A box that takes a person's place leaves none for another box.
+    hits = min(int(near.any(axis=0).sum()), int(near.any(axis=1).sum()))
+    return len(true) + len(one.boxes) - 2 * hits
 
 
 def write_labelled(
@@ -294,7 +313,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=16, help="frames to label")
     parser.add_argument("--frames", type=int, default=40, help="of each of the four clips")
     parser.add_argument("--valid", type=int, default=12, help="of each validation clip")
-    parser.add_argument("--steps", type=int, default=60)
+    more = "of fine-tuning; 0: count the model's mistakes on the frames, and train nothing"
+    parser.add_argument("--steps", type=int, default=60, help=more)
     parser.add_argument("--output")
     args = parser.parse_args(argv)
     (audit if args.mode == "audit" else frames)(args)
