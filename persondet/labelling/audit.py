@@ -40,7 +40,7 @@ from persondet.evaluation.errors import BACKGROUND, FOREGROUND
 from persondet.evaluation.matching import UNMATCHED, GroundTruth, ImageMatches, match
 from persondet.evaluation.metrics import STANDARD_LIMIT
 from persondet.evaluation.predictions import Detection
-from persondet.files import path_inside, refuse_existing, write_text
+from persondet.files import path_inside, refuse_existing, refuse_nesting, write_text
 from persondet.labelling.folds import train_folds
 from persondet.labelling.page import Shot, write_page
 from persondet.text import count_of, listed
@@ -278,6 +278,7 @@ def audit_export(
     output = Path(output)
     for name in (CSV, PAGE):
         refuse_existing(output / name, overwrite=overwrite)
+    refuse_nesting(Path(root), output)
     export = read_export(root)
     facts = look_at_images(export, decode=False)
     inspection = inspect_coco(export.splits, facts=facts, crossings=False)

@@ -17,6 +17,7 @@ from typing import Any
 from persondet.data.check import look_at_images
 from persondet.data.clean import write_split
 from persondet.data.coco_json import CocoDict, coco_bytes, with_numbers
+from persondet.data.inspect.categories import text_and_id
 from persondet.data.inspect.images import ImageFacts
 from persondet.data.roboflow import Export
 from persondet.data.split import deal_groups, group_images, group_keys, merge_coco
@@ -60,7 +61,8 @@ def train_folds(
     cfg.MODEL.DEVICE = "auto"
     facts = look_at_images(export)
     merged, origins = merge_coco([with_numbers(coco)[0] for coco in export.splits.values()])
-    known = [list(facts.values())[source].get(name) for source, name in origins]
+    of_split = [facts[split] for split in export.splits]
+    known = [of_split[n].get(name) if isinstance(name, str) else None for n, name in origins]
     fold_of = _deal(merged, origins, known, folds, seed)
     content = coco_bytes(merged) + f"{cfg.dump()} {folds} {seed}".encode()
     home = Path(folder) / f"folds-{hashlib.sha256(content).hexdigest()[:12]}"
@@ -79,11 +81,13 @@ def train_folds(
         if not data.exists():
             images = [merged["images"][place] for place in own]
             ids = {image["id"] for image in images}
-            annotations = [a for a in merged["annotations"] if a.get("image_id") in ids]
+            annotations = [a for a in merged["annotations"] if _image_of(a) in ids]
             coco = {**merged, "images": images, "annotations": annotations}
             sources = [(export.folders[splits[origins[p][0]]], origins[p][1]) for p in own]
             with atomic_folder(data) as draft:
                 write_split(draft / "train", coco, sources)
+        if (output / "model_best.json").is_file():  # written when such a training is finished
+            continue
         logger.info("Fold %d of %d: training on %d images", fold + 1, folds, len(own))
         resume = (output / "last_checkpoint").is_file()
         opts = ["DATASETS.ROBOFLOW.ROOT", str(data), "OUTPUT_DIR", str(output)]
@@ -111,9 +115,10 @@ def _deal(
 
     Versions of one image stay together, as in `persondet.data.split.split_coco`.
     """
-    ids = [image.get("id") for image in merged["images"]]
-    usable = [place for place, fact in enumerate(known) if fact and not fact.problem]
-    facts = [fact for fact in known if fact and not fact.problem]
+    ids = [text_and_id(image, "file_name")[1] for image in merged["images"]]
+    good = [fact and not fact.problem and n is not None for fact, n in zip(known, ids, strict=True)]
+    usable = [place for place, is_good in enumerate(good) if is_good]
+    facts = [fact for fact, is_good in zip(known, good, strict=True) if fact and is_good]
     groups = group_images(
         [group_keys(origins[p], ids[p], f, False) for p, f in zip(usable, facts, strict=True)],
         facts,
@@ -123,7 +128,7 @@ def _deal(
             f"{count_of(len(groups), 'image')} that differ, for {folds} folds; ask for fewer "
             "--folds."
         )
-    objects = Counter(a.get("image_id") for a in merged["annotations"])
+    objects = Counter(map(_image_of, merged["annotations"]))
     counts = [[objects[ids[usable[index]]] for index in group] for group in groups]
     contents = [(len(each), sum(each), each.count(0)) for each in counts]
     fold_of = [-1] * len(ids)
@@ -131,6 +136,11 @@ def _deal(
         for index in group:
             fold_of[usable[index]] = fold
     return fold_of
+
+
+def _image_of(annotation: Any) -> int | None:
+    number = annotation.get("image_id") if isinstance(annotation, dict) else None
+    return number if type(number) is int else None
 
 
 def _train(args: Any) -> None:
