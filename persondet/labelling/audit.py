@@ -42,7 +42,8 @@ from persondet.evaluation.metrics import STANDARD_LIMIT
 from persondet.evaluation.predictions import Detection
 from persondet.files import path_inside, refuse_existing, refuse_nesting, write_text
 from persondet.labelling.folds import train_folds
-from persondet.labelling.page import Shot, write_page
+from persondet.labelling.page import figure, write_page
+from persondet.report.document import Figure
 from persondet.text import count_of, listed
 from persondet.visualization.sheets import Shown, draw_side_by_side
 
@@ -353,7 +354,7 @@ def audit_export(
         f"judged by {judge}",
         paragraphs=(*_READING, *(() if folds else (_SEEN,))),
         counts=[(FINDINGS[name], counts[name]) for name in FINDINGS],
-        shots=(_shot(looked[one.image], one, row) for one, row in shown),
+        figures=(_figure(looked[one.image], one, row) for one, row in shown),
     )
     return {finding: counts[finding] for finding in FINDINGS}
 
@@ -427,7 +428,7 @@ _SEEN = (
 )
 
 
-def _shot(one: _Audited, suspect: Suspect, row: Mapping[str, Any]) -> Shot:
+def _figure(one: _Audited, suspect: Suspect, row: Mapping[str, Any]) -> Figure:
     """Return the image of a row, and its caption."""
     left = [
         Shown.of(a, wrong=number == suspect.annotation) for number, a in enumerate(one.annotations)
@@ -449,4 +450,4 @@ def _shot(one: _Audited, suspect: Suspect, row: Mapping[str, Any]) -> Shot:
     }[suspect.finding].format(**row)
     label = f", annotation {row['annotation_id']}" if suspect.annotation is not None else ""
     caption = f"{words}. {one.split}/{row['file_name']}{label}; suspicion {suspect.suspicion:.2f}."
-    return Shot(image, caption[:1].upper() + caption[1:])
+    return figure(image, caption[:1].upper() + caption[1:])

@@ -39,7 +39,8 @@ from persondet.files import atomic_folder, folded, refuse_existing, write_text
 from persondet.inference.masks import region_masks_of
 from persondet.inference.predictor import Predictor
 from persondet.inference.tracking import PersonTracker
-from persondet.labelling.page import Shot, write_page
+from persondet.labelling.page import figure, write_page
+from persondet.report.document import Figure
 from persondet.text import count_of
 from persondet.video.reader import VideoReader
 from persondet.visualization.sheets import Shown, draw_shown
@@ -354,10 +355,10 @@ def write_frames(
     with atomic_folder(output, overwrite=overwrite) as draft:
         folder = draft / "train"
         folder.mkdir()
-        shots, kept = [], []
+        figures, kept = [], []
         for one, image in _images(picked):
             write_image(folder / names[one.clip, one.index], image)
-            shots.append(_shot(one, image, names[one.clip, one.index], classes))
+            figures.append(_figure(one, image, names[one.clip, one.index], classes))
             kept.append(one)
         write_coco(folder / ANNOTATION_FILE, frames_coco(kept, names, classes))
         text = io.StringIO()
@@ -382,7 +383,7 @@ def write_frames(
                     for s, words in _SIGNS.items()
                 ),
             ],
-            shots=shots,
+            figures=figures,
         )
 
 
@@ -474,7 +475,7 @@ def _images(picked: Sequence[Candidate]) -> Iterator[tuple[Candidate, np.ndarray
                     break
 
 
-def _shot(one: Candidate, image: np.ndarray, name: str, classes: Sequence[str]) -> Shot:
+def _figure(one: Candidate, image: np.ndarray, name: str, classes: Sequence[str]) -> Figure:
     shown = [
         Shown(
             box, polygons, f"{score:.2f}" if len(classes) == 1 else f"{classes[kind]} {score:.2f}"
@@ -493,7 +494,7 @@ def _shot(one: Candidate, image: np.ndarray, name: str, classes: Sequence[str]) 
         f"{why[:1].upper()}{why[1:]}. {name}, {int(minutes)}:{seconds:04.1f} of {one.clip.name}; "
         f"{count_of(len(one.boxes), 'pre-label')}, doubt {one.doubt:.2f}."
     )
-    return Shot(draw_shown(image, shown, (860, 640)), caption)
+    return figure(draw_shown(image, shown, (860, 640)), caption)
 
 
 _REASONS = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -25,11 +24,11 @@ from persondet.report.document import (
 _QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 80]
 
 
-class Shot(NamedTuple):
-    """An image of the page, uint8, (H, W, 3), BGR, and its caption."""
-
-    image: np.ndarray
-    caption: str
+def figure(image: np.ndarray, caption: str) -> Figure:
+    """Return an image of the page (uint8, (H, W, 3), BGR), kept as JPEG, with its caption."""
+    height, width = image.shape[:2]
+    data = cv2.imencode(".jpg", image, _QUALITY)[1].tobytes()
+    return Figure(EncodedImage(data, "image/jpeg", width, height), caption)
 
 
 def write_page(
@@ -39,23 +38,18 @@ def write_page(
     subtitle: str,
     paragraphs: Sequence[str],
     counts: Sequence[tuple[str, int]],
-    shots: Iterable[Shot],
+    figures: Iterable[Figure],
 ) -> None:
     """Write a page in the report's style, whole or not at all; it loads nothing from anywhere.
 
     Args:
         paragraphs: what the page shows, and how to read it.
         counts: the rows of a table: what, and how many.
-        shots: the images; each is drawn when its turn comes, and kept as JPEG.
+        figures: the images.
     """
     table = Table(
         "What there is", ("", "number"), tuple((what, f"{n:,}") for what, n in counts), (1,)
     )
-    figures = []
-    for shot in shots:
-        data = cv2.imencode(".jpg", shot.image, _QUALITY)[1].tobytes()
-        height, width = shot.image.shape[:2]
-        figures.append(Figure(EncodedImage(data, "image/jpeg", width, height), shot.caption))
     overview: tuple[Block, ...] = (*map(Paragraph, paragraphs), table)
     document = Document(
         title,

@@ -3,6 +3,7 @@
 import json
 import re
 
+import mine_frames
 import pytest
 
 from persondet.data.fetch import roboflow_upload
@@ -84,6 +85,13 @@ def test_what_stops_halfway_says_how_far_it_came(roboflow, tiny_export):
     assert text.startswith("5 of 12 images are on Roboflow; Roboflow's limit of requests")
     roboflow.uploads_allowed = 100
     assert send(tiny_export) == 12 and len(roboflow.uploads) == 12
+
+
+def test_the_tool_sends_a_folder_that_is_there(roboflow, tiny_export, capsys):
+    words = ["--output", str(tiny_export), "--upload", "harbour/people", "--batch", "new"]
+    assert mine_frames.main(words) == 0
+    assert capsys.readouterr().out == "12 images are in the batch 'new' of harbour/people\n"
+    assert {query["batch"] for _, query in roboflow.uploads.values()} == {"new"}
 
 
 def test_keys_names_and_no_server(roboflow, tiny_export, monkeypatch):
