@@ -37,9 +37,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     make_folder(path.parent)
     with _writing(path):
-        handle, name = tempfile.mkstemp(
-            prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent
-        )
+        stem = path.stem[:40]  # no longer than the name itself may be
+        handle, name = tempfile.mkstemp(prefix=f".{stem}.", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:

@@ -6,7 +6,8 @@
               "bbox": {"AP": 52.1, "AP50": 88.7, ...}, "segm": {"AP": ..., ...},
               "intervals": {"bbox": {"AP": [46.0, 58.3], ...}, "segm": {...}},
               "notes": ["No predictions on person_test: box and mask AP is 0."],
-              "leaks": {"images": 3, "share": 0.05, "with": {"train": 2, "valid": 1}}},
+              "leaks": {"images": 3, "share": 0.05, "clip_mates": 0,
+                        "with": {"train": 2, "valid": 1}}},
      "valid": {...}, "tests": {"person_test": {...}, "other_test": {...}},
      "constant_box": {"bbox": {"AP": ..., ...}, "segm": ...},
      "seconds": {"train": 301.5, ...}}
@@ -15,7 +16,7 @@ Average precision is in points, 0 to 100; a number that does not exist (no groun
 size) is null. `tests` is there for several test sets only; `test` is the first of them. `intervals`
 are the 95 % bootstrap intervals over images (`persondet.evaluation`), null where too few images
 hold what is measured, which `notes` says; `leaks` counts the images of the split that an earlier
-split knows, null where nobody looked.
+split knows, and as `clip_mates` those of which it knows the clip alone, null where nobody looked.
 
 The file of one dataset, `inference/<dataset>/results.json`, has that dataset's numbers as `test`,
 and `model` is `{"file": "model_best.pth", "iteration": 350, "sha256": "9f2c..."}`.
@@ -87,14 +88,16 @@ def leak_figure(report: Mapping[str, Any], split: str) -> dict[str, Any] | None:
         report: what a `dataset.json` holds.
         split: `train`, `valid` or `test`.
 
-    Returns: `images` (how many), `share` (0 to 1) and `with` (split to how many of them); None when
-    nobody has looked at the pixels, or there is no split before this one.
+    Returns: `images` (how many), `share` (0 to 1), `clip_mates` (further images of which it has
+    other frames of their clip) and `with` (split to how many of `images`); None when nobody has
+    looked at the pixels, or there is no split before this one.
     """
     try:
         share = report["leaks"][split] if report["decoded"] else None
         return share and {
             "images": share["leaked"],
             "share": share["share"],
+            "clip_mates": share.get("clip_mates", 0),
             "with": share.get("with", {}),
         }
     except (LookupError, TypeError):
@@ -163,6 +166,11 @@ def _below(scores: Mapping[str, Any], has_intervals: bool) -> list[str]:
             if leaks["images"]
             else "No image of this split is in an earlier split."
         )
+        if mates := leaks.get("clip_mates"):
+            lines.append(
+                f"{mates} of {scores.get('images', '?')} images are frames of a clip that an "
+                "earlier split has frames of: the scores may flatter the model."
+            )
     return lines + [str(note) for note in scores.get("notes") or ()]
 
 

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from persondet.errors import DatasetError, OutputExistsError
-from persondet.files import atomic_folder, leads_out, path_inside
+from persondet.files import atomic_folder, atomic_path, leads_out, path_inside
 
 
 def test_a_folder_appears_when_it_is_complete_and_what_fails_leaves_what_was_there(tmp_path):
@@ -24,6 +24,14 @@ def test_a_folder_appears_when_it_is_complete_and_what_fails_leaves_what_was_the
         (draft / "new").write_text("2")
     assert os.listdir(target) == ["new"]
     assert os.listdir(target.parent) == ["a b[1]"]
+
+
+def test_a_file_may_have_as_long_a_name_as_the_file_system_allows(tmp_path):
+    path = tmp_path / ("x" * 251 + ".jpg")
+    with atomic_path(path) as temporary:
+        assert temporary.suffix == ".jpg"
+        temporary.write_text("whole")
+    assert [*tmp_path.iterdir()] == [path] and path.read_text() == "whole"
 
 
 def test_what_a_killed_process_had_moved_away_is_put_back(tmp_path):

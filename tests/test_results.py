@@ -64,10 +64,17 @@ def test_a_split_without_leaks_says_so_and_one_that_nobody_looked_at_is_silent()
         assert ("No image of this split is in an earlier split." in table) == bool(leaks)
 
 
+def test_frames_of_a_clip_that_an_earlier_split_has_are_told():
+    leaks = {"images": 0, "share": 0.0, "clip_mates": 8, "with": {}}
+    table = format_results_table({"test": {**TEST, "images": 8, "leaks": leaks}})
+    assert "No image of this split is in an earlier split.\n8 of 8 images are frames of" in table
+
+
 def test_a_leak_is_a_number_only_where_the_pixels_were_compared():
-    leaks = {"images": 6, "leaked": 2, "share": 1 / 3, "clip_mates": 0, "with": {"valid": 2}}
+    leaks = {"images": 6, "leaked": 2, "share": 1 / 3, "clip_mates": 1, "with": {"valid": 2}}
     report = {"decoded": True, "leaks": {"test": leaks}}
-    assert leak_figure(report, "test") == {"images": 2, "share": 1 / 3, "with": {"valid": 2}}
+    figure = {"images": 2, "share": 1 / 3, "clip_mates": 1, "with": {"valid": 2}}
+    assert leak_figure(report, "test") == figure
     assert leak_figure({**report, "decoded": False}, "test") is None
     assert leak_figure(report, "train") is None
     assert leak_figure({"leaks": 3}, "test") is None

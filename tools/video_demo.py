@@ -83,8 +83,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for line in _stage_table(done):
         print(line)
     if faults:
+        rest = "; the rest is" if len(faults) < len(plan) else ""
         raise PartialResultError(
-            f"{len(faults)} of {len(plan)} clips are not annotated to the end; the rest is."
+            f"{len(faults)} of {len(plan)} clips are not annotated to the end{rest}."
         )
     return 0
 

@@ -51,7 +51,7 @@ class JobItem:
 _TABLES = """
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
-PRAGMA cache_size = -8000;
+PRAGMA cache_size = -2000;
 CREATE TABLE files (folder TEXT, name TEXT, stem TEXT, size INT, changed TEXT, clip INT);
 CREATE TABLE past (name TEXT PRIMARY KEY, line TEXT) WITHOUT ROWID;
 CREATE TABLE now (name TEXT PRIMARY KEY, line TEXT) WITHOUT ROWID;

@@ -142,7 +142,8 @@ def _refusal(finding: Finding) -> str:
     detail = f" ({example.detail})" if example.detail else ""
     more = f", and {finding.count - 1} more like it" if finding.count > 1 else ""
     command = remedy([code.name])
-    mend = f"`python tools/prepare_dataset.py {command}` writes a dataset without it ({code.mend})"
+    how = code.mend.removeprefix("refused: ")
+    mend = f"`python tools/prepare_dataset.py {command}` writes a dataset without it ({how})"
     if command == "export":
         mend = "mend the json, or export the dataset again"
     return f"{where}{code.meaning}{detail}{more}; {mend}."
@@ -318,7 +319,7 @@ def _record(export: Export, clean: CleanExport, options: Mapping[str, Any]) -> d
         "splits": splits,
         "classes": list(clean.classes),
         "masks": clean.mask_format,
-        "changes": clean.changes,
+        "changes": export.changes | clean.changes,
         "dropped_images": {split: names for split, names in clean.dropped_images.items() if names},
         "left_out": [split for split in export.splits if split not in clean.splits],
     }

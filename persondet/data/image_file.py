@@ -156,8 +156,8 @@ def eight_bit(image: Image.Image) -> Image.Image:
     white = white_of(image)
     if white is None:
         return image
-    if white < 65535:
-        _say_scaled(f"{white:g}")
+    if words := grey_scaled(image.mode, white):
+        _say_scaled(words)
     grey = np.nan_to_num(np.asarray(image, np.float64), posinf=0.0, neginf=0.0).clip(min=0)
     scaled = np.round(grey * (255 / white)) if white == 1 else grey * 256 // (white + 1)
     return Image.fromarray(scaled.astype(np.uint8))
@@ -172,11 +172,19 @@ def white_of(image: Image.Image) -> float | None:
     return next((2.0**bits - 1 for bits in usual if most <= 2**bits - 1), most)
 
 
+def grey_scaled(mode: str, white: float) -> str:
+    """Return what a user should know of the white of `white_of`; "" where it is a usual one.
+
+    Floats mean 1 by white, whole numbers the most of 16 bits.
+    """
+    if white == (1 if mode == "F" else 65535):
+        return ""
+    return f"white is {white:g}" + ("" if mode == "F" else " of 65535")
+
+
 @functools.cache
-def _say_scaled(white: str) -> None:
-    logger.warning(
-        "Grey images of more than 8 bits do not use them all; %s is taken as white.", white
-    )
+def _say_scaled(words: str) -> None:
+    logger.warning("Grey images of more than 8 bits do not use them all: %s.", words)
 
 
 def _plain_jpeg(stored: Image.Image, data: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | None:

@@ -125,7 +125,7 @@ def register_roboflow_coco(
         json_files=json_files,
         annotation_counts={split: len(coco["annotations"]) for split, coco in clean.splits.items()},
     )
-    _log(root, datasets, clean.changes)
+    _log(root, datasets, export.changes | clean.changes)
     for finding in clean.findings:
         if finding.code.name in _TOLD:
             details = dict.fromkeys(example.detail for example in finding.examples)

@@ -71,6 +71,12 @@ class Export:
     splits: dict[str, CocoDict]
     respelled: dict[str, dict[str, str]]
 
+    @property
+    def changes(self) -> dict[str, int]:
+        """The number of names of `respelled` by the code of that fault, without a 0."""
+        count = sum(map(len, self.respelled.values()))
+        return {"file-name-spelled": count} if count else {}
+
 
 def read_export(root: str | Path, label: str = "", layout: Layout = "roboflow") -> Export:
     """Find and read the jsons of an export.
@@ -136,8 +142,8 @@ def match_names(names: Iterable[str], files: Iterable[str]) -> dict[str, str]:
     """Return which of `files` each name means, for the names that mean one alone.
 
     A name that is no file means the one that differs only in Unicode form, case, `\\` for `/` or
-    percent-escapes; a name that leads out of the folder means the file with its last part. A file
-    that two names could mean is nobody's.
+    percent-escapes; a name that leads out of the folder, or is an address, means the file with its
+    last part. A file that two names could mean is nobody's.
 
     Args:
         names: as a json has them.
@@ -148,7 +154,7 @@ def match_names(names: Iterable[str], files: Iterable[str]) -> dict[str, str]:
     for form in (_spelling, lambda name: _spelling(name).rpartition("/")[2]):
         asked, free, taken = defaultdict(list), defaultdict(list), set(found.values())
         for name in names:
-            if name not in found and (form is _spelling or leads_out(name)):
+            if name not in found and (form is _spelling or leads_out(name) or "://" in name):
                 asked[form(name)].append(name)
         for file in files if asked else ():
             if file not in taken:

@@ -230,5 +230,5 @@ def _check_registered(cfg: CfgNode, datasets: RoboflowDatasets) -> None:
             if not is_registered(name) or (name.startswith(ours) and name not in known):
                 raise DatasetError(
                     f"{export_root(cfg)}: DATASETS.{key} names {name}, and the export has only "
-                    f"{', '.join(sorted(known))}."
+                    f"{', '.join(sorted(known))}; name one of them, or () for the export's own."
                 )

@@ -1,19 +1,26 @@
 """Faster layers for processors, with the same weights and the same mathematics.
 
-- ROIAlign: weighted sums of whole feature vectors, forwards and backwards.
+- ROIAlign: weighted sums of whole feature vectors, forwards and backwards, all levels at once.
 - The RPN head: its gradient is that of the sampled anchors alone.
 - Convolution and frozen batch norm as one convolution, in Detectron2's layers and in timm's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from detectron2.layers import Conv2d, FrozenBatchNorm2d, ROIAlign
+from detectron2.modeling.poolers import (
+    ROIPooler,
+    assign_boxes_to_levels,
+    convert_boxes_to_pooler_format,
+)
 from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
+from detectron2.structures import Boxes
 from torch import nn
 
 from persondet.modeling import winograd
@@ -37,21 +44,52 @@ class ExactROIAlign(ROIAlign):
         """
         if features.device.type != "cpu" or torch.jit.is_tracing():
             return super().forward(features.float(), boxes.float()).to(features.dtype)
-        size = self.output_size
-        height, width = (size, size) if isinstance(size, int) else size
-        how = (self.spatial_scale, self.sampling_ratio, self.aligned)
-        samples = bin_samples(boxes.detach().float(), features.shape, (height, width), *how)
-        with torch.autocast("cpu", enabled=False):
-            pooled: torch.Tensor = _Pool.apply(features, samples)
-        # NHWC in memory, as the features.
-        return pooled.view(len(boxes), height, width, features.shape[1]).permute(0, 3, 1, 2)
+        return _pooled([features], boxes, torch.zeros(len(boxes), dtype=torch.int64), [self])
+
+
+class PyramidPooler(ROIPooler):
+    """`ROIPooler` that pools from all levels at once, on CPUs: most of its time went by calls."""
+
+    def forward(self, x: list[torch.Tensor], box_lists: list[Boxes]) -> torch.Tensor:
+        """Pool features (N, C, H, W) in the boxes of N images, as Detectron2's does."""
+        poolers = list(self.level_poolers)
+        if (
+            len(poolers) == 1
+            or not box_lists
+            or x[0].device.type != "cpu"
+            or torch.jit.is_tracing()
+            or any(type(pooler) is not ExactROIAlign for pooler in poolers)
+        ):
+            found: torch.Tensor = super().forward(x, box_lists)
+            return found
+        boxes = convert_boxes_to_pooler_format(box_lists)
+        limits = (self.min_level, self.max_level, self.canonical_box_size, self.canonical_level)
+        return _pooled(x, boxes, assign_boxes_to_levels(box_lists, *limits), poolers)
+
+
+def _pooled(
+    features: Sequence[torch.Tensor],
+    boxes: torch.Tensor,
+    levels: torch.Tensor,
+    poolers: Sequence[ROIAlign],
+) -> torch.Tensor:
+    size = poolers[0].output_size
+    height, width = (size, size) if isinstance(size, int) else size
+    scales = [pooler.spatial_scale for pooler in poolers]
+    shapes = [tuple(level.shape) for level in features]
+    how = (poolers[0].sampling_ratio, poolers[0].aligned)
+    samples = bin_samples(boxes.detach().float(), levels, shapes, scales, (height, width), *how)
+    with torch.autocast("cpu", enabled=False):
+        pooled: torch.Tensor = _Pool.apply(samples, *features)
+    # NHWC in memory, as the features.
+    return pooled.view(len(boxes), height, width, pooled.shape[1]).permute(0, 3, 1, 2)
 
 
 class BinSamples(NamedTuple):
     """Which cells of the feature maps make up each bin, as a sparse matrix in rows of bins.
 
     Attributes:
-        cells: int64 (E,), place of the cell in the maps flattened to (N * H * W).
+        cells: int64 (E,), place of the cell in the levels' joined maps of (N * H * W) cells.
         weights: float32 (E,).
         offsets: int64 (B + 1,), where the entries of bin b begin and end; bins in the order
             (box, row, column).
@@ -64,9 +102,10 @@ class BinSamples(NamedTuple):
 
 def bin_samples(
     boxes: torch.Tensor,
-    shape: tuple[int, ...],
+    levels: torch.Tensor,
+    shapes: Sequence[tuple[int, ...]],
+    scales: Sequence[float],
     output_size: tuple[int, int],
-    scale: float,
     sampling_ratio: int,
     aligned: bool,
 ) -> BinSamples:
@@ -77,33 +116,38 @@ def bin_samples(
 
     Args:
         boxes: float32 (R, 5), index of the image and XYXY in input pixels.
-        shape: of the features, (N, C, H, W).
+        levels: int64 (R,), the level of each box.
+        shapes: of the features of each level, (N, C, H, W).
+        scales: of each level's features relative to the input.
         output_size: bins per box, (rows, columns).
-        scale: of the features relative to the input.
         sampling_ratio: samples per bin and axis; 0: one per cell, rounded up.
         aligned: cell centres at half cells.
     """
-    _, _, height, width = shape
-    corners = boxes[:, 1:] * scale - (0.5 if aligned else 0.0)
+    heights, widths = torch.tensor([shape[2:] for shape in shapes])[levels].unbind(1)
+    firsts = itertools.accumulate((n * h * w for n, _, h, w in shapes[:-1]), initial=0)
+    scale = torch.tensor(scales, dtype=boxes.dtype)[levels]
+    corners = boxes[:, 1:] * scale[:, None] - (0.5 if aligned else 0.0)
     rows, columns = output_size
     edges = torch.cat([corners[:, 1::2], corners[:, 0::2]])  # down, then across
-    both = torch.tensor([[rows, height], [columns, width]], dtype=edges.dtype)
-    bins, cells = both.repeat_interleave(len(boxes), 0).unbind(1)
-    axes = _axis(edges, bins, cells, sampling_ratio, aligned)
+    bins = torch.tensor([rows, columns], dtype=edges.dtype).repeat_interleave(len(boxes))
+    axes = _axis(edges, bins, torch.cat([heights, widths]).float(), sampling_ratio, aligned)
     first_y, count_y, weight_y = (t[: len(boxes), :rows] for t in axes)
     first_x, count_x, weight_x = (t[len(boxes) :, :columns] for t in axes)
-    first_y = first_y + boxes[:, :1].long() * height
+    # The cell before the first column, in the first row.
+    first_y = (first_y + (boxes[:, 0].long() * heights)[:, None]) * widths[:, None]
+    first_y = first_y + torch.tensor(list(firsts))[levels][:, None]
     # A bin has count_y x count_x entries; each entry finds its bin, then its place in there.
     sizes = (count_y[:, :, None] * count_x[:, None, :]).flatten()
     offsets = F.pad(sizes.cumsum(0), (1, 0))
     bins = torch.repeat_interleave(sizes)
     place = torch.arange(len(bins)) - offsets[bins]
     bin_y = bins // columns
-    bin_x = bin_y // rows * columns + bins % columns
+    box = bin_y // rows
+    bin_x = box * columns + bins % columns
     wide = count_x.flatten()[bin_x]
     down = torch.div(place, wide, rounding_mode="floor")
     right = place - down * wide
-    cells = (first_y.flatten()[bin_y] + down) * width + first_x.flatten()[bin_x] + right
+    cells = first_y.flatten()[bin_y] + down * widths[box] + first_x.flatten()[bin_x] + right
     weights = (
         weight_y.flatten()[bin_y * weight_y.shape[2] + down]
         * weight_x.flatten()[bin_x * weight_x.shape[2] + right]
@@ -149,27 +193,27 @@ class _Pool(torch.autograd.Function):
     """Weighted sums of cells; backwards, weighted sums of bins."""
 
     @staticmethod
-    def forward(ctx: Any, features: torch.Tensor, samples: BinSamples) -> torch.Tensor:
+    def forward(ctx: Any, samples: BinSamples, *features: torch.Tensor) -> torch.Tensor:
         cells, weights, offsets = samples
-        ctx.shape, ctx.dtype = features.shape, features.dtype
+        ctx.shapes, ctx.dtype = [level.shape for level in features], features[0].dtype
         # int32 halves what is kept until the backward pass.
         ctx.save_for_backward(cells.int(), weights, offsets)
-        table = features.permute(0, 2, 3, 1).reshape(-1, features.shape[1]).float()
-        return _weighted_sums(table, cells, offsets, weights).to(features.dtype)
+        tables = [level.permute(0, 2, 3, 1).flatten(0, 2) for level in features]
+        return _weighted_sums(torch.cat(tables).float(), cells, offsets, weights).to(ctx.dtype)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         cells, weights, offsets = ctx.saved_tensors
-        images, channels, height, width = ctx.shape
+        sizes = [images * height * width for images, _, height, width in ctx.shapes]
         # The transposed matrix: the entries in the order of their cells. The sort is stable, so
         # that the sums have one order and training is reproducible to the bit.
         cells, order = torch.sort(cells, stable=True)
         bins = torch.repeat_interleave(offsets.diff())[order]
-        counts = torch.bincount(cells, minlength=images * height * width)
+        counts = torch.bincount(cells, minlength=sum(sizes))
         by_cell = F.pad(counts.cumsum(0), (1, 0))
         summed = _weighted_sums(gradient.float(), bins, by_cell, weights[order]).to(ctx.dtype)
-        features = summed.view(images, height, width, channels).permute(0, 3, 1, 2)
-        return features, None
+        levels = zip(summed.split(sizes), ctx.shapes, strict=True)
+        return None, *(t.view(n, h, w, c).permute(0, 3, 1, 2) for t, (n, c, h, w) in levels)
 
 
 def _weighted_sums(
@@ -220,7 +264,7 @@ class _Head(torch.autograd.Function):
         conv_weight, conv_bias, weight, bias = tensors
         ctx.save_for_backward(x, conv_weight, conv_bias, weight)
         if _is_exact(x, conv_weight) and winograd.pays(x, conv_weight):
-            hidden = winograd.convolve(x, conv_weight, conv_bias)
+            hidden, _ = winograd.convolve(x, conv_weight, conv_bias)
         else:  # under autocast these convolutions cast x and the weights
             hidden = F.conv2d(x, conv_weight, conv_bias, padding=1)
         return F.conv2d(hidden.relu_(), weight, bias)
@@ -381,52 +425,58 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, *given: Any) -> torch.Tensor:
         weight, bias, place, activation = given
-        plain = not x.is_mkldnn and (weight.shape[2:], *place) == _SAME_3_BY_3
-        ctx.winograd = plain and activation[0] in _ACTIVATIONS and winograd.pays(x, weight)
+        ctx.same = not x.is_mkldnn and (weight.shape[2:], *place) == _SAME_3_BY_3
+        ctx.winograd = ctx.same and activation[0] in _ACTIVATIONS and winograd.pays(x, weight)
+        kept = None
         if ctx.winograd:
-            y = _ACTIVATIONS[activation[0]](winograd.convolve(x, weight, bias))
+            y, kept = winograd.convolve(x, weight, bias, keep=ctx.needs_input_grad[1])
+            y = _ACTIVATIONS[activation[0]](y)
         else:
             y = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *place, *activation, "")
         # The output itself may be changed in place behind a convolution without an activation.
-        ctx.save_for_backward(x, weight, y if activation[0] != "none" else None)
+        ctx.save_for_backward(x, weight, y if activation[0] != "none" else None, kept)
         ctx.place, ctx.activation = place, activation[0]
         return y
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, weight, y = ctx.saved_tensors
-        gradient = _GRADIENTS[ctx.activation](gradient, y)
-        of_x = of_weight = None
-        if ctx.needs_input_grad[0] and ctx.winograd:
-            of_x = winograd.convolve(gradient, weight.flip(2, 3).transpose(0, 1), None)
-        elif ctx.needs_input_grad[0]:
-            of_x = _direct_gradient(0, gradient, x, weight, ctx.place)
-        if ctx.needs_input_grad[1] and ctx.winograd:
-            of_weight = winograd.weight_gradient(x, gradient)
-        elif ctx.needs_input_grad[1]:
-            of_weight = _weight_gradient(x, gradient, weight, ctx.place)
-        of_bias = gradient.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None
+        x, weight, y, kept = ctx.saved_tensors
+        gradient, needed = _GRADIENTS[ctx.activation](gradient, y), ctx.needs_input_grad
+        if ctx.winograd or (needed[0] and needed[1] and ctx.same and winograd.pays_back(x, weight)):
+            of_x, of_weight = winograd.gradients(gradient, x, weight, kept=kept, needed=needed)
+        else:
+            of_x, of_weight = _gradients(gradient, x, weight, ctx.place, needed)
+        of_bias = gradient.sum((0, 2, 3)) if needed[2] else None
         return of_x, of_weight, of_bias, None, None
 
 
-def _direct_gradient(which: int, *given: Any) -> torch.Tensor:
-    # The gradient of the input (0) or of the weights (1).
-    gradient, x, weight, (padding, stride, dilation, groups) = given
-    where = ([len(weight)], stride, padding, dilation, False, [0, 0], groups)
-    mask = [which == 0, which == 1, False]
-    found = torch.ops.aten.convolution_backward(gradient, x, weight, *where, mask)[which]
-    return torch.as_tensor(found)
+def _gradients(
+    gradient: torch.Tensor,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    place: tuple[Any, ...],
+    needed: Sequence[bool],
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    padding, stride, dilation, groups = place
+    of_weight = _weight_gradient(gradient, x, weight, place) if needed[1] else None
+    mask = [needed[0], needed[1] and of_weight is None, False]
+    if not any(mask):
+        return None, of_weight
+    where = (None, stride, padding, dilation, False, (0, 0), groups)
+    found = torch.ops.aten.convolution_backward.default(gradient, x, weight, *where, mask)
+    return found[0], found[1] if of_weight is None else of_weight
 
 
 def _weight_gradient(
-    x: torch.Tensor, gradient: torch.Tensor, weight: torch.Tensor, place: tuple[Any, ...]
-) -> torch.Tensor:
+    gradient: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, place: tuple[Any, ...]
+) -> torch.Tensor | None:
+    """Return the weights' gradient where there is a faster way than oneDNN's."""
     padding, stride, dilation, groups = place
-    if (weight.shape[2:], *place) == _POINTWISE:  # a matrix product, a fifth faster than oneDNN's
+    if (weight.shape[2:], *place) == _POINTWISE:  # a matrix product, a fifth faster
         rows, columns = (t.permute(0, 2, 3, 1).flatten(0, 2) for t in (gradient, x))
         return (rows.t() @ columns).view_as(weight)
     if not (groups == weight.shape[0] == x.shape[1] and dilation == (1, 1)):
-        return _direct_gradient(1, gradient, x, weight, place)
+        return None
     # Depthwise: the map convolved with the gradient, channel by channel: a tenth of the time that
     # oneDNN takes for kernels of more than 3 x 3.
     kernels, maps = gradient.flatten(0, 1)[:, None], x.flatten(0, 1)[None]
@@ -436,27 +486,40 @@ def _weight_gradient(
 
 
 def _folded(conv: nn.Conv2d, norm: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    of_norm = [norm.weight, norm.bias, norm.running_mean, norm.running_var]
+    of_conv = [t for t in (conv.weight, conv.bias) if t is not None]
+
+    def scale_of() -> tuple[torch.Tensor, torch.Tensor]:
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        return scale, norm.bias - norm.running_mean * scale
+
+    def fold() -> tuple[torch.Tensor, torch.Tensor]:
+        scale, bias = _kept(conv, "_scale", norm, of_norm, scale_of)
+        if conv.bias is not None:
+            bias = bias + conv.bias * scale
+        return conv.weight * scale[:, None, None, None], bias
+
+    return _kept(conv, "_whole", norm, of_norm + of_conv, fold)
+
+
+def _kept(
+    conv: nn.Conv2d,
+    name: str,
+    norm: Any,
+    given: list[torch.Tensor],
+    make: Callable[[], tuple[torch.Tensor, torch.Tensor]],
+) -> tuple[torch.Tensor, torch.Tensor]:
     # Kept only where nothing learns: a fused optimizer writes weights without raising a version.
-    made_of = (conv.weight, conv.bias, norm.weight, norm.bias, norm.running_mean, norm.running_var)
-    given = [t for t in made_of if t is not None]
-    kept = isinstance(norm, FrozenBatchNorm2d) and not any(t.is_inference() for t in given)
-    if learns(*given) or not kept:
-        return _fold(conv, norm)
+    keeps = isinstance(norm, FrozenBatchNorm2d) and not any(t.is_inference() for t in given)
+    if learns(*given) or not keeps:
+        return make()
     now = [(t.data_ptr(), t._version) for t in given]
-    then, folded = vars(conv).get("_kept", (None, None))
+    then, made = vars(conv).get(name, (None, None))
     if now != then:
         with torch.inference_mode(False), torch.no_grad():  # of use to a backward pass too
-            folded = _fold(conv, norm)
-        vars(conv)["_kept"] = now, folded
-    return folded
-
-
-def _fold(conv: nn.Conv2d, norm: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    bias = norm.bias - norm.running_mean * scale
-    if conv.bias is not None:
-        bias = bias + conv.bias * scale
-    return conv.weight * scale[:, None, None, None], bias
+            made = make()
+        vars(conv)[name] = now, made
+    return made
 
 
 def _convolve(
@@ -575,6 +638,7 @@ _IN_CONV: dict[type[nn.Module], type[nn.Module]] = {
 _FASTER: dict[type[nn.Module], type[nn.Module]] = {
     Conv2d: FoldedConv2d,
     ROIAlign: ExactROIAlign,
+    ROIPooler: PyramidPooler,
     StandardRPNHead: SparseRPNHead,
 }
 

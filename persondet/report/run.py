@@ -335,12 +335,23 @@ class Run:
         """How many images of the scored split were known, and their share; None: not compared."""
         leak = self.scored.scores["leaks"]
         images, part = leak["images"].count(), leak["share"].number()
-        if (images is None or part is None) and self.dataset_report["decoded"].value is True:
-            export = self.config["DATASETS"]["ROBOFLOW"]["NAME"].text()
-            split = self.scored.dataset.removeprefix(f"{export}_") if export else self.scored.key
-            leak = self.dataset_report["leaks"][split]
+        if images is None or part is None:
+            leak = self._leaks_of_dataset
             images, part = leak["leaked"].count(), leak["share"].number()
         return None if images is None or part is None else (images, part)
+
+    @cached_property
+    def clip_mates(self) -> int:
+        """How many further images of the scored split are of a clip that was known."""
+        told = self.scored.scores["leaks"]["clip_mates"].count()
+        return (self._leaks_of_dataset["clip_mates"].count() if told is None else told) or 0
+
+    @cached_property
+    def _leaks_of_dataset(self) -> Facts:
+        export = self.config["DATASETS"]["ROBOFLOW"]["NAME"].text()
+        split = self.scored.dataset.removeprefix(f"{export}_") if export else self.scored.key
+        compared = self.dataset_report["decoded"].value is True
+        return self.dataset_report["leaks" if compared else "-"][split]
 
     @cached_property
     def evaluation_only(self) -> bool:

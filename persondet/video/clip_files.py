@@ -38,11 +38,16 @@ CLIP_SUFFIXES = frozenset(
 )
 ANNOTATED = "_annotated"
 _UNFINISHED = (".partial", ".finishing")
+_LONGEST_NAME = 255  # bytes, of the file systems of Linux
 STILLS_FOLDER, STILLS_INDEX, STILLS_SCHEMA = "plots", "video_stills.json", 1
 _WIDEST = 1280  # pixels of a still
 _QUALITY = 90
 _CLIPS = 2  # the first by name; a report is no cinema
 _MOST_FRAMES = 3000  # to decode of a clip: two minutes of video, about ten seconds of work
+
+
+class LongNameError(MediaError):
+    """The name of a result is longer than file systems allow."""
 
 
 def _refuse_unwritable(folder: Path) -> None:
@@ -68,7 +73,7 @@ def check_output(
         overwrite: allow files that exist; never the source itself.
 
     Raises: MediaError: when `output` is `source`, its suffix is of no known container, or its
-        folder cannot be written.
+        folder cannot be written; `LongNameError` when a name is too long.
         OutputExistsError: when one of the files exists.
     """
     output = Path(output)
@@ -77,6 +82,11 @@ def check_output(
     records = records_path(output)
     targets = [output, records, partial_path(output), partial_records_path(records)]
     targets += [draft_path(output), *([mot_path(output)] if save_mot else [])]
+    if max(len(os.fsencode(target.name)) for target in targets) > _LONGEST_NAME:
+        raise LongNameError(
+            f"{shown(source)}: the name {output.name} is too long; rename the clip or give "
+            "--output a shorter name."
+        )
     clip = None if is_address(source) else local_path(source)
     for target in targets:
         if clip is not None and clip.exists() and target.exists() and target.samefile(clip):
@@ -160,8 +170,8 @@ def check_clips(
         overwrite: allow targets that exist.
         start, end: seconds; a clip without a frame between them is unreadable.
 
-    Returns: the pairs to annotate, a sentence for each clip that is unreadable or was left
-        unfinished, and the pairs of a folder whose target exists.
+    Returns: the pairs to annotate, a sentence for each clip that is unreadable, has too long a name
+        or was left unfinished, and the pairs of a folder whose target exists.
 
     Raises: MediaError: when no clip is readable, or a target cannot be written.
         OutputExistsError: when the target of a single clip exists.
@@ -172,6 +182,9 @@ def check_clips(
     for clip, target in plan:
         try:
             check_output(clip, target, save_mot=save_mot, overwrite=overwrite)
+        except LongNameError as error:
+            unreadable.append(str(error))
+            continue
         except OutputExistsError as error:
             if not folder:
                 raise

@@ -28,6 +28,7 @@ from persondet.video.source import (
     frame_rate,
     is_cut,
     left_out,
+    length_in_header,
     open_source,
     shown,
     shown_name,
@@ -113,7 +114,7 @@ class VideoReader:
     def _begin(self, *, skip: bool) -> None:
         """Open the source and decode up to the first wanted frame."""
         self._container = open_source(self._source)
-        self._lost = self._lost_images = self._flagged = 0
+        self._lost = self._lost_images = self._torn = self._flagged = 0
         self._damage, self._at_end = "", False
         try:
             self._stream = video_stream(self._container, self._source)
@@ -152,9 +153,10 @@ class VideoReader:
     @property
     def damage(self) -> str:
         """One sentence if the clip turned out to be broken, as far as it was read, else ""."""
-        if self._lost and not self._damage:
-            return f"the clip is damaged and {self._lost} of its packets could not be decoded"
-        return self._damage
+        lost = f"{self._lost} of its packets could not be decoded" if self._lost else ""
+        torn = f"{self._torn} of its frames decoded with errors" if self._torn else ""
+        told = " and ".join(filter(None, (lost, torn)))
+        return self._damage or (told and f"the clip is damaged: {told}")
 
     @property
     def complete(self) -> bool:
@@ -193,12 +195,20 @@ class VideoReader:
         # AVI stores when a frame is decoded, not when it is shown; the decoder's order tells that.
         avi = self._container.format.name == "avi"
         self._clip_start = None if avi else clip_start(self._container, self._stream)
+        late = Fraction(0)
+        if self.duration and self._container.format.name.startswith("matroska"):
+            # FFmpeg writes when the clip ends by its time stamps, which may begin late.
+            late = max(late, self._clip_start or late)
+            late = late if late < self.duration else Fraction(0)
+            self.duration -= late
         self.sound = bool(self._container.streams.audio)
         tags = {key.lower(): value for key, value in self._container.metadata.items()}
         self.title = tags.get("title", "")
         self.announced_frames: int | None = int(self._stream.frames) or None
         if self.announced_frames is None and self.duration is not None:
-            self.announced_frames = max(1, round(self.duration * self.frame_rate))
+            length = length_in_header(self._container, self._stream)  # without sound that is longer
+            length = self.duration if length is None else length - late
+            self.announced_frames = max(1, round(length * self.frame_rate))
         self.expected_frames = self.announced_frames
         if self.announced_frames and (self._start or self._end):
             whole = self.duration or self.announced_frames / self.frame_rate
@@ -208,7 +218,8 @@ class VideoReader:
     def _no_frame(self) -> str:
         """Return a sentence on why there is nothing to read."""
         if self._decoded_until is None:
-            return f"{self.label}: the clip has no frame that can be decoded. {self.damage}".strip()
+            why = f"; {self.damage}" if self.damage else ""
+            return f"{self.label}: the clip has no frame that can be decoded{why}."
         return (
             f"{self.label}: the clip has no frame between the chosen start, "
             f"{float(self._start):g} s, and end; its frames at hand end at "
@@ -273,7 +284,7 @@ class VideoReader:
                 self._flagged += packet.is_corrupt
                 try:
                     for frame in packet.decode():
-                        self._lost += frame.is_corrupt
+                        self._torn += frame.is_corrupt
                         yield frame
                 except av.error.FFmpegError:
                     self._lost += 1

@@ -205,11 +205,13 @@ def is_cut(
             return True
     if not is_address(source) and not container.format.name.startswith("matroska"):
         return False
-    length = _length_in_header(container, stream)
+    length = length_in_header(container, stream)
+    # FFmpeg's Matroska counts it from the zero of the time stamps, not from the first one.
+    until += max(Fraction(0), clip_start(container, stream))
     return length is not None and until < length - _TOLERANCE
 
 
-def _length_in_header(
+def length_in_header(
     container: av.container.InputContainer, stream: av.VideoStream
 ) -> Fraction | None:
     """Return the length of the video in seconds according to the header; None: unknown.

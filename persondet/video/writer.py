@@ -64,7 +64,7 @@ def remux(
     _remux(partial, draft, target, None, title)
     note = f"the sound is left out, as it could not be copied ({reason})"
     is_matroska = target.suffix.lower() == ".mkv"
-    return [note + ("" if is_matroska else f"; name the output {target.stem}.mkv to keep it")]
+    return [note + ("" if is_matroska else f"; an output {target.stem}.mkv may keep it")]
 
 
 def _remux(

@@ -14,6 +14,7 @@ import pytest
 
 from persondet.data.check import check_export
 from persondet.data.clean import CleanExport, changed_images, clean_coco, clean_dataset
+from persondet.data.findings import CHANGES, CODES
 from persondet.data.inspect import validate_coco
 from persondet.errors import DatasetError
 from tests.data.exports import categories, compressed_rle, edit, raster
@@ -156,6 +157,22 @@ def test_trap_09_boxes_only_and_few_masks_among_boxes() -> None:
     clean = _clean({}, *({**NO_MASK, "bbox": [n, 0, 5, 5]} for n in range(10)))
     assert clean.mask_format == ""
     assert clean.changes["mask-left-out"] == 1
+
+
+def test_an_export_of_rle_alone_has_no_polygons_though_a_broken_mask_becomes_a_box() -> None:
+    mask = np.zeros((80, 100), np.uint8)
+    mask[10:30, 10:30] = 1
+    good, bad = {"segmentation": compressed_rle(mask)}, {"segmentation": {"size": [80, 100]}}
+    found = _clean(good, bad | {"bbox": [20, 10, 20, 20]}).findings.counts()
+    assert "rle-invalid" in found and "mask-formats-mixed" not in found
+
+
+def test_a_result_of_boxes_is_not_said_to_have_masks() -> None:
+    thin = {"segmentation": [[10.0, 10.2, 30.0, 10.2, 30.0, 10.3]]}
+    clean = _clean(thin, *[NO_MASK | {"bbox": [n, 10, 20, 20]} for n in range(20)])
+    words = {code: CODES[code].mend if code in CODES else CHANGES[code] for code in clean.changes}
+    assert clean.mask_format == "" and {"mask-without-pixels", "area-recomputed"} <= words.keys()
+    assert not any(said.endswith(("filled box", "mask")) for said in words.values())
 
 
 def test_trap_09_few_missing_masks_are_filled_from_the_box_in_all_splits() -> None:

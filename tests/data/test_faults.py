@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from persondet.data.check import check_export
+from persondet.data.check import check_export, look_at_images
 from persondet.data.clean import clean_coco, clean_dataset
 from persondet.data.findings import CODES
 from persondet.data.inspect import inspect_coco
+from persondet.data.roboflow import read_export
 from tests.data.exports import (
     Coco,
     Shape,
@@ -265,9 +266,28 @@ def test_each_fault_of_an_image_is_named_once_and_the_rest_stays(tmp_path: Path)
     gone = {("../x.jpg" if c == "file-name-outside" else n): c for n, c in gone.items()}
     gone[names["the other id"]] = "image-id-twice"
     assert record["dropped_images"] == {"train": gone}
+    assert record["changes"]["file-name-spelled"] == 1
     coco = read_splits(tmp_path / "out")["train"]
     assert [i["file_name"] for i in coco["images"]] == [names[c] for c in ("fine", *kept)]
     assert len(coco["annotations"]) == 2 * (1 + len(kept))
+
+
+def test_an_export_without_train_is_cleaned_as_check_says(tmp_path: Path) -> None:
+    root = write_habit(tmp_path / "in", {"valid": [people(1)]})
+    with in_this_process():
+        (missing, *_) = check_export(root)["findings"]
+        assert clean_dataset(root, tmp_path / "out")["splits"]["valid"]["images"] == 1
+    assert missing["code"] == "train-missing" and not missing["clean"].startswith("refused")
+
+
+def test_names_that_look_alike_are_told_apart(tmp_path: Path) -> None:
+    root = write_habit(tmp_path, {"train": [people(1)]}, name=lambda *_: "u\u0308.jpg")
+    edit(root, lambda coco: coco["images"][0].update(file_name="\xfc.jpg"))
+    with in_this_process():
+        report = check_export(root)
+    (finding,) = [f for f in report["findings"] if f["code"] == "file-name-spelled"]
+    (example,) = finding["examples"]
+    assert (example["file"], example["detail"]) == ("u\u0308.jpg", r"'\xfc.jpg' in the json")
 
 
 def test_a_split_that_lists_the_images_of_another_is_said_to(tmp_path: Path) -> None:
@@ -278,3 +298,7 @@ def test_a_split_that_lists_the_images_of_another_is_said_to(tmp_path: Path) -> 
     with in_this_process():
         found = counts(check_export(root))
     assert found["file-of-other-split"] == 3 and "file-missing" not in found
+    write_habit(root, {"test": [people(1)] * 3}, name=lambda _, index: f"{index}.jpg")
+    with in_this_process():
+        facts = look_at_images(read_export(root), decode=False)
+    assert {fact.detail for fact in facts["valid"].values()} == {"it lies in train and test"}

@@ -83,10 +83,20 @@ def test_grey_that_uses_fewer_bits_is_scaled(bits, white, tmp_path, caplog):
     for _ in range(2):
         read = read_image_file(tmp_path / "a.png")[0, :, 0].tolist()
     assert read == [0, white * 256 >> bits]
-    assert caplog.text.count(f"{2**bits - 1} is taken as white") == 1
+    assert caplog.text.count(f"do not use them all: white is {2**bits - 1} of 65535.") == 1
     facts = decode_splits({"train": tmp_path}, {"train": ["a.png"]})["train"]["a.png"]
     assert facts.detail == f"white is {2**bits - 1} of 65535"
     assert facts.thumbnail.max() == white * 256 >> bits
+
+
+@pytest.mark.parametrize(("white", "told"), [(1.0, ""), (0.4, ""), (255.0, "white is 255")])
+def test_grey_of_floats_has_1_for_white_and_65535_is_not_spoken_of(white, told, tmp_path, caplog):
+    image_file._say_scaled.cache_clear()
+    Image.fromarray(np.array([[0, white]], np.float32)).save(tmp_path / "a.tif")
+    read_image_file(tmp_path / "a.tif")
+    assert bool(told) == (told in caplog.text and caplog.text != "")
+    facts = decode_splits({"train": tmp_path}, {"train": ["a.tif"]})["train"]["a.tif"]
+    assert facts.detail == told
 
 
 def test_an_heic_file_names_the_package_that_reads_it(tmp_path, monkeypatch):

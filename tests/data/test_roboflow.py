@@ -109,6 +109,7 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
     "percent-escapes": quote,
     "Label Studio's": lambda name: f"..\\..\\media\\{name}",
     "absolute": lambda name: f"/srv/media/{name}",
+    "an address": lambda name: f"s3://bucket/media/{name}",
 }
 
 
@@ -161,6 +162,8 @@ def test_every_layout_and_spelling_registers_the_same_dataset(tmp_path: Path) ->
         ("b/1.jpg", "a/1.jpg", ""),  # another folder is more than another form
         ("../../1.jpg", "a/1.jpg", "../../1.jpg=a/1.jpg"),
         ("../../1.jpg", "a/1.jpg b/1.jpg", ""),
+        ("s3://bucket/b/1.JPG", "a/1.jpg", "s3://bucket/b/1.JPG=a/1.jpg"),
+        ("https://host/1.jpg http://other/1.jpg", "a/1.jpg", ""),
     ],
 )
 def test_a_name_means_one_file_alone(names: str, files: str, means: str) -> None:

@@ -4,7 +4,9 @@ import pytest
 import torch
 from detectron2.layers import Conv2d, FrozenBatchNorm2d, ROIAlign
 from detectron2.modeling.backbone.resnet import BottleneckBlock
+from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
+from detectron2.structures import Boxes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -174,6 +176,25 @@ def test_any_boxes_pool_as_torchvisions(boxes):
     (want, want_grad), (got, got_grad) = both(table, size=3, channels=1)
     torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(got_grad, want_grad, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("per_image", [(40, 7), (0, 3), (0, 0)])
+def test_all_levels_at_once_pool_as_one_after_the_other(per_image):
+    torch.manual_seed(0)
+    boxes = [Boxes(torch.rand(n, 2).mul(150).repeat(1, 2)) for n in per_image]
+    for some in boxes:
+        some.tensor[:, 2:] += torch.rand(len(some), 2) ** 3 * 300
+    maps = [torch.randn(2, 5, 48 >> level, 40 >> level) for level in range(3)]
+    pooler, sides = ROIPooler(7, [1 / 4, 1 / 8, 1 / 16], 0, "ROIAlignV2"), []
+    for _ in range(2):
+        own = [level.clone().requires_grad_() for level in maps]
+        pooled = pooler(own, boxes)
+        weights = torch.arange(pooled.numel()).sin().view_as(pooled)
+        (pooled * weights).sum().backward()
+        sides.append([pooled, *(level.grad for level in own)])
+        accelerate(pooler)
+    assert type(pooler) is not ROIPooler
+    torch.testing.assert_close(sides[1], sides[0], atol=2e-5, rtol=1e-5)
 
 
 def test_pooling_of_bfloat16_features_uses_exact_boxes():

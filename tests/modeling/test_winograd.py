@@ -19,24 +19,27 @@ def test_values_and_weight_gradients_are_those_of_the_direct_convolution(n, h, w
     x, kernel = torch.randn(n, channels, h, w), torch.randn(5, channels, 3, 3)
     bias = torch.randn(5) if biased else None
     exact = [t.double() if t is not None else None for t in (x, kernel, bias)]
-    weight = exact[1].requires_grad_()
-    want = F.conv2d(exact[0], weight, exact[2], padding=1)
-    got = winograd.convolve(x, kernel, bias)
+    image, weight = exact[0].requires_grad_(), exact[1].requires_grad_()
+    want = F.conv2d(image, weight, exact[2], padding=1)
+    got, kept = winograd.convolve(x, kernel, bias, keep=True)
     torch.testing.assert_close(got.double(), want.detach(), atol=2e-4, rtol=1e-4)
     assert got.is_contiguous(memory_format=torch.channels_last)
     gradient = torch.randn(want.shape)
     want.backward(gradient.double())
-    got = winograd.weight_gradient(x, gradient).double()
-    torch.testing.assert_close(
-        got, weight.grad, atol=1e-5 * weight.grad.abs().max().item(), rtol=1e-3
-    )
+    for tiles in (kept, None):
+        found = winograd.gradients(gradient, x, kernel, kept=tiles)
+        for got, by_autograd in zip(found, (image.grad, weight.grad), strict=True):
+            atol = 1e-5 * by_autograd.abs().max().item()
+            torch.testing.assert_close(got.double(), by_autograd, atol=atol, rtol=1e-3)
+    alone = winograd.gradients(gradient, x, kernel, needed=(False, True))
+    assert alone[0] is None and torch.equal(alone[1], found[1])
 
 
 @pytest.mark.parametrize("activation", [None, nn.ReLU(), nn.ReLU6()])
 def test_a_wide_layer_uses_it_with_the_same_gradients(activation, monkeypatch):
     calls = []
-    plain = winograd.weight_gradient
-    monkeypatch.setattr(winograd, "weight_gradient", lambda *a: calls.append(1) or plain(*a))
+    plain = winograd.gradients
+    monkeypatch.setattr(winograd, "gradients", lambda *a, **k: calls.append(1) or plain(*a, **k))
     torch.manual_seed(0)
     layer = Conv2d(128, 130, 3, padding=1, activation=activation)
     x, sides = torch.randn(2, 128, 23, 30), []

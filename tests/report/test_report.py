@@ -112,6 +112,14 @@ def test_the_numbers_are_those_of_the_run_folder(run: Path) -> None:
     assert "small (< 32 px) (45 % of 120 found)" in words(document, "limits")
 
 
+def test_frames_of_a_clip_that_train_has_are_no_clean_test(run: Path) -> None:
+    assert "No test image has a copy, a version or a neigh" in words(build_document(run))
+    leaks = {"images": 0, "share": 0.0, "clip_mates": 60, "with": {}}
+    edit(run / "results.json", lambda results: results["test"].update(leaks=leaks))
+    told = words(build_document(run), "evaluation")
+    assert "60 test images are of a clip" in told and "neighbouring frame in an" not in told
+
+
 @pytest.mark.slow
 def test_a_file_that_is_missing_or_damaged_leaves_a_sentence(
     run: Path, monkeypatch: pytest.MonkeyPatch

@@ -86,6 +86,18 @@ def test_broken_clips_are_told_apart_from_good_ones_before_a_model_is_loaded(cli
             check_clips([(clip, target)])
 
 
+def test_a_clip_whose_result_would_have_too_long_a_name_is_left_out(clip, tmp_path):
+    long = clip.rename(clip.with_name("ü" * 120 + ".mp4"))  # its own name fits: 244 bytes
+    short = tmp_path / "in.mp4"
+    short.write_bytes(long.read_bytes())
+    plan = [(path, tmp_path / "out" / f"{path.stem}_annotated.mp4") for path in (long, short)]
+    readable, faults, existing = check_clips(plan, folder=True)
+    assert (readable, existing) == (plan[1:], [])
+    assert [fault.startswith(f"{long}: the name ") for fault in faults] == [True]
+    with pytest.raises(MediaError, match=r"too long; rename the clip or give --output a shorter"):
+        check_clips(plan[:1])
+
+
 def annotate(run, name="clip"):
     run.mkdir(exist_ok=True, parents=True)
     source = write_clip(run.parent / f"{name}.mp4", squares(12))

@@ -133,6 +133,31 @@ def test_a_packet_that_is_flagged_and_decodes_is_a_note_and_no_damage(tmp_path):
     assert reader.notes[0].startswith("packets flagged as damaged: ")
 
 
+def test_a_matroska_clip_whose_clock_begins_late_is_whole_and_as_long_as_it_is(tmp_path):
+    times = [1_000_000 + 40 * number for number in range(6)]
+    clock = {"times": times, "time_base": Fraction(1, 1000)}
+    reader = VideoReader(write_clip(tmp_path / "a.mkv", squares(6), rate=Fraction(25), **clock))
+    assert (reader.duration, reader.expected_frames) == (Fraction("0.24"), 6)
+    assert [frame.time for frame in reader] == [Fraction(40 * n, 1000) for n in range(6)]
+    assert (reader.damage, reader.complete) == ("", True)
+
+
+def test_a_frame_that_decodes_with_errors_is_not_said_to_be_lost(tmp_path):
+    path = noisy_clip(tmp_path / "a.mp4", 20)
+    data = bytearray(path.read_bytes())
+    at = len(data) // 2
+    data[at : at + 4] = bytes(255 - value for value in data[at : at + 4])
+    path.write_bytes(data)
+    reader = VideoReader(path)
+    assert len(list(reader)) == 20
+    assert reader.damage == "the clip is damaged: 1 of its frames decoded with errors"
+
+
+def test_a_matroska_clip_with_longer_sound_has_the_length_of_its_frames(tmp_path):
+    path = noisy_clip(tmp_path / "a.mkv", 10, sound=["pcm_s16le"], sound_start=1)
+    assert VideoReader(path).announced_frames == 10
+
+
 FAST_START = {"container_options": {"movflags": "faststart"}}
 FRAGMENTS = {"container_options": {"movflags": "frag_keyframe", "frag_duration": "300000"}}
 
@@ -168,6 +193,8 @@ def test_a_hole_costs_its_frames_only_and_is_noticed(name, tmp_path):
         part = list(VideoReader(path, start=frames[-3].time))
         assert [frame.index for frame in part] == [frame.index for frame in frames[-3:]]
     if name == "a.mp4":
+        told = f"the clip is damaged: {40 - len(frames)} of its packets could not be decoded"
+        assert reader.damage == told  # each packet holds a frame
         reader = VideoReader(path, end=Fraction(35, 25))
         assert 15 < len(list(reader)) < 35
         assert reader.damage.startswith("the clip is damaged")

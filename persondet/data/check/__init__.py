@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 import numpy.typing as npt
@@ -67,7 +68,9 @@ def check_export(
             if is_image_name(name) and name not in listed:
                 findings.add("file-not-listed", split, name)
         for name, file in export.respelled[split].items():
-            findings.add("file-name-spelled", split, file, detail=f"{name!r} in the json")
+            same = normalize("NFC", name) == normalize("NFC", file)  # they look alike
+            detail = f"{name!a} in the json" if same else f"{name!r} in the json"
+            findings.add("file-name-spelled", split, file, detail=detail)
         for name, fact in facts[split].items():
             if fact.detail and not fact.problem:
                 findings.add("image-grey-scaled", split, name, detail=fact.detail)
@@ -101,8 +104,11 @@ def look_at_images(
         facts = decode_splits(export.folders, names, workers=workers, progress=progress)
     else:
         facts = {split: read_headers(export.folders[split], names[split]) for split in names}
-    whole = [(split, name) for split in facts for name, f in facts[split].items() if not f.problem]
-    lies_in = {name: split for split, name in whole}
+    lies_in: dict[str, str] = {}
+    for split, found in facts.items():
+        for name, fact in found.items():
+            if not fact.problem:
+                lies_in[name] = f"{lies_in[name]} and {split}" if name in lies_in else split
     for found in facts.values():
         for name, fact in found.items():
             if fact.problem == "file-missing" and name in lies_in:

@@ -25,7 +25,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from persondet.data.image_file import eight_bit, white_of, why_unknown
+from persondet.data.image_file import eight_bit, grey_scaled, white_of, why_unknown
 from persondet.data.inspect.images import ImageFacts
 from persondet.data.leaks.hashing import image_signature
 from persondet.environment import Progress, cpu_count
@@ -181,7 +181,8 @@ def _open(root: str, name: str) -> BinaryIO:
     """
     path = Path(os.path.realpath(f"{root}/{name}")) if not leads_out(name) else Path("/")
     if not path.is_relative_to(root):
-        raise _Problem("file-name-outside", "it leads out of the folder")
+        what = "it" if leads_out(name) else "a link in it"
+        raise _Problem("file-name-outside", f"{what} leads out of the folder")
     try:
         # A pipe with an image's name must not block.
         number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -236,7 +237,7 @@ def _read(file: BinaryIO, digest: bytes, decode: bool) -> ImageFacts:
     except Exception as error:
         raise _Problem(*_diagnosis(file, error)) from error
     hashes, thumbnail = image_signature(grey)
-    scaled = f"white is {white:g} of 65535" if white is not None and white < 65535 else ""
+    scaled = "" if white is None else grey_scaled(image.mode, white)
     return ImageFacts("", scaled, width, height, orientation, digest, hashes, thumbnail)
 
 

@@ -284,7 +284,7 @@ def cleaning_lines(record: Mapping[str, Any]) -> list[str]:
         then = {"valid": "; TRAINING THEN HAS NO VALIDATION", "train": "; next: split"}.get(
             split, ""
         )
-        lines.append(f"{split.upper()} IS LEFT OUT: none of its images can be used{then}")
+        lines.append(f"{split.upper()} IS LEFT OUT: none of its images is left{then}")
     lines.append(f"classes: {listed(record['classes'])}; masks: {masks[record['masks']]}")
     changes = record["changes"]
     lines.append("changed:" if changes else "nothing had to be changed")

@@ -141,6 +141,10 @@ def _report_export(inspection: Inspection) -> None:
         findings.add("images-missing", first)
     elif not any(found.kept or found.changes["class-left-out"] for found in found_in.values()):
         findings.add("no-annotations", first)
+    sides = [min(i["width"], i["height"]) for kept in inspection.images.values() for i in kept]
+    boxes = [one["bbox"] for found in found_in.values() for one in found.kept]
+    if boxes and min(sides) > 2 and all(max(x + w, y + h) <= 1 + 1e-3 for x, y, w, h in boxes):
+        findings.add("coordinates-relative", first, detail=f"{len(boxes)} boxes")
     learnable: dict[str, set[str]] = {}
     for split, found in found_in.items():
         pairs = zip(found.kept, found.class_names, strict=True)
@@ -192,12 +196,14 @@ def _report_masks(inspection: Inspection) -> None:
     every = [one["segmentation"] for found in found_in.values() for one in found.kept]
     few = 0 < sum(map(bool, every)) < FEW_MASKS * len(every)
     masks = [
-        (isinstance(annotation["segmentation"], dict), _is_learned_rle(annotation))
+        annotation
         for found in found_in.values()
         for index, annotation in enumerate(found.kept)
         if index not in found.absent
     ]
-    mixed = any(learned for _, learned in masks) and not all(rle for rle, _ in masks)
+    # One without a usable mask gets its box as a polygon; that is no polygon of the export.
+    polygons = any(isinstance(mask := one["segmentation"], list) and mask for one in masks)
+    mixed = polygons and any(map(_is_learned_rle, masks))
     for split, found in found_in.items():
         names = {image["id"]: image["file_name"] for image in inspection.images[split]}
         for index, annotation in enumerate(found.kept):

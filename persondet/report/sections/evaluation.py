@@ -58,7 +58,7 @@ def _scores(run: Run) -> list[Block]:
     if images:
         key = "evaluation.few" if images < 200 else "evaluation.many"
         blocks.append(prose(key, word=f"The {word}", images=several(images, "image")))
-    blocks += _classes(run) + _constant_box(run) + [_leaks(run)] + _beside_validation(run)
+    blocks += _classes(run) + _constant_box(run) + _leaks(run) + _beside_validation(run)
     for name, scores in run.results["tests"].items()[:_MOST_SETS]:  # scored with the same model
         blocks += _score_table(run, scores, name)
     return blocks
@@ -111,15 +111,20 @@ def _constant_box(run: Run) -> list[Block]:
     return [prose("evaluation.constant_box", scores=", ".join(scores))] if scores else []
 
 
-def _leaks(run: Run) -> Block:
+def _leaks(run: Run) -> list[Block]:
     kind = run.scored.kind
     if run.leaked is None:
-        return note("missing", "dataset.not_compared")
+        return [note("missing", "dataset.not_compared")]
     images, part = run.leaked
-    if not images:
-        return prose("evaluation.no_leak", kind=kind)
-    counted, have = several(images, f"{kind} image"), "has" if images == 1 else "have"
-    return note("warning", "evaluation.leak", images=counted, part=share(part), have=have)
+    blocks: list[Block] = []
+    if images:
+        counted, have = several(images, f"{kind} image"), "has" if images == 1 else "have"
+        words = {"images": counted, "part": share(part), "have": have}
+        blocks.append(note("warning", "evaluation.leak", **words))
+    if mates := run.clip_mates:
+        counted, are = several(mates, f"{kind} image"), "is" if mates == 1 else "are"
+        blocks.append(note("warning", "evaluation.clip_mates", images=counted, are=are))
+    return blocks or [prose("evaluation.no_leak", kind=kind)]
 
 
 def _beside_validation(run: Run) -> list[Block]:

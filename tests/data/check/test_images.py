@@ -173,6 +173,8 @@ def test_names_that_lead_out_of_the_folder_and_what_is_no_image(tmp_path):
     for found in both(folder, *outside, *missing, *none, "link in.jpg"):
         assert {found[name].problem for name in outside} == {"file-name-outside"}
         assert not any(found[name].digest for name in outside)
+        assert found["link out.jpg"].detail == "a link in it leads out of the folder"
+        assert found["../out.jpg"].detail == "it leads out of the folder"
         assert {found[name].problem for name in missing} == {"file-missing"}
         assert {found[name].problem for name in none} == {"image-unreadable"}, found
         assert found["link in.jpg"].problem == ""

@@ -83,10 +83,17 @@ def test_what_an_export_holds_and_nothing_uses_or_a_model_cannot_give_is_told() 
     assert "objects-many" not in validate_coco({"train": _coco(annotations=many[:100])}).counts()
 
 
+RELATIVE = [
+    {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "area": 0.1, "segmentation": []}
+    | {"bbox": [0.25, 0.4, 0.75, 0.6]}
+]
+
+
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
         ({"annotations": []}, "no-annotations"),
+        ({"annotations": RELATIVE}, "coordinates-relative"),
         ({"categories": []}, "no-class"),
         ({"categories": categories((1, " "))}, "no-class"),
         ({"categories": categories((1, "person"), (1, "dog"))}, "category-id-twice"),
