@@ -174,6 +174,7 @@ def test_a_fold_is_judged_by_a_model_that_has_not_seen_it(tiny_export, tmp_path,
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1800)
 def test_models_of_two_folds_are_trained_as_the_run_was(tiny_export, tmp_path, capsys):
     cfg = tiny_cfg()
     cfg.SOLVER.MAX_ITER = 2
