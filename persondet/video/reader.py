@@ -330,7 +330,8 @@ class VideoReader:
         )
         if self._tables is not None:
             light, signal = self._tables
-            image = np.take(signal, np.asarray(cv2.transform(cv2.LUT(image, light), _TO_BT709)))
+            linear = cv2.transform(cv2.LUT(image, light), _TO_BT709)
+            image = cv2.LUT(linear, signal).astype(np.uint8, copy=False)
         return image if not any(self._turn) else _turned(image, *self._turn)
 
 
