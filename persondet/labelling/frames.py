@@ -301,8 +301,8 @@ def mine_frames(
 ) -> list[Candidate]:
     """Pick frames of clips, and write them as an export with the model's people as pre-labels.
 
-    `output` gets `train/` with the images and `_annotations.coco.json`, as Roboflow, CVAT and Label
-    Studio import it, `frames.csv`, and `frames.html` with each frame and why it was picked.
+    `output` gets `train/` with the images and `_annotations.coco.json`, in Roboflow's layout,
+    `frames.csv`, and `frames.html` with each frame and why it was picked.
 
     Args:
         clips: the files.
@@ -394,10 +394,10 @@ _SIGNS = {
     "crowd": "frames with people who overlap",
 }
 _READING = (
-    "The model is unsure of these frames, so labels on them can teach it most. What it finds is "
-    "drawn, and stands in train/_annotations.coco.json as pre-labels: correct them, add who is "
+    "The model is unsure of these frames, and probably wrong more often than on others. What it "
+    "finds is drawn, and stands in train/_annotations.coco.json as pre-labels: correct them, add who is "
     "missing, and delete who is not there.",
-    "The folder train is an export as Roboflow, CVAT and Label Studio import it (COCO). frames.csv "
+    "The folder train is an export in Roboflow's layout (COCO). frames.csv "
     "has the time of each frame and the strength of each doubt from 0 to 1.",
 )
 
