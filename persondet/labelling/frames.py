@@ -395,10 +395,10 @@ _SIGNS = {
 }
 _READING = (
     "The model is unsure of these frames, and probably wrong more often than on others. What it "
-    "finds is drawn, and stands in train/_annotations.coco.json as pre-labels: correct them, add who is "
-    "missing, and delete who is not there.",
-    "The folder train is an export in Roboflow's layout (COCO). frames.csv "
-    "has the time of each frame and the strength of each doubt from 0 to 1.",
+    "finds is drawn, and stands in train/_annotations.coco.json as pre-labels: correct them, add "
+    "who is missing, and delete who is not there.",
+    "The folder train is an export in Roboflow's layout (COCO). frames.csv has the time of each "
+    "frame and the strength of each doubt from 0 to 1.",
 )
 
 
