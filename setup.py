@@ -50,8 +50,11 @@ HEIC = ["pi-heif>=1,<2"]
 CLUSTER = ["ray>=2.60,<2.61", "s3fs>=2024.2"]
 # The S3 server of their tests.
 CLUSTER_DEVELOPMENT = ["flask>=3", "flask-cors>=5", "moto[s3]>=5"]
+# Exporting a model, and running the file.
+ONNX = ["onnx>=1.17", "onnxruntime>=1.20"]
 # Ruff and mypy are pinned here too: another version formats and complains differently.
 DEVELOPMENT = [
+    *ONNX,
     "hypothesis>=6.100",
     "mypy==2.4.1",
     "pytest>=9",
@@ -69,8 +72,14 @@ setup(
     long_description=README.read_text(encoding="utf-8") if README.exists() else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=find_packages(include=["persondet", "persondet.*"]),
-    package_data={"persondet": ["__init__.pyi"], "persondet.report": ["templates/*"]},
+    # The configs lie beside the package in a checkout, and inside it when it is installed.
+    packages=[*find_packages(include=["persondet", "persondet.*"]), "persondet.configs"],
+    package_dir={"persondet.configs": "configs"},
+    package_data={
+        "persondet": ["__init__.pyi"],
+        "persondet.configs": ["*.yaml", "*/*.yaml"],
+        "persondet.report": ["templates/*"],
+    },
     python_requires=">=3.11",
     install_requires=DEPENDENCIES,
     extras_require={
@@ -78,5 +87,6 @@ setup(
         "heic": HEIC,
         "cluster": CLUSTER,
         "cluster-dev": CLUSTER_DEVELOPMENT,
+        "onnx": ONNX,
     },
 )

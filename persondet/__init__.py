@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import lazy_loader
-
 __version__ = "0.1.0"
 
-_public, __dir__, _names = lazy_loader.attach_stub(__name__, __file__)
-__all__ = ["__version__", *_names]
+try:
+    import lazy_loader
+except ModuleNotFoundError:  # of use beside numpy and ONNX Runtime alone: persondet.onnx_predictor
+    __all__ = ["__version__"]
+else:
+    _public, __dir__, _names = lazy_loader.attach_stub(__name__, __file__)
+    __all__ = ["__version__", *_names]
 
 
 def __getattr__(name: str) -> Any:

@@ -14,13 +14,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from persondet.environment import process_pool
+from persondet.environment import config_folder, process_pool
 from persondet.errors import OutputExistsError
 from persondet.results import FILE_NAME, RunError, read_results, write_results
 
-CONFIG = (
-    Path(__file__).resolve().parents[1] / "configs" / "sample_mask_rcnn_EfficientNet_Lite0_FPN.yaml"
-)
+CONFIG = config_folder() / "sample_mask_rcnn_EfficientNet_Lite0_FPN.yaml"
 SEED = 7
 PRODUCTS = ("report.html", "report.pdf", "city_walk_annotated.mp4", "city_walk_annotated.jsonl")
 

@@ -13,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from persondet.errors import InstallationError, PersondetError
@@ -72,6 +73,16 @@ def _imported(module: str) -> Any:
         return importlib.import_module(module)
     except (ImportError, OSError):
         return None
+
+
+def config_folder() -> Path:
+    """Return the folder of the configs that come with the package.
+
+    It lies in an installed package, and beside the package in a checkout.
+    """
+    package = Path(__file__).resolve().parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
 
 
 def cpu_count() -> int:

@@ -44,11 +44,13 @@ ROOMS: dict[str, set[str]] = {
         *("checkpoint", "config", "data", "data.image_file", "evaluation", "modeling", "results"),
         *("solver", "visualization"),
     },
+    "onnx_predictor": {"inference.masks"},  # what it needs is numpy and ONNX Runtime
     "inference": {
-        *("data.image_file", "inference.masks", "inference.tiles"),
+        *("data.image_file", "inference.masks", "inference.tiles", "onnx_predictor"),
         # The predictor rebuilds a run's model and names its classes.
         *("checkpoint", "config", "data", "engine", "modeling", "records", "results"),
     },
+    "export": {"data", "engine", "inference", "inference.masks", "onnx_predictor"},
     "video": {"inference", "records", "inference.masks", "visualization"},
     "batch": {"data.image_file", "inference", "records", "video", "visualization"},
     "sample": {"data.shapes", "inference.masks", "video"},
@@ -91,8 +93,10 @@ OWNERS = {
             "modeling/",
             "solver/",
         ),
-        *("video/", "visualization/"),
+        *("video/", "visualization/", "export.py"),
     ),
+    "import onnx": ("export.py",),
+    "import onnxruntime": ("onnx_predictor.py",),
     "DatasetCatalog": ("data/register.py",),
     "MetadataCatalog": ("data/register.py",),
     "requires_grad": ("modeling/freeze.py",),

@@ -77,8 +77,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.run and str(Path(args.run).resolve()),
         args.config_file and str(Path(args.config_file).resolve()),
         args.opts,
+        model=args.model and str(Path(args.model).resolve()),
         confidence_threshold=args.confidence_threshold,
         tiles=args.tiles,
+        threads=1,  # several frames at once instead
     )
     source, output = Store(args.input), Store(args.output)
     worker = Worker(

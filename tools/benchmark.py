@@ -39,7 +39,7 @@ def get_parser() -> argparse.ArgumentParser:
     more = "600 for dataset, 16 for mapper, 5000 for evaluate, 60 frames for video"
     more = f"images (default: {more}), or items (100000 for cluster)"
     add("--images", more, "N", type=int)
-    add("--run", "trained run, for two video rows", "DIR", type=Path)
+    add("--run", "trained run, for four video rows", "DIR", type=Path)
     add("--clip", "clip that the run annotates", "FILE", type=Path)
     more = "python of an environment with Ultralytics 8.4, for two rows more with --run"
     add("--yolo", more, "FILE", type=Path)

@@ -96,10 +96,12 @@ def add_config_arguments(parser: argparse.ArgumentParser, *, required: bool = Fa
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add `--run`, `--confidence-threshold` and the config flags to `parser`."""
+    """Add `--run`, `--model`, `--confidence-threshold` and the config flags to `parser`."""
     add = adder(parser, "model")
     more = "run folder (its best model) or checkpoint file, instead of --config-file"
     add("--run", more, "DIR", default="")
+    more = "file of tools/export_model.py, instead (pip install persondet[onnx])"
+    add("--model", more, "FILE", default="")
     more = "VISUALIZATION.SCORE_THRESH, else the model's, else 0.5"
     more = f"drop detections below it (default: {more})"
     add("--confidence-threshold", more, "SCORE", type=share)
@@ -162,11 +164,16 @@ def clip_time(text: str) -> Fraction:
 
 
 def check_model_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """End with a usage error unless exactly one of `--run` and `--config-file` is given."""
-    if bool(args.run) == bool(args.config_file):
-        parser.error("give a trained run with --run DIR, or a config with --config-file FILE")
-    if args.run and args.opts:
-        parser.error("KEY VALUE overrides go with --config-file; a run carries its own config")
+    """End with a usage error unless one of `--run`, `--model` and `--config-file` is given."""
+    if sum(map(bool, (args.run, args.model, args.config_file))) != 1:
+        parser.error(
+            "give a trained run with --run DIR, an exported model with --model FILE, or a config "
+            "with --config-file FILE"
+        )
+    if args.opts and not args.config_file:
+        parser.error("KEY VALUE overrides go with --config-file; a model carries its own config")
+    if args.model and args.tiles:
+        parser.error("--tiles goes with --run; an exported model sees whole images")
 
 
 def number(kind: Callable[[str], Any], least: float, most: float = 1e9) -> Callable[[str], Any]:

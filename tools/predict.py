@@ -46,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.run,
         args.config_file,
         args.opts,
+        model=args.model,
         confidence_threshold=args.confidence_threshold,
         tiles=args.tiles,
     )

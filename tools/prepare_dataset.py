@@ -12,7 +12,7 @@ import cli
 from progress import Progress
 
 PROGRAM = "python tools/prepare_dataset.py"
-CONFIG = Path(__file__).resolve().parents[1] / "configs" / "person_mask_rcnn_R_50_FPN.yaml"
+CONFIG = "person_mask_rcnn_R_50_FPN.yaml"
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 

@@ -116,8 +116,10 @@ def _annotate_all(
         args.run,
         args.config_file,
         args.opts,
+        model=args.model,
         confidence_threshold=args.confidence_threshold,
         tiles=args.tiles,
+        threads=1,  # several frames at once instead
     )
     done: list[VideoSummary] = []
     failed: list[MediaError] = []

@@ -17,6 +17,7 @@ import yaml
 from detectron2.config import CfgNode
 
 from persondet.config.defaults import get_cfg
+from persondet.environment import config_folder
 from persondet.errors import ConfigError
 
 CHOICES: dict[str, tuple[object, ...]] = {
@@ -66,9 +67,13 @@ AT_MOST: dict[str, float] = {
 def merge_yaml(cfg: CfgNode, config_file: str | Path) -> None:
     """Merge a YAML file and its `_BASE_` chain into `cfg`, in place, with the safe loader.
 
+    Args:
+        config_file: a path; where there is no such file, the config of that name that comes with
+            the package, with or without `configs/` before it.
+
     Raises: ConfigError: when a file is missing, is not plain YAML, or has an unknown key.
     """
-    path = Path(config_file)
+    path = _config_path(config_file)
     if not path.is_file():
         known = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         hint = f"that folder has {', '.join(known)}" if known else "check the path"
@@ -91,6 +96,14 @@ def merge_yaml(cfg: CfgNode, config_file: str | Path) -> None:
         raise ConfigError(f"{path}: its _BASE_ leads back to itself; remove it.") from error
     except (AssertionError, AttributeError, TypeError, ValueError) as error:
         raise ConfigError(f"{path}: {_one_line(error)}.") from error
+
+
+def _config_path(config_file: str | Path) -> Path:
+    path = Path(config_file)
+    if path.is_absolute() or path.is_file() or ".." in path.parts:
+        return path
+    packaged = config_folder() / Path(*path.parts[path.parts[:1] == ("configs",) :])
+    return packaged if packaged.is_file() else path
 
 
 def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:

@@ -22,9 +22,10 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+from persondet.environment import config_folder
 from persondet.errors import ConfigError
 
-PIPELINE_FOLDER = Path(__file__).resolve().parents[2] / "configs" / "augmentations"
+PIPELINE_FOLDER = config_folder() / "augmentations"
 
 _CONTAINERS = ("OneOf", "SomeOf", "Sequential")
 

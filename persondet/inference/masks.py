@@ -5,6 +5,8 @@ the whole image for every detection. This module resamples the box and a margin 
 keeps, draws and encodes that rectangle. The masks are Detectron2's, bit for bit (on the CPU: a GPU
 may round a probability of one half the other way).
 
+Arrays need numpy alone (`paste_arrays`): a deployed model has no PyTorch.
+
 `Instances` carry their masks as `roi_masks` (probabilities, `ROIMasks`), `region_masks`
 (`RegionMasks`) or `pred_masks` (bool, (N, H, W)); everything behind a predictor accepts all three.
 A mask is `bool, (H, W)`; a box is 4 numbers, XYXY_ABS, pixels.
@@ -13,13 +15,12 @@ A mask is `bool, (H, W)`; a box is 4 numbers, XYXY_ABS, pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
-if TYPE_CHECKING:  # resampling needs PyTorch; encoding does not
+if TYPE_CHECKING:
     import torch
     from detectron2.structures import Instances
 
@@ -176,20 +177,37 @@ def paste_masks(
     regions, corners = [], []
     exact = probabilities.dtype == torch.float32 and boxes.dtype == torch.float32
     for grid, box in zip(probabilities, boxes, strict=True):
-        x0, y0, x1, y1 = _rectangle(box, image_size)
-        corners.append((x0, y0))
-        if exact or x0 == x1:
-            regions.append(_resampled(grid.float(), box.float().numpy(), (x0, y0, x1, y1)))
+        rectangle = _rectangle(box.tolist(), image_size)
+        corners.append(rectangle[:2])
+        if exact or rectangle[0] == rectangle[2]:
+            arrays = grid.float().numpy(), box.float().numpy()
+            regions.append(_resampled(*arrays, rectangle, _grid_sampled))
         else:
             pasted, _ = _do_paste_mask(grid[None, None], box[None], *image_size, skip_empty=True)
             regions.append((pasted[0] >= THRESHOLD).numpy())
     return RegionMasks(regions, corners, image_size)
 
 
-def _rectangle(box: torch.Tensor, image_size: tuple[int, int]) -> tuple[int, int, int, int]:
+def paste_arrays(
+    probabilities: np.ndarray, boxes: np.ndarray, image_size: tuple[int, int]
+) -> RegionMasks:
+    """As `paste_masks`, with numpy alone: a pixel within 1e-5 of one half may fall otherwise.
+
+    Args:
+        probabilities: float32, (N, M, M), 0..1.
+        boxes: float32, (N, 4), XYXY_ABS, pixels.
+        image_size: (H, W) of the image, pixels.
+    """
+    rectangles = [_rectangle(box.tolist(), image_size) for box in boxes]
+    pairs = zip(probabilities, boxes, rectangles, strict=True)
+    regions = [_resampled(grid, box, rectangle) for grid, box, rectangle in pairs]
+    return RegionMasks(regions, [rectangle[:2] for rectangle in rectangles], image_size)
+
+
+def _rectangle(box: Sequence[float], image_size: tuple[int, int]) -> tuple[int, int, int, int]:
     """Return the part of the image that Detectron2 resamples for a box, x1 and y1 excluded."""
     height, width = image_size
-    x0, y0, x1, y1 = box.tolist()
+    x0, y0, x1, y1 = box
     if not math.isfinite(x0 + y0 + x1 + y1):
         return 0, 0, 0, 0
     left, top = max(0, math.floor(x0) - 1), max(0, math.floor(y0) - 1)
@@ -198,24 +216,24 @@ def _rectangle(box: torch.Tensor, image_size: tuple[int, int]) -> tuple[int, int
 
 
 def _resampled(
-    probabilities: torch.Tensor, box: np.ndarray, rectangle: tuple[int, int, int, int]
+    probabilities: np.ndarray,
+    box: np.ndarray,
+    rectangle: tuple[int, int, int, int],
+    exactly: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] | None = None,
 ) -> np.ndarray:
     """Return where bilinear interpolation of (M, M) float32 probabilities reaches one half.
 
-    Interpolates columns first, then rows: many times faster than `grid_sample`, which decides only
-    the few pixels so close to one half that rounding matters. Nothing here starts threads, as a
-    matrix product would: they would take the cores from the other stages of a clip.
+    Interpolates columns first, then rows: many times faster than `grid_sample`, which decides
+    (`exactly`) only the few pixels so close to one half that rounding matters. Nothing here starts
+    threads, as a matrix product would: they would take the cores from the other stages of a clip.
     """
-    import torch
-    from torch.nn import functional as F
-
     left, top, right, bottom = rectangle
     x0, y0, x1, y1 = box
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         # In float32 and in this order, as `_do_paste_mask` computes its grid.
         x = (np.arange(left, right, dtype=np.float32) + np.float32(0.5) - x0) / (x1 - x0) * 2 - 1
         y = (np.arange(top, bottom, dtype=np.float32) + np.float32(0.5) - y0) / (y1 - y0) * 2 - 1
-        grid = np.pad(probabilities.numpy(), 2)  # a place beyond the border meets zeros alone
+        grid = np.pad(probabilities, 2)  # a place beyond the border meets zeros alone
         (column, across), (row, down) = (_cells(at, probabilities.shape[-1]) for at in (x, y))
         bands = grid.take(column, axis=1) * (1 - across) + grid.take(column + 1, axis=1) * across
         value = bands.take(row, axis=0) * (1 - down)[:, None]
@@ -223,12 +241,21 @@ def _resampled(
         value -= np.float32(THRESHOLD)
         region: np.ndarray = value >= 0
         doubtful = np.flatnonzero(~(np.abs(value) >= _DOUBT))  # NaN is doubtful too
-    if len(doubtful):
+    if exactly is not None and len(doubtful):
         rows, columns = np.divmod(doubtful, right - left)
-        points = torch.from_numpy(np.stack((x[columns], y[rows]), axis=-1))
-        exact = F.grid_sample(probabilities[None, None], points[None, None], align_corners=False)
-        region.reshape(-1)[doubtful] = exact[0, 0, 0].numpy() >= THRESHOLD
+        region.reshape(-1)[doubtful] = exactly(probabilities, x[columns], y[rows]) >= THRESHOLD
     return region
+
+
+def _grid_sampled(probabilities: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return PyTorch's interpolation of (M, M) float32 at places (P,) from -1 to 1."""
+    import torch
+    from torch.nn import functional as F
+
+    points = torch.from_numpy(np.stack((x, y), axis=-1))
+    grid = torch.from_numpy(probabilities)
+    found = F.grid_sample(grid[None, None], points[None, None], align_corners=False)
+    return np.asarray(found[0, 0, 0])
 
 
 def _cells(places: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -269,6 +296,8 @@ def encode_region(region: np.ndarray, x0: int, y0: int, height: int, width: int)
 
     Returns: `{"size": [height, width], "counts": str}`, ready for JSON.
     """
+    from pycocotools import mask as coco_mask
+
     rows, columns = region.shape
     strip = np.zeros((columns, height), np.bool_)  # runs go down the columns
     strip[:, y0 : y0 + rows] = region.T

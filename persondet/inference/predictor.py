@@ -14,7 +14,7 @@ from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from detectron2.data.catalog import Metadata
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
-from detectron2.structures import Instances, ROIMasks
+from detectron2.structures import Boxes, Instances, ROIMasks
 from torch import nn
 from yaml import YAMLError
 
@@ -31,6 +31,7 @@ from persondet.inference.tiles import TiledModel, whole_size
 from persondet.modeling.detections import keep_roi_masks
 from persondet.modeling.freeze import freeze_module
 from persondet.modeling.precision import autocast, resolve_device
+from persondet.onnx_predictor import ArrayInstances, OnnxPredictor
 from persondet.results import DEFAULT_THRESHOLD
 
 logger = logging.getLogger(__name__)
@@ -176,18 +177,78 @@ class Predictor:
         return {"image": tensor, "height": height, "width": width}
 
 
+class ExportedPredictor:
+    """An exported model behind the interface of `Predictor`, for everything that is built on that.
+
+    Detections are those of `OnnxPredictor`, as `Instances`.
+
+    Args:
+        path, confidence_threshold, threads: see `OnnxPredictor`.
+    """
+
+    batch_size = 1
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        confidence_threshold: float | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self._exported = OnnxPredictor(
+            path, confidence_threshold=confidence_threshold, threads=threads
+        )
+        self.confidence_threshold = self._exported.confidence_threshold
+        self.model_file, self.digest = self._exported.model_file, self._exported.digest
+        classes = list(self._exported.class_names)
+        colors = class_colors(len(classes))
+        self.metadata = Metadata(name="persondet", thing_classes=classes, thing_colors=colors)
+        self.workers = max(1, min(cpu_count(), 4) // (threads or cpu_count()))
+
+    def __call__(self, image: np.ndarray) -> Instances:
+        """Detect objects in one image: uint8, (H, W, 3), BGR, 0..255; as `Predictor`."""
+        return self.predict_batch([image])[0]
+
+    def predict_batch(self, images: Sequence[np.ndarray]) -> list[Instances]:
+        """Detect objects in several images; as `Predictor.predict_batch`."""
+        return [paste_whole(instances) for instances in self.predict_frames(images)]
+
+    def predict_frames(self, images: Sequence[np.ndarray]) -> list[Instances]:
+        """Detect with masks as small as they are made; as `Predictor.predict_frames`."""
+        return [_instances(found) for found in self._exported.predict_frames(images)]
+
+
+def _instances(found: ArrayInstances) -> Instances:
+    fields: dict[str, object] = {
+        "pred_boxes": Boxes(torch.from_numpy(found.pred_boxes)),
+        "scores": torch.from_numpy(found.scores),
+        "pred_classes": torch.from_numpy(found.pred_classes),
+    }
+    if found.roi_masks is not None:
+        fields[ROI_FIELD] = ROIMasks(torch.from_numpy(found.roi_masks))
+    return Instances(found.image_size, **fields)
+
+
 def load_predictor(
     run: str | Path = "",
     config_file: str = "",
     opts: Sequence[str] = (),
     *,
+    model: str | Path = "",
     confidence_threshold: float | None = None,
     tiles: Sequence[int] | None = None,
-) -> Predictor:
-    """Return the predictor of `run` (see `Predictor.from_run`), else that of a config file.
+    threads: int | None = None,
+) -> Predictor | ExportedPredictor:
+    """Return the predictor of `run` (see `Predictor.from_run`), of `model`, or of a config file.
 
-    Raises: PersondetError: when run, config or checkpoint cannot be used.
+    Args:
+        model: a file of `tools/export_model.py`.
+        threads: of the processor, for one image of `model`; default: all.
+
+    Raises: PersondetError: when run, model, config or checkpoint cannot be used.
     """
+    if model:
+        return ExportedPredictor(model, confidence_threshold=confidence_threshold, threads=threads)
     if run:
         return Predictor.from_run(run, confidence_threshold=confidence_threshold, tiles=tiles)
     cfg = load_cfg(config_file, opts)

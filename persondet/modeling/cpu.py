@@ -19,12 +19,13 @@ from detectron2.modeling.poolers import (
     assign_boxes_to_levels,
     convert_boxes_to_pooler_format,
 )
-from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
+from detectron2.modeling.proposal_generator.rpn import RPN, StandardRPNHead
 from detectron2.structures import Boxes
 from torch import nn
 
 from persondet.modeling import winograd
 from persondet.modeling.backbones import TimmBackbone
+from persondet.modeling.detections import OrderedRPN
 from persondet.modeling.freeze import FrozenBatchNormAct2d, asks_for_gradient, learns
 
 
@@ -549,7 +550,10 @@ def _pad_same(
 ) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
     # The map, the weights and the padding that convolve with "SAME" padding: half of it on each
     # side, and of an odd number one more to the right and below.
-    sizes = zip(x.shape[2:], conv.kernel_size, conv.stride, conv.dilation, strict=True)
+    # A trace keeps the numbers: those of all maps whose sides the stride divides, as a padded
+    # image has them.
+    sides = [int(side) for side in x.shape[2:]]
+    sizes = zip(sides, conv.kernel_size, conv.stride, conv.dilation, strict=True)
     needs = [max((-(-n // s) - 1) * s + (k - 1) * d + 1 - n, 0) for n, k, s, d in sizes]
     down, across = (need % 2 for need in needs)
     if conv.groups > 1 and conv.dilation == (1, 1):
@@ -558,7 +562,7 @@ def _pad_same(
         weight = F.pad(weight, (across, 0, down, 0))
         return x, weight, [need - need // 2 for need in needs]
     if down or across:
-        padded = F.pad(x.to_dense(), (0, across, 0, down))
+        padded = F.pad(x.to_dense() if x.is_mkldnn else x, (0, across, 0, down))
         x = padded.to_mkldnn() if x.is_mkldnn else padded
     return x, weight, [need // 2 for need in needs]
 
@@ -572,11 +576,12 @@ class BlockedBackbone(TimmBackbone):
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the maps of normalised images (N, 3, H, W), as `TimmBackbone` does."""
-        maps = {}
         plain = x.device.type != "cpu" or x.dtype != torch.float32 or torch.jit.is_tracing()
-        plain = plain or torch.is_autocast_enabled("cpu")
+        if plain or torch.is_autocast_enabled("cpu"):
+            return super().forward(x)
+        maps = {}
         for stage, layers in self.named_children():
-            blocked = not (plain or asks_for_gradient(x, *layers.parameters()))
+            blocked = not asks_for_gradient(x, *layers.parameters())
             if x.is_mkldnn != blocked:
                 x = x.to_mkldnn() if blocked else x.to_dense()
             x = layers(x)
@@ -638,6 +643,7 @@ _IN_CONV: dict[type[nn.Module], type[nn.Module]] = {
 _FASTER: dict[type[nn.Module], type[nn.Module]] = {
     Conv2d: FoldedConv2d,
     ROIAlign: ExactROIAlign,
+    RPN: OrderedRPN,
     ROIPooler: PyramidPooler,
     StandardRPNHead: SparseRPNHead,
 }
@@ -648,7 +654,7 @@ def accelerate(model: nn.Module) -> nn.Module:
 
     Only the classes of the layers change: parameters, buffers and their names stay, so that
     checkpoints load and save as before and freezing works before or after. Subclasses of the
-    layers in question are left as they are.
+    layers in question are left as they are. Equal proposals get an order (`OrderedRPN`).
     """
     for module in model.modules():
         module.__class__ = _FASTER.get(type(module), type(module))

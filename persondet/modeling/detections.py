@@ -1,5 +1,7 @@
 """What a detector hands out: masks as small as the mask head left them, and our classes.
 
+Which of equally scored proposals come first is the same on every processor.
+
 Detectron2 resamples the 28 x 28 probabilities of each box into a mask of the whole image before
 anybody asks for one; `persondet.inference.masks` pastes only what is needed. And a model that knows
 other classes than the dataset speaks ours: its `person` becomes the dataset's.
@@ -16,6 +18,7 @@ from typing import Any
 import torch
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.modeling.postprocessing import detector_postprocess
+from detectron2.modeling.proposal_generator.rpn import RPN
 from detectron2.structures import Instances, ROIMasks
 from torch import nn
 
@@ -82,6 +85,31 @@ def roi_postprocess(
         result.remove("pred_masks")
     seen_height, seen_width = result.image_size
     return detector_postprocess(result, height or seen_height, width or seen_width)
+
+
+class OrderedRPN(RPN):
+    """`RPN` that takes equal proposals in the order of their places, outside of training.
+
+    In a flat part of an image hundreds have the same score. Which of them come first, and so into
+    the best `POST_NMS_TOPK_TEST`, Detectron2 leaves to PyTorch's sorting, which differs from
+    processor to processor. Here the logits of the proposals become their ranks.
+    """
+
+    def predict_proposals(
+        self, anchors: Any, pred_objectness_logits: list[torch.Tensor], *others: Any
+    ) -> Any:
+        """Return the best proposals as `RPN` does; `objectness_logits` are 0, -1, -2, …"""
+        # An exported graph sorts by score, then place.
+        if not (self.training or torch.jit.is_tracing()):
+            logits = torch.cat(pred_objectness_logits, dim=1).float()
+            order = logits.argsort(dim=1, descending=True, stable=True)
+            ranks = -torch.arange(logits.shape[1], device=logits.device, dtype=logits.dtype)
+            ranks = torch.empty_like(logits).scatter_(1, order, ranks.expand_as(order))
+            ranks = torch.where(logits.isfinite(), ranks, logits)  # what is not finite is dropped
+            pred_objectness_logits = list(
+                ranks.split([x.shape[1] for x in pred_objectness_logits], 1)
+            )
+        return super().predict_proposals(anchors, pred_objectness_logits, *others)
 
 
 logger = logging.getLogger(__name__)

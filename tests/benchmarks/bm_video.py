@@ -1,5 +1,6 @@
 """How fast a clip is annotated beside the serial way with Detectron2 and OpenCV alone."""
 
+import importlib.util
 import os
 import subprocess
 import tempfile
@@ -28,9 +29,11 @@ from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Instances
 from detectron2.utils.video_visualizer import VideoVisualizer
 
+from persondet.export import exact_predictor, write_model
 from persondet.inference.masks import paste_regions
 from persondet.inference.predictor import Predictor, run_cfg
 from persondet.modeling.precision import resolve_dtype
+from persondet.onnx_predictor import OnnxPredictor
 from persondet.video.pipeline import annotate_video
 from persondet.video.reader import VideoReader
 from persondet.visualization.visualizer import PersonVideoVisualizer
@@ -58,7 +61,8 @@ def main(
     and makes H.264; the stock side makes what pip's OpenCV can, `mp4v`.
 
     Args:
-        run: folder or checkpoint of a trained model; without one, its rows are left out.
+        run: folder or checkpoint of a trained model; without one, its rows are left out, and
+            without onnx those of the exported file.
         clip: that the trained model annotates.
         yolo: the python of an environment with Ultralytics, for a row on one frame.
     """
@@ -70,6 +74,8 @@ def main(
             rest = (str(run), str(clip), folder, pairs, images)
             for name, dtype in (("exact", "float32"), ("default", "auto")):
                 found[name] = in_own_process(_real_model, dtype, *rest)
+            for threads in (1, _CORES) if importlib.util.find_spec("onnx") else ():
+                found[f"onnx {threads}"] = in_own_process(_exported, threads, *rest[:2], pairs)
             for threads in (1, _CORES) if yolo else ():
                 given = (str(yolo), threads, str(run), str(clip), pairs)
                 found[f"yolo {threads}"] = in_own_process(_against_yolo, *given)
@@ -171,6 +177,22 @@ def _real_model(
     }
 
 
+def _exported(threads: int, run: str, clip: str, pairs: int) -> dict[str, Any]:
+    """Time a trained model as an ONNX file beside itself in PyTorch, both in float32."""
+    predictor = exact_predictor(run)
+    with tempfile.TemporaryDirectory() as folder:
+        write_model(predictor, Path(folder) / "model.onnx")
+        exported = OnnxPredictor(Path(folder) / "model.onnx", threads=threads)
+    torch.set_num_threads(threads)
+    frames = [_small_frame(clip)]
+    times = Turns(pairs, rows=1).time(
+        lambda: exported.predict_frames(frames), lambda: predictor.predict_frames(frames)
+    )
+    faster = "the file in ONNX Runtime" if times["ratio"] > 1 else "the model in PyTorch"
+    what = f"one frame of 640 x 360, {threads} thread(s), the exported file against the model"
+    return {"what": what, "details": f", {faster} is faster", "frames": 1, **times}
+
+
 # Ultralytics limits its threads when it first predicts, so they are set after that.
 _YOLO = """
 import sys, time, numpy, torch
@@ -193,8 +215,7 @@ def _against_yolo(python: str, threads: int, run: str, clip: str, pairs: int) ->
     cfg.MODEL.DEVICE, cfg.SOLVER.AMP.DTYPE = "cpu", "float32"
     predictor = Predictor(cfg)
     torch.set_num_threads(threads)
-    with VideoReader(clip) as reader:
-        frame = cv2.resize(next(iter(reader)).image, (640, 360), interpolation=cv2.INTER_AREA)
+    frame = _small_frame(clip)
     with tempfile.NamedTemporaryFile(suffix=".npy") as file:
         np.save(file, frame)
         file.flush()
@@ -217,6 +238,11 @@ def _against_yolo(python: str, threads: int, run: str, clip: str, pairs: int) ->
             ask.close()
     what = f"one frame of 640 x 360, {threads} thread(s), against Ultralytics' yolo11n-seg"
     return {"what": what, "details": f", {people} people", "frames": 1, **times}
+
+
+def _small_frame(clip: str) -> np.ndarray:
+    with VideoReader(clip) as reader:
+        return cv2.resize(next(iter(reader)).image, (640, 360), interpolation=cv2.INTER_AREA)
 
 
 def _people_apart(ours: list[Instances], stock: list[Instances]) -> dict[str, float]:

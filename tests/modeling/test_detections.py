@@ -3,13 +3,21 @@
 import pytest
 import torch
 from detectron2.modeling import build_model
+from detectron2.modeling.proposal_generator.rpn import RPN
 from detectron2.structures import Boxes, Instances
 from torch import nn
 
 from persondet.engine import load_cfg
 from persondet.errors import CheckpointError
 from persondet.inference.masks import encoded_masks
-from persondet.modeling.detections import map_classes, match_classes, roi_masks_kept
+from persondet.modeling.cpu import accelerate
+from persondet.modeling.detections import (
+    OrderedRPN,
+    map_classes,
+    match_classes,
+    roi_masks_kept,
+)
+from tests.inference.tiny_model import tiny_cfg
 
 CONFIG = "configs/quick_schedules/person_mask_rcnn_R_18_FPN_instant_test.yaml"
 
@@ -66,3 +74,27 @@ def test_detections_of_other_classes_are_dropped_and_ours_renumbered():
     assert instances.pred_boxes.tensor[:, 0].tolist() == [0.0, 4.0]
     with pytest.raises(CheckpointError, match="no class in common"):
         map_classes(model, ["cat"], ["dog", "person"])
+
+
+def test_equal_proposals_come_in_the_order_of_their_places():
+    rpn = accelerate(build_model(tiny_cfg())).eval().proposal_generator
+    assert type(rpn) is OrderedRPN
+    features = [torch.zeros(1, 1, 96 // stride, 128 // stride) for stride in (4, 8, 16, 32, 64)]
+    anchors = rpn.anchor_generator(features[: len(rpn.anchor_generator.strides)])
+    rpn.nms_thresh, before, after = 1.0, rpn.pre_nms_topk[False], rpn.post_nms_topk[False]
+    deltas = [torch.zeros(1, len(level), 4) for level in anchors]
+
+    def proposals(of, logits):
+        (found,) = of(rpn, anchors, logits, deltas, [(96, 128)])
+        return found.proposal_boxes.tensor
+
+    places = Boxes(torch.cat([level.tensor[:before] for level in anchors]))
+    places.clip((96, 128))
+    flat = [torch.full((1, len(level)), -0.17) for level in anchors]
+    ours = OrderedRPN.predict_proposals
+    assert torch.equal(proposals(ours, flat), places[places.nonempty()].tensor[:after])
+    # Where none are equal, they are those of Detectron2.
+    count = sum(map(len, anchors))
+    mixed = torch.randperm(count, generator=torch.Generator().manual_seed(0))[None].float()
+    different = list(mixed.split([len(level) for level in anchors], dim=1))
+    assert torch.equal(proposals(ours, different), proposals(RPN.predict_proposals, different))

@@ -62,6 +62,20 @@ def test_a_broken_image_ends_with_partial_and_its_name_does_not_steer_the_termin
     assert "new\\nline\\x1b[31m.png" in line
 
 
+def test_one_kind_of_model_is_named(folder, tmp_path, capsys):
+    rest = ["--input", str(folder), "--output", str(tmp_path / "out")]
+    assert predict.main(["--model", "model.onnx", *rest]) == 0
+    for words, told in (
+        (["--run", "r", "--model", "m.onnx"], "exported model with --model"),
+        ([], "exported model with --model"),
+        (["--model", "m.onnx", "--tiles", "2", "2"], "whole images"),
+        (["--model", "m.onnx", "--opts", "SEED", "1"], "carries its own config"),
+    ):
+        with pytest.raises(SystemExit):
+            predict.main([*rest, *words])
+        assert told in capsys.readouterr().err
+
+
 def test_bad_input_is_refused_before_the_model_is_loaded(folder, tmp_path, loaded):
     with pytest.raises(MediaError, match="no image"):
         run("--input", tmp_path / "none.png", "--output", tmp_path / "out")
