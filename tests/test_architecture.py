@@ -57,8 +57,12 @@ ROOMS: dict[str, set[str]] = {
         *("analysis", "inference", "modeling", "records", "inference.masks", "visualization"),
     },
     "batch": {"data.image_file", "inference", "records", "video", "visualization"},
-    "sample": {"inference.masks", "video"},
+    "sample": {"data.shapes", "inference.masks", "video"},
     "report": {"analysis", "records", "results"},
+    "labelling": {
+        *("data", "data.image_file", "data.shapes", "engine", "evaluation", "inference"),
+        *("inference.masks", "report", "video", "visualization"),
+    },
     "demo": {
         *("config", "data", "engine", "evaluation", "inference", "records", "report", "results"),
         *("sample", "video", "visualization"),
@@ -246,6 +250,7 @@ WHOLE_CONCEPTS = {
     "evaluation/curves.py": "curves.json",
     "evaluation/galleries.py": "gallery.json and its images",
     "evaluation/intervals.py": "the bootstrap",
+    "labelling/folds.py": "the models that have not seen an image",
     "modeling/roi_align.py": "one layer, and what it makes of boxes",
     "modeling/winograd.py": "one algorithm",
     "report/pdf.py": "the writer of the PDF",

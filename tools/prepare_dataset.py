@@ -1,4 +1,4 @@
-"""Fetch, import, check, clean and split datasets."""
+"""Fetch, import, check, clean, split and audit datasets."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def get_parser() -> argparse.ArgumentParser:
     """Return the parser; `command` names the sub-command."""
     parser = cli.build_parser(
         "Turn a Roboflow export (COCO format) into a dataset that trains: fetch, "
-        "check, clean and split it. Each command has its own --help.",
+        "check, clean, split and audit it. Each command has its own --help.",
         example=f"{PROGRAM} import export.zip --output datasets/person\n"
         f"  {PROGRAM} check datasets/person\n"
         f"  {PROGRAM} clean datasets/person --output datasets/person-clean",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for add in (_add_download, _add_import, _add_check, _add_clean, _add_split):
+    for add in (_add_download, _add_import, _add_check, _add_clean, _add_split, _add_audit):
         add(commands)
     return parser
 
@@ -35,8 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the sub-command; return the exit code."""
     args = get_parser().parse_args(argv)
     cli.show_log()
-    commands = {run.__name__.strip("_"): run for run in (download, import_, check, clean, split)}
-    return commands[args.command](args)
+    every = (download, import_, check, clean, split, audit)
+    return {run.__name__.strip("_"): run for run in every}[args.command](args)
 
 
 def download(args: argparse.Namespace) -> int:
@@ -132,6 +132,31 @@ def split(args: argparse.Namespace) -> int:
             progress=progress,
         )
     return _say(split_lines(summary), args.output)
+
+
+def audit(args: argparse.Namespace) -> int:
+    """Write the ranked labels, and say how many there are of each kind."""
+    with cli.many_imports():
+        from persondet.environment import require_detectron2
+
+        require_detectron2()
+        from persondet.labelling.audit import FINDINGS, audit_export
+
+    with Progress(str(args.dataset), "images") as progress:
+        counts = audit_export(
+            args.dataset,
+            args.output,
+            args.run,
+            folds=args.folds or 0,
+            seed=args.seed,
+            images=args.images,
+            listed_score=args.confidence_threshold,
+            overwrite=args.overwrite,
+            progress=progress,
+        )
+    print(*(f"{counts[name]:>6} {FINDINGS[name]} ({name})" for name in counts), sep="\n")
+    print(f"open {args.output / 'audit.html'}; all rows are in {args.output / 'audit.csv'}")
+    return 0
 
 
 def _say(lines: Sequence[str], output: Path) -> int:
@@ -241,6 +266,29 @@ def _add_split(commands: Commands) -> None:
     add("--seed", "seed of the split", "N", type=int, default=0)
     add("--group-clips", "keep the frames of one clip together as well")
     cli.add_output(parser, "DIR", "folder to write")
+
+
+def _add_audit(commands: Commands) -> None:
+    parser = cli.add_command(
+        commands,
+        "audit",
+        "Rank labels by how far a trained model contradicts them. Lists annotations where it finds "
+        "nothing, detections without annotation, boxes that disagree and classes that may be "
+        "swapped, the most suspicious first, as a csv and a page of images.",
+        example=f"{PROGRAM} audit datasets/person --run output/person --output audit",
+    )
+    add = cli.adder(parser)
+    add("dataset", "folder of the export", "DIR", type=Path)
+    add = cli.adder(parser, "model")
+    add("--run", "run folder (its best model) or checkpoint file", "DIR", required=True)
+    more = "train N models as the run was, each without the images that it judges (default: none)"
+    add("--folds", more, "N", type=cli.number(int, 2, 20))
+    add("--seed", "seed of the folds", "N", type=int, default=0)
+    more = "list detections without annotation from this score on"
+    add("--confidence-threshold", more, "SCORE", type=cli.share, default=0.3)
+    cli.add_output(parser, "DIR", "folder for audit.csv and audit.html")
+    add = cli.adder(parser)
+    add("--images", "rows that the page shows", "N", type=cli.positive, default=60)
 
 
 def _page(text: str) -> Path:

@@ -104,7 +104,7 @@ def split_coco(
     ]
     order.sort(key=lambda index: (origins[index], ids[index]))
     members = group_images(
-        [_keys(origins[index], ids[index], known[index], group_clips) for index in order],
+        [group_keys(origins[index], ids[index], known[index], group_clips) for index in order],
         [known[index] for index in order],
     )
     objects = Counter(_whole(annotation, "image_id") for annotation in merged["annotations"])
@@ -301,7 +301,7 @@ def group_images(
     return sorted(sorted(group) for i, group in enumerate(group_of) if i == group[0])
 
 
-def _keys(origin: Origin, number: int | None, fact: ImageFacts, clips: bool) -> list[Hashable]:
+def group_keys(origin: Origin, number: int | None, fact: ImageFacts, clips: bool) -> list[Hashable]:
     """Return the keys that an image shares with others of its group."""
     source, name = origin
     return [

@@ -295,10 +295,21 @@ def run_cfg(run_dir: str | Path) -> CfgNode:
 
     Raises: CheckpointError: when there is no checkpoint, or it does not carry its config.
     """
+    cfg = carried_cfg(run_dir)
+    cfg.MODEL.WEIGHTS = str(_model_file(run_dir))
+    return cfg
+
+
+def _model_file(run_dir: str | Path) -> Path:
     path = Path(run_dir)
     if not path.exists():
         raise CheckpointError(f"{path}: there is no such run folder; give the OUTPUT_DIR of a run.")
-    weights = find_model(path) if path.is_dir() else path
+    return find_model(path) if path.is_dir() else path
+
+
+def carried_cfg(run_dir: str | Path) -> CfgNode:
+    """Return the config in a run's best checkpoint as it was trained with; see `run_cfg`."""
+    weights = _model_file(run_dir)
     facts = CarriedFacts.from_checkpoint(load_checkpoint(weights))
     cfg = get_cfg()
     try:
@@ -311,7 +322,6 @@ def run_cfg(run_dir: str | Path) -> CfgNode:
             f"{weights}: carries no config of this version of persondet ({reason}); use "
             "--config-file with MODEL.WEIGHTS instead."
         ) from error
-    cfg.MODEL.WEIGHTS = str(weights)
     return cfg
 
 

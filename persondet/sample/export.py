@@ -15,8 +15,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from persondet.data.shapes import mask_to_polygons, polygon_box
 from persondet.environment import Progress
 from persondet.files import atomic_folder, write_json, write_text
 from persondet.sample.clip import Map, write_clip
@@ -31,64 +31,14 @@ from persondet.sample.scene import (
 PEOPLE_COUNTS: Mapping[str, int] = {"train": 240, "valid": 40, "test": 60}
 SIZE = (640, 360)
 
-Polygon = list[float]
-
 _PROJECT = "people-walking"
-_ZOOM = 4
 _DATE = "2025-01-15T09:00:00+00:00"
 
 
-# ---- from visible masks to the json of a Roboflow COCO export ----
-
-
-def mask_to_polygons(mask: NDArray[np.bool_], x: int = 0, y: int = 0) -> list[Polygon]:
-    """Return the outlines of a mask as COCO polygons [x0, y0, x1, y1, …], the first point repeated.
-
-    `mask`: bool (h, w), placed at (`x`, `y`) in the image. Coordinates are continuous image
-    pixels: the mask's pixel (0, 0) covers [x, x + 1). An outline is simplified by less than half a
-    pixel. Polygons cannot have holes: where a mask has one, it is cut in two through the hole.
-    Parts below six pixels are dropped.
-    """
-    polygons: list[Polygon] = []
-    height, width = mask.shape
-    for part, left in _without_holes(np.ascontiguousarray(mask).view(np.uint8)):
-        # Contours run through pixel centres; on an enlarged mask that costs only 1/8 pixel.
-        large = cv2.copyMakeBorder(part, 1, 1, 1, 1, cv2.BORDER_CONSTANT)
-        large = cv2.resize(large, None, fx=_ZOOM, fy=_ZOOM, interpolation=cv2.INTER_NEAREST)
-        contours, _ = cv2.findContours(large, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        for contour in sorted(contours, key=lambda contour: -cv2.contourArea(contour)):
-            simple = cv2.approxPolyDP(contour, 0.45 * _ZOOM, True)[:, 0].astype(np.float64)
-            if cv2.contourArea(contour) < 6 * _ZOOM**2 or len(simple) < 3:
-                continue
-            points: NDArray[Any] = (simple + 0.5) / _ZOOM - 1.0 + (left, 0)
-            points = np.clip(points, 0.0, (width, height)) + (x, y)
-            points = np.round(np.vstack([points, points[:1]]), 3)
-            polygons.append([float(value) for value in points.ravel()])
-    return polygons
-
-
-def _without_holes(mask: NDArray[np.uint8]) -> list[tuple[NDArray[np.uint8], int]]:
-    """Return pieces (mask, left column) without holes of five pixels or more."""
-    contours, hierarchy = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    for contour, links in zip(contours, hierarchy[0] if contours else (), strict=True):
-        left, _, width, _ = cv2.boundingRect(contour)
-        # The contour of a hole runs on the mask's pixels around it.
-        if links[3] >= 0 and cv2.contourArea(contour) - 0.5 * len(contour) + 1 >= 5:
-            cut = left + width // 2
-            first, last = (np.ascontiguousarray(side) for side in (mask[:, :cut], mask[:, cut:]))
-            return _without_holes(first) + [(piece, at + cut) for piece, at in _without_holes(last)]
-    return [(mask, 0)]
-
-
-def polygon_box(polygons: list[Polygon]) -> list[float]:
-    """Return [x, y, width, height] of all `polygons` together."""
-    points = np.concatenate([np.asarray(polygon).reshape(-1, 2) for polygon in polygons])
-    low, high = points.min(axis=0), points.max(axis=0)
-    return [round(float(value), 3) for value in (*low, *(high - low))]
-
+# ---- the json of a Roboflow COCO export ----
 
 # A person: polygons of the visible part, their box [x, y, width, height], the visible share.
-_Instance = tuple[list[Polygon], list[float], float]
+_Instance = tuple[list[list[float]], list[float], float]
 
 _NOTE = "Rendered by persondet in the layout of a Roboflow export"
 _ABOUT = {"year": "2025", "version": "1", "description": _NOTE, "contributor": "persondet"}

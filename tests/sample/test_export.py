@@ -11,13 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
+from persondet.data.shapes import mask_to_polygons, polygon_box
 from persondet.errors import OutputExistsError
 from persondet.sample import export
 from persondet.sample.export import (
     drawing_pool,
     make_sample,
-    mask_to_polygons,
-    polygon_box,
     sample_is_current,
     write_export,
 )

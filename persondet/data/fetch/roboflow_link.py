@@ -168,7 +168,7 @@ _SENTENCES = {
     "of the workspace again.",
     "access": "the key in ROBOFLOW_API_KEY may not read {name}{quoted}; use a key of the "
     "workspace {name.workspace}.",
-    "plan": "the plan or quota of the workspace does not allow this export{quoted}; see its "
+    "plan": "the plan or quota of the workspace does not allow this{quoted}; see its "
     "usage on app.roboflow.com.",
     "quota": "Roboflow's limit of requests is reached{quoted}; wait some minutes and run the "
     "command again.",
@@ -192,11 +192,12 @@ _SENTENCES = {
     "again later.",
     "refused": "Roboflow refuses the request for {name} (status {status}){quoted}; check "
     "workspace, project and version.",
+    "upload": "Roboflow did not take an image for {name}{quoted}; see its usage and the image on "
+    "app.roboflow.com.",
     "answer": "Roboflow's answer about {name} is not understood; download the export in the "
     "browser and import the zip.",
 }
-# The status of an answer: the sentence; of 404 it is that of the step.
-_STATUS = {401: "key", 402: "plan", 403: "access", 429: "quota"}
+STATUS_FAULTS = {401: "key", 402: "plan", 403: "access", 429: "quota"}
 
 
 class _Api:
@@ -207,7 +208,7 @@ class _Api:
     ) -> None:
         self._name, self._key, self._on_wait = name, key, on_wait
         self._deadline = monotonic() + timeout
-        self._root = os.environ.get("API_URL", "").rstrip("/") or "https://api.roboflow.com"
+        self._root = api_root()
         self._session = open_session(self._root)
 
     def wait_until_generated(self) -> None:
@@ -264,18 +265,18 @@ class _Api:
                 sleep(min(_POLL * attempt, 5))
             fault, status, body = self._get(step, place)
             if status not in (0, 200, 202):
-                kinds = {**_STATUS, 404: step}
+                kinds = {**STATUS_FAULTS, 404: step}
                 fault = kinds.get(status, "server" if status >= 500 else "refused")
             if fault not in ("server", "network"):
                 break
-        content = _parsed(body)
+        content = parsed(body)
         if fault or not isinstance(content, dict):
-            raise self.error(fault or "answer", status=status, said=_words(content))
+            raise self.error(fault or "answer", status=status, said=words_of(content))
         return {**content, "ready": status != 202}
 
     def _get(self, step: str, place: Sequence[str | int]) -> tuple[str, int, str]:
         """Return the fault of the network, "" for none, and the status and text of the answer."""
-        rfapi = _package()
+        rfapi = roboflow_package()
         questions = {
             "project": rfapi.get_project,
             "version": partial(rfapi.get_version, nocache=True),
@@ -304,17 +305,39 @@ class _Api:
     def error(
         self, fault: str, *, status: int = 0, said: str = "", versions: str = ""
     ) -> DatasetError:
-        """Return the one sentence for a fault, with the server's own words, without secrets."""
-        said = re.sub(re.escape(self._key), "***", said, flags=re.IGNORECASE)
-        said = one_line(without_secrets(re.sub(r"\w+://\S+", "***", said)), 200).rstrip(".")
-        sentence = _SENTENCES.get(fault, _SENTENCES["network"])
-        quoted = f" ({said})" if said else ""
-        return DatasetError(
-            sentence.format(name=self._name, status=status, quoted=quoted, versions=versions)
-        )
+        """Return the one sentence for a fault, as `fault_sentence`."""
+        return fault_sentence(fault, self._name, self._key, status, said, versions=versions)
 
 
-def _package() -> Any:
+def fault_sentence(
+    fault: str, name: object, key: str, status: int = 0, said: str = "", *, versions: str = ""
+) -> DatasetError:
+    """Return the one sentence for a fault, with the server's own words, without secrets.
+
+    Args:
+        fault: of `http_fault` or `STATUS_FAULTS`, or what is unfinished or not there.
+        name: of the version or project, with `workspace` and `project`.
+        key: what must not be said.
+        status, said: of the server's answer.
+        versions: which there are.
+    """
+    said = re.sub(re.escape(key), "***", said, flags=re.IGNORECASE)
+    said = one_line(without_secrets(re.sub(r"\w+://\S+", "***", said)), 200).rstrip(".")
+    sentence = _SENTENCES.get(fault, _SENTENCES["network"])
+    quoted = f" ({said})" if said else ""
+    return DatasetError(sentence.format(name=name, status=status, quoted=quoted, versions=versions))
+
+
+def api_root() -> str:
+    """Return the address of the API: API_URL's, or Roboflow's."""
+    return os.environ.get("API_URL", "").rstrip("/") or "https://api.roboflow.com"
+
+
+def roboflow_package() -> Any:
+    """Return the module of the `roboflow` package that forms the questions.
+
+    Raises: InstallationError: when the package is not installed.
+    """
     os.environ.setdefault("HOME", os.path.sep)  # the package looks for its settings below it
     try:
         from roboflow.adapters import rfapi
@@ -326,7 +349,7 @@ def _package() -> Any:
     return rfapi
 
 
-def _parsed(body: str) -> Any:
+def parsed(body: str) -> Any:
     """Return what JSON says, else the text, "" for a web page."""
     try:
         return json.loads(body)
@@ -334,7 +357,7 @@ def _parsed(body: str) -> Any:
         return "" if "<" in body else body
 
 
-def _words(content: Any) -> str:
+def words_of(content: Any) -> str:
     """Return what an error's body says to a person: a text, or an object with a message."""
     for field in ("error", "message"):
         content = content.get(field, content) if isinstance(content, dict) else content

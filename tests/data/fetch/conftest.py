@@ -37,6 +37,10 @@ class LocalRoboflow:
     api: dict[str, Any] = field(default_factory=dict)
     files: list[str] = field(default_factory=lambda: ["whole"])
     asked: list[Served] = field(default_factory=list)
+    # What arrived: file name or image id to the body and the query. After so many it is busy.
+    uploads: dict[str, Any] = field(default_factory=dict)
+    annotations: dict[str, Any] = field(default_factory=dict)
+    uploads_allowed: int = 100
     address: str = ""
     released: threading.Event = field(default_factory=threading.Event)
 
@@ -76,6 +80,23 @@ class LocalRoboflow:
         versions = [{"id": f"harbour/people/{number}"} for number in (1, 3)]
         return 200, {"project": {"id": "harbour/people"}, "versions": versions}
 
+    def take(self, path, query, body):
+        """The answer to an image or an annotation that is sent."""
+        kind, _, place = path.removeprefix("/dataset/people/").partition("/")
+        self.faults -= 1
+        if query.get("api_key") != KEY or self.faults >= 0:
+            return (401 if self.faults < 0 else 500), ""
+        if kind in self.api:
+            return self.api[kind]
+        if kind == "annotate":
+            self.annotations[place] = body, query
+            return 200, {"success": True}
+        name = re.search(rb'filename="([^"]+)"', body)[1].decode()
+        if len(self.uploads) >= self.uploads_allowed:
+            return 429, "busy"
+        self.uploads[name] = body, query
+        return 200, {"success": True, "id": f"id-{list(self.uploads).index(name)}"}
+
 
 class _Handler(BaseHTTPRequestHandler):
     state: LocalRoboflow
@@ -94,6 +115,14 @@ class _Handler(BaseHTTPRequestHandler):
         status, body = state.answer(url.path, query.get("api_key", ""))
         body = (body if isinstance(body, str) else json.dumps(body)).encode()
         self.send(status, body, {"Content-Length": str(len(body))})
+
+    def do_POST(self):
+        url, state = urlsplit(self.path), self.state
+        query = {name: values[0] for name, values in parse_qs(url.query).items()}
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        status, answer = state.take(url.path, query, body)
+        answer = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
+        self.send(status, answer, {"Content-Length": str(len(answer))})
 
     def send(self, status, body, headers, seconds=0):
         self.send_response(status)
