@@ -74,7 +74,7 @@ def test_leaks_are_those_of_the_export_that_is_scored(export_writer, tmp_path):
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("leaking_train",), ("leaking_test",)
     cfg.OUTPUT_DIR = str(folder)
     folder.mkdir()
-    asked = {"images": 1, "share": pytest.approx(1 / 3), "with": {"train": 1}}
+    asked = {"images": 1, "share": pytest.approx(1 / 3), "with": {"train": 1}, "clip_mates": 0}
 
     def leaks(dataset="leaking_test"):
         return headlines(cfg, {dataset: {}})[dataset]["leaks"]
