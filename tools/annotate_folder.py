@@ -6,6 +6,7 @@ import argparse
 import functools
 import sys
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,9 @@ def get_parser() -> argparse.ArgumentParser:
     add("--gpus-per-actor", "GPUs of each, also a part of one", "N", type=share, default=0.0)
     more = "give an item up after this long (default: never)"
     add("--timeout-per-item", more, "SECONDS", type=cli.number(float, 1e-3))
+    more = "with --no-tracking, cut longer clips into parts of this length, each an item with a "
+    more += "result of its own; tracks cannot go from part to part (default: never)"
+    add("--span", more, "SECONDS", type=cli.number(float, 1e-3))
     cli.add_annotation_arguments(parser)
     cli.add_model_arguments(parser)
     return parser
@@ -61,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = cli.parse(parser, argv)
     chosen = cli.annotation_options(parser, args)
     cli.check_model_arguments(parser, args)
+    if args.span and (chosen["tracking"] or chosen["start"] or chosen["end"]):
+        parser.error("--span needs --no-tracking, and neither --start nor --end")
     if not args.ray:  # on a cluster the workers need PyTorch, and this process does not
         from persondet.environment import require_detectron2
 
@@ -101,6 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             output,
             _pool(worker, args),
             contact_sheet=args.contact_sheet,
+            span=args.span and Fraction(args.span).limit_denominator(1000),
             progress=lambda done, items, frames: bar(done, items, note=f"{frames} frames"),
             on_outcome=_show,
         )

@@ -7,11 +7,13 @@ call has written down about an item (`ledger`).
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -38,7 +40,8 @@ class JobItem:
 
     name: of the clip; of a shard of images `<folder>/images-00000`; kind: which of the two;
     target: the annotated clip, or a shard's records, relative to the output; files: the clip alone,
-    or the images; known: an earlier call has counted what is in its result.
+    or the images; known: an earlier call has counted what is in its result; start, end: of the part
+    of a long clip, seconds, whose name ends with `#` and its number.
     """
 
     name: str
@@ -46,13 +49,16 @@ class JobItem:
     target: str
     files: tuple[SourceFile, ...]
     known: bool = False
+    start: Fraction | None = None
+    end: Fraction | None = None
 
 
 _TABLES = """
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
 PRAGMA cache_size = -2000;
-CREATE TABLE files (folder TEXT, name TEXT, stem TEXT, size INT, changed TEXT, clip INT);
+CREATE TABLE files
+  (folder TEXT, name TEXT, stem TEXT, size INT, changed TEXT, clip INT, parts INT);
 CREATE TABLE past (name TEXT PRIMARY KEY, line TEXT) WITHOUT ROWID;
 CREATE TABLE now (name TEXT PRIMARY KEY, line TEXT) WITHOUT ROWID;
 """
@@ -77,6 +83,7 @@ class ItemTable:
         self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._database.executescript(_TABLES)
         self.clips = self.images = self.others = 0
+        self._span: Fraction | None = None
 
     def __enter__(self) -> ItemTable:
         return self
@@ -85,17 +92,24 @@ class ItemTable:
         self._database.close()
         self._folder.cleanup()
 
-    def list_files(self, source: Store, *, besides: str = "") -> None:
+    def list_files(self, source: Store, *, besides: str = "", span: Fraction | None = None) -> None:
         """List the clips and images of a store; results of earlier calls are no input.
 
         Args:
             besides: a folder below the store's root that is passed over, as the output in it.
+            span: seconds; a clip that is longer becomes parts of that length.
 
-        Raises: MediaError: when there are none.
+        Raises: MediaError: when there are none, or clips behind an address should be cut.
         """
+        if span and source.remote:
+            raise MediaError(
+                f"{source.label}: clips behind an address are not cut; copy them to a folder, or "
+                "leave --span out."
+            )
+        self._span = span
         rows = self._rows(source, besides)
         with self._transaction():
-            self._database.executemany("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?)", rows)
+            self._database.executemany("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
         self._database.executescript(_INDEXES)
         if not self.clips + self.images:
             raise MediaError(f"{source.label} holds neither a clip nor an image.")
@@ -120,7 +134,8 @@ class ItemTable:
             self.others += not (clip or image)
             if clip or image:
                 stem = path.with_suffix("").as_posix()
-                yield path.parent.as_posix(), name, stem, size, changed, clip
+                parts = _parts(source, name, self._span) if clip and self._span else 1
+                yield path.parent.as_posix(), name, stem, size, changed, clip, parts
 
     def __len__(self) -> int:
         shards = self._database.execute(
@@ -128,22 +143,31 @@ class ItemTable:
             " GROUP BY folder)",
             (IMAGES_PER_SHARD - 1, IMAGES_PER_SHARD),
         ).fetchone()[0]
-        return self.clips + int(shards or 0)
+        parts = self._database.execute("SELECT sum(parts) FROM files WHERE clip").fetchone()[0]
+        return int(parts or 0) + int(shards or 0)
 
     def __iter__(self) -> Iterator[JobItem]:
         """Yield clips, the largest first, then shards of images."""
         rows = self._database.execute(
-            "SELECT name, stem, size, changed FROM files WHERE clip ORDER BY size DESC, name"
+            "SELECT name, stem, size, changed, parts FROM files WHERE clip ORDER BY size DESC, name"
         )
-        for name, stem, size, changed in rows:
+        for name, stem, size, changed, parts in rows:
             alike = self._database.execute(
                 "SELECT (SELECT count(*) FROM files WHERE clip AND stem = ?1)"
                 " + (SELECT count(*) FROM files WHERE clip AND name = ?1)",
                 (stem,),
             ).fetchone()[0]
-            target = f"{name if alike > 1 else stem}{ANNOTATED}.mp4"
+            target = name if alike > 1 else stem
             files = (SourceFile(name, size, changed),)
-            yield JobItem(name, "clip", target, files, self._is_known(name))
+            if parts == 1:
+                whole = f"{target}{ANNOTATED}.mp4"
+                yield JobItem(name, "clip", whole, files, self._is_known(name))
+                continue
+            for number in range(parts):
+                part, start = f"{name}#{number:04d}", number * (self._span or Fraction(0))
+                end = None if number == parts - 1 else start + (self._span or 0)
+                place = f"{target}.{number:04d}{ANNOTATED}.mp4"
+                yield JobItem(part, "clip", place, files, self._is_known(part), start, end)
         rows = self._database.execute(
             "SELECT folder, name, size, changed FROM files WHERE NOT clip ORDER BY folder, name"
         )
@@ -194,3 +218,14 @@ class ItemTable:
         """Yield the lines of all items that are finished with, in the order of their names."""
         for (line,) in self._database.execute("SELECT line FROM now ORDER BY name"):
             yield line
+
+
+def _parts(source: Store, name: str, span: Fraction) -> int:
+    """Return how many parts a clip has; one that says no length, or cannot be read, stays whole."""
+    from persondet.video.reader import VideoReader
+
+    try:
+        with source.fetched(name) as path, VideoReader(path) as reader:
+            return max(1, math.ceil((reader.duration or 0) / span))
+    except (MediaError, OSError):
+        return 1

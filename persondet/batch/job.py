@@ -25,6 +25,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import IO, Any
 
@@ -74,6 +75,7 @@ def annotate_folder(
     pool: Pool,
     *,
     contact_sheet: bool = False,
+    span: Fraction | None = None,
     progress: Tell | None = None,
     on_outcome: Callable[[Outcome], None] | None = None,
 ) -> JobSummary:
@@ -84,6 +86,8 @@ def annotate_folder(
     Args:
         pool: its worker has the same source and output.
         contact_sheet: write the page; the pool's worker makes its `stills`.
+        span: seconds; longer clips are cut into parts of that length, each with a result of its
+            own. Tracks do not go from part to part: the pool's worker should not track.
         progress: called about once a second, and after each item.
         on_outcome: called after each item.
 
@@ -93,7 +97,7 @@ def annotate_folder(
     started = time.monotonic()
     with only_job(output), ItemTable() as table, _ledger_file(output, table) as ledger:
         output.clear_stages()
-        table.list_files(source, besides=_inside(output, source))
+        table.list_files(source, besides=_inside(output, source), span=span)
         total, frames, before, people = len(table), 0, 0, 0
         states: Counter[str] = Counter()
 

@@ -9,7 +9,7 @@ import platform
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -152,7 +152,10 @@ class Worker:
         return Outcome(item.name, item.target, **({"seconds": seconds} | found))
 
     def _annotate(self, item: JobItem, predictor: BatchPredictor) -> dict[str, Any]:
-        wanted = fingerprint_of(item.kind, item.files, self._source, predictor, self._options)
+        options = self._options
+        if item.start is not None:
+            options = replace(options, start=item.start, end=item.end)
+        wanted = fingerprint_of(item.kind, item.files, self._source, predictor, options)
         target = item.target
         records = target if item.kind == "images" else records_path(target).as_posix()
         line = self._output.first_line(records)
@@ -167,8 +170,9 @@ class Worker:
             return _refused(f"{target} is there already, without records beside it")
         with self._output.stage() as folder:
             self._paths[str(folder)] = self._output.label
-            work = self._clip if item.kind == "clip" else self._images
-            return work(item, folder, predictor, wanted)
+            if item.kind == "images":
+                return self._images(item, folder, predictor, wanted)
+            return self._clip(item, folder, predictor, options, wanted)
 
     @contextmanager
     def _fetched(self, name: str) -> Iterator[Path]:
@@ -191,22 +195,27 @@ class Worker:
         return found | {"finished_before": True}
 
     def _clip(
-        self, item: JobItem, folder: Path, predictor: BatchPredictor, wanted: dict[str, Any]
+        self,
+        item: JobItem,
+        folder: Path,
+        predictor: BatchPredictor,
+        options: AnnotationOptions,
+        wanted: dict[str, Any],
     ) -> dict[str, Any]:
         target = folder / Path(item.target).name
-        with self._fetched(item.name) as clip:
+        with self._fetched(item.files[0].name) as clip:
             summary = annotate_clip(
                 clip,
                 target,
                 predictor,
-                self._options,
+                options,
                 progress=self._tell,
                 fingerprint=wanted,
             )
         if self._stills:
             still = _still(target, summary.frames)
             self._output.publish(still, f"{STILLS}/{item.target}.jpg")
-        for path in [target, *([mot_path(target)] if self._options.save_mot else [])]:
+        for path in [target, *([mot_path(target)] if options.save_mot else [])]:
             self._publish(path, item.target, path.name)
         # Last, as they say that all is there.
         self._publish(records_path(target), item.target, records_path(target).name)

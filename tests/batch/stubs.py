@@ -69,7 +69,7 @@ def mixed_folder(root):
 
 def job(source, output, *, options=None, load=load, pool=HerePool, sheet=False, **more):
     """Run a job and return its summary; `more` is for the pool."""
-    overwrite = more.pop("overwrite", False)
+    overwrite, span = more.pop("overwrite", False), more.pop("span", None)
     worker = Worker(
         load,
         source := Store(source),
@@ -78,7 +78,7 @@ def job(source, output, *, options=None, load=load, pool=HerePool, sheet=False, 
         overwrite=overwrite,
         stills=sheet,
     )
-    return annotate_folder(source, output, pool(worker, **more), contact_sheet=sheet)
+    return annotate_folder(source, output, pool(worker, **more), contact_sheet=sheet, span=span)
 
 
 def ledger(output):

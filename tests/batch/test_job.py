@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -193,6 +194,24 @@ def test_a_difference_names_what_differs():
     assert "another crf" in difference(wanted | {"settings": {"stride": 1, "crf": 3}}, wanted)
     assert "another stride" in difference(wanted | {"settings": None}, wanted)
     assert "source" in difference(wanted | {"source": {}}, wanted)
+
+
+def test_a_long_clip_is_cut_where_nothing_is_tracked(tmp_path, out):
+    clip_of(tmp_path / "in" / "a.mp4", 10)
+    clip_of(tmp_path / "in" / "short.mp4", 3)
+    options = AnnotationOptions(tracking=False)
+    job(tmp_path / "in", tmp_path / "whole", options=options)
+    for before in (0, 4):
+        summary = job(tmp_path / "in", out, options=options, span=Fraction(4, 25))
+        assert (summary.items, summary.frames, summary.finished_before) == (4, 13, before)
+    rows = ledger(out)
+    parts = [f"a.{number:04d}_annotated" for number in range(3)]
+    assert [rows[f"a.mp4#{number:04d}"]["target"] for number in range(3)] == [
+        f"{part}.mp4" for part in parts
+    ]
+    frames = [f for part in parts for f in read_records(out / f"{part}.jsonl")[1]]
+    whole = read_records(tmp_path / "whole" / "a_annotated.jsonl")[1]
+    assert [(f.time, f.people) for f in frames] == [(f.time, f.people) for f in whole]
 
 
 @pytest.mark.slow
