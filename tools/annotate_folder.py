@@ -141,7 +141,9 @@ def _pool(worker: Worker, args: argparse.Namespace) -> Pool:
 def _show(outcome: Outcome) -> None:
     """Print what went wrong with an item."""
     if outcome.state != "done":
-        line = f"{outcome.state}: {outcome.source}: {outcome.reason}"
+        named = outcome.reason.startswith(f"{outcome.source}:")
+        what = outcome.reason if named else f"{outcome.source}: {outcome.reason}"
+        line = f"{outcome.state}: {what}"
         print(cli.printable(line), file=sys.stderr)
 
 
