@@ -221,6 +221,14 @@ class Store:
                 f"{target} cannot be written ({error.strerror}); choose another --output."
             ) from error
 
+    def publish_claimed(self, path: Path, claim: str, name: str) -> None:
+        """Give a staged file its name, after it was published as `claim`, which goes."""
+        if self.remote:
+            self.publish(path, name)
+            self.remove(claim)
+        else:
+            os.replace(self._at(claim), self._at(name))
+
     def clear_stages(self) -> None:
         """Remove what workers that were killed have left; call it when nobody else works there."""
         if not self.remote:

@@ -166,7 +166,11 @@ class Worker:
                 return self._finished(item, records, header)
             if why and not self._overwrite:
                 return _refused(f"{target} is there already and {why}")
-        elif not self._overwrite and self._output.exists(target):
+        elif (
+            not self._overwrite
+            and self._output.exists(target)
+            and not self._output.exists(_claim(records))  # else it is ours, and was cut off
+        ):
             return _refused(f"{target} is there already, without records beside it")
         with self._output.stage() as folder:
             self._paths[str(folder)] = self._output.label
@@ -215,10 +219,13 @@ class Worker:
         if self._stills:
             still = _still(target, summary.frames)
             self._output.publish(still, f"{STILLS}/{item.target}.jpg")
+        # A clip without records beside it is somebody's, unless a claim says that it is ours.
+        records, name = records_path(target), records_path(item.target).as_posix()
+        self._output.publish(records, _claim(name))
         for path in [target, *([mot_path(target)] if options.save_mot else [])]:
-            self._publish(path, item.target, path.name)
+            self._output.publish(path, Path(item.target).with_name(path.name).as_posix())
         # Last, as they say that all is there.
-        self._publish(records_path(target), item.target, records_path(target).name)
+        self._output.publish_claimed(records, _claim(name), name)
         return {
             "state": "partial" if summary.damage else "done",
             "reason": summary.damage,
@@ -271,6 +278,12 @@ class Worker:
         self.frames = done
         if self.on_frame is not None:
             self.on_frame(done)
+
+
+def _claim(records: str) -> str:
+    """Return the name that records have until their clip is published."""
+    path = Path(records)
+    return path.with_name(f".{path.name}").as_posix()
 
 
 def _refused(why: str) -> dict[str, Any]:

@@ -127,6 +127,22 @@ def test_a_file_of_somebody_else_is_not_replaced(tmp_path, out):
     assert (out / "a_annotated.mp4").read_bytes() == b"mine"
 
 
+def test_a_clip_that_was_published_without_its_records_is_done_again(tmp_path, out, monkeypatch):
+    clip_of(tmp_path / "in" / "a.mp4", 3)
+    job(tmp_path / "in", tmp_path / "whole")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "publish_claimed", killed)
+        with pytest.raises(KeyboardInterrupt):
+            job(tmp_path / "in", out)
+    assert (out / "a_annotated.mp4").is_file() and not (out / "a_annotated.jsonl").exists()
+    assert job(tmp_path / "in", out).states == {"done": 1}
+    assert contents(out) == contents(tmp_path / "whole")
+
+
 def test_images_that_join_a_shard_make_it_another_one(tmp_path, out):
     image_of(tmp_path / "in" / "a.png")
     job(tmp_path / "in", out)
