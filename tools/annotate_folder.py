@@ -77,6 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from persondet.batch.worker import Worker, load_model
     from persondet.errors import PartialResultError
 
+    if args.areas:  # as below
+        chosen["areas"] = args.areas.resolve()
     options = AnnotationOptions.of(chosen)
     load = functools.partial(
         load_model,

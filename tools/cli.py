@@ -167,6 +167,9 @@ def add_annotation_arguments(parser: argparse.ArgumentParser) -> None:
     add("--crf", f"H.264 quality from {more}", "N", type=number(int, 0, 51))
     add("--save-mot", "write MOT-challenge text (.txt) too")
     add("--no-tracking", "do not follow people from frame to frame")
+    more = "lines and zones, see docs/analysis.md: draw them with their counts; video_demo.py also "
+    more += "writes their analysis into <stem of the output>_analysis/"
+    add("--areas", more, "YAML", type=Path)
     more = "give people who come back after up to a minute their number again; reads the clip twice"
     add("--relink", more)
     add_drawing_arguments(parser, "people")
@@ -186,9 +189,13 @@ def annotation_options(parser: argparse.ArgumentParser, args: argparse.Namespace
         parser.error(f"--end {float(args.end):g} must be later than --start {float(start):g}")
     if args.save_mot and args.no_tracking:
         parser.error("--save-mot writes tracks, and --no-tracking makes none; leave one out")
+    if args.areas and args.no_tracking:
+        parser.error("--areas counts tracks, and --no-tracking makes none; leave one out")
+    if args.areas and not args.areas.is_file():
+        parser.error(f"--areas {args.areas} is no file")
     if args.relink and args.no_tracking:
         parser.error("--relink joins tracks, and --no-tracking makes none; leave one out")
-    names = ("start", "end", "stride", "max_frames", "crf", "save_mot", "mute", "relink")
+    names = ("start", "end", "stride", "max_frames", "crf", "save_mot", "mute", "relink", "areas")
     chosen = {name: getattr(args, name) for name in names}
     chosen["hiding"] = hiding_options(parser, args)
     switches = ("tracking", "masks", "labels", "count", "boxes")

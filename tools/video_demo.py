@@ -32,10 +32,6 @@ def get_parser() -> argparse.ArgumentParser:
     )
     _add_clip_arguments(parser)
     cli.add_annotation_arguments(parser)
-    add = cli.adder(parser, "areas")
-    more = "lines and zones, see docs/analysis.md: draw them with their counts, and write what "
-    more += "analyze_clip.py writes into <stem of the output>_analysis/"
-    add("--areas", more, "YAML", type=Path)
     cli.add_model_arguments(parser)
     return parser
 
@@ -64,9 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Check all clips, load the model, annotate; print a line per clip and where the time went."""
     parser = get_parser()
     args = cli.parse(parser, argv)
-    chosen = cli.annotation_options(parser, args) | {"areas": args.areas}
-    if args.areas and args.no_tracking:
-        parser.error("--areas counts tracks, and --no-tracking makes none; leave one out")
+    chosen = cli.annotation_options(parser, args)
     cli.check_model_arguments(parser, args)
     from persondet.errors import MediaError, PartialMediaError, PartialResultError
     from persondet.files import refuse_existing

@@ -107,7 +107,7 @@ def _keep(worker: Worker) -> None:
 
 
 def _load_kept() -> None:
-    _kept[0].predictor  # noqa: B018 - a property that loads
+    _kept[0].loaded()
 
 
 def _annotate_kept(item: JobItem) -> Outcome:
@@ -309,7 +309,7 @@ class _Actor:
         self._worker = worker
 
     def load(self) -> None:
-        self._worker.predictor  # noqa: B018 - a property that loads
+        self._worker.loaded()
 
     def annotate(self, item: JobItem) -> Outcome:
         return self._worker.annotate(item)

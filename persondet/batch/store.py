@@ -82,9 +82,9 @@ class Store:
     def walk(self) -> Iterator[tuple[str, int, str]]:
         """Yield (name, bytes, when it was changed) of each file, folder by folder.
 
-        Hidden files and folders are passed over.
+        Hidden files and folders are passed over. A link to a file that is gone is listed.
 
-        Raises: MediaError: when there is no such folder.
+        Raises: MediaError: when there is no such folder, or one of them cannot be listed.
         """
         if self.remote:
             yield from self._walk_address()
@@ -95,16 +95,25 @@ class Store:
         folders = [root]
         while folders:
             folder = folders.pop()
-            with os.scandir(folder) as entries:
+            try:
+                entries = os.scandir(folder)
+            except OSError as error:
+                raise MediaError(
+                    f"{folder} cannot be listed ({error.strerror}); make it readable, or give an "
+                    "--input without it."
+                ) from error
+            with entries:
                 for entry in entries:
                     if entry.name.startswith("."):
                         continue
+                    name = Path(entry.path).relative_to(root).as_posix()
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(Path(entry.path))
                     elif entry.is_file():
                         facts = entry.stat()
-                        name = Path(entry.path).relative_to(root).as_posix()
                         yield name, facts.st_size, str(facts.st_mtime_ns)
+                    elif entry.is_symlink() and not entry.is_dir():
+                        yield name, 0, ""
 
     def _walk_address(self) -> Iterator[tuple[str, int, str]]:
         top = self._files._strip_protocol(self.root).rstrip("/")

@@ -119,9 +119,8 @@ class Worker:
         self._paths: dict[str, str] = {}
         self.on_frame: Callable[[int], None] | None = None
 
-    @property
-    def predictor(self) -> BatchPredictor:
-        """The model, loaded at the first use.
+    def loaded(self) -> BatchPredictor:
+        """Return the model, loaded at the first call.
 
         Raises: PersondetError: when it cannot be used.
         """
@@ -139,7 +138,7 @@ class Worker:
         """Annotate an item unless that was done before; a bad item is an outcome, no error."""
         started, self.frames = time.monotonic(), 0
         self._paths.clear()
-        predictor = self.predictor
+        predictor = self.loaded()
         try:
             found = self._annotate(item, predictor)
         except (PersondetError, OSError) as error:
@@ -157,7 +156,7 @@ class Worker:
             options = replace(options, start=item.start, end=item.end)
         wanted = fingerprint_of(item.kind, item.files, self._source, predictor, options)
         target = item.target
-        records = target if item.kind == "images" else records_path(target).as_posix()
+        records = _records_of(item)
         line = self._output.first_line(records)
         if line is not None:
             header = _header_of(line)
@@ -166,12 +165,11 @@ class Worker:
                 return self._finished(item, records, header)
             if why and not self._overwrite:
                 return _refused(f"{target} is there already and {why}")
-        elif (
-            not self._overwrite
-            and self._output.exists(target)
-            and not self._output.exists(_claim(records))  # else it is ours, and was cut off
-        ):
-            return _refused(f"{target} is there already, without records beside it")
+        elif not self._overwrite and not self._output.exists(_claim(records)):
+            # Without records a file is somebody's; a claim says that it is ours and was cut off.
+            theirs = next(filter(self._output.exists, _results(item)), "")
+            if theirs:
+                return _refused(f"{theirs} is there already, without records beside it")
         with self._output.stage() as folder:
             self._paths[str(folder)] = self._output.label
             if item.kind == "images":
@@ -219,13 +217,8 @@ class Worker:
         if self._stills:
             still = _still(target, summary.frames)
             self._output.publish(still, f"{STILLS}/{item.target}.jpg")
-        # A clip without records beside it is somebody's, unless a claim says that it is ours.
-        records, name = records_path(target), records_path(item.target).as_posix()
-        self._output.publish(records, _claim(name))
-        for path in [target, *([mot_path(target)] if options.save_mot else [])]:
-            self._output.publish(path, Path(item.target).with_name(path.name).as_posix())
-        # Last, as they say that all is there.
-        self._output.publish_claimed(records, _claim(name), name)
+        paths = [target, *([mot_path(target)] if options.save_mot else [])]
+        self._publish(item, records_path(target), [(path, path.name) for path in paths])
         return {
             "state": "partial" if summary.damage else "done",
             "reason": summary.damage,
@@ -235,8 +228,13 @@ class Worker:
             "unique": summary.unique_people,
         }
 
-    def _publish(self, path: Path, target: str, name: str) -> None:
-        self._output.publish(path, Path(target).with_name(name).as_posix())
+    def _publish(self, item: JobItem, records: Path, others: Iterable[tuple[Path, str]]) -> None:
+        """Give the files of an item their names, records first as a claim and at last as theirs."""
+        name = _records_of(item)
+        self._output.publish(records, _claim(name))
+        for path, other in others:
+            self._output.publish(path, Path(name).with_name(other).as_posix())
+        self._output.publish_claimed(records, _claim(name), name)
 
     def _images(
         self, item: JobItem, folder: Path, predictor: BatchPredictor, wanted: dict[str, Any]
@@ -267,11 +265,10 @@ class Worker:
             reason = f"{len(summary.skipped)} of {len(images)} images could not be read; {first}"
             _note_damage(output / RECORDS, reason)
         counted = _counted(map(json.loads, _lines_of(output / RECORDS)))
-        for path in sorted(output.iterdir()):
-            if path.name not in _OF_SHARD:
-                self._publish(path, item.target, path.name)
-        for name, suffix in _OF_SHARD.items():  # the records come last
-            self._output.publish(output / name, f"{item.name}{suffix}")
+        shard = Path(item.name).name
+        names = {path: _OF_SHARD.get(path.name) for path in sorted(output.iterdir())}
+        others = [(path, f"{shard}{end}" if end else path.name) for path, end in names.items()]
+        self._publish(item, output / RECORDS, [o for o in others if o[0].name != RECORDS])
         return counted | {"state": "partial" if reason else "done", "reason": reason}
 
     def _tell(self, done: int, _: int | None) -> None:
@@ -280,8 +277,24 @@ class Worker:
             self.on_frame(done)
 
 
+def _records_of(item: JobItem) -> str:
+    return item.target if item.kind == "images" else records_path(item.target).as_posix()
+
+
+def _results(item: JobItem) -> Iterator[str]:
+    """Yield what an item writes beside its records."""
+    if item.kind == "clip":
+        yield item.target
+        return
+    from persondet.inference.images import result_name
+
+    for file in item.files:
+        path = Path(file.name)
+        yield path.with_name(result_name(path.name)).as_posix()
+
+
 def _claim(records: str) -> str:
-    """Return the name that records have until their clip is published."""
+    """Return the name that records have until the rest is published."""
     path = Path(records)
     return path.with_name(f".{path.name}").as_posix()
 

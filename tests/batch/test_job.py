@@ -14,9 +14,9 @@ import pytest
 
 from persondet.batch.job import only_job
 from persondet.batch.options import AnnotationOptions, difference
-from persondet.batch.pools import TimedPool
+from persondet.batch.pools import RayPool, TimedPool
 from persondet.batch.store import Store
-from persondet.errors import MediaError, OutputExistsError
+from persondet.errors import InstallationError, MediaError, OutputExistsError
 from persondet.records import read_records
 from tests.batch.stubs import clip_of, contents, image_of, job, ledger, load_slow, mixed_folder
 
@@ -119,16 +119,24 @@ def test_a_result_of_something_else_is_refused_or_replaced(tmp_path, out, change
     assert job(tmp_path / "in", out, options=options).finished_before == 1
 
 
-def test_a_file_of_somebody_else_is_not_replaced(tmp_path, out):
+@pytest.mark.parametrize("name", ["a_annotated.mp4", "b.png"])
+def test_a_file_of_somebody_else_is_not_replaced(tmp_path, out, name):
     clip_of(tmp_path / "in" / "a.mp4", 3)
+    image_of(tmp_path / "in" / "b.png")
     out.mkdir()
-    (out / "a_annotated.mp4").write_bytes(b"mine")
-    assert job(tmp_path / "in", out).states == {"refused": 1}
-    assert (out / "a_annotated.mp4").read_bytes() == b"mine"
+    (out / name).write_bytes(b"mine")
+    assert job(tmp_path / "in", out).states == {"refused": 1, "done": 1}
+    assert (out / name).read_bytes() == b"mine"
 
 
-def test_a_clip_that_was_published_without_its_records_is_done_again(tmp_path, out, monkeypatch):
-    clip_of(tmp_path / "in" / "a.mp4", 3)
+@pytest.mark.parametrize(
+    ("make", "name", "result"),
+    [(clip_of, "a.mp4", "a_annotated.mp4"), (image_of, "b.png", "b.png")],
+)
+def test_what_was_published_without_its_records_is_done_again(
+    tmp_path, out, monkeypatch, make, name, result
+):
+    make(tmp_path / "in" / name)
     job(tmp_path / "in", tmp_path / "whole")
 
     def killed(*_):
@@ -138,7 +146,7 @@ def test_a_clip_that_was_published_without_its_records_is_done_again(tmp_path, o
         patch.setattr(Store, "publish_claimed", killed)
         with pytest.raises(KeyboardInterrupt):
             job(tmp_path / "in", out)
-    assert (out / "a_annotated.mp4").is_file() and not (out / "a_annotated.jsonl").exists()
+    assert (out / result).is_file() and len(list(out.glob(".*.jsonl"))) == 1
     assert job(tmp_path / "in", out).states == {"done": 1}
     assert contents(out) == contents(tmp_path / "whole")
 
@@ -194,6 +202,33 @@ def test_an_output_inside_the_input_is_not_annotated(tmp_path):
     image_of(tmp_path / "b.png")
     for _ in range(2):
         assert job(tmp_path, tmp_path / "out").items == 2
+
+
+def test_a_link_to_a_file_that_is_gone_is_named(tmp_path, out):
+    clip_of(tmp_path / "in" / "a.mp4", 3)
+    (tmp_path / "in" / "gone.mp4").symlink_to(tmp_path / "elsewhere.mp4")
+    assert job(tmp_path / "in", out).states == {"done": 1, "failed": 1}
+    assert "gone.mp4" in ledger(out)["gone.mp4"]["reason"]
+
+
+def test_lines_and_zones_belong_to_what_a_result_was_made_with(tmp_path, out):
+    clip_of(tmp_path / "in" / "a.mp4", 3)
+    areas = tmp_path / "areas.yaml"
+    areas.write_text("lines:\n  door: [[10, 40], [240, 40]]\n")
+    job(tmp_path / "in", tmp_path / "plain")
+    options = AnnotationOptions(areas=areas)
+    assert job(tmp_path / "in", out, options=options).states == {"done": 1}
+    clip = Path("a_annotated.mp4")
+    assert (out / clip).read_bytes() != (tmp_path / "plain" / clip).read_bytes()
+    assert job(tmp_path / "in", out, options=options).finished_before == 1
+    areas.write_text("lines:\n  door: [[10, 30], [240, 30]]\n")
+    assert job(tmp_path / "in", out, options=options).states == {"refused": 1}
+
+
+def test_without_ray_one_sentence_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InstallationError, match=r"pip install persondet\[cluster\]"):
+        RayPool(None, "local")
 
 
 def test_an_empty_folder_is_bad_input(tmp_path, out):
