@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ import numpy.typing as npt
 from persondet.analysis.areas import Areas
 from persondet.errors import MediaError
 from persondet.records import FrameRecord, PersonRecord, RecordsHeader, read_records
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 FloatArray = npt.NDArray[np.float64]
 SMALL = npt.NDArray[np.float32]
@@ -211,7 +214,7 @@ class Tracks:
         return self.select(self.seen >= SECONDS_SEEN - 1e-6)
 
 
-Found = TypeVar("Found")
+Found = TypeVar("Found", bound="DataclassInstance")
 
 
 def together(parts: Sequence[Found], by: str = "") -> Found:
@@ -219,7 +222,7 @@ def together(parts: Sequence[Found], by: str = "") -> Found:
 
     `by` names the field that orders it; empty: the order of the tracks.
     """
-    names = [field.name for field in fields(parts[0])]  # type: ignore[arg-type]
+    names = [field.name for field in fields(parts[0])]
     columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
     order = np.argsort(columns[by], kind="stable") if by else slice(None)
     return type(parts[0])(**{name: column[order] for name, column in columns.items()})
@@ -282,8 +285,8 @@ class _Rows:
     def add(self, frames: Sequence[FrameRecord]) -> None:
         """Append frames."""
         people = [person for frame in frames for person in frame.people]
-        numbers = [person.track_id for person in people]
-        if None in numbers:
+        numbers = [person.track_id for person in people if person.track_id is not None]
+        if len(numbers) < len(people):
             of = next(f for f in frames if any(person.track_id is None for person in f.people))
             self.unnumbered = of.index if self.unnumbered is None else self.unnumbered
             return
@@ -291,7 +294,7 @@ class _Rows:
             self.frames.extend([len(self.times)] * len(frame.people))
             self.times.append(frame.time)
             self.indices.append(frame.index)
-        self.ids.extend(numbers)  # type: ignore[arg-type]
+        self.ids.extend(numbers)
         boxes = np.array([person.box for person in people], np.float32).reshape(-1, 4)
         self.centres.frombytes(((boxes[:, :2] + boxes[:, 2:]) / 2).tobytes())
         self.heights.frombytes((boxes[:, 3] - boxes[:, 1]).tobytes())

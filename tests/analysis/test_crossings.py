@@ -75,8 +75,8 @@ def test_who_walks_out_of_view_just_behind_the_line_counts_and_who_stays_there_d
             counts(lambda t, way=way: way(t) if t < 2.75 or way is stays else None, at_rate(25, 6))
             == expected
         )
-    enters = lambda t: None if t < 2.35 else down(40, 100)(t)  # noqa: E731
-    assert counts(enters, at_rate(25, 6)) == (1, 0)
+    walk = down(40, 100)
+    assert counts(lambda t: None if t < 2.35 else walk(t), at_rate(25, 6)) == (1, 0)
 
 
 def test_a_false_alarm_is_no_person_and_stock_counting_takes_it_for_one():

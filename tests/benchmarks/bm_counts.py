@@ -181,9 +181,10 @@ class Drawn:
             seen = visible_part(item, others, (0, 0, *SIZE))
             if seen.share >= 0.1 and seen.area >= 200:
                 x0, y0, x1, y1 = mask_extent(seen.mask)
-                box = (x0 + seen.x, y0 + seen.y, x1 + seen.x, y1 + seen.y)
+                left, top, right, bottom = x0 + seen.x, y0 + seen.y, x1 + seen.x, y1 + seen.y
+                box = (float(left), float(top), float(right), float(bottom))
                 mask = encode_region(seen.mask, seen.x, seen.y, SIZE[1], SIZE[0])["counts"]
-                yield PersonRecord(tuple(map(float, box)), 0.9, "person", mask, number)  # type: ignore[arg-type]
+                yield PersonRecord(box, 0.9, "person", mask, number)
 
     def write_areas(self, path: Path) -> Path:
         """Write the lines and zones."""

@@ -197,7 +197,11 @@ def test_people_are_hidden_before_anything_is_drawn_and_weak_ones_too(keep, tmp_
     cv2.imwrite(str(tmp_path / "in" / "a.png"), pixels)
     predictor, drawn = OnePerImage(), []
     predictor.confidence_threshold = 0.8  # above the score of what it detects
-    draw = lambda image, instances: drawn.append(len(instances)) or image  # noqa: E731
+
+    def draw(image, instances):
+        drawn.append(len(instances))
+        return image
+
     images = find_images([tmp_path / "in"])
     options = HideOptions("fill", masks=keep)
     for threshold in (0.8, 0.6):

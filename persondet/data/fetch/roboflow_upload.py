@@ -139,19 +139,21 @@ def _answer(
 
     Raises: DatasetError: with the sentence of what went wrong.
     """
+    answers: list[requests.Response] = []
+    faults: list[str] = []
+
+    def carry(method: str, address: str, **more: Any) -> requests.Response:
+        ask = partial(session.request, method, address, **{**more, "timeout": SILENCE})
+        faults.append(http_fault(lambda: answers.append(ask())))
+        if faults[-1]:
+            raise rfapi.RoboflowError(faults[-1])
+        return answers[-1]
+
     for attempt in range(_TRIES):
         if attempt:
             sleep(_PAUSE * attempt)
-        answers: list[requests.Response] = []
-        faults: list[str] = []
-
-        def carry(method: str, address: str, **more: Any) -> requests.Response:
-            ask = partial(session.request, method, address, **{**more, "timeout": SILENCE})
-            faults.append(http_fault(lambda: answers.append(ask())))  # noqa: B023 - called below
-            if faults[0]:  # noqa: B023
-                raise rfapi.RoboflowError(faults[0])  # noqa: B023
-            return answers[0]  # noqa: B023
-
+        answers.clear()
+        faults.clear()
         kept = rfapi.http, rfapi._upload_session, rfapi.API_URL
         rfapi.http = SimpleNamespace(get=partial(carry, "GET"))
         rfapi._upload_session = lambda: SimpleNamespace(post=partial(carry, "POST"))
