@@ -27,7 +27,7 @@ DEPENDENCIES = [
     "norfair-enough>=2.4.3,<2.5",  # Norfair, SORT's family, for numpy 2; wants no second OpenCV
     "numpy>=2,<3",  # bitwise_count: the search for near-identical images
     "opencv-python-headless>=5",  # LUT over 16 bits: clips in HDR
-    "Pillow>=10.1",
+    "Pillow>=10.1,<13",  # Gradio's limit
     "pebble>=5,<6",  # worker processes that may crash or hang, as decoders of images do
     "pycocotools>=2.0.8",
     "PyYAML>=6",
@@ -52,6 +52,10 @@ CLUSTER = ["ray>=2.60,<2.61", "s3fs>=2024.2"]
 CLUSTER_DEVELOPMENT = ["flask>=3", "flask-cors>=5", "moto[s3]>=5"]
 # Exporting a model, and running the file.
 ONNX = ["onnx>=1.17", "onnxruntime>=1.20"]
+# The page to try a model: 150 MB, for those who want it.
+PAGE = ["gradio>=6.31,<7"]
+# Drives a Chromium that is installed already; `playwright install` is not needed.
+PAGE_DEVELOPMENT = ["playwright>=1.50"]
 # Ruff and mypy are pinned here too: another version formats and complains differently.
 DEVELOPMENT = [
     *ONNX,
@@ -88,5 +92,7 @@ setup(
         "cluster": CLUSTER,
         "cluster-dev": CLUSTER_DEVELOPMENT,
         "onnx": ONNX,
+        "page": PAGE,
+        "page-dev": [*PAGE, *PAGE_DEVELOPMENT],
     },
 )

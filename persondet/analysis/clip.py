@@ -159,18 +159,18 @@ class ClipAnalysis:
         }
 
 
-def analyze_clip(records: str | Path, areas: str | Path) -> ClipAnalysis:
+def analyze_clip(records: str | Path, areas: str | Path | None = None) -> ClipAnalysis:
     """Count and measure what the areas ask, by the records of an annotated clip alone.
 
     Args:
         records: the .jsonl beside an annotated clip.
-        areas: a YAML file, see `persondet.analysis.areas`.
+        areas: a YAML file, see `persondet.analysis.areas`; None: no lines and no zones.
 
     Raises: MediaError: when the records cannot be used. ConfigError: when the areas cannot, or
         belong to another clip.
     """
     header, frames = read_records(records)
-    asked = read_areas(areas, header.width, header.height, header.source)
+    asked = read_areas(areas, header.width, header.height, header.source) if areas else Areas()
     every = tracks_of(frames, header, asked, records)
     in_view = np.zeros(len(every.clock.times), np.int64)
     heat_map = np.zeros(grid(header.width, header.height, CELL))
@@ -180,7 +180,8 @@ def analyze_clip(records: str | Path, areas: str | Path) -> ClipAnalysis:
     # In parts: each step of the way needs several times the memory of its tracks.
     for part in every.parts():
         people = part.confirmed()
-        stock += np.array([stock_counts(part, line.points) for line in asked.lines]).reshape(-1, 2)
+        stocks = [stock_counts(part, line.points) for line in asked.lines]
+        stock += np.array(stocks, np.int64).reshape(-1, 2)
         in_view += np.bincount(people.frames, minlength=len(in_view))
         heat_map += heat(people, header.width, header.height, CELL)
         way += ways(people)[: _MOST_WAYS - len(way)]
