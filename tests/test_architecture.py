@@ -59,6 +59,10 @@ ROOMS: dict[str, set[str]] = {
     "batch": {"data.image_file", "inference", "records", "video", "visualization"},
     "sample": {"data.shapes", "inference.masks", "video"},
     "report": {"analysis", "records", "results"},
+    "page": {
+        *("analysis", "batch", "data.image_file", "inference", "records", "report", "results"),
+        *("video", "visualization"),
+    },
     "labelling": {
         *("data", "data.image_file", "data.shapes", "engine", "evaluation", "inference"),
         *("inference.masks", "report", "video", "visualization"),
@@ -99,6 +103,9 @@ OWNERS = {
         ),
         *("video/", "visualization/", "export.py"),
     ),
+    "import gradio": ("page/layout.py", "page/server.py"),
+    "import fastapi": ("page/server.py",),
+    "import uvicorn": ("page/server.py",),
     "import onnx": ("export.py",),
     "import onnxruntime": ("onnx_predictor.py",),
     "DatasetCatalog": ("data/register.py",),
@@ -253,6 +260,7 @@ WHOLE_CONCEPTS = {
     "labelling/folds.py": "the models that have not seen an image",
     "modeling/roi_align.py": "one layer, and what it makes of boxes",
     "modeling/winograd.py": "one algorithm",
+    "page/layout.py": "what the page shows: the only file that Gradio's components are in",
     "report/pdf.py": "the writer of the PDF",
     "sample/clip.py": "the clip of the sample",
     "sample/street.py": "where the sample's people walk",

@@ -20,7 +20,9 @@ def get_parser() -> argparse.ArgumentParser:
         "python tools/model_page.py --model model.onnx --clips clips/ --port 8000",
     )
     add = cli.adder(parser, "page")
-    more = "clips to pick from: files and folders (default: those in the run folder, and beside its "
+    more = (
+        "clips to pick from: files and folders (default: those in the run folder, and beside its "
+    )
     add("--clips", f"{more}dataset)", "PATH", nargs="+", default=[])
     port = cli.number(int, 0, 65535)
     add("--port", "of 127.0.0.1; 0: any that is free", "N", type=port, default=7860)

@@ -1,10 +1,10 @@
 """What stands before the page: who may ask for what.
 
-The page is for the people at this computer, and a browser there runs the scripts of strangers too. A
-`Guard` is an ASGI application around another one. It refuses a foreign Host or Origin (a name that a
-stranger's page has rebound to this computer; a form that posts to it), routes that the page does not
-use, uploads that are too large, and files and sessions of another visitor. Visitors are told apart by
-a cookie. This module needs the standard library alone.
+The page is for the people at this computer, where a browser runs the scripts of strangers too. A
+`Guard` is an ASGI application around another one. It refuses a foreign Host or Origin (a name that
+a stranger's page has rebound to this computer; a form that posts to it), routes that the page does
+not use, uploads that are too large, and files and sessions of another visitor. Visitors are told
+apart by a cookie. This module needs the standard library alone.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import html
+import logging
 import shutil
 import threading
 import time
@@ -16,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import gradio as gr
 
@@ -26,6 +28,8 @@ from persondet.page.trials import LOWEST, ClipResult, ImageResult, Trial, TriedI
 from persondet.report.build import HTML
 from persondet.text import printable
 
+logger = logging.getLogger(__name__)
+
 # One event after the other for the model; all others are quick.
 _MODEL: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
 _QUICK: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden"}
@@ -33,16 +37,30 @@ _TABS_KEPT = 100
 _RESULTS_KEPT = 2  # of one kind: what is shown, and what a browser may still be loading
 _COLUMNS = ["class", "score", "left", "top", "right", "bottom"]
 _CSS = """
-.gradio-container { max-width: 1400px !important; margin: 0 auto; }
+.gradio-container { width: 100% !important; max-width: 1400px !important; margin: 0 auto; }
 .page-title h1 { font-size: 1.5rem; margin: 0; }
 .page-title p { margin: .25rem 0 0; overflow-wrap: anywhere; }
 .told p { margin: .25rem 0; overflow-wrap: anywhere; }
 .told .wrong { border-left: 4px solid #d33; padding: .5rem .75rem; background: #d331; }
-.told progress { width: 100%; height: 1.1rem; accent-color: var(--color-accent); }
-.mark { position: relative; height: 1.5rem; margin: -.5rem .9rem 0 .9rem; font-size: .8rem; }
-.mark span { position: absolute; white-space: nowrap; transform: translateX(-50%); }
-iframe.report { width: 100%; height: 80vh; border: 1px solid var(--border-color-primary); background: #fff; }
-.drop { min-height: 8rem; }
+.told progress { appearance: none; border: 0; border-radius: 4px; width: 100%; height: .8rem; }
+.told progress, .told progress::-webkit-progress-bar {
+  background: var(--border-color-primary); border-radius: 4px;
+}
+.told progress::-webkit-progress-value { background: var(--color-accent); border-radius: 4px; }
+.told progress::-moz-progress-bar { background: var(--color-accent); border-radius: 4px; }
+.threshold input[type=range] {
+  height: 1.25rem; padding: 0;
+  background: linear-gradient(to right, transparent calc(var(--own) - 1.5px), #d33 0,
+    #d33 calc(var(--own) + 1.5px), transparent 0) 8px 0 / calc(100% - 16px) 100% no-repeat;
+}
+.threshold input[type=range]::-webkit-slider-runnable-track { opacity: .8; }
+.gallery-of-files {
+  display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr));
+}
+.gallery-of-files img { width: 100%; background: #fff; }
+iframe.report {
+  width: 100%; height: 80vh; border: 1px solid var(--border-color-primary); background: #fff;
+}
 """
 
 
@@ -98,7 +116,9 @@ class Page:
 
     def look(self) -> dict[str, Any]:
         """Return theme and style sheet, as `mount_gradio_app` takes them; no font is fetched."""
-        return {"theme": gr.themes.Default(primary_hue="blue", neutral_hue="slate"), "css": _CSS}
+        own = 100 * (self._own - LOWEST) / (1 - LOWEST)
+        css = f"{_CSS}:root {{ --own: {own:.2f}%; }}"
+        return {"theme": gr.themes.Default(primary_hue="blue", neutral_hue="slate"), "css": css}
 
     def build(self) -> gr.Blocks:
         """Return the page."""
@@ -118,29 +138,34 @@ class Page:
                 if self._missing:
                     gr.HTML(_wrong(self._missing), elem_classes="told")
                 else:
-                    link = f'<p><a href="{HTML}" target="_blank">Open it in a tab of its own</a></p>'
-                    frame = f'<iframe class="report" src="{HTML}" title="The run\'s report"></iframe>'
+                    link = (
+                        f'<p><a href="{HTML}" target="_blank">Open it in a tab of its own</a></p>'
+                    )
+                    frame = (
+                        f'<iframe class="report" src="{HTML}" title="The run\'s report"></iframe>'
+                    )
                     gr.HTML(link + frame)
             if self._curves:
                 with gr.Tab("Curves"):
-                    shown = [(path, path.stem.replace("_", " ")) for path in self._curves]
-                    look = {"columns": 2, "object_fit": "contain", "height": "auto"}
-                    gr.Gallery(shown, label="Curves of the run", interactive=False, **look)
+                    gr.HTML(_gallery(self._curves))
             page.queue(max_size=50, api_open=False)
             page.unload(self._close)
         return page
 
+    @property
+    def _own(self) -> float:
+        return min(max(self._trial.predictor.confidence_threshold, LOWEST), 1.0)
+
     def _threshold(self) -> gr.Slider:
-        """Return a slider of the threshold, with the model's own marked."""
-        own = self._trial.predictor.confidence_threshold
-        value = min(max(own, LOWEST), 1.0)
-        slider = gr.Slider(
-            LOWEST, 1, value, step=0.01, label="Threshold of the score", elem_classes="threshold"
+        """Return a slider of the threshold; the style sheet marks the model's own on it."""
+        own = f"The mark is the model's own, {self._own:.2f}"
+        return gr.Slider(
+            *(LOWEST, 1, self._own),
+            step=0.01,
+            label="Threshold of the score",
+            info=own,
+            elem_classes="threshold",
         )
-        place = 100 * (value - LOWEST) / (1 - LOWEST)
-        mark = f'<span style="left: {place:.1f}%">▲ the model\'s: {own:.2f}</span>'
-        gr.HTML(f'<div class="mark">{mark}</div>')
-        return slider
 
     def _build_image(self) -> None:
         with gr.Row():
@@ -154,9 +179,11 @@ class Page:
                 threshold = self._threshold()
                 masks = gr.Checkbox(True, label="Masks")
             with gr.Column(scale=5, min_width=280):
-                told = gr.HTML("<p>Drag an image in.</p>", elem_classes="told", elem_id="image-told")
+                told = gr.HTML(
+                    "<p>Drag an image in.</p>", elem_classes="told", elem_id="image-told"
+                )
                 shown = gr.Image(
-                    label="What the model detects",
+                    show_label=False,
                     interactive=False,
                     buttons=["fullscreen"],
                     visible=False,
@@ -175,9 +202,7 @@ class Page:
         outputs = [told, shown, image, records, table]
         given = [threshold, masks]
         on: dict[str, Any] = {"outputs": outputs, "api_visibility": "private"}
-        source.upload(
-            self._detect, [source, *given], show_progress_on=told, **on, **_MODEL
-        )
+        source.upload(self._detect, [source, *given], show_progress_on=told, **on, **_MODEL)
         source.clear(self._forget, None, **on, **_QUICK)
         for control in given:
             control.change(self._redraw, given, trigger_mode="always_last", **on, **_QUICK)
@@ -234,13 +259,17 @@ class Page:
                 with gr.Row():
                     go = gr.Button("Annotate", variant="primary", min_width=100, elem_id="clip-go")
                     stop = gr.Button(
-                        "Stop", variant="stop", interactive=False, min_width=100, elem_id="clip-stop"
+                        "Stop",
+                        variant="stop",
+                        interactive=False,
+                        min_width=100,
+                        elem_id="clip-stop",
                     )
             with gr.Column(scale=5, min_width=280):
                 hint = "<p>Drag a clip in, or pick one.</p>"
                 told = gr.HTML(hint, elem_classes="told", elem_id="clip-told")
                 shown = gr.Video(
-                    label="What the model detects",
+                    show_label=False,
                     interactive=False,
                     buttons=[],
                     visible=False,
@@ -250,13 +279,7 @@ class Page:
                     clip = _download("Download the clip", "clip-file")
                     records = _download("Download the records", "clip-records")
                     analysis = _download("Download the analysis", "clip-analysis")
-                figures = gr.Image(
-                    label="Analysis",
-                    interactive=False,
-                    buttons=["fullscreen"],
-                    visible=False,
-                    elem_id="clip-figures",
-                )
+                figures = gr.HTML(visible=False, elem_id="clip-figures")
         outputs = [go, stop, told, shown, clip, records, analysis, figures]
         given = [source, picked, start, end, threshold, masks]
         hidden: dict[str, Any] = {"api_visibility": "private"}
@@ -305,6 +328,10 @@ class Page:
                     yield [*stay, _progress(*step, time.monotonic() - began), *[gr.skip()] * 5]
         except PersondetError as error:
             text = _wrong(_without_folders(error, clip))
+            yield [*_switches(working=False), text, *_hidden(5)]
+        except Exception:
+            logger.exception("%s", clip)
+            text = _wrong("Something unforeseen went wrong; the terminal of the page says more.")
             yield [*_switches(working=False), text, *_hidden(5)]
         finally:
             tab.stop.set()
@@ -364,8 +391,9 @@ def _shown_image(result: ImageResult, threshold: float, possible: int) -> list[A
 
 def _shown_clip(result: ClipResult) -> list[Any]:
     told = "".join(f"<p>{_escaped(sentence)}</p>" for sentence in result.sentences)
-    files = (result.clip, result.clip, result.records, result.analysis, result.figures)
-    return [told, *map(_file, files)]
+    files = (result.clip, result.clip, result.records, result.analysis)
+    figures = gr.update(value=_gallery(result.figures), visible=bool(result.figures))
+    return [told, *map(_file, files), figures]
 
 
 def _progress(done: int, total: int | None, seconds: float) -> str:
@@ -383,6 +411,16 @@ def _progress(done: int, total: int | None, seconds: float) -> str:
 
 def _escaped(text: str) -> str:
     return html.escape(printable(text, 1500))
+
+
+def _gallery(images: Sequence[Path]) -> str:
+    """Return images side by side; each opens in a tab of its own."""
+    shown = []
+    for path in images:
+        address = html.escape(f"gradio_api/file={quote(str(path))}")
+        image = f'<img src="{address}" alt="{path.stem.replace("_", " ")}" loading="lazy">'
+        shown.append(f'<a href="{address}" target="_blank">{image}</a>')
+    return f'<div class="gallery-of-files">{"".join(shown)}</div>'
 
 
 def _wrong(text: str) -> str:

@@ -24,7 +24,7 @@ from persondet.errors import MediaError, PersondetError
 from persondet.files import partial_path as partial_records_path
 from persondet.inference.images import RECORDS, BatchPredictor, load_image, predict_images
 from persondet.records import records_path
-from persondet.report.plots.areas import PAGE, write_analysis
+from persondet.report.plots.areas import HEAT, PAGE, WAYS, write_analysis
 from persondet.video.clip_files import ANNOTATED, frame_beneath, plan_clips
 from persondet.video.writer import partial_path
 from persondet.visualization.visualizer import draw_instances
@@ -67,13 +67,13 @@ class ImageResult:
 class ClipResult:
     """The annotated clip, its records, an archive of its analysis and the figures in that.
 
-    sentences: what was done, and notes; analysis, figures: None where nobody was seen.
+    sentences: what was done, and notes; analysis: None, and no figures, where nobody was seen.
     """
 
     clip: Path
     records: Path
     analysis: Path | None
-    figures: Path | None
+    figures: tuple[Path, ...]
     sentences: tuple[str, ...]
     stopped: bool
 
@@ -201,8 +201,9 @@ class Trial:
                     os.replace(partial_path(target), target)
                     records = records_path(target)
                     os.replace(partial_records_path(records), records)
-                    return _result(target, [f"Stopped after {done[0]:,} frames."], stopped=True)
-                return _result(target, _told(summary), stopped=False)
+                    told = [f"Stopped after {done[0]:,} frames."]
+                    return _result(clip, target, told, stopped=True)
+                return _result(clip, target, _told(summary), stopped=False)
 
         with ThreadPoolExecutor(1, "persondet-page") as pool:
             try:
@@ -248,18 +249,18 @@ def _told(summary: VideoSummary) -> list[str]:
     return [told, *(f"{text[0].upper()}{text[1:].rstrip('.')}." for text in more if text)]
 
 
-def _result(clip: Path, sentences: list[str], *, stopped: bool) -> ClipResult:
+def _result(source: Path, clip: Path, sentences: list[str], *, stopped: bool) -> ClipResult:
     """Analyze an annotated clip by its records."""
     records = records_path(clip)
     analysis = analyze_clip(records)
     people = len(analysis.people)
-    if people:
-        who = "person was" if people == 1 else "different people were"
-        sentences.append(f"{people} {who} in sight for half a second or longer.")
-    else:
+    if not people:
         sentences.append("Nobody was in sight for half a second, so there is no analysis.")
-        return ClipResult(clip, records, None, None, tuple(sentences), stopped)
+        return ClipResult(clip, records, None, (), tuple(sentences), stopped)
+    who = "person was" if people == 1 else "different people were"
+    sentences.append(f"{people} {who} in sight for half a second or longer.")
     folder = clip.with_name(f"{clip.stem}_analysis")
-    write_analysis(analysis, folder, frame_beneath(records, analysis.header))
+    write_analysis(analysis, folder, frame_beneath(records, analysis.header, str(source)))
     archive = shutil.make_archive(str(folder), "zip", folder)
-    return ClipResult(clip, records, Path(archive), folder / PAGE, tuple(sentences), stopped)
+    figures = tuple(folder / name for name in (PAGE, HEAT, WAYS))
+    return ClipResult(clip, records, Path(archive), figures, tuple(sentences), stopped)

@@ -28,6 +28,8 @@ PAGE, HEAT, WAYS = "analysis.png", "heat_map.png", "trajectories.png"
 def write_analysis(analysis: ClipAnalysis, folder: Path, frame: Frame) -> None:
     """Write the tables, `analysis.json`, the page of plots, the heat map and the ways.
 
+    Without areas, the page of plots has the people at once alone.
+
     Args:
         analysis: of a clip.
         folder: where the files go; made if it is missing.
@@ -45,14 +47,16 @@ def write_analysis(analysis: ClipAnalysis, folder: Path, frame: Frame) -> None:
 
 
 def _page(analysis: ClipAnalysis, frame: Frame) -> Figure:
-    panels = [panel_crossings, panel_occupancy, panel_dwell, panel_speed]
-    asked = analysis.areas.lines or analysis.areas.zones or analysis.walks is not None
-    panels = panels if asked else [panel_occupancy]
-    figure = style.new_figure(3, 2, (11.0, 12.0)) if asked else style.new_figure(3, 1, (8.0, 14.0))
-    for axes, panel in zip(figure.axes[:-2], panels, strict=True):
+    if not (analysis.areas.lines or analysis.areas.zones or analysis.walks):
+        figure = style.new_figure()
+        panel_occupancy(figure.axes[0], analysis)
+        return figure
+    figure = style.new_figure(3, 2, (11.0, 12.0))
+    panels = (panel_crossings, panel_occupancy, panel_dwell, panel_speed)
+    for axes, panel in zip(figure.axes[:4], panels, strict=True):
         panel(axes, analysis)
-    panel_heat(figure.axes[-2], analysis, frame)
-    panel_ways(figure.axes[-1], analysis, frame)
+    panel_heat(figure.axes[4], analysis, frame)
+    panel_ways(figure.axes[5], analysis, frame)
     header, people = analysis.header, len(analysis.people)
     title = f"{one_line(header.source, 60)}: {people} people in {analysis.clock.seconds:.0f} s"
     figure.suptitle(title)
