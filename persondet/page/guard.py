@@ -280,6 +280,6 @@ def _named(value: Any) -> Iterator[tuple[str, Any]]:
     """Yield each (key, value) of all objects in a JSON document, but for values that are null."""
     if isinstance(value, dict):
         yield from ((key, inner) for key, inner in value.items() if inner is not None)
-    for inner in value.values() if isinstance(value, dict) else value:
-        if isinstance(inner, dict | list):
-            yield from _named(inner)
+        value = [*value.values()]
+    for inner in value if isinstance(value, list) else ():
+        yield from _named(inner)
