@@ -1,0 +1,172 @@
+"""The page as its users have it, in headless Chromium; the model is a stand-in."""
+
+import json
+import shutil
+import zipfile
+
+import pytest
+
+pytestmark = pytest.mark.slow
+sync = pytest.importorskip(
+    "playwright.sync_api", reason="playwright is not installed: pip install persondet[page-dev]"
+)
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+SECONDS = 15_000  # in milliseconds, for a busy machine
+
+
+@pytest.fixture(scope="module")
+def chromium(page):
+    if CHROMIUM is None:
+        pytest.skip("no Chromium is installed (Debian: apt install chromium)")
+    with sync.sync_playwright() as playwright:
+        # A container's root has no sandbox.
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def opened(chromium, page, width=1280):
+    """Return the page in a browser of its own; it notes what is asked of other addresses."""
+    context = chromium.new_context(viewport={"width": width, "height": 800}, accept_downloads=True)
+    tab = context.new_page()
+    tab.set_default_timeout(SECONDS)
+    tab.elsewhere = []
+    own = (page.address, "data:", "blob:")
+    tab.on("request", lambda r: r.url.startswith(own) or tab.elsewhere.append(r.url))
+    tab.goto(page.address)
+    tab.wait_for_selector("#image-source input[type=file]", state="attached")
+    tab.wait_for_load_state("networkidle")
+    return tab
+
+
+@pytest.fixture(params=[1280, 390])
+def tab(chromium, page, request):
+    tab = opened(chromium, page, request.param)
+    yield tab
+    assert tab.elsewhere == []
+    assert tab.evaluate("document.documentElement.scrollWidth") <= request.param
+    tab.context.close()
+
+
+def says(tab, part, text):
+    sync.expect(tab.locator(f"#{part}")).to_contain_text(text, timeout=SECONDS)
+
+
+def give(tab, part, path):
+    tab.locator(f"#{part} input[type=file]").set_input_files(str(path))
+
+
+def downloaded(tab, part):
+    with tab.expect_download() as waiting:
+        tab.click(f"#{part}")
+    return waiting.value.path()
+
+
+def test_an_image_a_slider_masks_and_downloads(page, tab):
+    drop = "(input, file) => { const all = new DataTransfer(); all.items.add(new File([Uint8Array"
+    drop += ".from(atob(file), c => c.charCodeAt(0))], 'dropped.jpg', {type: 'image/jpeg'})); for "
+    drop += "(const name of ['dragenter', 'dragover', 'drop']) input.dispatchEvent(new DragEvent("
+    drop += "name, {dataTransfer: all, bubbles: true, cancelable: true})); }"
+    zone = tab.locator("#image-source button").first
+    zone.evaluate(drop, __import__("base64").b64encode(page.image.read_bytes()).decode())
+    says(tab, "image-told", "2 detections from 0.50 on")
+    runs = len(page.noted("image"))
+    shown = tab.locator("#image-shown img")
+    first = shown.get_attribute("src")
+    slider = tab.locator(".threshold input[type=range]").first
+    slider.fill("0.7")
+    says(tab, "image-told", "1 detections from 0.70 on")
+    slider.fill("0.95")
+    says(tab, "image-told", "0 detections from 0.95 on")
+    slider.fill("0.2")
+    says(tab, "image-told", "2 detections from 0.20 on")
+    sync.expect(tab.locator("#image-table")).to_contain_text("0.9")
+    before = downloaded(tab, "image-file").read_bytes()
+    tab.get_by_label("Masks").first.uncheck()
+    sync.expect(shown).not_to_have_attribute("src", first)
+    tab.wait_for_timeout(1000)
+    assert downloaded(tab, "image-file").read_bytes() != before
+    record = downloaded(tab, "image-records").read_text().splitlines()[1]
+    assert len(json.loads(record)["people"]) == 2
+    assert len(page.noted("image")) == runs  # the model did not run again
+
+
+def test_a_clip_plays_and_its_files_come_down(page, tab):
+    tab.get_by_role("tab", name="Clip").click()
+    give(tab, "clip-source", page.clip)
+    tab.get_by_label("End").fill("1.2")
+    tab.click("#clip-go")
+    tab.wait_for_selector("#clip-told progress")
+    says(tab, "clip-told", "36 frames")
+    play = "async v => { v.muted = true; await v.play(); await new Promise(r => setTimeout(r, 500)); "
+    play += "return [v.currentTime > 0, Math.round(10 * v.duration), v.videoWidth]; }"
+    assert tab.locator("#clip-shown video").evaluate(play) == [True, 12, 96]
+    assert len(downloaded(tab, "clip-records").read_text().splitlines()) == 37
+    assert downloaded(tab, "clip-file").stat().st_size > 1000
+    with zipfile.ZipFile(downloaded(tab, "clip-analysis")) as archive:
+        assert "tracks.csv" in archive.namelist()
+    sync.expect(tab.locator("#clip-figures img")).to_have_count(3)
+
+
+def test_a_clip_is_stopped_and_what_is_done_stays(chromium, page):
+    tab = opened(chromium, page)
+    tab.get_by_role("tab", name="Clip").click()
+    sync.expect(tab.get_by_label("Or pick one")).to_have_value("walk.mp4")
+    tab.click("#clip-go")
+    says(tab, "clip-told", " of 40 frames")
+    tab.click("#clip-stop")
+    says(tab, "clip-told", "Stopped after")
+    assert 1 < len(downloaded(tab, "clip-records").read_text().splitlines()) < 41
+    tab.click("#clip-go")  # and the page is ready for the next one
+    says(tab, "clip-told", "40 frames, ")
+    tab.context.close()
+
+
+def test_two_users_at_once_wait_for_each_other_and_get_their_own(chromium, page):
+    one, other = opened(chromium, page), opened(chromium, page)
+    one.get_by_role("tab", name="Clip").click()
+    one.click("#clip-go")
+    says(one, "clip-told", " of 40 frames")
+    give(other, "image-source", page.image)
+    says(one, "clip-told", "40 frames, ")
+    says(other, "image-told", "2 detections")
+    sync.expect(one.locator("#image-shown img")).to_have_count(0)
+    source = other.locator("#image-shown img").get_attribute("src")
+    assert other.request.get(source).status == 200
+    assert one.request.get(source).status == 403
+    folders = [path for path in page.folder.glob("persondet-page-*/*/*/images")]
+    one.context.close()
+    other.context.close()
+    deadline = 200
+    while any(path.exists() for path in folders) and (deadline := deadline - 1):
+        chromium.contexts or chromium.new_context().close()
+        __import__("time").sleep(0.1)
+    assert folders and not any(path.exists() for path in folders)
+
+
+def test_a_file_of_the_wrong_kind_is_one_sentence(tab, tmp_path):
+    (tmp_path / "page.jpg").write_text("<html>")
+    give(tab, "image-source", tmp_path / "page.jpg")
+    says(tab, "image-told", "page.jpg: the image cannot be read (it is an HTML page")
+    tab.get_by_role("tab", name="Clip").click()
+    (tmp_path / "walk.mp4").write_text("#EXTM3U\n/etc/passwd")
+    give(tab, "clip-source", tmp_path / "walk.mp4")
+    tab.click("#clip-go")
+    says(tab, "clip-told", "walk.mp4: it is a text that names other files")
+    sync.expect(tab.locator("#clip-go")).to_be_enabled()
+
+
+def test_a_file_that_is_too_large_is_refused_by_the_page_itself(tab, tmp_path):
+    with open(tmp_path / "walk.mp4", "wb") as file:
+        file.truncate(2 * 2**30)
+    tab.get_by_role("tab", name="Clip").click()
+    give(tab, "clip-source", tmp_path / "walk.mp4")
+    sync.expect(tab.get_by_text("maximum allowed size")).to_be_visible(timeout=SECONDS)
+
+
+def test_report_and_curves_are_one_tab_away(tab):
+    tab.get_by_role("tab", name="Report").click()
+    report = tab.frame_locator("iframe.report")
+    sync.expect(report.locator("h1")).to_contain_text("A detector")
+    tab.get_by_role("tab", name="Curves").click()
+    sync.expect(tab.get_by_alt_text("training curves")).to_be_visible()
