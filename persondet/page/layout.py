@@ -318,7 +318,7 @@ class Page:
                 threshold=threshold,
                 masks=masks,
                 start=start or None,
-                end=end,
+                end=end or None,  # an empty field is 0 until somebody has been in it
                 stop=tab.stop,
             )
             for step in steps:

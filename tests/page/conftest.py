@@ -87,7 +87,7 @@ class NotedSquares(BrightSquares):
 
 def main(notes, *words):
     """Run the tool with the stand-in; note what the process asks of the network."""
-    file = open(notes, "a", buffering=1)
+    file = open(notes, "a", buffering=1)  # noqa: SIM115, as long as the process
 
     def note(name, value):
         file.write(json.dumps([name, value]) + "\n")

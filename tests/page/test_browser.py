@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import time
 import zipfile
+from base64 import b64encode
 
 import pytest
 
@@ -11,7 +13,21 @@ sync = pytest.importorskip(
     "playwright.sync_api", reason="playwright is not installed: pip install persondet[page-dev]"
 )
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
-SECONDS = 15_000  # in milliseconds, for a busy machine
+PHONE = 390  # pixels across
+SECONDS = 60_000  # in milliseconds, for a busy machine
+# Drops a JPEG (base64) on an element, as the mouse does.
+DROP = """(element, data) => {
+  const bytes = Uint8Array.from(atob(data), c => c.charCodeAt(0)), all = new DataTransfer();
+  all.items.add(new File([bytes], "dropped.jpg", {type: "image/jpeg"}));
+  for (const name of ["dragenter", "dragover", "drop"])
+    element.dispatchEvent(new DragEvent(name, {dataTransfer: all, bubbles: true}));
+}"""
+PLAY = """async video => {
+  video.muted = true;
+  await video.play();
+  await new Promise(done => setTimeout(done, 500));
+  return [video.currentTime > 0, Math.round(10 * video.duration), video.videoWidth];
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -35,17 +51,21 @@ def opened(chromium, page, width=1280):
     tab.on("request", lambda r: r.url.startswith(own) or tab.elsewhere.append(r.url))
     tab.goto(page.address)
     tab.wait_for_selector("#image-source input[type=file]", state="attached")
-    tab.wait_for_load_state("networkidle")
+    tab.wait_for_timeout(1000)  # the script attaches itself to what is there
     return tab
 
 
-@pytest.fixture(params=[1280, 390])
+@pytest.fixture
 def tab(chromium, page, request):
-    tab = opened(chromium, page, request.param)
+    width = getattr(request, "param", PHONE)
+    tab = opened(chromium, page, width)
     yield tab
     assert tab.elsewhere == []
-    assert tab.evaluate("document.documentElement.scrollWidth") <= request.param
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
     tab.context.close()
+
+
+wide_and_narrow = pytest.mark.parametrize("tab", [1280, PHONE], indirect=True)
 
 
 def says(tab, part, text):
@@ -62,13 +82,10 @@ def downloaded(tab, part):
     return waiting.value.path()
 
 
+@wide_and_narrow
 def test_an_image_a_slider_masks_and_downloads(page, tab):
-    drop = "(input, file) => { const all = new DataTransfer(); all.items.add(new File([Uint8Array"
-    drop += ".from(atob(file), c => c.charCodeAt(0))], 'dropped.jpg', {type: 'image/jpeg'})); for "
-    drop += "(const name of ['dragenter', 'dragover', 'drop']) input.dispatchEvent(new DragEvent("
-    drop += "name, {dataTransfer: all, bubbles: true, cancelable: true})); }"
-    zone = tab.locator("#image-source button").first
-    zone.evaluate(drop, __import__("base64").b64encode(page.image.read_bytes()).decode())
+    zone, data = tab.locator("#image-source button").first, page.image.read_bytes()
+    zone.evaluate(DROP, b64encode(data).decode())
     says(tab, "image-told", "2 detections from 0.50 on")
     runs = len(page.noted("image"))
     shown = tab.locator("#image-shown img")
@@ -91,6 +108,7 @@ def test_an_image_a_slider_masks_and_downloads(page, tab):
     assert len(page.noted("image")) == runs  # the model did not run again
 
 
+@wide_and_narrow
 def test_a_clip_plays_and_its_files_come_down(page, tab):
     tab.get_by_role("tab", name="Clip").click()
     give(tab, "clip-source", page.clip)
@@ -98,9 +116,7 @@ def test_a_clip_plays_and_its_files_come_down(page, tab):
     tab.click("#clip-go")
     tab.wait_for_selector("#clip-told progress")
     says(tab, "clip-told", "36 frames")
-    play = "async v => { v.muted = true; await v.play(); await new Promise(r => setTimeout(r, 500)); "
-    play += "return [v.currentTime > 0, Math.round(10 * v.duration), v.videoWidth]; }"
-    assert tab.locator("#clip-shown video").evaluate(play) == [True, 12, 96]
+    assert tab.locator("#clip-shown video").evaluate(PLAY) == [True, 12, 96]
     assert len(downloaded(tab, "clip-records").read_text().splitlines()) == 37
     assert downloaded(tab, "clip-file").stat().st_size > 1000
     with zipfile.ZipFile(downloaded(tab, "clip-analysis")) as archive:
@@ -134,13 +150,12 @@ def test_two_users_at_once_wait_for_each_other_and_get_their_own(chromium, page)
     source = other.locator("#image-shown img").get_attribute("src")
     assert other.request.get(source).status == 200
     assert one.request.get(source).status == 403
-    folders = [path for path in page.folder.glob("persondet-page-*/*/*/images")]
+    folders = list(page.folder.glob("persondet-page-*/*/*/images"))
     one.context.close()
     other.context.close()
-    deadline = 200
-    while any(path.exists() for path in folders) and (deadline := deadline - 1):
-        chromium.contexts or chromium.new_context().close()
-        __import__("time").sleep(0.1)
+    deadline = time.monotonic() + 30
+    while any(path.exists() for path in folders) and time.monotonic() < deadline:
+        time.sleep(0.1)
     assert folders and not any(path.exists() for path in folders)
 
 

@@ -1,4 +1,4 @@
-"""A model on trial: what is redrawn, what a clip gives, what is refused; the model is a stand-in."""
+"""A model on trial: what is redrawn, what a clip gives, what is refused; with a stand-in."""
 
 import json
 import threading
