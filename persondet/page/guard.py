@@ -88,14 +88,12 @@ class Guard:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
             return
-        secret = self._secret(scope)
-        visitor = hashlib.sha256((secret or "").encode()).hexdigest()[:32]
-        more = list(_HEADERS)
+        more, secret = list(_HEADERS), self._secret(scope)
         if not secret:
             secret = secrets.token_urlsafe(24)
-            visitor = hashlib.sha256(secret.encode()).hexdigest()[:32]
             cookie = f"{self._cookie}={secret}; Path=/; HttpOnly; SameSite=Lax"
             more.append((b"set-cookie", cookie.encode()))
+        visitor = hashlib.sha256(secret.encode()).hexdigest()[:32]
         answered = False
 
         async def answer(message: Message) -> None:
@@ -107,12 +105,16 @@ class Guard:
                 message["headers"] = [*message.get("headers", ()), *more]
             await send(message)
 
+        refusal: Refusal | None = None
         try:
             await self._pass(scope, receive, answer, visitor)
-        except Refusal as refusal:
-            if answered:
+        except Refusal as error:
+            refusal = error
+        except Exception:
+            if _REFUSED not in scope:
                 raise
-            scope.pop(_REFUSED, None)
+        refusal = scope.pop(_REFUSED, refusal)
+        if refusal is not None and not answered:
             text = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
             start = {"type": "http.response.start", "status": refusal.status, "headers": text}
             await answer(start)
@@ -140,14 +142,14 @@ class Guard:
             session = [path.rpartition("/")[2]]
         for name in session:
             self._check_session(name, visitor)
-        kept = {b"cookie", VISITOR_HEADER.encode()}
+        dropped = {b"cookie", VISITOR_HEADER.encode()}
         if uploading := path.rstrip("/") == _UPLOAD:
             # The answer is read here, so it must come as it is.
-            kept.add(b"accept-encoding")
+            dropped.add(b"accept-encoding")
             receive, send = self._upload(scope, receive, send, visitor)
         elif posted:
             receive = await self._form(scope, receive, visitor)
-        headers = [(name, value) for name, value in scope["headers"] if name not in kept]
+        headers = [(name, value) for name, value in scope["headers"] if name not in dropped]
         headers.append((VISITOR_HEADER.encode(), visitor.encode()))
         self._uploading += uploading
         try:
@@ -197,8 +199,8 @@ class Guard:
             message = await receive()
             seen += len(message.get("body", b""))
             if seen > most:
-                scope[_REFUSED] = True
-                raise Refusal(413, sentence)
+                scope[_REFUSED] = Refusal(413, sentence)
+                raise scope[_REFUSED]
             return message
 
         return counted

@@ -383,8 +383,8 @@ def _shown_image(result: ImageResult, threshold: float, possible: int) -> list[A
         [person["class"], person["score"], *(round(value, 1) for value in person["box"])]
         for person in result.people
     ]
-    told = f"<p><b>{len(rows)}</b> detections from {threshold:.2f} on, of {possible} "
-    told += f"from {LOWEST} on.</p>"
+    told = f"<p>Detections from {threshold:.2f} on: <b>{len(rows)}</b> "
+    told += f"(from {LOWEST} on: {possible}).</p>"
     table = gr.update(value=rows, visible=bool(rows))
     return [told, *map(_file, (result.image, result.image, result.records)), table]
 

@@ -81,7 +81,7 @@ def visitor(page, request):
 
 def test_an_image_goes_in_and_image_and_records_come_out(page, visitor, tmp_path):
     told, image, file, records, table = visitor.detect(visitor.upload(page.image))
-    assert "<b>2</b> detections" in told
+    assert "from 0.50 on: <b>2</b>" in told
     assert [row[0] for row in table["value"]["data"]] == ["person", "person"]
     status, body = visitor.file(image["value"]["path"])
     (tmp_path / "a.jpg").write_bytes(body)
