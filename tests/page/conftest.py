@@ -99,13 +99,15 @@ def main(notes, *words):
             note(event, repr(arguments[0]))
 
     sys.addaudithook(audit)
+    import cli
     import model_page
 
     import persondet.inference.predictor as predictor
 
     predictor.load_predictor = lambda *_, **__: NotedSquares(note)
-    return model_page.main(words)
+    sys.argv = ["model_page.py", *words]
+    cli.run(model_page.main)
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    main(*sys.argv[1:])
