@@ -5,13 +5,16 @@ is added up until the person has been across for a second and is a tenth of thei
 the line; what it comes to then counts. So who turns back, or stands on the line and sways, comes to
 nothing. Between two sightings a track goes straight, so a gap at the line loses nobody.
 
-Where a track begins or ends closer to the line, it counts if the person is walking then.
+Where a track begins or ends closer to the line, it counts if the person is walking then. A tracker
+takes a false alarm for somebody who is lost now and then, or somebody else: the first and the last
+half second count only as far as nothing jumps there, and where feet and height jump at once, a
+track ends and another begins.
 """
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +22,7 @@ import numpy.typing as npt
 from persondet.analysis.areas import distance
 from persondet.analysis.tracks import SMALL, FloatArray, Tracks
 
+Rows = npt.NDArray[np.int64]
 # The band on both sides of a line: as a share of the person's height, and at least, pixels.
 _BAND, _LEAST_BAND = 0.1, 3.0
 _SECONDS_ACROSS = 1.0
@@ -27,6 +31,10 @@ _SECONDS_ACROSS = 1.0
 _OFF_GRID = np.array([0.00137, 0.00093])
 # Who moves by the width of the band in this time is walking.
 _SECONDS_WALKING = 0.5
+# Feet that move by more than this share of the person's height and so many heights a second jump,
+# and so does a height that changes by more. Ends within so much time of a jump are not believed;
+# after a longer gap, what may be a jump stays the same.
+_JUMP, _FASTEST, _SECONDS_JUMP = 0.1, (1.5, 0.5), 0.5
 
 
 @dataclass(frozen=True)
@@ -66,19 +74,24 @@ def crossings(
     Returns: the crossings, and when each track was last seen to have left the line, (T,), seconds;
         -inf: never.
     """
-    feet, first, last = tracks.walked, tracks.starts[:-1], tracks.starts[1:] - 1
+    whole, tracks, of = tracks, *_parts(tracks)
+    feet = tracks.walked
     steps = steps_across(feet, tracks.of, points)
     band = np.maximum(_BAND * tracks.heights, _LEAST_BAND)
     away = distance(feet, points) >= band
     settled = away & (_since(steps, tracks) >= _SECONDS_ACROSS - 1e-6)
-    for end, walking in zip((first, last), _walking(tracks, feet, band), strict=True):
+    ends = _sure_ends(tracks)
+    for end, walking in zip(ends, _walking(tracks, feet, band, ends), strict=True):
         settled[end] = away[end] | walking
+    row = np.arange(len(feet))
+    settled &= (row >= ends[0][tracks.of]) & (row <= ends[1][tracks.of])
     if after is not None and before is not None:
-        settled &= (tracks.times >= after[tracks.of]) & (tracks.times <= before[tracks.of])
+        person = of[tracks.of]
+        settled &= (tracks.times >= after[person]) & (tracks.times <= before[person])
     net = np.cumsum(steps)  # steps[i] leads to sighting i, and none leads to a first one
     rows = np.flatnonzero(settled)
-    left = np.full(len(tracks), -np.inf)
-    left[tracks.of[rows]] = tracks.times[rows]
+    left = np.full(len(whole), -np.inf)
+    left[whole.of[rows]] = tracks.times[rows]
     same = tracks.of[rows[1:]] == tracks.of[rows[:-1]]
     counted = np.flatnonzero(same & (np.diff(net[rows]) != 0))
     here = rows[counted + 1]
@@ -148,9 +161,51 @@ def _since(steps: npt.NDArray[np.int64], tracks: Tracks) -> FloatArray:
     return np.where(none, np.inf, tracks.times - tracks.times[np.maximum(latest, 0)])
 
 
-def _walking(tracks: Tracks, feet: SMALL, band: SMALL) -> tuple[npt.NDArray[np.bool_], ...]:
-    """Return whether the person walks at the beginning, and at the end, of each track: (T,)."""
+def _jumps(tracks: Tracks) -> npt.NDArray[np.bool_]:
+    """Return whether the feet, and whether the height, jump in the step to each sighting: (2, N)."""
+    passed = np.minimum(np.diff(tracks.times), _SECONDS_JUMP)
+    feet, heights = tracks.standing, tracks.heights
+    moved = np.hypot(*np.diff(feet, axis=0).T), np.abs(np.diff(heights))
+    tall = np.maximum(heights[1:], heights[:-1])
+    jumps = np.zeros((2, len(heights)), bool)
+    for jump, way, fastest in zip(jumps, moved, _FASTEST, strict=True):
+        jump[1:] = way > (_JUMP + fastest * passed) * tall
+    jumps[:, tracks.starts[:-1]] = False
+    return jumps
+
+
+def _parts(tracks: Tracks) -> tuple[Tracks, Rows]:
+    """Return the tracks, parted where another person takes over, and which of them each part is of.
+
+    There feet and height jump at once. Where something hides the legs, `standing` does not jump.
+    """
+    begins = np.flatnonzero(_jumps(tracks).all(axis=0))
+    starts = np.union1d(tracks.starts, begins)
+    of = tracks.of[starts[:-1]].astype(np.int64)
+    parted = replace(tracks, ids=tracks.ids[of], starts=starts)
+    parted.__dict__["standing"] = tracks.standing
+    return parted, of
+
+
+def _sure_ends(tracks: Tracks) -> tuple[Rows, Rows]:
+    """Return the first and the last sighting of each track that no jump parts from the rest."""
     first, last = tracks.starts[:-1], tracks.starts[1:] - 1
+    here = np.flatnonzero(_jumps(tracks).any(axis=0))
+    of, times = tracks.of[here], tracks.times
+    soon = times[here - 1] - times[first[of]] <= _SECONDS_JUMP
+    late = times[last[of]] - times[here] <= _SECONDS_JUMP
+    begin, end = first.copy(), last.copy()
+    np.maximum.at(begin, of[soon], here[soon])
+    np.minimum.at(end, of[late], here[late] - 1)
+    short = begin > end
+    return np.where(short, first, begin), np.where(short, last, end)
+
+
+def _walking(
+    tracks: Tracks, feet: SMALL, band: SMALL, ends: tuple[Rows, Rows]
+) -> tuple[npt.NDArray[np.bool_], ...]:
+    """Return whether the person walks at the beginning, and at the end, of each track: (T,)."""
+    first, last = ends
     # Sightings are sorted by track and time, so this key is sorted too.
     span = float(np.ptp(tracks.clock.times)) + 2 * _SECONDS_WALKING + 1
     key = tracks.of * span + (tracks.times - tracks.clock.times[0])
