@@ -6,15 +6,14 @@ the line; what it comes to then counts. So who turns back, or stands on the line
 nothing. Between two sightings a track goes straight, so a gap at the line loses nobody.
 
 Where a track begins or ends closer to the line, it counts if the person is walking then. A tracker
-takes a false alarm for somebody who is lost now and then, or somebody else: the first and the last
-half second count only as far as nothing jumps there, and where feet and height jump at once, a
-track ends and another begins.
+takes a false alarm for somebody who is lost now and then, so what a jump parts from the first or
+the last half second of a track does not count.
 """
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -74,7 +73,6 @@ def crossings(
     Returns: the crossings, and when each track was last seen to have left the line, (T,), seconds;
         -inf: never.
     """
-    whole, tracks, of = tracks, *_parts(tracks)
     feet = tracks.walked
     steps = steps_across(feet, tracks.of, points)
     band = np.maximum(_BAND * tracks.heights, _LEAST_BAND)
@@ -86,12 +84,11 @@ def crossings(
     row = np.arange(len(feet))
     settled &= (row >= ends[0][tracks.of]) & (row <= ends[1][tracks.of])
     if after is not None and before is not None:
-        person = of[tracks.of]
-        settled &= (tracks.times >= after[person]) & (tracks.times <= before[person])
+        settled &= (tracks.times >= after[tracks.of]) & (tracks.times <= before[tracks.of])
     net = np.cumsum(steps)  # steps[i] leads to sighting i, and none leads to a first one
     rows = np.flatnonzero(settled)
-    left = np.full(len(whole), -np.inf)
-    left[whole.of[rows]] = tracks.times[rows]
+    left = np.full(len(tracks), -np.inf)
+    left[tracks.of[rows]] = tracks.times[rows]
     same = tracks.of[rows[1:]] == tracks.of[rows[:-1]]
     counted = np.flatnonzero(same & (np.diff(net[rows]) != 0))
     here = rows[counted + 1]
@@ -161,37 +158,18 @@ def _since(steps: npt.NDArray[np.int64], tracks: Tracks) -> FloatArray:
     return np.where(none, np.inf, tracks.times - tracks.times[np.maximum(latest, 0)])
 
 
-def _jumps(tracks: Tracks) -> npt.NDArray[np.bool_]:
-    """Return whether the feet, and whether the height, jump in the step to each sighting: (2, N)."""
-    passed = np.minimum(np.diff(tracks.times), _SECONDS_JUMP)
-    feet, heights = tracks.standing, tracks.heights
-    moved = np.hypot(*np.diff(feet, axis=0).T), np.abs(np.diff(heights))
-    tall = np.maximum(heights[1:], heights[:-1])
-    jumps = np.zeros((2, len(heights)), bool)
-    for jump, way, fastest in zip(jumps, moved, _FASTEST, strict=True):
-        jump[1:] = way > (_JUMP + fastest * passed) * tall
-    jumps[:, tracks.starts[:-1]] = False
-    return jumps
-
-
-def _parts(tracks: Tracks) -> tuple[Tracks, Rows]:
-    """Return the tracks, parted where another person takes over, and which of them each part is of.
-
-    There feet and height jump at once. Where something hides the legs, `standing` does not jump.
-    """
-    begins = np.flatnonzero(_jumps(tracks).all(axis=0))
-    starts = np.union1d(tracks.starts, begins)
-    of = tracks.of[starts[:-1]].astype(np.int64)
-    parted = replace(tracks, ids=tracks.ids[of], starts=starts)
-    parted.__dict__["standing"] = tracks.standing
-    return parted, of
-
-
 def _sure_ends(tracks: Tracks) -> tuple[Rows, Rows]:
     """Return the first and the last sighting of each track that no jump parts from the rest."""
     first, last = tracks.starts[:-1], tracks.starts[1:] - 1
-    here = np.flatnonzero(_jumps(tracks).any(axis=0))
-    of, times = tracks.of[here], tracks.times
+    times, feet, heights = tracks.times, tracks.standing, tracks.heights
+    passed = np.minimum(np.diff(times), _SECONDS_JUMP)
+    moved = np.hypot(*np.diff(feet, axis=0).T), np.abs(np.diff(heights))
+    tall = np.maximum(heights[1:], heights[:-1])
+    jumps = np.zeros(len(passed), bool)
+    for way, fastest in zip(moved, _FASTEST, strict=True):
+        jumps |= way > (_JUMP + fastest * passed) * tall
+    here = np.flatnonzero(jumps & (tracks.of[1:] == tracks.of[:-1])) + 1
+    of = tracks.of[here]
     soon = times[here - 1] - times[first[of]] <= _SECONDS_JUMP
     late = times[last[of]] - times[here] <= _SECONDS_JUMP
     begin, end = first.copy(), last.copy()
