@@ -3,8 +3,8 @@
 `PersonTracker` follows people with Norfair: the same person keeps the same number.
 Source: Bewley et al., "Simple Online and Realtime Tracking", ICIP 2016, in the implementation of
 norfair-enough, the maintained fork of Norfair: one Kalman filter per person, and an assignment by
-box overlap that serves established tracks first. What overlaps is a little wider than the boxes, and
-heights count twice.
+box overlap that serves established tracks first. What overlaps is a little wider than the boxes,
+and heights count twice.
 Sources: Yang et al., "Hard to Track Objects with Irregular Motions and Similar Appearances? Make It
 Easier by Buffering the Matching Space", WACV 2023; Yang et al., "Hybrid-SORT: Weak Cues Matter for
 Online Multi-Object Tracking", AAAI 2024.

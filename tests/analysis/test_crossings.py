@@ -104,7 +104,9 @@ def test_a_false_alarm_that_takes_over_a_track_that_ends_crosses_nothing(after):
     frames[last] = type(frames[last])(last, frames[last].time, (alarm,), 1)
     people = tracks_of(frames, HEADER, None, "walk.jsonl").confirmed()
     assert crossings(people, ACROSS)[0].counts == (0, 0)
-    backwards = [type(f)(k, float(times[k]), frames[-1 - k].people, 1) for k, f in enumerate(frames)]
+    backwards = [
+        type(f)(k, float(times[k]), frames[-1 - k].people, 1) for k, f in enumerate(frames)
+    ]
     people = tracks_of(backwards, HEADER, None, "walk.jsonl").confirmed()
     assert crossings(people, ACROSS)[0].counts == (0, 0)
 
