@@ -5,7 +5,9 @@ is added up until the person has been across for a second and is a tenth of thei
 the line; what it comes to then counts. So who turns back, or stands on the line and sways, comes to
 nothing. Between two sightings a track goes straight, so a gap at the line loses nobody.
 
-Where a track begins or ends closer to the line, it counts if the person is walking then.
+Where a track begins or ends closer to the line, it counts if the person is walking then. A tracker
+takes a false alarm for somebody who is lost now and then, so what a jump parts from the first or
+the last half second of a track does not count.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import numpy.typing as npt
 from persondet.analysis.areas import distance
 from persondet.analysis.tracks import SMALL, FloatArray, Tracks
 
+Rows = npt.NDArray[np.int64]
 # The band on both sides of a line: as a share of the person's height, and at least, pixels.
 _BAND, _LEAST_BAND = 0.1, 3.0
 _SECONDS_ACROSS = 1.0
@@ -27,6 +30,10 @@ _SECONDS_ACROSS = 1.0
 _OFF_GRID = np.array([0.00137, 0.00093])
 # Who moves by the width of the band in this time is walking.
 _SECONDS_WALKING = 0.5
+# Feet that move by more than this share of the person's height and so many heights a second jump,
+# and so does a height that changes by more. Ends within so much time of a jump are not believed;
+# after a longer gap, what may be a jump stays the same.
+_JUMP, _FASTEST, _SECONDS_JUMP = 0.1, (1.5, 0.5), 0.5
 
 
 @dataclass(frozen=True)
@@ -66,13 +73,16 @@ def crossings(
     Returns: the crossings, and when each track was last seen to have left the line, (T,), seconds;
         -inf: never.
     """
-    feet, first, last = tracks.walked, tracks.starts[:-1], tracks.starts[1:] - 1
+    feet = tracks.walked
     steps = steps_across(feet, tracks.of, points)
     band = np.maximum(_BAND * tracks.heights, _LEAST_BAND)
     away = distance(feet, points) >= band
     settled = away & (_since(steps, tracks) >= _SECONDS_ACROSS - 1e-6)
-    for end, walking in zip((first, last), _walking(tracks, feet, band), strict=True):
+    ends = _sure_ends(tracks)
+    for end, walking in zip(ends, _walking(tracks, feet, band, ends), strict=True):
         settled[end] = away[end] | walking
+    row = np.arange(len(feet))
+    settled &= (row >= ends[0][tracks.of]) & (row <= ends[1][tracks.of])
     if after is not None and before is not None:
         settled &= (tracks.times >= after[tracks.of]) & (tracks.times <= before[tracks.of])
     net = np.cumsum(steps)  # steps[i] leads to sighting i, and none leads to a first one
@@ -148,9 +158,32 @@ def _since(steps: npt.NDArray[np.int64], tracks: Tracks) -> FloatArray:
     return np.where(none, np.inf, tracks.times - tracks.times[np.maximum(latest, 0)])
 
 
-def _walking(tracks: Tracks, feet: SMALL, band: SMALL) -> tuple[npt.NDArray[np.bool_], ...]:
-    """Return whether the person walks at the beginning, and at the end, of each track: (T,)."""
+def _sure_ends(tracks: Tracks) -> tuple[Rows, Rows]:
+    """Return the first and the last sighting of each track that no jump parts from the rest."""
     first, last = tracks.starts[:-1], tracks.starts[1:] - 1
+    times, feet, heights = tracks.times, tracks.standing, tracks.heights
+    passed = np.minimum(np.diff(times), _SECONDS_JUMP)
+    moved = np.hypot(*np.diff(feet, axis=0).T), np.abs(np.diff(heights))
+    tall = np.maximum(heights[1:], heights[:-1])
+    jumps = np.zeros(len(passed), bool)
+    for way, fastest in zip(moved, _FASTEST, strict=True):
+        jumps |= way > (_JUMP + fastest * passed) * tall
+    here = np.flatnonzero(jumps & (tracks.of[1:] == tracks.of[:-1])) + 1
+    of = tracks.of[here]
+    soon = times[here - 1] - times[first[of]] <= _SECONDS_JUMP
+    late = times[last[of]] - times[here] <= _SECONDS_JUMP
+    begin, end = first.copy(), last.copy()
+    np.maximum.at(begin, of[soon], here[soon])
+    np.minimum.at(end, of[late], here[late] - 1)
+    short = begin > end
+    return np.where(short, first, begin), np.where(short, last, end)
+
+
+def _walking(
+    tracks: Tracks, feet: SMALL, band: SMALL, ends: tuple[Rows, Rows]
+) -> tuple[npt.NDArray[np.bool_], ...]:
+    """Return whether the person walks at the beginning, and at the end, of each track: (T,)."""
+    first, last = ends
     # Sightings are sorted by track and time, so this key is sorted too.
     span = float(np.ptp(tracks.clock.times)) + 2 * _SECONDS_WALKING + 1
     key = tracks.of * span + (tracks.times - tracks.clock.times[0])

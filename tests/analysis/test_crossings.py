@@ -94,6 +94,23 @@ def test_a_false_alarm_is_no_person_and_stock_counting_takes_it_for_one():
     assert sum(stock_counts(every, ACROSS)) > 20
 
 
+@pytest.mark.parametrize("after", [0.04, 0.4])
+def test_a_false_alarm_that_takes_over_a_track_that_ends_crosses_nothing(after):
+    times = at_rate(25, 6)
+    walk = down(40, 60)  # to 50 pixels before the line, and away over it as the tracker has it
+    last = next(k for k, t in enumerate(times) if t > 2.2 + after)
+    frames = frames_of([gap(walk, 2.2, 99)], times)
+    alarm = person(1, 320.0, 225.0, 60.0)
+    frames[last] = type(frames[last])(last, frames[last].time, (alarm,), 1)
+    people = tracks_of(frames, HEADER, None, "walk.jsonl").confirmed()
+    assert crossings(people, ACROSS)[0].counts == (0, 0)
+    backwards = [
+        type(f)(k, float(times[k]), frames[-1 - k].people, 1) for k, f in enumerate(frames)
+    ]
+    people = tracks_of(backwards, HEADER, None, "walk.jsonl").confirmed()
+    assert crossings(people, ACROSS)[0].counts == (0, 0)
+
+
 def test_legs_behind_a_wall_are_not_on_the_other_side():
     def hidden(n, t):
         x, cut = 150 + 50 * t, 50.0 if 1.5 < t < 3.5 else 0.0  # walks along, below the line

@@ -3,8 +3,11 @@
 import bm_counts
 import numpy as np
 import pytest
+import torch
+from detectron2.structures import Boxes, Instances
 
 from persondet.analysis.clip import analyze_clip
+from persondet.inference.tracking import PersonTracker
 from persondet.records import PersonRecord
 
 RATES = (2, 5, 12, 25, 60)
@@ -60,6 +63,35 @@ def degraded(people, rng, rate):
             yield PersonRecord(box, 0.6, "person", None, number[0])
 
     return seen
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("rate", [10, 25])
+def test_tracks_of_worse_boxes_change_less_than_a_twentieth_of_the_counts(rate, tmp_path):
+    """The boxes lose their numbers, and the tracker gives them others."""
+    true = wrong = 0
+    for seed in range(3):
+        for street in bm_counts.STREETS:
+            scene, rng = bm_counts.drawn(street), np.random.default_rng(seed)
+            people = degraded(scene.upright, rng, rate)
+            tracker = PersonTracker(rate)
+
+            def tracked(time, people=people, tracker=tracker):
+                seen = list(people(time))
+                found = Instances(bm_counts.SIZE[::-1])
+                found.pred_boxes = Boxes(torch.tensor([p.box for p in seen]).reshape(-1, 4))
+                found.scores = torch.tensor([p.score for p in seen])
+                tracker.update(found, time)
+                for person, number in zip(seen, found.ID, strict=True):
+                    yield PersonRecord(person.box, person.score, "person", None, number)
+
+            times = moments(rate, street.seconds)
+            records = bm_counts.write_records(tmp_path / "r.jsonl", times, tracked)
+            found = analyze_clip(records, scene.write_areas(tmp_path / "areas.yaml"))
+            (expected,) = street.counts.values()
+            true += sum(expected)
+            wrong += sum(abs(np.subtract(expected, found.crossings[0].counts)))
+    assert wrong <= 0.05 * true
 
 
 @pytest.mark.slow

@@ -212,9 +212,9 @@ class Drawn:
         return sorted(found, key=lambda visit: visit[1])
 
 
-def drawn(street: Street) -> Drawn:
+def drawn(street: Street, seed: int = 31) -> Drawn:
     """Return a street with its things and the looks of its walkers."""
-    rng = scene_rng(31, street.name)
+    rng = scene_rng(seed, street.name)
     scene = empty_scene(rng, SIZE, ("day", "clear", "mall"))
     for name, column, pixels in street.things:
         z = scene.camera.depth_for(_TALL, pixels)

@@ -102,6 +102,17 @@ def test_people_keep_their_numbers_at_a_variable_or_a_wrong_rate(rate):
     assert abs(tracker.unique - PEOPLE) <= 2
 
 
+def test_at_two_frames_a_second_who_walks_past_somebody_smaller_keeps_the_number():
+    """In half a second people walk farther than they are wide."""
+    tracker, ids = PersonTracker(2), []
+    for k in range(8):
+        near, far = 100.0 + 50 * k, 520.0 - 50 * k
+        found = detections([[near, 100, near + 48, 220], [far, 90, far + 40, 190]])
+        tracker.update(found, k / 2)
+        ids.append(found.ID)
+    assert ids == [[1, 2]] * 8
+
+
 def test_after_a_hole_of_twenty_seconds_there_are_other_people():
     tracker, ids = PersonTracker(FPS), []
     for time in (*np.arange(30) / FPS, *(20 + np.arange(30) / FPS)):

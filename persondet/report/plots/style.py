@@ -92,7 +92,9 @@ def new_figure(
 def save(figure: Figure, path: Path) -> Path:
     """Write a figure as PNG, whole or not at all; the same figure gives the same bytes."""
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", metadata={"Software": "persondet"})
+        # Level 6 takes twice as long, for files that are a few percent smaller.
+        look: dict[str, Any] = {"metadata": {"Software": "persondet"}}
+        figure.savefig(temporary, format="png", pil_kwargs={"compress_level": 4}, **look)
     return path
 
 
