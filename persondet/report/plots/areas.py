@@ -183,7 +183,8 @@ def panel_ways(axes: Axes, analysis: ClipAnalysis, frame: Frame) -> None:
     )
     if drawn:  # one collection: three hundred lines take a second to draw
         ends = np.array([way[-1] for way, _ in drawn])
-        axes.scatter(*ends.T, s=(2.5 * thin) ** 2, c=[c for _, c in drawn], zorder=3)
+        x, y = ends.T
+        axes.scatter(x, y, s=(2.5 * thin) ** 2, c=[c for _, c in drawn], zorder=3)
     some = "" if len(drawn) == len(analysis.people) else f"first {len(drawn)} of the "
     axes.set_title(f"The ways of the {some}{len(analysis.people)} people; a dot is the end")
     for zone in analysis.areas.zones:
