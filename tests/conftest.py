@@ -11,16 +11,16 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-# Threads that wait for work sleep instead of spinning: the models here are so small that waiting
-# is most of what a thread does. It is read when torch is loaded, and by the tools that tests start.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has a core
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import cli
 import cv2
 import numpy as np
 import pytest
 from hypothesis import settings
+
+cli.set_environment()  # it is read when torch is loaded, and by the tools that tests start
 
 # What the tests import lives as long as the process: see `pytest_collection_finish`.
 gc.disable()

@@ -17,6 +17,7 @@ MODES = {
     "dataset": "checking images, cleaning annotations, finding leaks",
     "train": "training steps of two models against Detectron2's SimpleTrainer",
     "cores": "training and inference with one of two cores taken, for three waiting policies",
+    "memory": "what training keeps when hardly two images have the same size",
     "mapper": "training samples per second and core against two other mappers",
     "evaluate": "scoring 5,000 images against Detectron2's COCOEvaluator with pycocotools",
     "video": "annotated frames per second against DefaultPredictor with VideoVisualizer",
@@ -39,7 +40,7 @@ def get_parser() -> argparse.ArgumentParser:
     what = "; ".join(f"{name}: {what}" for name, what in MODES.items())
     add("modes", what, "MODE", nargs="+", choices=list(MODES))
     add("--pairs", "turns of each side", "N", type=int, default=10)
-    more = "600 for dataset, 16 for mapper, 5000 for evaluate, 60 frames for video"
+    more = "600 for dataset, 100 for memory, 16 for mapper, 5000 for evaluate, 60 frames for video"
     more = f"images (default: {more}), or items (100000 for cluster)"
     add("--images", more, "N", type=int)
     more = "trained run, for counts, hiding, relinking and four video rows"

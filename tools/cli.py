@@ -298,21 +298,22 @@ def show_log() -> None:
     log.setLevel(logging.INFO)
 
 
-def wait_passively() -> None:
-    """Let the threads of OpenMP sleep while they wait, unless the user has chosen.
-
-    They spin by default. Beside another process on the same cores, each of the many short waits in
-    a forward pass then costs a time slice. To be called before PyTorch is imported.
-    """
+def set_environment() -> None:
+    """Set what libraries read once, when they are imported, unless the user has set it."""
+    # OpenMP's threads spin by default. Beside another process on the same cores, each of the many
+    # short waits in a forward pass then costs a time slice.
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    # oneDNN keeps what it has prepared for 1,024 layers and shapes, each with memory of its own.
+    # Images of many sizes fill that; a step on images of one size needs fewer than 256.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
+    # albumentations asks the network for a newer release when it is imported.
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 
 def run(main: Callable[[Sequence[str] | None], int | None]) -> None:
     """Call `main` with the command line and exit: one sentence and a code for bad input."""
-    wait_passively()
-    # albumentations asks the network for a newer release when it is imported.
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    set_environment()
     try:
         from persondet.environment import quiet_upstream
         from persondet.errors import PersondetError

@@ -25,7 +25,7 @@ from persondet.modeling.precision import resolve_device, resolve_dtype
 _CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 _CONFIG = _CONFIGS / "person_mask_rcnn_R_50_FPN.yaml"
 CPU_CONFIG = _CONFIGS / "person_mask_rcnn_EfficientNet_Lite0_FPN.yaml"
-_PEOPLE, _CORNERS = 8, 40  # per image, per outline
+_CORNERS = 40  # per outline
 # The rate of the first steps of Detectron2's warm-up. At the full rate, weights that never saw an
 # image would diverge within the benchmark.
 _RATE = 2.5e-6
@@ -87,23 +87,24 @@ def prepared(
     weights = _random_weights(cfg)
     model = Trainer.build_model(cfg)
     model.load_state_dict(weights)
-    optimizer, batches = Trainer.build_optimizer(cfg, model), _random_batch(size, batch_size)
-    repeated = itertools.repeat(batches)
+    optimizer, rng = Trainer.build_optimizer(cfg, model), np.random.default_rng(0)
+    repeated = itertools.repeat(
+        [random_sample(rng, (size * 4 // 3, size)) for _ in range(batch_size)]
+    )
     return AutocastTrainer(model, repeated, optimizer, dtype=resolve_dtype(cfg)), weights
 
 
-def _random_batch(size: int, batch_size: int) -> list[dict[str, Any]]:
-    rng, (width, height) = np.random.default_rng(0), (size * 4 // 3, size)
-    batch = []
-    for _ in range(batch_size):
-        image = background(rng, (width, height)).transpose(2, 0, 1)
-        people = outlines(rng, (width, height), _PEOPLE, _CORNERS)
-        instances = Instances((height, width))
-        instances.gt_boxes = Boxes(torch.from_numpy(boxes_of(people)).float())
-        instances.gt_classes = torch.zeros(_PEOPLE, dtype=torch.int64)
-        instances.gt_masks = PolygonMasks([[outline.ravel()] for outline in people])
-        batch.append({"image": torch.from_numpy(image.copy()), "instances": instances})
-    return batch
+def random_sample(
+    rng: np.random.Generator, size: tuple[int, int], people: int = 8
+) -> dict[str, Any]:
+    """Return what a mapper returns for an image of `size` (width, height) pixels with people."""
+    around = outlines(rng, size, people, _CORNERS)
+    instances = Instances(size[::-1])
+    instances.gt_boxes = Boxes(torch.from_numpy(boxes_of(around)).float())
+    instances.gt_classes = torch.zeros(people, dtype=torch.int64)
+    instances.gt_masks = PolygonMasks([[outline.ravel()] for outline in around])
+    image = background(rng, size).transpose(2, 0, 1)
+    return {"image": torch.from_numpy(image.copy()), "instances": instances}
 
 
 class _Side:

@@ -89,6 +89,15 @@ def test_a_training_step_has_the_losses_of_detectron2s(monkeypatch):
 
 
 @pytest.mark.soak
+def test_memory_is_flat_once_warm_and_smaller_than_without_the_bound():
+    import bm_memory
+
+    rows = bm_memory.main()
+    assert rows["tools"]["end"] - rows["tools"]["warm"] < 25
+    assert rows["tools"]["end"] < rows["default"]["end"]
+
+
+@pytest.mark.soak
 def test_the_rows_of_a_cluster():
     pytest.importorskip("ray")
     import bm_cluster

@@ -1,8 +1,11 @@
 """Every tool explains itself at once: `--help` imports nothing heavy."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+import cli
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 HEAVY = ("torch", "detectron2", "cv2", "av", "albumentations", "matplotlib", "numpy")
@@ -31,3 +34,17 @@ def test_help_is_light_and_has_an_example_and_the_exit_codes():
         for words in ("usage:", "example", f"tools/{tool.name}", "exit codes:"):
             assert words in said
         assert "exit code 0\nheavy []" in said, tool.name
+
+
+def test_a_tool_sets_what_libraries_read_once_and_leaves_what_the_user_set(monkeypatch):
+    cli.set_environment()
+    assert int(os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]) == 256
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "100")
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+    cli.set_environment()
+    assert "OMP_WAIT_POLICY" not in os.environ
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "64"
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    cli.set_environment()
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
