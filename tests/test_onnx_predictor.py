@@ -310,9 +310,9 @@ def test_detections_are_paired_by_place_and_class_and_the_lowest_may_be_missing(
 def test_images_of_five_sizes_and_odd_ones_on_a_resnet_50_of_random_weights(tmp_path, count):
     pytest.importorskip("onnx")
     eager = bm_agreement.random_predictor(tmp_path, 96 if count == 5 else 320)
-    rows = bm_agreement.agreements(eager, count, large=count > 5)
+    rows = list(bm_agreement.agreements(eager, count, large=count > 5))
     assert len({(row.height, row.width) for row in rows}) == (6 if count == 5 else 7)
-    assert sum(row.detections > 0 for row in rows) >= count - 1
-    black = next(row for row in rows if row.image == "black")
-    assert black.detections == 0
+    found = {row.image: row.detections for row in rows}
+    assert found["street 0"] >= 20 and found["nobody"] == 0
+    assert sum(found.values()) > 4 * count
     assert [row for row in rows if not row.holds] == []
