@@ -130,7 +130,8 @@ def export_model(
         if wrong:
             raise CheckpointError(
                 f"{output} is not written: its detections are not the model's in {len(wrong)} of "
-                f"{len(rows)} images, such as {wrong[0].image}; please report the table above."
+                f"{len(rows)} images, such as {wrong[0].image}; train a model of random weights "
+                "first (docs/deploy.md says why), and report the table above for any other."
             )
     write_text(table_path, table + "\n")
     return rows

@@ -14,6 +14,7 @@ from persondet.environment import config_folder
 from persondet.errors import ConfigError
 from tests.conftest import write_export
 from tests.inference.tiny_model import NARROW
+from tests.video.clips import squares, write_clip
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -92,13 +93,64 @@ def test_the_tools_work_with_what_is_installed(place):
     assert "next: python tools/prepare_dataset.py clean" in checked
     sheet = ("--output", "sheet.png", "--augmentation", "street", "--images", "1")
     use(place, "tools/visualize_data.py", "--dataset", "export", *sheet)
+    demo = "import persondet.demo as demo, persondet.sample.export; assert demo.CONFIG.is_file()"
+    use(place, "-c", demo)
+
+
+@pytest.fixture(scope="module")
+def run(place):
     config = "configs/quick_schedules/person_mask_rcnn_R_18_FPN_instant_test.yaml"
-    opts = ["DATASETS.ROBOFLOW.ROOT", "export", "OUTPUT_DIR", "run", "MODEL.DEVICE", "cpu"]
-    opts += ["SOLVER.MAX_ITER", "2", "TEST.EVAL_PERIOD", "2", "DATALOADER.NUM_WORKERS", "0"]
-    use(place, "tools/train_net.py", "--config-file", config, *opts, *NARROW)
+    use(place, "tools/train_net.py", "--config-file", config, *TRAINING, "OUTPUT_DIR", "run")
+    return "run"
+
+
+TRAINING = """DATASETS.ROBOFLOW.ROOT export MODEL.DEVICE cpu SOLVER.MAX_ITER 2 TEST.EVAL_PERIOD 2
+    DATALOADER.NUM_WORKERS 0""".split()
+TRAINING += NARROW
+
+
+@pytest.mark.slow
+def test_a_training_its_report_and_its_model_need_no_checkout(place, run):
     use(place, "tools/make_report.py", "run")
     assert (place / "run" / "report.html").is_file() and (place / "run" / "report.pdf").is_file()
     use(place, "tools/predict.py", "--run", "run", "--input", "export/test", "--output", "drawn")
     assert (place / "drawn" / "predictions.json").is_file()
-    demo = "import persondet.demo as demo, persondet.sample.export; assert demo.CONFIG.is_file()"
-    use(place, "-c", demo)
+
+
+# Each tool, and a file that it writes.
+TOOLS = {
+    "plot_metrics.py run --output plots": "plots",
+    "compare_settings.py --config-file configs/quick_schedules/"
+    "person_mask_rcnn_R_18_FPN_instant_test.yaml --output compared --seeds 1 "
+    "--variant two MODEL.BACKBONE.FREEZE_AT 2 --variant none MODEL.BACKBONE.FREEZE_AT 0 "
+    "--opts " + " ".join(TRAINING): "compared",
+    "export_model.py --run run --output model.onnx --count 1": "model.onnx",
+    "video_demo.py --run run --video-input clips/walk.mp4 --output walk.mp4": "walk.jsonl",
+    "video_demo.py --model model.onnx --video-input clips/walk.mp4 --output onnx.mp4": "onnx.mp4",
+    "annotate_folder.py --run run --input clips --output annotated": "annotated/walk.mp4",
+    "draw_areas.py clips/walk.mp4 --output grid.png": "grid.png",
+    "analyze_clip.py walk.jsonl --areas areas.yaml --output analysis": "analysis/analysis.json",
+    "mine_frames.py --run run --video-input clips --output mined --count 2": "mined/frames.html",
+    "prepare_dataset.py audit export --run run --output audit": "audit/audit.html",
+    "prepare_dataset.py clean export --output clean": "clean/train",
+    "score_tracks.py --help": "",
+    "make_sample.py --help": "",
+    "demo.py --help": "",
+}
+
+
+@pytest.mark.soak
+def test_every_tool_works_with_what_is_installed(place, run):
+    (place / "clips").mkdir()
+    write_clip(place / "clips" / "walk.mp4", squares(40))
+    zone = "zones: {middle: [[0.1, 0.1], [0.9, 0.1], [0.9, 0.9], [0.1, 0.9]]}"
+    (place / "areas.yaml").write_text(zone)
+    for command, written in TOOLS.items():
+        use(place, *f"tools/{command}".split())
+        assert (place / written).exists(), command
+    known = {command.partition(" ")[0] for command in TOOLS} | {"make_report.py", "predict.py"}
+    known |= {"train_net.py", "visualize_data.py"}
+    # Those that install, and one that times a checkout's own benchmarks.
+    known |= {"benchmark.py", "install_detectron2.py", "make_environment.py"}
+    tools = {path.name for path in (ROOT / "tools").glob("*.py") if "__main__" in path.read_text()}
+    assert tools <= known

@@ -217,8 +217,8 @@ def test_the_export_of_clips(mined):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("layout", ["roboflow_coco", "coco_instances"])
-def test_another_tool_s_importers_take_the_export(mined, tmp_path, layout):
-    """Datumaro's, which CVAT uses: Roboflow's layout, and COCO's own."""
+def test_datumaro_s_importers_take_the_export(mined, tmp_path, layout):
+    """CVAT uses them: Roboflow's layout, and COCO's own."""
     datumaro = pytest.importorskip("datumaro.components.dataset")
     coco = json.loads((mined / "train" / ANNOTATION_FILE).read_text())
     if layout == "coco_instances":
@@ -235,6 +235,26 @@ def test_another_tool_s_importers_take_the_export(mined, tmp_path, layout):
     assert all(item.media.data.shape == (64, 96, 3) for item in dataset)
     labels = dataset.categories()[next(iter(dataset.categories()))]
     assert {labels[one.label].name for one in found} == {"person"}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_label_studio_s_importer_takes_the_export(mined, tmp_path):
+    importer = pytest.importorskip("label_studio_sdk.converter.imports.coco")
+    source, target = mined / "train" / ANNOTATION_FILE, tmp_path / "tasks.json"
+    importer.convert_coco_to_ls(str(source), str(target), out_type="predictions")
+    coco, tasks = json.loads(source.read_text()), json.loads(target.read_text())
+    names = [task["data"]["image"].rpartition("=")[2] for task in tasks]
+    assert names == [image["file_name"] for image in coco["images"]]
+    results = [one for task in tasks for one in task["predictions"][0]["result"]]
+    found = [one["value"] for one in results if one["type"] == "polygonlabels"]
+    polygons = [p for one in coco["annotations"] for p in one["segmentation"]]
+    # Per cent of the image's sides.
+    outlines = [(np.array(one["points"]) * (0.96, 0.64)).ravel() for one in found]
+    assert len(outlines) == len(polygons) > 6
+    assert all(np.allclose(*pair) for pair in zip(outlines, polygons, strict=True))
+    assert {label for one in found for label in one["polygonlabels"]} == {"person"}
+    assert "<PolygonLabels" in (tmp_path / "tasks.label_config.xml").read_text()
 
 
 def test_bad_input_is_refused_and_writes_nothing(tmp_path, monkeypatch, capsys):
