@@ -1,6 +1,7 @@
 """How fast a training step is beside Detectron2's own, and what it keeps for the way back."""
 
 import itertools
+import os
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -48,6 +49,8 @@ def main(
     `small_size`: the shorter side of the images in pixels, of which the longer one is 4/3; `dtype`:
     of our side of the first row and of the bytes.
     """
+    # Two models are more than the tools' bound for one; read at the first convolution.
+    os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] = "1024"
     turns = Turns(pairs, rows=3, progress=progress)
     found: dict[str, Row] = {}
     for name, config, own_type, edge in (
