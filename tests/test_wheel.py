@@ -133,6 +133,7 @@ TOOLS = {
     "mine_frames.py --run run --video-input clips --output mined --count 2": "mined/frames.html",
     "prepare_dataset.py audit export --run run --output audit": "audit/audit.html",
     "prepare_dataset.py clean export --output clean": "clean/train",
+    "model_page.py --help": "",
     "score_tracks.py --help": "",
     "make_sample.py --help": "",
     "demo.py --help": "",
@@ -148,6 +149,7 @@ def test_every_tool_works_with_what_is_installed(place, run):
     for command, written in TOOLS.items():
         use(place, *f"tools/{command}".split())
         assert (place / written).exists(), command
+    use(place, "-c", "import persondet.page.guard, persondet.page.server, persondet.page.trials")
     known = {command.partition(" ")[0] for command in TOOLS} | {"make_report.py", "predict.py"}
     known |= {"train_net.py", "visualize_data.py"}
     # Those that install, and one that times a checkout's own benchmarks.
