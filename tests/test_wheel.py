@@ -127,7 +127,7 @@ TOOLS = {
     "export_model.py --run run --output model.onnx --count 1": "model.onnx",
     "video_demo.py --run run --video-input clips/walk.mp4 --output walk.mp4": "walk.jsonl",
     "video_demo.py --model model.onnx --video-input clips/walk.mp4 --output onnx.mp4": "onnx.mp4",
-    "annotate_folder.py --run run --input clips --output annotated": "annotated/walk.mp4",
+    "annotate_folder.py --run run --input clips --output annotated": "annotated/walk_annotated.mp4",
     "draw_areas.py clips/walk.mp4 --output grid.png": "grid.png",
     "analyze_clip.py walk.jsonl --areas areas.yaml --output analysis": "analysis/analysis.json",
     "mine_frames.py --run run --video-input clips --output mined --count 2": "mined/frames.html",
