@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     require_gradio()
     require_detectron2()
-    from persondet.inference.predictor import load_predictor
+    from persondet.inference.predictor import Predictor, load_predictor
     from persondet.page.trials import LOWEST, Trial, clips_in
 
     clips = clips_in(args.clips)
@@ -57,8 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         tiles=args.tiles,
         threads=1,  # several frames of a clip at once instead
     )
-    if not args.clips and args.run:
-        beside = Path(predictor.cfg.DATASETS.ROBOFLOW.ROOT).parent  # type: ignore[union-attr]
+    if not args.clips and args.run and isinstance(predictor, Predictor):
+        beside = Path(predictor.cfg.DATASETS.ROBOFLOW.ROOT).parent
         for folder in (args.run, beside):
             with suppress(MediaError):
                 clips |= clips_in([folder])
