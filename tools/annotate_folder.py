@@ -89,7 +89,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         model=args.model and str(Path(args.model).resolve()),
         confidence_threshold=args.confidence_threshold,
         least_score=options.hiding.threshold if options.hiding else None,
-        appearance=options.relink,
         tiles=args.tiles,
         threads=1,  # several frames at once instead
     )

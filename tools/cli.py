@@ -195,6 +195,11 @@ def annotation_options(parser: argparse.ArgumentParser, args: argparse.Namespace
         parser.error(f"--areas {args.areas} is no file")
     if args.relink and args.no_tracking:
         parser.error("--relink joins tracks, and --no-tracking makes none; leave one out")
+    if args.relink and args.model:
+        parser.error(
+            "--relink compares what people look like, which an exported model does not say; name "
+            "the run that it comes from with --run"
+        )
     names = ("start", "end", "stride", "max_frames", "crf", "save_mot", "mute", "relink", "areas")
     chosen = {name: getattr(args, name) for name in names}
     chosen["hiding"] = hiding_options(parser, args)

@@ -126,7 +126,6 @@ def _annotate_all(
         model=args.model,
         confidence_threshold=args.confidence_threshold,
         least_score=options.hiding.threshold if options.hiding else None,
-        appearance=options.relink,
         tiles=args.tiles,
         threads=1,  # several frames at once instead
     )

@@ -47,7 +47,6 @@ class Predictor:
             `VISUALIZATION.SCORE_THRESH`, else the threshold in the checkpoint, else 0.5.
         least_score: keep detections from this score on instead, if it is lower, for a caller who
             tells the two apart by `confidence_threshold`, as `annotate_video` does to hide people.
-        appearance: return what each detection looks like too (`persondet.modeling.appearance`).
 
     Attributes:
         metadata: Detectron2 metadata with `thing_classes` and `thing_colors`.
@@ -71,7 +70,6 @@ class Predictor:
         *,
         confidence_threshold: float | None = None,
         least_score: float | None = None,
-        appearance: bool = False,
     ) -> None:
         if confidence_threshold is not None and not 0.0 <= confidence_threshold <= 1.0:
             raise ConfigError(
@@ -90,7 +88,7 @@ class Predictor:
         self.least_score = min(low, self.confidence_threshold)
         asked = asked or least_score is not None
         self.model = freeze_module(built.model)  # so that layers keep what they fold
-        keep_roi_masks(self.model, appearance=appearance)
+        keep_roi_masks(self.model, appearance=True)
         _drop_early(self.model, self.least_score, asked=asked)
         if self.cfg.TEST.TILES:
             self.model = TiledModel(self.cfg, self.model)
@@ -117,7 +115,6 @@ class Predictor:
         *,
         confidence_threshold: float | None = None,
         least_score: float | None = None,
-        appearance: bool = False,
         device: str | None = None,
         tiles: Sequence[int] | None = None,
     ) -> Predictor:
@@ -133,12 +130,7 @@ class Predictor:
         cfg = run_cfg(run_dir)
         cfg.MODEL.DEVICE = device or "auto"
         cfg.TEST.TILES = tuple(tiles or cfg.TEST.TILES)
-        return cls(
-            cfg,
-            confidence_threshold=confidence_threshold,
-            least_score=least_score,
-            appearance=appearance,
-        )
+        return cls(cfg, confidence_threshold=confidence_threshold, least_score=least_score)
 
     @cached_property
     def digest(self) -> str:
@@ -160,8 +152,9 @@ class Predictor:
 
         Returns: for each image `Instances` on the CPU, by falling score, none below `least_score`:
             `pred_boxes` (float32, (N, 4), XYXY_ABS, pixels of the given image), `scores` (float32,
-            (N,)), `pred_classes` (int64, (N,), into `metadata.thing_classes`) and, where the
-            model has masks, `pred_masks` (bool, (N, H, W)).
+            (N,)), `pred_classes` (int64, (N,), into `metadata.thing_classes`), where the model has
+            masks, `pred_masks` (bool, (N, H, W)), and of an R-CNN, `appearance` (float32, (N, D),
+            see `persondet.modeling.appearance`).
         """
         return [paste_whole(instances) for instances in self.predict_frames(images)]
 
@@ -261,7 +254,6 @@ def load_predictor(
     model: str | Path = "",
     confidence_threshold: float | None = None,
     least_score: float | None = None,
-    appearance: bool = False,
     tiles: Sequence[int] | None = None,
     threads: int | None = None,
 ) -> Predictor | ExportedPredictor:
@@ -275,14 +267,8 @@ def load_predictor(
     """
     more: dict[str, Any] = {"confidence_threshold": confidence_threshold}
     more |= {"least_score": least_score}
-    if model and appearance:
-        raise ConfigError(
-            f"{model}: an exported model does not say what people look like; name the run it comes "
-            "from with --run to relink its tracks."
-        )
     if model:
         return ExportedPredictor(model, threads=threads, **more)
-    more |= {"appearance": appearance}
     if run:
         return Predictor.from_run(run, tiles=tiles, **more)
     cfg = load_cfg(config_file, opts)

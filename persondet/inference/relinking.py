@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from detectron2.structures import Instances
 
+from persondet.inference.tracking import appearance_distances
 from persondet.modeling.appearance import FIELD
 
 LONGEST = 60.0
@@ -98,13 +99,10 @@ def _distances(tracks: list[_Track]) -> tuple[np.ndarray, np.ndarray]:
     weights = np.array([one.weight for one in tracks])
     spreads = np.stack([one.squares / one.weight for one in tracks]) - means**2
     spread = np.average(np.maximum(spreads, 0.0), axis=0, weights=weights)
-    means = means / np.sqrt(spread + 1e-6 * spread.mean() + 1e-12)
-    squares = (means**2).sum(axis=1)
-    distances = np.maximum(squares[:, None] + squares - 2 * means @ means.T, 0.0)
     start, end = np.array([(one.start, one.end) for one in tracks]).T
     together = (start[:, None] <= end) & (start <= end[:, None])
     np.fill_diagonal(together, False)
-    return np.sqrt(distances), together
+    return appearance_distances(means, means, spread), together
 
 
 def _possible(tracks: list[_Track]) -> np.ndarray:

@@ -4,10 +4,12 @@
 Source: Bewley et al., "Simple Online and Realtime Tracking", ICIP 2016, in the implementation of
 norfair-enough, the maintained fork of Norfair: one Kalman filter per person, and an assignment by
 box overlap that serves established tracks first. What overlaps is a little wider than the boxes,
-and heights count twice.
+and heights count twice. Where a box overlaps several tracks, their appearance decides, if the
+detections carry one.
 Sources: Yang et al., "Hard to Track Objects with Irregular Motions and Similar Appearances? Make It
 Easier by Buffering the Matching Space", WACV 2023; Yang et al., "Hybrid-SORT: Weak Cues Matter for
-Online Multi-Object Tracking", AAAI 2024.
+Online Multi-Object Tracking", AAAI 2024; Wojke et al., "Simple Online and Realtime Tracking with a
+Deep Association Metric", ICIP 2017 (running features of tracks beside their boxes).
 
 `score_tracks` compares tracks with ground truth: MOTA, IDF1, HOTA, computed by motrics.
 Sources: Bernardin and Stiefelhagen, "Evaluating Multiple Object Tracking Performance: The CLEAR
@@ -26,7 +28,8 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -35,7 +38,8 @@ from persondet.records import FrameRecord
 
 if TYPE_CHECKING:
     from detectron2.structures import Instances
-    from norfair import TrackedObject
+    from norfair import Detection, TrackedObject
+    from norfair.distances import Distance
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +55,13 @@ _SECONDS_HIDDEN, _SECONDS_KNOWN = 2.0, 0.4
 # second at first, and change of speed within a second. People walk more steadily than a model
 # places boxes; a filter that trusts each box overshoots and loses them.
 _FIRST_SPEED, _SPEED_CHANGE = 6.0, 1.5
+# Appearances differ by about one where they are of one person, by two to three where they are not.
+# A box is so much farther from a track, per unit, than from the one that it looks most like; and it
+# may leave an established track for a young one that it looks more like by _CLEARLY.
+_UNLIKE, _CLEARLY = 0.3, 0.8
+# A track's appearance is a running mean with this share of the last one, of boxes that others cover
+# by no more than _COVERED. It counts once so many have told how much one person varies.
+_NEW, _COVERED, _ENOUGH = 0.2, 0.2, 20
 # A false alarm is short; a track counts as a person after this much time in sight.
 SECONDS_SEEN = 0.5
 # Norfair's counters are whole numbers; they count these, per second.
@@ -60,9 +71,9 @@ _TICKS = 10_000
 class PersonTracker:
     """Numbers the people in a clip's frames; a person keeps the number through short occlusions.
 
-    The numbers are 1, 2, 3 … in the order of appearance. They depend only on the boxes of this and
-    earlier frames: the same frames give the same numbers. The tracker forgets people who are gone,
-    so memory stays flat.
+    The numbers are 1, 2, 3 … in the order in which people come. They depend only on the detections
+    of this and earlier frames: the same frames give the same numbers. The tracker forgets people
+    who are gone, so memory stays flat.
 
     All of its times are seconds by the time stamps. Only where frames are more than a second apart
     they follow the usual step, the median of the last ones: a person then survives one frame.
@@ -82,7 +93,6 @@ class PersonTracker:
 
     def __init__(self, frame_rate: float) -> None:
         from norfair import OptimizedKalmanFilterFactory, Tracker
-        from norfair.distances import VectorizedDistance
 
         # The filter's unit of time is the step between two frames, which `_pass_time` makes as long
         # as it is; only ratios to R, the box noise, matter.
@@ -94,7 +104,9 @@ class PersonTracker:
             past_detections_length=0,
         )
         # The constructor takes a function of one pair alone.
-        self._tracker.distance_function = VectorizedDistance(self._distances)
+        distance = SimpleNamespace(get_distances=self._distances)
+        self._tracker.distance_function = cast("Distance", distance)
+        self._looks = _Looks()
         self.unique = 0
         self._now: float | None = None
         self._step = 1 / frame_rate
@@ -108,11 +120,14 @@ class PersonTracker:
         """Number the people of the next frame.
 
         Args:
-            instances: `pred_boxes` (XYXY_ABS, pixels) and `scores` (0 to 1), on any device; the
-                field `ID` is set in place: list[int], one number per detection, no two the same.
+            instances: `pred_boxes` (XYXY_ABS, pixels), `scores` (0 to 1) and perhaps `appearance`
+                (see `persondet.modeling.appearance`), on any device; the field `ID` is set in
+                place: list[int], one number per detection, no two the same.
             time: seconds from the start of the clip; None: one usual step after the last frame.
         """
         from norfair import Detection
+
+        from persondet.modeling.appearance import FIELD
 
         boxes = instances.pred_boxes.tensor.detach().cpu().numpy().astype(np.float64)
         scores = instances.scores.detach().cpu().numpy()
@@ -120,6 +135,8 @@ class PersonTracker:
         usable = np.isfinite(boxes).all(axis=1) & np.isfinite(scores)
         boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1.0)  # a line overlaps nothing
         period = self._pass_time(time)
+        looks = instances.get(FIELD).detach().cpu().numpy() if instances.has(FIELD) else None
+        self._looks.show(looks)
         self._tracker.update(
             [
                 Detection(boxes[k].reshape(2, 2), data=(self._frames, int(k)))
@@ -132,6 +149,7 @@ class PersonTracker:
             frame, k = track.last_detection.data
             if frame == self._frames:
                 matched[k] = track
+        self._looks.learn(matched, boxes, self._tracker.tracked_objects)
         instances.ID = [
             self._number(matched[k], period) if k in matched else next(self._numbers)
             for k in range(len(boxes))
@@ -170,9 +188,39 @@ class PersonTracker:
             filter_.q_Q = self._filters.Q
         return min(passed, known)
 
-    def _distances(self, boxes: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-        """Return how unlike boxes, (N, 4), are to those of tracks, (T, 4): 0 to 1, (N, T)."""
-        (a, b), (c, d) = (_sides(boxes), _sides(predicted))
+    def _distances(
+        self, tracks: Sequence[TrackedObject], detections: Sequence[Detection] | None
+    ) -> np.ndarray:
+        """Return how unlike detections are to tracks, (N, T); below Norfair's limit they match."""
+        if not tracks or not detections:
+            return np.full((len(detections or ()), len(tracks)), np.inf)
+        distances = self._apart(detections, tracks)
+        limit = self._tracker.distance_threshold
+        chosen = [one.data[1] for one in detections]
+        unlike = self._looks.unlike(chosen, tracks)
+        if unlike is None:
+            return distances
+        near = distances < limit
+        least = np.where(near & np.isfinite(unlike), unlike, np.inf).min(axis=1, keepdims=True)
+        more = unlike - least
+        preferred = distances + _UNLIKE * np.where(np.isfinite(more), more, 0.0)
+        preferred = np.minimum(preferred, np.nextafter(limit, 0.0))  # it may still be the only one
+        # Norfair lets established tracks choose before young ones.
+        every = self._tracker.tracked_objects
+        young = [] if tracks[0].is_initializing else [one for one in every if one.is_initializing]
+        others = self._looks.unlike(chosen, young) if young else None
+        if others is not None:
+            others = np.where(self._apart(detections, young) < limit, others, np.inf)
+            more = unlike - np.where(np.isnan(others), np.inf, others).min(axis=1, keepdims=True)
+            preferred = np.where(more > _CLEARLY, preferred + _UNLIKE * more, preferred)
+        return np.where(near, preferred, distances)
+
+    def _apart(
+        self, detections: Sequence[Detection], tracks: Sequence[TrackedObject]
+    ) -> np.ndarray:
+        """Return how little boxes overlap those that tracks predict: 0 to 1, (N, T)."""
+        a, b = _sides(np.stack([one.points.ravel() for one in detections]))
+        c, d = _sides(np.stack([one.estimate.ravel() for one in tracks]))
         wider = np.array([_WIDER * self._step, 0.0])
         a, b = a - wider * (b - a)[:, 1:], b + wider * (b - a)[:, 1:]
         c, d = c - wider * (d - c)[:, 1:], d + wider * (d - c)[:, 1:]
@@ -194,6 +242,73 @@ class PersonTracker:
         self._tracks[track] = (number, count + period)
         self._believed += count < SECONDS_SEEN * _TICKS <= count + period
         return number
+
+
+class _Looks:
+    """What the people of tracks look like, and how much that varies from frame to frame."""
+
+    def __init__(self) -> None:
+        self._means: dict[TrackedObject, np.ndarray] = {}
+        self._shown: np.ndarray | None = None
+        self._spread, self._count = np.zeros(1), 0  # mean square of the differences, per feature
+
+    def show(self, looks: np.ndarray | None) -> None:
+        """Take the appearances of a frame's detections, (N, D), if they have any."""
+        self._shown = None if looks is None else looks.astype(np.float64)
+
+    def unlike(self, places: Sequence[int], tracks: Sequence[TrackedObject]) -> np.ndarray | None:
+        """Return how much detections at these places and tracks differ, about one for one person.
+
+        Returns: (N, T), NaN where it is unknown; None while it is unknown for all.
+        """
+        if self._shown is None or self._count < _ENOUGH:
+            return None
+        unknown = np.full(self._shown.shape[1], np.nan)
+        means = np.stack([self._means.get(track, unknown) for track in tracks])
+        distances = appearance_distances(self._shown[list(places)], means, self._spread)
+        return distances / self._shown.shape[1] ** 0.5
+
+    def learn(
+        self, matched: dict[int, TrackedObject], boxes: np.ndarray, alive: Iterable[TrackedObject]
+    ) -> None:
+        """Update the tracks from the detections, by place, that they matched; forget the dead."""
+        kept = {one: self._means[one] for one in alive if one in self._means}
+        if self._shown is not None:
+            covered = _covered(boxes)
+            for place, track in matched.items():
+                look = self._shown[place]
+                if track in kept and covered[place] <= _COVERED:
+                    change = look - kept[track]
+                    if np.isfinite(change).all():
+                        weight = max(0.02, 1 / (self._count + 1))
+                        self._spread = self._spread + weight * (change**2 - self._spread)
+                        self._count += 1
+                        kept[track] = kept[track] + _NEW * change
+                elif track not in kept and np.isfinite(look).all():
+                    kept[track] = look
+        self._means = kept
+
+
+def appearance_distances(first: np.ndarray, second: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """Return the distances of appearances, (N, D) and (M, D): float64, (N, M).
+
+    Args:
+        spread: mean square, (D,), of how much each feature varies within one person; the unit.
+    """
+    unit = np.sqrt(spread + 1e-6 * spread.mean() + 1e-12)
+    first, second = first / unit, second / unit
+    squares = (first**2).sum(axis=1)[:, None] + (second**2).sum(axis=1)
+    distances: np.ndarray = np.sqrt(np.maximum(squares - 2 * first @ second.T, 0.0))
+    return distances
+
+
+def _covered(boxes: np.ndarray) -> np.ndarray:
+    """Return the largest share of each box, (N, 4), that another one covers: 0 to 1, (N,)."""
+    a, b = _sides(boxes)
+    both = np.maximum(np.minimum(b[:, None], b) - np.maximum(a[:, None], a), 0.0).prod(axis=2)
+    np.fill_diagonal(both, 0.0)
+    shares: np.ndarray = both.max(axis=1, initial=0.0) / (b - a).prod(axis=1)
+    return shares
 
 
 def _sides(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

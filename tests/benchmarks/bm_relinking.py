@@ -27,7 +27,7 @@ def main(
         images: frames of each clip, ten per second.
         progress: called with the number of clips done and of all.
     """
-    predictor = Predictor.from_run(run, appearance=True)
+    predictor = Predictor.from_run(run)
     found: dict[str, Row] = {}
     for done, seed in enumerate(SEEDS[:pairs], start=1):
         with tempfile.TemporaryDirectory() as folder:

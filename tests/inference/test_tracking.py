@@ -12,14 +12,17 @@ import torch
 from detectron2.structures import Boxes, Instances
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
 
 from persondet.errors import MediaError
 from persondet.inference.tracking import (
     PersonTracker,
+    appearance_distances,
     read_ground_truth,
     score_tracks,
     tracked_frames,
 )
+from persondet.modeling.appearance import FIELD
 
 FPS, PEOPLE = 25.0, 11
 
@@ -111,6 +114,61 @@ def test_at_two_frames_a_second_who_walks_past_somebody_smaller_keeps_the_number
         tracker.update(found, k / 2)
         ids.append(found.ID)
     assert ids == [[1, 2]] * 8
+
+
+def met(turn, looks, frames=60):
+    """Return the numbers of two people who meet, (frames, 2), and pass each other or turn back.
+
+    The boxes of both stories are the same. `looks`: of the first and of the second person, (2, D).
+    """
+    rng, tracker, ids = np.random.default_rng(0), PersonTracker(FPS), []
+    for k in range(frames):
+        way = 5.0 * (min(k, frames - k) if turn else k)
+        found = detections([[x, 100, x + 60, 280] for x in (100 + way, 400 - way)])
+        noisy = np.asarray(looks) + rng.normal(0, 0.1, np.shape(looks))
+        order = rng.permutation(2)
+        found = found[torch.from_numpy(order)]
+        found.set(FIELD, torch.from_numpy(noisy[order].astype(np.float32)))
+        tracker.update(found, k / FPS)
+        ids.append(np.array(found.ID)[np.argsort(order)].tolist())
+    return ids
+
+
+@pytest.mark.parametrize("turn", [False, True])
+def test_who_look_different_keep_their_numbers_whether_they_pass_or_turn_back(turn):
+    first, second = np.eye(8)[:2]
+    apart = met(turn, (first, second))
+    assert apart == [apart[0]] * len(apart)
+    # One look tells nothing: then the same boxes get the same numbers, and one story is wrong.
+    alike = met(turn, (first, first))
+    assert (alike[-1] == alike[0]) is not turn
+    assert met(turn, (first, np.full(8, np.nan)))[-1] == alike[-1]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_who_walks_in_front_of_somebody_keeps_a_number_of_their_own(known):
+    """Established tracks choose first, and here is one whose person is hidden by a newcomer."""
+    rng, tracker = np.random.default_rng(0), PersonTracker(FPS)
+    for k in range(60):
+        people = {1: [700.0, 100, 760, 280]}
+        if k < 34:
+            people[0] = [300.0, 100, 360, 280]
+        if k >= 30:
+            x = 200.0 + 16 * min(k - 30, 6)
+            people[2] = [x, 90, x + 80, 330]
+        found = detections(list(people.values()))
+        if known:
+            looks = np.eye(8)[list(people)] + rng.normal(0, 0.1, (len(people), 8))
+            found.set(FIELD, torch.from_numpy(looks))
+        tracker.update(found, k / FPS)
+    assert dict(zip(people, found.ID, strict=True)) == {1: 1, 2: 3 if known else 2}
+
+
+def test_appearances_are_compared_in_units_of_how_much_one_person_varies():
+    rng = np.random.default_rng(0)
+    first, second, spread = rng.normal(size=(5, 7)), rng.normal(size=(4, 7)), rng.uniform(1, 9, 7)
+    found = appearance_distances(first, second, spread)
+    assert np.allclose(found, cdist(first, second, "seuclidean", V=spread), rtol=1e-5)
 
 
 def test_after_a_hole_of_twenty_seconds_there_are_other_people():

@@ -47,14 +47,10 @@ def test_the_mean_is_that_of_the_mask_in_each_stripe_of_the_right_image():
 
 
 @pytest.mark.slow
-def test_a_predictor_returns_it_if_asked_and_the_same_detections(tmp_path):
+def test_a_predictor_returns_it_with_each_detection(tmp_path):
     torch.manual_seed(0)
     save_run(tmp_path, build_model(tiny_cfg()), tiny_cfg())
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
-    plain, asked = (
-        Predictor.from_run(tmp_path, confidence_threshold=0.01, appearance=appearance)(image)
-        for appearance in (False, True)
-    )
-    assert len(plain) and torch.equal(plain.pred_boxes.tensor, asked.pred_boxes.tensor)
-    assert not plain.has(FIELD) and asked.get(FIELD).shape[0] == len(asked)
-    assert asked.get(FIELD).std(dim=0).max() > 0
+    found = Predictor.from_run(tmp_path, confidence_threshold=0.01)(image)
+    assert len(found) > 1 and found.get(FIELD).shape[0] == len(found)
+    assert found.get(FIELD).std(dim=0).max() > 0

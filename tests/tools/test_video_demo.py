@@ -150,6 +150,7 @@ def test_bad_input_is_refused_before_the_model_is_loaded(tmp_path, loaded):
         *("--run r --anonymize smear", "--run r --anonymize fill --except 0"),
         "--run r --anonymize fill --except 3 --no-tracking",
         "--run r --relink --no-tracking",
+        "--model m.onnx --relink",
     ],
 )
 def test_wrong_usage_ends_with_code_2(words, capsys):
