@@ -7,10 +7,11 @@ the row of that depth.
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,8 @@ STREETS = (
     ),
 )
 RATE = Fraction(15)
+SEEDS = (31, 51, 52, 53)  # of the looks; with all but the first, walkers come up to _LATE later
+_LATE = 2.0  # seconds
 _FRAMES, _CROWD = 90_000, 20  # of a long clip: an hour
 
 
@@ -227,6 +230,16 @@ def drawn(street: Street, seed: int = 31) -> Drawn:
     return Drawn(street, scene, tuple(looks))
 
 
+def delayed(street: Street, seed: int) -> Street:
+    """Return a street whose walkers come later, each by as much as the seed says."""
+    delays = scene_rng(seed, f"{street.name} later").uniform(0, _LATE, len(street.ways))
+    ways = tuple(
+        tuple((t + delay, x, h) for t, x, h in way)
+        for way, delay in zip(street.ways, delays.tolist(), strict=True)
+    )
+    return replace(street, seconds=street.seconds + _LATE, ways=ways)
+
+
 def write_records(
     path: Path, times: Sequence[float], people: Callable[[float], Iterator[PersonRecord]]
 ) -> Path:
@@ -248,7 +261,8 @@ def main(
 ) -> dict[str, Row]:
     """Count on the streets, by the ground truth of what is seen and by the model of a run.
 
-    And analyse the records of a long clip: `images` frames.
+    And analyse the records of a long clip: `images` frames. `pairs`: times the streets are drawn,
+    with other people who come at other times, at most four.
     """
     predictor = None
     if run is not None:
@@ -256,14 +270,15 @@ def main(
 
         predictor = Predictor.from_run(run)
     found = {}
-    for n, street in enumerate(STREETS, start=1):
-        scene = drawn(street)
+    seeds = SEEDS[:pairs]
+    for n, (seed, street) in enumerate(itertools.product(seeds, STREETS), start=1):
+        scene = drawn(street if seed == SEEDS[0] else delayed(street, seed), seed)
         with tempfile.TemporaryDirectory() as scratch:
             for by, records in _records(scene, Path(scratch), predictor).items():
                 counted = analyze_clip(records, scene.write_areas(Path(scratch) / "areas.yaml"))
-                found[f"{street.name}, {by}"] = _row(street, by, counted)
+                found[f"{street.name} {seed}, {by}"] = _row(street, seed, by, counted)
         if progress is not None:
-            progress(n, len(STREETS) + 1)
+            progress(n, len(seeds) * len(STREETS) + 1)
     with tempfile.TemporaryDirectory() as scratch:
         _write_long(Path(scratch), images)
         seconds, memory = in_own_process(_analyse_long, Path(scratch))
@@ -317,7 +332,7 @@ def _records(scene: Drawn, folder: Path, predictor: Any) -> dict[str, Path]:
     return records
 
 
-def _row(street: Street, by: str, found: ClipAnalysis) -> Row:
+def _row(street: Street, seed: int, by: str, found: ClipAnalysis) -> Row:
     true, counted, stock = (
         [sum(both) for both in zip(*counts, strict=True)]
         for counts in (street.counts.values(), (c.counts for c in found.crossings), found.stock)
@@ -327,4 +342,5 @@ def _row(street: Street, by: str, found: ClipAnalysis) -> Row:
         f"{counted[0]} in, {counted[1]} out; stock {stock[0]} in, {stock[1]} out; "
         f"true {true[0]} in, {true[1]} out"
     )
-    return {"what": f"{street.name}, by the {by}", "details": details, **numbers}
+    what = f"{street.name} {seed}, by the {by}"
+    return {"what": what, "details": details, **numbers}
