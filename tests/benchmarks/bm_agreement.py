@@ -1,7 +1,7 @@
 """Whether a model file detects what its model does, in images of five sizes and odd ones.
 
 python tests/benchmarks/bm_agreement.py --run output/demo
-python tests/benchmarks/bm_agreement.py --side 320
+python tests/benchmarks/bm_agreement.py --side 320 --detections 2
 
 Without --run the model is a ResNet-50 of random weights.
 """
@@ -49,11 +49,12 @@ def images(count: int, *, large: bool = True) -> Iterator[tuple[str, np.ndarray]
                     yield "large", np.asarray(cv2.resize(image, (4000, 3000)))
 
 
-def random_predictor(folder: Path, side: int) -> Predictor:
+def random_predictor(folder: Path, side: int, detections: int) -> Predictor:
     """Return the predictor of a ResNet-50 of random weights, saved in `folder`.
 
     Its frozen batch norms divide by the spread that their input has in a grey noise, so that maps
-    neither grow nor fade from layer to layer. The threshold leaves 20 detections in a first image.
+    neither grow nor fade from layer to layer. The threshold leaves so many detections in a first
+    image.
     Otherwise activations reach thousands, and proposals move by a hundred times their size before
     they are clipped, which in float32 leaves no hundredth of a pixel.
 
@@ -89,7 +90,7 @@ def random_predictor(folder: Path, side: int) -> Predictor:
     cfg = exact_predictor(folder).cfg
     _, street = next(images(1))
     (found,) = Predictor(cfg, confidence_threshold=0.0).predict_frames([street])
-    return Predictor(cfg, confidence_threshold=float(found.scores[19]) - 1e-6)
+    return Predictor(cfg, confidence_threshold=float(found.scores[detections - 1]) - 1e-6)
 
 
 def agreements(eager: Predictor, count: int, *, large: bool = True) -> Iterator[Agreement]:
@@ -121,11 +122,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", help="trained run; without: a ResNet-50 of random weights")
     parser.add_argument("--side", type=int, default=800, help="shorter side, of the latter")
+    more = "of the latter, in the first image"
+    parser.add_argument("--detections", type=int, default=20, help=more)
     parser.add_argument("--count", type=int, default=50)
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        eager = exact_predictor(args.run) if args.run else random_predictor(home, args.side)
+        if args.run:
+            eager = exact_predictor(args.run)
+        else:
+            eager = random_predictor(home, args.side, args.detections)
         rows = list(agreements(eager, args.count))
     sys.stdout.write(f"{agreement_table(rows)}\n")
     return int(not all(row.holds for row in rows))
