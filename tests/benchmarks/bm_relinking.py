@@ -3,14 +3,16 @@
 import json
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 from bm_pairs import Progress, Row
 
 from persondet.inference.predictor import Predictor
 from persondet.inference.tracking import PersonTracker, TrackScore, score_tracks
 from persondet.sample.clip import write_clip
+from persondet.video.pipeline import detect
+from persondet.video.reader import VideoReader
 from persondet.video.relinking import relinked
 
 SIZE, FPS, SEEDS = (640, 360), 10, (911, 912, 913)
@@ -51,16 +53,24 @@ def _scores(
     predictor: Predictor, clip: Path, people: list[list[dict]]
 ) -> tuple[TrackScore, TrackScore]:
     """Return the scores of the same detections with links and without."""
-    blank = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
+    with VideoReader(clip) as reader:
+        found = [item.instances for item in detect(iter(reader), predictor, predictor.batch_size)]
+    kept = [one[one.scores >= predictor.confidence_threshold] for one in found]
+    again = iter(found)
+    detected = SimpleNamespace(
+        predict_batch=lambda images: [next(again) for _ in images],
+        metadata=predictor.metadata,
+        model_file=predictor.model_file,
+        confidence_threshold=predictor.confidence_threshold,
+        batch_size=predictor.batch_size,
+    )
     tracks: list[list[list[dict]]] = [[], []]
-    with relinked(clip, predictor) as (stored, linked):
+    with relinked(clip, detected) as (_, linked):
         trackers: list[Any] = [linked, PersonTracker(FPS)]
-        for number, tracker in enumerate(trackers):
-            stored.rewind()
-            for index in range(len(people)):
-                (found,) = stored.predict_batch([blank])
-                tracker.update(found, index / FPS)
-                rows = zip(found.pred_boxes.tensor.tolist(), found.ID, strict=True)
-                tracks[number].append([{"box": box, "track_id": track} for box, track in rows])
+        for rows, tracker in zip(tracks, trackers, strict=True):
+            for index, one in enumerate(kept):
+                tracker.update(one, index / FPS)
+                pairs = zip(one.pred_boxes.tensor.tolist(), one.ID, strict=True)
+                rows.append([{"box": box, "track_id": track} for box, track in pairs])
     ours, plain = (score_tracks(one, people) for one in tracks)
     return ours, plain
