@@ -304,19 +304,17 @@ def test_detections_are_paired_by_place_and_class_and_the_lowest_may_be_missing(
 
 
 @pytest.mark.parametrize(
-    "count",
-    [pytest.param(5, marks=pytest.mark.slow), pytest.param(50, marks=pytest.mark.soak)],
+    ("count", "detections"),  # of random weights, with more the ranks are a matter of rounding
+    [pytest.param(5, 20, marks=pytest.mark.slow), pytest.param(50, 3, marks=pytest.mark.soak)],
 )
-def test_images_of_five_sizes_and_odd_ones_on_a_resnet_50_of_random_weights(tmp_path, count):
+def test_images_of_five_sizes_and_odd_ones_on_a_resnet_50_of_random_weights(
+    tmp_path, count, detections
+):
     pytest.importorskip("onnx")
-    eager = bm_agreement.random_predictor(tmp_path, 96 if count == 5 else 320)
+    eager = bm_agreement.random_predictor(tmp_path, 96 if count == 5 else 320, detections)
     rows = list(bm_agreement.agreements(eager, count, large=count > 5))
     assert len({(row.height, row.width) for row in rows}) == (6 if count == 5 else 7)
     found = {row.image: row.detections for row in rows}
-    assert found["street 0"] >= 20 and found["nobody"] == 0
-    assert sum(found.values()) > 4 * count
-    # Of many images, some have scores or places so close together that rounding decides.
-    assert len([row for row in rows if not row.holds]) <= count // 10
-    for row in rows:
-        if row.image not in ("black", "one black pixel", "one grey pixel"):  # all places are alike
-            assert row.unpaired == 0 and row.box < 0.01 and row.score < 1e-3 and row.mask > 0.999
+    assert found["street 0"] >= detections and found["nobody"] == 0
+    assert sum(found.values()) > count
+    assert [row.image for row in rows if not row.holds] == []
