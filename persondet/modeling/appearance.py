@@ -7,7 +7,6 @@ stripes, one above the other: head and shoulders, trunk, legs.
 
 from __future__ import annotations
 
-import itertools
 import threading
 from typing import Any
 
@@ -21,7 +20,7 @@ from torch.nn import functional as F
 FIELD = "appearance"
 """The field in which `Instances` carry what they look like: float32, (N, D)."""
 _GRID = 14  # cells of a box, each way
-_STRIPES = (0, 4, 8, 14)  # rows of the grid
+_STRIPES = ((0, 4), (4, 8), (8, 14))  # first row of the grid, and the one behind the last
 
 
 class Appearance:
@@ -40,6 +39,8 @@ class Appearance:
             name: ROIAlign((_GRID, _GRID), 1 / strides[name], sampling_ratio=1)
             for name in sorted(strides, key=lambda name: (strides[name], name))[:2]
         }
+        rows = torch.arange(_GRID)[:, None].expand(_GRID, _GRID)
+        self._stripes = torch.stack([(a <= rows) & (rows < b) for a, b in _STRIPES])
         source.register_forward_hook(self._keep)
 
     def _keep(self, _: nn.Module, __: Any, output: dict[str, torch.Tensor]) -> None:
@@ -59,14 +60,11 @@ class Appearance:
             weight = boxes.new_ones((len(found), 1, _GRID, _GRID))
             if found.has("pred_masks") and len(found):
                 weight = F.adaptive_avg_pool2d(found.pred_masks.float(), _GRID) + 1e-3
-            pooled = [
-                align(features[name][k : k + 1].float(), rois)
-                for name, align in self._align.items()
-            ]
+            shares = (weight * self._stripes.to(weight)).flatten(2)  # (N, stripes, cells)
+            shares = shares / shares.sum(2, keepdim=True)
             means = [
-                (one * weight)[:, :, a:b].sum((2, 3)) / weight[:, :, a:b].sum((2, 3))
-                for one in pooled
-                for a, b in itertools.pairwise(_STRIPES)
+                (shares @ align(features[name][k : k + 1].float(), rois).flatten(2).mT).flatten(1)
+                for name, align in self._align.items()
             ]
             found.set(FIELD, torch.cat(means, dim=1))
         self._kept.features = None
