@@ -37,6 +37,7 @@ def test_help_is_light_and_has_an_example_and_the_exit_codes():
 
 
 def test_a_tool_sets_what_libraries_read_once_and_leaves_what_the_user_set(monkeypatch):
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
     cli.set_environment()
     assert int(os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]) == 256
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
