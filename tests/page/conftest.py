@@ -104,6 +104,7 @@ def main(notes, *words):
 
     import persondet.inference.predictor as predictor
 
+    predictor.Predictor = NotedSquares
     predictor.load_predictor = lambda *_, **__: NotedSquares(note)
     sys.argv = ["model_page.py", *words]
     cli.run(model_page.main)
