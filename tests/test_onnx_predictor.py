@@ -303,9 +303,18 @@ def test_detections_are_paired_by_place_and_class_and_the_lowest_may_be_missing(
     assert moved.box == pytest.approx(0.02, abs=1e-3) and not moved.holds
 
 
+DECIDED_BY_ROUNDING = pytest.mark.xfail(
+    strict=True, reason="three of 55 images differ by more: docs/deploy.md says which and why"
+)
+
+
 @pytest.mark.parametrize(
-    ("count", "detections"),  # of random weights, with more the ranks are a matter of rounding
-    [pytest.param(5, 20, marks=pytest.mark.slow), pytest.param(50, 3, marks=pytest.mark.soak)],
+    ("count", "detections"),
+    [
+        pytest.param(5, 20, marks=pytest.mark.slow),
+        pytest.param(50, 3, marks=pytest.mark.soak),
+        pytest.param(50, 20, marks=[pytest.mark.soak, DECIDED_BY_ROUNDING]),
+    ],
 )
 def test_images_of_five_sizes_and_odd_ones_on_a_resnet_50_of_random_weights(
     tmp_path, count, detections
@@ -316,5 +325,5 @@ def test_images_of_five_sizes_and_odd_ones_on_a_resnet_50_of_random_weights(
     assert len({(row.height, row.width) for row in rows}) == (6 if count == 5 else 7)
     found = {row.image: row.detections for row in rows}
     assert found["street 0"] >= detections and found["nobody"] == 0
-    assert sum(found.values()) > count
+    assert sum(found.values()) > (4 if detections == 20 else 1) * count
     assert [row.image for row in rows if not row.holds] == []

@@ -1,7 +1,7 @@
 """Whether a model file detects what its model does, in images of five sizes and odd ones.
 
 python tests/benchmarks/bm_agreement.py --run output/demo
-python tests/benchmarks/bm_agreement.py --side 320 --detections 2
+python tests/benchmarks/bm_agreement.py --side 320 --detections 3
 
 Without --run the model is a ResNet-50 of random weights.
 """
@@ -53,10 +53,9 @@ def random_predictor(folder: Path, side: int, detections: int) -> Predictor:
     """Return the predictor of a ResNet-50 of random weights, saved in `folder`.
 
     Its frozen batch norms divide by the spread that their input has in a grey noise, so that maps
-    neither grow nor fade from layer to layer. The threshold leaves so many detections in a first
-    image.
-    Otherwise activations reach thousands, and proposals move by a hundred times their size before
-    they are clipped, which in float32 leaves no hundredth of a pixel.
+    neither grow nor fade from layer to layer. Otherwise activations reach thousands, and proposals
+    move by a hundred times their size before they are clipped, which in float32 leaves no hundredth
+    of a pixel. The threshold leaves so many detections in a first image.
 
     Source: Mishkin and Matas, "All You Need Is a Good Init", ICLR 2016.
     """
