@@ -217,11 +217,17 @@ def _is_exact(x: torch.Tensor, weight: torch.Tensor) -> bool:
 
 
 class _Fused(torch.autograd.Function):
-    """Convolution and activation in one call of oneDNN, which activates values in registers."""
+    """Convolution and activation in one call of oneDNN, which activates values in registers.
+
+    `scale` (O,) is multiplied into the weights; it learns nothing.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, *given: Any) -> torch.Tensor:
-        weight, bias, place, activation = given
+        weight, scale, bias, place, activation = given
+        if scale is not None:
+            scale = scale[:, None, None, None]
+            weight = weight * scale
         ctx.same = not x.is_mkldnn and (weight.shape[2:], *place) == _SAME_3_BY_3
         ctx.winograd = ctx.same and activation[0] in _ACTIVATIONS and winograd.pays(x, weight)
         kept = None
@@ -231,20 +237,22 @@ class _Fused(torch.autograd.Function):
         else:
             y = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *place, *activation, "")
         # The output itself may be changed in place behind a convolution without an activation.
-        ctx.save_for_backward(x, weight, y if activation[0] != "none" else None, kept)
+        ctx.save_for_backward(x, weight, scale, y if activation[0] != "none" else None, kept)
         ctx.place, ctx.activation = place, activation[0]
         return y
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, weight, y, kept = ctx.saved_tensors
+        x, weight, scale, y, kept = ctx.saved_tensors
         gradient, needed = _GRADIENTS[ctx.activation](gradient, y), ctx.needs_input_grad
         if ctx.winograd or (needed[0] and needed[1] and ctx.same and winograd.pays_back(x, weight)):
             of_x, of_weight = winograd.gradients(gradient, x, weight, kept=kept, needed=needed)
         else:
             of_x, of_weight = _gradients(gradient, x, weight, ctx.place, needed)
-        of_bias = gradient.sum((0, 2, 3)) if needed[2] else None
-        return of_x, of_weight, of_bias, None, None
+        if of_weight is not None and scale is not None:
+            of_weight *= scale
+        of_bias = gradient.sum((0, 2, 3)) if needed[3] else None
+        return of_x, of_weight, None, of_bias, None, None
 
 
 def _gradients(
@@ -282,7 +290,8 @@ def _weight_gradient(
     return taps.unflatten(0, x.shape[:2]).sum(0)[:, None]
 
 
-def _folded(conv: nn.Conv2d, norm: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def _folded(conv: nn.Conv2d, norm: Any) -> tuple[torch.Tensor, ...]:
+    """Return weights, bias and, for weights that learn, the scale still to be multiplied in."""
     of_norm = [norm.weight, norm.bias, norm.running_mean, norm.running_var]
     of_conv = [t for t in (conv.weight, conv.bias) if t is not None]
 
@@ -290,12 +299,17 @@ def _folded(conv: nn.Conv2d, norm: Any) -> tuple[torch.Tensor, torch.Tensor]:
         scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
         return scale, norm.bias - norm.running_mean * scale
 
-    def fold() -> tuple[torch.Tensor, torch.Tensor]:
+    def bias_of() -> tuple[torch.Tensor, torch.Tensor]:
         scale, bias = _kept(conv, "_scale", norm, of_norm, scale_of)
-        if conv.bias is not None:
-            bias = bias + conv.bias * scale
+        return scale, bias if conv.bias is None else bias + conv.bias * scale
+
+    def fold() -> tuple[torch.Tensor, torch.Tensor]:
+        scale, bias = bias_of()
         return conv.weight * scale[:, None, None, None], bias
 
+    if learns(conv.weight) and not learns(*of_norm):
+        scale, bias = bias_of()
+        return conv.weight, bias, scale
     return _kept(conv, "_whole", norm, of_norm + of_conv, fold)
 
 
@@ -328,7 +342,8 @@ def _convolve(
     same: bool = False,
 ) -> torch.Tensor:
     """Convolve, normalise and activate float x (N, C, H, W); `same`: padded as TensorFlow does."""
-    weight, bias = (conv.weight, conv.bias) if norm is None else _folded(conv, norm)
+    weight, bias, *scales = (conv.weight, conv.bias) if norm is None else _folded(conv, norm)
+    scale = scales[0] if scales else None
     padding: Any = conv.padding
     if same:
         x, weight, padding = _pad_same(conv, x, weight)
@@ -336,7 +351,9 @@ def _convolve(
     known = how[0] in _GRADIENTS or (how[0] and not asks_for_gradient(x, *conv.parameters()))
     if known and _is_exact(x, weight):
         place = (padding, conv.stride, conv.dilation, conv.groups)
-        return _Fused.apply(x, weight, bias, place, how)
+        return _Fused.apply(x, weight, scale, bias, place, how)
+    if scale is not None:
+        weight = weight * scale[:, None, None, None]
     x = F.conv2d(x, weight, bias, conv.stride, padding, conv.dilation, conv.groups)
     return x if activation is None else activation(x)
 

@@ -15,6 +15,7 @@ from persondet.errors import ConfigError
 
 # Devices for which PyTorch has fused optimizers that were tried here.
 _FUSED = ("cpu", "cuda")
+_LARGE_TENSOR = 2**17  # elements, on average
 
 
 def build_optimizer(cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
@@ -60,7 +61,25 @@ def build_optimizer(cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimiz
         optimizer.register_step_pre_hook(_same_layout)
     if solver.CLIP_GRADIENTS.ENABLED:
         optimizer.register_step_pre_hook(partial(_clip, solver.CLIP_GRADIENTS))
+    sizes = [p.numel() for group in groups for p in group["params"] if p.device.type == "cpu"]
+    if sizes and sum(sizes) < _LARGE_TENSOR * len(sizes):
+        _step_on_one_thread(optimizer)
     return optimizer
+
+
+def _step_on_one_thread(optimizer: torch.optim.Optimizer) -> None:
+    """Let the kernels of a step run on one thread: of small tensors each costs more to share."""
+    threads: list[int] = []
+
+    def before(*_: Any) -> None:
+        threads.append(torch.get_num_threads())
+        torch.set_num_threads(1)
+
+    def after(*_: Any) -> None:
+        torch.set_num_threads(threads.pop())
+
+    optimizer.register_step_pre_hook(before)
+    optimizer.register_step_post_hook(after)
 
 
 def _same_layout(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
@@ -122,7 +141,11 @@ def _clip(keys: CfgNode, optimizer: torch.optim.Optimizer, args: Any, kwargs: An
     if gradients and keys.CLIP_TYPE == "norm":
         norms = torch._foreach_norm(gradients, float(keys.NORM_TYPE))
         scales = most / (torch.stack(norms) + 1e-6)  # as torch.nn.utils.clip_grad_norm_
-        torch._foreach_mul_(gradients, list(scales.clamp(max=1.0)))
+        if scales.device.type == "cpu":  # what keeps its size is left alone
+            large = (~scales.ge(1.0)).nonzero()[:, 0].tolist()
+            gradients, scales = [gradients[k] for k in large], scales[large]
+        if gradients:
+            torch._foreach_mul_(gradients, list(scales.clamp(max=1.0)))
     elif gradients:
         torch._foreach_clamp_min_(gradients, -most)
         torch._foreach_clamp_max_(gradients, most)

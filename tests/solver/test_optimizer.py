@@ -89,6 +89,38 @@ def test_clipping_is_that_of_each_parameter_before_the_step(kind, clipped):
     assert net.head.bias.grad.tolist() == pytest.approx([0.1, -0.2])
 
 
+@pytest.mark.parametrize("odd", [0.0, math.inf, math.nan])
+def test_clipping_by_norm_is_that_of_pytorch_whatever_a_gradient_holds(odd):
+    keys = {"ENABLED": True, "CLIP_TYPE": "norm", "CLIP_VALUE": 0.5}
+    opts = [word for key, v in keys.items() for word in (f"SOLVER.CLIP_GRADIENTS.{key}", v)]
+    optimizer, _ = groups_of(model(), *opts)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for scale, parameter in enumerate(parameters):
+        parameter.grad = torch.full_like(parameter, 0.05 * scale)
+        parameter.grad.view(-1)[-1] = odd
+    expected = [p.grad.clone() for p in parameters]
+    for parameter, gradient in zip(parameters, expected, strict=True):
+        (twin := torch.nn.Parameter(parameter.detach().clone())).grad = gradient
+        torch.nn.utils.clip_grad_norm_(twin, 0.5)
+    optimizer.step()
+    for parameter, gradient in zip(parameters, expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, equal_nan=True)
+
+
+def test_small_tensors_are_stepped_on_one_thread_and_nothing_else_is():
+    optimizer, _ = groups_of(net := model())
+    threads, before = [], torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        optimizer.register_step_pre_hook(lambda *_: threads.append(torch.get_num_threads()))
+        for parameter in net.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+        assert (threads, torch.get_num_threads()) == ([1], 2)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_the_rate_follows_a_cosine_to_its_end():
     cfg = get_cfg()
     opts = ["SOLVER.MAX_ITER", 100, "SOLVER.BASE_LR", 1.0, "SOLVER.BASE_LR_END", 0.2]
