@@ -44,18 +44,30 @@ def check_python() -> None:
         )
 
 
-def check_disk(venv: Path, gigabytes: float | None) -> None:
-    """Raise unless the disks that will hold the packages have room for them.
+def check_disk(venv: Path, gigabytes: float | None) -> bool:
+    """Return whether there is room for pip's cache beside the packages.
 
     What shares a disk is added up; `gigabytes` replaces the measured need (0: no check).
+
+    Raises: EnvironmentFailure: not even what is installed would fit.
     """
     installed, temporary, cached = LINUX_GB if sys.platform == "linux" else OTHER_GB
     cache = Path(os.environ.get("PIP_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or Path.home())
-    needs = [(venv, installed), (Path(tempfile.gettempdir()), temporary)]
-    if not os.environ.get("PIP_NO_CACHE_DIR"):
-        needs.append((cache, cached))
+    needs = [(venv, installed if gigabytes is None else gigabytes)]
+    if short := _shortage(needs):
+        raise EnvironmentFailure(
+            f"{short}; free some space, or set DISK_GB to what your own index's build takes."
+        )
     if gigabytes is not None:
-        needs = [(venv, gigabytes)]
+        return True
+    needs.append((Path(tempfile.gettempdir()), temporary))
+    if short := _shortage(needs):
+        print(f"{short}, unless the packages are on this disk already.", flush=True)
+    return not _shortage([*needs, (cache, cached)])
+
+
+def _shortage(needs: Sequence[tuple[Path, float]]) -> str | None:
+    """Return how a disk falls short of what the folders on it need in GB, or None."""
     disks: dict[int, tuple[Path, float]] = {}
     for path, need in needs:
         existing = next(folder for folder in (path, *path.parents) if folder.exists())
@@ -64,10 +76,11 @@ def check_disk(venv: Path, gigabytes: float | None) -> None:
     for folder, need in disks.values():
         free = shutil.disk_usage(folder).free / 1e9
         if free < need:
-            raise EnvironmentFailure(
+            return (
                 f"{folder}: {free:.1f} GB are free, and PyTorch with what it needs takes "
-                f"{need:.1f}; free some space, or set DISK_GB to what your own index's build takes."
+                f"{need:.1f}"
             )
+    return None
 
 
 def digest(venv: Path) -> str:
@@ -96,8 +109,7 @@ def make(venv: Path, gigabytes: float | None) -> None:
         return
     check_python()
     fresh = not same_python or not any(venv.glob("lib*/python*/site-packages/torch"))
-    if fresh:
-        check_disk(venv, gigabytes)
+    cache = check_disk(venv, gigabytes) if fresh else True
     version = "{}.{}.{}".format(*sys.version_info[:3])
     if not same_python:
         if venv.exists():
@@ -110,6 +122,7 @@ def make(venv: Path, gigabytes: float | None) -> None:
         f"{venv}: installing the pinned packages (some minutes and gigabytes at first)", flush=True
     )
     pip = (python, "-m", "pip", "--disable-pip-version-check", "install", "-q")
+    pip += () if cache else ("--no-cache-dir",)
     run(*pip, "-c", "constraints.txt", "setuptools", "wheel")
     run(*pip, "--no-build-isolation", "-c", "constraints.txt", "-e", ".[dev]")
     run(python, "tools/install_detectron2.py", "--constraint", "constraints.txt")

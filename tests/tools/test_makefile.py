@@ -70,3 +70,26 @@ def test_every_direct_dependency_has_an_exact_version():
     source = (ROOT / "setup.py").read_text()
     named = re.findall(r'^    "([A-Za-z-]+)[<>=]', source, re.MULTILINE)
     assert len(named) > 10 and {name.lower() for name in named} <= {*pins}
+
+
+@pytest.mark.parametrize(
+    ("free", "expected"),
+    [(1000, True), (12, False), (8, False), (6, "6.0 GB are free, .* takes 7.0; free some space")],
+)
+def test_little_room_costs_the_cache_first_and_then_the_installation(
+    free, expected, monkeypatch, tmp_path, capsys
+):
+    usage = shutil.disk_usage(tmp_path)._replace(free=int(free * 1e9))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(make_environment, "LINUX_GB", (7.0, 3.5, 3.5))
+    monkeypatch.setattr(make_environment.sys, "platform", "linux")
+    for name in ("PIP_CACHE_DIR", "TMPDIR"):
+        monkeypatch.setenv(name, str(tmp_path))  # all on one disk
+    monkeypatch.setattr(make_environment.tempfile, "tempdir", None)
+    if isinstance(expected, str):
+        with pytest.raises(make_environment.EnvironmentFailure, match=expected):
+            make_environment.check_disk(tmp_path / "venv", None)
+    else:
+        assert make_environment.check_disk(tmp_path / "venv", None) is expected
+    assert ("takes 10.5, unless" in capsys.readouterr().out) == (free == 8)
+    assert make_environment.check_disk(tmp_path / "venv", 0)
