@@ -77,8 +77,7 @@ def _shortage(needs: Sequence[tuple[Path, float]]) -> str | None:
         free = shutil.disk_usage(folder).free / 1e9
         if free < need:
             return (
-                f"{folder}: {free:.1f} GB are free, and PyTorch with what it needs takes "
-                f"{need:.1f}"
+                f"{folder}: {free:.1f} GB are free, and PyTorch with what it needs takes {need:.1f}"
             )
     return None
 
