@@ -303,27 +303,25 @@ def test_detections_are_paired_by_place_and_class_and_the_lowest_may_be_missing(
     assert moved.box == pytest.approx(0.02, abs=1e-3) and not moved.holds
 
 
-DECIDED_BY_ROUNDING = pytest.mark.xfail(
-    strict=True, reason="three of 55 images differ by more: docs/deploy.md says which and why"
-)
+# Of one colour: the places are equally good, and rounding decides which of them pass.
+FLAT = {"black", "one black pixel", "one grey pixel"}
 
 
 @pytest.mark.parametrize(
-    ("count", "detections"),
+    ("count", "side", "threshold", "may_differ"),
     [
-        pytest.param(5, 20, marks=pytest.mark.slow),
-        pytest.param(50, 3, marks=pytest.mark.soak),
-        pytest.param(50, 20, marks=[pytest.mark.soak, DECIDED_BY_ROUNDING]),
+        pytest.param(5, 96, 0.5, set(), marks=pytest.mark.slow),
+        pytest.param(50, 320, 0.5, set(), marks=pytest.mark.soak),
+        pytest.param(50, 320, 0.05, FLAT, marks=pytest.mark.soak),  # a hundred detections each
     ],
 )
 def test_images_of_five_sizes_and_odd_ones_on_a_resnet_50_of_random_weights(
-    tmp_path, count, detections
+    tmp_path, count, side, threshold, may_differ
 ):
     pytest.importorskip("onnx")
-    eager = bm_agreement.random_predictor(tmp_path, 96 if count == 5 else 320, detections)
+    eager = bm_agreement.random_predictor(tmp_path, side, threshold)
     rows = list(bm_agreement.agreements(eager, count, large=count > 5))
     assert len({(row.height, row.width) for row in rows}) == (6 if count == 5 else 7)
     found = {row.image: row.detections for row in rows}
-    assert found["street 0"] >= detections and found["nobody"] == 0
-    assert sum(found.values()) > (4 if detections == 20 else 1) * count
-    assert [row.image for row in rows if not row.holds] == []
+    assert found["nobody"] == 0 and sum(found.values()) > 2 * count
+    assert {row.image for row in rows if not row.holds} <= may_differ

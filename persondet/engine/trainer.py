@@ -244,7 +244,10 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
         """Build the model, freeze what the config names, and set its memory format."""
-        model = accelerate(freeze.freeze_from_cfg(cfg, build_model(cfg)))
+        model = freeze.freeze_from_cfg(cfg, build_model(cfg))
+        if not cfg.MODEL.WEIGHTS:
+            freeze.normalise_random_backbone(model)
+        model = accelerate(model)
         return set_memory_format(cfg, model)
 
     @classmethod

@@ -103,6 +103,39 @@ def freeze_batch_norm(module: nn.Module) -> nn.Module:
     return module
 
 
+@torch.no_grad()
+def normalise_random_backbone(model: nn.Module) -> None:
+    """Let the frozen batch norms of a model of random weights keep the spread of their maps.
+
+    Those of a new model divide by one. Through fifty layers maps then grow to thousands, proposals
+    move by a hundred times their size, and training diverges within a few steps. Here each divides
+    by the spread that a noise has in front of it. Means are left at zero.
+
+    Source: Mishkin and Matas, "All You Need Is a Good Init", ICLR 2016.
+
+    Args:
+        model: R-CNN with `backbone` and `preprocess_image`.
+    """
+
+    def divide_by_the_spread(norm: nn.Module, given: tuple[torch.Tensor]) -> None:
+        norm.running_var.fill_(given[0].var().item())
+
+    backbone = model.backbone
+    norms = [module for module in backbone.modules() if isinstance(module, FrozenBatchNorm2d)]
+    if not norms:
+        return
+    hooks = [norm.register_forward_pre_hook(divide_by_the_spread) for norm in norms]
+    training = [(module, module.training) for module in backbone.modules()]
+    noise = torch.randint(256, (3, 224, 224), generator=torch.Generator().manual_seed(0))
+    try:
+        backbone.eval()(model.preprocess_image([{"image": noise.to(torch.uint8)}]).tensor)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, mode in training:
+            module.training = mode
+
+
 def asks_for_gradient(*tensors: torch.Tensor) -> bool:
     """Return whether a result computed of `tensors` now is one that a backward pass may reach."""
     return torch.is_grad_enabled() and learns(*tensors)

@@ -1,7 +1,7 @@
 """Whether a model file detects what its model does, in images of five sizes and odd ones.
 
 python tests/benchmarks/bm_agreement.py --run output/demo
-python tests/benchmarks/bm_agreement.py --side 320 --detections 3
+python tests/benchmarks/bm_agreement.py --side 320
 
 Without --run the model is a ResNet-50 of random weights.
 """
@@ -49,21 +49,14 @@ def images(count: int, *, large: bool = True) -> Iterator[tuple[str, np.ndarray]
                     yield "large", np.asarray(cv2.resize(image, (4000, 3000)))
 
 
-def random_predictor(folder: Path, side: int, detections: int) -> Predictor:
+def random_predictor(folder: Path, side: int, threshold: float = 0.5) -> Predictor:
     """Return the predictor of a ResNet-50 of random weights, saved in `folder`.
 
-    Its frozen batch norms divide by the spread that their input has in a grey noise, so that maps
-    neither grow nor fade from layer to layer. Otherwise activations reach thousands, and proposals
-    move by a hundred times their size before they are clipped, which in float32 leaves no hundredth
-    of a pixel. The threshold leaves so many detections in a first image.
-
-    Source: Mishkin and Matas, "All You Need Is a Good Init", ICLR 2016.
+    It is the model that a training with `MODEL.WEIGHTS ""` starts from.
     """
-    from detectron2.layers import FrozenBatchNorm2d
-    from detectron2.modeling import build_model
-
     from persondet.checkpoint import SafeDetectionCheckpointer
     from persondet.engine import load_cfg
+    from persondet.engine.trainer import Trainer
     from persondet.export import exact_predictor
     from persondet.inference.predictor import Predictor
 
@@ -71,25 +64,11 @@ def random_predictor(folder: Path, side: int, detections: int) -> Predictor:
     opts += ["INPUT.MIN_SIZE_TEST", str(side), "INPUT.MAX_SIZE_TEST", str(2 * side)]
     cfg = load_cfg(CONFIG, opts)
     torch.manual_seed(0)
-    model = build_model(cfg).eval()
-
-    def look(norm: FrozenBatchNorm2d, given: tuple[torch.Tensor]) -> None:
-        norm.running_var.fill_(float(given[0].var()))
-
-    norms = [module for module in model.modules() if isinstance(module, FrozenBatchNorm2d)]
-    hooks = [norm.register_forward_pre_hook(look) for norm in norms]
-    noise = torch.randint(256, (3, side, side), dtype=torch.uint8)
-    with torch.no_grad():
-        model.backbone(model.preprocess_image([{"image": noise}]).tensor)
-    for hook in hooks:
-        hook.remove()
     carried = {"config": cfg.dump(), "class_names": ["person"]}
+    model = Trainer.build_model(cfg)
     checkpointer = SafeDetectionCheckpointer(model, str(folder), carried=carried)
     checkpointer.save_model("model_best", iteration=1)
-    cfg = exact_predictor(folder).cfg
-    _, street = next(images(1))
-    (found,) = Predictor(cfg, confidence_threshold=0.0).predict_frames([street])
-    return Predictor(cfg, confidence_threshold=float(found.scores[detections - 1]) - 1e-6)
+    return Predictor(exact_predictor(folder).cfg, confidence_threshold=threshold)
 
 
 def agreements(eager: Predictor, count: int, *, large: bool = True) -> Iterator[Agreement]:
@@ -121,8 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", help="trained run; without: a ResNet-50 of random weights")
     parser.add_argument("--side", type=int, default=800, help="shorter side, of the latter")
-    more = "of the latter, in the first image"
-    parser.add_argument("--detections", type=int, default=20, help=more)
+    parser.add_argument("--threshold", type=float, default=0.5, help="of the latter")
     parser.add_argument("--count", type=int, default=50)
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
@@ -130,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.run:
             eager = exact_predictor(args.run)
         else:
-            eager = random_predictor(home, args.side, args.detections)
+            eager = random_predictor(home, args.side, args.threshold)
         rows = list(agreements(eager, args.count))
     sys.stdout.write(f"{agreement_table(rows)}\n")
     return int(not all(row.holds for row in rows))

@@ -13,8 +13,6 @@ from bm_scenes import background, boxes_of, outlines
 from bm_stock import build_stock_trainer
 from detectron2.config import CfgNode
 from detectron2.engine import SimpleTrainer
-from detectron2.layers import FrozenBatchNorm2d
-from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
 
@@ -87,9 +85,9 @@ def prepared(
 ) -> tuple[AutocastTrainer, dict[str, torch.Tensor]]:
     """Return our trainer of a config on a random batch, and the random weights it starts from."""
     cfg = _config(config, dtype)
-    weights = _random_weights(cfg)
+    torch.manual_seed(0)
     model = Trainer.build_model(cfg)
-    model.load_state_dict(weights)
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     optimizer, rng = Trainer.build_optimizer(cfg, model), np.random.default_rng(0)
     repeated = itertools.repeat(
         [random_sample(rng, (size * 4 // 3, size)) for _ in range(batch_size)]
@@ -165,16 +163,3 @@ def _config(config: Path, dtype: str) -> CfgNode:
     cfg = load_cfg(config, [*opts, "MODEL.ROI_HEADS.NUM_CLASSES", "1"])
     cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
     return cfg
-
-
-def _random_weights(cfg: CfgNode) -> dict[str, torch.Tensor]:
-    # Untrained frozen batch norm normalises nothing, and through fifty layers the activations
-    # would grow beyond float16. These statistics keep them near one.
-    torch.manual_seed(0)
-    model = build_model(cfg)
-    for module in model.modules():
-        if isinstance(module, FrozenBatchNorm2d):
-            module.running_var.fill_(2.0)
-    if not cfg.MODEL.TIMM.NAME:
-        model.backbone.bottom_up.stem.conv1.norm.running_var.fill_(1e4)
-    return model.state_dict()

@@ -10,6 +10,7 @@ import warnings
 
 from detectron2.utils.events import EventStorage, JSONWriter
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 
 from persondet.engine.console import (
     MetricsWriter,
@@ -140,7 +141,9 @@ def test_cutting_leaves_earlier_rows_and_foreign_lines_alone(tmp_path):
     assert keep_rows_before(path, 0) == -1
 
 
-def test_tensorboard_shows_each_step_once(tmp_path):
+def test_tensorboard_shows_each_step_once(tmp_path, monkeypatch):
+    # Files of one second are read by this number's digits; each run is a process, and begins at 0.
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
     for start, end in ((0, 8), (5, 10)):  # nothing is closed: a killed run keeps it
         with EventStorage(start) as storage:
             writers = event_writers(tmp_path, start=start)
