@@ -104,7 +104,7 @@ def freeze_batch_norm(module: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def normalise_random_backbone(model: nn.Module) -> None:
+def normalise_random_backbone(model: Any) -> None:
     """Let the frozen batch norms of a model of random weights keep the spread of their maps.
 
     Those of a new model divide by one. Through fifty layers maps then grow to thousands, proposals
@@ -114,10 +114,10 @@ def normalise_random_backbone(model: nn.Module) -> None:
     Source: Mishkin and Matas, "All You Need Is a Good Init", ICLR 2016.
 
     Args:
-        model: R-CNN with `backbone` and `preprocess_image`.
+        model: an R-CNN with `backbone` and `preprocess_image`.
     """
 
-    def divide_by_the_spread(norm: nn.Module, given: tuple[torch.Tensor]) -> None:
+    def divide_by_the_spread(norm: Any, given: tuple[torch.Tensor]) -> None:
         norm.running_var.fill_(given[0].var().item())
 
     backbone = model.backbone
