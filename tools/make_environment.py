@@ -120,7 +120,7 @@ def make(venv: Path, gigabytes: float | None) -> None:
     print(
         f"{venv}: installing the pinned packages (some minutes and gigabytes at first)", flush=True
     )
-    pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "-q"]
+    pip: list[str | Path] = [python, "-m", "pip", "--disable-pip-version-check", "install", "-q"]
     pip += [] if cache else ["--no-cache-dir"]
     run(*pip, "-c", "constraints.txt", "setuptools", "wheel")
     run(*pip, "--no-build-isolation", "-c", "constraints.txt", "-e", ".[dev]")
