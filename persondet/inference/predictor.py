@@ -24,7 +24,7 @@ from persondet.config import get_cfg
 from persondet.data.register import class_colors
 from persondet.engine.defaults import load_cfg
 from persondet.engine.run_folder import build_inference_model, find_model
-from persondet.environment import cpu_count
+from persondet.environment import cpu_count, keep_freed_memory
 from persondet.errors import CheckpointError, ConfigError
 from persondet.files import sha256_of_file
 from persondet.inference.masks import ROI_FIELD, paste_whole
@@ -103,6 +103,8 @@ class Predictor:
             thing_colors=class_colors(len(built.class_names)),
         )
         on_gpu = self.cfg.MODEL.DEVICE.startswith("cuda")
+        if not on_gpu:
+            keep_freed_memory()
         self.batch_size = self.cfg.VIDEO.BATCH_SIZE or (8 if on_gpu else 2)
         self.workers = 1 if on_gpu else min(cpu_count(), 4)
         size = self.cfg.INPUT.MIN_SIZE_TEST
