@@ -216,6 +216,28 @@ def _is_exact(x: torch.Tensor, weight: torch.Tensor) -> bool:
     )
 
 
+def _is_same(x: torch.Tensor, weight: torch.Tensor, place: tuple[Any, ...]) -> bool:
+    return not x.is_mkldnn and (weight.shape[2:], *place) == _SAME_3_BY_3
+
+
+def _fused(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    place: tuple[Any, ...],
+    activation: tuple[str, list[float]],
+    *,
+    keep: bool = False,
+) -> tuple[torch.Tensor, bool, torch.Tensor | None]:
+    """Return the map, whether it was found by Winograd's way, and what that keeps if asked to."""
+    name = activation[0]
+    if _is_same(x, weight, place) and name in _ACTIVATIONS and winograd.pays(x, weight):
+        y, kept = winograd.convolve(x, weight, bias, keep=keep)
+        return _ACTIVATIONS[name](y), True, kept
+    y = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *place, *activation, "")
+    return y, False, None
+
+
 class _Fused(torch.autograd.Function):
     """Convolution and activation in one call of oneDNN, which activates values in registers.
 
@@ -228,14 +250,8 @@ class _Fused(torch.autograd.Function):
         if scale is not None:
             scale = scale[:, None, None, None]
             weight = weight * scale
-        ctx.same = not x.is_mkldnn and (weight.shape[2:], *place) == _SAME_3_BY_3
-        ctx.winograd = ctx.same and activation[0] in _ACTIVATIONS and winograd.pays(x, weight)
-        kept = None
-        if ctx.winograd:
-            y, kept = winograd.convolve(x, weight, bias, keep=ctx.needs_input_grad[1])
-            y = _ACTIVATIONS[activation[0]](y)
-        else:
-            y = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *place, *activation, "")
+        keep = ctx.needs_input_grad[1]
+        y, ctx.winograd, kept = _fused(x, weight, bias, place, activation, keep=keep)
         # The output itself may be changed in place behind a convolution without an activation.
         ctx.save_for_backward(x, weight, scale, y if activation[0] != "none" else None, kept)
         ctx.place, ctx.activation = place, activation[0]
@@ -245,7 +261,8 @@ class _Fused(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight, scale, y, kept = ctx.saved_tensors
         gradient, needed = _GRADIENTS[ctx.activation](gradient, y), ctx.needs_input_grad
-        if ctx.winograd or (needed[0] and needed[1] and ctx.same and winograd.pays_back(x, weight)):
+        same, both = _is_same(x, weight, ctx.place), needed[0] and needed[1]
+        if ctx.winograd or (both and same and winograd.pays_back(x, weight)):
             of_x, of_weight = winograd.gradients(gradient, x, weight, kept=kept, needed=needed)
         else:
             of_x, of_weight = _gradients(gradient, x, weight, ctx.place, needed)
@@ -351,6 +368,10 @@ def _convolve(
     known = how[0] in _GRADIENTS or (how[0] and not asks_for_gradient(x, *conv.parameters()))
     if known and _is_exact(x, weight):
         place = (padding, conv.stride, conv.dilation, conv.groups)
+        given = [t for t in (x, weight, bias) if t is not None]
+        if not asks_for_gradient(*given):  # a call less
+            weight = weight if scale is None else weight * scale[:, None, None, None]
+            return _fused(x, weight, bias, place, how)[0]
         return _Fused.apply(x, weight, scale, bias, place, how)
     if scale is not None:
         weight = weight * scale[:, None, None, None]
