@@ -93,8 +93,17 @@ def test_equal_proposals_come_in_the_order_of_their_places():
     flat = [torch.full((1, len(level)), -0.17) for level in anchors]
     ours = OrderedRPN.predict_proposals
     assert torch.equal(proposals(ours, flat), places[places.nonempty()].tensor[:after])
-    # Where none are equal, they are those of Detectron2.
-    count = sum(map(len, anchors))
-    mixed = torch.randperm(count, generator=torch.Generator().manual_seed(0))[None].float()
-    different = list(mixed.split([len(level) for level in anchors], dim=1))
-    assert torch.equal(proposals(ours, different), proposals(RPN.predict_proposals, different))
+    # Where none are equal, they are those of Detectron2, for each of two images.
+    sizes, count = [len(level) for level in anchors], sum(map(len, anchors))
+    generator = torch.Generator().manual_seed(0)
+    mixed = torch.stack([torch.randperm(count, generator=generator) for _ in range(2)]).float()
+    moves = 0.3 * torch.randn(2, count, 4, generator=generator)
+    given = [list(tensor.split(sizes, dim=1)) for tensor in (mixed, moves)]
+    rpn.nms_thresh = 0.7
+    for mine, stock in zip(
+        ours(rpn, anchors, *given, [(96, 128), (80, 128)]),
+        RPN.predict_proposals(rpn, anchors, *given, [(96, 128), (80, 128)]),
+        strict=True,
+    ):
+        assert mine.image_size == stock.image_size and len(mine) == len(stock) > 5
+        assert torch.equal(mine.proposal_boxes.tensor, stock.proposal_boxes.tensor)
