@@ -35,7 +35,7 @@ HIDE_THRESHOLD = 0.05
 """Detections are hidden from this score on: a false alarm costs some street, a miss a face."""
 FILL = (0, 0, 0)
 _CELLS = 8  # per height of a person, at most
-_MARGIN = 0.07  # around a mask, in heights of the person
+_MARGIN = 0.1  # around a mask, in heights of the person
 _MASK_SHARE = 0.1  # a pixel is hidden from this probability on
 _LEAST_MASK = 0.25  # share of its box; a mask that covers less is not believed, and the box counts
 
