@@ -54,6 +54,12 @@ class Appearance:
                 `pred_masks` (float, (N, 1, M, M)), as before `detector_postprocess`.
         """
         features = self._kept.features
+        self._kept.features = None
+        device = results[0].pred_boxes.device if results else torch.device("cpu")
+        with torch.autocast(device.type, enabled=False):  # means of bfloat16 would be too coarse
+            self._add(results, features)
+
+    def _add(self, results: list[Instances], features: dict[str, torch.Tensor]) -> None:
         for k, found in enumerate(results):
             boxes = found.pred_boxes.tensor.float()
             rois = torch.cat((torch.zeros_like(boxes[:, :1]), boxes), dim=1)
@@ -67,4 +73,3 @@ class Appearance:
                 for name, align in self._align.items()
             ]
             found.set(FIELD, torch.cat(means, dim=1))
-        self._kept.features = None

@@ -9,7 +9,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from torch import nn
 
-from persondet.inference.predictor import Predictor
+from persondet.inference.predictor import Predictor, run_cfg
 from persondet.modeling.appearance import FIELD, Appearance
 from tests.inference.tiny_model import save_run, tiny_cfg
 
@@ -47,10 +47,14 @@ def test_the_mean_is_that_of_the_mask_in_each_stripe_of_the_right_image():
 
 
 @pytest.mark.slow
-def test_a_predictor_returns_it_with_each_detection(tmp_path):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_predictor_returns_it_with_each_detection(tmp_path, dtype):
     torch.manual_seed(0)
     save_run(tmp_path, build_model(tiny_cfg()), tiny_cfg())
+    cfg = run_cfg(tmp_path)
+    cfg.MODEL.DEVICE, cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.DTYPE = "cpu", True, dtype
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
-    found = Predictor.from_run(tmp_path, confidence_threshold=0.01)(image)
+    found = Predictor(cfg, confidence_threshold=0.01)(image)
     assert len(found) > 1 and found.get(FIELD).shape[0] == len(found)
+    assert found.get(FIELD).dtype == torch.float32
     assert found.get(FIELD).std(dim=0).max() > 0
