@@ -1,4 +1,4 @@
-"""What is installed: the report, and the sentence when something is missing."""
+"""What is installed, the sentence when something is missing, and what freed memory becomes."""
 
 import json
 import os

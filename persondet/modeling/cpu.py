@@ -307,7 +307,7 @@ def _weight_gradient(
     return taps.unflatten(0, x.shape[:2]).sum(0)[:, None]
 
 
-def _folded(conv: nn.Conv2d, norm: Any) -> tuple[torch.Tensor, ...]:
+def _folded(conv: nn.Conv2d, norm: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """Return weights, bias and, for weights that learn, the scale still to be multiplied in."""
     of_norm = [norm.weight, norm.bias, norm.running_mean, norm.running_var]
     of_conv = [t for t in (conv.weight, conv.bias) if t is not None]
@@ -327,7 +327,7 @@ def _folded(conv: nn.Conv2d, norm: Any) -> tuple[torch.Tensor, ...]:
     if learns(conv.weight) and not learns(*of_norm):
         scale, bias = bias_of()
         return conv.weight, bias, scale
-    return _kept(conv, "_whole", norm, of_norm + of_conv, fold)
+    return *_kept(conv, "_whole", norm, of_norm + of_conv, fold), None
 
 
 def _kept(
@@ -359,22 +359,22 @@ def _convolve(
     same: bool = False,
 ) -> torch.Tensor:
     """Convolve, normalise and activate float x (N, C, H, W); `same`: padded as TensorFlow does."""
-    weight, bias, *scales = (conv.weight, conv.bias) if norm is None else _folded(conv, norm)
-    scale = scales[0] if scales else None
+    weight, bias, scale = conv.weight, conv.bias, None
+    if norm is not None:
+        weight, bias, scale = _folded(conv, norm)
     padding: Any = conv.padding
     if same:
         x, weight, padding = _pad_same(conv, x, weight)
     how = _FUSED.get(type(activation), ("", []))
     known = how[0] in _GRADIENTS or (how[0] and not asks_for_gradient(x, *conv.parameters()))
-    if known and _is_exact(x, weight):
-        place = (padding, conv.stride, conv.dilation, conv.groups)
-        given = [t for t in (x, weight, bias) if t is not None]
-        if not asks_for_gradient(*given):  # a call less
-            weight = weight if scale is None else weight * scale[:, None, None, None]
-            return _fused(x, weight, bias, place, how)[0]
+    fuses = known and _is_exact(x, weight)
+    place = (padding, conv.stride, conv.dilation, conv.groups)
+    if fuses and asks_for_gradient(*(t for t in (x, weight, bias) if t is not None)):
         return _Fused.apply(x, weight, scale, bias, place, how)
     if scale is not None:
         weight = weight * scale[:, None, None, None]
+    if fuses:
+        return _fused(x, weight, bias, place, how)[0]
     x = F.conv2d(x, weight, bias, conv.stride, padding, conv.dilation, conv.groups)
     return x if activation is None else activation(x)
 

@@ -1,4 +1,4 @@
-"""What a pattern freezes, and to which part a tensor belongs."""
+"""What a pattern freezes, where a tensor belongs, and frozen norms of random weights."""
 
 from pathlib import Path
 
@@ -57,7 +57,7 @@ def test_maps_of_random_weights_neither_grow_nor_fade(name):
     assert all(0.3 < m.std() < 3 for m in maps.values()), {k: m.std() for k, m in maps.items()}
 
 
-def test_only_what_frozen_norms_divide_by_changes(monkeypatch):
+def test_only_what_frozen_norms_divide_by_changes():
     opts = ["MODEL.WEIGHTS", "", "MODEL.DEVICE", "cpu", "MODEL.ROI_HEADS.NUM_CLASSES", "1"]
     model = build_model(load_cfg(CONFIGS / "person_mask_rcnn_R_50_FPN.yaml", opts)).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
