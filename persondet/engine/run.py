@@ -241,7 +241,7 @@ def _score(
         names: the datasets.
         weights: the file that the model comes from.
         facts: the model's classes, its iteration, and its threshold where it is tuned already.
-        tune_on: the validation set; the file gets the threshold with the best F1 on it.
+        tune_on: the validation set; the file gets the `operating_threshold` of it.
 
     Returns: by dataset the `results.json` of its folder; empty on all ranks but the first.
     """
@@ -279,7 +279,7 @@ _POINT = ("precision", "recall", "f1", "hits", "misses", "false_alarms")
 
 
 def tuned_threshold(analysis: Analysis, dataset: str, model_file: Path) -> float | None:
-    """Store in `model_file` the threshold with the best F1 on `dataset`, and return it.
+    """Store in `model_file` the `operating_threshold` of `dataset`, and return it.
 
     `model_final.pth` and the periodic checkpoints are other models, with other scores: they carry
     none.
@@ -291,7 +291,7 @@ def tuned_threshold(analysis: Analysis, dataset: str, model_file: Path) -> float
 
     Returns: None, and the checkpoint carries none, when no prediction finds anybody.
     """
-    threshold = analysis.best_threshold()
+    threshold = analysis.operating_threshold()
     if threshold is None:
         logger.warning(
             "%s: nobody is found at any score threshold, so none is stored in %s.",

@@ -29,6 +29,7 @@ from persondet.checkpoint.model_file import (
 from persondet.errors import CheckpointError, OutputExistsError
 from persondet.modeling.cpu import accelerate
 from persondet.modeling.detections import map_classes
+from persondet.modeling.freeze import freeze_module
 from persondet.modeling.precision import resolve_device, set_memory_format
 
 try:
@@ -209,7 +210,7 @@ def build_inference_model(cfg: CfgNode, class_names: Sequence[str] | None = None
     model_cfg.defrost()
     model_cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
     model_cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(theirs)
-    model = accelerate(build_model(model_cfg))
+    model = build_model(model_cfg)
     checkpointer = SafeDetectionCheckpointer(model)
     checkpointer.load(weights, checkpointables=[])
     report = checkpointer.key_report
@@ -219,5 +220,6 @@ def build_inference_model(cfg: CfgNode, class_names: Sequence[str] | None = None
             f"{cfg.MODEL.WEIGHTS}: {gaps[0]} does not fit this model ({len(gaps)} tensors in all); "
             "use the config it was trained with: the config.yaml in its run folder."
         )
-    set_memory_format(model_cfg, model)
+    # Frozen first: layers do the work of frozen norms only, and keep what they fold.
+    model = set_memory_format(model_cfg, accelerate(freeze_module(model)))
     return InferenceModel(map_classes(model, theirs, ours).eval(), ours, facts)

@@ -58,9 +58,13 @@ class Analysis:
         self.task = "segm" if "segm" in matches else "bbox"
         self.ground_truth = self._matches[self.task].ground_truth
 
-    def best_threshold(self) -> float | None:
-        """Return the score threshold with the best F1 in `task`; None: no prediction is a hit."""
-        return best_threshold(self._detections[self.task])
+    def operating_threshold(self) -> float | None:
+        """Return the threshold for the model to carry; None: no prediction is a hit.
+
+        The lowest whose F1 in `task` is within two points of the best. F1 has a broad top, whose
+        highest place is chance on a small split, and who is dropped is lost to whatever follows.
+        """
+        return best_threshold(self._detections[self.task], tolerance=0.02)
 
     def counts_at(self, threshold: float) -> dict[str, Any]:
         """Return precision, recall, F1 and the counts of `task`; see `curves.counts_at`."""

@@ -63,10 +63,11 @@ def counts_at(detections: Detections, threshold: float) -> dict[str, Any]:
     }
 
 
-def best_threshold(detections: Detections) -> float | None:
+def best_threshold(detections: Detections, *, tolerance: float = 0.0) -> float | None:
     """Return the score threshold with the highest F1; None when no prediction is a hit.
 
-    Of thresholds with the same F1 the highest: it reports fewest. Every threshold between two
+    Of thresholds with the same F1 the highest: it reports fewest. With a `tolerance` (F1, 0 to 1),
+    the lowest whose F1 is that little below the highest: it finds most. Every threshold between two
     neighbouring scores keeps the same predictions: the one in their middle is taken, rounded as far
     as they allow, so that a score which another machine rounds otherwise stays on its side.
     """
@@ -78,7 +79,11 @@ def best_threshold(detections: Detections) -> float | None:
     f1 = 2 * hits / (detections.objects.sum() + np.arange(1, len(hits) + 1))
     # A threshold takes all predictions of one score or none.
     last_of_score = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)
-    best = last_of_score[int(np.argmax(f1[last_of_score]))]
+    f1 = f1[last_of_score]
+    best = int(np.argmax(f1))
+    if tolerance:
+        best = int(np.flatnonzero(f1 >= f1[best] - tolerance)[-1])
+    best = last_of_score[best]
     below = scores[best + 1] if best + 1 < len(scores) else 0.0
     return _round_number_between(float(below), float(scores[best]))
 

@@ -30,7 +30,6 @@ from persondet.files import sha256_of_file
 from persondet.inference.masks import ROI_FIELD, paste_whole
 from persondet.inference.tiles import TiledModel, whole_size
 from persondet.modeling.detections import keep_roi_masks
-from persondet.modeling.freeze import freeze_module
 from persondet.modeling.precision import autocast, resolve_device
 from persondet.onnx_predictor import ArrayInstances, OnnxPredictor
 from persondet.results import DEFAULT_THRESHOLD
@@ -87,7 +86,7 @@ class Predictor:
         low = self.confidence_threshold if least_score is None else least_score
         self.least_score = min(low, self.confidence_threshold)
         asked = asked or least_score is not None
-        self.model = freeze_module(built.model)  # so that layers keep what they fold
+        self.model = built.model
         keep_roi_masks(self.model, appearance=True)
         _drop_early(self.model, self.least_score, asked=asked)
         if self.cfg.TEST.TILES:

@@ -6,9 +6,21 @@ import signal
 import time
 
 import pytest
+import torch
+from detectron2.modeling import build_model
 
-from persondet.engine.run_folder import find_model, refuse_used_folder, remove_run, reserved
+from persondet.engine.defaults import load_cfg
+from persondet.engine.run_folder import (
+    build_inference_model,
+    find_model,
+    refuse_used_folder,
+    remove_run,
+    reserved,
+)
 from persondet.errors import CheckpointError, OutputExistsError
+from persondet.modeling.cpu import BlockedBackbone
+from persondet.modeling.freeze import learns
+from tests.modeling.test_backbones import with_statistics
 
 
 @pytest.mark.parametrize("mark", ["metrics.json", "model_0000099.pth", "results.json"])
@@ -64,3 +76,20 @@ def test_the_best_model_goes_before_the_final_and_the_newest(tmp_path):
     for name in ("model_0000009.pth", "model_0000019.pth", "model_final.pth", "model_best.pth"):
         (tmp_path / name).touch()
         assert find_model(tmp_path).name == name
+
+
+def test_batch_norm_that_was_trained_joins_the_convolutions_of_a_model_for_inference(tmp_path):
+    """As frozen batch norm does: whoever trains it must not pay for it in every image."""
+    cfg = load_cfg("configs/person_mask_rcnn_EfficientNet_Lite0_FPN.yaml", [])
+    cfg.MODEL.DEVICE, cfg.MODEL.ROI_HEADS.NUM_CLASSES = "cpu", 1
+    assert cfg.MODEL.TIMM.NORM == "BN"
+    trained = with_statistics(build_model(cfg)).eval()
+    cfg.MODEL.WEIGHTS = str(tmp_path / "model.pth")
+    torch.save({"model": trained.state_dict()}, cfg.MODEL.WEIGHTS)
+    model = build_inference_model(cfg).model
+    assert not learns(*model.parameters()) and not model.training
+    assert isinstance(model.backbone.bottom_up, BlockedBackbone)
+    image = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        for name, map_ in trained.backbone(image).items():
+            torch.testing.assert_close(model.backbone(image)[name], map_, rtol=1e-4, atol=1e-4)

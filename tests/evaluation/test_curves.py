@@ -52,6 +52,20 @@ def test_the_threshold_is_the_argmax_of_f1_by_brute_force(rows, more):
     assert all(f1_by_hand(rows, people, score) < best for score, _ in rows if score > least)
 
 
+@settings(max_examples=50)
+@given(ROWS, st.integers(1, 40), st.floats(0.001, 0.3))
+def test_with_a_tolerance_the_threshold_is_the_lowest_that_is_nearly_as_good(rows, more, tolerance):
+    people = more + sum(hit for _, hit in rows)
+    threshold = best_threshold(detections(rows, people), tolerance=tolerance)
+    if threshold is None:
+        assert not any(hit for _, hit in rows)
+        return
+    enough = max(f1_by_hand(rows, people, score) for score, _ in rows) - tolerance
+    assert f1_by_hand(rows, people, threshold) >= enough - 1e-12
+    lower = [score for score, _ in rows if score < threshold]
+    assert all(f1_by_hand(rows, people, score) < enough + 1e-12 for score in lower)
+
+
 def test_hits_misses_and_false_alarms_by_hand():
     four = detections([(0.9, True), (0.6, False), (0.6, True), (0.2, True)], 5)
     point = {"threshold": 0.6, "precision": 2 / 3, "recall": 2 / 5, "f1": 0.5}
