@@ -1,7 +1,7 @@
 """Whether an audit finds broken labels, and whether mined frames teach more than random ones.
 
 python tests/benchmarks/bm_labelling.py audit --run output/demo --dataset datasets/sample/people
-python tests/benchmarks/bm_labelling.py frames --run output/demo/model_0000199.pth
+python tests/benchmarks/bm_labelling.py frames --run output/demo/model_0000219.pth
 """
 
 from __future__ import annotations
