@@ -86,3 +86,12 @@ def test_without_ground_truth_everything_is_a_false_alarm(tmp_path):
     made = errors["tasks"]["bbox"]
     assert {made["AP50"], made["cost_false_negatives"], *made["cost"].values()} == {None}
     assert curves["tasks"]["bbox"]["best"] is None and len(gallery["false_alarms"]) == 1
+
+
+def test_the_model_carries_the_lowest_threshold_within_two_points_of_the_best_f1():
+    """Of 62 people 60 are found; the F1 is 120/122, with two false alarms 120/124, then 120/126."""
+    elsewhere = [found((150, 5, 20, 30), score) for score in (0.6, 0.5, 0.3, 0.3)]
+    rows = [[found(ONE, 0.9), *([elsewhere[k]] if k < 4 else [])] for k in range(60)] + [[], []]
+    coco, results = scene([[person(ONE)]] * 62, rows)
+    analysis = Analysis({"bbox": matches_of(coco, results, "bbox")}, reader(results))
+    assert analysis.operating_threshold() == 0.4
